@@ -1,0 +1,186 @@
+"""The Python API: the same programs as the command line, as functions."""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.config import Config
+from dream_ray.config.schema import Network
+from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
+from dream_ray.engine.environment import resolve_device
+from dream_ray.engine.evaluate import ARMS, EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
+from dream_ray.engine.plots import plot_evaluation
+from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
+from dream_ray.engine.validation import background_validation, validate_step
+from dream_ray.engine.worker import work
+
+Observer = Callable[[Run], AbstractContextManager[object]]
+"""Makes a context in which the run's workers run, for example one that shows its progress."""
+
+
+def distill(
+    config: Config,
+    *,
+    store: str,
+    out: str,
+    workers: int = 1,
+    local: bool = False,
+    device: str = "auto",
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    observer: Observer = nullcontext,
+) -> SyntheticDataset:
+    """Distils a store into a synthetic set.
+
+    Args:
+        config: Settings, from `dream_ray.config.load_config` or `Config(...)`.
+        store: Store that `ingest` wrote.
+        out: New directory of the run.
+        workers: Ray Train workers; classes are sharded over them.
+        local: Run in this process, without Ray; `workers` is then 1.
+        device: "auto", "cpu" or "cuda".
+        cpus_per_worker: Threads of a worker. Equal results need equal threads.
+        gpus_per_worker: None: 1 on CUDA, 0 on a CPU.
+        address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
+        observer: Context around the workers.
+
+    Returns:
+        The synthetic set, ready to train on; its file is `out`/synthetic.parquet.
+
+    Raises:
+        UsageError: If an argument breaks a rule.
+        RunError: If the work failed; `resume` continues it.
+    """
+    run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker)
+    return _execute(run, workers, local, gpus_per_worker, address, observer)
+
+
+def resume(
+    path: str,
+    *,
+    workers: int = 1,
+    local: bool = False,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    allow_different_bits: bool = False,
+    observer: Observer = nullcontext,
+) -> SyntheticDataset:
+    """Continues a run from its last whole checkpoint, on any number of workers, to the same synthetic set.
+
+    Args:
+        path: Directory of the run.
+        workers: As for `distill`; may differ from before.
+        local: As for `distill`.
+        gpus_per_worker: As for `distill`.
+        address: As for `distill`.
+        allow_different_bits: Go on with other library versions or another CPU than the run began with.
+        observer: Context around the workers.
+    """
+    run = open_run(path)
+    if run.is_finished:
+        return load_synthetic(run.file("synthetic.parquet"))
+    if not allow_different_bits:
+        check_same_bits(run)
+    return _execute(run, workers, local, gpus_per_worker, address, observer)
+
+
+def evaluate(
+    path: str,
+    *,
+    network: Network | None = None,
+    repeats: int = 3,
+    protocol: str = "quick",
+    split: str = "test",
+    arms: Sequence[str] = tuple(ARMS),
+    local: bool = False,
+    address: str | None = None,
+    on_result: Callable[[EvaluationResult, int, int], None] = lambda result, done, total: None,
+) -> list[dict[str, Any]]:
+    """Trains networks from scratch on a distilled set and its baselines and tests them.
+
+    Args:
+        path: Directory of a finished run.
+        network: Network to train; None: the one of the run's settings.
+        repeats: Fresh networks per arm, n.
+        protocol: "quick" or "published".
+        split: "test", or "validation" where the run did not distil it.
+        arms: What to train on, see `dream_ray.engine.evaluate.ARMS`.
+        local: One after the other in this process, without Ray.
+        address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
+        on_result: Called with every result, how many are there and how many there will be.
+
+    Returns:
+        One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation.
+    """
+    run = open_run(path)
+    tasks = plan_tasks(
+        run, network=network, repeats=repeats, protocol=protocol, split=split, arms=arms, threads=run.threads
+    )
+    results: list[EvaluationResult] = []
+    for result in _run_tasks(run, tasks, local, address):
+        results.append(result)
+        on_result(result, len(results), len(tasks))
+    rows = summarise(results)
+    used = tasks[0].network
+    name = f"{used.name.replace(':', '-')}-{protocol}-{split}"
+    document = {
+        "network": used.model_dump(),
+        "protocol": protocol,
+        "split": split,
+        "seed": run.config.seed,
+        "arms": rows,
+    }
+    storage.write_text(run.file("evaluation", f"{name}.json"), json.dumps(document, indent=2))
+    plot_evaluation(run.file("evaluation", f"{name}.png"), rows, title=f"{used.name}, {protocol}, {split} split")
+    return rows
+
+
+def load_synthetic(path: str) -> SyntheticDataset:
+    """Loads a synthetic set as a PyTorch dataset of decoded, normalised images and labels.
+
+    Args:
+        path: A synthetic.parquet, or the directory of its run.
+
+    Raises:
+        UsageError: If it is not there or not a synthetic set.
+    """
+    in_run = storage.join(path, "synthetic.parquet")
+    return SyntheticDataset(read_synthetic(in_run if storage.exists(in_run) else path)[0])
+
+
+def _execute(
+    run: Run, workers: int, local: bool, gpus_per_worker: float | None, address: str | None, observer: Observer
+) -> SyntheticDataset:
+    with observer(run):
+        if local:
+            _work_here(run)
+        else:
+            from dream_ray.distributed.distill import distill_on_ray
+
+            gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
+            distill_on_ray(run, num_workers=workers, cpus_per_worker=run.threads, gpus_per_worker=gpus, address=address)
+    finish_run(run)
+    return load_synthetic(run.path)
+
+
+def _work_here(run: Run) -> None:
+    labels = range(run.open_store().num_classes)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        with background_validation(run, lambda path, step: pool.submit(validate_step, path, step)):
+            work(run.path, labels, shard=0, num_shards=1)
+
+
+def _run_tasks(
+    run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
+) -> Iterator[EvaluationResult]:
+    if local:
+        return map(run_task, tasks)
+    from dream_ray.distributed.evaluate import run_tasks_on_ray
+
+    return run_tasks_on_ray(list(tasks), gpus_per_task=float(run.device.type == "cuda"), address=address)

@@ -1,0 +1,185 @@
+"""What the user sees: progress while it runs (on a terminal only), tables and paths at the end."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dream_ray import storage
+from dream_ray.errors import RunError
+
+_OUT = Console(highlight=False, soft_wrap=True)
+_ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+_POLL_S = 0.5
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    _OUT.print(text, markup=False)
+
+
+def fail(error: Exception) -> None:
+    """Prints an error to stderr."""
+    _ERR.print(f"error: {error}", markup=False)
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Shows that something is going on; silent where there is no terminal."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(text),
+        TimeElapsedColumn(),
+        console=_ERR,
+        transient=True,
+        disable=not _ERR.is_terminal,
+    ) as bar:
+        bar.add_task(text)
+        yield
+
+
+@contextmanager
+def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
+    """Shows how many results are there; silent where there is no terminal."""
+    with _bar() as bar:
+        task = bar.add_task(text, total=None, status="")
+
+        def on_result(result: Any, done: int, total: int) -> None:
+            status = f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
+            bar.update(task, completed=done, total=total, status=status)
+
+        yield on_result
+
+
+@contextmanager
+def progress(run: Any) -> Iterator[None]:
+    """Follows a run through the files in its directory; silent where there is no terminal."""
+    if not _ERR.is_terminal:
+        yield
+        return
+    done = threading.Event()
+    with _bar() as bar:
+        task = bar.add_task("Distilling", total=run.config.total_steps, status="starting")
+
+        def watch() -> None:
+            while not done.wait(_POLL_S):
+                completed, status = _status(run)
+                bar.update(task, completed=completed, status=status)
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+
+
+def _status(run: Any) -> tuple[int, str]:
+    from dream_ray.engine.progress import summarise_progress
+    from dream_ray.engine.run import read_sessions
+
+    try:
+        now = summarise_progress(read_sessions(run))
+        accuracies = storage.list_directory(run.file("validation"))
+    except RunError:  # a file is being replaced on slow storage; the next look will see it
+        return 0, "waiting"
+    if now is None:
+        return 0, "starting workers"
+    if now.loss is None or now.seconds_per_step is None:
+        return now.step, now.phase
+    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{_duration(now.seconds_left)} left"]
+    if accuracies:
+        parts.append(_last_validation(run, accuracies[-1]))
+    return now.step, ", ".join(parts)
+
+
+def _last_validation(run: Any, name: str) -> str:
+    import json
+
+    row = json.loads(storage.read_text(run.file("validation", name)))
+    return f"validation {100 * row['accuracy']:.1f} % at {row['step']}"
+
+
+def _duration(seconds: float | None) -> str:
+    whole = int(seconds or 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=_ERR,
+        transient=True,
+        disable=not _ERR.is_terminal,
+    )
+
+
+def show_manifest(path: str, manifest: Any) -> None:
+    """Prints what a store holds."""
+    totals = {split: sum(counts) for split, counts in manifest.counts.items()}
+    say(f"store: {path}")
+    say(f"images: {sum(totals.values())}")
+    say(f"classes: {len(manifest.class_names)}")
+    say(f"shape: {manifest.channels} x {manifest.height} x {manifest.width}")
+    for split, total in totals.items():
+        counts = manifest.counts[split]
+        detail = f" ({min(counts)} to {max(counts)} a class)" if total else " (none)"
+        say(f"{split}: {total}{detail}")
+    say(f"mean: {', '.join(f'{value:.4f}' for value in manifest.mean)}")
+    say(f"std: {', '.join(f'{value:.4f}' for value in manifest.std)}")
+    say(f"source: {manifest.source}")
+    say(f"rejects: {manifest.num_rejects}")
+
+
+def show_presets(presets: dict[str, Any]) -> None:
+    """Prints the presets as a table."""
+    table = Table("preset", "network", "ipc", "factor", "distance", "K", "pixel lr", "outer x inner")
+    for name, config in presets.items():
+        table.add_row(
+            name,
+            config.network.name,
+            str(config.ipc),
+            str(config.factor),
+            config.matching.distance,
+            str(config.selection.num_clusters),
+            f"{config.pixels.lr:g}",
+            f"{config.outer_steps} x {config.inner_steps}",
+        )
+    _OUT.print(table)
+
+
+def show_run(path: str) -> None:
+    """Prints where the products of a run are and what it cost."""
+    import json
+
+    cost = json.loads(storage.read_text(storage.join(path, "cost.json")))
+    say(f"synthetic set: {storage.join(path, 'synthetic.parquet')}")
+    say(f"picture: {storage.join(path, 'grid.png')}")
+    say(
+        f"cost: {cost['wall_s']:.1f} s wall, {cost['cpu_s']:.1f} s CPU, {cost['gpu_s']:.1f} s GPU, "
+        f"{cost['peak_rss_bytes'] / 2**20:.0f} MiB largest worker"
+    )
+
+
+def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, split: str) -> None:
+    """Prints the accuracies as a table."""
+    table = Table(
+        "trained on", "images", "epochs", "accuracy %", "n", title=f"{protocol} protocol, last epoch, {split} split"
+    )
+    for row in rows:
+        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        table.add_row(
+            row["arm"], str(row["num_images"]), str(row["epochs"]), f"{row['mean']:.1f}{spread}", str(row["n"])
+        )
+    _OUT.print(table)
+    say(f"results: {storage.join(path, 'evaluation')}")

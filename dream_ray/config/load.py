@@ -1,0 +1,114 @@
+"""Configurations from files, presets and `--set` assignments, with errors that name the setting."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dream_ray import storage
+from dream_ray.config.presets import PRESETS
+from dream_ray.config.schema import CONFIG_VERSION, Config
+from dream_ray.errors import UsageError
+
+
+def load_config(*, preset: str | None = None, file: str | None = None, assignments: Sequence[str] = ()) -> Config:
+    """Builds a configuration from one base and assignments on top.
+
+    Args:
+        preset: Name of a preset.
+        file: Path of a YAML file; exactly one of `preset` and `file` is given.
+        assignments: "section.key=value" texts, value in YAML; later ones win.
+
+    Raises:
+        UsageError: If anything in it breaks a rule.
+    """
+    if (preset is None) == (file is None):
+        raise UsageError("give exactly one of --preset NAME and --config FILE")
+    values = _read_file(file) if file is not None else _preset(str(preset))
+    for assignment in assignments:
+        _assign(values, assignment)
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Validates plain values; raises UsageError with one line per broken rule."""
+    version = values.get("version", CONFIG_VERSION)
+    if version != CONFIG_VERSION:
+        # Said first and alone: the other keys may be right in that version.
+        raise UsageError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {version!r}")
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def dump_config(config: Config) -> str:
+    """Returns the configuration as YAML that `load_config` reads back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}{hint}")
+    return PRESETS[name]()
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    if not storage.exists(path):
+        raise UsageError(f"config file {path} does not exist")
+    try:
+        values = yaml.safe_load(storage.read_bytes(path))
+    except yaml.YAMLError as error:
+        raise UsageError(f"config file {path} must be YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"config file {path} must hold a mapping of settings; got {type(values).__name__}")
+    return values
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    path, separator, text = assignment.partition("=")
+    if not separator or not path:
+        raise UsageError(f"--set must look like section.key=value; got {assignment!r}")
+    *sections, key = path.split(".")
+    target = values
+    for section in sections:
+        if target.get(section) is None:
+            target[section] = {}
+        target = target[section]
+        if not isinstance(target, dict):
+            raise UsageError(f"--set {assignment!r}: {section} is a value, not a section")
+    try:
+        target[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {assignment!r}: the value must be YAML: {error}") from None
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """Turns a validation error into "setting rule; got value", with the nearest name for an unknown setting."""
+    path = [str(part) for part in detail["loc"]]
+    name = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        known = _settings(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        prefix = "".join(f"{part}." for part in path[:-1])
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"settings there: {', '.join(known)}"
+        return f"{name} is not a known setting; {hint}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{name}.{message}" if name else message
+    return f"{name} must follow the rule: {message[0].lower()}{message[1:]}; got {detail['input']!r}"
+
+
+def _settings(path: Sequence[str]) -> list[str]:
+    """Lists the settings of the section at `path`."""
+    section: type[BaseModel] = Config
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(section.model_fields)

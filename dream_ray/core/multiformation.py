@@ -1,0 +1,117 @@
+"""Multi-formation: one stored image is an f x f mosaic that decodes into f^2 training images.
+
+Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959), section 4. N stored images, C channels, side H = W, factor f.
+Decoded images are ordered tile by tile (row-major), and within a tile by stored image.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DECODE_MODES = ("single", "multi", "bound")
+
+
+def tile_side(side: int, factor: int) -> int:
+    """Returns the side of one tile in pixels, ceil(side / factor)."""
+    return math.ceil(side / factor)
+
+
+def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
+    """Cuts every image into factor^2 tiles and upsamples each to the full size (bilinear).
+
+    Args:
+        images_NCHW: Stored images, float, any range, square.
+        factor: Tiles per side, f >= 1. If f does not divide the side, 0.5 is padded right and bottom first.
+
+    Returns:
+        (N * factor^2, C, H, W) images.
+    """
+    if factor == 1:
+        return images_NCHW
+    n, channels, height, width = images_NCHW.shape
+    side = tile_side(height, factor)
+    missing = side * factor - height
+    if missing:
+        images_NCHW = F.pad(images_NCHW, (0, missing, 0, missing), value=0.5)
+    tiles = images_NCHW.reshape(n, channels, factor, side, factor, side).permute(2, 4, 0, 1, 3, 5)
+    tiles = tiles.reshape(factor * factor * n, channels, side, side)
+    return F.interpolate(tiles, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, int]]:
+    """Splits stored images over factors so that the decoded count stays within `bound`.
+
+    As many images as possible are decoded at the largest factor, the next ones at the factor below, and so on; the
+    rest is kept whole.
+
+    Returns:
+        [(factor, number of stored images)], from the largest factor down, summing to `num_stored`.
+    """
+    schedule = []
+    remaining, decoded = num_stored, 0
+    for f in range(factor, 0, -1):
+        free = bound - decoded - remaining
+        count = remaining if f == 1 else max(0, min(free // f**2, remaining))
+        schedule.append((f, count))
+        remaining -= count
+        decoded += count * f**2
+        if remaining == 0:
+            break
+    return schedule
+
+
+def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
+    """Decodes stored images into training images.
+
+    Args:
+        images_NCHW: Stored images, float.
+        factor: f >= 1.
+        mode: "single" (factor f only), "multi" (factors 1..f together) or "bound" (see `bound_schedule`).
+        bound: Largest decoded count, for mode "bound" only.
+
+    Returns:
+        (M, C, H, W) images with M = `decoded_count(N, factor, mode, bound)`.
+    """
+    if mode == "single":
+        return decode_factor(images_NCHW, factor)
+    if mode == "multi":
+        return torch.cat([decode_factor(images_NCHW, f) for f in range(1, factor + 1)])
+    assert mode == "bound", mode
+    parts, start = [], 0
+    for f, count in bound_schedule(len(images_NCHW), factor, bound):
+        parts.append(decode_factor(images_NCHW[start : start + count], f))
+        start += count
+    return torch.cat(parts)
+
+
+def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:
+    """Returns how many training images `decode` makes from `num_stored` images."""
+    if mode == "single":
+        return num_stored * factor**2
+    if mode == "multi":
+        return num_stored * sum(f**2 for f in range(1, factor + 1))
+    return sum(count * f**2 for f, count in bound_schedule(num_stored, factor, bound))
+
+
+def compose(images_NCHW: Tensor, factor: int) -> Tensor:
+    """Shrinks factor^2 images into each mosaic (nearest), on the tile grid that `decode_factor` cuts.
+
+    The published code composes on another grid where f does not divide the side; then its first decode mixes images.
+
+    Args:
+        images_NCHW: (M * factor^2, C, H, W) images, tile by tile as `decode_factor` orders them.
+        factor: f >= 1.
+
+    Returns:
+        (M, C, H, W) mosaics; where f does not divide the side, the last tiles lose their outermost pixels.
+    """
+    if factor == 1:
+        return images_NCHW
+    total, channels, height, width = images_NCHW.shape
+    side = tile_side(height, factor)
+    tiles = F.interpolate(images_NCHW, size=(side, side), mode="nearest")
+    tiles = tiles.reshape(factor, factor, total // factor**2, channels, side, side).permute(2, 3, 0, 4, 1, 5)
+    mosaics = tiles.reshape(total // factor**2, channels, factor * side, factor * side)
+    return mosaics[:, :, :height, :width].contiguous()

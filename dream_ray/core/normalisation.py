@@ -1,0 +1,36 @@
+"""From stored bytes to what a network sees: uint8 -> [0, 1] -> (x - mean) / std."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
+    """Moves uint8 images to the device and returns them as float32 in [0, 1]."""
+    return torch.from_numpy(images_NCHW).to(device).float().div_(255)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel normalisation of images in [0, 1].
+
+    Attributes:
+        mean_1C11: Mean, float32.
+        std_1C11: Standard deviation, float32, > 0.
+    """
+
+    mean_1C11: Tensor
+    std_1C11: Tensor
+
+    @classmethod
+    def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> "Normalisation":
+        """Builds it from one number per channel."""
+        shape = (1, -1, 1, 1)
+        return cls(torch.tensor(mean, device=device).reshape(shape), torch.tensor(std, device=device).reshape(shape))
+
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        """Returns the normalised images."""
+        return (images_NCHW - self.mean_1C11) / self.std_1C11

@@ -1,0 +1,123 @@
+"""Matching objectives: gradients (DC, IDC), mean features (DM) and both at once (DREAM+).
+
+Sources: DC (ICLR 2021), IDC (arXiv 2205.14959), DM (arXiv 2110.04181), DREAM+ (arXiv 2310.15052), section 3.
+Everything is a pure function in `torch.func` form: a forward function, parameters and images go in, tensors come out.
+N images, C channels, H, W, D features.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Parameters = Mapping[str, Tensor]
+Forward = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
+"""(parameters, images_NCHW) -> (features_ND, logits_NL)."""
+
+
+def _mse(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().sum()
+
+
+def _l1(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().sum()
+
+
+def _l1_mean(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().reshape(len(a), -1).mean(dim=1).sum()
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    return (1 - (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": _mse,
+    "l1": _l1,
+    "l1_mean": _l1_mean,
+    "cosine": _cosine,
+}
+"""Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of
+the first axis, so that every entry of a one-dimensional parameter is a row, as in the published code."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is matched.
+
+    Attributes:
+        feature_weight: Weight of the distance of mean penultimate features ("forward"), >= 0.
+        gradient_weight: Weight of the summed layer distances of gradients ("backward"), >= 0.
+        distance: Key of `DISTANCES`.
+        match_biases: Whether one-dimensional parameters (biases, norm scales) are matched.
+        match_classifier: Whether the classification layer's weight is matched.
+    """
+
+    feature_weight: float
+    gradient_weight: float
+    distance: str
+    match_biases: bool
+    match_classifier: bool
+
+    def matched_names(self, parameters: Parameters) -> tuple[str, ...]:
+        """Returns the parameters whose gradients are matched, in the network's order."""
+        return tuple(
+            name
+            for name, tensor in parameters.items()
+            if (self.match_biases or tensor.ndim > 1)
+            and (self.match_classifier or not (name.startswith("head.") and tensor.ndim > 1))
+        )
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a batch of one class makes of a network.
+
+    Attributes:
+        mean_feature_D: Mean penultimate feature.
+        gradients: d CE / d parameter (mean over the batch) of the matched parameters; empty if none is needed.
+    """
+
+    mean_feature_D: Tensor
+    gradients: dict[str, Tensor]
+
+
+def signals(forward: Forward, parameters: Parameters, images_NCHW: Tensor, label: int, objective: Objective) -> Signals:
+    """Computes mean feature and matched gradients of a batch of one class; differentiable in the images.
+
+    Args:
+        forward: The network as a function.
+        parameters: All its parameters by name.
+        images_NCHW: Augmented images of the class.
+        label: The class.
+        objective: What is matched.
+    """
+    if objective.gradient_weight == 0:
+        features, _ = forward(parameters, images_NCHW)
+        return Signals(features.mean(dim=0), {})
+    matched = {name: parameters[name] for name in objective.matched_names(parameters)}
+
+    def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        features, logits = forward({**parameters, **matched}, images_NCHW)
+        labels = torch.full((len(images_NCHW),), label, device=logits.device)
+        return F.cross_entropy(logits, labels), features.mean(dim=0)
+
+    gradients, mean_feature = torch.func.grad(cross_entropy, has_aux=True)(matched)
+    return Signals(mean_feature, gradients)
+
+
+def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Tensor:
+    """Returns w_feature * dist(mean features) + w_gradient * sum over layers of dist(gradients), a scalar.
+
+    Source: DREAM+, equations of the bidirectional matching; with one weight at 0 it is DM's or IDC's loss.
+    """
+    distance = DISTANCES[objective.distance]
+    loss = real.mean_feature_D.new_zeros(())
+    if objective.feature_weight > 0:
+        loss = loss + objective.feature_weight * distance(real.mean_feature_D, synthetic.mean_feature_D)
+    for name, gradient in real.gradients.items():
+        loss = loss + objective.gradient_weight * distance(gradient, synthetic.gradients[name])
+    return loss

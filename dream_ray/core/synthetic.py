@@ -1,0 +1,42 @@
+"""The synthetic set: what a distillation makes and a user trains on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dream_ray.core.multiformation import decode
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A distilled set with all that is needed to train on it.
+
+    Attributes:
+        images_LNCHW: Stored images of every class, float32 in [0, 1]; L classes, N = ipc images each.
+        class_names: Name of every class, by label.
+        factor: Multi-formation factor f.
+        decode_mode: How the stored images decode for training.
+        decode_bound: Largest decoded count a class, for decode mode "bound".
+        mean: Per-channel mean that networks' inputs are normalised with, pixels in [0, 1].
+        std: Per-channel standard deviation, likewise.
+    """
+
+    images_LNCHW: Tensor
+    class_names: tuple[str, ...]
+    factor: int
+    decode_mode: str
+    decode_bound: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def ipc(self) -> int:
+        """Stored images per class."""
+        return self.images_LNCHW.shape[1]
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """Returns all training images (M, C, H, W) in [0, 1] and their labels (M,), class by class."""
+        per_class = [decode(images, self.factor, self.decode_mode, self.decode_bound) for images in self.images_LNCHW]
+        labels = [torch.full((len(images),), label) for label, images in enumerate(per_class)]
+        return torch.cat(per_class), torch.cat(labels)

@@ -1,0 +1,1 @@
+"""Image sets (floor 1): sources, ingest, and the memory-mapped Arrow store."""

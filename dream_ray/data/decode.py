@@ -1,0 +1,118 @@
+"""Image bytes or arrays of any kind to uint8 (C, H, W) with 1 or 3 channels, by Pillow.
+
+What is done with the kinds found in the wild:
+- EXIF orientation: applied. A damaged EXIF block says nothing, so such pixels stay as they are.
+- Palette, CMYK, YCbCr, 1 bit: converted to RGB (or greyscale) by Pillow's formulas, without ICC profiles.
+- Transparency: laid over white, as a viewer shows it.
+- 16-bit greyscale: 0..65535 is scaled to 0..255 and rounded. Floating-point pixels have no range: unreadable.
+- Several frames: the first.
+- More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
+"""
+
+import io
+import warnings
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dream_ray.data.images import UInt8Array
+
+# The other formats of Pillow include some that start programs (EPS) or hold no photographs.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_MODES = {1: "L", 3: "RGB"}
+
+
+class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
+    """These bytes are no image that can be used; the message is the reason."""
+
+
+def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
+    """Decodes an image file.
+
+    Args:
+        data: Content of a JPEG, PNG, BMP, GIF, TIFF, WebP or PNM file.
+        channels: 1 for greyscale (ITU-R 601 luma), 3 for RGB.
+        size: Side of the result, see `fit`; None keeps the image's own.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        UnreadableImage: With the reason, whatever is wrong with the bytes.
+    """
+    if not data:
+        raise UnreadableImage("it is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_formats()) as file:
+                file.load()
+                return _finish(_plain(_upright(file)), channels, size)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage("it is not an image of a known format") from None
+    except Exception as error:
+        # Pillow's readers answer damaged bytes with many kinds of exception, and none of them may end an ingest.
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from None
+
+
+def convert(pixels: UInt8Array, *, channels: int, size: int | None) -> UInt8Array:
+    """Brings a decoded image, (H, W) or (H, W, 3) uint8, to the form that `decode` gives."""
+    return _finish(Image.fromarray(pixels), channels, size)
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Resizes the shorter side to `size` (bilinear, antialiased), then crops the centre, size x size.
+
+    Raises:
+        UnreadableImage: If the image is so elongated that the longer side would become a decompression bomb.
+    """
+    shorter = min(image.size)
+    width, height = (max(size, size * side // shorter) for side in image.size)
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise UnreadableImage(f"{image.width} x {image.height} is too elongated to be resized to {size}")
+    resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole already; only the EXIF reader failed, in one of its many ways
+        return image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImage("its pixels are floating-point numbers of no defined range")
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image))
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        foreground = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), foreground).convert("RGB")
+    return image if image.mode in _MODES.values() else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _from_16_bit(values_HW: np.ndarray) -> Image.Image:
+    lowest, highest = int(values_HW.min()), int(values_HW.max())
+    if not 0 <= lowest <= highest <= 65535:
+        raise UnreadableImage(f"its pixels lie in {lowest}..{highest}, which is not 16 bit")
+    return Image.fromarray(((values_HW.astype(np.int64) + 128) // 257).astype(np.uint8))
+
+
+def _finish(image: Image.Image, channels: int, size: int | None) -> UInt8Array:
+    converted = image.convert(_MODES[channels])
+    sized = converted if size is None else fit(converted, size)
+    pixels = np.asarray(sized, dtype=np.uint8)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -1,0 +1,33 @@
+"""Sources of labelled images, one file each, and the table of them."""
+
+from dream_ray import storage
+from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions
+from dream_ray.data.sources.digits import DIGITS
+from dream_ray.data.sources.hf_parquet import HF_PARQUET
+from dream_ray.data.sources.image_folder import IMAGE_FOLDER
+from dream_ray.data.sources.torchvision_dataset import TORCHVISION
+from dream_ray.errors import UsageError
+
+__all__ = ["SOURCES", "OpenedSource", "Source", "SourceKind", "SourceOptions", "find_source"]
+
+SOURCES: dict[str, SourceKind] = {
+    "digits": DIGITS,
+    "torchvision": TORCHVISION,
+    "hf_parquet": HF_PARQUET,
+    "image_folder": IMAGE_FOLDER,
+}
+"""Kinds of source, in the order in which they are asked whether a text means them."""
+
+
+def find_source(source: str) -> SourceKind:
+    """Returns the kind of source that a text means.
+
+    Raises:
+        UsageError: If it means none; the message lists them.
+    """
+    for kind in SOURCES.values():
+        if kind.matches(source):
+            return kind
+    found = "which is a file of another kind" if storage.exists(source) else "where there is nothing"
+    accepted = "; ".join(kind.accepts for kind in SOURCES.values())
+    raise UsageError(f"source must be one of: {accepted}; got {source!r}, {found}")

@@ -1,0 +1,1 @@
+"""Everything that runs on Ray (floor 3): the only package that imports it."""

@@ -1,0 +1,117 @@
+"""A run on Ray Train: classes are sharded over workers, which never talk to each other."""
+
+import json
+import logging
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from dream_ray import storage
+from dream_ray.core.placement import place_classes
+from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.engine.run import Run
+from dream_ray.engine.validation import background_validation, validate_step
+from dream_ray.engine.worker import Stopped, work
+from dream_ray.errors import RunError, UsageError
+
+# Restarts of the worker group after worker deaths, before the run gives up; `resume` goes on from there.
+_MAX_FAILURES = 3
+_ERRORS = {"UsageError": UsageError, "RunError": RunError}
+
+
+def distill_on_ray(
+    run: Run, *, num_workers: int, cpus_per_worker: int, gpus_per_worker: float, address: str | None
+) -> None:
+    """Runs the workers of a run to the end.
+
+    Args:
+        run: A created run.
+        num_workers: Ray Train workers; each owns at least one class.
+        cpus_per_worker: CPUs (threads) of each.
+        gpus_per_worker: GPUs of each.
+        address: Ray cluster, see `ray_session`.
+
+    Raises:
+        UsageError: If the resources are not there.
+        RunError: If a worker failed, or died too often.
+    """
+    store = run.open_store()
+    costs = [sum(store.count(split, label) for split in run.config.splits) for label in range(store.num_classes)]
+    placement = place_classes(costs, num_workers)
+    storage.delete(run.file("failure.json"))
+    with ray_session(address):
+        require_resources(num_workers, cpus_per_worker, gpus_per_worker)
+        trainer = TorchTrainer(
+            _worker_loop,
+            train_loop_config={"run_path": storage.absolute(run.path), "placement": placement},
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=gpus_per_worker > 0,
+                resources_per_worker=_resources(cpus_per_worker, gpus_per_worker),
+            ),
+            run_config=RunConfig(
+                name="ray_train",
+                storage_path=storage.absolute(run.path),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            ),
+        )
+        with background_validation(run, lambda path, step: _validate.remote(path, step).future()):
+            _fit(trainer)
+    _raise_failure(run)
+    storage.delete(run.file("ray_train"))
+
+
+def _resources(cpus: int, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus > 0 else {"CPU": cpus}
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    for name in ("ray.train", "ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RunError(
+            f"the workers died more than {_MAX_FAILURES} times; all checkpoints are kept, continue with "
+            f"`dream-ray resume`. Last reason: {error}"
+        ) from None
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """Runs in each Ray Train worker.
+
+    An error that a restart would only meet again is written down and ends the loop normally: Ray Train restarts
+    workers after exceptions. The others see it at their next checkpoint and stop.
+    """
+    context = ray.train.get_context()
+    rank, run_path = context.get_world_rank(), config["run_path"]
+    failure = storage.join(run_path, "failure.json")
+    try:
+        work(
+            run_path,
+            config["placement"][rank],
+            shard=rank,
+            num_shards=context.get_world_size(),
+            should_stop=lambda: storage.exists(failure),
+        )
+    except (UsageError, RunError) as error:
+        storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
+    except Stopped:
+        pass
+
+
+def _raise_failure(run: Run) -> None:
+    path = run.file("failure.json")
+    if storage.exists(path):
+        failure = json.loads(storage.read_text(path))
+        raise _ERRORS[failure["kind"]](failure["message"])
+
+
+@ray.remote(num_cpus=0, max_retries=3)
+def _validate(run_path: str, step: int) -> float:
+    # No CPU of its own: every CPU may belong to the workers, and it must not wait for the end of the run.
+    return validate_step(run_path, step)

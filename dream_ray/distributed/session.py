@@ -1,0 +1,70 @@
+"""Connecting to Ray: an own local one by default, a cluster only when the user names it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from dream_ray.errors import RunError, UsageError
+
+_LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2
+_QUIET = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # How long a report or a dead worker waits to be noticed.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Connects to Ray and disconnects at the end of the block; a connection that exists already is used and kept.
+
+    Args:
+        address: Cluster to join; None: the one of RAY_ADDRESS (`ray job submit` sets it), else a private local Ray
+            on this machine that ends with the block and listens on loopback only.
+
+    Raises:
+        RunError: If the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            _start_local()
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        raise RunError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local() -> None:
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+    )
+
+
+def require_resources(num_workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
+    """Raises UsageError with the numbers where Ray does not have what the workers need."""
+    available = ray.cluster_resources()
+    for name, each in (("CPU", cpus_per_worker), ("GPU", gpus_per_worker)):
+        needed, there = num_workers * each, available.get(name, 0)
+        if needed > there:
+            raise UsageError(
+                f"{num_workers} workers with {each:g} {name} each need {needed:g} {name}s; Ray reports {there:g}"
+            )

@@ -1,0 +1,129 @@
+"""The product of a run: synthetic.parquet, which describes itself, and a picture of it.
+
+One row is one stored image, one row group a class; no column depends on workers, time or path. Everything that is
+needed to train on the set is in the schema's metadata.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dream_ray import storage
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.synthetic import SyntheticSet
+from dream_ray.data.pictures import write_grid
+from dream_ray.errors import UsageError
+
+FORMAT_VERSION = 1
+_METADATA_KEY = b"dream_ray"
+_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("label", pa.int64(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("soft_label", pa.list_(pa.float32())),
+    ]
+)
+_GRID_CLASSES, _GRID_IMAGES = 20, 10
+
+
+def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any], cost: dict[str, Any]) -> None:
+    """Writes a synthetic set as Parquet.
+
+    Args:
+        path: Target file.
+        synthetic: The set; images are float32 in [0, 1].
+        recipe: Settings of the run that made it and what it ran on.
+        cost: Time and memory of the run.
+    """
+    num_classes, ipc, channels, height, width = synthetic.images_LNCHW.shape
+    description = {
+        "format_version": FORMAT_VERSION,
+        "num_classes": num_classes,
+        "ipc": ipc,
+        "shape": [channels, height, width],
+        "dtype": "float32 little endian, C H W, in [0, 1]",
+        "factor": synthetic.factor,
+        "decode": synthetic.decode_mode,
+        "decode_while_matching": recipe.get("config", {}).get("decode", synthetic.decode_mode),
+        "decode_bound": synthetic.decode_bound,
+        "mean": list(synthetic.mean),
+        "std": list(synthetic.std),
+        "class_names": list(synthetic.class_names),
+        "recipe": recipe,
+        "cost": cost,
+    }
+    schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(description).encode()})
+    with storage.atomic_output(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for label, name in enumerate(synthetic.class_names):
+            images = synthetic.images_LNCHW[label].cpu().numpy().astype("<f4")
+            columns = [[image.tobytes() for image in images], [label] * ipc, [name] * ipc, [None] * ipc]
+            writer.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=schema))
+
+
+def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
+    """Reads a synthetic set and its description back.
+
+    Raises:
+        UsageError: If the file is not a synthetic set, or of a version that this package does not read.
+    """
+    if not storage.exists(path):
+        raise UsageError(f"synthetic set {path} does not exist")
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        description = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: {error}") from None
+    if description["format_version"] != FORMAT_VERSION:
+        raise UsageError(
+            f"{path} has format_version {description['format_version']}; this dream_ray reads {FORMAT_VERSION}"
+        )
+    shape = (description["num_classes"], description["ipc"], *description["shape"])
+    pixels = np.frombuffer(b"".join(table["image"].to_pylist()), dtype="<f4").reshape(shape)
+    synthetic = SyntheticSet(
+        torch.from_numpy(pixels.copy()),
+        tuple(description["class_names"]),
+        description["factor"],
+        description["decode"],
+        description["decode_bound"],
+        tuple(description["mean"]),
+        tuple(description["std"]),
+    )
+    return synthetic, description
+
+
+def write_picture(path: str, synthetic: SyntheticSet) -> None:
+    """Draws the stored images as PNG, a row a class (at most 20 classes and 10 images of each)."""
+    shown = synthetic.images_LNCHW[:_GRID_CLASSES, :_GRID_IMAGES]
+    pixels = shown.clamp(0, 1).mul(255).round().to(torch.uint8).flatten(0, 1).cpu().numpy()
+    names = list(synthetic.class_names[:_GRID_CLASSES])
+    write_grid(path, pixels, columns=shown.shape[1], row_labels=names)
+
+
+class SyntheticDataset(Dataset[tuple[Tensor, int]]):
+    """A synthetic set as a PyTorch dataset of decoded, normalised images (C, H, W) float32 and labels.
+
+    Attributes:
+        images_NCHW: All images, float32, normalised.
+        labels_N: Their labels, int64.
+        class_names: Name of every class, by label.
+        mean: Per-channel mean; normalise test images, in [0, 1], with it.
+        std: Per-channel standard deviation, likewise.
+    """
+
+    def __init__(self, synthetic: SyntheticSet) -> None:
+        decoded, self.labels_N = synthetic.decoded()
+        self.images_NCHW = Normalisation.of(synthetic.mean, synthetic.std, decoded.device)(decoded)
+        self.class_names, self.mean, self.std = synthetic.class_names, synthetic.mean, synthetic.std
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images_NCHW[index], int(self.labels_N[index])

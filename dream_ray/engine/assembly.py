@@ -1,0 +1,60 @@
+"""Puts the parts of a run together from its settings and its store."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.data.store import Store
+from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.network_source import RealNetworks
+from dream_ray.engine.training import RealImages, Recipe
+from dream_ray.nets import Classifier, build_network
+
+
+def build(config: Config, store: Store) -> Classifier:
+    """Builds the network of a run from torch's ambient generator."""
+    return build_network(
+        config.network.name,
+        num_classes=store.num_classes,
+        shape_CHW=store.shape_CHW,
+        options=config.network.options,
+    )
+
+
+def real_networks(config: Config, store: Store, normalisation: Normalisation) -> RealNetworks:
+    """Makes the network source of a run: trained on the real data of all classes."""
+    update = config.update
+    return RealNetworks(
+        build=lambda: build(config, store),
+        data=RealImages(*store.training_set(config.splits)),
+        recipe=Recipe(
+            update.batch_size,
+            update.lr,
+            update.momentum,
+            update.weight_decay,
+            update.cutmix_probability,
+            update.augmentation,
+        ),
+        normalisation=normalisation,
+        seed=config.seed,
+        inner_steps=config.inner_steps,
+        num_images=update.num_images,
+        epochs=update.epochs,
+        warmup_epochs=update.warmup_epochs,
+        first_warmup_epochs=config.initialisation.warmup_epochs,
+    )
+
+
+def first_features(config: Config, store: Store, normalisation: Normalisation) -> Iterator[Tensor]:
+    """Yields the features (N, D) of each class's real images in the first network of a run, in label order."""
+    snapshot = next(real_networks(config, store, normalisation).trajectory(0))
+    matcher = class_matcher(config, store, range(store.num_classes), normalisation)
+    return (matcher.embed(snapshot, label) for label in range(store.num_classes))
+
+
+def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation) -> ClassMatcher:
+    """Makes the matcher of some classes."""
+    real = {label: store.images(label, config.splits) for label in labels}
+    return ClassMatcher(config, real, store.num_classes, normalisation)

@@ -1,0 +1,165 @@
+"""Checkpoints of a run: sharded by class, atomic, verified, and complete without anybody coordinating.
+
+A step's directory holds one file per shard (the states of its classes) and one of the network. Every file is written
+atomically and carries its classes and a digest, so a step is complete when the files there cover all classes: no
+barrier and no commit message are needed, and any number of workers can resume from it.
+"""
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dream_ray import storage
+from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.tensor_file import read_metadata, read_tensors, write_tensors
+from dream_ray.errors import RunError
+
+_LOG = logging.getLogger(__name__)
+_NETWORK_FILE = "network.safetensors"
+_FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
+KEEP_LAST = 2
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints below one directory.
+
+    Attributes:
+        root: Directory.
+        num_classes: Classes of the whole run.
+        identity: Digest of what the run computes; files of another identity are refused.
+    """
+
+    root: str
+    num_classes: int
+    identity: str
+
+    def save(self, state: RunState, *, step: int, shard: int, num_shards: int) -> None:
+        """Writes the classes of one shard, and the network if this is shard 0."""
+        common = {
+            "identity": self.identity,
+            "outer": str(state.outer),
+            "inner": str(state.inner),
+            "has_network": str(int(state.network is not None)),
+        }
+        if shard == 0 and state.network is not None:
+            write_tensors(storage.join(self._directory(step), _NETWORK_FILE), state.network, common)
+        tensors = {
+            f"{label}/{key}": getattr(class_state, attribute)
+            for label, class_state in state.classes.items()
+            for key, attribute in _FIELDS.items()
+        }
+        name = f"shard-{shard:04d}-of-{num_shards:04d}.safetensors"
+        metadata = {**common, "classes": json.dumps(sorted(state.classes))}
+        write_tensors(storage.join(self._directory(step), name), tensors, metadata)
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a directory, complete or not, ascending."""
+        names = storage.list_directory(self.root)
+        return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
+
+    def complete_steps(self) -> list[int]:
+        """Returns the steps whose files cover all classes and the network, ascending; does not read tensors."""
+        return [step for step in self.steps() if self._is_complete(step)]
+
+    def load(self, step: int, labels: Collection[int] | None = None) -> RunState:
+        """Loads a step for some classes (None: all of them).
+
+        Raises:
+            RunError: If a file is damaged or missing or of another run.
+        """
+        wanted = set(range(self.num_classes) if labels is None else labels)
+        state, metadata = RunState(), {}
+        for path in self._shard_files(step):
+            here = wanted & set(json.loads(read_metadata(path).get("classes", "[]")))
+            if not here:
+                continue
+            tensors, metadata = read_tensors(path)
+            self._check_identity(path, metadata)
+            for label in sorted(here):
+                fields = {attribute: tensors[f"{label}/{key}"] for key, attribute in _FIELDS.items()}
+                state.classes[label] = ClassState(**fields)
+            wanted -= here
+        if wanted:
+            raise RunError(f"checkpoint {self._directory(step)} lacks the classes {sorted(wanted)}")
+        state.classes = dict(sorted(state.classes.items()))
+        state.outer, state.inner = int(metadata["outer"]), int(metadata["inner"])
+        if metadata["has_network"] == "1":
+            path = storage.join(self._directory(step), _NETWORK_FILE)
+            state.network, network_metadata = read_tensors(path)
+            self._check_identity(path, network_metadata)
+        return state
+
+    def latest(self, labels: Collection[int] | None = None) -> tuple[int, RunState] | None:
+        """Loads the newest step that is whole, with a warning for each damaged one that is passed over.
+
+        Returns:
+            (step, state), or None where no checkpoint was ever completed.
+
+        Raises:
+            RunError: If there are complete steps, but none can be read.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                if self._is_complete(step):
+                    return step, self.load(step, labels)
+            except RunError as error:
+                problems.append(str(error))
+                _LOG.warning("Checkpoint of step %d is passed over: %s", step, error)
+        if problems:
+            raise RunError("no checkpoint can be read: " + "; ".join(problems))
+        return None
+
+    def prune(self, pinned: Collection[int] = ()) -> None:
+        """Deletes what is older than the last two complete steps, except step 0 (the initial images) and `pinned`."""
+        for step in prunable(self.steps(), self._complete_or_damaged(), pinned):
+            storage.delete(self._directory(step))
+
+    def _complete_or_damaged(self) -> list[int]:
+        complete = []
+        for step in self.steps():
+            try:
+                if self._is_complete(step):
+                    complete.append(step)
+            except RunError as error:
+                _LOG.warning("Checkpoint of step %d does not count: %s", step, error)
+        return complete
+
+    def _is_complete(self, step: int) -> bool:
+        found: set[int] = set()
+        needs_network = False
+        for path in self._shard_files(step):
+            metadata = read_metadata(path)
+            self._check_identity(path, metadata)
+            found |= set(json.loads(metadata["classes"]))
+            needs_network |= metadata["has_network"] == "1"
+        has_network = _NETWORK_FILE in storage.list_directory(self._directory(step))
+        return found == set(range(self.num_classes)) and (has_network or not needs_network)
+
+    def _check_identity(self, path: str, metadata: dict[str, str]) -> None:
+        if metadata.get("identity") != self.identity:
+            raise RunError(f"{path} belongs to another run: its identity is {metadata.get('identity')}")
+
+    def _directory(self, step: int) -> str:
+        return storage.join(self.root, f"step-{step:08d}")
+
+    def _shard_files(self, step: int) -> list[str]:
+        directory = self._directory(step)
+        names = storage.list_directory(directory)
+        return [storage.join(directory, name) for name in names if name.startswith("shard-") and "." in name]
+
+
+def prunable(steps: Sequence[int], complete: Sequence[int], pinned: Collection[int] = ()) -> list[int]:
+    """Returns the steps that may be deleted.
+
+    Args:
+        steps: All steps present, ascending.
+        complete: Those that are complete, ascending.
+        pinned: Steps that somebody still needs.
+    """
+    if len(complete) < KEEP_LAST:
+        return []
+    oldest_kept = complete[-KEEP_LAST]
+    return [step for step in steps if 0 < step < oldest_kept and step not in pinned]

@@ -1,0 +1,105 @@
+"""What a run's bits depend on besides its configuration, and what it costs."""
+
+import importlib.metadata
+import platform
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from dream_ray.errors import UsageError
+
+_PACKAGES = ("dream-ray", "numpy", "pyarrow", "torch")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device of "auto", "cpu" or "cuda"; raises UsageError where it is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda; got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device must be one that PyTorch sees; got 'cuda', but no CUDA device is available")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Returns what equal bits need: library versions, CPU type and device; plain values for JSON."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a CPU that does not say
+        return platform.processor()
+
+
+def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Lists in words what differs between two environments."""
+    found = []
+    for key, was in recorded.items():
+        now = current.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += [f"{key}.{line}" for line in differences(was, now)]
+        elif now != was:
+            found.append(f"{key} was {was}, is {now}")
+    return found
+
+
+class CostMeter:
+    """Counts what this process spends from its construction on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started_at = time.time()
+        self._cpu_s = time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Returns started_at and updated_at (Unix seconds), cpu_s, gpu_s, peak_rss_bytes and peak_gpu_bytes."""
+        on_gpu = self._device.type == "cuda"
+        now = time.time()
+        # ru_maxrss counts KiB on Linux and bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "started_at": self._started_at,
+            "updated_at": now,
+            "cpu_s": time.process_time() - self._cpu_s,
+            "gpu_s": now - self._started_at if on_gpu else 0.0,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_gpu_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else 0,
+        }
+
+
+def total_cost(sessions: list[dict[str, Any]]) -> dict[str, float]:
+    """Adds up the cost of all worker sessions of a run, interrupted ones too.
+
+    Returns:
+        wall_s (seconds in which at least one worker ran), cpu_s, gpu_s (sums) and peak_rss_bytes, peak_gpu_bytes (of
+        the largest worker process).
+    """
+    wall, end = 0.0, float("-inf")
+    for session in sorted(sessions, key=lambda s: float(s["started_at"])):
+        wall += max(0.0, session["updated_at"] - max(end, session["started_at"]))
+        end = max(end, session["updated_at"])
+    return {
+        "wall_s": wall,
+        "cpu_s": sum(s["cpu_s"] for s in sessions),
+        "gpu_s": sum(s["gpu_s"] for s in sessions),
+        "peak_rss_bytes": max((s["peak_rss_bytes"] for s in sessions), default=0),
+        "peak_gpu_bytes": max((s["peak_gpu_bytes"] for s in sessions), default=0),
+    }

@@ -1,0 +1,311 @@
+"""Evaluation: networks trained from scratch on a set, and tested on real images they never saw.
+
+Accuracy is that of the last epoch, never the best one: picking an epoch by its test accuracy would be selection on
+test data. Baselines are trained under the same recipe.
+"""
+
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from dream_ray import storage
+from dream_ray.config.schema import Network
+from dream_ray.core import rng, selection
+from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.data.store import Store
+from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.assembly import first_features
+from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.errors import RunError, UsageError
+from dream_ray.nets import build_network
+
+_LOG = logging.getLogger(__name__)
+
+PROTOCOLS = ("quick", "published")
+WHOLE_SET = "whole set"
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """One network trained on one arm; plain values, so that it can run anywhere.
+
+    Attributes:
+        run_path: Directory of the run.
+        arm: Key of `ARMS`.
+        repeat: Number of the fresh network.
+        protocol: "quick" or "published".
+        split: "test" or "validation".
+        network: Network that is trained.
+        threads: Threads of the process.
+        indices: Chosen real images of each class, for the arms that take some.
+    """
+
+    run_path: str
+    arm: str
+    repeat: int
+    protocol: str
+    split: str
+    network: Network
+    threads: int
+    indices: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What one network reached.
+
+    Attributes:
+        arm: Key of `ARMS`.
+        repeat: Number of the fresh network.
+        accuracy: Last-epoch top-1 accuracy in [0, 1].
+        num_images: Images it was trained on, decoded.
+        epochs: Epochs it was trained for.
+        seconds: Duration.
+    """
+
+    arm: str
+    repeat: int
+    accuracy: float
+    num_images: int
+    epochs: int
+    seconds: float
+
+
+def _distilled(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
+    return TensorImages(*read_synthetic(run.file("synthetic.parquet"))[0].decoded())
+
+
+def _initial(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
+    return TensorImages(*read_synthetic(run.file("initial.parquet"))[0].decoded())
+
+
+def _random_real(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
+    picks = []
+    for label in range(store.num_classes):
+        generator = rng.stream(run.config.seed, "baseline-random", outer=task.repeat, label=label)
+        count = len(store.images(label, run.config.splits))
+        picks.append(tuple(selection.random_batch(count, run.config.ipc, generator)))
+    return _picked(picks, run, store)
+
+
+def _kmeans_real(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
+    return _picked(task.indices, run, store)
+
+
+def _whole_set(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
+    return RealImages(*store.training_set(run.config.splits))
+
+
+def _picked(indices: Sequence[Sequence[int]], run: Run, store: Store) -> TrainingImages:
+    """Takes real images at full size: as many stored pixels as the synthetic set has."""
+    images, labels = [], []
+    for label, chosen in enumerate(indices):
+        pool = store.images(label, run.config.splits)
+        images.append(to_unit(pool.take(torch.tensor(chosen).numpy()), torch.device("cpu")))
+        labels.append(torch.full((len(chosen),), label))
+    return TensorImages(torch.cat(images), torch.cat(labels))
+
+
+ARMS: dict[str, Callable[[EvaluationTask, Run, Store], TrainingImages]] = {
+    "distilled": _distilled,
+    "random real": _random_real,
+    "k-means real": _kmeans_real,
+    "initial mosaics": _initial,
+    WHOLE_SET: _whole_set,
+}
+"""What networks are trained on: the distilled set and its baselines."""
+
+
+def plan_tasks(
+    run: Run, *, network: Network | None, repeats: int, protocol: str, split: str, arms: Sequence[str], threads: int
+) -> list[EvaluationTask]:
+    """Checks an evaluation and splits it into independent tasks.
+
+    Args:
+        run: A finished run.
+        network: Network to train; None: the one of the run's settings.
+        repeats: Fresh networks per arm.
+        protocol: Key of `PROTOCOLS`.
+        split: "test" or "validation".
+        arms: Keys of `ARMS`.
+        threads: Threads per task.
+
+    Raises:
+        UsageError: If an argument breaks a rule or the store has no such split.
+    """
+    for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, ("test", "validation"))):
+        if value not in valid:
+            raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        raise UsageError(f"arms must be of {', '.join(ARMS)}; got {', '.join(unknown)}")
+    if repeats < 1:
+        raise UsageError(f"repeats must be an int >= 1; got {repeats}")
+    if not run.is_finished:
+        raise UsageError(f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`")
+    store = run.open_store()
+    if split not in store.splits():
+        raise UsageError(f"split must be one that the store has ({', '.join(store.splits())}); got {split!r}")
+    if split in run.config.splits:
+        raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
+    network = network or run.config.evaluation.network or run.config.network
+    build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
+    indices = _representative_indices(run, store) if "k-means real" in arms else ()
+    return [
+        EvaluationTask(run.path, arm, repeat, protocol, split, network, threads, indices)
+        for arm in arms
+        for repeat in range(repeats)
+    ]
+
+
+def run_task(task: EvaluationTask) -> EvaluationResult:
+    """Trains and tests one network; the whole set's result is kept beside the store and found again."""
+    torch.set_num_threads(task.threads)
+    keep_freed_memory()
+    run = open_run(task.run_path)
+    store = run.open_store()
+    kept = _whole_set_file(task, run, store) if task.arm == WHOLE_SET else None
+    if kept is not None and storage.exists(kept):
+        return EvaluationResult(**json.loads(storage.read_text(kept)))
+    result = train_and_test(
+        run,
+        store,
+        ARMS[task.arm](task, run, store),
+        protocol=task.protocol,
+        split=task.split,
+        network=task.network,
+        arm=task.arm,
+        repeat=task.repeat,
+    )
+    if kept is not None:
+        try:
+            storage.write_text(kept, json.dumps(asdict(result)))
+        except RunError as error:  # a store may well be read-only
+            _LOG.warning("The whole-set result is not kept for the next evaluation: %s", error)
+    return result
+
+
+def train_and_test(
+    run: Run,
+    store: Store,
+    data: TrainingImages,
+    *,
+    protocol: str,
+    split: str,
+    network: Network | None = None,
+    arm: str = "distilled",
+    repeat: int = 0,
+) -> EvaluationResult:
+    """Trains a fresh network from scratch and measures its last-epoch accuracy.
+
+    Args:
+        run: Gives settings, seed and device.
+        store: Holds the images of `split`.
+        data: What to train on.
+        protocol: "quick" or "published".
+        split: Split to test on.
+        network: None: the one of the run's settings.
+        arm: Name in the result and in the random streams.
+        repeat: Number of the fresh network.
+    """
+    started = time.monotonic()
+    network = network or run.config.evaluation.network or run.config.network
+    normalisation = Normalisation.of(store.mean, store.std, run.device)
+    with rng.torch_randomness(rng.stream(run.config.seed, "evaluation-network", outer=repeat)):
+        classifier = build_network(
+            network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
+        ).to(run.device)
+    recipe, epochs = evaluation_recipe(run), num_epochs(run, protocol, arm)
+    optimizer = recipe.optimizer(classifier)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
+    for epoch in range(epochs):
+        generator = rng.stream(run.config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
+        train_pass(classifier, optimizer, data, len(data), recipe, normalisation, generator)
+        schedule.step()
+    reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalisation)
+    return EvaluationResult(arm, repeat, reached, len(data), epochs, time.monotonic() - started)
+
+
+def evaluation_recipe(run: Run) -> Recipe:
+    """Returns the evaluation recipe of a run."""
+    settings = run.config.evaluation
+    return Recipe(
+        settings.batch_size,
+        settings.lr,
+        settings.momentum,
+        settings.weight_decay,
+        settings.cutmix_probability,
+        settings.augmentation,
+        settings.random_resized_crop,
+    )
+
+
+def num_epochs(run: Run, protocol: str, arm: str) -> int:
+    """Returns the epochs of a protocol; the whole set, hundreds of times larger, is trained for fewer."""
+    settings = run.config.evaluation
+    if arm == WHOLE_SET:
+        return settings.whole_set_epochs if protocol == "published" else max(1, settings.whole_set_epochs // 10)
+    return settings.epochs if protocol == "published" else settings.quick_epochs
+
+
+def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
+    """Returns one row per arm: mean and sample standard deviation of the accuracy in percent, with n."""
+    by_arm: dict[str, list[EvaluationResult]] = {}
+    for result in sorted(results, key=lambda r: (list(ARMS).index(r.arm), r.repeat)):
+        by_arm.setdefault(result.arm, []).append(result)
+    return [
+        {
+            "arm": arm,
+            "mean": statistics.mean(100 * r.accuracy for r in group),
+            "std": statistics.stdev(100 * r.accuracy for r in group) if len(group) > 1 else None,
+            "n": len(group),
+            "num_images": group[0].num_images,
+            "epochs": group[0].epochs,
+            "accuracies": [100 * r.accuracy for r in group],
+            "seconds": sum(r.seconds for r in group),
+        }
+        for arm, group in by_arm.items()
+    ]
+
+
+def _representative_indices(run: Run, store: Store) -> tuple[tuple[int, ...], ...]:
+    torch.set_num_threads(run.threads)
+    normalisation = Normalisation.of(store.mean, store.std, run.device)
+    chosen = []
+    for label, features in enumerate(first_features(run.config, store, normalisation)):
+        picked = selection.representative(
+            features,
+            num_clusters=run.config.ipc,
+            per_cluster=1,
+            rule="each",
+            max_steps=run.config.selection.max_steps,
+            rng=rng.stream(run.config.seed, "baseline-k-means", label=label),
+        )
+        chosen.append(tuple(picked.indices.tolist()))
+    return tuple(chosen)
+
+
+def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
+    key = json.dumps(
+        [
+            store.checksum,
+            run.config.splits,
+            task.split,
+            task.repeat,
+            task.network.model_dump(),
+            asdict(evaluation_recipe(run)),
+            num_epochs(run, task.protocol, WHOLE_SET),
+            run.config.seed,
+            run.device.type,
+        ]
+    )
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return storage.join(run.environment["store"], "evaluations", f"whole-set-{digest}.json")

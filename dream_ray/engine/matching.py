@@ -1,0 +1,163 @@
+"""What happens to one class in one step: select real images, match, move the synthetic images.
+
+N images, C channels, H, W, D features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng, selection
+from dream_ray.core.augment import augment, sample_params
+from dream_ray.core.multiformation import compose, decode, decoded_count
+from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core.objectives import Objective, matching_loss, signals
+from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.data.images import ImageChunks
+from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.state import ClassState
+
+EMBEDDING_BATCH = 128
+
+
+@dataclass(frozen=True)
+class ClassMatcher:
+    """The work on the classes of a run; keeps no state of its own.
+
+    Attributes:
+        config: Settings.
+        real: Real uint8 images of each class of this shard, by label.
+        num_classes: Classes of the whole run.
+        normalisation: Of the networks' inputs; its device is the one of all tensors.
+    """
+
+    config: Config
+    real: dict[int, ImageChunks]
+    num_classes: int
+    normalisation: Normalisation
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return self.normalisation.mean_1C11.device
+
+    @property
+    def objective(self) -> Objective:
+        """What is matched."""
+        weights, matching = self.config.weights, self.config.matching
+        return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
+
+    def embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Returns the features (N, D) of all real images of a class, float32, in bounded batches."""
+        images = self.real[label]
+        features = []
+        for start in range(0, len(images), EMBEDDING_BATCH):
+            batch = np.arange(start, min(start + EMBEDDING_BATCH, len(images)))
+            pixels = to_unit(images.take(batch), self.device)
+            features.append(
+                snapshot.features(self.normalisation(pixels) if self.config.selection.normalise else pixels)
+            )
+        return torch.cat(features)
+
+    def select(self, snapshot: Snapshot, label: int, state: ClassState) -> None:
+        """Chooses the representative images of a class for the next `interval` steps."""
+        settings = self.config.selection
+        warm = settings.warm_start and snapshot.inner > 0
+        chosen = selection.representative(
+            self.embed(snapshot, label),
+            num_clusters=settings.num_clusters,
+            per_cluster=settings.per_cluster,
+            rule=settings.rule,
+            max_steps=settings.warm_steps if warm else settings.max_steps,
+            rng=self._stream("k-means", snapshot, label),
+            previous_N=state.assignment if warm else None,
+        )
+        state.indices, state.assignment = chosen.indices, chosen.assignment_N
+
+    def real_batch(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor:
+        """Returns the real images that a class is matched against now, in [0, 1]."""
+        images = self.real[label]
+        if self.config.selection.strategy == "representative":
+            indices = state.indices.cpu().numpy()
+        else:
+            generator = self._stream("real-batch", snapshot, label)
+            indices = selection.random_batch(len(images), self.config.real_batch, generator)
+        return to_unit(images.take(indices), self.device)
+
+    def match(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor:
+        """Matches a class once and moves its synthetic images.
+
+        Returns:
+            The loss before the move, a scalar.
+        """
+        config, objective = self.config, self.objective
+        forward, parameters = snapshot.function()
+        real = self.real_batch(snapshot, label, state)
+        height, width = real.shape[-2:]
+        # One draw for both batches, so that they are compared under the same view (Siamese).
+        view = sample_params(
+            config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
+        )
+        target = signals(forward, parameters, augment(self.normalisation(real), view), label, objective)
+        part = self._synthetic_part(snapshot, label)
+
+        def loss_of(images_NCHW: Tensor) -> Tensor:
+            decoded = decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
+            decoded = decoded if part is None else decoded[part]
+            view_of_decoded = augment(self.normalisation(decoded), view)
+            return matching_loss(target, signals(forward, parameters, view_of_decoded, label, objective), objective)
+
+        gradient, loss = torch.func.grad_and_value(loss_of)(state.images_NCHW)
+        state.images_NCHW, state.velocity_NCHW = pixel_step(
+            state.images_NCHW,
+            state.velocity_NCHW,
+            gradient,
+            lr=config.pixels.lr,
+            momentum=config.pixels.momentum,
+            num_classes=self.num_classes,
+        )
+        return torch.as_tensor(loss)
+
+    def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
+        """Makes the first synthetic images of a class."""
+        config = self.config
+        if config.initialisation.strategy == "noise":
+            shape = (config.ipc, *self.real[label].shape_CHW)
+            noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
+            images = torch.from_numpy(noise).to(self.device).div(4).add(0.5).clamp(0, 1)
+        else:
+            indices = self._initial_indices(snapshot, label)
+            images = compose(to_unit(self.real[label].take(indices), self.device), config.factor)
+        nothing = torch.empty(0, dtype=torch.int64, device=self.device)
+        return ClassState(images, torch.zeros_like(images), nothing, nothing)
+
+    def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
+        config = self.config
+        count = config.ipc * config.factor**2
+        generator = self._stream("initialisation", snapshot, label)
+        if config.initialisation.strategy == "random":
+            return selection.random_batch(len(self.real[label]), count, generator)
+        chosen = selection.representative(
+            self.embed(snapshot, label),
+            num_clusters=count,
+            per_cluster=1,
+            rule=config.selection.rule,
+            max_steps=config.selection.max_steps,
+            rng=generator,
+        )
+        return chosen.indices.cpu().numpy()
+
+    def _synthetic_part(self, snapshot: Snapshot, label: int) -> Tensor | None:
+        """Returns the random part of the decoded images that is matched, or None for all of them."""
+        config = self.config
+        decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+        if decoded <= config.batch_synthetic_max:
+            return None
+        generator = self._stream("synthetic-batch", snapshot, label)
+        return torch.from_numpy(selection.random_batch(decoded, config.batch_synthetic_max, generator)).to(self.device)
+
+    def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
+        return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

@@ -1,0 +1,151 @@
+"""Where the networks of a run come from.
+
+A trajectory theta(t, 0), theta(t, 1), ... is a pure function of the seed, the outer step t, the real data and the
+settings: it never sees the synthetic set. So any process may compute it, ahead of time or again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dream_ray.core import rng
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.objectives import Forward, Parameters
+from dream_ray.engine.training import Recipe, TrainingImages, train_pass
+from dream_ray.nets import Classifier
+
+NetworkState = dict[str, Tensor]
+"""Parameters, buffers and optimiser momentum of a network by name."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One network theta(t, j) of a trajectory; valid until the next one is asked for.
+
+    Attributes:
+        outer: t.
+        inner: j.
+        network: The network.
+        optimizer: Its optimiser.
+    """
+
+    outer: int
+    inner: int
+    network: Classifier
+    optimizer: torch.optim.SGD
+
+    def function(self) -> tuple[Forward, Parameters]:
+        """Returns the network as a pure function and its detached parameters.
+
+        It runs in training mode, as in the published code; running statistics of a batch norm are not changed.
+        """
+        network = self.network.train()
+        buffers = dict(network.named_buffers())
+
+        def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+            own = {name: buffer.clone() for name, buffer in buffers.items()}
+            outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
+            return outputs[0], outputs[1]
+
+        return forward, {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+    @torch.no_grad()
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """Returns the penultimate features (N, D) in evaluation mode."""
+        return torch.as_tensor(self.network.eval()(images_NCHW)[0])
+
+    def state(self) -> NetworkState:
+        """Returns all tensors that the rest of the trajectory depends on (copies)."""
+        network = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        momentum = {
+            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.network.named_parameters()
+            if parameter in self.optimizer.state
+        }
+        return {name: tensor.detach().clone() for name, tensor in {**network, **momentum}.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Puts back what `state` returned."""
+        prefix = "network."
+        tensors = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        self.network.load_state_dict(tensors)
+        for name, parameter in self.network.named_parameters():
+            if (momentum := state.get(f"momentum.{name}")) is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+
+
+class NetworkSource(Protocol):
+    """Yields the networks of an outer step."""
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
+        """Yields theta(outer, start), theta(outer, start + 1), ... up to the last inner step.
+
+        Args:
+            outer: Outer step t.
+            start: First inner step to yield.
+            state: State of theta(outer, start); needed where start > 0.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RealNetworks:
+    """Networks that are trained on real data only (IDC, DREAM, DREAM+).
+
+    Attributes:
+        build: Makes a network from torch's ambient generator.
+        data: Real images of all classes.
+        recipe: How the networks are trained.
+        normalisation: Of the inputs; its device is the networks'.
+        seed: Seed of the run.
+        inner_steps: Networks per trajectory.
+        num_images: Images of one update pass.
+        epochs: Passes of one update.
+        warmup_epochs: Passes over all images before inner step 0.
+        first_warmup_epochs: The same for outer step 0, whose network also serves the initialisation.
+    """
+
+    build: Callable[[], Classifier]
+    data: TrainingImages
+    recipe: Recipe
+    normalisation: Normalisation
+    seed: int
+    inner_steps: int
+    num_images: int
+    epochs: int
+    warmup_epochs: int
+    first_warmup_epochs: int
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
+        """Trains as it goes; see `NetworkSource.trajectory`."""
+        with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
+            network = self.build().to(self.normalisation.mean_1C11.device)
+        optimizer = self.recipe.optimizer(network)
+        if state is not None:
+            Snapshot(outer, start, network, optimizer).load(state)
+        else:
+            assert start == 0, "a trajectory that starts later needs its state"
+            warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
+            everything = len(self.data)
+            self._train(network, optimizer, warmup, everything, "warm-up", outer, 0)
+        for inner in range(start, self.inner_steps):
+            yield Snapshot(outer, inner, network, optimizer)
+            if inner + 1 < self.inner_steps:
+                self._train(network, optimizer, self.epochs, self.num_images, "update", outer, inner)
+
+    def _train(
+        self,
+        network: Classifier,
+        optimizer: torch.optim.SGD,
+        passes: int,
+        num_images: int,
+        purpose: str,
+        outer: int,
+        inner: int,
+    ) -> None:
+        generator = rng.stream(self.seed, purpose, outer=outer, inner=inner)
+        for _ in range(passes):
+            train_pass(network, optimizer, self.data, num_images, self.recipe, self.normalisation, generator)

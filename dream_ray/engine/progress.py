@@ -1,0 +1,55 @@
+"""How far a run is, read from its directory: works for a run on this machine, on a cluster, or in another process."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of the slowest worker, and the mean over workers.
+
+    Attributes:
+        phase: What the slowest worker is doing.
+        step: Steps that all workers have finished.
+        total_steps: Steps of the run.
+        loss: Mean loss over the workers, or None before the first step.
+        seconds_per_step: Of the slowest worker, or None before the second step.
+    """
+
+    phase: str
+    step: int
+    total_steps: int
+    loss: float | None
+    seconds_per_step: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected time to the end of the run."""
+        if self.seconds_per_step is None:
+            return None
+        return (self.total_steps - self.step) * self.seconds_per_step
+
+
+def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
+    """Reduces worker sessions to one line; None where no worker has started.
+
+    Only the newest session of each shard counts, and only those of the newest number of shards: earlier ones are
+    from before a crash or a resume with another number of workers.
+    """
+    if not sessions:
+        return None
+    newest = max(sessions, key=lambda s: float(s["started_at"]))
+    current: dict[int, dict[str, Any]] = {}
+    for session in sorted(sessions, key=lambda s: float(s["started_at"])):
+        if session["num_shards"] == newest["num_shards"]:
+            current[session["shard"]] = session
+    slowest = min(current.values(), key=lambda s: int(s["step"]))
+    losses = [s["loss"] for s in current.values() if s["loss"] is not None]
+    speeds = [s["seconds_per_step"] for s in current.values() if s["seconds_per_step"] is not None]
+    return Progress(
+        phase=slowest["phase"],
+        step=slowest["step"],
+        total_steps=slowest["total_steps"],
+        loss=sum(losses) / len(losses) if losses else None,
+        seconds_per_step=max(speeds) if speeds else None,
+    )

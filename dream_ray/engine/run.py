@@ -1,0 +1,225 @@
+"""The directory of a run: what is in it, how it begins and how it ends.
+
+config.yaml        the resolved configuration
+env.json           store, threads, device and versions: what the bits depend on
+checkpoints/       see checkpoint.py
+progress/          one small file per worker session, replaced about once a second
+metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
+validation/        accuracy on the validation split while the run goes on
+synthetic.parquet  the product; initial.parquet: where it started; grid.png: its picture
+cost.json          time and memory of all sessions
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dream_ray import storage
+from dream_ray.config import Config, dump_config, load_config
+from dream_ray.core.synthetic import SyntheticSet
+from dream_ray.data.store import Store
+from dream_ray.engine.artefacts import write_picture, write_synthetic
+from dream_ray.engine.assembly import build
+from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.environment import describe_environment, differences, total_cost
+from dream_ray.engine.state import RunState
+from dream_ray.errors import RunError, UsageError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes:
+        path: The directory.
+        config: Its settings.
+        environment: Contents of env.json.
+    """
+
+    path: str
+    config: Config
+    environment: dict[str, Any]
+
+    def file(self, *parts: str) -> str:
+        """Returns a path inside the directory."""
+        return storage.join(self.path, *parts)
+
+    @property
+    def threads(self) -> int:
+        """Threads per worker; they decide bits on a CPU."""
+        return int(self.environment["threads_per_worker"])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the workers."""
+        return torch.device(self.environment["device"])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the product is written."""
+        return storage.exists(self.file("synthetic.parquet"))
+
+    def open_store(self) -> Store:
+        """Opens the store that the run distils.
+
+        Raises:
+            UsageError: If it is gone or its content changed.
+        """
+        store = Store.open(self.environment["store"])
+        if store.checksum != self.environment["store_checksum"]:
+            raise UsageError(
+                f"store {self.environment['store']} must have the content that the run began with (checksum "
+                f"{self.environment['store_checksum'][:12]}); got {store.checksum[:12]}"
+            )
+        return store
+
+    def checkpoints(self, num_classes: int) -> Checkpoints:
+        """Returns the checkpoints of the run."""
+        identity = dump_config(self.config) + self.environment["store_checksum"]
+        return Checkpoints(self.file("checkpoints"), num_classes, hashlib.sha256(identity.encode()).hexdigest())
+
+
+def create_run(path: str, config: Config, store_path: str, *, device: torch.device, threads: int) -> Run:
+    """Checks everything that can be checked beforehand and makes the directory.
+
+    Raises:
+        UsageError: If the settings do not fit the store, or the directory is taken or not writable.
+    """
+    if threads < 1:
+        raise UsageError(f"cpus-per-worker must be an int >= 1; got {threads}")
+    store = Store.open(store_path)
+    check_fit(config, store)
+    if storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+    if storage.list_directory(path):
+        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
+    storage.ensure_writable(path)
+    environment = {
+        "store": storage.absolute(store_path),
+        "store_checksum": store.checksum,
+        "threads_per_worker": threads,
+        **describe_environment(device),
+    }
+    run = Run(path, config, environment)
+    storage.write_text(run.file("env.json"), json.dumps(environment, indent=2))
+    storage.write_text(run.file("config.yaml"), dump_config(config))
+    return run
+
+
+def open_run(path: str) -> Run:
+    """Opens a run directory; raises UsageError where there is none."""
+    if not storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
+    config = load_config(file=storage.join(path, "config.yaml"))
+    try:
+        environment = json.loads(storage.read_text(storage.join(path, "env.json")))
+    except ValueError as error:
+        raise RunError(f"{storage.join(path, 'env.json')} is damaged: {error}") from None
+    return Run(path, config, environment)
+
+
+def check_same_bits(run: Run) -> None:
+    """Raises UsageError if the libraries or the CPU differ from those that the run began with."""
+    current = describe_environment(run.device)
+    changed = differences({key: run.environment[key] for key in current if key in run.environment}, current)
+    if changed:
+        raise UsageError(
+            f"resume needs the environment the run began with, for bit-equal results; {'; '.join(changed)}. "
+            "Give --allow-different-bits to go on all the same"
+        )
+
+
+def check_fit(config: Config, store: Store) -> None:
+    """Raises UsageError if the settings cannot be run on the store."""
+    _, height, width = store.shape_CHW
+    if height != width:
+        raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
+    if config.factor > height:
+        raise UsageError(f"factor must be at most the side of the images ({height}); got {config.factor}")
+    counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+    needed = config.ipc * config.factor**2
+    smallest = min(range(len(counts)), key=counts.__getitem__)
+    if config.initialisation.strategy != "noise" and counts[smallest] < needed:
+        raise UsageError(
+            f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
+            f"{store.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
+        )
+    if counts[smallest] == 0:
+        raise UsageError(f"every class must have images; class {store.class_names[smallest]!r} has none")
+    if config.evaluation.every and not sum(store.count("validation", label) for label in range(store.num_classes)):
+        raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
+    if config.selection.strategy == "representative" and counts[smallest] < config.real_batch:
+        _LOG.warning(
+            "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
+            store.class_names[smallest],
+            counts[smallest],
+            config.real_batch,
+        )
+    build(config, store)  # raises where the network does not fit the images
+
+
+def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
+    """Gathers the classes of a complete state into a set, clamped to [0, 1]."""
+    images = torch.stack([state.classes[label].images_NCHW for label in range(store.num_classes)])
+    return SyntheticSet(
+        images.clamp(0, 1),
+        store.class_names,
+        run.config.factor,
+        run.config.evaluation_decode,
+        run.config.batch_synthetic_max,
+        store.mean,
+        store.std,
+    )
+
+
+def finish_run(run: Run) -> None:
+    """Writes the products of a run whose workers are done.
+
+    Raises:
+        RunError: If the last checkpoint is not there.
+    """
+    store = run.open_store()
+    checkpoints = run.checkpoints(store.num_classes)
+    merge_metrics(run)
+    cost = total_cost(read_sessions(run))
+    storage.write_text(run.file("cost.json"), json.dumps(cost, indent=2))
+    recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
+    initial = synthetic_set(run, store, checkpoints.load(0))
+    write_synthetic(run.file("initial.parquet"), initial, recipe=recipe, cost={})
+    final = synthetic_set(run, store, checkpoints.load(run.config.total_steps))
+    write_picture(run.file("grid.png"), final)
+    # Last, because it says that the run is finished.
+    write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
+
+
+def read_sessions(run: Run) -> list[dict[str, Any]]:
+    """Returns the latest progress of every worker session that ever ran."""
+    directory = run.file("progress")
+    return [json.loads(storage.read_text(storage.join(directory, name))) for name in storage.list_directory(directory)]
+
+
+def merge_metrics(run: Run) -> None:
+    """Merges the rows of all shards into metrics.jsonl, one row a step.
+
+    A step that ran twice, before and after a crash, counts once: rows are keyed by step and class.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    directory = run.file("metrics")
+    for name in storage.list_directory(directory):
+        for line in storage.read_text(storage.join(directory, name)).splitlines():
+            shard = json.loads(line)
+            row = rows.setdefault(shard["step"], {**shard, "losses": {}, "seconds": 0.0})
+            row["losses"].update(shard["losses"])
+            row["seconds"] = max(row["seconds"], shard["seconds"])
+    lines = []
+    for _, row in sorted(rows.items()):
+        losses = {label: row["losses"][label] for label in sorted(row["losses"], key=int)}
+        mean = sum(losses.values()) / len(losses)
+        lines.append(json.dumps({**row, "loss": mean, "losses": losses}) + "\n")
+    storage.write_text(run.file("metrics.jsonl"), "".join(lines))

@@ -1,0 +1,41 @@
+"""The state of a run: what a checkpoint holds and a resumed run starts from."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from dream_ray.engine.network_source import NetworkState
+
+
+@dataclass
+class ClassState:
+    """What carries over from step to step for one class.
+
+    Attributes:
+        images_NCHW: Stored synthetic images S_c, N = ipc, float32; clamped to [0, 1] at the start of an outer step.
+        velocity_NCHW: Momentum of the images.
+        indices: Selected real images, int64; empty before the first selection.
+        assignment: Cluster of every real image at the last selection, int64; empty likewise.
+    """
+
+    images_NCHW: Tensor
+    velocity_NCHW: Tensor
+    indices: Tensor
+    assignment: Tensor
+
+
+@dataclass
+class RunState:
+    """The moment before inner step `inner` of outer step `outer` is matched.
+
+    Attributes:
+        outer: t; equal to the number of outer steps when the run is done.
+        inner: j.
+        classes: State of each class of this shard, by label; empty before the initialisation.
+        network: State of theta(t, j); None means: computed from the start of the trajectory (j = 0).
+    """
+
+    outer: int = 0
+    inner: int = 0
+    classes: dict[int, ClassState] = field(default_factory=dict)
+    network: NetworkState | None = None

@@ -1,0 +1,85 @@
+"""Short accuracies on the validation split while a run goes on, off the path of the matching.
+
+A checkpoint whose step is a multiple of `evaluation.every` is kept until its accuracy is written; whoever watches the
+run computes it in another process.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from dream_ray import storage
+from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.evaluate import train_and_test
+from dream_ray.engine.run import Run, open_run, synthetic_set
+from dream_ray.engine.training import TensorImages
+
+_POLL_S = 0.5
+
+
+def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
+    """Returns the steps with a directory whose validation accuracy is due and not written."""
+    every = run.config.evaluation.every
+    if every == 0:
+        return set()
+    done = set(storage.list_directory(run.file("validation")))
+    return {step for step in checkpoints.steps() if step % every == 0 and _file_name(step) not in done}
+
+
+def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
+    """Returns the complete steps whose validation accuracy is due and not written, ascending."""
+    pinned = pinned_steps(run, checkpoints)
+    return [step for step in checkpoints.complete_steps() if step in pinned] if pinned else []
+
+
+def validate_step(run_path: str, step: int) -> float:
+    """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
+
+    Returns:
+        The accuracy in [0, 1], of protocol quick.
+    """
+    run = open_run(run_path)
+    store = run.open_store()
+    synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(step))
+    result = train_and_test(run, store, TensorImages(*synthetic.decoded()), protocol="quick", split="validation")
+    row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
+    storage.write_text(run.file("validation", _file_name(step)), json.dumps(row))
+    return result.accuracy
+
+
+def _file_name(step: int) -> str:
+    return f"step-{step:08d}.json"
+
+
+@contextmanager
+def background_validation(run: Run, submit: Callable[[str, int], "Future[float]"]) -> Iterator[None]:
+    """Keeps the validation accuracies of a run coming while the block runs, one at a time.
+
+    At the end of the block, the ones that are still due are waited for.
+
+    Args:
+        run: The run; nothing is done where `evaluation.every` is 0.
+        submit: Starts `validate_step` in another process.
+    """
+    if run.config.evaluation.every == 0:
+        yield
+        return
+    checkpoints = run.checkpoints(run.open_store().num_classes)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            for step in pending_steps(run, checkpoints)[:1]:
+                submit(run.path, step).result()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            done.set()
+            watching.result()
+    for step in pending_steps(run, checkpoints):
+        submit(run.path, step).result()

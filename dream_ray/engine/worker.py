@@ -1,0 +1,158 @@
+"""One worker of a run: distils its classes from the newest checkpoint to the end.
+
+Knows nothing of Ray: `--local` calls it directly, a Ray Train worker calls it with its rank.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from dream_ray import storage
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.assembly import class_matcher, real_networks
+from dream_ray.engine.distill import StepReport, distill
+from dream_ray.engine.environment import CostMeter
+from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.state import RunState
+from dream_ray.engine.validation import pinned_steps
+
+_HEARTBEAT_S = 1.0
+
+
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """The run was asked to stop; everything up to the last checkpoint is saved."""
+
+
+def work(
+    run_path: str,
+    labels: Sequence[int],
+    *,
+    shard: int,
+    num_shards: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Distils some classes of a run to the end; does nothing where the last checkpoint is there.
+
+    Args:
+        run_path: Directory of the run.
+        labels: Classes of this worker.
+        shard: Number of this worker.
+        num_shards: Number of workers.
+        should_stop: Asked after every checkpoint.
+
+    Raises:
+        Stopped: If `should_stop` said so.
+    """
+    run = open_run(run_path)
+    torch.set_num_threads(run.threads)
+    keep_freed_memory()
+    session = _Session(run, shard, num_shards)
+    store = run.open_store()
+    checkpoints = run.checkpoints(store.num_classes)
+    found = checkpoints.latest(labels)
+    state = RunState() if found is None else found[1]
+    _move(state, run.device)
+    session.begin(0 if found is None else found[0])
+    normalisation = Normalisation.of(store.mean, store.std, run.device)
+
+    def save(state: RunState) -> None:
+        step = state.outer * run.config.inner_steps + state.inner
+        checkpoints.save(state, step=step, shard=shard, num_shards=num_shards)
+        session.flush(step)
+        checkpoints.prune(pinned_steps(run, checkpoints))
+        if should_stop():
+            raise Stopped
+
+    distill(
+        run.config,
+        class_matcher(run.config, store, labels, normalisation),
+        real_networks(run.config, store, normalisation),
+        state,
+        save=save,
+        report=session.report,
+    )
+    session.end()
+
+
+def _move(state: RunState, device: torch.device) -> None:
+    for class_state in state.classes.values():
+        for name, tensor in vars(class_state).items():
+            setattr(class_state, name, tensor.to(device))
+
+
+class _Session:
+    """Progress, metrics and cost of one worker process, written to the run directory."""
+
+    def __init__(self, run: Run, shard: int, num_shards: int) -> None:
+        self._run = run
+        self._shard, self._num_shards = shard, num_shards
+        self._meter = CostMeter(run.device)
+        self._name = f"{time.time_ns()}-{shard:04d}.json"
+        self._rows: list[dict[str, Any]] = []
+        self._first_step = self._step = 0
+        self._loss: float | None = None
+        self._loop_started: float | None = None
+        self._last_report = self._last_beat = time.monotonic()
+        self._beat("starting")
+
+    def begin(self, step: int) -> None:
+        """Notes where the loop starts."""
+        self._first_step = self._step = step
+        self._last_report = time.monotonic()
+        self._beat("preparing the first network")
+
+    def report(self, report: StepReport) -> None:
+        """Keeps a row of metrics and, once a second, tells the world."""
+        now = time.monotonic()
+        self._rows.append(
+            {
+                "step": report.step,
+                "outer": report.outer,
+                "inner": report.inner,
+                "losses": {str(label): loss for label, loss in report.losses.items()},
+                "seconds": now - self._last_report,
+            }
+        )
+        self._last_report = now
+        self._step = report.step + 1
+        self._loss = sum(report.losses.values()) / len(report.losses)
+        if self._loop_started is None:
+            # Speed is counted from the first report on: the time before it went into the first network.
+            self._loop_started, self._first_step = now, self._step
+        if now - self._last_beat >= _HEARTBEAT_S:
+            self._beat("matching")
+
+    def flush(self, step: int) -> None:
+        """Writes the rows since the last checkpoint."""
+        if self._rows:
+            name = f"{step:08d}-{self._shard:04d}-of-{self._num_shards:04d}.jsonl"
+            text = "".join(json.dumps(row) + "\n" for row in self._rows)
+            storage.write_text(self._run.file("metrics", name), text)
+            self._rows.clear()
+
+    def end(self) -> None:
+        """Writes the final progress."""
+        self._step = self._run.config.total_steps
+        self._beat("done")
+
+    def _beat(self, phase: str) -> None:
+        self._last_beat = time.monotonic()
+        done = self._step - self._first_step
+        seconds = None
+        if self._loop_started is not None and done > 0:
+            seconds = (self._last_beat - self._loop_started) / done
+        progress = {
+            "shard": self._shard,
+            "num_shards": self._num_shards,
+            "phase": phase,
+            "step": self._step,
+            "total_steps": self._run.config.total_steps,
+            "loss": self._loss,
+            "seconds_per_step": seconds,
+            **self._meter.read(),
+        }
+        storage.write_text(self._run.file("progress", self._name), json.dumps(progress))

@@ -1,0 +1,6 @@
+"""Networks: every one a `Classifier` of a feature trunk and a linear head (floor 1)."""
+
+from dream_ray.nets.classifier import Classifier
+from dream_ray.nets.registry import NETWORKS, build_network
+
+__all__ = ["NETWORKS", "Classifier", "build_network"]

@@ -1,0 +1,90 @@
+"""What the options of the networks may be: checks at the door, and the norms to choose from."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from dream_ray.errors import UsageError
+
+Norm = Callable[[int], nn.Module]
+
+# Beyond 16 x 64 channels a width is taken for a channel count, which is what the same option means for the ConvNet.
+MAX_WIDTH_MULTIPLIER = 16.0
+_GIVEN_TO_EVERY_FACTORY = ("num_classes", "shape_CHW")
+
+
+def instance_norm(num_channels: int) -> nn.Module:
+    """One group per channel, affine, the same in train and eval mode: how the published networks write it."""
+    return nn.GroupNorm(num_channels, num_channels)
+
+
+def no_norm(num_channels: int) -> nn.Module:
+    """Leave the channels as they are."""
+    return nn.Identity()
+
+
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "instance": instance_norm, "none": no_norm}
+
+
+def norm_named(name: object) -> Norm:
+    """Return the norm's factory (number of channels -> module).
+
+    Raises:
+        UsageError: there is no such norm.
+    """
+    if not isinstance(name, str) or name not in NORMS:
+        raise UsageError(f"network.norm must be one of {', '.join(NORMS)}; got {name!r}")
+    return NORMS[name]
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that `value` is an int >= 1.
+
+    Raises:
+        UsageError: it is not; the message calls it `name`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} must be an int >= 1; got {value!r}")
+
+
+def channels_at_width(width: object, base: int = 64) -> int:
+    """Return how many channels a width multiplier stands for: 1.0 is `base`.
+
+    Raises:
+        UsageError: the multiplier is not a number that gives 1 to 16 * base channels.
+    """
+    rule = f"network.width must be a multiple of {base} channels, a number above 0 and at most {MAX_WIDTH_MULTIPLIER:g}"
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH_MULTIPLIER:
+        raise UsageError(f"{rule}; got {width!r}")
+    channels = round(base * width)
+    if channels < 1:
+        raise UsageError(f"{rule}, that leaves at least one channel; got {width!r}")
+    return channels
+
+
+def check_options(name: str, factory: Callable[..., object], options: Mapping[str, Any]) -> None:
+    """Check the names of `options` against the keywords of a network's factory.
+
+    Raises:
+        UsageError: the factory does not know an option, or needs one that is not given.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise UsageError(f"network {name!r} must be a Python callable whose signature can be read") from error
+    known = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.name not in _GIVEN_TO_EVERY_FACTORY
+    ]
+    valid = ", ".join(parameter.name for parameter in known) or "none"
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for option in options:
+            if option not in {parameter.name for parameter in known}:
+                raise UsageError(f"options of network {name!r} must be among: {valid}; got {option!r}")
+    for parameter in known:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise UsageError(f"network {name!r} needs the option {parameter.name!r}; its options are: {valid}")

@@ -1,0 +1,68 @@
+"""Networks by name: ours, torchvision's (`torchvision:NAME`) and the user's (`module:factory`)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dream_ray.errors import UsageError
+from dream_ray.nets.classifier import Classifier
+from dream_ray.nets.convnet import convnet
+from dream_ray.nets.densenet import densenet121
+from dream_ray.nets.options import check_count, check_options
+from dream_ray.nets.resnet import resnet10, resnet18, resnet50, resnetap10
+from dream_ray.nets.torchvision_nets import torchvision_network
+from dream_ray.nets.user_networks import user_network
+
+NETWORKS: dict[str, Callable[..., Classifier]] = {
+    "convnet": convnet,
+    "densenet121": densenet121,
+    "resnet10": resnet10,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resnetap10": resnetap10,
+}
+"""Name -> factory(*, num_classes, shape_CHW, **options) -> Classifier."""
+
+
+def build_network(
+    name: str, *, num_classes: int, shape_CHW: tuple[int, int, int], options: Mapping[str, Any]
+) -> Classifier:
+    """Build a freshly initialised network: float32, on the CPU, in train mode.
+
+    The initial weights come from torch's ambient generator, as torch's own layers draw them: the caller isolates and
+    seeds it.
+
+    All of ours can be called through `torch.func.functional_call` and differentiated twice. In train mode BatchNorm
+    changes its buffers in place, which nested `torch.func.grad` allows only on buffers that are arguments of the
+    function it differentiates, or copies made in it.
+
+    Args:
+        name: a key of `NETWORKS`, `torchvision:NAME`, or `module:factory` for a network of the user's own.
+        num_classes: K, number of logits, at least 1.
+        shape_CHW: channels, height and width of one image in pixels.
+        options: the network's own keywords, such as depth, width and norm of the ConvNet.
+
+    Returns:
+        A `Classifier` whose parameters are named `trunk.*` and `head.*`.
+
+    Raises:
+        UsageError: there is no such network, it has no such option, or a value breaks a rule.
+    """
+    check_count("num_classes", num_classes)
+    if len(shape_CHW) != 3:
+        raise UsageError(f"shape_CHW must be (channels, height, width); got {shape_CHW!r}")
+    for axis, size in zip(("channels", "height", "width"), shape_CHW, strict=True):
+        check_count(f"{axis} of shape_CHW", size)
+
+    if name in NETWORKS:
+        factory = NETWORKS[name]
+        check_options(name, factory, options)
+        return factory(num_classes=num_classes, shape_CHW=shape_CHW, **options)
+    source, colon, model = name.partition(":")
+    if not colon:
+        valid = ", ".join(NETWORKS)
+        raise UsageError(f"network must be one of {valid}, torchvision:NAME or module:factory; got {name!r}")
+    if source == "torchvision":
+        if options:
+            raise UsageError(f"options of network {name!r} must be among: none; got {sorted(options)}")
+        return torchvision_network(model, num_classes=num_classes, shape_CHW=shape_CHW)
+    return user_network(name, num_classes=num_classes, shape_CHW=shape_CHW, options=options).train()

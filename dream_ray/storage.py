@@ -1,0 +1,268 @@
+"""Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
+
+A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.from_uri` understands (`file://`, `s3://`,
+`gs://`, `hdfs://`, ...). What fails becomes `RunError` with the path and the reason; a path of no known kind is a
+`UsageError`. A file that is written is either whole or not there.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from dream_ray.errors import RunError, UsageError
+
+_TEMPORARY_SUFFIX = ".partial"
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def join(path: str, *parts: str) -> str:
+    """Returns `path` with relative `parts` below it, parted by slashes."""
+    return "/".join([*([path.rstrip("/")] if path else []), *parts])
+
+
+def absolute(path: str) -> str:
+    """Returns a path that means the same in any working directory; a URI stays as it is."""
+    return path if _is_uri(path) else os.path.abspath(path)
+
+
+def exists(path: str) -> bool:
+    """Tells whether a file or directory is there."""
+    return _kind(path) is not FileType.NotFound
+
+
+def is_directory(path: str) -> bool:
+    """Tells whether a directory is there."""
+    return _kind(path) is FileType.Directory
+
+
+def size(path: str) -> int:
+    """Returns the bytes of a file; raises RunError when there is none."""
+    with open_input(path) as file:
+        return int(file.size())
+
+
+def list_directory(path: str) -> list[str]:
+    """Returns the sorted base names in a directory, empty when there is none.
+
+    Temporary files that a killed writer left behind are not listed: they never were artefacts.
+    """
+    return sorted(name for _, name in _entries(path, recursive=False))
+
+
+def list_files(path: str) -> list[str]:
+    """Returns the sorted relative paths of all files below a directory, at any depth."""
+    return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
+
+
+def make_directory(path: str) -> None:
+    """Makes a directory and its parents; no error when it is there."""
+    filesystem, target = _resolve(path)
+    try:
+        filesystem.create_dir(target, recursive=True)
+    except OSError as error:
+        raise RunError(f"cannot make directory {path}: {_reason(error)}") from None
+
+
+def ensure_writable(path: str) -> None:
+    """Makes a directory and proves that files can be written in it.
+
+    Raises:
+        UsageError: If they cannot.
+    """
+    filesystem, target = _resolve(path)
+    probe = _temporary_beside(f"{target}/probe")
+    try:
+        filesystem.create_dir(target, recursive=True)
+        with filesystem.open_output_stream(probe) as file:
+            file.write(b"probe")
+        filesystem.delete_file(probe)
+    except OSError as error:
+        raise UsageError(f"{path} is not writable: {_reason(error)}") from None
+
+
+def open_input(path: str) -> Any:
+    """Opens a file for random access, memory-mapped when it is on this machine.
+
+    Returns:
+        A `pyarrow.NativeFile`. Arrow buffers read from a mapped file stay valid after it is closed.
+
+    Raises:
+        RunError: If it is missing or cannot be read.
+    """
+    filesystem, target = _resolve(path)
+    try:
+        if isinstance(filesystem, LocalFileSystem):
+            return pa.memory_map(target)
+        return filesystem.open_input_file(target)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {_reason(error)}") from None
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns a file's content; raises RunError when it is missing or cannot be read."""
+    filesystem, target = _resolve(path)
+    try:
+        with filesystem.open_input_file(target) as file:
+            return bytes(file.read())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {_reason(error)}") from None
+
+
+def read_text(path: str) -> str:
+    """Returns a file's content as UTF-8 text; raises RunError when it is missing or is no such text."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is damaged: it is not UTF-8 text") from None
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file atomically, see `atomic_output`."""
+    with atomic_output(path) as file:
+        file.write(data)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a UTF-8 file atomically, see `atomic_output`."""
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def atomic_output(path: str) -> Iterator[Any]:
+    """Opens a file for writing that appears under its name only when the block has ended well.
+
+    The bytes go to a temporary name beside it, to the disk, then to the name in one step; missing parent directories
+    are made. When the block raises, the temporary file is removed and an older file of that name is untouched.
+
+    Args:
+        path: File to write or to replace.
+
+    Yields:
+        A binary file object for sequential writing.
+
+    Raises:
+        RunError: If it cannot be written: no permission, disk full, a directory in its place.
+    """
+    filesystem, target = _resolve(path)
+    temporary = _temporary_beside(target)
+    try:
+        filesystem.create_dir(_parent(target), recursive=True)
+        try:
+            with _open_output(filesystem, temporary) as file:
+                yield file
+                _flush_to_disk(filesystem, file)
+            _rename(filesystem, temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                filesystem.delete_file(temporary)
+            raise
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def delete(path: str) -> None:
+    """Deletes a file, or a directory with all that is in it; no error when it is absent."""
+    filesystem, target = _resolve(path)
+    try:
+        kind = filesystem.get_file_info(target).type
+        if kind is FileType.Directory:
+            filesystem.delete_dir(target)
+        elif kind is not FileType.NotFound:
+            filesystem.delete_file(target)
+    except FileNotFoundError:
+        return  # another process was quicker
+    except OSError as error:
+        raise RunError(f"cannot delete {path}: {_reason(error)}") from None
+
+
+def sha256(path: str) -> str:
+    """Returns the SHA-256 of a file's content in hexadecimal."""
+    digest = hashlib.sha256()
+    with open_input(path) as file:
+        while block := file.read_buffer(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_uri(path: str) -> bool:
+    return "://" in path
+
+
+def _resolve(path: str) -> tuple[Any, str]:
+    if not path:
+        raise UsageError("a path must not be empty")
+    if not _is_uri(path):
+        return LocalFileSystem(), os.path.abspath(path)
+    try:
+        filesystem, target = FileSystem.from_uri(path)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"path {path} is of no kind that pyarrow can open: {error}") from None
+    except OSError as error:
+        raise RunError(f"cannot reach {path}: {_reason(error)}") from None
+    return filesystem, target.rstrip("/") or target
+
+
+def _kind(path: str) -> Any:
+    filesystem, target = _resolve(path)
+    try:
+        return filesystem.get_file_info(target).type
+    except OSError as error:
+        raise RunError(f"cannot look at {path}: {_reason(error)}") from None
+
+
+def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
+    filesystem, target = _resolve(path)
+    try:
+        infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
+    except OSError as error:
+        raise RunError(f"cannot list {path}: {_reason(error)}") from None
+    entries = [(info.type, info.path[len(target) :].lstrip("/")) for info in infos]
+    return [(kind, name) for kind, name in entries if not _is_temporary(name)]
+
+
+def _parent(target: str) -> str:
+    return target.rpartition("/")[0] or "/"
+
+
+def _temporary_beside(target: str) -> str:
+    # The name is random because two processes may write the same file, and the last one must win with a whole one.
+    directory, _, name = target.rpartition("/")
+    return f"{directory}/.{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
+
+
+def _is_temporary(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(_TEMPORARY_SUFFIX)
+
+
+def _open_output(filesystem: Any, target: str) -> Any:
+    return open(target, "xb") if isinstance(filesystem, LocalFileSystem) else filesystem.open_output_stream(target)
+
+
+def _flush_to_disk(filesystem: Any, file: Any) -> None:
+    file.flush()
+    if isinstance(filesystem, LocalFileSystem):
+        os.fsync(file.fileno())
+
+
+def _rename(filesystem: Any, temporary: str, target: str) -> None:
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.move(temporary, target)
+        return
+    os.replace(temporary, target)
+    # The new name itself must survive a power cut too.
+    directory = os.open(_parent(target), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

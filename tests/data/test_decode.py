@@ -1,0 +1,177 @@
+"""Tests of the decoder: every kind of image, and everything that is none."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from conftest import encode, noise
+from PIL import Image
+
+from dream_ray.data.decode import UnreadableImage, convert, decode
+
+RED = (255, 0, 0)
+
+
+def pixel(data, channels=3):
+    return tuple(decode(data, channels=channels, size=None)[:, 0, 0].tolist())
+
+
+def test_rgb_is_kept():
+    pixels = noise(0, 4, 5, 3)
+    decoded = decode(encode(Image.fromarray(pixels)), channels=3, size=None)
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+    assert np.array_equal(decoded, pixels.transpose(2, 0, 1))
+
+
+def test_grey_both_ways():
+    pixels = noise(1, 4, 5)
+    data = encode(Image.fromarray(pixels))
+    assert np.array_equal(decode(data, channels=1, size=None), pixels[None])
+    assert np.array_equal(decode(data, channels=3, size=None), np.stack([pixels] * 3))
+    assert pixel(encode(Image.new("RGB", (2, 2), RED)), channels=1) == (76,)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (Image.new("1", (2, 2), 1), "PNG", (255, 255, 255)),
+        (Image.new("RGB", (2, 2), RED).quantize(4), "PNG", RED),
+        (Image.new("RGB", (2, 2), RED), "GIF", RED),
+        (Image.new("RGB", (2, 2), RED), "WEBP", None),
+        (Image.new("RGB", (2, 2), RED), "BMP", RED),
+        (Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF", RED),
+        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", None),
+        (Image.new("RGBA", (2, 2), (255, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (Image.new("RGBA", (2, 2), (0, 0, 0, 128)), "PNG", (127, 127, 127)),
+        (Image.new("LA", (2, 2), (10, 0)), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((2, 2), 65535, np.uint16)), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((2, 2), 25700, np.uint16)), "PNG", (100, 100, 100)),
+        (Image.fromarray(np.full((2, 2), 25700, np.uint16)), "TIFF", (100, 100, 100)),
+        (Image.fromarray(np.full((2, 2), 257, np.int32)), "TIFF", (1, 1, 1)),
+    ],
+)
+def test_modes(image, kind, expected):
+    got = pixel(encode(image, kind))
+    if expected is None:  # lossy
+        np.testing.assert_allclose(got, RED, atol=6)
+    else:
+        assert got == expected
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_becomes_white(mode):
+    colour = {"P": 1, "L": 7, "RGB": (1, 2, 3)}[mode]
+    image = Image.new(mode, (2, 2), colour)
+    if mode == "P":
+        image.putpalette([0, 0, 0, 9, 9, 9])
+    assert pixel(encode(image, transparency=colour)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    upright = np.zeros((2, 3), np.uint8)
+    upright[0, 0] = 255
+    # How each orientation is stored: the inverse of what a viewer does.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright, 1),
+        7: upright.T[::-1, ::-1],
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    assert np.array_equal(decode(data, channels=1, size=None)[0], upright)
+
+
+def test_a_damaged_exif_block_does_not_cost_the_image():
+    data = encode(Image.new("RGB", (8, 8), RED), "JPEG", exif=b"Exif\x00\x00nonsense nonsense")
+    np.testing.assert_allclose(pixel(data), RED, atol=6)
+
+
+def test_size_is_resize_then_centre_crop():
+    image = Image.fromarray(noise(2, 20, 31, 3))
+    expected = image.resize((12, 8), Image.Resampling.BILINEAR).crop((2, 0, 10, 8))
+    decoded = decode(encode(image), channels=3, size=8)
+    assert np.array_equal(decoded, np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 3), (3, 50), (1, 1), (9, 8)])
+def test_size_for_any_shape(shape):
+    assert decode(encode(Image.fromarray(noise(3, *shape, 3))), channels=3, size=8).shape == (3, 8, 8)
+
+
+def test_arrays():
+    pixels = noise(4, 6, 6)
+    assert np.array_equal(convert(pixels, channels=1, size=None), pixels[None])
+    assert convert(noise(4, 6, 6, 3), channels=1, size=3).shape == (1, 3, 3)
+
+
+def _bomb():
+    data = bytearray(encode(Image.new("L", (1, 1))))
+    header = bytes(data[12:16]) + struct.pack(">II", 14000, 14000) + bytes(data[24:29])
+    data[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    return bytes(data)
+
+
+WHOLE = encode(Image.fromarray(noise(5, 64, 64, 3)), "JPEG")
+WHOLE_PNG = encode(Image.fromarray(noise(5, 64, 64, 3)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"no image at all\n" * 10, "known format"),
+        (WHOLE[: len(WHOLE) // 2], "truncated"),
+        (WHOLE[:30], ""),
+        (WHOLE_PNG[: len(WHOLE_PNG) // 2], ""),
+        (_bomb(), "DecompressionBomb"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "known format"),
+        (encode(Image.new("F", (2, 2), 0.5), "TIFF"), "floating-point"),
+        (encode(Image.new("I", (2, 2), 1 << 20), "TIFF"), "16 bit"),
+    ],
+)
+def test_unreadable(data, reason):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnreadableImage, match=reason) as caught:
+            decode(data, channels=3, size=8)
+    assert str(caught.value)
+
+
+def test_any_damage_ends_in_a_reason():
+    places = np.random.Generator(np.random.Philox(key=6))
+    tiff = encode(Image.fromarray(noise(5, 16, 16, 3)), "TIFF", compression="tiff_lzw")
+    gif = encode(Image.fromarray(noise(5, 16, 16)), "GIF")
+    for whole in (WHOLE, WHOLE_PNG, tiff, gif):
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in places.integers(0, min(len(data), 200), 3):
+                data[place] = places.integers(256)
+            try:
+                decode(bytes(data), channels=3, size=4)
+            except UnreadableImage as error:
+                assert str(error)
+
+
+def test_an_elongated_image_is_no_bomb():
+    buffer = io.BytesIO()
+    Image.new("L", (60000, 1)).save(buffer, "PNG")
+    with pytest.raises(UnreadableImage, match="too elongated"):
+        decode(buffer.getvalue(), channels=3, size=224)
+
+
+def test_warnings_of_pillow_do_not_leak():
+    image = Image.new("P", (2, 2))
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(encode(image, transparency=b"\x00\x80"), channels=3, size=None)

@@ -1,0 +1,185 @@
+"""Tests of the storage module."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import uuid
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+from dream_ray import storage
+from dream_ray.errors import RunError, UsageError
+
+
+@pytest.fixture(params=["local", "file_uri", "fsspec_uri"])
+def root(request, tmp_path):
+    if request.param == "local":
+        return str(tmp_path / "root")
+    if request.param == "file_uri":
+        return f"file://{tmp_path}/root"
+    uri = f"fsspec+memory:///{uuid.uuid4().hex}"
+    try:
+        pyarrow.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, ImportError):
+        pytest.skip("this pyarrow has no fsspec URIs")
+    return uri
+
+
+class TestEveryKindOfPath:
+    def test_write_read_list_and_delete(self, root):
+        path = storage.join(root, "a", "b.bin")
+        storage.write_bytes(path, b"one")
+        storage.write_bytes(path, b"two")
+        storage.write_text(storage.join(root, "c.txt"), "grün")
+        assert storage.read_bytes(path) == b"two"
+        assert storage.read_text(storage.join(root, "c.txt")) == "grün"
+        assert storage.list_directory(root) == ["a", "c.txt"]
+        assert storage.list_files(root) == ["a/b.bin", "c.txt"]
+        assert storage.is_directory(storage.join(root, "a")) and not storage.is_directory(path)
+        assert storage.size(path) == 3
+        assert storage.sha256(path) == hashlib.sha256(b"two").hexdigest()
+        storage.delete(path)
+        assert not storage.exists(path)
+        storage.delete(root)
+        storage.delete(root)
+        assert not storage.exists(storage.join(root, "c.txt"))
+
+    def test_random_access(self, root):
+        path = storage.join(root, "x")
+        storage.write_bytes(path, bytes(range(100)))
+        with storage.open_input(path) as file:
+            file.seek(50)
+            assert file.read(2) == bytes([50, 51])
+
+    def test_a_failing_block_leaves_the_old_file_and_no_other(self, root):
+        path = storage.join(root, "x")
+        storage.write_bytes(path, b"old")
+        with pytest.raises(KeyError), storage.atomic_output(path) as file:
+            file.write(b"new")
+            raise KeyError
+        assert storage.read_bytes(path) == b"old"
+        filesystem, target = storage._resolve(root)
+        assert len(filesystem.get_file_info(pyarrow.fs.FileSelector(target))) == 1
+
+    def test_missing_things(self, root):
+        assert storage.list_directory(root) == storage.list_files(root) == []
+        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.sha256, storage.size):
+            with pytest.raises(RunError, match=r"cannot read .*missing"):
+                read(storage.join(root, "missing"))
+
+    def test_a_writable_directory_stays_clean(self, root):
+        storage.ensure_writable(root)
+        storage.make_directory(root)
+        assert storage.is_directory(root) and storage.list_files(root) == []
+
+    def test_arrow_writers_can_use_the_output(self, root):
+        path = storage.join(root, "t.parquet")
+        table = pa.table({"x": [1, 2]})
+        with storage.atomic_output(path) as file, pq.ParquetWriter(file, table.schema) as writer:
+            writer.write_table(table)
+        assert pq.read_table(pa.BufferReader(storage.read_bytes(path))).equals(table)
+
+
+def test_join():
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("a/", "b", "c") == "a/b/c"
+    assert storage.join("s3://bucket/", "k") == "s3://bucket/k"
+    assert storage.join("", "a") == "a"
+
+
+def test_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("x/../y") == str(tmp_path / "y")
+    assert storage.absolute("s3://bucket/k") == "s3://bucket/k"
+
+
+@pytest.mark.parametrize("path", ["", "foo://bar/x"])
+def test_paths_of_no_known_kind(path):
+    with pytest.raises(UsageError, match="path"):
+        storage.exists(path)
+
+
+def test_what_a_killed_writer_left_is_not_listed(tmp_path):
+    (tmp_path / f".x.{uuid.uuid4().hex}.partial").write_bytes(b"half")
+    (tmp_path / "whole").write_bytes(b"")
+    assert storage.list_directory(str(tmp_path)) == storage.list_files(str(tmp_path)) == ["whole"]
+    assert storage.sha256(str(tmp_path / "whole")) == hashlib.sha256().hexdigest()
+
+
+def test_text_that_is_no_text(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="not UTF-8"):
+        storage.read_text(str(tmp_path / "x"))
+
+
+def test_a_file_in_the_place_of_a_directory(tmp_path):
+    (tmp_path / "file").write_text("x")
+    below = str(tmp_path / "file" / "below")
+    with pytest.raises(RunError, match="cannot write .*below"):
+        storage.write_bytes(below, b"x")
+    with pytest.raises(RunError, match="cannot make directory"):
+        storage.make_directory(below)
+    with pytest.raises(UsageError, match="is not writable: "):
+        storage.ensure_writable(below)
+    with pytest.raises(UsageError, match="is not writable: "):
+        storage.ensure_writable(str(tmp_path / "file"))
+
+
+def test_a_directory_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(RunError, match="cannot write .*directory: Is a directory"):
+        storage.write_bytes(str(tmp_path / "directory"), b"x")
+    with pytest.raises(RunError, match="cannot read"):
+        storage.read_bytes(str(tmp_path / "directory"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["directory"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a file system that nobody may write to")
+def test_no_permission():
+    with pytest.raises(UsageError, match="is not writable"):
+        storage.ensure_writable("/proc/nowhere")
+    with pytest.raises(RunError, match="cannot write /proc/nowhere/x"):
+        storage.write_bytes("/proc/nowhere/x", b"x")
+
+
+def test_an_error_of_the_disk_names_path_and_reason(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "x")
+
+    path = str(tmp_path / "x")
+    storage.write_bytes(path, b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=rf"cannot write {path}: No space left on device"):
+        storage.write_bytes(path, b"new")
+    assert os.listdir(tmp_path) == ["x"] and storage.read_bytes(path) == b"old"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)
+    except OSError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip("mounting is refused")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(small_disk):
+    with pytest.raises(RunError, match="No space left on device"):
+        storage.write_bytes(str(small_disk / "x"), bytes(1 << 20))
+    table = pa.table({"x": [os.urandom(1 << 20)]})
+    with (
+        pytest.raises(RunError, match="No space left on device"),
+        storage.atomic_output(str(small_disk / "t")) as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    assert os.listdir(small_disk) == []
