@@ -144,9 +144,7 @@ class PublishedLoop:
         count, _, height, width = images.shape
         params = sample_params(update.augmentation, stream, height=height, width=width, num_draws=count)
         images = augment(self.normalisation(images), params)
-        mix = sample_cutmix(
-            stream, num_images=count, height=height, width=width, probability=update.cutmix_probability
-        )
+        mix = sample_cutmix(stream, num_images=count, height=height, width=width, probability=update.cutmix_probability)
         if mix is None:
             logits = self.network(images)[1]
             loss = F.cross_entropy(logits, labels)

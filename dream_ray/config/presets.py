@@ -86,19 +86,20 @@ def _imagenet_epochs(decoded_per_class: int, num_classes: int) -> int:
 def _smoke() -> Preset:
     """Digits in under a minute on two CPU cores: shows that everything works, not how well it can."""
     return {
-        "ipc": 2,
-        "factor": 2,
-        "outer_steps": 4,
+        "ipc": 1,
+        "factor": 1,
+        "outer_steps": 6,
         "inner_steps": 20,
         "checkpoint_every": 10,
         "network": {"name": "convnet", "options": {"depth": 2, "width": 32, "norm": "instance"}},
         "selection": {"num_clusters": 32},
         "matching": {"augmentation": "color_crop"},
-        "pixels": {"lr": 5e-3},
+        "pixels": {"lr": 1e-3},
         "update": {"num_images": 256, "batch_size": 64, "cutmix_probability": 0.0},
         "evaluation": {
             "epochs": 300,
             "quick_epochs": 100,
+            "whole_set_epochs": 100,
             "cutmix_probability": 0.0,
             "augmentation": "color_crop_scale_rotate",
         },

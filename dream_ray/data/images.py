@@ -48,7 +48,7 @@ class ImageChunks:
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"indices must be in [0, {len(self)}); got {indices.min()} to {indices.max()}")
-        if len(self._chunks) == 1:
+        if len(self._chunks) == 1 or not len(indices):
             return self._chunks[0][indices]
         taken = np.empty((len(indices), *self.shape_CHW), dtype=np.uint8)
         chunk_of = np.searchsorted(self._ends, indices, side="right")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dream_ray import storage
+from dream_ray.config import Config
 from dream_ray.config.schema import Network
 from dream_ray.core import rng, selection
 from dream_ray.core.normalisation import Normalisation, to_unit
@@ -176,9 +177,10 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
     if kept is not None and storage.exists(kept):
         return EvaluationResult(**json.loads(storage.read_text(kept)))
     result = train_and_test(
-        run,
+        run.config,
         store,
         ARMS[task.arm](task, run, store),
+        device=run.device,
         protocol=task.protocol,
         split=task.split,
         network=task.network,
@@ -194,10 +196,11 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
 
 
 def train_and_test(
-    run: Run,
+    config: Config,
     store: Store,
     data: TrainingImages,
     *,
+    device: torch.device,
     protocol: str,
     split: str,
     network: Network | None = None,
@@ -207,9 +210,10 @@ def train_and_test(
     """Trains a fresh network from scratch and measures its last-epoch accuracy.
 
     Args:
-        run: Gives settings, seed and device.
+        config: Gives recipe and seed.
         store: Holds the images of `split`.
         data: What to train on.
+        device: Where to train.
         protocol: "quick" or "published".
         split: Split to test on.
         network: None: the one of the run's settings.
@@ -217,26 +221,26 @@ def train_and_test(
         repeat: Number of the fresh network.
     """
     started = time.monotonic()
-    network = network or run.config.evaluation.network or run.config.network
-    normalisation = Normalisation.of(store.mean, store.std, run.device)
-    with rng.torch_randomness(rng.stream(run.config.seed, "evaluation-network", outer=repeat)):
+    network = network or config.evaluation.network or config.network
+    normalisation = Normalisation.of(store.mean, store.std, device)
+    with rng.torch_randomness(rng.stream(config.seed, "evaluation-network", outer=repeat)):
         classifier = build_network(
             network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
-        ).to(run.device)
-    recipe, epochs = evaluation_recipe(run), num_epochs(run, protocol, arm)
+        ).to(device)
+    recipe, epochs = evaluation_recipe(config), num_epochs(config, protocol, arm)
     optimizer = recipe.optimizer(classifier)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
     for epoch in range(epochs):
-        generator = rng.stream(run.config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
+        generator = rng.stream(config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
         train_pass(classifier, optimizer, data, len(data), recipe, normalisation, generator)
         schedule.step()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalisation)
     return EvaluationResult(arm, repeat, reached, len(data), epochs, time.monotonic() - started)
 
 
-def evaluation_recipe(run: Run) -> Recipe:
+def evaluation_recipe(config: Config) -> Recipe:
     """Returns the evaluation recipe of a run."""
-    settings = run.config.evaluation
+    settings = config.evaluation
     return Recipe(
         settings.batch_size,
         settings.lr,
@@ -248,9 +252,9 @@ def evaluation_recipe(run: Run) -> Recipe:
     )
 
 
-def num_epochs(run: Run, protocol: str, arm: str) -> int:
+def num_epochs(config: Config, protocol: str, arm: str) -> int:
     """Returns the epochs of a protocol; the whole set, hundreds of times larger, is trained for fewer."""
-    settings = run.config.evaluation
+    settings = config.evaluation
     if arm == WHOLE_SET:
         return settings.whole_set_epochs if protocol == "published" else max(1, settings.whole_set_epochs // 10)
     return settings.epochs if protocol == "published" else settings.quick_epochs
@@ -301,8 +305,8 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
             task.split,
             task.repeat,
             task.network.model_dump(),
-            asdict(evaluation_recipe(run)),
-            num_epochs(run, task.protocol, WHOLE_SET),
+            asdict(evaluation_recipe(run.config)),
+            num_epochs(run.config, task.protocol, WHOLE_SET),
             run.config.seed,
             run.device.type,
         ]

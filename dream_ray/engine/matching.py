@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core import rng, selection
-from dream_ray.core.augment import augment, sample_params
+from dream_ray.core.augment import AugmentParams, augment, sample_params
 from dream_ray.core.multiformation import compose, decode, decoded_count
 from dream_ray.core.normalisation import Normalisation, to_unit
-from dream_ray.core.objectives import Objective, matching_loss, signals
+from dream_ray.core.objectives import Objective, Signals, matching_loss, signals
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.network_source import Snapshot
@@ -93,22 +93,25 @@ class ClassMatcher:
         Returns:
             The loss before the move, a scalar.
         """
+        return self.move(snapshot, label, state, self.target(snapshot, label, state))
+
+    def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
+        """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
+        forward, parameters = snapshot.function()
+        real = self.normalisation(self.real_batch(snapshot, label, state))
+        return signals(forward, parameters, augment(real, self._view(snapshot, label)), label, self.objective)
+
+    def move(self, snapshot: Snapshot, label: int, state: ClassState, target: Signals) -> Tensor:
+        """Moves the synthetic images of a class by one step towards `target`; returns the loss before."""
         config, objective = self.config, self.objective
         forward, parameters = snapshot.function()
-        real = self.real_batch(snapshot, label, state)
-        height, width = real.shape[-2:]
-        # One draw for both batches, so that they are compared under the same view (Siamese).
-        view = sample_params(
-            config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
-        )
-        target = signals(forward, parameters, augment(self.normalisation(real), view), label, objective)
-        part = self._synthetic_part(snapshot, label)
+        view, part = self._view(snapshot, label), self._synthetic_part(snapshot, label)
 
         def loss_of(images_NCHW: Tensor) -> Tensor:
             decoded = decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
             decoded = decoded if part is None else decoded[part]
-            view_of_decoded = augment(self.normalisation(decoded), view)
-            return matching_loss(target, signals(forward, parameters, view_of_decoded, label, objective), objective)
+            synthetic = augment(self.normalisation(decoded), view)
+            return matching_loss(target, signals(forward, parameters, synthetic, label, objective), objective)
 
         gradient, loss = torch.func.grad_and_value(loss_of)(state.images_NCHW)
         state.images_NCHW, state.velocity_NCHW = pixel_step(
@@ -120,6 +123,13 @@ class ClassMatcher:
             num_classes=self.num_classes,
         )
         return torch.as_tensor(loss)
+
+    def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
+        """Draws the augmentation of a class step: the same for its real and its synthetic batch (Siamese)."""
+        _, height, width = self.real[label].shape_CHW
+        return sample_params(
+            self.config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
+        )
 
     def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
         """Makes the first synthetic images of a class."""

@@ -43,7 +43,8 @@ def validate_step(run_path: str, step: int) -> float:
     run = open_run(run_path)
     store = run.open_store()
     synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(step))
-    result = train_and_test(run, store, TensorImages(*synthetic.decoded()), protocol="quick", split="validation")
+    data = TensorImages(*synthetic.decoded())
+    result = train_and_test(run.config, store, data, device=run.device, protocol="quick", split="validation")
     row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
     storage.write_text(run.file("validation", _file_name(step)), json.dumps(row))
     return result.accuracy

@@ -116,9 +116,7 @@ class TestParquet:
         path = make_parquet("a.parquet", [png(0), png(1)], [2, 0], metadata)
         source = open_source(path, tmp_path).train
         assert source.class_names == names
-        assert source.labels_N.tolist() == [
-            names.index(n) if (n := name) in names else i for name, i in (("2", 2), ("0", 0))
-        ]
+        assert source.labels_N.tolist() == ([2, 0] if len(names) == 3 else [1, 0])
 
     def test_rows_are_found_across_row_groups(self, tmp_path, make_parquet):
         images = [png(i) for i in range(10)]

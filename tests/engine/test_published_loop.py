@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.published_loop import PublishedLoop
 
+from benchmarks.published_loop import PublishedLoop
 from dream_ray.config import Config, parse_config
 from dream_ray.core import kmeans, rng
 from dream_ray.core.normalisation import Normalisation

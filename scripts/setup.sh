@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Makes .venv in the root of the repository and installs dream_ray into it, editable.
+#
+#   scripts/setup.sh          what it takes to run
+#   scripts/setup.sh --dev    and the tools of scripts/test.sh
+#
+# PYTHON names the interpreter to use; by default it is the first one found that is new enough.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+say() { echo "setup: $*" >&2; }
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+is_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate candidates=(python3 python python3.13 python3.12 python3.11 python3.10)
+    [[ -z ${PYTHON-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+        if is_python "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+find_uv() {
+    local candidate
+    for candidate in uv .venv/bin/uv; do
+        if "$candidate" --version >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+make_environment() {
+    local python uv
+    if [[ -e .venv ]]; then
+        is_python .venv/bin/python || fail "there is no working Python >= 3.10 in $PWD/.venv; remove it and try again"
+        return
+    fi
+    python=$(find_python) || fail "${PYTHON:-python3} is no Python >= 3.10; name one: PYTHON=/path/to/python $0"
+    if uv=$(find_uv); then
+        "$uv" venv --quiet --python "$python" .venv
+    elif ! "$python" -m venv .venv; then
+        rm -rf .venv # half made
+        fail "'$python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv"
+    fi
+}
+
+# An environment made by uv has no pip.
+ensure_pip() {
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
+}
+
+install_with_uv() {
+    local uv base cache
+    if ! uv=$(find_uv); then
+        ensure_pip || return
+        .venv/bin/python -m pip install --quiet uv || return
+        uv=.venv/bin/uv
+    fi
+    # uv stops where it cannot write its cache.
+    base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+    cache=${UV_CACHE_DIR:-${base:+$base/uv}}
+    if [[ -z $cache ]] || ! mkdir -p "$cache" 2>/dev/null || [[ ! -w $cache ]]; then
+        export UV_NO_CACHE=1
+    fi
+    "$uv" pip install --quiet --python .venv/bin/python --editable "$1"
+}
+
+install_with_pip() {
+    ensure_pip && .venv/bin/python -m pip install --quiet --editable "$1"
+}
+
+# Ray hands the interpreter's path to a shell without quotes, and then waits for ever for the worker.
+[[ $PWD != *[[:space:]]* ]] || fail "Ray cannot start from a path with a space in it; move the repository: $PWD"
+
+# The stamp holds the place it was made in: a moved environment has to be installed again.
+is_current() { [[ -x .venv/bin/python && $1 -nt pyproject.toml && $(<"$1") == "$PWD" ]]; }
+
+case "${1-}" in
+    '') target=. stamp=.venv/.installed ;;
+    --dev) target='.[dev]' stamp=.venv/.installed-dev ;;
+    *) fail "the only option is --dev; got $1" ;;
+esac
+if is_current "$stamp" || is_current .venv/.installed-dev; then
+    exit 0
+fi
+
+make_environment
+say "installing dream_ray and what it needs into .venv (once; half a minute to some minutes)"
+if ! install_with_uv "$target"; then
+    # uv does not read pip's configuration, which may name another index or certificate.
+    say "no luck with uv, trying pip"
+    install_with_pip "$target" || fail "the installation failed"
+fi
+echo "$PWD" >"$stamp"

@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_ray.config import Config, parse_config
+from dream_ray.data.ingest import ingest
+
+TINY: dict[str, Any] = {
+    "ipc": 1,
+    "factor": 2,
+    "outer_steps": 2,
+    "inner_steps": 4,
+    "checkpoint_every": 2,
+    "network": {"name": "convnet", "options": {"depth": 2, "width": 4}},
+    "selection": {"num_clusters": 6, "interval": 2, "max_steps": 3, "warm_steps": 1},
+    "matching": {"augmentation": "color_crop_cutout"},
+    "update": {"num_images": 32, "batch_size": 16},
+    "evaluation": {"quick_epochs": 2, "whole_set_epochs": 10, "epochs": 3},
+}
+"""A run of eight steps that takes about a second on the digits."""
+
+
+@pytest.fixture(scope="session")
+def digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of scikit-learn's digits; read only."""
+    path = str(tmp_path_factory.mktemp("digits") / "store")
+    ingest("digits", path)
+    return path
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Settings of a tiny run, free to change."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def tiny_config(tiny: dict[str, Any]) -> Config:
+    """The validated tiny settings."""
+    return parse_config(tiny)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    """A directory for a run, not there yet."""
+    return str(tmp_path / "run")

@@ -1,0 +1,171 @@
+"""Tests of reading a store."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dream_ray.data import image_file
+from dream_ray.data.image_file import read_images, write_images
+from dream_ray.data.ingest import ingest
+from dream_ray.data.store import SCHEMA_VERSION, SPLITS, Manifest, Store
+from dream_ray.errors import RunError, UsageError
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "digits"
+    ingest("digits", str(path))
+    return path
+
+
+@pytest.fixture
+def copy(digits, tmp_path):
+    return Path(shutil.copytree(digits, tmp_path / "copy"))
+
+
+def file_of(path: Path) -> Path:
+    return path / Manifest.read(str(path)).files[0].path
+
+
+class TestImages:
+    def test_training_set_is_all_classes_in_order(self, digits):
+        store = Store.open(str(digits))
+        images, labels_N = store.training_set(("train", "validation"))
+        assert labels_N.dtype == np.int64 and len(labels_N) == len(images) == 1442
+        start = 0
+        for label in range(store.num_classes):
+            of_class = store.images(label, ("train", "validation"))
+            rows = np.arange(len(of_class))
+            assert len(rows) == store.count("train", label) + store.count("validation", label)
+            assert np.array_equal(images.take(start + rows), of_class.take(rows))
+            assert (labels_N[start : start + len(rows)] == label).all()
+            start += len(rows)
+
+    def test_splits_follow_the_order_asked_for(self, digits):
+        store = Store.open(str(digits))
+        first = store.images(0, ("test", "train")).take(np.array([0]))
+        assert np.array_equal(first, store.images(0, ("test",)).take(np.array([0])))
+
+    def test_labels_fit_the_pixels(self, digits):
+        from sklearn.linear_model import LogisticRegression
+
+        store = Store.open(str(digits))
+        (train, labels_N), (test, test_labels_N) = (store.training_set((split,)) for split in ("train", "test"))
+        flat = [images.take(np.arange(len(images))).reshape(len(images), -1) / 255 for images in (train, test)]
+        assert LogisticRegression(max_iter=300).fit(flat[0], labels_N).score(flat[1], test_labels_N) > 0.9
+
+    @pytest.mark.parametrize(("label", "split"), [(10, "train"), (-1, "train"), (0, "trian")])
+    def test_unknown_labels_and_splits(self, digits, label, split):
+        with pytest.raises(UsageError, match="must be"):
+            Store.open(str(digits)).images(label, (split,))
+        with pytest.raises(UsageError, match="must be"):
+            Store.open(str(digits)).count(split, label)
+
+
+class TestMapping:
+    IMAGES = np.arange(7 * 2 * 3 * 5).astype(np.uint8).reshape(7, 2, 3, 5)
+
+    @pytest.mark.parametrize(("batch_bytes", "num_batches"), [(1, 7), (60, 4), (1 << 20, 1)])
+    def test_round_trip_in_batches(self, tmp_path, monkeypatch, batch_bytes, num_batches):
+        monkeypatch.setattr(image_file, "_BATCH_BYTES", batch_bytes)
+        path = str(tmp_path / "x.arrow")
+        write_images(path, self.IMAGES, np.arange(7)[::-1].copy())
+        chunks = read_images(path)
+        assert len(chunks) == num_batches
+        assert np.array_equal(np.concatenate(chunks), self.IMAGES[::-1])
+
+    def test_no_copy_and_no_open_file(self, tmp_path):
+        path = str(tmp_path / "x.arrow")
+        images = np.zeros((500, 3, 32, 32), np.uint8)
+        write_images(path, images, np.arange(500))
+        allocated = pa.total_allocated_bytes()
+        chunks = read_images(path)
+        assert pa.total_allocated_bytes() - allocated < 10_000
+        assert not chunks[0].flags.owndata and not chunks[0].flags.writeable
+        if os.path.isdir("/proc/self/fd"):
+            opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+            assert path not in opened
+            maps = Path("/proc/self/maps").read_text()
+            assert path in maps
+        assert not chunks[0].any()
+
+    def test_others_can_read_the_files(self, digits):
+        with pa.memory_map(str(file_of(digits))) as source:
+            schema = pa.ipc.open_file(source).schema
+        assert schema.field("image").type == pa.fixed_shape_tensor(pa.uint8(), (1, 8, 8))
+
+    def test_opening_reads_the_manifest_only(self, copy):
+        shutil.rmtree(copy / "images")
+        store = Store.open(str(copy))
+        assert store.count("train", 0) and store.checksum
+        with pytest.raises(RunError, match="cannot read"):
+            store.images(0, ("train",))
+
+
+class TestDamage:
+    def test_a_file_cut_short(self, copy):
+        path = file_of(copy)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(RunError, match=rf"{path} is damaged: it has \d+ bytes, not \d+"):
+            Store.open(str(copy)).images(0, ("train",))
+
+    def test_a_file_of_the_right_size_that_is_none(self, copy):
+        path = file_of(copy)
+        path.write_bytes(bytes(path.stat().st_size))
+        with pytest.raises(RunError, match=rf"{path} is damaged"):
+            Store.open(str(copy)).images(0, ("train",))
+
+    def test_verify_finds_one_changed_pixel(self, copy):
+        Store.open(str(copy)).verify()
+        path = file_of(copy)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(RunError, match=rf"{path} is damaged: its sha256"):
+            Store.open(str(copy)).verify()
+
+
+class TestManifest:
+    def test_round_trip(self, digits, tmp_path):
+        manifest = Manifest.read(str(digits))
+        manifest.write(str(tmp_path))
+        assert Manifest.read(str(tmp_path)) == manifest
+        assert set(manifest.counts) == set(SPLITS)
+
+    def test_the_checksum_is_that_of_the_content(self, digits, copy):
+        assert Store.open(str(digits)).checksum == Store.open(str(copy)).checksum
+        values = json.loads((copy / "manifest.json").read_text())
+        values["class_names"][0] = "null"
+        (copy / "manifest.json").write_text(json.dumps(values))
+        assert Store.open(str(digits)).checksum != Store.open(str(copy)).checksum
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda values: values.update(schema_version=99), f"99; this dream_ray reads {SCHEMA_VERSION}"),
+            (lambda values: values.pop("schema_version"), "not the manifest of a store: 'schema_version' is missing"),
+            (lambda values: values.pop("counts"), "not a whole manifest: 'counts' is missing"),
+            (lambda values: values.update(files=[{}]), "not a whole manifest"),
+        ],
+    )
+    def test_wrong_content(self, copy, change, message):
+        values = json.loads((copy / "manifest.json").read_text())
+        change(values)
+        (copy / "manifest.json").write_text(json.dumps(values))
+        with pytest.raises(UsageError, match=message):
+            Store.open(str(copy))
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+    def test_no_manifest_at_all(self, copy, text):
+        (copy / "manifest.json").write_text(text)
+        with pytest.raises(UsageError, match="not the manifest of a store"):
+            Store.open(str(copy))
+
+    def test_no_store(self, tmp_path):
+        with pytest.raises(UsageError, match="does not exist: there is no manifest.json"):
+            Store.open(str(tmp_path / "nothing"))

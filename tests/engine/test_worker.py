@@ -1,0 +1,216 @@
+"""Runs without Ray: the same synthetic set on any number of workers and after any interruption."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dream_ray import storage
+from dream_ray.config import Config, parse_config
+from dream_ray.core.placement import place_classes
+from dream_ray.engine import worker
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.worker import Stopped, work
+from dream_ray.errors import RunError
+
+CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+@pytest.fixture
+def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
+    def make(config: Config, name: str = "run") -> Run:
+        return create_run(str(tmp_path / name), config, digits_store, device=CPU, threads=1)
+
+    return make
+
+
+def run_all(run: Run, num_shards: int) -> None:
+    for shard, labels in enumerate(place_classes([1.0] * 10, num_shards)):
+        work(run.path, labels, shard=shard, num_shards=num_shards)
+
+
+def final_images(run: Run) -> Tensor:
+    finish_run(run)
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+@pytest.fixture(scope="module")
+def reference(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
+    """Images of an uninterrupted run on one worker, by settings."""
+    known: dict[str, Tensor] = {}
+
+    def images(settings: dict[str, Any]) -> Tensor:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in known:
+            path = str(tmp_path_factory.mktemp("reference") / "run")
+            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1)
+            run_all(run, 1)
+            known[key] = final_images(run)
+        return known[key]
+
+    return images
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "representative": {},
+    "random": {"selection": {"num_clusters": 6, "strategy": "random"}, "initialisation": {"strategy": "random"}},
+    "noise, multi, sampled": {"decode": "multi", "batch_synthetic_max": 3, "initialisation": {"strategy": "noise"}},
+    "batch norm": {"network": {"name": "resnet10", "options": {"width": 0.0625}}},
+}
+
+
+@pytest.mark.parametrize("num_shards", [2, 3, 10])
+def test_the_number_of_workers_does_not_change_a_bit(
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], num_shards: int
+) -> None:
+    run = start(parse_config(tiny))
+    run_all(run, num_shards)
+    assert torch.equal(final_images(run), reference(tiny))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_workers_equal_one_in_every_variant(
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], variant: str
+) -> None:
+    settings = {**tiny, **VARIANTS[variant]}
+    run = start(parse_config(settings))
+    run_all(run, 2)
+    assert torch.equal(final_images(run), reference(settings))
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2, 3, 5, 7])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 2), (2, 1), (3, 2)])
+def test_a_killed_run_resumes_to_the_same_bits(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    reference: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    before: int,
+    after: int,
+) -> None:
+    """The last worker dies in the middle of a step; others may be ahead of it."""
+    run = start(parse_config(tiny))
+    placement = place_classes([1.0] * 10, before)
+    for shard in range(before - 1):
+        work(run.path, placement[shard], shard=shard, num_shards=before)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Session, "report", _kill_at(killed_at))
+        with pytest.raises(Killed):
+            work(run.path, placement[-1], shard=before - 1, num_shards=before)
+    run_all(run, after)
+    assert torch.equal(final_images(run), reference(tiny))
+
+
+def _kill_at(step: int) -> Callable[[Any, StepReport], None]:
+    def report(self: Any, report: StepReport) -> None:
+        if report.step == step:
+            raise Killed
+
+    return report
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    reference: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = start(parse_config(tiny))
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Session, "report", _kill_at(5))
+        with pytest.raises(Killed):
+            run_all(run, 1)
+    checkpoints = run.checkpoints(10)
+    newest = checkpoints.complete_steps()[-1]
+    directory = run.file("checkpoints", f"step-{newest:08d}")
+    shard = next(name for name in storage.list_directory(directory) if name.startswith("shard-"))
+    whole = storage.read_bytes(storage.join(directory, shard))
+    storage.write_bytes(storage.join(directory, shard), whole[:-40])
+    run_all(run, 1)
+    assert f"step {newest} is passed over" in caplog.text
+    assert torch.equal(final_images(run), reference(tiny))
+
+
+def test_losses_are_golden(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+    """A deliberate change of the numerics re-records tests/engine/golden_losses.json in the same commit, and says why."""
+    run = start(parse_config(tiny))
+    run_all(run, 1)
+    finish_run(run)
+    rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+    golden = json.loads(GOLDEN.read_text())
+    assert [row["step"] for row in rows] == list(range(8))
+    # Losses are sums of squares over all parameters: rounding differs a little between CPU types.
+    assert [row["loss"] for row in rows] == pytest.approx(golden, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
+    start: Callable[..., Run], tiny: dict[str, Any]
+) -> None:
+    run = start(parse_config({**tiny, "pixels": {"lr": 1e30}}))
+    with pytest.raises(RunError, match=r"loss must be finite; got (nan|inf) for class \d+ at step \d+ .*pixels\.lr"):
+        run_all(run, 1)
+    found = run.checkpoints(10).latest()
+    assert found is not None
+    assert all(torch.isfinite(state.images_NCHW).all() for state in found[1].classes.values())
+
+
+def test_a_worker_stops_after_a_checkpoint_when_asked(start: Callable[..., Run], tiny_config: Config) -> None:
+    run = start(tiny_config)
+    with pytest.raises(Stopped):
+        work(run.path, range(10), shard=0, num_shards=1, should_stop=lambda: True)
+    assert run.checkpoints(10).complete_steps() == [0]
+
+
+def test_metrics_count_every_step_once_after_a_crash(
+    start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(parse_config(tiny))
+    original = worker._Session.report
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        if report.step == 5:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Session, "report", report)
+        with pytest.raises(Killed):
+            run_all(run, 2)
+    run_all(run, 3)
+    finish_run(run)
+    rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+    assert [row["step"] for row in rows] == list(range(8))
+    assert all(list(row["losses"]) == [str(label) for label in range(10)] for row in rows)
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_saved(
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(parse_config(tiny))
+    original = storage.write_bytes
+
+    def full(path: str, data: bytes) -> None:
+        if "step-00000004" in path:
+            raise RunError(f"cannot write {path}: No space left on device")
+        original(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_bytes", full)
+        with pytest.raises(RunError, match="No space left"):
+            run_all(run, 1)
+    assert run.checkpoints(10).complete_steps() == [0, 2]
+    run_all(run, 2)
+    assert torch.equal(final_images(run), reference(tiny))
