@@ -10,9 +10,10 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
+from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.evaluate import ARMS, EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
+from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
 from dream_ray.engine.validation import background_validation, validate_step

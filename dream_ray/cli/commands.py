@@ -184,7 +184,7 @@ def evaluate(
 ) -> None:
     """Train networks on the synthetic set and its baselines and test them."""
     from dream_ray import api
-    from dream_ray.engine.evaluate import ARMS
+    from dream_ray.engine.arms import ARMS
 
     with display.counter("Evaluating") as on_result:
         rows = api.evaluate(

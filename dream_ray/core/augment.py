@@ -174,8 +174,8 @@ def _flip(x: Tensor, flips: np.ndarray) -> Tensor:
 def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
     """Shifts by whole pixels and fills with zeros."""
     if len(shifts) == 1:
-        rows, columns = (int(shift) for shift in shifts[0])
-        return F.pad(x, (-columns, columns, -rows, rows))
+        down, right = (int(shift) for shift in shifts[0])
+        return F.pad(x, (-right, right, -down, down))
     n, channels, height, width = x.shape
     padded = F.pad(x, (1, 1, 1, 1))  # the border of zeros is what shifted-out positions read
 

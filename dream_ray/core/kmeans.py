@@ -56,8 +56,8 @@ def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
     return torch.addmm(norms_K, points_ND, centroids_KD.T, alpha=-2).add_(norms_N1).clamp_(min=0)
 
 
-def _chunks(points_ND: Tensor) -> Iterator[Tensor]:
-    return (points_ND[start : start + CHUNK_POINTS] for start in range(0, len(points_ND), CHUNK_POINTS))
+def _chunks(values: Tensor) -> Iterator[Tensor]:
+    return (values[start : start + CHUNK_POINTS] for start in range(0, len(values), CHUNK_POINTS))
 
 
 def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ def _lloyd_step(points_ND: Tensor, assignment_N: Tensor, distances_N: Tensor, nu
     parts = (
         partial_step(points, labels, distances, num_clusters)
         for points, labels, distances in zip(
-            _chunks(points_ND), assignment_N.split(CHUNK_POINTS), distances_N.split(CHUNK_POINTS), strict=True
+            _chunks(points_ND), _chunks(assignment_N), _chunks(distances_N), strict=True
         )
     )
     return finish(reduce(merge, parts))

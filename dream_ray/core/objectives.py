@@ -18,20 +18,21 @@ Forward = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
 
 
 def _mse(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().sum()
+    return torch.sum((a - b).square())
 
 
 def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().sum()
+    return torch.sum((a - b).abs())
 
 
 def _l1_mean(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs().reshape(len(a), -1).mean(dim=1).sum()
+    return torch.sum((a - b).abs().reshape(len(a), -1).mean(dim=1))
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    return (1 - (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return torch.sum(1 - (a * b).sum(dim=1) / (norms + 1e-6))
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,9 @@ def ray_session(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if any(character.isspace() for character in sys.executable):
+        # Ray hands the path to a shell unquoted, and its workers would never start.
+        raise RunError(f"Ray needs a Python whose path has no spaces; got {sys.executable!r}")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS")
@@ -61,7 +65,7 @@ def _start_local() -> None:
 
 def require_resources(num_workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
     """Raises UsageError with the numbers where Ray does not have what the workers need."""
-    available = ray.cluster_resources()
+    available = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, each in (("CPU", cpus_per_worker), ("GPU", gpus_per_worker)):
         needed, there = num_workers * each, available.get(name, 0)
         if needed > there:

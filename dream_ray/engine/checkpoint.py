@@ -70,7 +70,8 @@ class Checkpoints:
             RunError: If a file is damaged or missing or of another run.
         """
         wanted = set(range(self.num_classes) if labels is None else labels)
-        state, metadata = RunState(), {}
+        state = RunState()
+        metadata: dict[str, str] = {}
         for path in self._shard_files(step):
             here = wanted & set(json.loads(read_metadata(path).get("classes", "[]")))
             if not here:

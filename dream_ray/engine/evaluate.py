@@ -9,7 +9,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,21 +18,19 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
-from dream_ray.core import rng, selection
-from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core import rng
+from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.assembly import first_features
+from dream_ray.engine.arms import ARMS, WHOLE_SET, representative_indices
 from dream_ray.engine.run import Run, open_run
-from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.engine.training import RealImages, Recipe, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import build_network
 
 _LOG = logging.getLogger(__name__)
 
 PROTOCOLS = ("quick", "published")
-WHOLE_SET = "whole set"
 
 
 @dataclass(frozen=True)
@@ -81,51 +79,6 @@ class EvaluationResult:
     seconds: float
 
 
-def _distilled(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
-    return TensorImages(*read_synthetic(run.file("synthetic.parquet"))[0].decoded())
-
-
-def _initial(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
-    return TensorImages(*read_synthetic(run.file("initial.parquet"))[0].decoded())
-
-
-def _random_real(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
-    picks = []
-    for label in range(store.num_classes):
-        generator = rng.stream(run.config.seed, "baseline-random", outer=task.repeat, label=label)
-        count = len(store.images(label, run.config.splits))
-        picks.append(tuple(selection.random_batch(count, run.config.ipc, generator)))
-    return _picked(picks, run, store)
-
-
-def _kmeans_real(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
-    return _picked(task.indices, run, store)
-
-
-def _whole_set(task: EvaluationTask, run: Run, store: Store) -> TrainingImages:
-    return RealImages(*store.training_set(run.config.splits))
-
-
-def _picked(indices: Sequence[Sequence[int]], run: Run, store: Store) -> TrainingImages:
-    """Takes real images at full size: as many stored pixels as the synthetic set has."""
-    images, labels = [], []
-    for label, chosen in enumerate(indices):
-        pool = store.images(label, run.config.splits)
-        images.append(to_unit(pool.take(torch.tensor(chosen).numpy()), torch.device("cpu")))
-        labels.append(torch.full((len(chosen),), label))
-    return TensorImages(torch.cat(images), torch.cat(labels))
-
-
-ARMS: dict[str, Callable[[EvaluationTask, Run, Store], TrainingImages]] = {
-    "distilled": _distilled,
-    "random real": _random_real,
-    "k-means real": _kmeans_real,
-    "initial mosaics": _initial,
-    WHOLE_SET: _whole_set,
-}
-"""What networks are trained on: the distilled set and its baselines."""
-
-
 def plan_tasks(
     run: Run, *, network: Network | None, repeats: int, protocol: str, split: str, arms: Sequence[str], threads: int
 ) -> list[EvaluationTask]:
@@ -159,7 +112,8 @@ def plan_tasks(
         raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
     network = network or run.config.evaluation.network or run.config.network
     build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
-    indices = _representative_indices(run, store) if "k-means real" in arms else ()
+    torch.set_num_threads(threads)
+    indices = representative_indices(run, store) if "k-means real" in arms else ()
     return [
         EvaluationTask(run.path, arm, repeat, protocol, split, network, threads, indices)
         for arm in arms
@@ -179,7 +133,7 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
     result = train_and_test(
         run.config,
         store,
-        ARMS[task.arm](task, run, store),
+        ARMS[task.arm](run, store, task.repeat, task.indices),
         device=run.device,
         protocol=task.protocol,
         split=task.split,
@@ -278,23 +232,6 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
         }
         for arm, group in by_arm.items()
     ]
-
-
-def _representative_indices(run: Run, store: Store) -> tuple[tuple[int, ...], ...]:
-    torch.set_num_threads(run.threads)
-    normalisation = Normalisation.of(store.mean, store.std, run.device)
-    chosen = []
-    for label, features in enumerate(first_features(run.config, store, normalisation)):
-        picked = selection.representative(
-            features,
-            num_clusters=run.config.ipc,
-            per_cluster=1,
-            rule="each",
-            max_steps=run.config.selection.max_steps,
-            rng=rng.stream(run.config.seed, "baseline-k-means", label=label),
-        )
-        chosen.append(tuple(picked.indices.tolist()))
-    return tuple(chosen)
 
 
 def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:

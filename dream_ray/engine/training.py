@@ -123,7 +123,7 @@ def train_step(
         own, other = F.cross_entropy(logits, labels_N), F.cross_entropy(logits, partner_labels)
         loss = own * mix.share + other * (1 - mix.share)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
@@ -160,7 +160,7 @@ def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor
     """Cuts a part of 50-100 % of the area and an aspect ratio of 3:4 to 4:3 from every image, resized to full size."""
     count = len(images_NCHW)
     area = rng.uniform(*_CROP_AREA, size=count)
-    ratio = np.exp(rng.uniform(*np.log(_CROP_RATIO), size=count))
+    ratio = np.exp(rng.uniform(np.log(_CROP_RATIO[0]), np.log(_CROP_RATIO[1]), size=count))
     size_x = np.minimum(np.sqrt(area * ratio), 1.0)
     size_y = np.minimum(np.sqrt(area / ratio), 1.0)
     centre_x = rng.uniform(-1, 1, size=count) * (1 - size_x)

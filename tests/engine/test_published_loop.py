@@ -110,5 +110,5 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
 
 
 def _network() -> Classifier:
-    return build_network("convnet", num_classes=NUM_CLASSES, shape_CHW=(3, SIDE, SIDE), options={"depth": 2, "width": 6})
-
+    options = {"depth": 2, "width": 6}
+    return build_network("convnet", num_classes=NUM_CLASSES, shape_CHW=(3, SIDE, SIDE), options=options)
