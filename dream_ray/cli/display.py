@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from dream_ray import storage
 from dream_ray.errors import RunError
@@ -143,7 +143,7 @@ def show_manifest(path: str, manifest: Any) -> None:
 
 def show_presets(presets: dict[str, Any]) -> None:
     """Prints the presets as a table."""
-    table = Table("preset", "network", "ipc", "factor", "distance", "K", "pixel lr", "outer x inner")
+    table = Table(Column("preset", no_wrap=True), "network", "ipc", "f", "distance", "K", "pixel lr", "steps")
     for name, config in presets.items():
         table.add_row(
             name,
@@ -153,7 +153,7 @@ def show_presets(presets: dict[str, Any]) -> None:
             config.matching.distance,
             str(config.selection.num_clusters),
             f"{config.pixels.lr:g}",
-            f"{config.outer_steps} x {config.inner_steps}",
+            f"{config.outer_steps}x{config.inner_steps}",
         )
     _OUT.print(table)
 

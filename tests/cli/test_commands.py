@@ -1,0 +1,260 @@
+"""Every command as a user types it, and what wrong input answers: one line, the right exit code, no traceback."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dream_ray import cli, storage
+from dream_ray.engine.artefacts import read_synthetic
+
+Answer = tuple[int, str, str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs `dream-ray ARGUMENTS` in this process and returns (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["dream-ray", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def settings_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    return path
+
+
+def test_the_whole_way_without_ray(call: Callable[..., Answer], settings_file: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "store", tmp_path / "run"
+    code, text, _ = call("ingest", "digits", store)
+    assert code == 0
+    assert "images: 1797" in text.splitlines()
+    code, text, _ = call("inspect", store)
+    assert code == 0
+    assert "images: 1797" in text.splitlines()
+    assert (store / "contact_sheet.png").stat().st_size > 1000
+
+    code, text, _ = call("distill", "--config", settings_file, "--store", store, "--out", run, "--local")
+    assert code == 0
+    assert str(run / "synthetic.parquet") in text
+    for name in ("config.yaml", "env.json", "cost.json", "metrics.jsonl", "grid.png", "initial.parquet"):
+        assert (run / name).stat().st_size > 0, name
+    cost = json.loads((run / "cost.json").read_text())
+    assert cost["wall_s"] > 0
+    assert cost["peak_rss_bytes"] > 2**20
+
+    code, text, _ = call("evaluate", run, "--local", "--repeats", 2)
+    assert code == 0
+    for arm in ("distilled", "random real", "k-means real", "initial mosaics", "whole set"):
+        assert arm in text
+    rows = json.loads((run / "evaluation" / "convnet-quick-test.json").read_text())["arms"]
+    assert [row["n"] for row in rows] == [2] * 5
+    assert (run / "evaluation" / "convnet-quick-test.png").stat().st_size > 1000
+
+    code, text, _ = call("resume", run, "--local")
+    assert code == 0, "a finished run has nothing left to do"
+
+
+def test_the_whole_set_result_is_kept_beside_the_store(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    call("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    call("evaluate", out, "--local", "--repeats", 1, "--arms", "whole set")
+    kept = [name for name in storage.list_directory(f"{digits_store}/evaluations") if name.startswith("whole-set-")]
+    assert kept
+    times = [os.stat(f"{digits_store}/evaluations/{name}").st_mtime_ns for name in kept]
+    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "whole set")
+    assert code == 0
+    assert [os.stat(f"{digits_store}/evaluations/{name}").st_mtime_ns for name in kept] == times
+
+
+def test_another_network_evaluates_the_set(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    call("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    options = ("--net", "convnet", "--net-option", "depth=1", "--net-option", "width=3")
+    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", *options)
+    assert code == 0
+    document = json.loads(Path(out, "evaluation", "convnet-quick-test.json").read_text())
+    assert document["network"] == {"name": "convnet", "options": {"depth": 1, "width": 3}}
+
+
+def test_validation_accuracies_come_while_the_run_goes_on(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    code, _, _ = call(
+        *("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local"),
+        *("--set", "evaluation.every=4", "--set", "data.include_validation=false"),
+    )
+    assert code == 0
+    rows = [json.loads(path.read_text()) for path in sorted(Path(out, "validation").iterdir())]
+    assert [row["step"] for row in rows] == [0, 4, 8]
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    code, _, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", "--split", "validation")
+    assert code == 0
+
+
+def test_presets_are_listed(call: Callable[..., Answer]) -> None:
+    code, text, _ = call("presets")
+    assert code == 0
+    for name in ("smoke", "cifar10-ipc10", "tiny-imagenet-ipc50", "imagenet100-ipc20"):
+        assert name in text
+
+
+WRONG = {
+    "no store": (("--store", "nowhere"), r"nowhere"),
+    "unknown setting": (
+        ("--set", "selection.num_cluster=3"),
+        r"selection\.num_cluster .*did you mean selection\.num_clusters",
+    ),
+    "wrong value": (("--set", "ipc=0"), r"ipc .*greater than or equal to 1; got 0"),
+    "not a setting": (("--set", "ipc"), r"--set must look like section\.key=value; got 'ipc'"),
+    "other version": (("--set", "version=99"), r"version must be 1.*got 99"),
+    "class too small": (("--set", "ipc=50"), r"every class must have at least ipc \* factor\^2 = 200 images"),
+    "factor too large": (("--set", "factor=9"), r"factor must be at most the side of the images \(8\); got 9"),
+    "depth too large": (("--set", "network.options.depth=4"), r"depth"),
+    "unknown network": (("--set", "network.name=convnot"), r"convnot"),
+    "no such device": (("--device", "tpu"), r"device must be auto, cpu or cuda; got 'tpu'"),
+    "threads": (("--cpus-per-worker", "0"), r"cpus-per-worker must be an int >= 1; got 0"),
+    "workers": (("--workers", "0"), r"workers must be an int >= 1; got 0"),
+    "local workers": (("--workers", "2"), r"workers must be 1 with --local"),
+    "validation distilled": (
+        ("--set", "evaluation.every=2"),
+        r"every needs data\.include_validation=false",
+    ),
+    "batch": (("--set", "batch_real=7"), r"batch_real must be .*\(6\) with representative selection; got 7"),
+    "out not writable": (("--out", "/proc/dream_ray_run"), r"/proc/dream_ray_run"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_to_distill(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str, case: str
+) -> None:
+    arguments, message = WRONG[case]
+    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    code, _, error = call(*base, *arguments)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    assert re.search(message, error), error
+    assert not Path(out, "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ingest", "nowhere", "store"), "nowhere"),
+        (("inspect", "nowhere"), "nowhere"),
+        (("resume", "nowhere"), "run nowhere does not exist"),
+        (("evaluate", "nowhere"), "run nowhere does not exist"),
+        (("distill", "--preset", "cifar10_ipc10", "--store", "s", "--out", "o"), "did you mean cifar10-ipc10?"),
+        (("distill", "--store", "s", "--out", "o"), "exactly one of --preset NAME and --config FILE"),
+        (
+            ("distill", "--config", "nowhere.yaml", "--store", "s", "--out", "o"),
+            "config file nowhere.yaml does not exist",
+        ),
+    ],
+)
+def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ...], message: str) -> None:
+    code, _, error = call(*arguments)
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_taken_directory_is_not_overwritten(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    assert call(*base)[0] == 0
+    before = Path(out, "synthetic.parquet").read_bytes()
+    code, _, error = call(*base)
+    assert code == 2
+    assert f"continue it with `dream-ray resume {out}`" in error
+    assert Path(out, "synthetic.parquet").read_bytes() == before
+
+
+def test_resume_with_other_versions_asks_first(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    call(*base)
+    Path(out, "synthetic.parquet").unlink()
+    environment = json.loads(Path(out, "env.json").read_text())
+    environment["versions"]["torch"] = "1.0"
+    Path(out, "env.json").write_text(json.dumps(environment))
+    code, _, error = call("resume", out, "--local")
+    assert code == 2
+    assert "versions.torch was 1.0" in error
+    assert "--allow-different-bits" in error
+    assert call("resume", out, "--local", "--allow-different-bits")[0] == 0
+
+
+def test_a_run_that_fails_exits_with_1(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    code, _, error = call(*base, "--set", "pixels.lr=1e30")
+    assert code == 1
+    assert "loss must be finite" in error
+    assert "Traceback" not in error
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys; sys.argv = ['dream-ray', '--help']\n"
+        "from dream_ray.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "distill" in done.stdout
+
+
+def test_kill_minus_9_and_resume_give_the_same_set(settings_file: Path, digits_store: str, tmp_path: Path) -> None:
+    """The process itself is killed, in the middle of whatever it does; another one goes on."""
+    longer = ("--set", "outer_steps=5", "--set", "inner_steps=10")
+    base = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file), "--store", digits_store]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*base, "--out", str(whole), "--local", *longer], check=True, capture_output=True)
+
+    process = subprocess.Popen([*base, "--out", str(broken), "--local", *longer])
+    deadline = time.monotonic() + 120
+    while not (broken / "checkpoints" / "step-00000012").is_dir():
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (broken / "synthetic.parquet").exists()
+
+    resume = [sys.executable, "-m", "dream_ray", "resume", str(broken), "--local"]
+    done = subprocess.run(resume, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sets = [read_synthetic(str(run / "synthetic.parquet"))[0].images_LNCHW for run in (whole, broken)]
+    assert torch.equal(*sets)

@@ -1,0 +1,72 @@
+"""The driver of a run on Ray is killed; nothing is left behind, and a resume ends with the same set."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.run import open_run, read_sessions
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_kill_minus_9_of_the_driver(tiny: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump({**tiny, "outer_steps": 8, "inner_steps": 10, "checkpoint_every": 5}))
+    base = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings), "--store", digits_store]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*base, "--out", str(whole), "--local"], check=True, capture_output=True)
+
+    # A session of its own: what is still in it after the kill was left behind.
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    driver = subprocess.Popen(
+        [*base, "--out", str(broken), "--workers", "2"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (broken / "checkpoints" / "step-00000020").is_dir():
+        assert driver.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not (broken / "synthetic.parquet").exists()
+    workers = {session["pid"] for session in read_sessions(open_run(str(broken)))}
+    assert workers
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "the workers outlived the driver"
+        time.sleep(0.2)
+    _wait_for_the_end_of_session(driver.pid, deadline)
+
+    resume = [sys.executable, "-m", "dream_ray", "resume", str(broken), "--local"]
+    done = subprocess.run(resume, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sets = [read_synthetic(str(run / "synthetic.parquet"))[0].images_LNCHW for run in (whole, broken)]
+    assert torch.equal(*sets)
+
+
+def _wait_for_the_end_of_session(session: int, deadline: float) -> None:
+    """Waits until no process of the driver's session lives; Ray's agents take some seconds to notice."""
+    while alive := [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and _session_of(pid) == session]:
+        assert time.monotonic() < deadline, f"left behind: {[(p / 'cmdline').read_text() for p in alive]}"
+        time.sleep(0.5)
+
+
+def _session_of(process: Path) -> int:
+    try:
+        # pid (name) state ppid pgrp session ...; the name may hold spaces.
+        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:  # gone meanwhile
+        return -1
