@@ -1,0 +1,131 @@
+"""Evaluation: arms, rules at the door, and what the numbers mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import api
+from dream_ray.config import parse_config
+from dream_ray.core.normalisation import to_unit
+from dream_ray.engine.arms import ARMS, representative_indices
+from dream_ray.engine.evaluate import EvaluationResult, num_epochs, plan_tasks, run_task, summarise
+from dream_ray.engine.run import Run, open_run
+from dream_ray.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def run(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    settings = {
+        "ipc": 2,
+        "factor": 2,
+        "outer_steps": 1,
+        "inner_steps": 2,
+        "network": {"options": {"depth": 2, "width": 4}},
+        "selection": {"num_clusters": 6},
+        "update": {"num_images": 32},
+        "data": {"include_validation": False},
+        "evaluation": {"quick_epochs": 2, "epochs": 3, "whole_set_epochs": 10},
+    }
+    path = str(tmp_path_factory.mktemp("evaluate") / "run")
+    api.distill(parse_config(settings), store=digits_store, out=path, local=True)
+    return open_run(path)
+
+
+PLAN: dict[str, Any] = {
+    "network": None,
+    "repeats": 1,
+    "protocol": "quick",
+    "split": "test",
+    "arms": ["distilled"],
+    "threads": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"protocol": "slow"}, "protocol must be one of quick, published; got 'slow'"),
+        ({"split": "train"}, "split must be one of test, validation; got 'train'"),
+        ({"arms": ["distiled"]}, "arms must be of distilled, .*; got distiled"),
+        ({"repeats": 0}, "repeats must be an int >= 1; got 0"),
+    ],
+)
+def test_wrong_arguments(run: Run, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_tasks(run, **{**PLAN, **changed})
+
+
+def test_a_split_that_was_distilled_is_refused(run: Run) -> None:
+    seen = Run(run.path, parse_config({}), run.environment)
+    with pytest.raises(UsageError, match="the run distilled 'validation' too"):
+        plan_tasks(seen, **{**PLAN, "split": "validation"})
+
+
+def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
+    store = run.open_store()
+    indices = representative_indices(run, store)
+    sizes = {arm: len(make(run, store, 0, indices)) for arm, make in ARMS.items()}
+    assert sizes == {
+        "distilled": 10 * 2 * 4,
+        "initial mosaics": 10 * 2 * 4,
+        "random real": 10 * 2,
+        "k-means real": 10 * 2,
+        "whole set": sum(store.count("train", label) for label in range(10)),
+    }
+
+
+def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
+    store = run.open_store()
+    indices = representative_indices(run, store)
+    data = ARMS["k-means real"](run, store, 0, indices)
+    images, labels = data.batch(torch.arange(len(data)).numpy(), torch.device("cpu"))
+    for label, chosen in enumerate(indices):
+        assert len(set(chosen)) == 2
+        own = to_unit(store.images(label, ("train",)).take(torch.tensor(chosen).numpy()), torch.device("cpu"))
+        assert torch.equal(images[labels == label], own)
+
+
+def test_random_images_differ_between_repeats(run: Run) -> None:
+    store = run.open_store()
+    everything = torch.arange(20).numpy()
+    first, again, second = (
+        ARMS["random real"](run, store, repeat, ()).batch(everything, torch.device("cpu"))[0] for repeat in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_results_are_deterministic_and_networks_fresh(run: Run) -> None:
+    tasks = plan_tasks(run, **{**PLAN, "repeats": 2})
+    accuracies = [run_task(task).accuracy for task in (*tasks, tasks[0])]
+    assert accuracies[0] == accuracies[2]
+    assert {task.repeat for task in tasks} == {0, 1}
+
+
+def test_epochs_of_the_protocols(run: Run) -> None:
+    assert num_epochs(run.config, "quick", "distilled") == 2
+    assert num_epochs(run.config, "published", "distilled") == 3
+    assert num_epochs(run.config, "quick", "whole set") == 1
+    assert num_epochs(run.config, "published", "whole set") == 10
+
+
+def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
+    results = [
+        EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0),
+        EvaluationResult("distilled", 1, 0.6, 40, 2, 1.0),
+        EvaluationResult("distilled", 0, 0.5, 40, 2, 1.0),
+    ]
+    distilled, whole = summarise(results)
+    assert distilled["arm"] == "distilled"
+    assert distilled["mean"] == pytest.approx(55)
+    assert distilled["std"] == pytest.approx(7.0710678)
+    assert distilled["accuracies"] == pytest.approx([50, 60])
+    assert (whole["n"], whole["std"]) == (1, None)
+
+
+def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:
+    unfinished = Run(str(tmp_path), run.config, run.environment)
+    with pytest.raises(UsageError, match="must be finished; continue it with `dream-ray resume"):
+        plan_tasks(unfinished, **PLAN)
