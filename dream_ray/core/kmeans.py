@@ -57,7 +57,7 @@ def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
 
 
 def _chunks(values: Tensor) -> Iterator[Tensor]:
-    return (values[start : start + CHUNK_POINTS] for start in range(0, len(values), CHUNK_POINTS))
+    return (values[start : start + CHUNK_POINTS] for start in range(0, max(len(values), 1), CHUNK_POINTS))
 
 
 def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
