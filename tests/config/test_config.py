@@ -1,0 +1,148 @@
+"""Settings: rules with their messages, assignments, and presets against the published table."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from dream_ray.config import PRESETS, dump_config, load_config, parse_config
+from dream_ray.errors import UsageError
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"ipc": 0}, r"ipc must follow the rule: input should be greater than or equal to 1; got 0"),
+    ({"ipc": "many"}, r"ipc must follow the rule: .*valid integer.*; got 'many'"),
+    ({"pixels": {"momentum": 1.0}}, r"pixels\.momentum must follow the rule: .*less than 1; got 1\.0"),
+    ({"decode": "double"}, r"decode must follow the rule: .*'single', 'multi' or 'bound'; got 'double'"),
+    ({"weights": {"feature": 0, "gradient": 0}}, r"weights\.feature and gradient cannot both be 0"),
+    ({"matching": {"augmentation": "colour"}}, r"augmentation must be 'none' or .*got 'colour'"),
+    ({"batch_real": 100}, r"batch_real must be .* \(128\) with representative selection; got 100"),
+    ({"evaluation": {"every": 50}}, r"evaluation\.every needs data\.include_validation=false"),
+    (
+        {"evaluation": {"every": 60}, "data": {"include_validation": False}},
+        r"evaluation\.every must be a multiple of checkpoint_every \(50\); got 60",
+    ),
+    ({"version": 2}, r"version must be 1, the one this dream_ray reads; got 2"),
+    ({"ipx": 3}, r"ipx is not a known setting; did you mean ipc\?"),
+    (
+        {"selection": {"intervall": 3}},
+        r"selection\.intervall is not a known setting; did you mean selection\.interval\?",
+    ),
+    (
+        {"evaluation": {"network": {"nam": "x"}}},
+        r"evaluation\.network\.nam is .*did you mean evaluation\.network\.name\?",
+    ),
+    ({"update": {"zzz": 3}}, r"update\.zzz is not a known setting; settings there: warmup_epochs, epochs, .*"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BROKEN)
+def test_a_broken_rule_names_setting_rule_and_value(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        parse_config(values)
+
+
+def test_every_broken_rule_has_its_line() -> None:
+    with pytest.raises(UsageError) as error:
+        parse_config({"ipc": 0, "factor": 0})
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_random_selection_takes_any_batch() -> None:
+    assert parse_config({"batch_real": 100, "selection": {"strategy": "random"}}).real_batch == 100
+
+
+@pytest.mark.parametrize(
+    ("assignment", "section", "expected"),
+    [
+        ("pixels.lr=5e-3", "pixels.lr", 0.005),
+        ("selection.num_clusters=64", "selection.num_clusters", 64),
+        ("network.options.width=32", "network.options", {"depth": 3, "width": 32, "norm": "instance"}),
+        ("evaluation.network.name=resnet18", "evaluation.network.name", "resnet18"),
+        ("batch_real=null", "batch_real", None),
+    ],
+)
+def test_assignments(assignment: str, section: str, expected: object) -> None:
+    value: Any = load_config(preset="cifar10-ipc10", assignments=[assignment])
+    for part in section.split("."):
+        value = getattr(value, part)
+    assert value == expected
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("ipc", "--set must look like section.key=value; got 'ipc'"),
+        ("ipc.x=1", "ipc is a value, not a section"),
+        ("ipc=[", "the value must be YAML"),
+    ],
+)
+def test_wrong_assignments(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(preset="cifar10-ipc10", assignments=[assignment])
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "just text"])
+def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="must (be YAML|hold a mapping)"):
+        load_config(file=str(path))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_a_round_trip_through_a_file(name: str, tmp_path: Path) -> None:
+    config = load_config(preset=name)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(file=str(path)) == config
+    assert yaml.safe_load(path.read_text())["version"] == 1
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_config(preset="smoke").ipc = 3  # type: ignore[misc]
+
+
+# The published settings: preset, network, ipc, distance, scaled pixel lr, images per update, clusters, CutMix while
+# distilling, evaluation epochs.
+PUBLISHED = [
+    ("cifar10-ipc1", "convnet", 1, "mse", 5e-4, 2000, 128, 0.5, 1000),
+    ("cifar10-ipc10", "convnet", 10, "mse", 5e-3, 2000, 128, 0.5, 1000),
+    ("cifar10-ipc50", "convnet", 50, "mse", 2.5e-2, 2000, 128, 0.5, 1000),
+    ("cifar100-ipc10", "convnet", 10, "mse", 5e-3, 2000, 128, 0.5, 1000),
+    ("svhn-ipc10", "convnet", 10, "mse", 5e-3, 500, 128, 0.5, 1000),
+    ("mnist-ipc10", "convnet", 10, "l1", 1e-4, 500, 128, 0.0, 1000),
+    ("fashion-mnist-ipc10", "convnet", 10, "l1", 1e-4, 500, 128, 0.5, 1000),
+    ("tiny-imagenet-ipc10", "convnet", 10, "mse", 2e-2, 1000, 64, 0.5, 1000),
+    ("tiny-imagenet-ipc50", "convnet", 50, "mse", 1e-6, 1000, 64, 0.5, 1000),
+    ("imagenet10-ipc10", "resnetap10", 10, "l1", 3e-3, 500, 128, 1.0, 1000),
+    ("imagenet10-ipc20", "resnetap10", 20, "l1", 6e-3, 500, 128, 1.0, 1000),
+    ("imagenet100-ipc10", "resnetap10", 10, "l1", 1e-3, 500, 128, 1.0, 600),
+    ("imagenet100-ipc20", "resnetap10", 20, "l1", 2e-3, 500, 128, 1.0, 600),
+]
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=[row[0] for row in PUBLISHED])
+def test_presets_hold_the_published_settings(row: tuple[Any, ...]) -> None:
+    config = load_config(preset=row[0])
+    assert (config.network.name, config.ipc, config.matching.distance) == row[1:4]
+    assert config.pixels.lr == pytest.approx(row[4])
+    assert (config.update.num_images, config.real_batch, config.update.cutmix_probability) == row[5:8]
+    assert config.evaluation.epochs == row[8]
+    assert config.update.batch_size == (64 if "tiny" in row[0] else 128)
+    assert (config.pixels.momentum, config.batch_synthetic_max, config.inner_steps) == (0.5, 128, 100)
+    assert (config.weights.feature, config.weights.gradient, config.selection.interval) == (1.0, 1.0, 10)
+
+
+def test_what_is_special_about_some_presets() -> None:
+    assert load_config(preset="tiny-imagenet-ipc10").selection.rule == "any"
+    assert load_config(preset="tiny-imagenet-ipc10").network.options["depth"] == 4
+    assert load_config(preset="mnist-ipc10").matching.augmentation == "color_crop"
+    assert "flip" not in load_config(preset="svhn-ipc10").evaluation.augmentation
+    imagenet10, imagenet100 = (load_config(preset=f"imagenet{n}-ipc20") for n in (10, 100))
+    assert (imagenet10.decode, imagenet10.evaluation_decode, imagenet10.factor) == ("bound", "single", 3)
+    assert (imagenet10.update.warmup_epochs, imagenet100.update.warmup_epochs) == (10, 5)
+    assert (imagenet100.update.lr, imagenet100.update.weight_decay) == (0.1, 1e-4)
+    assert (imagenet10.evaluation.batch_size, imagenet100.evaluation.batch_size) == (64, 128)

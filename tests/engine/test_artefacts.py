@@ -1,0 +1,95 @@
+"""synthetic.parquet: describes itself, reads back, and holds nothing that depends on workers or time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dream_ray.api import load_synthetic
+from dream_ray.core.synthetic import SyntheticSet
+from dream_ray.engine.artefacts import read_synthetic, write_picture, write_synthetic
+from dream_ray.errors import UsageError
+
+
+@pytest.fixture
+def synthetic() -> SyntheticSet:
+    images = torch.rand(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return SyntheticSet(images, ("cat", "dog", "eel"), 2, "single", 128, (0.4,), (0.2,))
+
+
+@pytest.fixture
+def path(synthetic: SyntheticSet, tmp_path: Path) -> str:
+    target = str(tmp_path / "synthetic.parquet")
+    write_synthetic(target, synthetic, recipe={"config": {"decode": "bound"}}, cost={"wall_s": 1.5})
+    return target
+
+
+def test_round_trip(synthetic: SyntheticSet, path: str) -> None:
+    found, description = read_synthetic(path)
+    assert torch.equal(found.images_LNCHW, synthetic.images_LNCHW)
+    assert vars(found).keys() == vars(synthetic).keys()
+    assert all(vars(found)[key] == vars(synthetic)[key] for key in vars(found) if key != "images_LNCHW")
+    assert description["decode_while_matching"] == "bound"
+    assert description["cost"] == {"wall_s": 1.5}
+
+
+def test_layout(synthetic: SyntheticSet, path: str) -> None:
+    file = pq.ParquetFile(path)
+    assert file.num_row_groups == 3
+    for label in range(3):
+        rows = file.read_row_group(label).to_pylist()
+        assert [row["label"] for row in rows] == [label, label]
+        assert [row["class"] for row in rows] == [synthetic.class_names[label]] * 2
+        assert [row["soft_label"] for row in rows] == [None, None]
+        pixels = np.frombuffer(rows[1]["image"], dtype="<f4").reshape(1, 4, 4)
+        assert np.array_equal(pixels, synthetic.images_LNCHW[label, 1].numpy())
+    assert file.schema_arrow.field("image").type == pa.binary()
+
+
+def test_the_table_does_not_depend_on_the_cost(synthetic: SyntheticSet, path: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other.parquet")
+    write_synthetic(other, synthetic, recipe={"config": {}}, cost={"wall_s": 99.0})
+    assert pq.read_table(other).equals(pq.read_table(path))
+
+
+@pytest.mark.parametrize("kind", ["missing", "rubbish", "foreign", "other version"])
+def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "x.parquet"
+    if kind == "rubbish":
+        target.write_bytes(b"PAR1 no")
+    elif kind == "foreign":
+        pq.write_table(pa.table({"image": [b"x"]}), target)
+    elif kind == "other version":
+        table = pq.read_table(path)
+        description: dict[str, Any] = json.loads(table.schema.metadata[b"dream_ray"])
+        changed = {b"dream_ray": json.dumps({**description, "format_version": 9}).encode()}
+        pq.write_table(table.replace_schema_metadata(changed), target)
+    with pytest.raises(UsageError, match=r"x\.parquet"):
+        load_synthetic(str(target))
+
+
+def test_the_dataset_gives_decoded_normalised_images(synthetic: SyntheticSet, path: str) -> None:
+    data = load_synthetic(path)
+    decoded, labels = synthetic.decoded()
+    assert len(data) == 3 * 2 * 4
+    assert torch.allclose(data.images_NCHW, (decoded - 0.4) / 0.2)
+    image, label = data[5]
+    assert (image.shape, image.dtype, type(label)) == ((1, 4, 4), torch.float32, int)
+    assert [data[index][1] for index in range(len(data))] == labels.tolist() == sorted(labels.tolist())
+    batches = list(torch.utils.data.DataLoader(data, batch_size=10))
+    assert torch.equal(torch.cat([images for images, _ in batches]), data.images_NCHW)
+
+
+def test_the_picture_shows_every_image(synthetic: SyntheticSet, tmp_path: Path) -> None:
+    from PIL import Image
+
+    target = tmp_path / "grid.png"
+    write_picture(str(target), synthetic)
+    with Image.open(target) as picture:
+        assert picture.width > 2 * 4
+        assert picture.height > 3 * 4
