@@ -1,0 +1,109 @@
+"""Trajectories: functions of their name alone, and restartable anywhere."""
+
+import numpy as np
+import pytest
+import torch
+
+from dream_ray.core import rng
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.data.images import ImageChunks
+from dream_ray.engine.network_source import RealNetworks, Snapshot
+from dream_ray.engine.training import RealImages, Recipe, TrainingImages
+from dream_ray.nets import Classifier, build_network
+
+CPU = torch.device("cpu")
+
+
+class Counting:
+    """Labelled images that count what is read of them."""
+
+    def __init__(self, data: TrainingImages) -> None:
+        self.data = data
+        self.batches: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(indices)
+        return self.data.batch(indices, device)
+
+
+def build(name: str) -> Classifier:
+    options = {"convnet": {"depth": 2, "width": 4}, "resnet10": {"width": 0.0625}}
+    return build_network(name, num_classes=3, shape_CHW=(1, 8, 8), options=options[name])
+
+
+STEPS = {"inner_steps": 5, "num_images": 20, "epochs": 1, "warmup_epochs": 0, "first_warmup_epochs": 1}
+
+
+def source(name: str = "convnet") -> RealNetworks:
+    generator = rng.stream(0, "images")
+    images = generator.integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
+    return RealNetworks(
+        build=lambda: build(name),
+        data=Counting(RealImages(ImageChunks([images]), np.arange(50) % 3)),
+        recipe=Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"),
+        normalisation=Normalisation.of((0.5,), (0.3,), CPU),
+        seed=3,
+        **STEPS,
+    )
+
+
+def states(networks: RealNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
+    return [snapshot.state() for snapshot in networks.trajectory(outer, *args)]  # type: ignore[arg-type]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet10"])
+@pytest.mark.parametrize("start", range(5))
+def test_a_restart_from_any_step_gives_the_same_networks(name: str, start: int) -> None:
+    whole = states(source(name), 1)
+    again = states(source(name), 1, start, whole[start])
+    assert len(again) == 5 - start
+    assert all(equal(a, b) for a, b in zip(again, whole[start:], strict=True))
+
+
+def test_networks_follow_seed_and_outer_step_and_nothing_ambient() -> None:
+    before = states(source(), 1)
+    torch.rand(100)
+    np.random.default_rng().random()
+    state = torch.get_rng_state()
+    after = states(source(), 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not equal(states(source(), 2)[0], before[0])
+
+
+@pytest.mark.parametrize(("outer", "warmup"), [(0, 1), (1, 0), (2, 0)])
+def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
+    networks = source()
+    trajectory = networks.trajectory(outer)
+    next(trajectory)
+    data = networks.data
+    assert isinstance(data, Counting)
+    # One pass over 50 images in batches of 8, the last one short.
+    assert [len(batch) for batch in data.batches] == [8, 8, 8, 8, 8, 8, 2] * warmup
+    data.batches.clear()
+    next(trajectory)
+    # 20 images, rounded up to whole batches as in the published code, all distinct.
+    assert [len(batch) for batch in data.batches] == [8, 8, 8]
+    assert len(np.unique(np.concatenate(data.batches))) == 24
+    data.batches.clear()
+    assert len(list(trajectory)) == 3
+    assert len(data.batches) == 3 * 3, "the last network is not trained any more"
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet10"])
+def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
+    snapshot: Snapshot = next(source(name).trajectory(0))
+    before = snapshot.state()
+    forward, parameters = snapshot.function()
+    images = torch.rand(4, 1, 8, 8)
+    features, logits = forward(parameters, images)
+    torch.func.grad(lambda p: forward(p, images)[1].sum())(dict(parameters))
+    assert (features.shape[0], logits.shape) == (4, (4, 3))
+    assert equal(snapshot.state(), before)
