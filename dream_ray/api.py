@@ -57,14 +57,15 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker)
+    launch = {"workers": workers, "local": local}
+    run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker, launch=launch)
     return _execute(run, workers, local, gpus_per_worker, address, observer)
 
 
 def resume(
     path: str,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     local: bool = False,
     gpus_per_worker: float | None = None,
     address: str | None = None,
@@ -75,8 +76,8 @@ def resume(
 
     Args:
         path: Directory of the run.
-        workers: As for `distill`; may differ from before.
-        local: As for `distill`.
+        workers: As for `distill`; None: as the run was started.
+        local: As for `distill`; where neither is given, as the run was started.
         gpus_per_worker: As for `distill`.
         address: As for `distill`.
         allow_different_bits: Go on with other library versions or another CPU than the run began with.
@@ -87,7 +88,9 @@ def resume(
         return load_synthetic(run.file("synthetic.parquet"))
     if not allow_different_bits:
         check_same_bits(run)
-    return _execute(run, workers, local, gpus_per_worker, address, observer)
+    if workers is None and not local:
+        workers, local = run.environment["launch"]["workers"], run.environment["launch"]["local"]
+    return _execute(run, workers or 1, local, gpus_per_worker, address, observer)
 
 
 def evaluate(

@@ -144,7 +144,7 @@ def distill(
 @app.command()
 def resume(
     run: Annotated[str, typer.Argument(help="Directory of a run.")],
-    workers: Workers = 1,
+    workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
     local: Local = False,
     gpus_per_worker: Gpus = None,
     address: Address = None,
@@ -152,10 +152,11 @@ def resume(
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
     ] = False,
 ) -> None:
-    """Continue a run after a crash or a kill, to the same synthetic set."""
+    """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
 
-    _check_workers(workers, local)
+    if workers is not None:
+        _check_workers(workers, local)
     api.resume(
         run,
         workers=workers,

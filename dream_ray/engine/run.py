@@ -85,8 +85,18 @@ class Run:
         return Checkpoints(self.file("checkpoints"), num_classes, hashlib.sha256(identity.encode()).hexdigest())
 
 
-def create_run(path: str, config: Config, store_path: str, *, device: torch.device, threads: int) -> Run:
+def create_run(
+    path: str, config: Config, store_path: str, *, device: torch.device, threads: int, launch: dict[str, Any]
+) -> Run:
     """Checks everything that can be checked beforehand and makes the directory.
+
+    Args:
+        path: New or empty directory.
+        config: Settings.
+        store_path: Store to distil.
+        device: Device of the workers.
+        threads: Threads per worker.
+        launch: How the run is started, kept for `resume` to do likewise.
 
     Raises:
         UsageError: If the settings do not fit the store, or the directory is taken or not writable.
@@ -104,6 +114,7 @@ def create_run(path: str, config: Config, store_path: str, *, device: torch.devi
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
         "threads_per_worker": threads,
+        "launch": launch,
         **describe_environment(device),
     }
     run = Run(path, config, environment)
