@@ -23,6 +23,7 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.arms import ARMS, WHOLE_SET, representative_indices
+from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
@@ -112,10 +113,10 @@ def plan_tasks(
         raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
     network = network or run.config.evaluation.network or run.config.network
     build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
-    torch.set_num_threads(threads)
-    indices = representative_indices(run, store) if "k-means real" in arms else ()
+    with fixed_threads(threads):
+        indices = representative_indices(run, store) if "k-means real" in arms else ()
     return [
-        EvaluationTask(run.path, arm, repeat, protocol, split, network, threads, indices)
+        EvaluationTask(storage.absolute(run.path), arm, repeat, protocol, split, network, threads, indices)
         for arm in arms
         for repeat in range(repeats)
     ]
@@ -123,24 +124,24 @@ def plan_tasks(
 
 def run_task(task: EvaluationTask) -> EvaluationResult:
     """Trains and tests one network; the whole set's result is kept beside the store and found again."""
-    torch.set_num_threads(task.threads)
     keep_freed_memory()
     run = open_run(task.run_path)
     store = run.open_store()
     kept = _whole_set_file(task, run, store) if task.arm == WHOLE_SET else None
     if kept is not None and storage.exists(kept):
         return EvaluationResult(**json.loads(storage.read_text(kept)))
-    result = train_and_test(
-        run.config,
-        store,
-        ARMS[task.arm](run, store, task.repeat, task.indices),
-        device=run.device,
-        protocol=task.protocol,
-        split=task.split,
-        network=task.network,
-        arm=task.arm,
-        repeat=task.repeat,
-    )
+    with fixed_threads(task.threads):
+        result = train_and_test(
+            run.config,
+            store,
+            ARMS[task.arm](run, store, task.repeat, task.indices),
+            device=run.device,
+            protocol=task.protocol,
+            split=task.split,
+            network=task.network,
+            arm=task.arm,
+            repeat=task.repeat,
+        )
     if kept is not None:
         try:
             storage.write_text(kept, json.dumps(asdict(result)))

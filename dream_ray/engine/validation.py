@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from dream_ray import storage
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.run import Run, open_run, synthetic_set
 from dream_ray.engine.training import TensorImages
@@ -44,7 +45,8 @@ def validate_step(run_path: str, step: int) -> float:
     store = run.open_store()
     synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(step))
     data = TensorImages(*synthetic.decoded())
-    result = train_and_test(run.config, store, data, device=run.device, protocol="quick", split="validation")
+    with fixed_threads(run.threads):
+        result = train_and_test(run.config, store, data, device=run.device, protocol="quick", split="validation")
     row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
     storage.write_text(run.file("validation", _file_name(step)), json.dumps(row))
     return result.accuracy

@@ -17,7 +17,7 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, real_networks
 from dream_ray.engine.distill import StepReport, distill
-from dream_ray.engine.environment import CostMeter
+from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.state import RunState
 from dream_ray.engine.validation import pinned_steps
@@ -50,7 +50,6 @@ def work(
         Stopped: If `should_stop` said so.
     """
     run = open_run(run_path)
-    torch.set_num_threads(run.threads)
     keep_freed_memory()
     session = _Session(run, shard, num_shards)
     store = run.open_store()
@@ -69,14 +68,15 @@ def work(
         if should_stop():
             raise Stopped
 
-    distill(
-        run.config,
-        class_matcher(run.config, store, labels, normalisation),
-        real_networks(run.config, store, normalisation),
-        state,
-        save=save,
-        report=session.report,
-    )
+    with fixed_threads(run.threads):
+        distill(
+            run.config,
+            class_matcher(run.config, store, labels, normalisation),
+            real_networks(run.config, store, normalisation),
+            state,
+            save=save,
+            report=session.report,
+        )
     session.end()
 
 
