@@ -30,11 +30,12 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.selection import nearest_to_each
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.assembly import networks_on
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import RealNetworks, Snapshot
 from dream_ray.engine.state import ClassState
-from dream_ray.engine.training import RealImages, Recipe
-from dream_ray.nets import build_network
+from dream_ray.engine.training import RealImages
+from dream_ray.nets import Classifier, build_network
 
 IMAGES_PER_CLASS, SHAPE = 5000, (3, 32, 32)
 STEPS_OF_BLOCK, CLASSES_OF_SET = 10, 10
@@ -56,29 +57,13 @@ def real_images(num_classes: int) -> list[np.ndarray]:
 
 def source_of(config: Config, real: list[np.ndarray]) -> RealNetworks:
     """Returns the networks that both sides see."""
-    update = config.update
     labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
-    return RealNetworks(
-        build=lambda: build_network(
-            config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=config.network.options
-        ),
-        data=RealImages(ImageChunks(real), labels),
-        recipe=Recipe(
-            update.batch_size,
-            update.lr,
-            update.momentum,
-            update.weight_decay,
-            update.cutmix_probability,
-            update.augmentation,
-        ),
-        normalisation=NORMALISATION,
-        seed=config.seed,
-        inner_steps=config.inner_steps,
-        num_images=update.num_images,
-        epochs=update.epochs,
-        warmup_epochs=0,
-        first_warmup_epochs=0,
-    )
+
+    def build() -> Classifier:
+        options = config.network.options
+        return build_network(config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=options)
+
+    return networks_on(config, RealImages(ImageChunks(real), labels), NORMALISATION, build)
 
 
 def first_assignments(num_classes: int) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
 """Puts the parts of a run together from its settings and its store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import RealNetworks
-from dream_ray.engine.training import RealImages, Recipe
+from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
 
 
@@ -25,10 +25,18 @@ def build(config: Config, store: Store) -> Classifier:
 
 def real_networks(config: Config, store: Store, normalisation: Normalisation) -> RealNetworks:
     """Makes the network source of a run: trained on the real data of all classes."""
+    data = RealImages(*store.training_set(config.splits))
+    return networks_on(config, data, normalisation, lambda: build(config, store))
+
+
+def networks_on(
+    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
+) -> RealNetworks:
+    """Makes the network source of some settings on any labelled images."""
     update = config.update
     return RealNetworks(
-        build=lambda: build(config, store),
-        data=RealImages(*store.training_set(config.splits)),
+        build=build_one,
+        data=data,
         recipe=Recipe(
             update.batch_size,
             update.lr,

@@ -9,11 +9,11 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core import kmeans, rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
+from dream_ray.engine.assembly import networks_on
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import RealNetworks
 from dream_ray.engine.state import RunState
-from dream_ray.engine.training import RealImages, Recipe
+from dream_ray.engine.training import RealImages
 from dream_ray.nets import Classifier, build_network
 
 NUM_CLASSES, IMAGES_PER_CLASS, SIDE = 3, 40, 12
@@ -50,26 +50,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
     matcher = ClassMatcher(config, chunks, NUM_CLASSES, normalisation)
     labels = np.repeat(np.arange(NUM_CLASSES), IMAGES_PER_CLASS)
-    update = config.update
-    source = RealNetworks(
-        build=_network,
-        data=RealImages(ImageChunks(real), labels),
-        recipe=Recipe(
-            update.batch_size,
-            update.lr,
-            update.momentum,
-            update.weight_decay,
-            update.cutmix_probability,
-            update.augmentation,
-        ),
-        normalisation=normalisation,
-        seed=config.seed,
-        inner_steps=config.inner_steps,
-        num_images=update.num_images,
-        epochs=1,
-        warmup_epochs=0,
-        first_warmup_epochs=0,
-    )
+    source = networks_on(config, RealImages(ImageChunks(real), labels), normalisation, _network)
     reports: list[StepReport] = []
     saved: list[RunState] = []
     state = distill(config, matcher, source, RunState(), save=saved.append, report=reports.append)
