@@ -126,18 +126,19 @@ def distill(
 
     _check_workers(workers, local)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
-    api.distill(
-        settings,
-        store=store,
-        out=out,
-        workers=workers,
-        local=local,
-        device=device,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        address=address,
-        observer=display.progress,
-    )
+    with display.interruptible(out):
+        api.distill(
+            settings,
+            store=store,
+            out=out,
+            workers=workers,
+            local=local,
+            device=device,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+            observer=display.progress,
+        )
     display.show_run(out)
 
 
@@ -157,15 +158,16 @@ def resume(
 
     if workers is not None:
         _check_workers(workers, local)
-    api.resume(
-        run,
-        workers=workers,
-        local=local,
-        gpus_per_worker=gpus_per_worker,
-        address=address,
-        allow_different_bits=allow_different_bits,
-        observer=display.progress,
-    )
+    with display.interruptible(run):
+        api.resume(
+            run,
+            workers=workers,
+            local=local,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+            allow_different_bits=allow_different_bits,
+            observer=display.progress,
+        )
     display.show_run(run)
 
 

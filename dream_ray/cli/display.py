@@ -15,6 +15,7 @@ from dream_ray.errors import RunError
 _OUT = Console(highlight=False, soft_wrap=True)
 _ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 _POLL_S = 0.5
+_INTERRUPTED = 130
 
 
 def say(text: str) -> None:
@@ -25,6 +26,16 @@ def say(text: str) -> None:
 def fail(error: Exception) -> None:
     """Prints an error to stderr."""
     _ERR.print(f"error: {error}", markup=False)
+
+
+@contextmanager
+def interruptible(run: str) -> Iterator[None]:
+    """Says after Ctrl-C how to go on, and exits with 130 as a shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _ERR.print(f"interrupted; what is done is saved: continue with `dream-ray resume {run}`", markup=False)
+        raise SystemExit(_INTERRUPTED) from None
 
 
 @contextmanager

@@ -74,6 +74,9 @@ def _fit(trainer: TorchTrainer) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         trainer.fit()
+    except SystemExit:
+        # How Ray Train ends a run after Ctrl-C.
+        raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise RunError(
             f"the workers died more than {_MAX_FAILURES} times; all checkpoints are kept, continue with "

@@ -236,6 +236,25 @@ def test_help_needs_no_torch() -> None:
     assert "distill" in done.stdout
 
 
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(settings_file: Path, digits_store: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file), "--store", digits_store]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--local", "--set", "outer_steps=500"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "step-00000004").is_dir():
+        assert process.poll() is None, "finished before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == f"interrupted; what is done is saved: continue with `dream-ray resume {out}`\n"
+    assert len(list((out / "checkpoints").iterdir())) >= 2
+
+
 def test_kill_minus_9_and_resume_give_the_same_set(settings_file: Path, digits_store: str, tmp_path: Path) -> None:
     """The process itself is killed, in the middle of whatever it does; another one goes on."""
     longer = ("--set", "outer_steps=5", "--set", "inner_steps=10")

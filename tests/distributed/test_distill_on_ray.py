@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dream_ray import api
 from dream_ray.config import parse_config
+from dream_ray.distributed.distill import _fit
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
@@ -97,6 +98,17 @@ def test_more_workers_than_classes_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\).*got 11"):
         api.distill(parse_config(tiny), store=digits_store, out=out, workers=11)
+
+
+def test_ctrl_c_is_an_interruption_not_the_end_of_the_program() -> None:
+    """Ray Train turns it into sys.exit(0), which would look like success."""
+
+    class Interrupted:
+        def fit(self) -> None:
+            raise SystemExit(0)
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(Interrupted())
 
 
 @pytest.mark.slow
