@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import ray
 from dream_ray.errors import RunError, UsageError
 
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2
+_KNOCK_S = 10.0
 _QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # How long a report or a dead worker waits to be noticed.
@@ -41,15 +43,23 @@ def ray_session(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _knock(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             _start_local()
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def _start_local() -> None:
