@@ -132,10 +132,12 @@ def heavy_imports_are_late(module: Module) -> Found:
 def only_the_command_line_prints_and_exits(module: Module) -> Found:
     if module.part in ("cli", "__main__"):
         return
-    for node in ast.walk(module.tree):
+    nodes = list(ast.walk(module.tree))
+    caught = {node.type for node in nodes if isinstance(node, ast.ExceptHandler)}
+    for node in nodes:
         if isinstance(node, ast.Call) and (name := dotted(node.func)) in ("print", "exit", "quit", "sys.exit"):
             yield node.lineno, f"{name}() is for dream_ray.cli only"
-        elif isinstance(node, ast.Name) and node.id == "SystemExit":
+        elif isinstance(node, ast.Name) and node.id == "SystemExit" and node not in caught:
             yield node.lineno, "SystemExit is for dream_ray.cli only"
         elif "sys.exit" in imported_names(node):
             yield node.lineno, "sys.exit is for dream_ray.cli only"
@@ -236,6 +238,7 @@ def test_rule_sees(rule: Callable[[Module], Found], path: str, source: str) -> N
         (heavy_imports_are_late, "engine/plots.py", "def plot():\n from matplotlib.figure import Figure"),
         (only_the_command_line_prints_and_exits, "cli/display.py", "print('x')"),
         (only_the_command_line_prints_and_exits, "engine/run.py", "console.print('x')"),
+        (only_the_command_line_prints_and_exits, "engine/run.py", "try: f()\nexcept SystemExit: g()"),
         (nothing_is_unpickled, "data/store.py", "np.load('x', allow_pickle=False)"),
         (files_are_short, "core/rng.py", "\n" * MAX_LINES),
     ],
