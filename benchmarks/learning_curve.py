@@ -28,7 +28,7 @@ from benchmarks.report import RESULTS, provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.synthetic import SyntheticSet
-from dream_ray.data.ingest import ingest
+from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, real_networks
@@ -245,9 +245,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         store = str(Path(scratch) / "store")
         if dataset == "digits":
-            ingest("digits", store)
+            ingest(IngestSettings(source="digits"), store)
         else:
-            ingest(f"{data}/cifar10-train.parquet", store, test=f"{data}/cifar10-test.parquet")
+            ingest(IngestSettings(source=f"{data}/cifar10-train.parquet", test=f"{data}/cifar10-test.parquet"), store)
         with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
             jobs = [pool.submit(run_seed, store, shared, seed, checkpoints, arguments.repeats) for seed in missing]
             for job in jobs:

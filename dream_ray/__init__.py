@@ -5,8 +5,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {"distill": "dream_ray.api", "evaluate": "dream_ray.api", "load_synthetic": "dream_ray.api"}
-__all__ = ["__version__", "distill", "evaluate", "load_synthetic"]  # noqa: F822 (resolved on first use)
+_API = dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api")
+__all__ = ["__version__", "distill", "evaluate", "ingest", "load_synthetic", "plan"]  # noqa: F822 (resolved on first use)
 
 
 def __getattr__(name: str) -> Any:

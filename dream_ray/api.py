@@ -10,17 +10,62 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
+from dream_ray.data.ingest import IngestSettings
+from dream_ray.data.ingest import ingest as write_store
+from dream_ray.data.manifest import Manifest
+from dream_ray.data.store import Store
 from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
+from dream_ray.engine.memory import MemoryPlan, plan_memory
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
+from dream_ray.errors import UsageError
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
+
+
+def ingest(
+    settings: IngestSettings,
+    store: str,
+    *,
+    max_rejects: float = 0.01,
+    download: bool = False,
+    workers: int | None = None,
+    memory_bytes: int | None = None,
+    local: bool = False,
+    address: str | None = None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Manifest:
+    """Writes an image set as a store, or goes on with one that an earlier call did not finish.
+
+    Args:
+        settings: What the store is to hold.
+        store: Directory to write.
+        max_rejects: Largest fraction of unreadable images, see `dream_ray.data.ingest.ingest`.
+        download: Let torchvision download what is missing.
+        workers: Ray tasks at a time, a CPU each; None: as many as there are CPUs.
+        memory_bytes: Memory of all workers together; fewer of them work if need be. None: no limit.
+        local: Run in this process, without Ray.
+        address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
+        progress: Called as the work goes on.
+
+    Returns:
+        The manifest of the store.
+    """
+    if local:
+        if workers not in (None, 1):
+            raise UsageError(f"workers must be 1 with local, which runs in this process; got {workers}")
+        runner = None
+    else:
+        from dream_ray.distributed.ingest import ray_jobs
+
+        runner = ray_jobs(workers, memory_bytes, address)
+    return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
 
 
 def distill(
@@ -60,6 +105,26 @@ def distill(
     launch = {"workers": workers, "local": local}
     run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker, launch=launch)
     return _execute(run, workers, local, gpus_per_worker, address, observer)
+
+
+def plan(
+    config: Config,
+    *,
+    store: str,
+    workers: int = 1,
+    local: bool = False,
+    device: str = "auto",
+    cpus_per_worker: int = 1,
+) -> MemoryPlan:
+    """Says what memory the workers of a run will need, without starting it; arguments as for `distill`."""
+    return plan_memory(
+        config,
+        Store.open(store),
+        workers=workers,
+        threads=cpus_per_worker,
+        device=resolve_device(device),
+        ray=not local,
+    )
 
 
 def resume(

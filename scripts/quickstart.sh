@@ -20,7 +20,7 @@ if [[ -e $out ]]; then
     echo "removing the earlier $out"
     rm -rf "$out"
 fi
-dream_ray ingest digits "$out/store"
+dream_ray ingest digits "$out/store" --local
 # On the CPU, as each worker takes a GPU of its own and most machines do not have two.
 dream_ray distill --preset smoke --store "$out/store" --out "$out/run" --workers "$workers" --device cpu
 dream_ray evaluate "$out/run"

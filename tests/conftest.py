@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dream_ray.config import Config, parse_config
-from dream_ray.data.ingest import ingest
+from dream_ray.data.ingest import IngestSettings, ingest
 
 TINY: dict[str, Any] = {
     "ipc": 1,
@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
 def digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of scikit-learn's digits; read only."""
     path = str(tmp_path_factory.mktemp("digits") / "store")
-    ingest("digits", path)
+    ingest(IngestSettings(source="digits"), path)
     return path
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
+from dream_ray.storage.paths import resolve
 
 
 @pytest.fixture(params=["local", "file_uri", "fsspec_uri"])
@@ -62,7 +63,7 @@ class TestEveryKindOfPath:
             file.write(b"new")
             raise KeyError
         assert storage.read_bytes(path) == b"old"
-        filesystem, target = storage._resolve(root)
+        filesystem, target = resolve(root)
         assert len(filesystem.get_file_info(pyarrow.fs.FileSelector(target))) == 1
 
     def test_missing_things(self, root):
@@ -108,6 +109,10 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     (tmp_path / "whole").write_bytes(b"")
     assert storage.list_directory(str(tmp_path)) == storage.list_files(str(tmp_path)) == ["whole"]
     assert storage.sha256(str(tmp_path / "whole")) == hashlib.sha256().hexdigest()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / f".y.{uuid.uuid4().hex}.partial").write_bytes(b"half")
+    storage.delete_temporaries(str(tmp_path))
+    assert not list(tmp_path.rglob(".*")) and storage.list_files(str(tmp_path)) == ["whole"]
 
 
 def test_text_that_is_no_text(tmp_path):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from dream_ray import storage
@@ -29,28 +29,25 @@ def fail(error: Exception) -> None:
 
 
 @contextmanager
-def interruptible(run: str) -> Iterator[None]:
+def interruptible(how_to_go_on: str) -> Iterator[None]:
     """Says after Ctrl-C how to go on, and exits with 130 as a shell expects."""
     try:
         yield
     except KeyboardInterrupt:
-        _ERR.print(f"interrupted; what is done is saved: continue with `dream-ray resume {run}`", markup=False)
+        _ERR.print(f"interrupted; what is done is saved: {how_to_go_on}", markup=False)
         raise SystemExit(_INTERRUPTED) from None
 
 
 @contextmanager
-def spinner(text: str) -> Iterator[None]:
-    """Shows that something is going on; silent where there is no terminal."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn(text),
-        TimeElapsedColumn(),
-        console=_ERR,
-        transient=True,
-        disable=not _ERR.is_terminal,
-    ) as bar:
-        bar.add_task(text)
-        yield
+def stages(text: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows how far the stages of a work are; silent where there is no terminal."""
+    with _bar() as bar:
+        task = bar.add_task(text, total=None, status="")
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, status=stage)
+
+        yield on_progress
 
 
 @contextmanager
@@ -142,6 +139,7 @@ def show_manifest(path: str, manifest: Any) -> None:
     say(f"images: {sum(totals.values())}")
     say(f"classes: {len(manifest.class_names)}")
     say(f"shape: {manifest.channels} x {manifest.height} x {manifest.width}")
+    say(f"encoding: {manifest.encoding}")
     for split, total in totals.items():
         counts = manifest.counts[split]
         detail = f" ({min(counts)} to {max(counts)} a class)" if total else " (none)"
@@ -167,6 +165,27 @@ def show_presets(presets: dict[str, Any]) -> None:
             f"{config.outer_steps}x{config.inner_steps}",
         )
     _OUT.print(table)
+
+
+def show_memory(plan: Any, workers: int) -> None:
+    """Prints what the largest worker of a run needs."""
+    table = Table("memory of the largest worker", Column("MB", justify="right"))
+    rows = {
+        "a process that embeds, matches and trains (measured)": plan.step,
+        "features of the largest class": plan.features,
+        "synthetic images": plan.synthetic,
+        "real images kept in memory": plan.resident,
+        "Ray": plan.ray,
+    }
+    for name, size in rows.items():
+        table.add_row(name, f"{size / 1e6:,.0f}")
+    table.add_section()
+    table.add_row("together", f"{plan.total / 1e6:,.0f}")
+    if plan.gpu:
+        table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
+    _OUT.print(table)
+    say(f"all {workers} workers: {workers * plan.total / 1e6:,.0f} MB")
+    say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 
 def show_run(path: str) -> None:

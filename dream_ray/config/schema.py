@@ -157,6 +157,8 @@ class Data(Section):
 
     include_validation: bool = True
     """Distil from train and validation together. false: from train alone, so that validation may guide choices."""
+    resident_mb: int = Field(default=0, ge=0)
+    """Megabytes of real images that a worker keeps in memory, decoded; the others are mapped, or decoded when read."""
 
 
 class Config(Section):

@@ -1,4 +1,7 @@
-"""Image bytes or arrays of any kind to uint8 (C, H, W) with 1 or 3 channels, by Pillow.
+"""Image bytes of any kind to uint8 (C, H, W) with 1 or 3 channels.
+
+Plain JPEGs (greyscale or YCbCr, upright) go through libjpeg-turbo and torch's antialiased bilinear resize of
+uint8 tensors, which take half the time of Pillow's; all others, and damaged ones, through Pillow.
 
 What is done with the kinds found in the wild:
 - EXIF orientation: applied. A damaged EXIF block says nothing, so such pixels stay as they are.
@@ -11,17 +14,21 @@ What is done with the kinds found in the wild:
 
 import io
 import warnings
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dream_ray.data.images import UInt8Array
+from dream_ray.data.jpeg import decode_plain_jpeg, plain_jpeg_pixels
 
 # The other formats of Pillow include some that start programs (EPS) or hold no photographs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
+_ORIENTATION = 0x0112
+_EXIF_BYTES = 1 << 16  # EXIF data stand in one of the first segments of a file
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
@@ -48,6 +55,9 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if _is_plain_jpeg(data):
+                with suppress(ValueError):  # Pillow can read it all the same, or says what is wrong
+                    return _decode_jpeg(data, channels, size)
             with Image.open(io.BytesIO(data), formats=_formats()) as file:
                 file.load()
                 return _finish(_plain(_upright(file)), channels, size)
@@ -60,24 +70,54 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         raise UnreadableImage(f"{type(error).__name__}: {error}") from None
 
 
-def convert(pixels: UInt8Array, *, channels: int, size: int | None) -> UInt8Array:
-    """Brings a decoded image, (H, W) or (H, W, 3) uint8, to the form that `decode` gives."""
-    return _finish(Image.fromarray(pixels), channels, size)
-
-
 def fit(image: Image.Image, size: int) -> Image.Image:
     """Resizes the shorter side to `size` (bilinear, antialiased), then crops the centre, size x size.
 
     Raises:
         UnreadableImage: If the image is so elongated that the longer side would become a decompression bomb.
     """
-    shorter = min(image.size)
-    width, height = (max(size, size * side // shorter) for side in image.size)
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise UnreadableImage(f"{image.width} x {image.height} is too elongated to be resized to {size}")
+    width, height = _resized(image.width, image.height, size)
     resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return resized.crop((left, top, left + size, top + size))
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+    shorter = min(width, height)
+    new_width, new_height = (max(size, size * side // shorter) for side in (width, height))
+    if Image.MAX_IMAGE_PIXELS is not None and new_width * new_height > Image.MAX_IMAGE_PIXELS:
+        raise UnreadableImage(f"{width} x {height} is too elongated to be resized to {size}")
+    return new_width, new_height
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    pixels = plain_jpeg_pixels(data)
+    if pixels is None or (Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS):
+        return False
+    if b"Exif\x00\x00" not in data[:_EXIF_BYTES]:
+        return True
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
+            return bool(file.getexif().get(_ORIENTATION, 1) == 1)
+    except Exception:  # as in `_upright`; the slow way leaves such an image as it is
+        return False
+
+
+def _decode_jpeg(data: bytes, channels: int, size: int | None) -> UInt8Array:
+    pixels_HWC = decode_plain_jpeg(data, channels=channels)
+    if size is None:
+        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+    import torch
+    from torch.nn import functional as F
+
+    image_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
+    height, width = pixels_HWC.shape[:2]
+    new_width, new_height = _resized(width, height, size)
+    if (new_width, new_height) != (width, height):
+        image_CHW = F.interpolate(image_CHW[None], (new_height, new_width), mode="bilinear", antialias=True)[0]
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    pixels_CHW: UInt8Array = image_CHW[:, top : top + size, left : left + size].contiguous().numpy()
+    return pixels_CHW
 
 
 @cache

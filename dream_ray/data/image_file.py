@@ -1,58 +1,157 @@
-"""One file of a store: uint8 images as Arrow IPC, uncompressed, so that it can be mapped into memory as it is."""
+"""One file of a store: images of one class as Arrow IPC, uncompressed, so that it can be mapped into memory as it is.
 
-from collections.abc import Iterator
+`raw` files hold fixed-shape uint8 tensors, which are used where they lie. `jpeg` files hold JPEG bytes, about six times
+smaller, which are decoded when they are read.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.images import Int64Array, UInt8Array
+from dream_ray.data.images import Chunk, Int64Array, UInt8Array
+from dream_ray.data.jpeg import decode_jpegs, encode_jpeg
 from dream_ray.errors import RunError
 
 COLUMN = "image"
-_BATCH_BYTES = 64 << 20
+ENCODINGS = ("raw", "jpeg")
+_SHAPE = b"shape_CHW"
+# One batch is in memory while it is written, and is one chunk to a reader; see docs/data.md for the measurement.
+BATCH_BYTES = 4 << 20
 
 
-def batches(images_NCHW: UInt8Array, rows: Int64Array) -> Iterator[UInt8Array]:
-    """Yields the chosen rows as contiguous arrays of at most about 64 MB."""
-    rows_per_batch = max(1, _BATCH_BYTES // max(1, images_NCHW[0].nbytes))
-    for start in range(0, len(rows), rows_per_batch):
-        yield images_NCHW[rows[start : start + rows_per_batch]]
-
-
-def write_images(path: str, images_NCHW: UInt8Array, rows: Int64Array) -> None:
-    """Writes the chosen rows atomically, in their order.
+class ImageWriter:
+    """Writes images one by one; at most a batch of them is in memory.
 
     Args:
-        path: Target file.
-        images_NCHW: uint8 images.
-        rows: (n,) indices of the images to write.
+        file: Open for writing.
+        shape_CHW: Shape of every image.
+        encoding: One of ENCODINGS.
     """
-    shape_CHW = images_NCHW.shape[1:]
-    kind = pa.fixed_shape_tensor(pa.uint8(), shape_CHW)
-    schema = pa.schema([pa.field(COLUMN, kind, nullable=False)])
-    with storage.atomic_output(path) as file, pa.ipc.new_file(file, schema) as writer:
-        for batch in batches(images_NCHW, rows):
-            pixels = pa.FixedSizeListArray.from_arrays(pa.array(batch.reshape(-1)), int(np.prod(shape_CHW)))
-            tensors = pa.ExtensionArray.from_storage(kind, pixels)
-            writer.write_batch(pa.record_batch([tensors], schema=schema))
+
+    def __init__(self, file: Any, shape_CHW: tuple[int, int, int], encoding: str) -> None:
+        self.rows = self.bytes = 0
+        self._digest = hashlib.sha256()
+        self._file = file
+        self._encoding = encoding
+        self._shape = shape_CHW
+        kind = pa.fixed_shape_tensor(pa.uint8(), shape_CHW) if encoding == "raw" else pa.binary()
+        self._schema = pa.schema(
+            [pa.field(COLUMN, kind, nullable=False)], metadata={_SHAPE: ",".join(map(str, shape_CHW)).encode()}
+        )
+        self._batch: list[UInt8Array] | list[bytes] = []
+        self._batch_rows = max(1, BATCH_BYTES // int(np.prod(shape_CHW)))
+        self._pixels: UInt8Array | None = (
+            np.empty((self._batch_rows, *shape_CHW), dtype=np.uint8) if encoding == "raw" else None
+        )
+        self._encoded: list[bytes] = []
+        self._pending = 0
+        self._writer: Any = pa.ipc.new_file(self, self._schema)
+
+    def add(self, image_CHW: UInt8Array) -> UInt8Array:
+        """Appends an image and returns it as a reader will see it."""
+        if self._pixels is not None:
+            seen: UInt8Array = self._pixels[self._pending]
+            seen[:] = image_CHW
+        else:
+            self._encoded.append(encode_jpeg(image_CHW))
+            seen = decode_jpegs(self._encoded[-1:], self._shape)[0]
+        self._pending += 1
+        self.rows += 1
+        if self._pending == self._batch_rows:
+            self._flush()
+        return seen
+
+    def close(self) -> str:
+        """Ends the file; returns its SHA-256."""
+        if self._pending:
+            self._flush()
+        self._writer.close()
+        return self._digest.hexdigest()
+
+    def release(self) -> None:
+        """Lets go of the batch: Arrow's writer and this object hold each other, and nobody would see that for long."""
+        self._writer = self._pixels = None
+
+    def _flush(self) -> None:
+        if self._pixels is not None:
+            values = pa.array(self._pixels[: self._pending].reshape(-1))
+            lists = pa.FixedSizeListArray.from_arrays(values, int(np.prod(self._shape)))
+            column: pa.Array = pa.ExtensionArray.from_storage(self._schema.field(0).type, lists)
+        else:
+            column = pa.array(self._encoded, pa.binary())
+        self._writer.write_batch(pa.record_batch([column], schema=self._schema))
+        self._pending = 0
+        self._encoded = []
+        storage.start_write_back(self._file)
+
+    # What Arrow asks of a file: everything that passes is digested, so that the file is not read again.
+    closed = False
+
+    def write(self, data: Any) -> int:
+        """Writes and digests bytes."""
+        self._digest.update(data)
+        self.bytes += len(data)
+        return int(self._file.write(data))
+
+    def flush(self) -> None:
+        """Flushes the file."""
+        self._file.flush()
 
 
-def read_images(path: str) -> list[UInt8Array]:
-    """Maps a file's images, one read-only array (n, C, H, W) a record batch; reads no pixel.
+@contextmanager
+def new_image_file(path: str, shape_CHW: tuple[int, int, int], encoding: str) -> Iterator[ImageWriter]:
+    """Opens a file for writing that appears when the block has ended well; the block closes the writer."""
+    with storage.atomic_output(path) as file:
+        writer = ImageWriter(file, shape_CHW, encoding)
+        try:
+            yield writer
+        finally:
+            writer.release()
+
+
+def read_images(file: Any, path: str) -> list[Chunk]:
+    """Maps a file's images, one chunk a record batch; reads no pixel.
+
+    Args:
+        file: Memory-mapped.
+        path: Its name, for messages.
 
     Raises:
-        RunError: If the file is missing or damaged.
+        RunError: If the file is damaged.
     """
     try:
-        # The arrays keep the mapping alive; the closed file gives its descriptor back, of which a process has few.
-        with storage.open_input(path) as file:
-            reader = pa.ipc.open_file(file)
-            return [_pixels(reader.get_batch(number)) for number in range(reader.num_record_batches)]
+        reader = pa.ipc.open_file(file)
+        columns = [reader.get_batch(number).column(COLUMN) for number in range(reader.num_record_batches)]
+        if reader.schema.field(COLUMN).type == pa.binary():
+            shape = tuple(map(int, reader.schema.metadata[_SHAPE].decode().split(",")))
+            return [EncodedImages(column, shape) for column in columns]
+        return [column.to_numpy_ndarray() for column in columns]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
 
 
-def _pixels(batch: pa.RecordBatch) -> UInt8Array:
-    images: UInt8Array = batch.column(COLUMN).to_numpy_ndarray()
-    return images
+class EncodedImages:
+    """JPEG images that look like a uint8 array (n, C, H, W) and are decoded when they are taken.
+
+    Args:
+        column: (n,) binary.
+        shape_CHW: Shape of every image.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, column: pa.Array, shape_CHW: Sequence[int]) -> None:
+        self._column = column
+        self.shape = (len(column), *shape_CHW)
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, indices: Int64Array) -> UInt8Array:
+        encoded = [self._column[int(index)].as_py() for index in indices]
+        return decode_jpegs(encoded, self.shape[1:])

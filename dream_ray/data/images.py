@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +11,31 @@ UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 
 
+class Chunk(Protocol):
+    """Images (n, C, H, W) of uint8 that lie in one place: an array, or what behaves like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C, H, W)."""
+
+    def __len__(self) -> int:
+        """Returns n."""
+
+    def __getitem__(self, indices: Int64Array) -> UInt8Array:
+        """Copies images out, in the order of `indices`."""
+
+
 class ImageChunks:
     """A sequence of images over chunks that stay where they are.
 
     Args:
-        chunks: At least one array (n_i, C, H, W) of uint8; all of one (C, H, W). Read-only maps are fine.
+        chunks: At least one (n_i, C, H, W); all of one (C, H, W). Read-only maps are fine.
     """
 
-    def __init__(self, chunks: Sequence[UInt8Array]) -> None:
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
         shapes = {chunk.shape[1:] for chunk in chunks}
         assert len(shapes) == 1, f"chunks must share one image shape; got {shapes}"
-        assert all(chunk.dtype == np.uint8 and chunk.ndim == 4 for chunk in chunks)
+        assert all(len(shape) == 3 for shape in shapes)
         self._chunks = tuple(chunks)
         self._ends = np.cumsum([len(chunk) for chunk in chunks])
 
@@ -32,6 +47,12 @@ class ImageChunks:
         """Channels, height and width of every image."""
         channels, height, width = self._chunks[0].shape[1:]
         return channels, height, width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, decoded."""
+        channels, height, width = self.shape_CHW
+        return len(self) * channels * height * width
 
     def take(self, indices: Int64Array) -> UInt8Array:
         """Copies images out.
@@ -64,3 +85,7 @@ class ImageChunks:
     def concat(cls, parts: Sequence["ImageChunks"]) -> "ImageChunks":
         """Puts sequences one after the other, without a copy."""
         return cls(list(chain.from_iterable(part._chunks for part in parts)))
+
+    def resident(self) -> "ImageChunks":
+        """Reads all images into memory."""
+        return ImageChunks([self.take(np.arange(len(self)))])

@@ -9,13 +9,13 @@ from dream_ray import storage
 from dream_ray.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file of images: those of one class in one split.
+    """One file of images: some of those of one class in one split; files of both follow in the order of the manifest.
 
     Attributes:
         split: One of SPLITS.
@@ -44,6 +44,7 @@ class Manifest:
         channels: 1 or 3.
         height: Of every image, in pixels.
         width: Likewise.
+        encoding: "raw" or "jpeg", see `image_file`.
         counts: Images by split and label; a split that the store does not have counts 0 everywhere.
         mean: Per channel, over the pixels of train and validation scaled to [0, 1].
         std: Population standard deviation, likewise.
@@ -59,6 +60,7 @@ class Manifest:
     channels: int
     height: int
     width: int
+    encoding: str
     counts: dict[str, tuple[int, ...]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -71,7 +73,7 @@ class Manifest:
     @property
     def checksum(self) -> str:
         """SHA-256 over class names, shape and the files' digests: the same content has the same, wherever it lies."""
-        files = sorted((file.split, file.label, file.rows, file.sha256) for file in self.files)
+        files = sorted((file.split, file.label, file.path, file.rows, file.sha256) for file in self.files)
         content = [self.class_names, [self.channels, self.height, self.width], files]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -1,6 +1,7 @@
 """Per-channel mean and standard deviation from exact integer sums, which merge in any order to the same bits."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from dream_ray.data.images import UInt8Array
 
-_BLOCK_VALUES = 1 << 22
 _FULL_SCALE = 255
 
 
@@ -32,17 +32,17 @@ class PixelSums:
         return cls(0, (0,) * channels, (0,) * channels)
 
     @classmethod
-    def of(cls, images_NCHW: UInt8Array) -> "PixelSums":
-        """Returns the sums over uint8 images, block by block so that little is widened at a time."""
-        num_images, channels, height, width = images_NCHW.shape
-        total = cls.zero(channels)
-        step = max(1, _BLOCK_VALUES // (channels * height * width))
-        for start in range(0, num_images, step):
-            wide = images_NCHW[start : start + step].astype(np.uint32)
-            sums = wide.sum(axis=(0, 2, 3), dtype=np.uint64)
-            squares = np.square(wide, out=wide).sum(axis=(0, 2, 3), dtype=np.uint64)
-            total += cls(len(wide) * height * width, tuple(map(int, sums)), tuple(map(int, squares)))
-        return total
+    def of(cls, image_CHW: UInt8Array) -> "PixelSums":
+        """Returns the sums over a uint8 image of less than 10^11 pixels: float64 holds them exactly."""
+        channels, height, width = image_CHW.shape
+        values = image_CHW.reshape(channels, -1).astype(np.float64)
+        squares = tuple(int(channel @ channel) for channel in values)
+        return cls(height * width, tuple(map(int, values.sum(axis=1))), squares)
+
+    @classmethod
+    def of_lists(cls, num_pixels: int, sums: Sequence[int], squares: Sequence[int]) -> "PixelSums":
+        """Returns sums that were kept as JSON."""
+        return cls(num_pixels, tuple(sums), tuple(squares))
 
     def __add__(self, other: "PixelSums") -> "PixelSums":
         return PixelSums(

@@ -1,13 +1,13 @@
 """The image store: memory-mapped uint8 images, parted by split and class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from dream_ray import storage
-from dream_ray.data.image_file import read_images
-from dream_ray.data.images import ImageChunks, Int64Array, UInt8Array
+from dream_ray.data.images import Chunk, ImageChunks, Int64Array
 from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
+from dream_ray.data.mapped_file import MappedFile
 from dream_ray.errors import RunError, UsageError
 
 __all__ = ["SCHEMA_VERSION", "SPLITS", "ImageFile", "Manifest", "Store"]
@@ -24,7 +24,9 @@ class Store:
     def __init__(self, path: str, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._files = {(file.split, file.label): file for file in manifest.files}
+        self._files: dict[tuple[str, int], list[ImageFile]] = {}
+        for file in manifest.files:
+            self._files.setdefault((file.split, file.label), []).append(file)
 
     @classmethod
     def open(cls, path: str) -> "Store":
@@ -75,7 +77,7 @@ class Store:
         return tuple(split for split in SPLITS if any(self.manifest.counts[split]))
 
     def images(self, label: int, splits: Sequence[str]) -> ImageChunks:
-        """Maps the images of a class.
+        """Gives access to the images of a class; a file is mapped, and fetched from a bucket, at its first use.
 
         Args:
             label: Label of the class.
@@ -86,12 +88,13 @@ class Store:
 
         Raises:
             UsageError: If there is no such label or split.
-            RunError: If a file is missing or damaged (a changed pixel is only found by `verify`).
+
+        A file that is missing or damaged raises RunError at its first use; a changed pixel is only found by `verify`.
         """
         return ImageChunks(self._chunks(label, splits) or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
 
     def training_set(self, splits: Sequence[str]) -> tuple[ImageChunks, Int64Array]:
-        """Maps the images of all classes, in label order.
+        """Gives access to the images of all classes, in label order.
 
         Args:
             splits: As for `images`.
@@ -121,17 +124,9 @@ class Store:
         if not 0 <= label < self.num_classes:
             raise UsageError(f"label must be in [0, {self.num_classes}); got {label}")
 
-    def _chunks(self, label: int, splits: Sequence[str]) -> list[UInt8Array]:
-        return [chunk for split in splits for chunk in self._file_chunks(split, label)]
-
-    def _file_chunks(self, split: str, label: int) -> Iterator[UInt8Array]:
-        self._check(split, label)
-        file = self._files.get((split, label))
-        if file is None:
-            return
-        path = storage.join(self.path, file.path)
-        # Looked at before mapping: pages beyond the end of a file that was cut short would kill the process.
-        num_bytes = storage.size(path)
-        if num_bytes != file.bytes:
-            raise RunError(f"{path} is damaged: it has {num_bytes} bytes, not {file.bytes}; ingest the store again")
-        yield from read_images(path)
+    def _chunks(self, label: int, splits: Sequence[str]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for split in splits:
+            self._check(split, label)
+            chunks += (MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
+        return chunks

@@ -73,6 +73,21 @@ def _start_local() -> None:
     )
 
 
+def prepare_ray_data(*, preserve_order: bool) -> None:
+    """Makes the Ray Data pipelines of this process silent.
+
+    Args:
+        preserve_order: Whether their results come in the order of their input.
+    """
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = preserve_order
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
 def require_resources(num_workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
     """Raises UsageError with the numbers where Ray does not have what the workers need."""
     available = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -12,6 +12,8 @@ from dream_ray.engine.network_source import RealNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
 
+MEGABYTE = 10**6
+
 
 def build(config: Config, store: Store) -> Classifier:
     """Builds the network of a run from torch's ambient generator."""
@@ -64,5 +66,11 @@ def first_features(config: Config, store: Store, normalisation: Normalisation) -
 
 def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation) -> ClassMatcher:
     """Makes the matcher of some classes."""
-    real = {label: store.images(label, config.splits) for label in labels}
+    real, room = {}, config.data.resident_mb * MEGABYTE
+    for label in labels:
+        images = store.images(label, config.splits)
+        if images.nbytes <= room:
+            room -= images.nbytes
+            images = images.resident()
+        real[label] = images
     return ClassMatcher(config, real, store.num_classes, normalisation)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dream_ray import cli, storage
 from dream_ray.engine.artefacts import read_synthetic
@@ -48,7 +50,7 @@ def settings_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_the_whole_way_without_ray(call: Callable[..., Answer], settings_file: Path, tmp_path: Path) -> None:
     store, run = tmp_path / "store", tmp_path / "run"
-    code, text, _ = call("ingest", "digits", store)
+    code, text, _ = call("ingest", "digits", store, "--local")
     assert code == 0
     assert "images: 1797" in text.splitlines()
     code, text, _ = call("inspect", store)
@@ -167,6 +169,11 @@ def test_wrong_input_to_distill(
     ("arguments", "message"),
     [
         (("ingest", "nowhere", "store"), "nowhere"),
+        (("ingest", "digits", "store", "--memory", "much"), "memory must be a size such as 4GB or 512MiB; got 'much'"),
+        (("ingest", "digits", "store", "--classes", "one"), "classes must be one of imagenet-10, imagenet-100,"),
+        (("ingest", "digits", "store", "--encoding", "png"), "encoding must be one of raw, jpeg; got 'png'"),
+        (("ingest", "digits", "store", "--test-labels", "x"), "test_labels needs test"),
+        (("ingest", "digits", "store", "--local", "--workers", "2"), "workers must be 1 with local"),
         (("inspect", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "run nowhere does not exist"),
         (("evaluate", "nowhere"), "run nowhere does not exist"),
@@ -234,6 +241,57 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "distill" in done.stdout
+
+
+def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
+    base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
+    code, text, _ = call(*base, "--memory", "64GB")
+    assert code == 0
+    assert re.search(r"together +│ +[0-9,]+ ", text) and "all 2 workers: " in text
+    code, _, error = call(*base, "--memory", "100MB")
+    assert code == 2
+    assert re.search(r"memory must be at least \d\.\d\d GB for 2 workers of \d\.\d\d GB each; got 0\.10 GB", error)
+
+
+def test_inspect_shows_a_store_of_some_classes(call: Callable[..., Answer], tmp_path: Path) -> None:
+    code, _, error = call(
+        "ingest", "digits", tmp_path / "s", "--local", "--classes", "7,1", "--max-per-class", 20, "--encoding", "jpeg"
+    )
+    assert code == 0, error
+    code, text, _ = call("inspect", tmp_path / "s")
+    assert code == 0
+    assert {"images: 80", "classes: 2", "encoding: jpeg", "train: 36 (18 to 18 a class)"} <= set(text.splitlines())
+    assert (tmp_path / "s" / "contact_sheet.png").stat().st_size > 500
+
+
+@pytest.mark.slow
+def test_kill_minus_9_of_an_ingest_costs_no_byte(tmp_path: Path) -> None:
+    pixels = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    for label in range(12):
+        (tmp_path / "photos" / f"{label:02d}").mkdir(parents=True)
+        for key in range(30):
+            image = Image.fromarray(np.roll(pixels, 997 * label + key))
+            image.save(tmp_path / "photos" / f"{label:02d}" / f"{key}.jpg", quality=90)
+    base = [sys.executable, "-m", "dream_ray", "ingest", str(tmp_path / "photos")]
+    options = ["--size", "64", "--local"]
+    subprocess.run([*base, str(tmp_path / "whole"), *options], check=True, capture_output=True)
+
+    broken = tmp_path / "broken"
+    process = subprocess.Popen([*base, str(broken), *options])
+    deadline = time.monotonic() + 120
+    while not (broken / "work" / "done" / "000004.json").exists():
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "manifest.json").exists()
+    kept = {file: file.stat().st_mtime_ns for file in sorted(broken.glob("images/*/*.arrow"))[:2]}
+
+    subprocess.run([*base, str(broken), *options], check=True, capture_output=True)
+    assert (broken / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "what was done is not done again"
+    assert not list(broken.rglob(".*.partial"))
 
 
 @pytest.mark.slow

@@ -1,16 +1,15 @@
 """Tests of the decoder: every kind of image, and everything that is none."""
 
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
-from conftest import encode, noise
+from conftest import bomb, encode, noise
 from PIL import Image
 
-from dream_ray.data.decode import UnreadableImage, convert, decode
+from dream_ray.data import decode as decode_module
+from dream_ray.data.decode import UnreadableImage, decode
 
 RED = (255, 0, 0)
 
@@ -108,17 +107,35 @@ def test_size_for_any_shape(shape):
     assert decode(encode(Image.fromarray(noise(3, *shape, 3))), channels=3, size=8).shape == (3, 8, 8)
 
 
-def test_arrays():
-    pixels = noise(4, 6, 6)
-    assert np.array_equal(convert(pixels, channels=1, size=None), pixels[None])
-    assert convert(noise(4, 6, 6, 3), channels=1, size=3).shape == (1, 3, 3)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("size", "shape"), [(None, (40, 56)), (16, (40, 56)), (16, (56, 40)), (64, (40, 56))])
+def test_the_fast_way_for_jpeg_equals_pillow(monkeypatch, mode, channels, size, shape):
+    """Decoder and resize differ from Pillow's by rounding."""
+    smooth = Image.fromarray(64 + noise(7, 6, 8, 3) // 2).resize(shape[::-1], Image.Resampling.BICUBIC).convert(mode)
+    data = encode(smooth, "JPEG", quality=92, subsampling=2)
+    calls = []
+    decode_plain_jpeg = decode_module.decode_plain_jpeg
+    monkeypatch.setattr(
+        decode_module,
+        "decode_plain_jpeg",
+        lambda *args, **kwargs: calls.append(1) or decode_plain_jpeg(*args, **kwargs),
+    )
+    fast = decode(data, channels=channels, size=size)
+    assert calls and fast.flags.c_contiguous
+    monkeypatch.setattr(decode_module, "_is_plain_jpeg", lambda data: False)
+    slow = decode(data, channels=channels, size=size)
+    assert fast.shape == slow.shape and fast.dtype == np.uint8
+    assert np.abs(fast.astype(int) - slow).max() <= 2
 
 
-def _bomb():
-    data = bytearray(encode(Image.new("L", (1, 1))))
-    header = bytes(data[12:16]) + struct.pack(">II", 14000, 14000) + bytes(data[24:29])
-    data[12:33] = header + struct.pack(">I", zlib.crc32(header))
-    return bytes(data)
+def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ValueError("no")
+
+    expected = decode(WHOLE, channels=3, size=8)
+    monkeypatch.setattr(decode_module, "decode_plain_jpeg", refuse)
+    assert np.abs(decode(WHOLE, channels=3, size=8).astype(int) - expected).max() <= 2
 
 
 WHOLE = encode(Image.fromarray(noise(5, 64, 64, 3)), "JPEG")
@@ -133,7 +150,7 @@ WHOLE_PNG = encode(Image.fromarray(noise(5, 64, 64, 3)))
         (WHOLE[: len(WHOLE) // 2], "truncated"),
         (WHOLE[:30], "."),
         (WHOLE_PNG[: len(WHOLE_PNG) // 2], "."),
-        (_bomb(), "DecompressionBomb"),
+        (bomb(), "DecompressionBomb"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "known format"),
         (encode(Image.new("F", (2, 2), 0.5), "TIFF"), "floating-point"),
         (encode(Image.new("I", (2, 2), 1 << 20), "TIFF"), "16 bit"),
@@ -162,7 +179,7 @@ def test_any_damage_ends_in_a_reason():
                 assert str(error)
 
 
-def test_an_elongated_image_is_no_bomb():
+def test_an_elongated_image_is_nobomb():
     buffer = io.BytesIO()
     Image.new("L", (60000, 1)).save(buffer, "PNG")
     with pytest.raises(UnreadableImage, match="too elongated"):

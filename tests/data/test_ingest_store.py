@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, noise, png
+from conftest import SAMPLES, bomb, encode, ingest, noise, png, write_tar
 from PIL import Image
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
-from dream_ray.data.ingest import ingest
+from dream_ray.data.ingest import pipeline, with_retries
+from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
 
@@ -175,9 +176,11 @@ class TestRejects:
         path = str(tmp_path / "s")
         with pytest.raises(RunError, match=r"3 of 9 images are unreadable, .* = 0\.3 .*rejects\.parquet; .*cut\.png: "):
             ingest(str(root), path, max_rejects=0.3)
-        assert storage.list_directory(path) == ["rejects.parquet"]
+        assert storage.list_directory(path) == ["images", "rejects.parquet", "work"]
         assert pq.read_table(path + "/rejects.parquet").num_rows == 3
+        written = {file: os.stat(file).st_mtime_ns for file in Path(path).rglob("*.arrow")}
         assert ingest(str(root), path, max_rejects=0.34).num_rejects == 3
+        assert all(os.stat(file).st_mtime_ns == written[file] for file in Path(path, "images").rglob("*.arrow"))
 
     def test_a_class_without_a_readable_image(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 2, "b": {"x.png": b""}})
@@ -260,16 +263,25 @@ class TestTarget:
         with pytest.raises(UsageError, match="is a file"):
             ingest("digits", str(tmp_path / "s"))
 
-    def test_a_half_written_store_is_replaced(self, tmp_path, make_folder):
-        root = make_folder("f", {"a": 2, "b": 2})
-        half = tmp_path / "s"
-        (half / "images" / "train").mkdir(parents=True)
-        (half / "images" / "train" / "00007.arrow").write_bytes(b"old")
-        (half / "scratch").mkdir()
+    def test_half_a_store_is_none(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": {"0.png": png(0)}, "b": {"0.png": b""}})
+        with pytest.raises(RunError, match="unreadable"):
+            ingest(str(root), str(tmp_path / "s"))
         with pytest.raises(UsageError, match="does not exist"):
-            Store.open(str(half))
-        ingest(str(root), str(half))
-        assert storage.list_files(str(half / "images")) == ["train/00000.arrow", "train/00001.arrow"]
+            Store.open(str(tmp_path / "s"))
+
+    def test_other_settings_on_a_half_written_store(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": 5, "b": {"0.png": png(0), "1.png": b""}})
+        with pytest.raises(RunError, match="unreadable"):
+            ingest(str(root), str(tmp_path / "s"))
+        with pytest.raises(UsageError, match=r"an unfinished ingest with size None; got 4: repeat it as it was begun"):
+            ingest(str(root), str(tmp_path / "s"), size=4, max_rejects=1.0)
+        assert ingest(str(root), str(tmp_path / "s"), max_rejects=1.0).num_rejects == 1
+
+    def test_images_of_another_program(self, tmp_path):
+        (tmp_path / "s" / "images").mkdir(parents=True)
+        with pytest.raises(UsageError, match="has 'images' in it"):
+            ingest("digits", str(tmp_path / "s"))
 
     @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a file system that nobody may write to")
     def test_no_permission(self):
@@ -282,17 +294,170 @@ class TestTarget:
 
         def full_after_a_while(descriptor):
             calls.append(descriptor)
-            if len(calls) > 9:
+            if len(calls) > 60:
                 raise OSError(errno.ENOSPC, "x")
             synced(descriptor)
 
         monkeypatch.setattr(os, "fsync", full_after_a_while)
-        with pytest.raises(RunError, match=r"cannot write .*\.arrow: No space left on device"):
-            ingest("digits", str(tmp_path / "s"))
-        assert storage.list_files(str(tmp_path / "s")) == []
+        path = tmp_path / "s"
+        with pytest.raises(RunError, match=r"cannot write .*: No space left on device"):
+            ingest("digits", str(path))
         monkeypatch.undo()
-        ingest("digits", str(tmp_path / "s"))
-        Store.open(str(tmp_path / "s")).verify()
+        kept = {file: file.stat().st_mtime_ns for file in (path / "images").rglob("*.arrow")}
+        assert kept and not list(path.rglob(".*"))
+        ingest("digits", str(path))
+        assert {file: file.stat().st_mtime_ns for file in kept} == kept, "what was done is not done again"
+        ingest("digits", str(tmp_path / "whole"))
+        assert Manifest.read(str(path)) == Manifest.read(str(tmp_path / "whole"))
+        Store.open(str(path)).verify()
+
+
+class TestChoice:
+    def test_classes_in_the_order_asked_for(self, tmp_path, make_folder, make_parquet):
+        folder = make_folder("f", {"train/a": 3, "train/b": 4, "train/c": 5, "val/a": 1, "val/b": 2, "val/c": 3})
+        manifest = ingest(str(folder), str(tmp_path / "s"), classes=("c", "a"), validation=0.0)
+        assert manifest.class_names == ("c", "a")
+        assert manifest.counts["train"] == (5, 3) and manifest.counts["test"] == (3, 1)
+        parquet = make_parquet("p.parquet", [png(i) for i in range(6)], [0, 1, 2] * 2, {"classes": "a,b,c"})
+        assert ingest(str(parquet), str(tmp_path / "t"), classes=("c", "a")).counts["train"] == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (("a", "x"), r"classes must be classes of .* \(a, b, c\); not there: x"),
+            (("a",), "classes must be at least 2; got a"),
+            (("a", "a"), "classes must differ; 'a' occurs twice"),
+        ],
+    )
+    def test_wrong_classes(self, tmp_path, make_folder, classes, message):
+        with pytest.raises(UsageError, match=message):
+            ingest(str(make_folder("f", {"a": 1, "b": 1, "c": 1})), str(tmp_path / "s"), classes=classes)
+
+    def test_max_per_class_takes_the_first(self, tmp_path, make_folder):
+        folder = make_folder("f", {"train/a": 9, "train/b": 2, "val/a": 5, "val/b": 1})
+        manifest = ingest(str(folder), str(tmp_path / "s"), max_per_class=4, validation=0.25)
+        assert {split: manifest.counts[split] for split in manifest.counts} == {
+            "train": (3, 2),
+            "validation": (1, 0),
+            "test": (4, 1),
+        }
+        store = Store.open(str(tmp_path / "s"))
+        expected = Counter(("a", decode(png(i), channels=3, size=None).tobytes()) for i in range(4))
+        found = content(store, "train") + content(store, "validation")
+        assert Counter({pair: n for pair, n in found.items() if pair[0] == "a"}) == expected
+
+
+class TestFiles:
+    def test_a_class_is_cut_into_files(self, tmp_path, make_folder, monkeypatch):
+        root = make_folder("f", {"a": 10, "b": 4})
+        whole = ingest(str(root), str(tmp_path / "whole"), validation=0.2)
+        monkeypatch.setattr("dream_ray.data.ingest.plan.FILE_BYTES", 3 * 6 * 6 * 3)
+        cut = ingest(str(root), str(tmp_path / "cut"), validation=0.2)
+        assert [file.path for file in cut.files if file.split == "train"] == [
+            *(f"images/train/00000-{chunk:04d}.arrow" for chunk in range(3)),
+            *(f"images/train/00001-{chunk:04d}.arrow" for chunk in range(2)),
+        ]
+        assert (cut.counts, cut.mean, cut.std) == (whole.counts, whole.mean, whole.std)
+        for label in range(2):
+            images = [Store.open(str(tmp_path / name)).images(label, ("train",)) for name in ("whole", "cut")]
+            rows = np.arange(len(images[0]))
+            assert np.array_equal(images[0].take(rows), images[1].take(rows))
+
+    def test_jpeg_encoding(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": 4, "b": 4}, 64, 64)
+        raw, jpeg = (ingest(str(root), str(tmp_path / name), encoding=name) for name in ("raw", "jpeg"))
+        assert jpeg.encoding == "jpeg" and jpeg.counts == raw.counts
+        store = Store.open(str(tmp_path / "jpeg"))
+        images, _ = store.training_set(("train", "validation"))
+        unit = images.take(np.arange(len(images))) / 255
+        np.testing.assert_allclose(store.mean, unit.mean((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(store.std, unit.std((0, 2, 3)), rtol=1e-12)
+        store.verify()
+
+
+class TestFaults:
+    """Each of these files goes to rejects.parquet with a reason, and costs nothing but itself."""
+
+    GOOD = encode(Image.fromarray(noise(3, 30, 40, 3)), "JPEG")
+    FILES = {
+        "corrupt.jpg": GOOD[:200] + bytes(100) + b"\xff\xd9",
+        "truncated.jpg": GOOD[: len(GOOD) // 2],
+        "truncated.png": png(9, 40, 40)[:300],
+        "zero.jpg": b"",
+        "text.jpg": b"<html>404</html>",
+        "archive.png": b"PK\x03\x04" + bytes(100),
+        "bomb.png": bomb(),
+        "float.tiff": encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
+    }
+    WRONGLY_NAMED = {"png.jpg": png(1, 30, 40), "jpg.png": GOOD, "no_extension": GOOD}
+
+    def test_the_table(self, tmp_path, make_folder):
+        good = {f"{i}.jpg": self.GOOD for i in range(10)}
+        root = make_folder("f", {"a": {**good, **self.FILES, **self.WRONGLY_NAMED}, "b": good})
+        path = str(tmp_path / "s")
+        manifest = ingest(str(root), path, size=16, max_rejects=0.5, validation=0.0)
+        rejects = {row["path"]: row["reason"] for row in pq.read_table(path + "/rejects.parquet").to_pylist()}
+        assert set(rejects) == {f"{root}/a/{name}" for name in self.FILES} and all(rejects.values())
+        assert manifest.counts["train"] == (13, 10)
+
+    def test_problems_of_the_listing(self, tmp_path):
+        tar = write_tar(tmp_path / "w.tar", [*SAMPLES * 1, ("s/2.jpg", png(2)), ("s/3.cls", b"3")])
+        manifest = ingest(str(tar), str(tmp_path / "s"), max_rejects=0.6, validation=0.0)
+        rows = pq.read_table(str(tmp_path / "s" / "rejects.parquet")).to_pylist()
+        assert manifest.class_names == ("3", "12") and manifest.num_rejects == 2
+        assert [(row["label"], row["reason"]) for row in rows] == [
+            (None, "its sample has no label"),
+            (0, "its sample has no image"),
+        ]
+
+    def test_a_file_that_goes_away_after_it_was_listed(self, tmp_path, make_folder, monkeypatch):
+        root = make_folder("f", {"a": 3, "b": 3})
+        load = pipeline.load_or_make_plan
+
+        def plan_and_remove(*arguments):
+            plan = load(*arguments)
+            (root / "b" / "001.png").unlink()
+            return plan
+
+        monkeypatch.setattr(pipeline, "load_or_make_plan", plan_and_remove)
+        manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
+        assert manifest.num_rejects == 1 and manifest.counts["train"] == (3, 2)
+        assert "No such file" in pq.read_table(str(tmp_path / "s" / "rejects.parquet"))["reason"][0].as_py()
+
+
+class TestRetries:
+    @pytest.fixture
+    def naps(self, monkeypatch):
+        naps = []
+        monkeypatch.setattr("dream_ray.data.ingest.jobs.time.sleep", naps.append)
+        return naps
+
+    def test_remote_storage_is_asked_again_with_longer_breaks(self, naps):
+        answers = [storage.RemoteError("away"), storage.RemoteError("away"), 7]
+
+        def job(number):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer + number
+
+        assert with_retries(job, 1) == 8 and naps == [1, 2]
+
+    def test_at_last_it_is_an_error(self, naps):
+        def job(number):
+            raise storage.RemoteError("cannot read s3://b/k: away")
+
+        with pytest.raises(RunError, match="away"):
+            with_retries(job, 1)
+        assert naps == [1, 2, 4, 8]
+
+    def test_other_errors_are_not_repeated(self, naps):
+        def job(number):
+            raise RunError("disk full")
+
+        with pytest.raises(RunError, match="disk full"):
+            with_retries(job, 1)
+        assert not naps
 
 
 def test_ignored_options_warn(tmp_path, caplog):

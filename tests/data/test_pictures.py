@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import noise
+from conftest import ingest, noise
 from PIL import Image
 
-from dream_ray.data.ingest import ingest
 from dream_ray.data.pictures import contact_sheet, write_grid
 from dream_ray.data.store import Store
 

@@ -5,20 +5,34 @@ import json
 import struct
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import noise, png
+from conftest import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
-from dream_ray.data.decode import UnreadableImage
-from dream_ray.data.sources import SOURCES, SourceOptions, find_source
+from dream_ray import storage
+from dream_ray.data.decode import decode
+from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
+from dream_ray.data.sources.spool import pnm
 from dream_ray.errors import RunError, UsageError
 
 
-def open_source(source, tmp_path, **options):
-    return find_source(str(source)).open(str(source), SourceOptions(scratch=str(tmp_path / "scratch"), **options))
+def open_source(source, **options):
+    return find_source(str(source)).open(str(source), SourceOptions(**options))
+
+
+def listed(source, tmp_path):
+    """All rows of a source, as dicts."""
+    tables = [source.list_shard(n, str(tmp_path / f"spool-{n}")) for n in range(len(source.shards))]
+    return pa.concat_tables(tables).to_pylist()
+
+
+def content(row):
+    assert row["problem"] is None
+    return storage.read_bytes(row["path"], row["offset"], row["length"])
 
 
 def write_mnist(root, train=12, test=6):
@@ -33,32 +47,42 @@ def write_mnist(root, train=12, test=6):
     return root
 
 
-@pytest.fixture(params=list(SOURCES))
+@pytest.fixture(params=[*SOURCES, "webdataset", "tar_per_class", "compressed"])
 def opened(request, tmp_path, make_folder, make_parquet):
     if request.param == "digits":
-        return open_source("digits", tmp_path)
+        return open_source("digits")
     if request.param == "torchvision":
-        return open_source("torchvision:MNIST", tmp_path, root=str(write_mnist(tmp_path / "sets")))
+        return open_source("torchvision:MNIST", root=str(write_mnist(tmp_path / "sets")))
     if request.param == "hf_parquet":
-        return open_source(make_parquet("a.parquet", [png(i) for i in range(8)], [0, 1] * 4), tmp_path)
-    return open_source(make_folder("folder", {"a": 3, "b": 2}), tmp_path)
+        return open_source(make_parquet("a.parquet", [png(i) for i in range(8)], [0, 1] * 4))
+    if request.param == "tar_archive":
+        return open_source(write_tar(tmp_path / "f.tar", FOLDER_TAR))
+    if request.param == "compressed":
+        return open_source(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz"))
+    if request.param == "webdataset":
+        return open_source(write_tar(tmp_path / "w.tar", SAMPLES))
+    if request.param == "tar_per_class":
+        (tmp_path / "tars").mkdir()
+        for key, name in enumerate("ab"):
+            write_tar(tmp_path / "tars" / f"{name}.tar", [("0.png", png(key)), ("1.png", png(key + 7))])
+        return open_source(tmp_path / "tars")
+    return open_source(make_folder("folder", {"a": 3, "b": 2}))
 
 
-def test_contract(opened):
+def test_contract(opened, tmp_path):
     source = opened.train
-    assert source.labels_N.dtype == np.int64 and source.labels_N.ndim == 1 and len(source.labels_N)
-    assert 0 <= source.labels_N.min() and source.labels_N.max() < len(source.class_names)
-    assert all(isinstance(name, str) for name in source.class_names)
+    assert source.shards and all(isinstance(name, str) for name in source.shards)
     assert source.channels in (1, 3)
-    last = len(source.labels_N) - 1
-    for row in (last, 0):
-        image = source.read(row)
-        assert source.name(row)
-        assert isinstance(image, bytes) or (
-            image.dtype == np.uint8 and image.ndim == (2 if source.channels == 1 else 3)
-        )
-    first, again = source.read(0), source.read(0)
-    assert np.array_equal(first, again)
+    rows = listed(source, tmp_path)
+    assert len(rows) >= 2
+    classes = source.class_names or order_of_names({row["class"] for row in rows})
+    for row in rows:
+        assert set(row) == set(LISTING.names) and row["class"] in classes and row["name"]
+        image = decode(content(row), channels=source.channels, size=None)
+        assert image.shape[0] == source.channels
+    assert rows == listed(source, tmp_path), "the same again"
+    table = source.list_shard(0, str(tmp_path / "again"))
+    assert table.schema.equals(LISTING)
 
 
 def test_the_package_does_not_import_torch():
@@ -80,22 +104,36 @@ def test_a_file_of_another_kind(tmp_path):
         find_source(str(tmp_path / "x.zip"))
 
 
+@pytest.mark.parametrize(
+    ("names", "order"), [({"10", "9", "2"}, ("2", "9", "10")), ({"10", "9", "b"}, ("10", "9", "b")), (set(), ())]
+)
+def test_discovered_names_are_ordered_as_numbers_where_they_are_numbers(names, order):
+    assert order_of_names(names) == order
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_pnm_is_what_pillow_reads(shape):
+    pixels = noise(0, *shape)
+    image = decode(pnm(pixels), channels=1 if len(shape) == 2 else 3, size=None)
+    assert np.array_equal(image, pixels[None] if len(shape) == 2 else pixels.transpose(2, 0, 1))
+
+
 class TestDigits:
     def test_scaling_and_split(self, tmp_path):
-        opened = open_source("digits", tmp_path)
-        train, test = opened.train, opened.open_test()
+        opened = open_source("digits")
+        train, test = listed(opened.train, tmp_path), listed(opened.open_test(), tmp_path / "t")
         from sklearn.datasets import load_digits
 
         table = load_digits()
-        assert len(train.labels_N) + len(test.labels_N) == len(table.target)
         everything = np.bincount(table.target)
-        assert np.array_equal(np.bincount(test.labels_N), everything // 5)
-        rows = [int(part.name(row).removeprefix("row ")) for part in (train, test) for row in range(len(part.labels_N))]
+        assert np.array_equal(np.bincount([int(row["class"]) for row in test]), everything // 5)
+        rows = [int(row["name"].removeprefix("row ")) for row in (*train, *test)]
         assert sorted(rows) == list(range(len(table.target)))
-        pixels = test.read(3)
-        original = table.images[int(test.name(3).removeprefix("row "))]
-        assert np.abs(pixels - original * 255 / 16).max() <= 0.5
-        assert max(train.read(row).max() for row in range(50)) == 255
+        pixels = decode(content(test[3]), channels=1, size=None)[0]
+        number = int(test[3]["name"].removeprefix("row "))
+        assert np.abs(pixels - table.images[number] * 255 / 16).max() <= 0.5
+        assert test[3]["class"] == str(table.target[number])
+        assert max(decode(content(row), channels=1, size=None).max() for row in train[:50]) == 255
 
 
 class TestParquet:
@@ -108,34 +146,50 @@ class TestParquet:
                 {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["x", "y", "z"]}}}})},
                 ("x", "y", "z"),
             ),
-            ({"huggingface": json.dumps({"info": {"features": {"label": {"dtype": "int64"}}}})}, ("0", "2")),
-            ({}, ("0", "2")),
+            ({"huggingface": json.dumps({"info": {"features": {"label": {"dtype": "int64"}}}})}, None),
+            ({}, None),
         ],
     )
     def test_class_names(self, tmp_path, make_parquet, metadata, names):
-        path = make_parquet("a.parquet", [png(0), png(1)], [2, 0], metadata)
-        source = open_source(path, tmp_path).train
+        source = open_source(make_parquet("a.parquet", [png(0), png(1)], [2, 0], metadata)).train
         assert source.class_names == names
-        assert source.labels_N.tolist() == ([2, 0] if len(names) == 3 else [1, 0])
+        expected = ["2", "0"] if names is None else [names[2], names[0]]
+        assert [row["class"] for row in listed(source, tmp_path)] == expected
 
-    def test_rows_are_found_across_row_groups(self, tmp_path, make_parquet):
+    def test_rows_are_found_across_row_groups_and_shards(self, tmp_path, make_parquet, monkeypatch):
+        monkeypatch.setattr("dream_ray.data.sources.hf_parquet._SHARD_BYTES", 1)
         images = [png(i) for i in range(10)]
         path = make_parquet("a.parquet", images, [0, 1] * 5, paths=[f"p{i}" if i % 2 else None for i in range(10)])
-        source = open_source(path, tmp_path).train
-        assert [source.read(row) for row in (9, 0, 5)] == [images[row] for row in (9, 0, 5)]
-        assert [source.name(row) for row in (9, 0)] == ["p9", "row 0"]
+        source = open_source(path).train
+        assert len(source.shards) == 4
+        rows = listed(source, tmp_path)
+        assert [content(row) for row in rows] == images
+        assert [rows[number]["name"] for number in (9, 0, 4)] == ["p9", "row 0", "row 4"]
+
+    def test_several_files_and_splits(self, tmp_path, make_parquet):
+        root = tmp_path / "set"
+        root.mkdir()
+        for name, keys in (("train-00000-of-2", (0, 1)), ("train-00001-of-2", (2, 3)), ("test-0", (4, 5))):
+            make_parquet(f"set/{name}.parquet", [png(key) for key in keys], [0, 1], {"classes": "a,b"})
+        opened = open_source(root)
+        assert [content(row) for row in listed(opened.train, tmp_path)] == [png(key) for key in range(4)]
+        assert [content(row) for row in listed(opened.open_test(), tmp_path)] == [png(4), png(5)]
+        only = open_source(f"{root}/train-*.parquet")
+        assert len(only.train.shards) == 2 and only.open_test is None
+        make_parquet("set/train-2.parquet", [png(9)], [0], {"classes": "b,a"})
+        with pytest.raises(UsageError, match="must name the same classes"):
+            open_source(root)
 
     def test_other_columns_and_plain_binary(self, tmp_path):
         pq.write_table(pa.table({"img": [png(0), None], "fine": pa.array([3, 5], pa.int8())}), tmp_path / "a.parquet")
-        source = open_source(tmp_path / "a.parquet", tmp_path, image_column="img", label_column="fine").train
-        assert source.read(0) == png(0) and source.class_names == ("3", "5")
-        with pytest.raises(UnreadableImage, match="no bytes"):
-            source.read(1)
+        source = open_source(tmp_path / "a.parquet", image_column="img", label_column="fine").train
+        first, second = listed(source, tmp_path)
+        assert content(first) == png(0) and (first["class"], second["class"]) == ("3", "5")
+        assert "no bytes" in second["problem"]
 
     def test_null_images(self, tmp_path, make_parquet):
-        source = open_source(make_parquet("a.parquet", [png(0), None], [0, 1]), tmp_path).train
-        with pytest.raises(UnreadableImage, match="no bytes"):
-            source.read(1)
+        rows = listed(open_source(make_parquet("a.parquet", [png(0), None], [0, 1])).train, tmp_path)
+        assert "no bytes" in rows[1]["problem"]
 
     @pytest.mark.parametrize(
         ("labels", "metadata", "message"),
@@ -150,7 +204,7 @@ class TestParquet:
     )
     def test_wrong_labels(self, tmp_path, make_parquet, labels, metadata, message):
         with pytest.raises(UsageError, match=message):
-            open_source(make_parquet("a.parquet", [png(0), png(1)], labels, metadata), tmp_path)
+            listed(open_source(make_parquet("a.parquet", [png(0), png(1)], labels, metadata)).train, tmp_path)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -160,25 +214,24 @@ class TestParquet:
             ({"image_column": "label"}, "must be struct<bytes, path> or binary"),
         ],
     )
-    def test_wrong_columns(self, tmp_path, make_parquet, options, message):
+    def test_wrong_columns(self, make_parquet, options, message):
         with pytest.raises(UsageError, match=message):
-            open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1]), tmp_path, **options)
+            open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1]), **options)
 
     def test_no_parquet(self, tmp_path):
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
-            open_source(tmp_path / "bad.parquet", tmp_path)
+            open_source(tmp_path / "bad.parquet")
         with pytest.raises(UsageError, match="is not a file"):
-            open_source(tmp_path / "missing.parquet", tmp_path)
+            open_source(tmp_path / "missing.parquet")
 
     def test_damaged_pages(self, tmp_path, make_parquet):
         path = make_parquet("a.parquet", [png(0, 40, 40)] * 4, [0, 1] * 2)
         data = bytearray(path.read_bytes())
         data[4:40] = bytes(36)
         path.write_bytes(data)
-        source = open_source(path, tmp_path).train
         with pytest.raises(RunError, match="cannot read"):
-            source.read(0)
+            listed(open_source(path).train, tmp_path)
 
 
 class TestFolder:
@@ -187,56 +240,206 @@ class TestFolder:
             "f", {"b": {"deep/er/1.png": png(0), ".DS_Store": b"", "0.png": png(1)}, "a": 1, ".git": {"x": b""}}
         )
         (root / "classes.txt").write_text("a b")
-        source = open_source(root, tmp_path).train
-        assert source.class_names == ("a", "b") and source.labels_N.tolist() == [0, 1, 1]
-        assert [source.name(row) for row in (1, 2)] == [f"{root}/b/0.png", f"{root}/b/deep/er/1.png"]
-        assert source.read(2) == png(0)
+        source = open_source(root).train
+        rows = listed(source, tmp_path)
+        assert source.class_names == source.shards == ("a", "b") and [row["class"] for row in rows] == ["a", "b", "b"]
+        assert [row["name"] for row in rows[1:]] == [f"{root}/b/0.png", f"{root}/b/deep/er/1.png"]
+        assert content(rows[2]) == png(0)
+
+    def test_only_the_classes_asked_for_are_listed(self, make_folder):
+        source = open_source(make_folder("f", {"a": 1, "b": 1, "c": 1}), classes=("c", "a")).train
+        assert source.class_names == ("a", "b", "c") and source.shards == ("a", "c")
 
     @pytest.mark.parametrize("test", ["test", "val", "validation"])
     def test_split_folders(self, tmp_path, make_folder, test):
-        root = make_folder("f", {"train/a": 2, "train/b": 1, f"{test}/a": 1, f"{test}/b": 3})
-        opened = open_source(root, tmp_path)
-        assert opened.train.class_names == ("a", "b") and len(opened.train.labels_N) == 3
-        assert len(opened.open_test().labels_N) == 4
+        opened = open_source(make_folder("f", {"train/a": 2, "train/b": 1, f"{test}/a": 1, f"{test}/b": 3}))
+        assert opened.train.class_names == ("a", "b") and len(listed(opened.train, tmp_path)) == 3
+        assert len(listed(opened.open_test(), tmp_path)) == 4
 
-    def test_two_candidates_for_the_test(self, tmp_path, make_folder):
-        root = make_folder("f", {"train/a": 2, "train/b": 1, "val/a": 1, "test/a": 3})
-        opened = open_source(root, tmp_path)
+    def test_two_candidates_for_the_test(self, make_folder):
+        opened = open_source(make_folder("f", {"train/a": 2, "train/b": 1, "val/a": 1, "test/a": 3}))
         with pytest.raises(UsageError, match="holds test and val: name the one to test on with --test"):
             opened.open_test()
 
-    def test_a_class_named_train(self, tmp_path, make_folder):
-        opened = open_source(make_folder("f", {"train": 1, "tram": 1}), tmp_path)
+    def test_a_class_named_train(self, make_folder):
+        opened = open_source(make_folder("f", {"train": 1, "tram": 1}))
         assert opened.train.class_names == ("train", "tram") and opened.open_test is None
 
     def test_no_subdirectories(self, tmp_path):
         (tmp_path / "f").mkdir()
         with pytest.raises(UsageError, match="no subdirectories"):
-            open_source(tmp_path / "f", tmp_path)
+            open_source(tmp_path / "f")
 
-    def test_a_file_that_goes_away(self, tmp_path, make_folder):
-        root = make_folder("f", {"a": 1, "b": 1})
-        source = open_source(root, tmp_path).train
-        (root / "a" / "000.png").unlink()
-        with pytest.raises(UnreadableImage, match="cannot read"):
-            source.read(0)
+
+class TestTar:
+    def test_an_image_folder(self, tmp_path):
+        source = open_source(write_tar(tmp_path / "f.tar", FOLDER_TAR)).train
+        rows = listed(source, tmp_path)
+        assert source.class_names == ("a", "b") and [row["class"] for row in rows] == ["a", "a", "b"]
+        assert [content(row) for row in rows] == [png(0), png(1), png(2)]
+        assert rows[2]["name"] == f"{tmp_path}/f.tar: x/b/deep/2.png"
+
+    def test_splits_inside(self, tmp_path):
+        names = ["top/train/a/0.png", "top/train/b/1.png", "./top/val/a/2.png", "top/val/b/3.png", "top/classes.txt"]
+        opened = open_source(write_tar(tmp_path / "f.tar", [(name, png(i)) for i, name in enumerate(names)]))
+        assert [content(row) for row in listed(opened.train, tmp_path)] == [png(0), png(1)]
+        assert [content(row) for row in listed(opened.open_test(), tmp_path)] == [png(2), png(3)]
+
+    def test_an_archive_per_class(self, tmp_path):
+        root = tmp_path / "imagenet"
+        root.mkdir()
+        for key, name in enumerate(("n02", "n01", "n03")):
+            write_tar(root / f"{name}.tar", [(f"{name}_{i}.JPEG", png(10 * key + i)) for i in range(2)])
+        source = open_source(root, classes=("n01", "n02")).train
+        assert source.class_names == ("n01", "n02", "n03") and len(source.shards) == 2
+        rows = listed(source, tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [
+            *(("n01", png(key)) for key in (10, 11)),
+            *(("n02", png(key)) for key in (0, 1)),
+        ]
+
+    @pytest.mark.parametrize("name", ["x/a/../../../etc/passwd", "/x/a/0.png", "../x/a/1.png"])
+    def test_a_path_that_leads_out_is_a_reject(self, tmp_path, name):
+        files = [*FOLDER_TAR, (name, png(9))]
+        rows = listed(open_source(write_tar(tmp_path / "f.tar", files)).train, tmp_path)
+        assert len(rows) == 4 and rows[3]["class"] is None and "leads out of the archive" in rows[3]["problem"]
+
+    def test_links_are_no_images(self, tmp_path):
+        path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
+        with tarfile.open(path, "a") as archive:
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+                info = tarfile.TarInfo(f"x/a/link{kind!r}.png")
+                info.type, info.linkname = kind, "/etc/passwd"
+                archive.addfile(info)
+        assert len(listed(open_source(path).train, tmp_path)) == 3
+
+    def test_names_that_occur_twice(self, tmp_path):
+        path = write_tar(tmp_path / "f.tar", [*FOLDER_TAR, FOLDER_TAR[0]])
+        with pytest.raises(UsageError, match=r"must differ; 'x/a/0\.png' occurs twice"):
+            open_source(path)
+
+    @pytest.mark.parametrize("kept", [700, 100])
+    def test_cut_short(self, tmp_path, kept):
+        path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises((UsageError, RunError), match=r"f\.tar.* (is not a whole tar archive|out of bounds)"):
+            open_source(path)
+
+    def test_no_archive(self, tmp_path):
+        (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
+        with pytest.raises(UsageError, match="is not a whole tar archive"):
+            open_source(tmp_path / "f.tar")
+        with pytest.raises(UsageError, match="is not a file"):
+            open_source(tmp_path / "g.tar")
+
+    def test_flat(self, tmp_path):
+        with pytest.raises(UsageError, match="no directories in it"):
+            open_source(write_tar(tmp_path / "f.tar", [("0.png", png(0)), ("1.png", png(1))]))
+
+
+class TestWebDataset:
+    def test_labels_of_both_kinds(self, tmp_path):
+        rows = listed(open_source(write_tar(tmp_path / "w.tar", SAMPLES)).train, tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("3", png(0)), ("12", png(1))]
+        assert rows[0]["name"] == f"{tmp_path}/w.tar: s/0"
+
+    def test_shards_splits_and_another_field(self, tmp_path):
+        def shard(name, key, label):
+            write_tar(tmp_path / name, [(f"{key}.jpg", png(key)), (f"{key}.json", json.dumps({"y": label}).encode())])
+
+        shard("train-0.tar", 0, "cat"), shard("train-1.tar", 1, "dog"), shard("val-0.tar", 2, "cat")
+        opened = open_source(tmp_path, label_column="y")
+        rows = listed(opened.train, tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("cat", png(0)), ("dog", png(1))]
+        assert [content(row) for row in listed(opened.open_test(), tmp_path)] == [png(2)]
+
+    @pytest.mark.parametrize(
+        ("files", "problem"),
+        [
+            ([("9.cls", b"3")], "no image"),
+            ([("9.jpg", png(9))], "no label"),
+            ([("9.jpg", png(9)), ("9.cls", b" ")], "no label"),
+            ([("9.jpg", png(9)), ("9.json", b"{")], "no label"),
+            ([("9.jpg", png(9)), ("9.json", b'{"other": 1}')], "no label"),
+            ([("9.jpg", png(9)), ("9.json", b'{"label": [1]}')], "no label"),
+        ],
+    )
+    def test_a_sample_without_one_of_them_is_a_reject(self, tmp_path, files, problem):
+        rows = listed(open_source(write_tar(tmp_path / "w.tar", [*SAMPLES, *files])).train, tmp_path)
+        assert len(rows) == 3 and problem in rows[2]["problem"] and rows[2]["name"].endswith(": 9")
+
+    def test_a_key_that_comes_again(self, tmp_path):
+        source = open_source(write_tar(tmp_path / "w.tar", [*SAMPLES, ("s/0.png", png(5))])).train
+        with pytest.raises(UsageError, match="'s/0' comes again"):
+            listed(source, tmp_path)
+
+
+class TestFlatFolder:
+    CLASSES = ("n01", "n02", "n03")
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        (tmp_path / "val").mkdir()
+        for key in range(3):
+            (tmp_path / "val" / f"v{key}.png").write_bytes(png(key))
+        return tmp_path / "val"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "v0.png n02\nv1.png n01\nv2.png n02",
+            "v2.png\tn02\t1\t2\t3\nv1.png\tn01\nv0.png\tn02\n",
+            "ImageId,PredictionString\nv0,n02 1 2 3 4 \nv1,n01 5 6 7 8 n01 1 2 3 4\nv2,n02 1 1 1 1",
+            "n02\nn01\nn02\n",
+            "v0.png 1\nv1.png 0\nv2.png 1",
+        ],
+    )
+    def test_forms_of_the_label_file(self, root, tmp_path, text):
+        (tmp_path / "labels.txt").write_text(text)
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("n01\nn02", "a line per image; it has 2, images 3"),
+            ("1\n2\n3", "holds bare numbers"),
+            ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
+        ],
+    )
+    def test_wrong_labels(self, root, tmp_path, text, message):
+        (tmp_path / "labels.txt").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+
+    def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
+        (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert rows[2]["class"] is None and "does not name it" in rows[2]["problem"]
+
+    def test_no_directory(self, tmp_path):
+        with pytest.raises(UsageError, match="test must be a directory of images"):
+            FlatFolder(str(tmp_path / "nothing"), "labels.txt", self.CLASSES)
 
 
 class TestTorchvision:
-    def test_both_parts(self, tmp_path):
-        opened = open_source("torchvision:MNIST", tmp_path, root=str(write_mnist(tmp_path / "sets")))
-        assert len(opened.train.labels_N) == 12 and len(opened.open_test().labels_N) == 6
-        assert opened.train.class_names[0] == "0 - zero"
-        assert np.array_equal(opened.train.read(5), noise(12, 12, 28, 28)[5])
+    def test_both_parts(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("dream_ray.data.sources.torchvision_dataset._ROWS_PER_SHARD", 5)
+        opened = open_source("torchvision:MNIST", root=str(write_mnist(tmp_path / "sets")))
+        rows = listed(opened.train, tmp_path)
+        assert len(opened.train.shards) == 3 and [row["name"] for row in rows] == [f"row {n}" for n in range(12)]
+        assert len(listed(opened.open_test(), tmp_path / "test")) == 6
+        assert opened.train.class_names[0] == rows[3]["class"] == "0 - zero"
+        assert np.array_equal(decode(content(rows[5]), channels=1, size=None)[0], noise(12, 12, 28, 28)[5])
 
-    def test_unknown(self, tmp_path):
+    def test_unknown(self):
         with pytest.raises(UsageError, match="one of CIFAR10, .*; got 'Nothing'"):
-            open_source("torchvision:Nothing", tmp_path)
+            open_source("torchvision:Nothing")
 
-    def test_no_root(self, tmp_path):
+    def test_no_root(self):
         with pytest.raises(UsageError, match="root must be"):
-            open_source("torchvision:MNIST", tmp_path)
+            open_source("torchvision:MNIST")
 
     def test_not_there(self, tmp_path):
         with pytest.raises(UsageError, match="does not hold CIFAR10 whole; --download fetches it"):
-            open_source("torchvision:CIFAR10", tmp_path, root=str(tmp_path))
+            open_source("torchvision:CIFAR10", root=str(tmp_path))

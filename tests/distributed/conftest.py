@@ -8,6 +8,24 @@ import pytest
 ray = pytest.importorskip("ray")
 
 
+# Ray warns of its own future defaults and leaves sockets to the garbage collector.
+NOISE = (
+    "FutureWarning",
+    "DeprecationWarning",
+    "UserWarning",
+    "ResourceWarning",
+    "pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets pass the warnings of Ray in the tests that start it."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            for name in NOISE:
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{name}"))
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of four logical CPUs, whatever the machine has."""

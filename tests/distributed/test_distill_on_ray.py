@@ -18,14 +18,7 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray warns of its own future defaults and leaves sockets to the garbage collector.
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.ray
 
 
 def images(path: str) -> Tensor:

@@ -1,19 +1,32 @@
 """Sources of labelled images, one file each, and the table of them."""
 
 from dream_ray import storage
-from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions
+from dream_ray.data.sources.base import LISTING, OpenedSource, Source, SourceKind, SourceOptions, order_of_names
 from dream_ray.data.sources.digits import DIGITS
+from dream_ray.data.sources.flat_folder import FlatFolder
 from dream_ray.data.sources.hf_parquet import HF_PARQUET
 from dream_ray.data.sources.image_folder import IMAGE_FOLDER
+from dream_ray.data.sources.tar_archive import TAR_ARCHIVE
 from dream_ray.data.sources.torchvision_dataset import TORCHVISION
 from dream_ray.errors import UsageError
 
-__all__ = ["SOURCES", "OpenedSource", "Source", "SourceKind", "SourceOptions", "find_source"]
+__all__ = [
+    "LISTING",
+    "SOURCES",
+    "FlatFolder",
+    "OpenedSource",
+    "Source",
+    "SourceKind",
+    "SourceOptions",
+    "find_source",
+    "order_of_names",
+]
 
 SOURCES: dict[str, SourceKind] = {
     "digits": DIGITS,
     "torchvision": TORCHVISION,
     "hf_parquet": HF_PARQUET,
+    "tar_archive": TAR_ARCHIVE,
     "image_folder": IMAGE_FOLDER,
 }
 """Kinds of source, in the order in which they are asked whether a text means them."""

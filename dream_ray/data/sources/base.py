@@ -1,35 +1,59 @@
-"""What a source of labelled images is."""
+"""What a source of labelled images is: a list of pieces, each of which says where its images lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dream_ray.data.images import Int64Array, UInt8Array
+import pyarrow as pa
+
+from dream_ray.errors import UsageError
+
+_HELD_OUT = ("val", "validation", "test")
+
+LISTING = pa.schema(
+    [
+        pa.field("class", pa.string()),  # null where `problem` says that it could not be found out
+        pa.field("name", pa.string(), nullable=False),  # what a user knows the image by
+        pa.field("path", pa.string(), nullable=False),  # file that holds the encoded image
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64()),  # null: to the end of the file
+        pa.field("problem", pa.string()),  # why there is no image to be had, else null
+    ]
+)
+"""One row an image: bytes [offset, offset + length) of a file are an image file such as a JPEG."""
 
 
 class Source(Protocol):
-    """Labelled images that are read one by one, in any order; only the labels are in memory."""
+    """Labelled images in one or more pieces (shards), which are listed independently of each other.
+
+    A source is a small value that travels to other processes; it holds no image.
+    """
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by label."""
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in their order; None where only the listing tells, see `order_of_names`."""
 
     @property
     def channels(self) -> int:
         """Channels that a store of these images has unless told otherwise: 1 or 3."""
 
     @property
-    def labels_N(self) -> Int64Array:
-        """Label of every row, each in [0, len(class_names))."""
+    def shards(self) -> tuple[str, ...]:
+        """What a user knows each shard by."""
 
-    def name(self, row: int) -> str:
-        """Returns what a user knows an image by: its path, or its row."""
+    def list_shard(self, number: int, spool: str) -> pa.Table:
+        """Lists the images of a shard.
 
-    def read(self, row: int) -> bytes | UInt8Array:
-        """Returns an image file's bytes, or pixels (H, W) or (H, W, 3).
+        Args:
+            number: Index into `shards`.
+            spool: File to write the encoded images to, where the source itself has no random access to them.
+
+        Returns:
+            A table of schema `LISTING`, in the order of the source.
 
         Raises:
-            UnreadableImage: If there is no image to be had.
+            UsageError: If the shard is not of its form.
+            RunError: If it cannot be read.
         """
 
 
@@ -39,17 +63,17 @@ class SourceOptions:
 
     Attributes:
         image_column: Parquet column of the images.
-        label_column: Parquet column of the labels.
+        label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision datasets.
         download: Let torchvision download what is missing.
-        scratch: Directory for temporary files, in the store that is being written.
+        classes: Classes that will be stored; None: all. A source may leave out the others.
     """
 
     image_column: str = "image"
     label_column: str = "label"
     root: str | None = None
     download: bool = False
-    scratch: str
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,3 +104,43 @@ class SourceKind:
     matches: Callable[[str], bool]
     open: Callable[[str, SourceOptions], OpenedSource]
     uses: frozenset[str] = frozenset()
+
+
+def order_of_names(names: set[str]) -> tuple[str, ...]:
+    """Returns discovered class names in order: as numbers if all are numbers, else as text."""
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def split_names(names: Sequence[str]) -> bool:
+    """Tells whether the parts of a set are its splits: `train` and nothing but `val`, `validation` and `test`."""
+    return "train" in names and set(names) <= {"train", *_HELD_OUT}
+
+
+def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
+    """Opens a set that is parted into splits.
+
+    Args:
+        names: Its splits, see `split_names`.
+        source: The set, for messages.
+        open_part: Opens one of them.
+    """
+    others = [name for name in names if name != "train"]
+
+    def open_test() -> Source:
+        if len(others) > 1:
+            raise UsageError(f"source {source} holds {' and '.join(others)}: name the one to test on with --test")
+        return open_part(others[0])
+
+    return OpenedSource(open_part("train"), open_test if others else None)
+
+
+def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[str]], Source]) -> OpenedSource:
+    """Opens a set of files; where they are called `train-*`, `test-*` and so on, these are its splits."""
+    by_split: dict[str, list[str]] = {}
+    for path in paths:
+        by_split.setdefault(path.rpartition("/")[2].partition("-")[0], []).append(path)
+    if not split_names(list(by_split)):
+        return OpenedSource(open_part(paths))
+    return open_splits(list(by_split), source, lambda name: open_part(by_split[name]))

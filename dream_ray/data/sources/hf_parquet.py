@@ -1,13 +1,17 @@
-"""One Parquet file in the image layout of Hugging Face `datasets`.
+"""Parquet files in the image layout of Hugging Face `datasets`: one file, a directory of them, or a pattern with `*`.
 
 A row is an image, `struct<bytes: binary, path: string>` (or plain `binary`), and an integer label. The class names are
 those of the schema's metadata: `classes` (a JSON list, or names parted by commas), else the ClassLabel of the label
 column in `huggingface`, else the labels that occur, as text.
+
+In a directory, files called `train-*` hold the training images and those called `test-*`, `validation-*` or `val-*`
+the test images, as `datasets` names them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,94 +20,120 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dream_ray import storage
-from dream_ray.data.decode import UnreadableImage
-from dream_ray.data.images import Int64Array
-from dream_ray.data.sources.base import OpenedSource, SourceKind, SourceOptions
+from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_files
+from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256
+_SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: str
+    row_groups: tuple[int, ...]
+    first_row: int
 
 
 class HuggingFaceParquet:
-    """Images of a Parquet file.
+    """Images of Parquet files.
 
-    Parquet has no random access to single rows: at the first read, the encoded images are copied once to an Arrow file
-    in `scratch`, which is memory-mapped; so the images of a class can be read together and none of them stay in memory.
+    Parquet has no random access to single rows, so listing a shard copies its encoded images to the spool.
 
     Args:
-        path: The file.
+        paths: The files, which must name the same classes.
         image_column: Column of the images.
         label_column: Column of the labels.
-        scratch: Directory for the copy; its owner deletes it.
     """
 
     channels = 3
 
-    def __init__(self, path: str, *, image_column: str, label_column: str, scratch: str) -> None:
-        self._path = path
-        self._image_column = image_column
-        self._scratch = scratch
-        self._images: Any = None
-        with _opened(path) as file:
-            schema = file.schema_arrow
-            _check_columns(path, schema, image_column, label_column)
-            with _reading(path):
-                labels = file.read(columns=[label_column]).column(0)
-        names = _class_names(path, schema.metadata or {}, label_column)
-        self.class_names, self.labels_N = _number(path, labels, label_column, names)
+    def __init__(self, paths: Sequence[str], *, image_column: str, label_column: str) -> None:
+        self._columns = image_column, label_column
+        self._shards: list[_Shard] = []
+        named = set()
+        for path in paths:
+            with _opened(path) as file:
+                _check_columns(path, file.schema_arrow, image_column, label_column)
+                named.add(_class_names(path, file.schema_arrow.metadata or {}, label_column))
+                self._shards += _cut(path, file.metadata)
+        if len(named) > 1:
+            raise UsageError(f"the Parquet files must name the same classes; {paths[0]} and others differ")
+        self.class_names: tuple[str, ...] | None = named.pop()
+        self.shards = tuple(f"{shard.path} from row {shard.first_row}" for shard in self._shards)
 
-    def name(self, row: int) -> str:
-        """Returns the path that is stored with the image, or its row."""
-        path = self._column[row].as_py()["path"]
-        return path or f"row {row}"
+    def list_shard(self, number: int, spool: str) -> pa.Table:
+        """Lists some row groups; a name is the path that is stored with the image, or its row."""
+        shard = self._shards[number]
+        tables = []
+        first = shard.first_row
+        with _opened(shard.path) as file, new_spool(spool) as out, _reading(shard.path):
+            for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(self._columns)):
+                classes = self._classes(shard.path, batch.column(self._columns[1]), first)
+                tables.append(_list_batch(batch.column(self._columns[0]), classes, first, out))
+                first += len(batch)
+        return pa.concat_tables(tables) if tables else LISTING.empty_table()
 
-    def read(self, row: int) -> bytes:
-        """Returns the encoded image."""
-        data = self._column[row].as_py()["bytes"]
-        if data is None:
-            raise UnreadableImage("the Parquet row holds no bytes")
-        return bytes(data)
-
-    @property
-    def _column(self) -> Any:
-        if self._images is None:
-            copy = storage.join(self._scratch, f"{len(storage.list_directory(self._scratch))}.arrow")
-            self._copy_images(copy)
-            with storage.open_input(copy) as source:
-                self._images = pa.ipc.open_file(source).read_all().column(0)
-        return self._images
-
-    def _copy_images(self, target: str) -> None:
-        kind = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
-        schema = pa.schema([("image", kind)])
-        with storage.atomic_output(target) as sink, pa.ipc.new_file(sink, schema) as writer:
-            for column in self._stream():
-                encoded, path = _parts(column)
-                images = pa.StructArray.from_arrays([encoded.cast(pa.large_binary()), path], fields=list(kind))
-                writer.write_batch(pa.record_batch([images], schema=schema))
-
-    def _stream(self) -> Iterator[Any]:
-        with _opened(self._path) as file, _reading(self._path):
-            for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=[self._image_column]):
-                yield batch.column(0)
+    def _classes(self, path: str, labels: pa.Array, first: int) -> list[str]:
+        if labels.null_count:
+            row = first + pc.index(pc.is_null(labels), True).as_py()
+            raise UsageError(f"label_column {self._columns[1]!r} of {path} has no label in row {row}")
+        names = self.class_names
+        values_N = labels.to_numpy(zero_copy_only=False).astype(np.int64)
+        wrong = np.flatnonzero((values_N < 0) | (values_N >= (np.iinfo(np.int64).max if names is None else len(names))))
+        if len(wrong):
+            rule = "must be >= 0" if names is None else f"must be in [0, {len(names)}), the classes that the file names"
+            raise UsageError(f"labels of {path} {rule}; got {values_N[wrong[0]]} in row {first + wrong[0]}")
+        return [str(value) if names is None else names[value] for value in values_N.tolist()]
 
 
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
-    """Opens a Parquet file; it knows no splits."""
-    return OpenedSource(
-        HuggingFaceParquet(
-            source,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            scratch=options.scratch,
+    """Opens Parquet files; a directory whose files are named by split has the training images in `train-*`."""
+    paths = storage.glob(source, ".parquet")
+    if not paths:
+        raise UsageError(f"source {source} is not a file")
+
+    def part(chosen: Sequence[str]) -> HuggingFaceParquet:
+        return HuggingFaceParquet(chosen, image_column=options.image_column, label_column=options.label_column)
+
+    return open_files(paths, source, part)
+
+
+def _cut(path: str, metadata: Any) -> Iterator[_Shard]:
+    """Cuts a file into runs of row groups of about `_SHARD_BYTES`; a file without rows is one shard."""
+    first_row = row = num_bytes = 0
+    groups: list[int] = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if groups and num_bytes + group.total_byte_size > _SHARD_BYTES:
+            yield _Shard(path, tuple(groups), first_row)
+            first_row, num_bytes, groups = row, 0, []
+        groups.append(number)
+        num_bytes += group.total_byte_size
+        row += group.num_rows
+    yield _Shard(path, tuple(groups), first_row)
+
+
+def _list_batch(images: pa.Array, classes: list[str], first: int, spool: Spool) -> pa.Table:
+    encoded, paths = _parts(images)
+    rows = []
+    for number, (data, path, class_name) in enumerate(zip(encoded, paths, classes, strict=True), first):
+        offset, length = spool.add(data.as_buffer()) if data.is_valid else (0, 0)
+        rows.append(
+            {
+                "class": class_name,
+                "name": path.as_py() or f"row {number}",
+                "path": spool.path,
+                "offset": offset,
+                "length": length,
+                "problem": None if data.is_valid else "the Parquet row holds no bytes",
+            }
         )
-    )
+    return pa.Table.from_pylist(rows, schema=LISTING)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
-    if not storage.exists(path) or storage.is_directory(path):
-        raise UsageError(f"source {path} is not a file")
     with storage.open_input(path) as file:
         try:
             parquet = pq.ParquetFile(file)
@@ -161,26 +191,13 @@ def _class_names(path: str, metadata: dict[bytes, bytes], label_column: str) -> 
     return None if names is None else tuple(str(name) for name in names)
 
 
-def _number(path: str, labels: Any, label_column: str, names: tuple[str, ...] | None) -> tuple[Any, Int64Array]:
-    """Returns the class names and the labels as indices into them."""
-    if labels.null_count:
-        row = pc.index(pc.is_null(labels), True).as_py()
-        raise UsageError(f"label_column {label_column!r} of {path} has no label in row {row}")
-    values_N = labels.to_numpy().astype(np.int64)
-    limit = np.iinfo(np.int64).max if names is None else len(names)
-    wrong = np.flatnonzero((values_N < 0) | (values_N >= limit))
-    if len(wrong):
-        rule = "must be >= 0" if names is None else f"must be in [0, {limit}), the classes that the file names"
-        raise UsageError(f"labels of {path} {rule}; got {values_N[wrong[0]]} in row {wrong[0]}")
-    if names is not None:
-        return names, values_N
-    distinct, numbered_N = np.unique(values_N, return_inverse=True)
-    return tuple(str(value) for value in distinct), numbered_N.astype(np.int64)
+def _matches(source: str) -> bool:
+    return source.endswith(".parquet") or (storage.is_directory(source) and bool(storage.glob(source, ".parquet")))
 
 
 HF_PARQUET = SourceKind(
-    "a Hugging Face image file (*.parquet)",
-    lambda source: source.endswith(".parquet"),
+    "Hugging Face image files (FILE.parquet, DIR/*.parquet or a directory of them)",
+    _matches,
     open_hf_parquet,
     frozenset({"image_column", "label_column"}),
 )

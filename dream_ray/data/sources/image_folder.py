@@ -8,74 +8,57 @@ Every file in a class directory counts as an image, at any depth, except hidden 
 up among the rejects.
 """
 
-import numpy as np
+from collections.abc import Collection
+
+import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.decode import UnreadableImage
-from dream_ray.data.images import Int64Array
-from dream_ray.data.sources.base import OpenedSource, SourceKind, SourceOptions
-from dream_ray.errors import RunError, UsageError
-
-_TRAIN = "train"
-_HELD_OUT = ("test", "val", "validation")
+from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_splits, split_names
+from dream_ray.errors import UsageError
 
 
 class ImageFolder:
-    """Images of one directory; the classes are its subdirectories in the order of their names.
+    """Images of one directory; the classes are its subdirectories in the order of their names, a shard each.
 
     Args:
         root: The directory.
+        only: Classes to list; None: all.
     """
 
     channels = 3
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, only: Collection[str] | None) -> None:
         self._root = root
         self.class_names = tuple(_subdirectories(root))
         if not self.class_names:
             raise UsageError(f"source {root} has no subdirectories; an image folder holds one per class")
-        self._files: list[str] = []
-        counts = []
-        for name in self.class_names:
-            files = [file for file in storage.list_files(storage.join(root, name)) if not _is_hidden(file)]
-            self._files += [f"{name}/{file}" for file in files]
-            counts.append(len(files))
-        self.labels_N: Int64Array = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        self.shards = tuple(name for name in self.class_names if only is None or name in only)
 
-    def name(self, row: int) -> str:
-        """Returns the path of the file."""
-        return storage.join(self._root, self._files[row])
-
-    def read(self, row: int) -> bytes:
-        """Returns the bytes of the file."""
-        try:
-            return storage.read_bytes(self.name(row))
-        except RunError as error:
-            raise UnreadableImage(str(error)) from None
+    def list_shard(self, number: int, spool: str) -> pa.Table:
+        """Lists the files of a class."""
+        class_name = self.shards[number]
+        directory = storage.join(self._root, class_name)
+        paths = [storage.join(directory, file) for file in storage.list_files(directory) if not is_hidden(file)]
+        return pa.Table.from_pylist(
+            [{"class": class_name, "name": path, "path": path, "offset": 0} for path in paths], schema=LISTING
+        )
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     """Opens an image folder; one that is parted into `train` and others has the training images in `train`."""
     names = _subdirectories(source)
-    if _TRAIN not in names or not set(names) <= {_TRAIN, *_HELD_OUT}:
-        return OpenedSource(ImageFolder(source))
-    others = [name for name in names if name != _TRAIN]
+    if not split_names(names):
+        return OpenedSource(ImageFolder(source, options.classes))
+    return open_splits(names, source, lambda name: ImageFolder(storage.join(source, name), options.classes))
 
-    def open_test() -> ImageFolder:
-        if len(others) > 1:
-            raise UsageError(f"source {source} holds {' and '.join(others)}: name the one to test on with --test")
-        return ImageFolder(storage.join(source, others[0]))
 
-    return OpenedSource(ImageFolder(storage.join(source, _TRAIN)), open_test if others else None)
+def is_hidden(file: str) -> bool:
+    """Tells whether a relative path has a part that starts with a dot."""
+    return any(part.startswith(".") for part in file.split("/"))
 
 
 def _subdirectories(root: str) -> list[str]:
-    names = [name for name in storage.list_directory(root) if not _is_hidden(name)]
-    return [name for name in names if storage.is_directory(storage.join(root, name))]
-
-
-def _is_hidden(file: str) -> bool:
-    return any(part.startswith(".") for part in file.split("/"))
+    return [name for name in storage.list_directories(root) if not is_hidden(name)]
 
 
 IMAGE_FOLDER = SourceKind(

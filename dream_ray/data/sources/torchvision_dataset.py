@@ -3,13 +3,15 @@
 torchvision takes seconds to import, so it is imported when such a source is opened.
 """
 
+from functools import lru_cache
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import pyarrow as pa
 
-from dream_ray.data.images import Int64Array, UInt8Array
-from dream_ray.data.sources.base import OpenedSource, SourceKind, SourceOptions
+from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions
+from dream_ray.data.sources.spool import new_spool, pnm
 from dream_ray.errors import RunError, UsageError
 
 _PREFIX = "torchvision:"
@@ -25,30 +27,42 @@ DATASETS = {
     "SVHN": _BY_SPLIT,
 }
 """Arguments that choose the training and the test part of each set."""
+_ROWS_PER_SHARD = 10_000
 
 
 class TorchvisionImages:
     """A part of a torchvision set.
 
     Args:
-        dataset: An object of torchvision that yields (PIL image, label).
+        name: Key of `DATASETS`.
+        root: Folder of the torchvision sets.
+        part: 0 for training, 1 for test.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
-        self.labels_N: Int64Array = np.asarray(labels, dtype=np.int64)
-        names = getattr(dataset, "classes", None) or range(int(self.labels_N.max()) + 1)
-        self.class_names = tuple(str(name) for name in names)
+    def __init__(self, name: str, root: str, part: int) -> None:
+        self._arguments = (name, root, part)
+        dataset = _load(*self._arguments)
+        labels_N = _labels(dataset)
+        names = getattr(dataset, "classes", None) or range(int(labels_N.max()) + 1)
+        self.class_names = tuple(str(class_name) for class_name in names)
         self.channels = 1 if dataset[0][0].mode == "L" else 3
+        starts = range(0, len(labels_N), _ROWS_PER_SHARD)
+        self.shards = tuple(f"{name} from row {start}" for start in starts)
 
-    def name(self, row: int) -> str:
-        """Returns the row."""
-        return f"row {row}"
-
-    def read(self, row: int) -> UInt8Array:
-        """Returns the pixels (H, W) or (H, W, 3)."""
-        return np.asarray(self._dataset[row][0])
+    def list_shard(self, number: int, spool: str) -> pa.Table:
+        """Lists some of the rows."""
+        dataset = _load(*self._arguments)
+        labels_N = _labels(dataset)
+        start = number * _ROWS_PER_SHARD
+        listed = []
+        with new_spool(spool) as file:
+            for row in range(start, min(start + _ROWS_PER_SHARD, len(labels_N))):
+                offset, length = file.add(pnm(np.asarray(dataset[row][0])))
+                class_name = self.class_names[labels_N[row]]
+                listed.append(
+                    {"class": class_name, "name": f"row {row}", "path": spool, "offset": offset, "length": length}
+                )
+        return pa.Table.from_pylist(listed, schema=LISTING)
 
 
 def open_torchvision(source: str, options: SourceOptions) -> OpenedSource:
@@ -59,24 +73,38 @@ def open_torchvision(source: str, options: SourceOptions) -> OpenedSource:
     root = options.root
     if root is None:
         raise UsageError(f"root must be the folder of the torchvision sets for source {source}; got none")
-    train, test = DATASETS[name]
-    return OpenedSource(
-        _open_part(name, root, options.download, train), lambda: _open_part(name, root, options.download, test)
-    )
+
+    def open_part(part: int) -> TorchvisionImages:
+        if options.download:
+            _download(name, root, part)
+        return TorchvisionImages(name, root, part)
+
+    return OpenedSource(open_part(0), lambda: open_part(1))
 
 
-def _open_part(name: str, root: str, download: bool, part: dict[str, Any]) -> TorchvisionImages:
+def _labels(dataset: Any) -> np.ndarray:
+    return np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels, dtype=np.int64)
+
+
+def _download(name: str, root: str, part: int) -> None:
     from torchvision import datasets
 
     try:
-        dataset = getattr(datasets, name)(root, download=download, **part)
-    except (URLError, OSError) as error:
-        raise RunError(f"torchvision could not fetch or read {name} in {root}: {error}") from None
-    except RuntimeError as error:
-        if download:
-            raise RunError(f"torchvision could not fetch {name} to {root}: {error}") from None
+        getattr(datasets, name)(root, download=True, **DATASETS[name][part])
+    except (URLError, OSError, RuntimeError) as error:
+        raise RunError(f"torchvision could not fetch {name} to {root}: {error}") from None
+
+
+@lru_cache(maxsize=1)  # the last one: the shards of a set follow one another in a process
+def _load(name: str, root: str, part: int) -> Any:
+    from torchvision import datasets
+
+    try:
+        return getattr(datasets, name)(root, **DATASETS[name][part])
+    except OSError as error:
+        raise RunError(f"torchvision could not read {name} in {root}: {error}") from None
+    except RuntimeError:
         raise UsageError(f"root {root} does not hold {name} whole; --download fetches it") from None
-    return TorchvisionImages(dataset)
 
 
 TORCHVISION = SourceKind(

@@ -1,34 +1,22 @@
-"""Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
-
-A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.from_uri` understands (`file://`, `s3://`,
-`gs://`, `hdfs://`, ...). What fails becomes `RunError` with the path and the reason; a path of no known kind is a
-`UsageError`. A file that is written is either whole or not there.
-"""
+"""Files and directories: open, list, write atomically, delete."""
 
 import hashlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from dream_ray.errors import RunError, UsageError
+from dream_ray.storage.paths import NotReadable, failure, join, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
-
-
-def join(path: str, *parts: str) -> str:
-    """Returns `path` with relative `parts` below it, parted by slashes."""
-    return "/".join([*([path.rstrip("/")] if path else []), *parts])
-
-
-def absolute(path: str) -> str:
-    """Returns a path that means the same in any working directory; a URI stays as it is."""
-    return path if _is_uri(path) else os.path.abspath(path)
 
 
 def exists(path: str) -> bool:
@@ -55,6 +43,31 @@ def list_directory(path: str) -> list[str]:
     return sorted(name for _, name in _entries(path, recursive=False))
 
 
+def list_directories(path: str) -> list[str]:
+    """Returns the sorted names of the directories in a directory, empty when there is none."""
+    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.Directory)
+
+
+def glob(pattern: str, *suffixes: str) -> list[str]:
+    """Returns the sorted paths of the files that a user means.
+
+    Args:
+        pattern: A file, whatever its name; a directory, for the files in it that end with a suffix; or either with
+            `*` in its last part, which stands for any text.
+        suffixes: Ends of the files of a directory.
+    """
+    if "*" in pattern:
+        directory, _, last = pattern.rpartition("/")
+        directory = directory or "."
+        wanted = [name for name in _files(directory) if fnmatchcase(name, last)]
+    elif is_directory(pattern):
+        directory = pattern
+        wanted = [name for name in _files(directory) if name.endswith(suffixes)]
+    else:
+        return [pattern] if exists(pattern) else []
+    return [join(directory, name) for name in wanted]
+
+
 def list_files(path: str) -> list[str]:
     """Returns the sorted relative paths of all files below a directory, at any depth."""
     return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
@@ -62,11 +75,11 @@ def list_files(path: str) -> list[str]:
 
 def make_directory(path: str) -> None:
     """Makes a directory and its parents; no error when it is there."""
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     try:
         filesystem.create_dir(target, recursive=True)
     except OSError as error:
-        raise RunError(f"cannot make directory {path}: {_reason(error)}") from None
+        raise failure("make directory", path, error) from None
 
 
 def ensure_writable(path: str) -> None:
@@ -75,7 +88,7 @@ def ensure_writable(path: str) -> None:
     Raises:
         UsageError: If they cannot.
     """
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     probe = _temporary_beside(f"{target}/probe")
     try:
         filesystem.create_dir(target, recursive=True)
@@ -83,7 +96,7 @@ def ensure_writable(path: str) -> None:
             file.write(b"probe")
         filesystem.delete_file(probe)
     except OSError as error:
-        raise UsageError(f"{path} is not writable: {_reason(error)}") from None
+        raise UsageError(f"{path} is not writable: {reason(error)}") from None
 
 
 def open_input(path: str) -> Any:
@@ -95,23 +108,31 @@ def open_input(path: str) -> Any:
     Raises:
         RunError: If it is missing or cannot be read.
     """
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     try:
         if isinstance(filesystem, LocalFileSystem):
             return pa.memory_map(target)
         return filesystem.open_input_file(target)
     except OSError as error:
-        raise RunError(f"cannot read {path}: {_reason(error)}") from None
+        raise failure("read", path, error) from None
 
 
-def read_bytes(path: str) -> bytes:
-    """Returns a file's content; raises RunError when it is missing or cannot be read."""
-    filesystem, target = _resolve(path)
+def read_bytes(path: str, offset: int = 0, length: int | None = None) -> bytes:
+    """Returns a file's content, or `length` bytes of it from `offset` on.
+
+    Raises:
+        NotReadable: If it is missing, may not be read, or ends before.
+        RunError: If reading fails.
+    """
+    filesystem, target = resolve(path)
     try:
         with filesystem.open_input_file(target) as file:
-            return bytes(file.read())
+            data = bytes(file.read() if length is None else file.read_at(length, offset))
     except OSError as error:
-        raise RunError(f"cannot read {path}: {_reason(error)}") from None
+        raise failure("read", path, error) from None
+    if length is not None and len(data) != length:
+        raise NotReadable(f"{path} ends before byte {offset + length}")
+    return data
 
 
 def read_text(path: str) -> str:
@@ -149,7 +170,7 @@ def atomic_output(path: str) -> Iterator[Any]:
     Raises:
         RunError: If it cannot be written: no permission, disk full, a directory in its place.
     """
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     temporary = _temporary_beside(target)
     try:
         filesystem.create_dir(_parent(target), recursive=True)
@@ -163,12 +184,23 @@ def atomic_output(path: str) -> Iterator[Any]:
                 filesystem.delete_file(temporary)
             raise
     except OSError as error:
-        raise RunError(f"cannot write {path}: {_reason(error)}") from None
+        raise failure("write", path, error) from None
+
+
+def start_write_back(file: Any) -> None:
+    """Asks the system to bring what was written to the disk from now on, so that closing need not wait for all of it.
+
+    Args:
+        file: As `atomic_output` yields it; nothing happens where it is remote, or the system has no such call.
+    """
+    if isinstance(file, io.BufferedWriter) and hasattr(os, "posix_fadvise"):
+        file.flush()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def delete(path: str) -> None:
     """Deletes a file, or a directory with all that is in it; no error when it is absent."""
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     try:
         kind = filesystem.get_file_info(target).type
         if kind is FileType.Directory:
@@ -178,7 +210,19 @@ def delete(path: str) -> None:
     except FileNotFoundError:
         return  # another process was quicker
     except OSError as error:
-        raise RunError(f"cannot delete {path}: {_reason(error)}") from None
+        raise failure("delete", path, error) from None
+
+
+def delete_temporaries(path: str) -> None:
+    """Deletes what killed writers left below a directory; nobody may be writing there any more."""
+    filesystem, target = resolve(path)
+    try:
+        infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=True))
+        for info in infos:
+            if _is_temporary(info.path):
+                filesystem.delete_file(info.path)
+    except OSError as error:
+        raise failure("delete", path, error) from None
 
 
 def sha256(path: str) -> str:
@@ -190,40 +234,26 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def _is_uri(path: str) -> bool:
-    return "://" in path
-
-
-def _resolve(path: str) -> tuple[Any, str]:
-    if not path:
-        raise UsageError("a path must not be empty")
-    if not _is_uri(path):
-        return LocalFileSystem(), os.path.abspath(path)
-    try:
-        filesystem, target = FileSystem.from_uri(path)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"path {path} is of no kind that pyarrow can open: {error}") from None
-    except OSError as error:
-        raise RunError(f"cannot reach {path}: {_reason(error)}") from None
-    return filesystem, target.rstrip("/") or target
-
-
 def _kind(path: str) -> Any:
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     try:
         return filesystem.get_file_info(target).type
     except OSError as error:
-        raise RunError(f"cannot look at {path}: {_reason(error)}") from None
+        raise failure("look at", path, error) from None
 
 
 def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
-    filesystem, target = _resolve(path)
+    filesystem, target = resolve(path)
     try:
         infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
     except OSError as error:
-        raise RunError(f"cannot list {path}: {_reason(error)}") from None
+        raise failure("list", path, error) from None
     entries = [(info.type, info.path[len(target) :].lstrip("/")) for info in infos]
     return [(kind, name) for kind, name in entries if not _is_temporary(name)]
+
+
+def _files(path: str) -> list[str]:
+    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.File)
 
 
 def _parent(target: str) -> str:
@@ -262,7 +292,3 @@ def _rename(filesystem: Any, temporary: str, target: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,231 @@
+"""Ingest and reading, measured against what the same cores can do at best.
+
+    DREAM_RAY_DATA=... python -m benchmarks.ingest --images 60000 --workers 2
+
+- The ceiling: bare decode and resize of the same files on the same cores, by the fastest decoder of docs/data.md and
+  without Ray or a store, before and after the ingest in the same run.
+- The ingest of `imagenet-samples` (143 full-size photographs, as hard links under many names, so that the disk read is
+  the page cache's) at 224 px, and of `tiny-imagenet-50` at its own 64 px: images/s in steady state,
+  start-up apart; peak resident memory of the tasks and of the driver, for a quarter of the set and for all of it.
+- Reading: random batches of one class, raw and jpeg stores against a bare numpy memory map.
+- A projection to ImageNet-1K, which is arithmetic and no measurement.
+"""
+
+import argparse
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import provenance, write_result
+from dream_ray import api
+from dream_ray.data.decode import decode
+from dream_ray.data.ingest import IngestSettings
+from dream_ray.data.store import Store
+
+NUM_CLASSES, SIZE = 20, 224
+STEADY = 0.05, 0.95
+CEILING_S = 15.0
+WATCH_S = 1.0
+WRITE_BLOCK_BYTES, WRITE_BYTES = 4 << 20, 2 << 30
+BATCH, READS = 128, 60
+IMAGENET_TRAIN = 1_281_167
+
+
+def photographs(data: Path, root: Path, num_images: int) -> Path:
+    """Writes the sample photographs once and links them under as many names as asked for."""
+    (root / "once").mkdir()
+    with tarfile.open(data / "imagenet-samples.tar") as archive:
+        members = [member for member in archive if member.name.endswith(".JPEG")]
+        for number, member in enumerate(members):
+            file = archive.extractfile(member)
+            assert file is not None
+            (root / "once" / f"{number}.JPEG").write_bytes(file.read())
+    folder = root / f"photographs-{num_images}"
+    for number in range(num_images):
+        target = folder / f"class-{number % NUM_CLASSES:02d}" / f"{number:07d}.JPEG"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(root / "once" / f"{number % len(members)}.JPEG", target)
+    return folder
+
+
+def decode_for(files: list[str], seconds: float) -> float:
+    """Decodes and resizes files over and over; returns images/s of this process."""
+    done, end = 0, 0.0
+    started = time.perf_counter()
+    while end < seconds:
+        decode(Path(files[done % len(files)]).read_bytes(), channels=3, size=SIZE)
+        done += 1
+        end = time.perf_counter() - started
+    return done / end
+
+
+def ceiling(files: list[str], workers: int) -> float:
+    """Returns images/s of bare decode and resize on as many cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(decode_for, [files] * workers, [1.0] * workers))  # imports
+        return sum(pool.map(decode_for, [files] * workers, [CEILING_S] * workers))
+
+
+def status_bytes(process: Path, name: str) -> int:
+    """Returns a number of bytes from a process's entry in /proc."""
+    return int((process / "status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, int]]:
+    """Watches the peak resident bytes of Ray's task processes, and of this one without the files it maps."""
+    peaks = {"task": 0, "driver": 0}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_S):
+            peaks["driver"] = max(peaks["driver"], status_bytes(Path("/proc/self"), "RssAnon"))
+            for process in Path("/proc").iterdir():
+                if not process.name.isdigit():
+                    continue
+                try:
+                    if (process / "cmdline").read_bytes().startswith(b"ray::Map"):
+                        peaks["task"] = max(peaks["task"], status_bytes(process, "VmHWM"))
+                except (OSError, IndexError):  # gone meanwhile
+                    continue
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        watching.join()
+
+
+def ingest(settings: IngestSettings, store: Path, workers: int) -> dict[str, Any]:
+    """Ingests and returns images/s in steady state, start-up, bytes and memory.
+
+    Steady state is between the files that were finished at 5 % and at 95 % of the images.
+    """
+    started = time.time()
+    with peak_memory() as peaks:
+        manifest = api.ingest(settings, str(store), workers=workers)
+    whole = time.time() - started
+    ends = sorted(((store / file.path).stat().st_mtime, file.rows) for file in manifest.files)
+    done = np.cumsum([rows for _, rows in ends])
+    first, last = (int(np.searchsorted(done, fraction * done[-1])) for fraction in STEADY)
+    steady_s = ends[last][0] - ends[first][0]
+    stored = sum(file.bytes for file in manifest.files)
+    images_per_s = float(done[last] - done[first]) / steady_s
+    return {
+        "images": int(done[-1]),
+        "seconds": whole,
+        "first_file_s": ends[0][0] - started,
+        "steady_s": steady_s,
+        "images_per_s": images_per_s,
+        "stored_mb_per_s": images_per_s * stored / float(done[-1]) / 1e6,
+        "stored_bytes": stored,
+        "peak_task_bytes": peaks["task"],
+        "peak_driver_bytes": peaks["driver"],
+        "rejects": manifest.num_rejects,
+    }
+
+
+def writing(directory: Path) -> float:
+    """Returns the MB/s at which a plain file of 2 GB reaches the disk."""
+    block, started = os.urandom(WRITE_BLOCK_BYTES), time.perf_counter()
+    with open(directory / "plain", "wb") as file:
+        for _ in range(WRITE_BYTES // WRITE_BLOCK_BYTES):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    seconds = time.perf_counter() - started
+    (directory / "plain").unlink()
+    return WRITE_BYTES / 1e6 / seconds
+
+
+def reads(take: Callable[[np.ndarray], np.ndarray], count: int) -> float:
+    """Returns images/s of random batches."""
+    draws = np.random.Generator(np.random.Philox(key=0))
+    batches = [draws.choice(count, min(BATCH, count), replace=False) for _ in range(READS)]
+    for batch in batches[:3]:
+        take(batch)
+    started = time.perf_counter()
+    for batch in batches:
+        take(batch)
+    return sum(map(len, batches)) / (time.perf_counter() - started)
+
+
+def reading(raw: Path, jpeg: Path, root: Path) -> dict[str, float]:
+    """Returns images/s of random batches of one class from each kind of store and from a bare memory map."""
+    of_class = {name: Store.open(str(path)).images(0, ("train",)) for name, path in (("raw", raw), ("jpeg", jpeg))}
+    images = of_class["raw"]
+    np.save(root / "bare.npy", images.take(np.arange(len(images))))
+    bare = np.load(root / "bare.npy", mmap_mode="r")
+    rates = {name: reads(chunks.take, len(chunks)) for name, chunks in of_class.items()}
+    return {**rates, "numpy_memory_map": reads(lambda rows: bare[rows], len(bare))}
+
+
+def projection(images_per_s: float, workers: int, image_bytes: float) -> list[dict[str, Any]]:
+    """Scales the measured rate to ImageNet-1K on nodes of 16 cores, as if sources and stores kept up."""
+    per_core = images_per_s / workers
+    return [
+        {
+            "nodes": nodes,
+            "cores": 16 * nodes,
+            "hours": IMAGENET_TRAIN / (per_core * 16 * nodes) / 3600,
+            "store_gb": IMAGENET_TRAIN * image_bytes / 1e9,
+        }
+        for nodes in (1, 8, 64)
+    ]
+
+
+def main() -> None:
+    """Measures and writes benchmarks/results/NAME.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=60_000, help="photographs to ingest")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--scratch", help="directory for sources and stores; 10 GB for the default")
+    parser.add_argument("--name", default="ingest-cpu", help="of the result, for example for another kind of scratch")
+    arguments = parser.parse_args()
+    data = Path(os.environ["DREAM_RAY_DATA"])
+    given = ["--images", str(arguments.images), "--workers", str(arguments.workers), "--name", arguments.name]
+    result: dict[str, Any] = provenance(given)
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
+        root = Path(directory)
+        folder = photographs(data, root, arguments.images)
+        files = [str(file) for file in sorted((root / "once").iterdir())]
+        result["scratch_write_mb_per_s"] = writing(root)
+        before = ceiling(files, arguments.workers)
+        quarter = IngestSettings(source=str(folder), size=SIZE, max_per_class=arguments.images // NUM_CLASSES // 4)
+        result["photographs_quarter"] = ingest(quarter, root / "quarter", arguments.workers)
+        result["photographs_jpeg_quarter"] = ingest(
+            IngestSettings(source=str(folder), size=SIZE, max_per_class=quarter.max_per_class, encoding="jpeg"),
+            root / "jpeg",
+            arguments.workers,
+        )
+        result["reading_images_per_s"] = reading(root / "quarter", root / "jpeg", root)
+        shutil.rmtree(root / "quarter")
+        result["photographs"] = ingest(IngestSettings(source=str(folder), size=SIZE), root / "all", arguments.workers)
+        after = ceiling(files, arguments.workers)
+        shutil.rmtree(root / "all")
+        result["tiny_imagenet_50"] = ingest(
+            IngestSettings(source=str(data / "tiny-imagenet-50.tar")), root / "tiny", arguments.workers
+        )
+    result["ceiling_images_per_s"] = [before, after]
+    result["ratio_to_ceiling"] = result["photographs"]["images_per_s"] / ((before + after) / 2)
+    image_bytes = result["photographs"]["stored_bytes"] / arguments.images
+    result["projection_imagenet_1k"] = projection(result["photographs"]["images_per_s"], arguments.workers, image_bytes)
+    print(write_result(arguments.name, result).read_text())
+
+
+if __name__ == "__main__":
+    main()

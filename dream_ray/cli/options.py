@@ -1,0 +1,20 @@
+"""Options that several commands have."""
+
+from typing import Annotated
+
+import typer
+
+Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray ingest` wrote.")]
+Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
+Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them.")]
+Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs of a worker. [default: 1 on CUDA]")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster. [default: RAY_ADDRESS, else a private local Ray]")
+]
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="Published settings, see `dream-ray presets`.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting on top, section.key=value; may be repeated.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+CpusPerWorker = Annotated[int, typer.Option("--cpus-per-worker", help="Threads of a worker; they decide the bits.")]

@@ -1,0 +1,193 @@
+"""Commands that start, continue and judge runs: arguments in, one call, a result shown.
+
+Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from dream_ray.cli import display
+from dream_ray.cli.app import app
+from dream_ray.cli.options import (
+    Address,
+    Assignments,
+    ConfigFile,
+    CpusPerWorker,
+    Device,
+    Gpus,
+    Local,
+    Preset,
+    Store,
+    Workers,
+)
+from dream_ray.cli.sizes import parse_bytes
+from dream_ray.errors import UsageError
+
+
+@app.command()
+def presets() -> None:
+    """List the published settings by name."""
+    from dream_ray.config import PRESETS, parse_config
+
+    display.show_presets({name: parse_config(make()) for name, make in PRESETS.items()})
+
+
+@app.command()
+def plan(
+    store: Store,
+    config: ConfigFile = None,
+    preset: Preset = None,
+    assignments: Assignments = None,
+    workers: Workers = 1,
+    local: Local = False,
+    device: Device = "auto",
+    cpus_per_worker: CpusPerWorker = 1,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
+    ] = None,
+) -> None:
+    """Say what memory a run will need per worker, before it is started."""
+    from dream_ray import api
+    from dream_ray.config import load_config
+
+    _check_workers(workers, local)
+    there = None if memory is None else parse_bytes(memory)
+    settings = load_config(preset=preset, file=config, assignments=assignments or ())
+    with display.stages("Measuring a step"):
+        needed = api.plan(
+            settings, store=store, workers=workers, local=local, device=device, cpus_per_worker=cpus_per_worker
+        )
+    display.show_memory(needed, workers)
+    if there is not None and workers * needed.total > there:
+        raise UsageError(
+            f"memory must be at least {workers * needed.total / 1e9:.2f} GB for {workers} workers of "
+            f"{needed.total / 1e9:.2f} GB each; got {there / 1e9:.2f} GB"
+        )
+
+
+@app.command()
+def distill(
+    store: Store,
+    out: Annotated[str, typer.Option("--out", help="New directory of the run.")],
+    config: ConfigFile = None,
+    preset: Preset = None,
+    assignments: Assignments = None,
+    workers: Workers = 1,
+    local: Local = False,
+    device: Device = "auto",
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: Gpus = None,
+    address: Address = None,
+) -> None:
+    """Distil a store into a synthetic set."""
+    from dream_ray import api
+    from dream_ray.config import load_config
+
+    _check_workers(workers, local)
+    settings = load_config(preset=preset, file=config, assignments=assignments or ())
+    with display.interruptible(_resume(out)):
+        api.distill(
+            settings,
+            store=store,
+            out=out,
+            workers=workers,
+            local=local,
+            device=device,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+            observer=display.progress,
+        )
+    display.show_run(out)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="Directory of a run.")],
+    workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
+    local: Local = False,
+    gpus_per_worker: Gpus = None,
+    address: Address = None,
+    allow_different_bits: Annotated[
+        bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
+    ] = False,
+) -> None:
+    """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
+    from dream_ray import api
+
+    if workers is not None:
+        _check_workers(workers, local)
+    with display.interruptible(_resume(run)):
+        api.resume(
+            run,
+            workers=workers,
+            local=local,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+            allow_different_bits=allow_different_bits,
+            observer=display.progress,
+        )
+    display.show_run(run)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
+    net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
+    net_options: Annotated[
+        list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Fresh networks per arm, n.")] = 3,
+    protocol: Annotated[str, typer.Option("--protocol", help="quick or published.")] = "quick",
+    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    arms: Annotated[str | None, typer.Option("--arms", help="Comma-separated part of the arms. [default: all]")] = None,
+    local: Local = False,
+    address: Address = None,
+) -> None:
+    """Train networks on the synthetic set and its baselines and test them."""
+    from dream_ray import api
+    from dream_ray.engine.arms import ARMS
+
+    with display.counter("Evaluating") as on_result:
+        rows = api.evaluate(
+            run,
+            network=_network(net, net_options or []),
+            repeats=repeats,
+            protocol=protocol,
+            split=split,
+            arms=tuple(ARMS) if arms is None else tuple(arm.strip() for arm in arms.split(",")),
+            local=local,
+            address=address,
+            on_result=on_result,
+        )
+    display.show_evaluation(run, rows, protocol=protocol, split=split)
+
+
+def _resume(run: str) -> str:
+    return f"continue with `dream-ray resume {run}`"
+
+
+def _check_workers(workers: int, local: bool) -> None:
+    if workers < 1:
+        raise UsageError(f"workers must be an int >= 1; got {workers}")
+    if local and workers != 1:
+        raise UsageError(f"workers must be 1 with --local, which runs in this process; got {workers}")
+
+
+def _network(name: str | None, options: list[str]) -> Any:
+    import yaml
+
+    from dream_ray.config.schema import Network
+
+    if name is None:
+        if options:
+            raise UsageError("--net-option needs --net")
+        return None
+    pairs = {}
+    for option in options:
+        key, separator, text = option.partition("=")
+        if not separator:
+            raise UsageError(f"--net-option must look like key=value; got {option!r}")
+        pairs[key] = yaml.safe_load(text)
+    return Network(name=name, options=pairs)

@@ -1,0 +1,104 @@
+"""Commands that make and show stores: arguments in, one call, a result shown.
+
+Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from dream_ray.cli import display
+from dream_ray.cli.app import app
+from dream_ray.cli.options import Address, Local
+from dream_ray.cli.sizes import parse_bytes
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="digits, torchvision:NAME, Hugging Face .parquet files, an image folder, or .tar archives (of an "
+            "image folder, one per class, WebDataset shards); a path, a URI such as s3://bucket/key, or a pattern with "
+            "*."
+        ),
+    ],
+    store: Annotated[str, typer.Argument(help="New directory of the store.")],
+    test: Annotated[str | None, typer.Option("--test", help="Source of the test split.")] = None,
+    test_labels: Annotated[
+        str | None, typer.Option("--test-labels", help="Label file, where --test is a flat directory of images.")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels: resize and centre crop.")] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as the source]")] = None,
+    encoding: Annotated[str, typer.Option("--encoding", help="raw, or jpeg: smaller, but decoded when read.")] = "raw",
+    validation: Annotated[float, typer.Option("--validation", help="Fraction carved from the training data.")] = 0.1,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", help="imagenet-10, imagenet-100, imagenette, imagewoof, a file, or a,b,c."),
+    ] = None,
+    max_per_class: Annotated[int | None, typer.Option("--max-per-class", help="Images of a class, at most.")] = None,
+    max_rejects: Annotated[float, typer.Option("--max-rejects", help="Largest fraction of unreadable images.")] = 0.01,
+    image_column: Annotated[str, typer.Option("--image-column", help="Parquet column of the images.")] = "image",
+    label_column: Annotated[
+        str, typer.Option("--label-column", help="Parquet column, or JSON field of a WebDataset, of the labels.")
+    ] = "label",
+    root: Annotated[str | None, typer.Option("--root", help="Folder of torchvision datasets.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision download what is missing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Ray tasks at a time, a CPU each. [default: all CPUs]")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory of all workers together, such as 4GB; fewer work if need be.")
+    ] = None,
+    local: Local = False,
+    address: Address = None,
+) -> None:
+    """Write an image set as an Arrow store; the same command goes on with an ingest that was broken off."""
+    from dream_ray import api
+    from dream_ray.data.class_lists import read_classes
+    from dream_ray.data.ingest import IngestSettings
+
+    settings = IngestSettings(
+        source=source,
+        test=test,
+        test_labels=test_labels,
+        size=size,
+        channels=channels,
+        encoding=encoding,
+        validation=validation,
+        classes=None if classes is None else read_classes(classes),
+        max_per_class=max_per_class,
+        image_column=image_column,
+        label_column=label_column,
+        root=root,
+    )
+    with (
+        display.interruptible("the same command goes on with it"),
+        display.stages(f"Ingesting {source}") as progress,
+    ):
+        manifest = api.ingest(
+            settings,
+            store,
+            max_rejects=max_rejects,
+            download=download,
+            workers=workers,
+            memory_bytes=None if memory is None else parse_bytes(memory),
+            local=local,
+            address=address,
+            progress=progress,
+        )
+    display.show_manifest(store, manifest)
+
+
+@app.command()
+def inspect(store: Annotated[str, typer.Argument(help="Directory of a store.")]) -> None:
+    """Print what a store holds and draw a contact sheet of it."""
+    from dream_ray import storage
+    from dream_ray.data.pictures import contact_sheet
+    from dream_ray.data.store import Store as ImageStore
+
+    opened = ImageStore.open(store)
+    sheet = storage.join(store, "contact_sheet.png")
+    contact_sheet(opened, sheet)
+    display.show_manifest(store, opened.manifest)
+    display.say(f"contact sheet: {sheet}")

@@ -1,0 +1,32 @@
+"""How the jobs of an ingest are run: here, or by whoever gives another `Mapper`."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dream_ray import storage
+
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""(function, jobs) -> results in any order. Jobs and results are plain values; the function may run anywhere."""
+
+# A bucket that is away for a moment is asked again after 1, 2, 4 and 8 seconds.
+_ATTEMPTS = 5
+_FIRST_WAIT_S = 1.0
+
+
+def run_here(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    """Runs the jobs one after the other in this process."""
+    return (with_retries(function, job) for job in jobs)
+
+
+def with_retries(function: Callable[[Any], Any], job: Any) -> Any:
+    """Runs a job, again and again with longer and longer breaks while remote storage fails.
+
+    A job may be repeated, for what it writes appears whole or not at all.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return function(job)
+        except storage.RemoteError:
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
+    return function(job)

@@ -1,0 +1,64 @@
+"""What a user asks of an ingest."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dream_ray.data.image_file import ENCODINGS
+from dream_ray.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """Settings that decide the content of a store.
+
+    Attributes:
+        source: Training images: a kind and its place, see `dream_ray.data.sources`.
+        test: Source of the test split; None takes the test images that belong to `source`, if there are any. Of a
+            source that has test images these are taken, else all of it; its classes are found by their names.
+        test_labels: Label file, where `test` is a directory of images without class directories.
+        size: Side in pixels: the shorter side is resized to it and the centre cropped. None keeps the images as they
+            are; they must then have one shape.
+        channels: 1 (greyscale) or 3 (RGB). None: as the set is for digits and torchvision, 3 for image files.
+        encoding: "raw" (uint8, used where it lies) or "jpeg" (about six times smaller, decoded when read).
+        validation: Fraction in [0, 1) of every training class, rounded down, that becomes the validation split.
+        classes: Classes to store, in the order of their labels; None: all of the source.
+        max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
+        image_column: Parquet column of the images.
+        label_column: Parquet column, or JSON field of a WebDataset, of the labels.
+        root: Folder of the torchvision sets.
+    """
+
+    source: str
+    test: str | None = None
+    test_labels: str | None = None
+    size: int | None = None
+    channels: int | None = None
+    encoding: str = "raw"
+    validation: float = 0.1
+    classes: tuple[str, ...] | None = None
+    max_per_class: int | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    root: str | None = None
+
+    def check(self) -> None:
+        """Raises UsageError where a value breaks a rule."""
+        if self.size is not None and self.size < 1:
+            raise UsageError(f"size must be an int >= 1; got {self.size}")
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"channels must be 1 or 3; got {self.channels}")
+        if self.encoding not in ENCODINGS:
+            raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}")
+        if not 0 <= self.validation < 1:
+            raise UsageError(f"validation must be a fraction in [0, 1); got {self.validation}")
+        if self.max_per_class is not None and self.max_per_class < 1:
+            raise UsageError(f"max_per_class must be an int >= 1; got {self.max_per_class}")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            repeated = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise UsageError(f"classes must differ; {repeated!r} occurs twice")
+        if self.test_labels is not None and self.test is None:
+            raise UsageError("test_labels needs test, the directory of the images that it labels")
+
+    def plain(self) -> dict[str, Any]:
+        """Returns them as JSON values."""
+        return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}

@@ -1,0 +1,84 @@
+"""Ingest as a streaming Ray Data pipeline: every job is a task, and only numbers pass through the object store."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+import ray.data
+
+from dream_ray.data.ingest import Mapper, with_retries
+from dream_ray.distributed.session import prepare_ray_data, ray_session, require_resources
+from dream_ray.errors import RunError, UsageError
+
+# Resident memory of a task at 224 px: 0.79 GB at its peak (docs/data.md), most of it Ray Data and torch.
+TASK_BYTES = 900_000_000
+_JOBS_PER_TASK = 32
+_TASKS_PER_WORKER = 4
+_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError)}
+
+
+@contextmanager
+def ray_jobs(workers: int | None, memory_bytes: int | None, address: str | None) -> Iterator[Mapper]:
+    """Gives what runs the jobs of an ingest on Ray.
+
+    Args:
+        workers: Tasks at a time, a CPU each; None: as many as there are CPUs.
+        memory_bytes: Memory of all tasks together; as many of them run as it has room for. None: no limit.
+        address: Ray cluster, see `ray_session`.
+
+    Raises:
+        UsageError: If Ray has not as many CPUs, or the memory has no room for one task.
+        RunError: If the cluster cannot be reached.
+    """
+    room = None if memory_bytes is None else tasks_in(memory_bytes)
+    with ray_session(address):
+        if workers is not None:
+            require_resources(workers, 1, 0)
+        there = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+        yield partial(_run, there if room is None else min(there, room))
+
+
+def tasks_in(memory_bytes: int) -> int:
+    """Returns how many tasks a memory has room for; raises UsageError for none."""
+    if memory_bytes < TASK_BYTES:
+        raise UsageError(
+            f"memory must have room for a worker, {TASK_BYTES / 1e6:.0f} MB; got {memory_bytes / 1e6:g} MB"
+        )
+    return memory_bytes // TASK_BYTES
+
+
+def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    if not jobs:
+        return
+    prepare_ray_data(preserve_order=False)
+    task = _Task(function, ray.put(list(jobs)))
+    # Between two tasks a CPU waits for the scheduler some tenths of a second: many jobs a task, but enough tasks.
+    num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
+    outcomes = ray.data.range(len(jobs), override_num_blocks=num_tasks).map(task, num_cpus=1, concurrency=workers)
+    for row in outcomes.iter_rows():
+        outcome = json.loads(row["outcome"])
+        if outcome["error"] is not None:
+            raise _ERRORS[outcome["error"]](outcome["value"])
+        yield outcome["value"]
+
+
+class _Task:
+    """Runs one job in a Ray worker; an error of ours is a value, for Ray would wrap it and print a traceback."""
+
+    def __init__(self, function: Callable[[Any], Any], jobs: Any) -> None:
+        self._function = function
+        self._jobs = jobs
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        job = ray.get(self._jobs)[row["id"]]
+        outcome: dict[str, Any]
+        try:
+            outcome = {"error": None, "value": with_retries(self._function, job)}
+        except UsageError as error:
+            outcome = {"error": "UsageError", "value": str(error)}
+        except RunError as error:
+            outcome = {"error": "RunError", "value": str(error)}
+        return {"outcome": json.dumps(outcome)}

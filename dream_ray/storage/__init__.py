@@ -1,0 +1,58 @@
+"""Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
+
+A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.from_uri` understands (`file://`, `s3://`,
+`gs://`, `hdfs://`, ...). What fails becomes `RunError` with the path and the reason; a path of no known kind is a
+`UsageError`. A file that is written is either whole or not there.
+"""
+
+from dream_ray.storage.cache import open_cached
+from dream_ray.storage.files import (
+    atomic_output,
+    delete,
+    delete_temporaries,
+    ensure_writable,
+    exists,
+    glob,
+    is_directory,
+    list_directories,
+    list_directory,
+    list_files,
+    make_directory,
+    open_input,
+    read_bytes,
+    read_text,
+    sha256,
+    size,
+    start_write_back,
+    write_bytes,
+    write_text,
+)
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join
+
+__all__ = [
+    "NotReadable",
+    "RemoteError",
+    "absolute",
+    "atomic_output",
+    "delete",
+    "delete_temporaries",
+    "ensure_writable",
+    "exists",
+    "glob",
+    "is_directory",
+    "is_remote",
+    "join",
+    "list_directories",
+    "list_directory",
+    "list_files",
+    "make_directory",
+    "open_cached",
+    "open_input",
+    "read_bytes",
+    "read_text",
+    "sha256",
+    "size",
+    "start_write_back",
+    "write_bytes",
+    "write_text",
+]

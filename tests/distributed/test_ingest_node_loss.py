@@ -1,0 +1,65 @@
+"""A node goes away in the middle of an ingest."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dream_ray import api
+from dream_ray.data.ingest import IngestSettings
+from dream_ray.data.manifest import Manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+# A process of its own: other tests hold a connection to another Ray in this one.
+SCRIPT = """
+import sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from dream_ray import api
+from dream_ray.data.ingest import IngestSettings
+
+photos, store = sys.argv[1:]
+node = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=node)
+lost = cluster.add_node(**{**node, "num_cpus": 2})
+removed = []
+
+def remove():
+    notes = Path(store, "work", "done")
+    while not notes.is_dir() or len(list(notes.iterdir())) < 2:
+        time.sleep(0.01)
+    cluster.remove_node(lost, allow_graceful=False)
+    removed.append(len(list(notes.iterdir())))
+
+removing = threading.Thread(target=remove, daemon=True)
+removing.start()
+api.ingest(IngestSettings(source=photos, size=64), store, workers=3, address=cluster.address)
+removing.join()
+cluster.shutdown()
+print("files when the node went:", *removed)
+"""
+
+
+def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
+    pixels = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    for label in range(10):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        for key in range(30):
+            image = Image.fromarray(np.roll(pixels, 997 * label + key))
+            image.save(tmp_path / "photos" / str(label) / f"{key}.jpg", quality=85)
+    settings = IngestSettings(source=str(tmp_path / "photos"), size=64)
+    api.ingest(settings, str(tmp_path / "whole"), local=True)
+
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "photos"), str(tmp_path / "broken")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    num_files = len(Manifest.read(str(tmp_path / "whole")).files)
+    assert 2 <= int(done.stdout.rpartition(":")[2]) < num_files, "it went in the middle"
+    assert (tmp_path / "broken" / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()

@@ -1,0 +1,71 @@
+"""The memory plan against what runs really take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dream_ray.config import parse_config
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.data.images import ImageChunks
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import class_matcher
+from dream_ray.engine.memory import RAY_BYTES, plan_memory
+from dream_ray.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{}, {"ipc": 4, "network": {"name": "convnet", "options": {"width": 96}}}])
+def test_a_run_stays_within_the_plan(
+    tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings = {**tiny, **change}
+    plan = plan_memory(parse_config(settings), Store.open(digits_store), workers=1, threads=1, device=CPU, ray=False)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
+    subprocess.run([*command, "--store", digits_store, "--out", str(tmp_path / "run")], check=True, capture_output=True)
+    used = json.loads((tmp_path / "run" / "cost.json").read_text())["peak_rss_bytes"]
+    assert used <= plan.total + plan.mapped
+    assert used > plan.total / 2, "the plan is of use"
+
+
+@pytest.mark.slow
+def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
+    config = parse_config({**tiny, "ipc": 2, "data": {"resident_mb": 1}})
+    plan = plan_memory(config, Store.open(digits_store), workers=4, threads=1, device=CPU, ray=True)
+    assert plan.ray == RAY_BYTES and plan.gpu == 0
+    assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
+    per_class = [sum(Store.open(digits_store).count(split, label) for split in config.splits) for label in range(10)]
+    assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
+    assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
+
+
+def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
+    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\)"):
+        plan_memory(parse_config(tiny), Store.open(digits_store), workers=11, threads=1, device=CPU, ray=False)
+
+
+def test_images_are_kept_in_memory_up_to_a_limit(
+    tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    resident = ImageChunks.resident
+    monkeypatch.setattr(ImageChunks, "resident", lambda images: kept.append(images.nbytes) or resident(images))
+    store = Store.open(digits_store)
+    normalisation = Normalisation.of(store.mean, store.std, CPU)
+    mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).real
+    assert not kept
+    monkeypatch.setattr("dream_ray.engine.assembly.MEGABYTE", 10_000)
+    config = parse_config({**tiny, "data": {"resident_mb": 3}})
+    real = class_matcher(config, store, range(10), normalisation).real
+    assert len(kept) == 3 and sum(kept) <= 30_000
+    rows = np.arange(5)
+    assert all(np.array_equal(real[label].take(rows), mapped[label].take(rows)) for label in range(10))
