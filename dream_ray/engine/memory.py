@@ -27,8 +27,9 @@ from dream_ray.engine.training import RealImages
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.
 RAY_BYTES = 350_000_000
 _FLOAT_BYTES = 4
-# Over the measured process: memory of real runs falls apart into more pieces than that of a few steps.
-_MARGIN = 1.1
+# Over the measured process: kept memory falls apart into more pieces over thousands of steps than over a few. The
+# largest of the real runs in docs/data.md took 1.55 times as much.
+_MARGIN = 1.6
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class MemoryPlan:
     """Memory of the largest worker of a run, in bytes.
 
     Attributes:
-        step: A process that embeds, selects, matches and trains on the settings' batches; measured, and a tenth more.
+        step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
         gpu: Largest allocation of the same steps on the GPU; 0 on a CPU.
         features: Features of the largest class and their distances to the cluster centres.
         synthetic: Synthetic images of its classes, their velocities and a copy for the checkpoint.
