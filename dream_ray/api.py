@@ -60,6 +60,8 @@ def ingest(
     if local:
         if workers not in (None, 1):
             raise UsageError(f"workers must be 1 with local, which runs in this process; got {workers}")
+        if memory_bytes is not None:
+            raise UsageError("memory bounds the workers on Ray; with local there is one process, whatever it takes")
         runner = None
     else:
         from dream_ray.distributed.ingest import ray_jobs

@@ -41,7 +41,6 @@ class TestEveryKindOfPath:
         assert storage.list_directory(root) == ["a", "c.txt"]
         assert storage.list_files(root) == ["a/b.bin", "c.txt"]
         assert storage.is_directory(storage.join(root, "a")) and not storage.is_directory(path)
-        assert storage.size(path) == 3
         assert storage.sha256(path) == hashlib.sha256(b"two").hexdigest()
         storage.delete(path)
         assert not storage.exists(path)
@@ -68,13 +67,12 @@ class TestEveryKindOfPath:
 
     def test_missing_things(self, root):
         assert storage.list_directory(root) == storage.list_files(root) == []
-        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.sha256, storage.size):
+        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.sha256):
             with pytest.raises(RunError, match=r"cannot read .*missing"):
                 read(storage.join(root, "missing"))
 
     def test_a_writable_directory_stays_clean(self, root):
         storage.ensure_writable(root)
-        storage.make_directory(root)
         assert storage.is_directory(root) and storage.list_files(root) == []
 
     def test_arrow_writers_can_use_the_output(self, root):
@@ -126,8 +124,6 @@ def test_a_file_in_the_place_of_a_directory(tmp_path):
     below = str(tmp_path / "file" / "below")
     with pytest.raises(RunError, match="cannot write .*below"):
         storage.write_bytes(below, b"x")
-    with pytest.raises(RunError, match="cannot make directory"):
-        storage.make_directory(below)
     with pytest.raises(UsageError, match="is not writable: "):
         storage.ensure_writable(below)
     with pytest.raises(UsageError, match="is not writable: "):

@@ -143,8 +143,6 @@ class EncodedImages:
         shape_CHW: Shape of every image.
     """
 
-    dtype = np.dtype(np.uint8)
-
     def __init__(self, column: pa.Array, shape_CHW: Sequence[int]) -> None:
         self._column = column
         self.shape = (len(column), *shape_CHW)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import ray
@@ -70,10 +70,16 @@ class _Task:
 
     def __init__(self, function: Callable[[Any], Any], jobs: Any) -> None:
         self._function = function
-        self._jobs = jobs
+        self._reference = jobs
+
+    @cached_property
+    def _jobs(self) -> Sequence[Any]:
+        # Once a task, not once a job: there may be thousands.
+        jobs: Sequence[Any] = ray.get(self._reference)
+        return jobs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        job = ray.get(self._jobs)[row["id"]]
+        job = self._jobs[row["id"]]
         outcome: dict[str, Any]
         try:
             outcome = {"error": None, "value": with_retries(self._function, job)}

@@ -28,7 +28,7 @@ from dream_ray.engine.training import RealImages
 RAY_BYTES = 350_000_000
 _FLOAT_BYTES = 4
 # Over the measured process: kept memory falls apart into more pieces over thousands of steps than over a few. The
-# largest of the real runs in docs/data.md took 1.55 times as much.
+# larger of the two real runs in docs/data.md took 1.4 times as much, beside RAY_BYTES and the mapped files.
 _MARGIN = 1.6
 
 

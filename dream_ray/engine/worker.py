@@ -5,7 +5,6 @@ Knows nothing of Ray: `--local` calls it directly, a Ray Train worker calls it w
 
 import json
 import multiprocessing
-import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -148,7 +147,6 @@ class _Session:
         if self._loop_started is not None and done > 0:
             seconds = (self._last_beat - self._loop_started) / done
         progress = {
-            "host": platform.node(),
             "pid": multiprocessing.current_process().pid,
             "shard": self._shard,
             "num_shards": self._num_shards,

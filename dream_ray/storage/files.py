@@ -29,12 +29,6 @@ def is_directory(path: str) -> bool:
     return _kind(path) is FileType.Directory
 
 
-def size(path: str) -> int:
-    """Returns the bytes of a file; raises RunError when there is none."""
-    with open_input(path) as file:
-        return int(file.size())
-
-
 def list_directory(path: str) -> list[str]:
     """Returns the sorted base names in a directory, empty when there is none.
 
@@ -71,15 +65,6 @@ def glob(pattern: str, *suffixes: str) -> list[str]:
 def list_files(path: str) -> list[str]:
     """Returns the sorted relative paths of all files below a directory, at any depth."""
     return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
-
-
-def make_directory(path: str) -> None:
-    """Makes a directory and its parents; no error when it is there."""
-    filesystem, target = resolve(path)
-    try:
-        filesystem.create_dir(target, recursive=True)
-    except OSError as error:
-        raise failure("make directory", path, error) from None
 
 
 def ensure_writable(path: str) -> None:

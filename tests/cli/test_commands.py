@@ -174,6 +174,7 @@ def test_wrong_input_to_distill(
         (("ingest", "digits", "store", "--encoding", "png"), "encoding must be one of raw, jpeg; got 'png'"),
         (("ingest", "digits", "store", "--test-labels", "x"), "test_labels needs test"),
         (("ingest", "digits", "store", "--local", "--workers", "2"), "workers must be 1 with local"),
+        (("ingest", "digits", "store", "--local", "--memory", "4GB"), "memory bounds the workers on Ray"),
         (("inspect", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "run nowhere does not exist"),
         (("evaluate", "nowhere"), "run nowhere does not exist"),

@@ -417,6 +417,11 @@ class TestFlatFolder:
         rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert rows[2]["class"] is None and "does not name it" in rows[2]["problem"]
 
+    def test_numbers_are_names_where_the_training_classes_are_not_known_yet(self, root, tmp_path):
+        (tmp_path / "labels.txt").write_text("v0.png 12\nv1.png 3\nv2.png 12")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        assert [row["class"] for row in rows] == ["12", "3", "12"]
+
     def test_no_directory(self, tmp_path):
         with pytest.raises(UsageError, match="test must be a directory of images"):
             FlatFolder(str(tmp_path / "nothing"), "labels.txt", self.CLASSES)

@@ -76,7 +76,7 @@ def write(path: str, images: np.ndarray, encoding: str = "raw") -> str:
         for image in images:
             writer.add(image)
         digest = writer.close()
-    assert digest == storage.sha256(path) and writer.bytes == storage.size(path) and writer.rows == len(images)
+    assert digest == storage.sha256(path) and writer.bytes == os.path.getsize(path) and writer.rows == len(images)
     return path
 
 

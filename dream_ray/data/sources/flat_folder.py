@@ -22,7 +22,8 @@ class FlatFolder:
     Args:
         root: The directory.
         labels: The file.
-        class_names: Training classes, for labels that are numbers.
+        class_names: Training classes, for labels that are numbers; empty where only their listing tells them, and
+            every label is then a name.
     """
 
     channels = 3
@@ -61,7 +62,7 @@ class FlatFolder:
         return {words[0]: self._class(words[1]) for words in lines}
 
     def _class(self, word: str) -> str:
-        if word in self.class_names or not word.isdecimal():
+        if not self.class_names or word in self.class_names or not word.isdecimal():
             return word
         if int(word) >= len(self.class_names):
             raise UsageError(f"labels in {self._labels} must be in [0, {len(self.class_names)}); got {word}")
