@@ -83,6 +83,7 @@ def prepare_ray_data(*, preserve_order: bool) -> None:
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.memory_usage_poll_interval_s = None  # a thread of every worker would ask the system every second
     context.print_on_execution_start = False
     context.execution_options.preserve_order = preserve_order
     logging.getLogger("ray.data").setLevel(logging.ERROR)
