@@ -21,14 +21,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dream_ray.data.images import UInt8Array
-from dream_ray.data.jpeg import decode_plain_jpeg, plain_jpeg_pixels
+from dream_ray.data.jpeg import decode_plain_jpeg, has_exif, plain_jpeg_pixels
 
 # The other formats of Pillow include some that start programs (EPS) or hold no photographs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
-_EXIF_BYTES = 1 << 16  # EXIF data stand in one of the first segments of a file
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
@@ -52,12 +51,12 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
     if not data:
         raise UnreadableImage("it is empty (0 bytes)")
     try:
+        if _is_plain_jpeg(data):
+            with suppress(ValueError):  # Pillow can read it all the same, or says what is wrong
+                return _decode_jpeg(data, channels, size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if _is_plain_jpeg(data):
-                with suppress(ValueError):  # Pillow can read it all the same, or says what is wrong
-                    return _decode_jpeg(data, channels, size)
             with Image.open(io.BytesIO(data), formats=_formats()) as file:
                 file.load()
                 return _finish(_plain(_upright(file)), channels, size)
@@ -94,10 +93,11 @@ def _is_plain_jpeg(data: bytes) -> bool:
     pixels = plain_jpeg_pixels(data)
     if pixels is None or (Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS):
         return False
-    if b"Exif\x00\x00" not in data[:_EXIF_BYTES]:
+    if not has_exif(data):
         return True
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
+            warnings.simplefilter("ignore")
             return bool(file.getexif().get(_ORIENTATION, 1) == 1)
     except Exception:  # as in `_upright`; the slow way leaves such an image as it is
         return False

@@ -10,6 +10,7 @@ from dream_ray.data.images import UInt8Array
 
 QUALITY = 95
 """Of the images in a store of encoding `jpeg`."""
+_START_OF_SCAN = b"\xff\xda"
 _COLOURS = {1: "GRAY", 3: "RGB"}
 
 
@@ -22,6 +23,16 @@ def plain_jpeg_pixels(data: bytes) -> int | None:
     except ValueError:
         return None
     return int(height * width) if colours in ("Gray", "YCbCr") else None
+
+
+def has_exif(data: bytes) -> bool:
+    """Tells whether EXIF data stand in a segment of a JPEG before its pixels."""
+    start = 2
+    while data[start : start + 1] == b"\xff" and data[start : start + 2] != _START_OF_SCAN:
+        if data[start + 4 : start + 10] == b"Exif\x00\x00":
+            return True
+        start += 2 + int.from_bytes(data[start + 2 : start + 4])
+    return False
 
 
 def decode_plain_jpeg(data: Any, *, channels: int) -> UInt8Array:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dream_ray.data import decode as decode_module
 from dream_ray.data.decode import UnreadableImage, decode
+from dream_ray.data.jpeg import has_exif
 
 RED = (255, 0, 0)
 
@@ -192,3 +193,17 @@ def test_warnings_of_pillow_do_not_leak():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(encode(image, transparency=b"\x00\x80"), channels=3, size=None)
+
+
+def test_exif_is_found_in_any_segment_before_the_pixels():
+    plain = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(plain, "JPEG")
+    data, exif = plain.getvalue(), b"\xff\xe1\x00\x0aExif\x00\x00\x00\x00"
+    scan = data.index(b"\xff\xda")
+    tables = data.index(b"\xff\xdb")
+    assert not has_exif(data)
+    assert has_exif(data[:2] + exif + data[2:])
+    assert has_exif(data[:tables] + exif + data[tables:])
+    assert has_exif(data[:scan] + exif + data[scan:])
+    assert not has_exif(data + exif)
+    assert not any(has_exif(data[:length]) for length in range(len(data)))
