@@ -31,7 +31,7 @@ def has_exif(data: bytes) -> bool:
     while data[start : start + 1] == b"\xff" and data[start : start + 2] != _START_OF_SCAN:
         if data[start + 4 : start + 10] == b"Exif\x00\x00":
             return True
-        start += 2 + int.from_bytes(data[start + 2 : start + 4])
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
     return False
 
 

@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import bomb, encode, noise
 from PIL import Image
+from samples import bomb, encode, noise
 
 from dream_ray.data import decode as decode_module
 from dream_ray.data.decode import UnreadableImage, decode

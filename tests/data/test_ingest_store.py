@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SAMPLES, bomb, encode, ingest, noise, png, write_tar
 from PIL import Image
+from samples import SAMPLES, bomb, encode, ingest, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import ingest, noise
 from PIL import Image
+from samples import ingest, noise
 
 from dream_ray.data.pictures import contact_sheet, write_grid
 from dream_ray.data.store import Store

@@ -4,9 +4,9 @@ import functools
 import operator
 
 import numpy as np
-from conftest import noise
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import noise
 
 from dream_ray.data.statistics import PixelSums
 

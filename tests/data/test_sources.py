@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import FOLDER_TAR, SAMPLES, noise, png, write_tar
+from samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
