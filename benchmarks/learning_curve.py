@@ -31,7 +31,7 @@ from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import class_matcher, real_networks
+from dream_ray.engine.assembly import class_matcher, network_source
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import Snapshot
@@ -103,7 +103,7 @@ def run_seed(store_path: str, shared: dict[str, Any], seed: int, checkpoints: li
     matchers = {name: class_matcher(arm_config(shared, name, seed), store, labels, normalisation) for name in ARMS}
     arms = [Arm(name, matcher, {}) for name, matcher in matchers.items()]
     config = arms[0].matcher.config
-    source = real_networks(config, store, normalisation)
+    source = network_source(config, store, normalisation)
     rows: list[Any] = []
     for outer in range(config.outer_steps):
         started = time.monotonic()

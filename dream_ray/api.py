@@ -4,7 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from dream_ray import storage
@@ -21,9 +21,12 @@ from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tas
 from dream_ray.engine.memory import MemoryPlan, plan_memory
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
+from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
+
+DEFAULT_BANK_BYTES = 20 * 10**9
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -80,6 +83,9 @@ def distill(
     device: str = "auto",
     cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
+    producers: int | None = None,
+    bank: str | None = None,
+    bank_bytes: int = DEFAULT_BANK_BYTES,
     address: str | None = None,
     observer: Observer = nullcontext,
 ) -> SyntheticDataset:
@@ -94,6 +100,10 @@ def distill(
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.
         gpus_per_worker: None: 1 on CUDA, 0 on a CPU.
+        producers: Who trains the networks ahead of the workers: Ray actors, with `local` threads. 0: every worker
+            itself; None: as the resources suggest. Changes no result.
+        bank: Directory that keeps the networks for other runs of the same store, settings and machine type.
+        bank_bytes: Size of the bank.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         observer: Context around the workers.
 
@@ -104,9 +114,15 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    launch = {"workers": workers, "local": local}
+    launch = {
+        "workers": workers,
+        "local": local,
+        "producers": producers,
+        "bank": None if bank is None else storage.absolute(bank),
+        "bank_bytes": bank_bytes,
+    }
     run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker, launch=launch)
-    return _execute(run, workers, local, gpus_per_worker, address, observer)
+    return _execute(run, workers, local, gpus_per_worker, producers, address, observer)
 
 
 def plan(
@@ -135,6 +151,7 @@ def resume(
     workers: int | None = None,
     local: bool = False,
     gpus_per_worker: float | None = None,
+    producers: int | None = None,
     address: str | None = None,
     allow_different_bits: bool = False,
     observer: Observer = nullcontext,
@@ -146,6 +163,7 @@ def resume(
         workers: As for `distill`; None: as the run was started.
         local: As for `distill`; where neither is given, as the run was started.
         gpus_per_worker: As for `distill`.
+        producers: As for `distill`; None: as the run was started.
         address: As for `distill`.
         allow_different_bits: Go on with other library versions or another CPU than the run began with.
         observer: Context around the workers.
@@ -157,7 +175,8 @@ def resume(
         check_same_bits(run)
     if workers is None and not local:
         workers, local = run.environment["launch"]["workers"], run.environment["launch"]["local"]
-    return _execute(run, workers or 1, local, gpus_per_worker, address, observer)
+    producers = run.environment["launch"]["producers"] if producers is None else producers
+    return _execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
 
 
 def evaluate(
@@ -225,26 +244,45 @@ def load_synthetic(path: str) -> SyntheticDataset:
 
 
 def _execute(
-    run: Run, workers: int, local: bool, gpus_per_worker: float | None, address: str | None, observer: Observer
+    run: Run,
+    workers: int,
+    local: bool,
+    gpus_per_worker: float | None,
+    producers: int | None,
+    address: str | None,
+    observer: Observer,
 ) -> SyntheticDataset:
     with observer(run):
         if local:
-            _work_here(run)
+            _work_here(run, producers)
         else:
             from dream_ray.distributed.distill import distill_on_ray
 
             gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
-            distill_on_ray(run, num_workers=workers, cpus_per_worker=run.threads, gpus_per_worker=gpus, address=address)
+            distill_on_ray(
+                run,
+                num_workers=workers,
+                cpus_per_worker=run.threads,
+                gpus_per_worker=gpus,
+                producers=producers,
+                address=address,
+            )
     finish_run(run)
     return load_synthetic(run.path)
 
 
-def _work_here(run: Run) -> None:
+def _work_here(run: Run, producers: int | None) -> None:
     labels = range(run.open_store().num_classes)
+    if producers is None:
+        producers = int(run.device.type == "cpu" and multiprocessing.cpu_count() > run.threads)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        with background_validation(run, lambda path, step: pool.submit(validate_step, path, step)):
-            work(run.path, labels, shard=0, num_shards=1)
+    with ExitStack() as ending:
+        pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
+        ending.enter_context(background_validation(run, lambda path, step: pool.submit(validate_step, path, step)))
+        networks = None
+        if producers > 0:
+            networks = LocalNetworks(ending.enter_context(producing_threads(run, producers)), 0, 1)
+        work(run.path, labels, shard=0, num_shards=1, networks=networks)
 
 
 def _run_tasks(

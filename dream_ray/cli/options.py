@@ -8,6 +8,13 @@ Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray inges
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them.")]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs of a worker. [default: 1 on CUDA]")]
+Producers = Annotated[
+    int | None,
+    typer.Option(
+        "--producers",
+        help="Who trains the networks ahead of the workers; 0: each worker itself. [default: by the free CPUs or GPUs]",
+    ),
+]
 Address = Annotated[
     str | None, typer.Option("--address", help="Ray cluster. [default: RAY_ADDRESS, else a private local Ray]")
 ]

@@ -18,6 +18,7 @@ from dream_ray.cli.options import (
     Gpus,
     Local,
     Preset,
+    Producers,
     Store,
     Workers,
 )
@@ -78,13 +79,18 @@ def distill(
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: Gpus = None,
+    producers: Producers = None,
+    bank: Annotated[
+        str | None, typer.Option("--bank", help="Directory that keeps the networks for other runs like this one.")
+    ] = None,
+    bank_size: Annotated[str, typer.Option("--bank-size", help="Most that the bank may hold.")] = "20GB",
     address: Address = None,
 ) -> None:
     """Distil a store into a synthetic set."""
     from dream_ray import api
     from dream_ray.config import load_config
 
-    _check_workers(workers, local)
+    _check_workers(workers, local, producers)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
     with display.interruptible(_resume(out)):
         api.distill(
@@ -96,6 +102,9 @@ def distill(
             device=device,
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
+            producers=producers,
+            bank=bank,
+            bank_bytes=parse_bytes(bank_size, "bank-size"),
             address=address,
             observer=display.progress,
         )
@@ -108,6 +117,7 @@ def resume(
     workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
     local: Local = False,
     gpus_per_worker: Gpus = None,
+    producers: Producers = None,
     address: Address = None,
     allow_different_bits: Annotated[
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
@@ -116,14 +126,14 @@ def resume(
     """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
 
-    if workers is not None:
-        _check_workers(workers, local)
+    _check_workers(1 if workers is None else workers, local, producers)
     with display.interruptible(_resume(run)):
         api.resume(
             run,
             workers=workers,
             local=local,
             gpus_per_worker=gpus_per_worker,
+            producers=producers,
             address=address,
             allow_different_bits=allow_different_bits,
             observer=display.progress,
@@ -168,11 +178,13 @@ def _resume(run: str) -> str:
     return f"continue with `dream-ray resume {run}`"
 
 
-def _check_workers(workers: int, local: bool) -> None:
+def _check_workers(workers: int, local: bool, producers: int | None = None) -> None:
     if workers < 1:
         raise UsageError(f"workers must be an int >= 1; got {workers}")
     if local and workers != 1:
         raise UsageError(f"workers must be 1 with --local, which runs in this process; got {workers}")
+    if producers is not None and producers < 0:
+        raise UsageError(f"producers must be an int >= 0; got {producers}")
 
 
 def _network(name: str | None, options: list[str]) -> Any:

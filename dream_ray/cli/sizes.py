@@ -7,7 +7,7 @@ from dream_ray.errors import UsageError
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, name: str = "memory") -> int:
     """Returns the bytes that `4GB`, `512MiB` or `1000000` mean.
 
     Raises:
@@ -15,5 +15,5 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([A-Z]*)", text.strip().upper())
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
-        raise UsageError(f"memory must be a size such as 4GB or 512MiB; got {text!r}")
+        raise UsageError(f"{name} must be a size such as 4GB or 512MiB; got {text!r}")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -123,6 +123,16 @@ class Update(Section):
     """Augmentation, one draw per image: operations joined by '_', or none."""
 
 
+class Source(Section):
+    """Where the matching networks come from."""
+
+    kind: Literal["real", "random", "pool"] = "real"
+    """real: a fresh network per outer step, trained on real data (IDC, DREAM, DREAM+); random: a fresh untrained one
+    per inner step (DM); pool: per outer step one of pool_size warmed-up networks, trained on (ImageNet-100)."""
+    pool_size: int = Field(default=10, ge=1)
+    """Networks of the pool."""
+
+
 class Evaluation(Section):
     """How a network is trained from scratch on the synthetic set and tested."""
 
@@ -193,6 +203,7 @@ class Config(Section):
     weights: Weights = Weights()
     matching: Matching = Matching()
     pixels: Pixels = Pixels()
+    source: Source = Source()
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
 
@@ -224,6 +235,10 @@ class Config(Section):
     def real_batch(self) -> int:
         """Real images that a class is matched against."""
         return self.batch_real or self.selection.num_clusters * self.selection.per_cluster
+
+    def saves_at(self, step: int) -> bool:
+        """Tells whether a checkpoint is due before a step, outer * inner_steps + inner."""
+        return step % self.checkpoint_every == 0
 
     @property
     def total_steps(self) -> int:

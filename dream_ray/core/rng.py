@@ -5,11 +5,14 @@ worker, after any crash and in any order of calls; that is what makes a run inde
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+_AMBIENT = threading.Lock()
 
 
 def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: int = 0) -> np.random.Generator:
@@ -34,8 +37,9 @@ def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: in
 def torch_randomness(generator: np.random.Generator) -> Iterator[None]:
     """Makes torch's CPU generator, which layer constructors draw from, follow `generator` inside the block.
 
-    The generator's former state comes back afterwards. This is the one place that touches ambient randomness.
+    The generator's former state comes back afterwards. This is the one place that touches ambient randomness, one
+    thread at a time.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _AMBIENT, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(generator.integers(2**63)))
         yield

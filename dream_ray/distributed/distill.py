@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -12,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.run import Run
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
@@ -23,7 +25,13 @@ _ERRORS = {"UsageError": UsageError, "RunError": RunError}
 
 
 def distill_on_ray(
-    run: Run, *, num_workers: int, cpus_per_worker: int, gpus_per_worker: float, address: str | None
+    run: Run,
+    *,
+    num_workers: int,
+    cpus_per_worker: int,
+    gpus_per_worker: float,
+    producers: int | None,
+    address: str | None,
 ) -> None:
     """Runs the workers of a run to the end.
 
@@ -32,6 +40,8 @@ def distill_on_ray(
         num_workers: Ray Train workers; each owns at least one class.
         cpus_per_worker: CPUs (threads) of each.
         gpus_per_worker: GPUs of each.
+        producers: Actors that train the networks ahead; 0: every worker trains all of them; None: see
+            `plan_producers`.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -42,11 +52,26 @@ def distill_on_ray(
     costs = [sum(store.count(split, label) for split in run.config.splits) for label in range(store.num_classes)]
     placement = place_classes(costs, num_workers)
     storage.delete(run.file("failure.json"))
-    with ray_session(address):
+    with ExitStack() as ending:
+        ending.enter_context(ray_session(address))
         require_resources(num_workers, cpus_per_worker, gpus_per_worker)
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        plan = plan_producers(
+            producers,
+            workers=num_workers,
+            cpus=cpus_per_worker,
+            gpus=gpus_per_worker,
+            available_cpus=there["CPU"],
+            available_gpus=there.get("GPU", 0),
+        )
+        conveyor = ending.enter_context(producing_actors(run, plan, num_workers))
         trainer = TorchTrainer(
             _worker_loop,
-            train_loop_config={"run_path": storage.absolute(run.path), "placement": placement},
+            train_loop_config={
+                "run_path": storage.absolute(run.path),
+                "placement": placement,
+                "conveyor": conveyor,
+            },
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
@@ -59,8 +84,8 @@ def distill_on_ray(
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             ),
         )
-        with background_validation(run, lambda path, step: _validate.remote(path, step).future()):
-            _fit(trainer)
+        ending.enter_context(background_validation(run, lambda path, step: _validate.remote(path, step).future()))
+        _fit(trainer)
     _raise_failure(run)
     storage.delete(run.file("ray_train"))
 
@@ -91,15 +116,16 @@ def _worker_loop(config: dict[str, Any]) -> None:
     workers after exceptions. The others see it at their next checkpoint and stop.
     """
     context = ray.train.get_context()
-    rank, run_path = context.get_world_rank(), config["run_path"]
+    rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
     failure = storage.join(run_path, "failure.json")
     try:
         work(
             run_path,
             config["placement"][rank],
             shard=rank,
-            num_shards=context.get_world_size(),
+            num_shards=world,
             should_stop=lambda: storage.exists(failure),
+            networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
         )
     except (UsageError, RunError) as error:
         storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))

@@ -1,15 +1,19 @@
 """Puts the parts of a run together from its settings and its store."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import RealNetworks
+from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, RealNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
+from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank
+from dream_ray.engine.trajectories.fetched import FetchedNetworks, Networks
 from dream_ray.nets import Classifier, build_network
 
 MEGABYTE = 10**6
@@ -25,28 +29,56 @@ def build(config: Config, store: Store) -> Classifier:
     )
 
 
-def real_networks(config: Config, store: Store, normalisation: Normalisation) -> RealNetworks:
-    """Makes the network source of a run: trained on the real data of all classes."""
+def network_source(
+    config: Config, store: Store, normalisation: Normalisation, bank: TrajectoryBank | None = None
+) -> NetworkSource:
+    """Makes the network source of a run; what it trains is kept in the bank, if there is one."""
     data = RealImages(*store.training_set(config.splits))
-    return networks_on(config, data, normalisation, lambda: build(config, store))
+    source = networks_on(config, data, normalisation, lambda: build(config, store))
+    if bank is None:
+        return source
+    return BankedNetworks(
+        source,
+        bank,
+        lambda: build(config, store).to(normalisation.mean_1C11.device),
+        _recipe(config),
+        config.inner_steps,
+        lambda outer, inner: config.saves_at(outer * config.inner_steps + inner),
+    )
+
+
+def fetched_networks(config: Config, store: Store, device: torch.device, networks: Networks) -> FetchedNetworks:
+    """Makes the network source of a worker that does not train networks itself."""
+    return FetchedNetworks(networks, lambda: build(config, store), _recipe(config), device, config.inner_steps)
 
 
 def networks_on(
     config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
-) -> RealNetworks:
+) -> NetworkSource:
     """Makes the network source of some settings on any labelled images."""
+    return _SOURCES[config.source.kind](config, data, normalisation, build_one)
+
+
+def _recipe(config: Config) -> Recipe:
+    update = config.update
+    return Recipe(
+        update.batch_size,
+        update.lr,
+        update.momentum,
+        update.weight_decay,
+        update.cutmix_probability,
+        update.augmentation,
+    )
+
+
+def _real(
+    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
+) -> RealNetworks:
     update = config.update
     return RealNetworks(
         build=build_one,
         data=data,
-        recipe=Recipe(
-            update.batch_size,
-            update.lr,
-            update.momentum,
-            update.weight_decay,
-            update.cutmix_probability,
-            update.augmentation,
-        ),
+        recipe=_recipe(config),
         normalisation=normalisation,
         seed=config.seed,
         inner_steps=config.inner_steps,
@@ -57,9 +89,31 @@ def networks_on(
     )
 
 
+def _random(
+    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
+) -> RandomNetworks:
+    del data  # never trained
+    return RandomNetworks(build_one, _recipe(config), normalisation.mean_1C11.device, config.seed, config.inner_steps)
+
+
+def _pool(
+    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
+) -> PoolNetworks:
+    networks = _real(config, data, normalisation, build_one)
+    members = replace(networks, inner_steps=1, first_warmup_epochs=networks.warmup_epochs)
+    return PoolNetworks(members, networks, config.seed, config.source.pool_size)
+
+
+_SOURCES: dict[str, Callable[[Config, TrainingImages, Normalisation, Callable[[], Classifier]], NetworkSource]] = {
+    "real": _real,
+    "random": _random,
+    "pool": _pool,
+}
+
+
 def first_features(config: Config, store: Store, normalisation: Normalisation) -> Iterator[Tensor]:
     """Yields the features (N, D) of each class's real images in the first network of a run, in label order."""
-    snapshot = next(real_networks(config, store, normalisation).trajectory(0))
+    snapshot = next(iter(network_source(config, store, normalisation).trajectory(0)))
     matcher = class_matcher(config, store, range(store.num_classes), normalisation)
     return (matcher.embed(snapshot, label) for label in range(store.num_classes))
 

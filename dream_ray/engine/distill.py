@@ -70,7 +70,7 @@ def distill(
                 state.classes = {label: matcher.initial_state(snapshot, label) for label in matcher.real}
             if snapshot.inner == 0:
                 _clamp(state)
-            if step % config.checkpoint_every == 0 and step != resumed_at:
+            if config.saves_at(step) and step != resumed_at:
                 losses.check()
                 state.network = snapshot.state()
                 save(state)

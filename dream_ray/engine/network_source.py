@@ -4,7 +4,7 @@ A trajectory theta(t, 0), theta(t, 1), ... is a pure function of the seed, the o
 settings: it never sees the synthetic set. So any process may compute it, ahead of time or again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,12 @@ from dream_ray.nets import Classifier
 
 NetworkState = dict[str, Tensor]
 """Parameters, buffers and optimiser momentum of a network by name."""
+_NETWORK, _MOMENTUM = "network.", "momentum."
+
+
+def without_momentum(state: NetworkState) -> NetworkState:
+    """Returns what matching needs of a state: half of its bytes."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(_MOMENTUM)}
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,30 @@ class Snapshot:
 
     def state(self) -> NetworkState:
         """Returns all tensors that the rest of the trajectory depends on (copies)."""
-        network = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        network = {f"{_NETWORK}{name}": tensor for name, tensor in self.network.state_dict().items()}
         momentum = {
-            f"momentum.{name}": self.optimizer.state[parameter]["momentum_buffer"]
+            f"{_MOMENTUM}{name}": self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.network.named_parameters()
             if parameter in self.optimizer.state
         }
         return {name: tensor.detach().clone() for name, tensor in {**network, **momentum}.items()}
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` returned."""
-        prefix = "network."
-        tensors = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        self.network.load_state_dict(tensors)
-        for name, parameter in self.network.named_parameters():
-            if (momentum := state.get(f"momentum.{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+    @staticmethod
+    def of(state: NetworkState, outer: int, inner: int, network: Classifier, recipe: Recipe) -> "Snapshot":
+        """Puts what `state` returned into a network."""
+        tensors = {name.removeprefix(_NETWORK): t for name, t in state.items() if name.startswith(_NETWORK)}
+        network.load_state_dict(tensors)
+        optimizer = recipe.optimizer(network)
+        for name, parameter in network.named_parameters():
+            if (momentum := state.get(f"{_MOMENTUM}{name}")) is not None:
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+        return Snapshot(outer, inner, network, optimizer)
+
+
+def blank_network(build: Callable[[], Classifier]) -> Classifier:
+    """Builds a network whose parameters will be replaced."""
+    with rng.torch_randomness(rng.stream(0, "replaced")):
+        return build()
 
 
 class NetworkSource(Protocol):
@@ -123,10 +137,10 @@ class RealNetworks:
         """Trains as it goes; see `NetworkSource.trajectory`."""
         with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
             network = self.build().to(self.normalisation.mean_1C11.device)
-        optimizer = self.recipe.optimizer(network)
         if state is not None:
-            Snapshot(outer, start, network, optimizer).load(state)
+            optimizer = Snapshot.of(state, outer, start, network, self.recipe).optimizer
         else:
+            optimizer = self.recipe.optimizer(network)
             assert start == 0, "a trajectory that starts later needs its state"
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
             everything = len(self.data)
@@ -149,3 +163,54 @@ class RealNetworks:
         generator = rng.stream(self.seed, purpose, outer=outer, inner=inner)
         for _ in range(passes):
             train_pass(network, optimizer, self.data, num_images, self.recipe, self.normalisation, generator)
+
+
+@dataclass(frozen=True)
+class RandomNetworks:
+    """Networks that are never trained, a fresh one every inner step (DM).
+
+    Attributes:
+        build: Makes a network from torch's ambient generator.
+        recipe: Makes the optimiser that every snapshot has.
+        device: Where the networks live.
+        seed: Seed of the run.
+        inner_steps: Networks per trajectory.
+    """
+
+    build: Callable[[], Classifier]
+    recipe: Recipe
+    device: torch.device
+    seed: int
+    inner_steps: int
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
+        """Draws as it goes; see `NetworkSource.trajectory`."""
+        del state  # each is a function of its number alone
+        for inner in range(start, self.inner_steps):
+            with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer, inner=inner)):
+                network = self.build().to(self.device)
+            yield Snapshot(outer, inner, network, self.recipe.optimizer(network))
+
+
+@dataclass(frozen=True)
+class PoolNetworks:
+    """Networks that start as one of a few warmed-up ones and are trained on (IDC's and DREAM's ImageNet-100 setting).
+
+    Attributes:
+        members: Trajectory p begins with member p.
+        networks: Trains them on.
+        seed: Seed of the run.
+        size: Members of the pool.
+    """
+
+    members: NetworkSource
+    networks: RealNetworks
+    seed: int
+    size: int
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
+        """Draws a member and trains as it goes; see `NetworkSource.trajectory`."""
+        if state is None:
+            member = int(rng.stream(self.seed, "pool", outer=outer).integers(self.size))
+            state = next(iter(self.members.trajectory(member))).state()
+        return self.networks.trajectory(outer, start, state)

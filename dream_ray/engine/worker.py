@@ -14,11 +14,13 @@ import torch
 from dream_ray import storage
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import class_matcher, real_networks
+from dream_ray.engine.assembly import class_matcher, fetched_networks
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.state import RunState
+from dream_ray.engine.trajectories.fetched import Networks
+from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.validation import pinned_steps
 
 _HEARTBEAT_S = 1.0
@@ -35,6 +37,7 @@ def work(
     shard: int,
     num_shards: int,
     should_stop: Callable[[], bool] = lambda: False,
+    networks: Networks | None = None,
 ) -> None:
     """Distils some classes of a run to the end; does nothing where the last checkpoint is there.
 
@@ -44,6 +47,7 @@ def work(
         shard: Number of this worker.
         num_shards: Number of workers.
         should_stop: Asked after every checkpoint.
+        networks: Where the networks come from; None: this worker trains them itself.
 
     Raises:
         Stopped: If `should_stop` said so.
@@ -58,6 +62,11 @@ def work(
     _move(state, run.device)
     session.begin(0 if found is None else found[0])
     normalisation = Normalisation.of(store.mean, store.std, run.device)
+    if networks is None:
+        source = trained_networks(run, store)
+    else:
+        networks.begin(state.outer * run.config.inner_steps + state.inner, state.network)
+        source = fetched_networks(run.config, store, run.device, networks)
 
     def save(state: RunState) -> None:
         step = state.outer * run.config.inner_steps + state.inner
@@ -71,7 +80,7 @@ def work(
         distill(
             run.config,
             class_matcher(run.config, store, labels, normalisation),
-            real_networks(run.config, store, normalisation),
+            source,
             state,
             save=save,
             report=session.report,

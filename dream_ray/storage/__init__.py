@@ -5,7 +5,7 @@ A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.fro
 `UsageError`. A file that is written is either whole or not there.
 """
 
-from dream_ray.storage.cache import open_cached
+from dream_ray.storage.cache import make_room, mark_used, open_cached
 from dream_ray.storage.files import (
     atomic_output,
     delete,
@@ -43,6 +43,8 @@ __all__ = [
     "list_directories",
     "list_directory",
     "list_files",
+    "make_room",
+    "mark_used",
     "open_cached",
     "open_input",
     "read_bytes",

@@ -44,7 +44,7 @@ def open_cached(path: str, digest: str) -> Any:
         except FileNotFoundError:  # never fetched, or another process made room at this moment
             _fetch(path, digest, cached)
             continue
-        os.utime(cached)  # its last use
+        mark_used(cached)
         return file
 
 
@@ -67,7 +67,10 @@ def _limit_bytes() -> int:
 def _fetch(path: str, digest: str, cached: str) -> None:
     found = hashlib.sha256()
     with open_input(path) as source:
-        _make_room(source.size())
+        limit = _limit_bytes()
+        if source.size() > limit:
+            raise RunError(f"DREAM_RAY_CACHE_GB must hold a file of {source.size()} bytes; it is {limit} bytes")
+        make_room(_directory(), source.size(), limit)
         with atomic_output(cached) as target:
             while block := source.read(_BLOCK_BYTES):
                 found.update(block)
@@ -76,20 +79,31 @@ def _fetch(path: str, digest: str, cached: str) -> None:
                 raise RunError(f"{path} is damaged: its sha256 is {found.hexdigest()}, not {digest}")
 
 
-def _make_room(num_bytes: int) -> None:
-    """Removes the files that were not used for the longest time until there is room for another one."""
-    limit = _limit_bytes()
-    if num_bytes > limit:
-        raise RunError(f"DREAM_RAY_CACHE_GB must hold at least one file of {num_bytes} bytes; it is {limit} bytes")
-    os.makedirs(_directory(), exist_ok=True)
+def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
+    """Deletes the files below a directory that were not used for the longest time until there is room for others.
+
+    Args:
+        directory: On this machine; made if it is not there. Any number of processes may make room in it.
+        num_bytes: Of what is to be written.
+        limit_bytes: Most bytes that all files may have then, >= num_bytes.
+    """
+    os.makedirs(directory, exist_ok=True)
     entries = []
-    for entry in os.scandir(_directory()):
-        with suppress(FileNotFoundError):  # another process makes room too
-            entries.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(parent, name)
+            with suppress(FileNotFoundError):  # another process makes room too
+                entries.append((os.stat(path).st_mtime, os.stat(path).st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
-        if total + num_bytes <= limit:
+        if total + num_bytes <= limit_bytes:
             return
         with suppress(FileNotFoundError):
             os.unlink(path)
         total -= size
+
+
+def mark_used(path: str) -> None:
+    """Notes that a file of this machine is used now, so that `make_room` keeps it for longer."""
+    with suppress(FileNotFoundError):
+        os.utime(path)

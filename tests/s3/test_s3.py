@@ -145,7 +145,7 @@ class TestCache:
     @pytest.mark.parametrize(
         ("limit", "error", "message"),
         [
-            ("1e-9", RunError, "must hold at least one file"),
+            ("1e-9", RunError, "must hold a file"),
             ("much", UsageError, "must be a number of gigabytes > 0; got 'much'"),
             ("-1", UsageError, "must be a number of gigabytes > 0; got '-1'"),
         ],

@@ -1,0 +1,133 @@
+"""Networks on disk: what was trained once is read by a resumed run, another run or another trial of a sweep.
+
+A network is a function of its number and of the settings, data and machine that trained it; those make the name of
+its directory. Any number of processes may write to one bank: they write the same bytes, and a file is there whole or
+not at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dream_ray import storage
+from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
+from dream_ray.engine.tensor_file import read_tensors, write_tensors
+from dream_ray.engine.training import Recipe
+from dream_ray.errors import RunError, UsageError
+from dream_ray.nets import Classifier
+
+_COMPLETE = "complete"
+_HEADER_BYTES = 256  # of a tensor in a file, at most
+
+
+@dataclass(frozen=True)
+class TrajectoryBank:
+    """The networks of one identity.
+
+    Attributes:
+        root: Directory of the whole bank, on this machine or a file system shared by all.
+        max_bytes: Most bytes of the whole bank; the networks that were not used for the longest time go first.
+        identity: What the networks depend on besides their number, as text.
+    """
+
+    root: str
+    max_bytes: int
+    identity: str
+
+    def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
+        """Reads a network.
+
+        Returns:
+            (state, whether training can go on from it), or None where it is not there or damaged.
+        """
+        path = self._path(outer, inner)
+        if not storage.exists(path):
+            return None
+        try:
+            state, metadata = read_tensors(path)
+        except RunError:  # deleted at this moment, or damaged: it is trained again
+            return None
+        storage.mark_used(path)
+        return state, metadata[_COMPLETE] == "1"
+
+    def save(self, outer: int, inner: int, state: NetworkState, *, complete: bool) -> None:
+        """Writes a network; see `load` for `complete`."""
+        write_tensors(self._path(outer, inner), state, {_COMPLETE: str(int(complete))})
+
+    def make_room(self, num_bytes: int) -> None:
+        """Makes room for a trajectory; raises UsageError if the bank cannot hold one."""
+        if num_bytes > self.max_bytes:
+            raise UsageError(
+                f"bank-size must be at least a trajectory, {num_bytes / 1e9:.3g} GB; got {self.max_bytes / 1e9:g} GB"
+            )
+        storage.make_room(self.root, num_bytes, self.max_bytes)
+
+    def _path(self, outer: int, inner: int) -> str:
+        key = hashlib.sha256(self.identity.encode()).hexdigest()
+        return storage.join(self.root, key, f"{outer:06d}", f"{inner:06d}.safetensors")
+
+
+def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
+    """Opens a bank, which need not exist.
+
+    Args:
+        root: Its directory.
+        max_bytes: Its size.
+        identity: What the networks depend on besides their number; plain values.
+
+    Raises:
+        UsageError: If the directory is a URI or not writable.
+    """
+    if storage.is_remote(root):
+        raise UsageError(f"bank must be a directory of a file system, local or shared by all nodes; got {root}")
+    storage.ensure_writable(root)
+    return TrajectoryBank(storage.absolute(root), max_bytes, json.dumps(identity, sort_keys=True))
+
+
+@dataclass(frozen=True)
+class BankedNetworks:
+    """A network source that reads what the bank has and keeps there what it trains.
+
+    Attributes:
+        source: Trains the networks.
+        bank: Keeps them.
+        build: Makes a network; its parameters are replaced.
+        recipe: Makes its optimiser.
+        inner_steps: Networks per trajectory.
+        is_restart_point: Tells of (outer, inner) whether a run may be resumed there; only there momentum is kept.
+    """
+
+    source: NetworkSource
+    bank: TrajectoryBank
+    build: Callable[[], Classifier]
+    recipe: Recipe
+    inner_steps: int
+    is_restart_point: Callable[[int, int], bool]
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
+        """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`."""
+        known, inner = (start, state), start
+        network = blank_network(self.build)
+        while inner < self.inner_steps:
+            found = self.bank.load(outer, inner)
+            if found is None or (self.is_restart_point(outer, inner) and not found[1]):
+                break
+            if found[1]:
+                known = inner, found[0]
+            yield Snapshot.of(found[0], outer, inner, network, self.recipe)
+            inner += 1
+        if inner == self.inner_steps:
+            return
+        has_room = False
+        for snapshot in self.source.trajectory(outer, *known):
+            if snapshot.inner < inner:
+                continue
+            trained = snapshot.state()
+            if not has_room:
+                each = sum(tensor.nbytes + _HEADER_BYTES for tensor in trained.values())
+                self.bank.make_room((self.inner_steps - inner) * each)
+                has_room = True
+            complete = self.is_restart_point(outer, snapshot.inner)
+            self.bank.save(outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete)
+            yield snapshot

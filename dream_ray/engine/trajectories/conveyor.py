@@ -1,0 +1,225 @@
+"""Who makes which trajectory, how far ahead, and who has fetched what.
+
+Networks are numbered by the step they serve, outer * inner_steps + inner. Producers ask for jobs and put networks in;
+workers get them out, each in ascending order. A network is dropped when every worker is past it, and a producer waits
+when it is `window` networks ahead of the slowest worker. What is lost (a producer, an object, a worker group that
+starts again from its checkpoint) is made again: a network is a function of its number.
+
+All methods may be called by many threads at a time; `distributed.trajectories` makes an actor of it.
+"""
+
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from dream_ray.engine.network_source import NetworkState
+from dream_ray.errors import RunError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of a trajectory to make.
+
+    Attributes:
+        outer: Which trajectory.
+        start: Inner step to train from.
+        state: Network there; None for the start of the trajectory.
+        first: First inner step that is wanted, >= start.
+        stop: Inner step before which to stop.
+    """
+
+    outer: int
+    start: int
+    state: NetworkState | None
+    first: int
+    stop: int
+
+
+class Conveyor(Generic[Item]):
+    """Hands networks from producers to workers.
+
+    Args:
+        outer_steps: Trajectories of the run.
+        inner_steps: Networks of each.
+        window: Networks that may be made ahead of the slowest worker, >= 1.
+    """
+
+    def __init__(self, *, outer_steps: int, inner_steps: int, window: int) -> None:
+        assert window >= 1
+        self._outer_steps, self._inner_steps, self._window = outer_steps, inner_steps, window
+        self._changed = threading.Condition()
+        self._positions: dict[int, int] = {}
+        self._begun: set[int] = set()
+        self._made: dict[int, Item] = {}
+        self._repairs: list[Job] = []
+        self._next_outer: int | None = None
+        self._jobs: dict[int, Job] = {}
+        self._closed = False
+        self._problem = "the run has ended"
+
+    def begin(self, rank: int, num_workers: int, step: int, state: NetworkState | None) -> None:
+        """A worker starts at a step; the first one of a new group says where all of them start.
+
+        Args:
+            rank: Of the worker.
+            num_workers: Workers of the group.
+            step: First network that it needs.
+            state: That network where the worker knows it (from a checkpoint); saves training up to there.
+        """
+        with self._changed:
+            if rank in self._begun:
+                self._begun.clear()
+            if not self._begun:
+                self._positions = dict.fromkeys(range(num_workers), step)
+                if self._next_outer is None:
+                    self._next_outer = step // self._inner_steps
+                self._want(step, state)
+            self._begun.add(rank)
+            self._changed.notify_all()
+
+    def get(self, rank: int, step: int, timeout_s: float) -> Item | None:
+        """Waits for a network.
+
+        Args:
+            rank: Of the worker, which needs no earlier network any more.
+            step: Number of the network.
+            timeout_s: Longest time to wait.
+
+        Returns:
+            The network, or None when it was not there in time.
+
+        Raises:
+            KeyError: If the worker never began; the conveyor is new.
+            RunError: If nobody will make it any more.
+        """
+        with self._changed:
+            if rank not in self._positions:
+                raise KeyError(f"worker {rank} never began")
+            self._positions[rank] = step
+            for old in [number for number in self._made if number < self._slowest]:
+                del self._made[old]
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: step in self._made or self._closed, timeout_s)
+            item = self._made.get(step)
+            if item is None and self._closed:
+                raise RunError(self._problem)
+            return item
+
+    def lose(self, step: int) -> None:
+        """A network that was handed over cannot be read: it is made again."""
+        with self._changed:
+            if self._made.pop(step, None) is not None:
+                self._want(step, None)
+                self._changed.notify_all()
+
+    def next_job(self, producer: int) -> Job | None:
+        """Waits for work; what the producer had not finished of its last job is left to whoever asks next.
+
+        Returns:
+            A job, or None when there is nothing to make any more.
+        """
+        with self._changed:
+            self._give_back(producer)
+            while not self._closed:
+                job = self._take_job()
+                if job is not None:
+                    self._jobs[producer] = job
+                    return job
+                self._changed.wait()
+            return None
+
+    def put(self, producer: int, inner: int, item: Item) -> bool:
+        """Waits until a network of the producer's job may be put in, and puts it in.
+
+        Returns:
+            Whether the producer should go on with the job; otherwise it asks for another one.
+        """
+        with self._changed:
+            job = self._jobs[producer]
+            step = job.outer * self._inner_steps + inner
+            # A producer that waits for the slowest worker must not keep it waiting for another network.
+            self._changed.wait_for(lambda: self._may_make(step) or self._ready_repair() or self._closed)
+            if self._closed or not self._may_make(step):
+                return False
+            if step >= self._slowest:
+                self._made[step] = item
+            self._jobs[producer] = replace(job, first=inner + 1)
+            self._changed.notify_all()
+            return inner + 1 < job.stop
+
+    def abandon(self, producer: int) -> None:
+        """A producer is gone; what it had not finished is left to the others."""
+        with self._changed:
+            self._give_back(producer)
+            self._changed.notify_all()
+
+    def close(self, problem: str | None = None) -> None:
+        """Ends the waiting of everybody; workers that still wait are told the problem."""
+        with self._changed:
+            self._closed = True
+            self._problem = problem or self._problem
+            self._changed.notify_all()
+
+    @property
+    def _slowest(self) -> int:
+        return min(self._positions.values())
+
+    def _may_make(self, step: int) -> bool:
+        return step < self._slowest + self._window
+
+    def _take_job(self) -> Job | None:
+        repair = self._ready_repair()
+        if repair is not None:
+            self._repairs.remove(repair)
+            return repair
+        outer = self._next_outer
+        if outer is None or outer >= self._outer_steps or not self._may_make(outer * self._inner_steps):
+            return None
+        self._next_outer = outer + 1
+        return Job(outer, 0, None, 0, self._inner_steps)
+
+    def _ready_repair(self) -> Job | None:
+        ready = [job for job in self._repairs if self._may_make(job.outer * self._inner_steps + job.first)]
+        return min(ready, key=lambda job: (job.outer, job.first), default=None)
+
+    def _give_back(self, producer: int) -> None:
+        job = self._jobs.pop(producer, None)
+        if job is not None and job.first < job.stop:
+            self._repairs.append(job)
+
+    def _want(self, step: int, state: NetworkState | None) -> None:
+        """Sees to it that every network from `step` on, of the trajectories that were begun, is there or coming."""
+        first_outer, first = divmod(step, self._inner_steps)
+        assert self._next_outer is not None
+        if first and first_outer == self._next_outer:
+            self._next_outer += 1
+        for outer in range(first_outer, self._next_outer):
+            start = first if outer == first_outer else 0
+            for begin, stop in _runs(range(start, self._inner_steps), self._covered(outer)):
+                known = state is not None and (outer, begin) == (first_outer, first)
+                job = Job(outer, begin if known else 0, state if known else None, begin, stop)
+                self._repairs.append(job)
+
+    def _covered(self, outer: int) -> set[int]:
+        """Returns the inner steps of a trajectory that are there or that somebody makes."""
+        steps = range(outer * self._inner_steps, (outer + 1) * self._inner_steps)
+        covered = {step - steps.start for step in steps if step in self._made}
+        for job in (*self._jobs.values(), *self._repairs):
+            if job.outer == outer:
+                covered.update(range(job.first, job.stop))
+        return covered
+
+
+def _runs(steps: range, covered: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yields (first, stop) of every run of steps that are not covered."""
+    begin = None
+    for step in (*steps, steps.stop):
+        missing = step < steps.stop and step not in covered
+        if missing and begin is None:
+            begin = step
+        if not missing and begin is not None:
+            yield begin, step
+            begin = None

@@ -1,0 +1,268 @@
+"""Runs whose networks are made ahead, here by threads: the same bits as with networks that each worker makes."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dream_ray import storage
+from dream_ray.config import parse_config
+from dream_ray.core.placement import place_classes
+from dream_ray.engine import network_source, worker
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
+from dream_ray.engine.worker import work
+from dream_ray.errors import RunError, UsageError
+
+CPU = torch.device("cpu")
+SOURCES: dict[str, dict[str, Any]] = {
+    "real": {"kind": "real"},
+    "random": {"kind": "random"},
+    "pool": {"kind": "pool", "pool_size": 2},
+}
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+@pytest.fixture
+def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
+    def make(settings: dict[str, Any], name: str = "run", **launch: Any) -> Run:
+        return create_run(
+            str(tmp_path / name), parse_config(settings), digits_store, device=CPU, threads=1, launch=launch
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def inline(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
+    """Images of an uninterrupted run of one worker that trains its networks itself, by settings."""
+    known: dict[str, Tensor] = {}
+
+    def images(settings: dict[str, Any]) -> Tensor:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in known:
+            path = str(tmp_path_factory.mktemp("inline") / "run")
+            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1, launch={})
+            work(run.path, range(10), shard=0, num_shards=1)
+            known[key] = final_images(run)
+        return known[key]
+
+    return images
+
+
+def final_images(run: Run) -> Tensor:
+    finish_run(run)
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
+    """Runs all workers at a time, as threads."""
+    placement = place_classes([1.0] * 10, num_workers)
+    with producing_threads(run, num_producers) as conveyor, ThreadPoolExecutor(num_workers) as pool:
+        ended = [
+            pool.submit(
+                work,
+                run.path,
+                placement[rank],
+                shard=rank,
+                num_shards=num_workers,
+                networks=LocalNetworks(conveyor, rank, num_workers),
+            )
+            for rank in range(num_workers)
+        ]
+        # A group ends as one, as on Ray Train: the others would wait for a dead one for ever.
+        wait(ended, return_when=FIRST_EXCEPTION)
+        conveyor.close()
+        for one in ended:
+            one.result()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("num_workers", "num_producers"), [(1, 1), (2, 1), (3, 2)])
+def test_networks_made_ahead_change_no_bit(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    source: str,
+    num_workers: int,
+    num_producers: int,
+) -> None:
+    settings = {**tiny, "source": SOURCES[source]}
+    run = start(settings)
+    run_pipelined(run, num_workers, num_producers)
+    assert torch.equal(final_images(run), inline(settings))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("killed_at", [1, 4, 6])
+def test_a_killed_run_resumes_to_the_same_bits(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    before: int,
+    after: int,
+) -> None:
+    run = start(tiny)
+    original = worker._Session.report
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        if report.step == killed_at and self._shard == 0:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Session, "report", report)
+        with pytest.raises(Killed):
+            run_pipelined(run, before, 1)
+    run_pipelined(run, after, 1)
+    assert torch.equal(final_images(run), inline(tiny))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_producer_that_fails_ends_the_run_with_its_reason(
+    start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("in the middle of training")
+
+    monkeypatch.setattr(network_source, "train_pass", fail)
+    with pytest.raises(RunError, match=r"a producer of networks failed: ZeroDivisionError.*in the middle"):
+        run_pipelined(start(tiny), 1, 1)
+    assert threading.active_count() == 1
+
+
+def test_only_networks_where_a_run_may_be_resumed_travel_with_their_momentum(
+    start: Callable[..., Run], tiny: dict[str, Any]
+) -> None:
+    run = start({**tiny, "checkpoint_every": 3})
+    with producing_threads(run, 1) as conveyor:
+        networks = LocalNetworks(conveyor, 0, 1)
+        networks.begin(0, None)
+        whole = [any("momentum" in name for name in networks.get(step)) for step in range(8)]
+    assert whole == [step % 3 == 0 for step in range(8)]
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for every pass of training."""
+    passes: list[int] = []
+    original = network_source.train_pass
+
+    def counted(*args: Any) -> None:
+        passes.append(1)
+        original(*args)
+
+    monkeypatch.setattr(network_source, "train_pass", counted)
+    return passes
+
+
+def banked(start: Callable[..., Run], settings: dict[str, Any], name: str, bank: Path, size: int = 10**9) -> Run:
+    return start(settings, name, bank=str(bank), bank_bytes=size)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_second_run_trains_no_network(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    tmp_path: Path,
+    training: list[int],
+    source: str,
+) -> None:
+    """Another weight and another number of clusters need the same networks."""
+    settings = {**tiny, "source": SOURCES[source]}
+    first = banked(start, settings, "first", tmp_path / "bank")
+    run_pipelined(first, 2, 1)
+    assert torch.equal(final_images(first), inline(settings))
+    other = {**settings, "weights": {"feature": 0.5}, "selection": {"num_clusters": 4, "interval": 2}}
+    expected = inline(other)
+    training.clear()
+    second = banked(start, other, "second", tmp_path / "bank")
+    work(second.path, range(10), shard=0, num_shards=1)
+    assert not training
+    assert torch.equal(final_images(second), expected)
+
+
+def test_other_networks_are_not_taken_for_these(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    work(banked(start, tiny, "first", tmp_path / "bank").path, range(10), shard=0, num_shards=1)
+    for number, other in enumerate(
+        ({"seed": 1}, {"update": {**tiny["update"], "lr": 0.02}}, {"initialisation": {"warmup_epochs": 2}})
+    ):
+        run = banked(start, {**tiny, **other}, f"other-{number}", tmp_path / "bank")
+        work(run.path, range(10), shard=0, num_shards=1)
+        assert torch.equal(final_images(run), inline({**tiny, **other}))
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "without momentum"])
+def test_a_bank_with_holes_is_filled_up(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    tmp_path: Path,
+    training: list[int],
+    damage: str,
+) -> None:
+    """The second run saves more often, so it needs the momentum of networks that were kept without."""
+    bank = tmp_path / "bank"
+    settings = {**tiny, "checkpoint_every": 4}
+    work(banked(start, settings, "first", bank).path, range(10), shard=0, num_shards=1)
+    files = sorted(path for path in bank.rglob("*") if path.is_file())
+    assert len(files) == 8
+    if damage == "missing":
+        files[6].unlink()
+    elif damage == "torn":
+        files[6].write_bytes(files[6].read_bytes()[:-9])
+    else:
+        settings = tiny
+    expected = inline(settings)
+    training.clear()
+    run = banked(start, settings, "second", bank)
+    work(run.path, range(10), shard=0, num_shards=1)
+    assert torch.equal(final_images(run), expected)
+    assert training
+    training.clear()
+    again = banked(start, settings, "third", bank)
+    work(again.path, range(10), shard=0, num_shards=1)
+    assert not training, "the second run filled the holes"
+
+
+def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    work(banked(start, tiny, "first", bank).path, range(10), shard=0, num_shards=1)
+    used = sum(path.stat().st_size for path in bank.rglob("*") if path.is_file())
+    small, limit = tmp_path / "small", used * 3 // 4
+    work(banked(start, tiny, "second", small, limit).path, range(10), shard=0, num_shards=1)
+    assert 0 < sum(path.stat().st_size for path in small.rglob("*") if path.is_file()) <= limit
+    with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):
+        work(banked(start, tiny, "third", tmp_path / "tiny", 1000).path, range(10), shard=0, num_shards=1)
+
+
+def test_a_bank_in_a_bucket_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"bank must be a directory of a file system, .*; got s3://bucket/bank"):
+        work(start(tiny, bank="s3://bucket/bank", bank_bytes=1).path, range(10), shard=0, num_shards=1)
+
+
+def test_two_runs_may_fill_a_bank_at_a_time(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    runs = [banked(start, tiny, name, tmp_path / "bank") for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, run.path, range(10), shard=0, num_shards=1) for run in runs]:
+            done.result()
+    assert all(torch.equal(final_images(run), inline(tiny)) for run in runs)
+    assert not [name for name in storage.list_files(str(tmp_path / "bank")) if name.endswith(".partial")]
