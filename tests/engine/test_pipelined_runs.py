@@ -242,14 +242,14 @@ def test_a_bank_with_holes_is_filled_up(
 
 
 def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    work(banked(start, tiny, "first", bank).path, range(10), shard=0, num_shards=1)
-    used = sum(path.stat().st_size for path in bank.rglob("*") if path.is_file())
-    small, limit = tmp_path / "small", used * 3 // 4
-    work(banked(start, tiny, "second", small, limit).path, range(10), shard=0, num_shards=1)
-    assert 0 < sum(path.stat().st_size for path in small.rglob("*") if path.is_file()) <= limit
+    bank, limit = tmp_path / "bank", 40_000
+    settings = {**tiny, "outer_steps": 6, "selection": {"num_clusters": 4, "strategy": "random"}}
+    work(banked(start, settings, "first", bank, limit).path, range(10), shard=0, num_shards=1)
+    sizes = [path.stat().st_size for path in bank.rglob("*") if path.is_file()]
+    assert limit // 2 < sum(sizes) <= limit
+    assert 24 * max(sizes) > limit, "all of them would not have had room"
     with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):
-        work(banked(start, tiny, "third", tmp_path / "tiny", 1000).path, range(10), shard=0, num_shards=1)
+        work(banked(start, tiny, "second", tmp_path / "tiny", 1000).path, range(10), shard=0, num_shards=1)
 
 
 def test_a_bank_in_a_bucket_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
