@@ -138,7 +138,9 @@ class Conveyor(Generic[Item]):
             Whether the producer should go on with the job; otherwise it asks for another one.
         """
         with self._changed:
-            job = self._jobs[producer]
+            job = self._jobs.get(producer)
+            if job is None:
+                return False  # another conveyor had given it: this one is new
             step = job.outer * self._inner_steps + inner
             # A producer that waits for the slowest worker must not keep it waiting for another network.
             self._changed.wait_for(lambda: self._may_make(step) or self._ready_repair() or self._closed)

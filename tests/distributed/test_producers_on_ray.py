@@ -1,0 +1,121 @@
+"""Producers as Ray actors: the same bits as without them, whoever is killed."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dream_ray import api
+from dream_ray.config import parse_config
+from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.run import create_run, open_run, read_sessions
+from dream_ray.errors import RunError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize(
+    ("requested", "workers", "cpus", "available", "plan"),
+    [
+        (None, 1, 1, 1, ProducerPlan(0, 1, 0.0)),
+        (None, 1, 1, 2, ProducerPlan(1, 1, 0.0)),
+        (None, 2, 1, 2, ProducerPlan(1, 0, 0.0)),
+        (None, 2, 1, 16, ProducerPlan(2, 1, 0.0)),
+        (None, 2, 4, 12, ProducerPlan(1, 4, 0.0)),
+        (0, 2, 1, 16, ProducerPlan(0, 1, 0.0)),
+        (3, 2, 1, 4, ProducerPlan(3, 0, 0.0)),
+        (3, 2, 1, 5, ProducerPlan(3, 1, 0.0)),
+    ],
+)
+def test_producers_take_the_places_that_are_free(
+    requested: int | None, workers: int, cpus: int, available: int, plan: ProducerPlan
+) -> None:
+    found = plan_producers(requested, workers=workers, cpus=cpus, gpus=0, available_cpus=available, available_gpus=0)
+    assert found == plan
+
+
+@pytest.mark.parametrize(
+    ("available", "plan"), [(2, ProducerPlan(1, 0, 0.0)), (3, ProducerPlan(1, 2, 1.0)), (8, ProducerPlan(2, 2, 1.0))]
+)
+def test_producers_of_a_gpu_run_need_free_gpus(available: int, plan: ProducerPlan) -> None:
+    found = plan_producers(None, workers=2, cpus=2, gpus=1, available_cpus=64, available_gpus=available)
+    assert found == plan
+
+
+def images(path: str) -> Tensor:
+    return read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW
+
+
+def processes(name: str) -> list[int]:
+    """Returns the processes of Ray that run something of this name."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+                found.append(int(process.name))
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_killed_producer_conveyor_and_worker_cost_no_bit(
+    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, tmp_path: Path
+) -> None:
+    """All three in one run, one after the other: each is noticed, replaced, and made up for."""
+    config = parse_config({**tiny, "outer_steps": 12, "inner_steps": 10, "checkpoint_every": 10})
+    reference = str(tmp_path / "reference")
+    api.distill(config, store=digits_store, out=reference, local=True, producers=0)
+    killed: list[str] = []
+    killer = threading.Thread(target=_kill_three, args=(out, killed), daemon=True)
+    killer.start()
+    api.distill(config, store=digits_store, out=out, workers=2, producers=1)
+    killer.join(timeout=1)
+    assert killed == ["producer", "conveyor", "worker"]
+    assert torch.equal(images(out), images(reference))
+    deadline = time.monotonic() + 60
+    while processes("_Producer") or processes("Conveyor"):
+        assert time.monotonic() < deadline, "they outlived the run"
+        time.sleep(0.1)
+
+
+def _kill_three(path: str, killed: list[str]) -> None:
+    deadline = time.monotonic() + 500
+    plan = [("producer", 10), ("conveyor", 35), ("worker", 70)]
+    while plan and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if not Path(path, "env.json").exists():
+            continue
+        sessions = [session for session in read_sessions(open_run(path)) if session["phase"] == "matching"]
+        who, step = plan[0]
+        if not sessions or max(session["step"] for session in sessions) < step:
+            continue
+        victims = {
+            "producer": processes("_Producer"),
+            "conveyor": processes("Conveyor"),
+            "worker": [session["pid"] for session in sessions][-1:],
+        }[who]
+        if victims:
+            os.kill(victims[0], signal.SIGKILL)
+            killed.append(who)
+            plan.pop(0)
+
+
+def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
+    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
+) -> None:
+    launch = {"bank": "s3://b/k", "bank_bytes": 1}
+    run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch)
+    with producing_actors(run, ProducerPlan(1, 0, 0.0), 1) as conveyor:
+        assert conveyor is not None
+        networks = RayNetworks(conveyor, 0, 1)
+        networks.begin(0, None)
+        with pytest.raises(RunError, match="bank must be a directory of a file system, .*; got s3://b/k$"):
+            networks.get(0)
