@@ -130,6 +130,14 @@ def test_a_group_that_starts_again_gets_what_was_dropped() -> None:
     assert [belt.next_job(number) for number in (1, 2)] == [Job(1, 0, None, 1, INNER), Job(2, 0, None, 0, 1)]
 
 
+def test_a_worker_that_saw_an_older_checkpoint_gets_what_it_needs() -> None:
+    belt = conveyor()
+    belt.begin(0, 2, INNER + 2, None)
+    make(belt, 0, 2)
+    belt.begin(1, 2, INNER, None)
+    assert belt.next_job(0) == Job(1, 0, None, 0, 2)
+
+
 def test_a_producer_that_waits_for_the_workers_serves_them_first() -> None:
     """It is the only one, and they need something earlier than what it holds in its hands."""
     belt = conveyor(window=1)

@@ -61,7 +61,7 @@ class Conveyor(Generic[Item]):
         self._problem = "the run has ended"
 
     def begin(self, rank: int, num_workers: int, step: int, state: NetworkState | None) -> None:
-        """A worker starts at a step; the first one of a new group says where all of them start.
+        """A worker starts at a step; the first one of a new group speaks for those who have not begun yet.
 
         Args:
             rank: Of the worker.
@@ -74,10 +74,11 @@ class Conveyor(Generic[Item]):
                 self._begun.clear()
             if not self._begun:
                 self._positions = dict.fromkeys(range(num_workers), step)
-                if self._next_outer is None:
-                    self._next_outer = step // self._inner_steps
-                self._want(step, state)
             self._begun.add(rank)
+            self._positions[rank] = step
+            if self._next_outer is None:
+                self._next_outer = step // self._inner_steps
+            self._want(step, state)
             self._changed.notify_all()
 
     def get(self, rank: int, step: int, timeout_s: float) -> Item | None:
