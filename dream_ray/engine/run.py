@@ -175,6 +175,20 @@ def check_fit(config: Config, store: Store) -> None:
     build(config, store)  # raises where the network does not fit the images
 
 
+def check_workers(config: Config, store: Store, num_workers: int) -> None:
+    """Raises UsageError if so many workers have nothing to share.
+
+    A class can be shared where its images are clustered, or where the network treats each image of a batch on its own.
+    """
+    shared = config.selection.strategy == "representative" or not build(config, store).couples_images
+    if num_workers > store.num_classes and not shared:
+        raise UsageError(
+            f"workers must be at most the number of classes ({store.num_classes}) with random selection and a network "
+            "with batch norm: nothing of a class can then be shared, as there is no clustering, and the real batch "
+            f"must go through the network whole; got {num_workers}"
+        )
+
+
 def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
     """Gathers the classes of a complete state into a set, clamped to [0, 1]."""
     images = torch.stack([state.classes[label].images_NCHW for label in range(store.num_classes)])
