@@ -2,7 +2,7 @@
 
 N points, K clusters, D features. Work goes in fixed chunks of points and sums run over them in a fixed order
 (`sum_chunks`), so that the result does not depend on how the points are spread: `points_ND` is always what
-`part(N, team, chunk=CHUNK_POINTS)` says of the points, everything else is known to every member.
+`own_part(N, team, chunk=CHUNK_POINTS)` says of the points, everything else is known to every member.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dream_ray.core.team import ALONE, Team, count_rows, gather_rows, part, sum_chunks
+from dream_ray.core.team import ALONE, Team, count_rows, gather_rows, own_part, sum_chunks
 
 CHUNK_POINTS = 128
 """Small, so that a class of some hundred images can be shared: members hold whole chunks."""
@@ -64,7 +64,7 @@ def assign(points_ND: Tensor, centroids_KD: Tensor, team: Team = ALONE) -> tuple
 
 def _points_at(points_ND: Tensor, indices: Tensor, num_points: int, team: Team) -> Tensor:
     """Returns some of all points (n, D), whoever holds them."""
-    here = part(num_points, team, chunk=CHUNK_POINTS)
+    here = own_part(num_points, team, chunk=CHUNK_POINTS)
     places = torch.nonzero((indices >= here.start) & (indices < here.stop)).squeeze(1)
     found_ND = points_ND.new_empty(len(indices), points_ND.shape[1])
     for member_places, member_points in team.all_gather([places, points_ND[indices[places] - here.start]]):
@@ -91,7 +91,7 @@ def centroids_of(
         team: Who holds the points.
     """
     num_points = len(assignment_N)
-    here = part(num_points, team, chunk=CHUNK_POINTS)
+    here = own_part(num_points, team, chunk=CHUNK_POINTS)
     zero_KD = points_ND.new_zeros(num_clusters, points_ND.shape[1])
     sums = (
         zero_KD.index_add(0, labels, points)

@@ -118,7 +118,7 @@ def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int, zer
     Signals are means over images, so this holds for networks that treat every image on its own.
 
     Args:
-        weighted: Fraction of the batch and signals of each chunk that `part(num_chunks, team)` gives this member.
+        weighted: Fraction of the batch and signals of each chunk that `own_part(num_chunks, team)` gives this member.
         num_chunks: Chunks of the batch.
         zero: Zeros in the shape of the signals.
         team: Who computes the chunks.

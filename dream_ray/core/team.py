@@ -62,7 +62,7 @@ class Alone:
 ALONE = Alone()
 
 
-def part(num_items: int, team: Team, *, chunk: int = 1) -> range:
+def own_part(num_items: int, team: Team, *, chunk: int = 1) -> range:
     """Returns the items of this member: whole chunks (only the last may be short), dealt evenly in order of ranks."""
     num_chunks = -(-num_items // chunk)
     # Rounded up, so that the owner is the one who has the only chunk of a small work.
@@ -87,13 +87,13 @@ def sum_chunks(values: Iterable[Tensor], num_chunks: int, zero: Tensor, team: Te
     sends only the largest subtrees that lie whole within its part, at most 2 log2(chunks).
 
     Args:
-        values: A tensor for each chunk of this member, in the order of `part(num_chunks, team)`.
+        values: A tensor for each chunk of this member, in the order of `own_part(num_chunks, team)`.
         num_chunks: Chunks of all members, >= 1.
         zero: Gives shape and type to a member that has no chunk.
         team: The members.
     """
     own: dict[tuple[int, int], Tensor] = {}
-    for index, value in zip(part(num_chunks, team), values, strict=True):
+    for index, value in zip(own_part(num_chunks, team), values, strict=True):
         _climb(own, 0, index, value, num_chunks)
     nodes = torch.tensor(list(own), dtype=torch.int64).reshape(-1, 2)
     sums = torch.stack(list(own.values())) if own else zero.new_empty(0, *zero.shape)

@@ -16,14 +16,12 @@ from dream_ray.core.multiformation import compose, decode, decoded_count
 from dream_ray.core.normalisation import Normalisation, to_unit
 from dream_ray.core.objectives import Objective, Parameters, Signals, matching_loss, mean_signals, signals
 from dream_ray.core.pixel_sgd import pixel_step
-from dream_ray.core.team import ALONE, Team, part
+from dream_ray.core.team import ALONE, Team, own_part
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.state import ClassState
 
 EMBEDDING_BATCH = kmeans.CHUNK_POINTS
-REAL_CHUNK = 64
-"""Images of a real batch that go through the network together, so that a team may share the batch."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class ClassMatcher:
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:
         """Returns the features (N, D) of this member's part of the real images of a class, in bounded batches."""
         images = self.real[label]
-        here = part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
+        here = own_part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
         features = [torch.empty(0, snapshot.network.head.in_features, device=self.device)]
         for start in range(here.start, here.stop, EMBEDDING_BATCH):
             batch = np.arange(start, min(start + EMBEDDING_BATCH, here.stop))
@@ -104,16 +102,22 @@ class ClassMatcher:
         """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
         forward, parameters = snapshot.function()
         indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
-        size = len(indices) if snapshot.network.couples_images else REAL_CHUNK
-        chunks = np.split(indices, list(range(size, len(indices), size)))
+        chunks = self._chunks(snapshot, indices)
 
         def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
             real = augment(self.normalisation(to_unit(self.real[label].take(chunk), self.device)), view)
             return len(chunk) / len(indices), signals(forward, parameters, real, label, self.objective)
 
-        here = part(len(chunks), self.team)
+        here = own_part(len(chunks), self.team)
         zero = self._zero_signals(snapshot, parameters)
         return mean_signals(map(weighted, chunks[here.start : here.stop]), len(chunks), zero, self.team)
+
+    def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
+        """Cuts a real batch into what passes the network together: all of it where its images are coupled."""
+        size = self.config.matching.real_chunk
+        if size is None or snapshot.network.couples_images:
+            return [indices]
+        return np.split(indices, list(range(size, len(indices), size)))
 
     def _zero_signals(self, snapshot: Snapshot, parameters: Parameters) -> Signals:
         matched = self.objective.matched_names(parameters) if self.objective.gradient_weight > 0 else ()

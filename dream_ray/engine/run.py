@@ -176,16 +176,16 @@ def check_fit(config: Config, store: Store) -> None:
 
 
 def check_workers(config: Config, store: Store, num_workers: int) -> None:
-    """Raises UsageError if so many workers have nothing to share.
-
-    A class can be shared where its images are clustered, or where the network treats each image of a batch on its own.
-    """
-    shared = config.selection.strategy == "representative" or not build(config, store).couples_images
-    if num_workers > store.num_classes and not shared:
+    """Raises UsageError if there are more workers than classes and nothing of a class can be shared."""
+    if num_workers <= store.num_classes or config.selection.strategy == "representative":
+        return
+    rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
+    if config.matching.real_chunk is None:
+        raise UsageError(f"{rule} and matching.real_chunk null: nothing of a class could be shared; got {num_workers}")
+    if build(config, store).couples_images:
         raise UsageError(
-            f"workers must be at most the number of classes ({store.num_classes}) with random selection and a network "
-            "with batch norm: nothing of a class can then be shared, as there is no clustering, and the real batch "
-            f"must go through the network whole; got {num_workers}"
+            f"{rule} and a network with batch norm, which must see a real batch whole: nothing of a class could be "
+            f"shared; got {num_workers}"
         )
 
 

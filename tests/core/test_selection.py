@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray.core import kmeans, rng, selection
-from dream_ray.core.team import ALONE, Team, part
+from dream_ray.core.team import ALONE, Team, own_part
 from tests.thread_team import run_team
 
 
@@ -65,7 +65,7 @@ def test_a_team_selects_to_the_same_bits(rule: str, size: int) -> None:
     arguments: dict = {"num_clusters": 20, "per_cluster": 2, "rule": rule, "max_steps": 5}
 
     def work(team: Team) -> tuple[list[int], list[int]]:
-        here = part(len(data), team, chunk=kmeans.CHUNK_POINTS)
+        here = own_part(len(data), team, chunk=kmeans.CHUNK_POINTS)
         own = data[here.start : here.stop]
         cold = selection.representative(own, **arguments, rng=rng.stream(0, "x"), team=team)
         warm = selection.representative(

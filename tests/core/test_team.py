@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray.core import rng
-from dream_ray.core.team import ALONE, Team, TeamLeft, count_rows, gather_rows, part, sum_chunks
+from dream_ray.core.team import ALONE, Team, TeamLeft, count_rows, gather_rows, own_part, sum_chunks
 from tests.thread_team import run_team
 
 
@@ -19,7 +19,7 @@ class Member:
 
 @given(num_items=st.integers(0, 500), size=st.integers(1, 20), chunk=st.integers(1, 70))
 def test_parts_cover_all_items_in_whole_chunks(num_items: int, size: int, chunk: int) -> None:
-    parts = [part(num_items, Member(rank, size), chunk=chunk) for rank in range(size)]
+    parts = [own_part(num_items, Member(rank, size), chunk=chunk) for rank in range(size)]
     assert [item for items in parts for item in items] == list(range(num_items))
     assert all(items.start % chunk == 0 or items.start == num_items for items in parts)
     chunks = [-(-len(items) // chunk) for items in parts]
@@ -38,7 +38,7 @@ def test_a_sum_over_chunks_is_the_same_for_any_team(num_chunks: int, size: int) 
     alone = sum_chunks(values, num_chunks, torch.zeros(3), ALONE)
 
     def work(team: Team) -> torch.Tensor:
-        here = part(num_chunks, team)
+        here = own_part(num_chunks, team)
         return sum_chunks(values[here.start : here.stop], num_chunks, torch.zeros(3), team)
 
     assert all(torch.equal(total, alone) for total in run_team(size, work))
@@ -57,7 +57,7 @@ def test_a_member_sends_subtrees_not_chunks() -> None:
 
         def leave(self) -> None: ...
 
-    here = part(64, Spy())
+    here = own_part(64, Spy())
     with pytest.raises(TeamLeft):
         sum_chunks(values_of(64)[here.start : here.stop], 64, torch.zeros(3), Spy())
     nodes, sums = sent[0]
