@@ -129,3 +129,28 @@ def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool, monke
     pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
     expected = at.features(work.normalisation(pixels) if normalise else pixels)
     assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)
+
+
+def _whole_and_chunked(name: str) -> tuple[list[int], float]:
+    """Sizes of what passes the network, and how far the target is from that of the whole batch, relatively."""
+    at, passed = snapshot(name), []
+    targets = []
+    for size in (None, 2):
+        work = matcher(config(matching={"real_chunk": size}))
+        state = started(work, at)
+        taken = work.real[LABEL].take
+        work.real[LABEL].take = lambda rows, taken=taken: passed.append(len(rows)) or taken(rows)  # type: ignore[method-assign]
+        targets.append(work.target(at, LABEL, state))
+    whole, chunked = (torch.cat([t.mean_feature_D, *(g.flatten() for g in t.gradients.values())]) for t in targets)
+    return passed, float((whole - chunked).norm() / whole.norm())
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnetap10"])
+def test_a_real_batch_in_chunks_is_the_whole_batch(name: str) -> None:
+    passed, difference = _whole_and_chunked(name)
+    assert passed == [5, 2, 2, 1]
+    assert difference < 1e-5
+
+
+def test_batch_norm_sees_the_real_batch_whole() -> None:
+    assert _whole_and_chunked("resnet10") == ([5, 5], 0.0)
