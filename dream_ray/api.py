@@ -95,7 +95,7 @@ def distill(
         config: Settings, from `dream_ray.config.load_config` or `Config(...)`.
         store: Store that `ingest` wrote.
         out: New directory of the run.
-        workers: Ray Train workers; classes are sharded over them.
+        workers: Ray Train workers; classes are sharded over them, or shared where there are more workers than classes.
         local: Run in this process, without Ray; `workers` is then 1.
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.

@@ -6,7 +6,9 @@ import typer
 
 Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray ingest` wrote.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
-Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them.")]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them, or shared by several.")
+]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs of a worker. [default: 1 on CUDA]")]
 Producers = Annotated[
     int | None,

@@ -1,35 +1,22 @@
-"""Lloyd's k-means from mergeable parts: partial_step on a chunk, merge, finish, and the loop over them.
+"""Lloyd's k-means, by one process or by a team whose members hold some of the points each.
 
-N points, K clusters, D features. Sums run over fixed chunks in a fixed order, so that the result does not depend on
-how the points are later split over workers.
+N points, K clusters, D features. Work goes in fixed chunks of points and sums run over them in a fixed order
+(`sum_chunks`), so that the result does not depend on how the points are spread: `points_ND` is always what
+`own_part(N, team, chunk=CHUNK_POINTS)` says of the points, everything else is known to every member.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK_POINTS = 1024
+from dream_ray.core.team import ALONE, Team, count_rows, gather_rows, own_part, sum_chunks
 
-
-@dataclass(frozen=True)
-class Partial:
-    """What one chunk of points contributes to a Lloyd step.
-
-    Attributes:
-        sums_KD: Sum of the points assigned to each cluster.
-        counts_K: Number of points assigned to each cluster, int64.
-        far_distances: Largest squared distances to the assigned centroid, descending, at most K.
-        far_points_FD: The points at these distances: where empty clusters are re-seeded.
-    """
-
-    sums_KD: Tensor
-    counts_K: Tensor
-    far_distances: Tensor
-    far_points_FD: Tensor
+CHUNK_POINTS = 128
+"""Small, so that a class of some hundred images can be shared: members hold whole chunks."""
 
 
 @dataclass(frozen=True)
@@ -49,109 +36,129 @@ class KMeans:
     num_steps: int
 
 
-def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
-    """Returns the (N, K) squared Euclidean distances, >= 0."""
-    norms_N1 = points_ND.square().sum(dim=1, keepdim=True)
-    norms_K = centroids_KD.square().sum(dim=1)
-    return torch.addmm(norms_K, points_ND, centroids_KD.T, alpha=-2).add_(norms_N1).clamp_(min=0)
-
-
 def _chunks(values: Tensor) -> Iterator[Tensor]:
-    return (values[start : start + CHUNK_POINTS] for start in range(0, max(len(values), 1), CHUNK_POINTS))
+    return (values[start : start + CHUNK_POINTS] for start in range(0, len(values), CHUNK_POINTS))
 
 
-def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each point's nearest centre (int64, lowest index on ties) and its squared distance, both (N,)."""
-    nearest = [squared_distances(chunk, centroids_KD).min(dim=1) for chunk in _chunks(points_ND)]
-    return torch.cat([n.indices for n in nearest]), torch.cat([n.values for n in nearest])
+def _by_chunk(function: Callable[[Tensor], Tensor], points_ND: Tensor) -> Tensor:
+    """Applies a function with one value per point chunk by chunk: other sizes may round otherwise."""
+    return torch.cat([points_ND.new_empty(0), *map(function, _chunks(points_ND))])
 
 
-def partial_step(points_ND: Tensor, assignment_N: Tensor, distances_N: Tensor, num_clusters: int) -> Partial:
-    """Sums one chunk of points by cluster; the chunk may be empty."""
-    sums = points_ND.new_zeros(num_clusters, points_ND.shape[1]).index_add_(0, assignment_N, points_ND)
-    counts = torch.bincount(assignment_N, minlength=num_clusters)
-    order = torch.sort(distances_N, descending=True, stable=True).indices[:num_clusters]
-    return Partial(sums, counts, distances_N[order], points_ND[order])
+def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
+    """Returns the (N, K) squared Euclidean distances, >= 0, of the points of this process."""
+    norms_K = centroids_KD.square().sum(dim=1)
+    distances_NK = points_ND.new_empty(len(points_ND), len(centroids_KD))
+    for points, distances in zip(_chunks(points_ND), _chunks(distances_NK), strict=True):
+        torch.addmm(norms_K, points, centroids_KD.T, alpha=-2, out=distances)
+        distances.add_(points.square().sum(dim=1, keepdim=True)).clamp_(min=0)
+    return distances_NK
 
 
-def merge(a: Partial, b: Partial) -> Partial:
-    """Adds two partial steps. Where distances tie, the points of `a` come first."""
-    distances = torch.cat([a.far_distances, b.far_distances])
-    points = torch.cat([a.far_points_FD, b.far_points_FD])
-    order = torch.sort(distances, descending=True, stable=True).indices[: len(a.counts_K)]
-    return Partial(a.sums_KD + b.sums_KD, a.counts_K + b.counts_K, distances[order], points[order])
+def assign(points_ND: Tensor, centroids_KD: Tensor, team: Team = ALONE) -> tuple[Tensor, Tensor]:
+    """Returns every point's nearest centre (int64, lowest index on ties) and its squared distance, both (N,)."""
+    nearest = squared_distances(points_ND, centroids_KD).min(dim=1)
+    members = team.all_gather([nearest.indices, nearest.values])
+    return torch.cat([indices for indices, _ in members]), torch.cat([values for _, values in members])
 
 
-def finish(partial: Partial) -> Tensor:
-    """Turns merged sums into centres (K, D); empty clusters move to the points that are farthest from theirs."""
-    centroids = partial.sums_KD / partial.counts_K.clamp(min=1).unsqueeze(1)
-    empty = torch.nonzero(partial.counts_K == 0).squeeze(1)
-    centroids[empty] = partial.far_points_FD[: len(empty)]
-    return centroids
+def _points_at(points_ND: Tensor, indices: Tensor, num_points: int, team: Team) -> Tensor:
+    """Returns some of all points (n, D), whoever holds them."""
+    here = own_part(num_points, team, chunk=CHUNK_POINTS)
+    places = torch.nonzero((indices >= here.start) & (indices < here.stop)).squeeze(1)
+    found_ND = points_ND.new_empty(len(indices), points_ND.shape[1])
+    for member_places, member_points in team.all_gather([places, points_ND[indices[places] - here.start]]):
+        found_ND[member_places] = member_points
+    return found_ND
 
 
-def _lloyd_step(points_ND: Tensor, assignment_N: Tensor, distances_N: Tensor, num_clusters: int) -> Tensor:
-    parts = (
-        partial_step(points, labels, distances, num_clusters)
-        for points, labels, distances in zip(
-            _chunks(points_ND), _chunks(assignment_N), _chunks(distances_N), strict=True
-        )
+def centroids_of(
+    points_ND: Tensor,
+    assignment_N: Tensor,
+    num_clusters: int,
+    *,
+    distances_N: Tensor | None = None,
+    team: Team = ALONE,
+) -> Tensor:
+    """Returns the centres (K, D) of an assignment: a Lloyd step, or a warm start when the features have moved.
+
+    Args:
+        points_ND: Points of this member.
+        assignment_N: Cluster of every point.
+        num_clusters: K.
+        distances_N: Squared distances of all points to their centres: the farthest points become the centres of empty
+            clusters. None: the first points do, which the next Lloyd steps move on.
+        team: Who holds the points.
+    """
+    num_points = len(assignment_N)
+    here = own_part(num_points, team, chunk=CHUNK_POINTS)
+    zero_KD = points_ND.new_zeros(num_clusters, points_ND.shape[1])
+    sums = (
+        zero_KD.index_add(0, labels, points)
+        for labels, points in zip(_chunks(assignment_N[here.start : here.stop]), _chunks(points_ND), strict=True)
     )
-    return finish(reduce(merge, parts))
+    sums_KD = sum_chunks(sums, -(-num_points // CHUNK_POINTS), zero_KD, team)
+    counts_K = torch.bincount(assignment_N, minlength=num_clusters)
+    centroids_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
+    empty = torch.nonzero(counts_K == 0).squeeze(1)
+    if len(empty):
+        far_N = torch.zeros(num_points, device=points_ND.device) if distances_N is None else distances_N
+        farthest = torch.sort(far_N, descending=True, stable=True).indices[: len(empty)]
+        centroids_KD[empty] = _points_at(points_ND, farthest, num_points, team)
+    return centroids_KD
 
 
-def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) -> Tensor:
+def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator, team: Team = ALONE) -> Tensor:
     """Seeds centres by k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
     Args:
-        points_ND: Points, N >= K.
+        points_ND: Points of this member, N >= K over all members.
         num_clusters: K.
-        rng: Stream to draw from.
+        rng: Stream to draw from, the same for all members.
+        team: Who holds the points.
 
     Returns:
         (K, D) centres, points of the input; distinct ones as long as there are any.
     """
-    chosen = int(rng.integers(len(points_ND)))
-    centroids = [points_ND[chosen]]
-    nearest_N = squared_distances(points_ND, points_ND[chosen : chosen + 1]).squeeze(1)
-    for _ in range(num_clusters - 1):
+    num_points = count_rows(points_ND, team)
+    norms_N = _by_chunk(lambda points: points.square().sum(dim=1), points_ND)
+    nearest_N = points_ND.new_full((num_points,), torch.inf)
+    chosen = int(rng.integers(num_points))
+    centroids = []
+    while True:
+        at = torch.tensor([chosen], device=points_ND.device)
+        centre_1D = _points_at(points_ND, at, num_points, team)
+        centroids.append(centre_1D)
+        if len(centroids) == num_clusters:
+            return torch.cat(centroids)
+        products_N = _by_chunk(partial(torch.mv, vec=centre_1D[0]), points_ND)
+        distances_N = norms_N - 2 * products_N + centre_1D.square().sum()
+        nearest_N = torch.minimum(nearest_N, gather_rows(distances_N.clamp_(min=0), team))
         nearest_N[chosen] = 0.0  # exactly, whatever the rounding of the distances
         cumulative = np.cumsum(nearest_N.double().cpu().numpy())
         if cumulative[-1] > 0:
             chosen = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-            chosen = min(chosen, len(points_ND) - 1)
+            chosen = min(chosen, num_points - 1)
         else:  # fewer distinct points than clusters
-            chosen = int(rng.integers(len(points_ND)))
-        centroids.append(points_ND[chosen])
-        distances_N = squared_distances(points_ND, points_ND[chosen : chosen + 1]).squeeze(1)
-        nearest_N = torch.minimum(nearest_N, distances_N)
-    return torch.stack(centroids)
+            chosen = int(rng.integers(num_points))
 
 
-def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> KMeans:
+def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int, team: Team = ALONE) -> KMeans:
     """Runs Lloyd steps until the assignment stands still, at most `max_steps` (0: only assigns).
 
     Args:
-        points_ND: Points, float.
+        points_ND: Points of this member, float.
         centroids_KD: First centres.
         max_steps: Largest number of updates of the centres.
+        team: Who holds the points.
     """
-    assignment, distances = assign(points_ND, centroids_KD)
+    assignment, distances = assign(points_ND, centroids_KD, team)
     steps = 0
     while steps < max_steps:
-        centroids_KD = _lloyd_step(points_ND, assignment, distances, len(centroids_KD))
+        centroids_KD = centroids_of(points_ND, assignment, len(centroids_KD), distances_N=distances, team=team)
         previous = assignment
-        assignment, distances = assign(points_ND, centroids_KD)
+        assignment, distances = assign(points_ND, centroids_KD, team)
         steps += 1
         if torch.equal(assignment, previous):
             break
     return KMeans(centroids_KD, assignment, float(distances.sum()), steps)
-
-
-def centroids_of(points_ND: Tensor, assignment_N: Tensor, num_clusters: int) -> Tensor:
-    """Returns the centres (K, D) of a given assignment: a warm start when the features of the points moved.
-
-    An empty cluster takes the first points of the chunk order, which the next Lloyd steps move on.
-    """
-    zeros = points_ND.new_zeros(len(points_ND))
-    return _lloyd_step(points_ND, assignment_N, zeros, num_clusters)

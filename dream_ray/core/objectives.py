@@ -5,12 +5,14 @@ Everything is a pure function in `torch.func` form: a forward function, paramete
 N images, C channels, H, W, D features.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from dream_ray.core.team import Team, sum_chunks
 
 Parameters = Mapping[str, Tensor]
 Forward = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
@@ -108,6 +110,33 @@ def signals(forward: Forward, parameters: Parameters, images_NCHW: Tensor, label
 
     gradients, mean_feature = torch.func.grad(cross_entropy, has_aux=True)(matched)
     return Signals(mean_feature, gradients)
+
+
+def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int, zero: Signals, team: Team) -> Signals:
+    """Adds up what the chunks of a batch make of a network to what the whole batch makes of it.
+
+    Signals are means over images, so this holds for networks that treat every image on its own.
+
+    Args:
+        weighted: Fraction of the batch and signals of each chunk that `own_part(num_chunks, team)` gives this member.
+        num_chunks: Chunks of the batch.
+        zero: Zeros in the shape of the signals.
+        team: Who computes the chunks.
+    """
+    flat = sum_chunks((weight * _flatten(one) for weight, one in weighted), num_chunks, _flatten(zero), team)
+    sizes = [zero.mean_feature_D.numel(), *(gradient.numel() for gradient in zero.gradients.values())]
+    mean_feature, *gradients = torch.split(flat, sizes)
+    return Signals(
+        mean_feature,
+        {
+            name: values.reshape(like.shape)
+            for (name, like), values in zip(zero.gradients.items(), gradients, strict=True)
+        },
+    )
+
+
+def _flatten(one: Signals) -> Tensor:
+    return torch.cat([one.mean_feature_D, *(gradient.flatten() for gradient in one.gradients.values())])
 
 
 def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Tensor:

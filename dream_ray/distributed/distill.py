@@ -1,4 +1,4 @@
-"""A run on Ray Train: classes are sharded over workers, which never talk to each other."""
+"""A run on Ray Train: classes are sharded over workers; only workers that share a class talk to each other."""
 
 import json
 import logging
@@ -12,9 +12,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
+from dream_ray.distributed.process_team import join_team
 from dream_ray.distributed.session import ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
-from dream_ray.engine.run import Run
+from dream_ray.engine.run import Run, check_workers
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError, UsageError
@@ -37,7 +38,7 @@ def distill_on_ray(
 
     Args:
         run: A created run.
-        num_workers: Ray Train workers; each owns at least one class.
+        num_workers: Ray Train workers; more than classes share the work on a class.
         cpus_per_worker: CPUs (threads) of each.
         gpus_per_worker: GPUs of each.
         producers: Actors that train the networks ahead; 0: every worker trains all of them; None: see
@@ -45,12 +46,13 @@ def distill_on_ray(
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If the resources are not there.
+        UsageError: If the resources are not there, or so many workers cannot share the classes.
         RunError: If a worker failed, or died too often.
     """
     store = run.open_store()
     costs = [sum(store.count(split, label) for split in run.config.splits) for label in range(store.num_classes)]
     placement = place_classes(costs, num_workers)
+    check_workers(run.config, store, num_workers)
     storage.delete(run.file("failure.json"))
     with ExitStack() as ending:
         ending.enter_context(ray_session(address))
@@ -121,9 +123,10 @@ def _worker_loop(config: dict[str, Any]) -> None:
     try:
         work(
             run_path,
-            config["placement"][rank],
+            config["placement"][rank].labels,
             shard=rank,
             num_shards=world,
+            team=join_team([placed.team for placed in config["placement"]], rank),
             should_stop=lambda: storage.exists(failure),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
         )

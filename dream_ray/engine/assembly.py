@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.team import ALONE, Team
 from dream_ray.data.store import Store
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, RealNetworks
@@ -118,8 +119,10 @@ def first_features(config: Config, store: Store, normalisation: Normalisation) -
     return (matcher.embed(snapshot, label) for label in range(store.num_classes))
 
 
-def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation) -> ClassMatcher:
-    """Makes the matcher of some classes."""
+def class_matcher(
+    config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation, team: Team = ALONE
+) -> ClassMatcher:
+    """Makes the matcher of some classes, for one member of the team that shares them."""
     real, room = {}, config.data.resident_mb * MEGABYTE
     for label in labels:
         images = store.images(label, config.splits)
@@ -127,4 +130,4 @@ def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisa
             room -= images.nbytes
             images = images.resident()
         real[label] = images
-    return ClassMatcher(config, real, store.num_classes, normalisation)
+    return ClassMatcher(config, real, store.num_classes, normalisation, team)

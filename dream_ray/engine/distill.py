@@ -2,7 +2,8 @@
 
 It is the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. The networks come from a
 source that never sees the synthetic images, so classes do not depend on each other and any number of processes may
-run this, each on its own classes, without talking to the others.
+run this, each on its own classes, without talking to the others. Where there are more processes than classes, a team
+shares a class and runs this in step (`core/team.py`): all of it selects and matches, its first member moves the images.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class StepReport:
         step: outer * inner_steps + inner.
         outer: t.
         inner: j.
-        losses: Loss of every class of the shard, by label.
+        losses: Loss of every class whose images this process moves, by label.
     """
 
     step: int
@@ -101,8 +102,9 @@ class _Losses:
         self._config = config
         self._pending: list[tuple[int, int, Tensor]] = []
 
-    def add(self, step: int, label: int, loss: Tensor) -> None:
-        self._pending.append((step, label, loss))
+    def add(self, step: int, label: int, loss: Tensor | None) -> None:
+        if loss is not None:
+            self._pending.append((step, label, loss))
 
     def check(self) -> dict[int, float]:
         """Returns the last loss of every class; raises RunError at the first that is not finite."""

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.core import rng, selection
+from dream_ray.core import kmeans, rng, selection
 from dream_ray.core.augment import AugmentParams, augment, sample_params
 from dream_ray.core.multiformation import compose, decode, decoded_count
 from dream_ray.core.normalisation import Normalisation, to_unit
-from dream_ray.core.objectives import Objective, Signals, matching_loss, signals
+from dream_ray.core.objectives import Objective, Parameters, Signals, matching_loss, mean_signals, signals
 from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.team import ALONE, Team, own_part
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.state import ClassState
 
-EMBEDDING_BATCH = 128
+EMBEDDING_BATCH = kmeans.CHUNK_POINTS
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class ClassMatcher:
         real: Real uint8 images of each class of this shard, by label.
         num_classes: Classes of the whole run.
         normalisation: Of the networks' inputs; its device is the one of all tensors.
+        team: Who shares these classes. Only the first member moves their synthetic images; all select and match.
     """
 
     config: Config
     real: dict[int, ImageChunks]
     num_classes: int
     normalisation: Normalisation
+    team: Team = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -51,11 +54,12 @@ class ClassMatcher:
         return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
 
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:
-        """Returns the features (N, D) of all real images of a class, float32, in bounded batches."""
+        """Returns the features (N, D) of this member's part of the real images of a class, in bounded batches."""
         images = self.real[label]
-        features = []
-        for start in range(0, len(images), EMBEDDING_BATCH):
-            batch = np.arange(start, min(start + EMBEDDING_BATCH, len(images)))
+        here = own_part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
+        features = [torch.empty(0, snapshot.network.head.in_features, device=self.device)]
+        for start in range(here.start, here.stop, EMBEDDING_BATCH):
+            batch = np.arange(start, min(start + EMBEDDING_BATCH, here.stop))
             pixels = to_unit(images.take(batch), self.device)
             features.append(
                 snapshot.features(self.normalisation(pixels) if self.config.selection.normalise else pixels)
@@ -74,32 +78,51 @@ class ClassMatcher:
             max_steps=settings.warm_steps if warm else settings.max_steps,
             rng=self._stream("k-means", snapshot, label),
             previous_N=state.assignment if warm else None,
+            team=self.team,
         )
         state.indices, state.assignment = chosen.indices, chosen.assignment_N
 
-    def real_batch(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor:
-        """Returns the real images that a class is matched against now, in [0, 1]."""
-        images = self.real[label]
+    def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
+        """Returns the real images that a class is matched against now, by position, int64."""
         if self.config.selection.strategy == "representative":
-            indices = state.indices.cpu().numpy()
-        else:
-            generator = self._stream("real-batch", snapshot, label)
-            indices = selection.random_batch(len(images), self.config.real_batch, generator)
-        return to_unit(images.take(indices), self.device)
+            return state.indices.cpu().numpy()
+        generator = self._stream("real-batch", snapshot, label)
+        return selection.random_batch(len(self.real[label]), self.config.real_batch, generator)
 
-    def match(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor:
+    def match(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor | None:
         """Matches a class once and moves its synthetic images.
 
         Returns:
-            The loss before the move, a scalar.
+            The loss before the move, a scalar; None where another member of the team moves them.
         """
-        return self.move(snapshot, label, state, self.target(snapshot, label, state))
+        target = self.target(snapshot, label, state)
+        return self.move(snapshot, label, state, target) if self.team.rank == 0 else None
 
     def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
         """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
         forward, parameters = snapshot.function()
-        real = self.normalisation(self.real_batch(snapshot, label, state))
-        return signals(forward, parameters, augment(real, self._view(snapshot, label)), label, self.objective)
+        indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
+        chunks = self._chunks(snapshot, indices)
+
+        def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
+            real = augment(self.normalisation(to_unit(self.real[label].take(chunk), self.device)), view)
+            return len(chunk) / len(indices), signals(forward, parameters, real, label, self.objective)
+
+        here = own_part(len(chunks), self.team)
+        zero = self._zero_signals(snapshot, parameters)
+        return mean_signals(map(weighted, chunks[here.start : here.stop]), len(chunks), zero, self.team)
+
+    def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
+        """Cuts a real batch into what passes the network together: all of it where its images are coupled."""
+        size = self.config.matching.real_chunk
+        if size is None or snapshot.network.couples_images:
+            return [indices]
+        return np.split(indices, list(range(size, len(indices), size)))
+
+    def _zero_signals(self, snapshot: Snapshot, parameters: Parameters) -> Signals:
+        matched = self.objective.matched_names(parameters) if self.objective.gradient_weight > 0 else ()
+        feature = torch.zeros(snapshot.network.head.in_features, device=self.device)
+        return Signals(feature, {name: torch.zeros_like(parameters[name]) for name in matched})
 
     def move(self, snapshot: Snapshot, label: int, state: ClassState, target: Signals) -> Tensor:
         """Moves the synthetic images of a class by one step towards `target`; returns the loss before."""
@@ -157,6 +180,7 @@ class ClassMatcher:
             rule=config.selection.rule,
             max_steps=config.selection.max_steps,
             rng=generator,
+            team=self.team,
         )
         return chosen.indices.cpu().numpy()
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dream_ray.config import Config
+from dream_ray.core.kmeans import CHUNK_POINTS
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.placement import place_classes
 from dream_ray.data.images import ImageChunks
@@ -21,7 +22,7 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import MEGABYTE, build, networks_on
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
-from dream_ray.engine.run import check_fit
+from dream_ray.engine.run import check_fit, check_workers
 from dream_ray.engine.training import RealImages
 
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.
@@ -74,29 +75,40 @@ def plan_memory(
         ray: Whether they will be Ray Train workers.
 
     Raises:
-        UsageError: If the settings do not fit the store, or there are more workers than classes.
+        UsageError: If the settings do not fit the store, or the workers cannot share its classes.
     """
     check_fit(config, store)
+    check_workers(config, store, workers)
     counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
     placement = place_classes(counts, workers)
     image_bytes = int(np.prod(store.shape_CHW))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         step, gpu, num_features = pool.submit(_measure, config, store.manifest, threads, str(device)).result()
-    # Features are collected batch by batch and then joined; the distances live beside them.
-    per_image = 2 * num_features + 2 * config.selection.num_clusters
+    # Features are collected batch by batch and then joined; the distances, of all members of a team, live beside them.
+    num_clusters = config.selection.num_clusters
+    floats = max(
+        2 * num_features * _largest_part(counts[label], len(placed.team)) + 2 * num_clusters * counts[label]
+        for placed in placement
+        for label in placed.labels
+    )
     return MemoryPlan(
         step=step,
         gpu=gpu,
-        features=max(counts) * per_image * _FLOAT_BYTES,
-        synthetic=max(map(len, placement)) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
+        features=floats * _FLOAT_BYTES,
+        synthetic=max(len(placed.labels) for placed in placement) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
         resident=min(
             config.data.resident_mb * MEGABYTE,
-            max(sum(counts[label] for label in owned) for owned in placement) * image_bytes,
+            max(sum(counts[label] for label in placed.labels) for placed in placement) * image_bytes,
         ),
         ray=RAY_BYTES if ray else 0,
         mapped=sum(file.bytes for file in store.manifest.files if file.split in config.splits),
     )
+
+
+def _largest_part(num_images: int, num_members: int) -> int:
+    chunks = -(-num_images // CHUNK_POINTS)
+    return min(num_images, -(-chunks // num_members) * CHUNK_POINTS)
 
 
 def _measure(config: Config, manifest: Manifest, threads: int, device_name: str) -> tuple[int, int, int]:

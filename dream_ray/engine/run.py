@@ -175,6 +175,20 @@ def check_fit(config: Config, store: Store) -> None:
     build(config, store)  # raises where the network does not fit the images
 
 
+def check_workers(config: Config, store: Store, num_workers: int) -> None:
+    """Raises UsageError if there are more workers than classes and nothing of a class can be shared."""
+    if num_workers <= store.num_classes or config.selection.strategy == "representative":
+        return
+    rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
+    if config.matching.real_chunk is None:
+        raise UsageError(f"{rule} and matching.real_chunk null: nothing of a class could be shared; got {num_workers}")
+    if build(config, store).couples_images:
+        raise UsageError(
+            f"{rule} and a network with batch norm, which must see a real batch whole: nothing of a class could be "
+            f"shared; got {num_workers}"
+        )
+
+
 def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
     """Gathers the classes of a complete state into a set, clamped to [0, 1]."""
     images = torch.stack([state.classes[label].images_NCHW for label in range(store.num_classes)])

@@ -13,8 +13,10 @@ import torch
 
 from dream_ray import storage
 from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.team import ALONE, Team, TeamLeft
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, fetched_networks
+from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.run import Run, open_run
@@ -36,6 +38,7 @@ def work(
     *,
     shard: int,
     num_shards: int,
+    team: Team = ALONE,
     should_stop: Callable[[], bool] = lambda: False,
     networks: Networks | None = None,
 ) -> None:
@@ -46,18 +49,36 @@ def work(
         labels: Classes of this worker.
         shard: Number of this worker.
         num_shards: Number of workers.
+        team: Workers that share these classes; only the first writes checkpoints and losses.
         should_stop: Asked after every checkpoint.
         networks: Where the networks come from; None: this worker trains them itself.
 
     Raises:
-        Stopped: If `should_stop` said so.
+        Stopped: If `should_stop` said so, or another member of the team stopped.
     """
+    try:
+        _work(run_path, labels, shard, num_shards, team, should_stop, networks)
+    except TeamLeft:
+        raise Stopped from None
+    finally:
+        team.leave()
+
+
+def _work(
+    run_path: str,
+    labels: Sequence[int],
+    shard: int,
+    num_shards: int,
+    team: Team,
+    should_stop: Callable[[], bool],
+    networks: Networks | None,
+) -> None:
     run = open_run(run_path)
     keep_freed_memory()
     session = _Session(run, shard, num_shards)
     store = run.open_store()
     checkpoints = run.checkpoints(store.num_classes)
-    found = checkpoints.latest(labels)
+    found = _latest(checkpoints, labels, team)
     state = RunState() if found is None else found[1]
     _move(state, run.device)
     session.begin(0 if found is None else found[0])
@@ -70,7 +91,8 @@ def work(
 
     def save(state: RunState) -> None:
         step = state.outer * run.config.inner_steps + state.inner
-        checkpoints.save(state, step=step, shard=shard, num_shards=num_shards)
+        if team.rank == 0:
+            checkpoints.save(state, step=step, shard=shard, num_shards=num_shards)
         session.flush(step)
         checkpoints.prune(pinned_steps(run, checkpoints))
         if should_stop():
@@ -79,13 +101,28 @@ def work(
     with fixed_threads(run.threads):
         distill(
             run.config,
-            class_matcher(run.config, store, labels, normalisation),
+            class_matcher(run.config, store, labels, normalisation, team),
             source,
             state,
             save=save,
             report=session.report,
         )
     session.end()
+
+
+def _latest(checkpoints: Checkpoints, labels: Sequence[int], team: Team) -> tuple[int, RunState] | None:
+    """Loads the newest whole checkpoint; a team starts where its first member does.
+
+    Others of the team may have looked a moment later, when another worker had just completed the next one.
+    """
+    found = checkpoints.latest(labels)
+    own = -1 if found is None else found[0]
+    step = int(team.all_gather([torch.tensor([own])])[0][0])
+    if step != own:
+        found = None if step < 0 else (step, checkpoints.load(step, labels))
+    # Nobody goes on, and deletes old checkpoints, before all have loaded theirs.
+    team.all_gather([torch.empty(0)])
+    return found
 
 
 def _move(state: RunState, device: torch.device) -> None:
@@ -118,18 +155,19 @@ class _Session:
     def report(self, report: StepReport) -> None:
         """Keeps a row of metrics and, once a second, tells the world."""
         now = time.monotonic()
-        self._rows.append(
-            {
-                "step": report.step,
-                "outer": report.outer,
-                "inner": report.inner,
-                "losses": {str(label): loss for label, loss in report.losses.items()},
-                "seconds": now - self._last_report,
-            }
-        )
+        if report.losses:
+            self._rows.append(
+                {
+                    "step": report.step,
+                    "outer": report.outer,
+                    "inner": report.inner,
+                    "losses": {str(label): loss for label, loss in report.losses.items()},
+                    "seconds": now - self._last_report,
+                }
+            )
+            self._loss = sum(report.losses.values()) / len(report.losses)
         self._last_report = now
         self._step = report.step + 1
-        self._loss = sum(report.losses.values()) / len(report.losses)
         if self._loop_started is None:
             # Speed is counted from the first report on: the time before it went into the first network.
             self._loop_started, self._first_step = now, self._step

@@ -34,6 +34,11 @@ class Classifier(nn.Module):
         features_ND = self.trunk(images_NCHW)
         return features_ND, self.head(features_ND)
 
+    @property
+    def couples_images(self) -> bool:
+        """Whether in training mode an image's output depends on the other images of its batch: batch norm."""
+        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+
 
 @contextmanager
 def foreign_code(what: str) -> Iterator[None]:

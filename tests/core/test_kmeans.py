@@ -1,6 +1,4 @@
-"""k-means against scikit-learn, and its parts against the whole."""
-
-from functools import reduce
+"""k-means against scikit-learn, and in a team against alone."""
 
 import numpy as np
 import pytest
@@ -11,6 +9,8 @@ from sklearn.cluster import KMeans as ScikitKMeans
 from torch import Tensor
 
 from dream_ray.core import kmeans, rng
+from dream_ray.core.team import ALONE, Team, own_part
+from tests.thread_team import run_team
 
 
 def blobs(num_points: int, num_features: int, num_blobs: int, seed: int = 0) -> Tensor:
@@ -36,25 +36,44 @@ def test_squared_distances_equal_a_loop() -> None:
     assert torch.allclose(kmeans.squared_distances(points, centres), torch.tensor(loop), rtol=1e-4, atol=1e-3)
 
 
-def _partial(points: Tensor, centres: Tensor) -> kmeans.Partial:
-    assignment, distances = kmeans.assign(points, centres)
-    return kmeans.partial_step(points, assignment, distances, len(centres))
+def test_a_step_is_the_mean_of_each_cluster() -> None:
+    points = blobs(300, 3, 4)
+    assignment = torch.arange(300) % 5
+    loop = torch.stack([points[assignment == k].mean(0) for k in range(5)])
+    assert torch.allclose(kmeans.centroids_of(points, assignment, 5), loop, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.integers(0, 60), max_size=5), seed=st.integers(0, 1000))
-def test_any_split_of_the_points_gives_the_same_step(cuts: list[int], seed: int) -> None:
-    points, centres = blobs(60, 3, 4, seed), blobs(5, 3, 4, seed + 1)
-    bounds = [0, *sorted(cuts), 60]
-    parts = [_partial(points[a:b], centres) for a, b in zip(bounds, bounds[1:], strict=False)]
-    whole = kmeans.finish(_partial(points, centres))
-    assert torch.allclose(kmeans.finish(reduce(kmeans.merge, parts)), whole, rtol=1e-5, atol=1e-5)
+@settings(max_examples=12, deadline=None)
+@given(
+    num_points=st.integers(6, 700),
+    num_clusters=st.integers(1, 6),
+    size=st.sampled_from([2, 3]),
+    far=st.booleans(),
+)
+def test_a_team_clusters_to_the_same_bits(num_points: int, num_clusters: int, size: int, far: bool) -> None:
+    """From scratch, on from an assignment, and with empty clusters (all centres far away)."""
+    points = blobs(num_points, 5, 4)
+
+    def work(team: Team) -> list[Tensor]:
+        here = own_part(num_points, team, chunk=kmeans.CHUNK_POINTS)
+        own = points[here.start : here.stop].clone()
+        first = kmeans.plus_plus(own, num_clusters, rng.stream(0, "x"), team)
+        if far:
+            first = torch.full_like(first, 1e3)
+        cold = kmeans.lloyd(own, first, max_steps=4, team=team)
+        moved = kmeans.centroids_of(own * 1.1, cold.assignment_N, num_clusters, team=team)
+        warm = kmeans.lloyd(own * 1.1, moved, max_steps=2, team=team)
+        return [first, cold.centroids_KD, cold.assignment_N, warm.centroids_KD, warm.assignment_N]
+
+    alone = work(ALONE)
+    for found in run_team(size, work):
+        assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
 def test_an_empty_cluster_moves_to_the_farthest_point() -> None:
     points = torch.tensor([[0.0], [1.0], [2.0], [50.0]])
     centres = torch.tensor([[1.0], [1000.0]])
-    moved = kmeans.finish(_partial(points, centres))
+    moved = kmeans.lloyd(points, centres, max_steps=1).centroids_KD
     assert moved[1].item() == 50.0
 
 

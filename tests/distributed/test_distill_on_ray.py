@@ -86,11 +86,12 @@ def test_more_workers_than_cpus_are_refused_with_the_numbers(
         api.distill(parse_config(tiny), store=digits_store, out=out, workers=6)
 
 
-def test_more_workers_than_classes_are_refused(
+def test_workers_that_nothing_could_be_shared_with_are_refused(
     local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
 ) -> None:
-    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\).*got 11"):
-        api.distill(parse_config(tiny), store=digits_store, out=out, workers=11)
+    alone = {"selection": {"strategy": "random"}, "matching": {"real_chunk": None}}
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\).*got 11"):
+        api.distill(parse_config({**tiny, **alone}), store=digits_store, out=out, workers=11)
 
 
 def test_ctrl_c_is_an_interruption_not_the_end_of_the_program() -> None:

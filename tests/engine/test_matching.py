@@ -82,14 +82,14 @@ def test_the_initial_images_are_real_where_nothing_is_shrunk() -> None:
 def test_a_selection_holds_until_the_next_and_a_random_batch_does_not() -> None:
     representative = matcher(config())
     state = started(representative, snapshot())
-    batches = [representative.real_batch(snapshot(inner=inner), LABEL, state) for inner in (0, 1)]
-    assert torch.equal(*batches)
+    batches = [representative.real_indices(snapshot(inner=inner), LABEL, state) for inner in (0, 1)]
+    assert np.array_equal(*batches)
     assert len(batches[0]) == 5
 
     random = matcher(config(selection={"num_clusters": 5, "strategy": "random"}))
-    drawn = [random.real_batch(snapshot(inner=inner), LABEL, started(random, snapshot())) for inner in (0, 1, 0)]
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[0], drawn[2])
+    drawn = [random.real_indices(snapshot(inner=inner), LABEL, started(random, snapshot())) for inner in (0, 1, 0)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(drawn[0], drawn[2])
 
 
 def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +129,28 @@ def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool, monke
     pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
     expected = at.features(work.normalisation(pixels) if normalise else pixels)
     assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)
+
+
+def _whole_and_chunked(name: str) -> tuple[list[int], float]:
+    """Sizes of what passes the network, and how far the target is from that of the whole batch, relatively."""
+    at, passed = snapshot(name), []
+    targets = []
+    for size in (None, 2):
+        work = matcher(config(matching={"real_chunk": size}))
+        state = started(work, at)
+        taken = work.real[LABEL].take
+        work.real[LABEL].take = lambda rows, taken=taken: passed.append(len(rows)) or taken(rows)  # type: ignore[method-assign]
+        targets.append(work.target(at, LABEL, state))
+    whole, chunked = (torch.cat([t.mean_feature_D, *(g.flatten() for g in t.gradients.values())]) for t in targets)
+    return passed, float((whole - chunked).norm() / whole.norm())
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnetap10"])
+def test_a_real_batch_in_chunks_is_the_whole_batch(name: str) -> None:
+    passed, difference = _whole_and_chunked(name)
+    assert passed == [5, 2, 2, 1]
+    assert difference < 1e-5
+
+
+def test_batch_norm_sees_the_real_batch_whole() -> None:
+    assert _whole_and_chunked("resnet10") == ([5, 5], 0.0)

@@ -48,9 +48,22 @@ def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
     assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
 
 
+@pytest.mark.slow
+def test_workers_that_share_a_class_hold_a_part_of_its_features(tiny: dict[str, Any], digits_store: str) -> None:
+    config, store = parse_config(tiny), Store.open(digits_store)
+    one, two = (plan_memory(config, store, workers=n, threads=1, device=CPU, ray=False) for n in (10, 20))
+    assert one.features > two.features > one.features / 2, "each member knows the distances of all"
+    assert one.synthetic == two.synthetic
+
+
 def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
-    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\)"):
-        plan_memory(parse_config(tiny), Store.open(digits_store), workers=11, threads=1, device=CPU, ray=False)
+    settings = {
+        **tiny,
+        "selection": {"strategy": "random"},
+        "network": {"name": "resnet10", "options": {"width": 0.0625}},
+    }
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
+        plan_memory(parse_config(settings), Store.open(digits_store), workers=11, threads=1, device=CPU, ray=False)
 
 
 def test_images_are_kept_in_memory_up_to_a_limit(

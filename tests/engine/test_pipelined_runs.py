@@ -74,7 +74,7 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
             pool.submit(
                 work,
                 run.path,
-                placement[rank],
+                placement[rank].labels,
                 shard=rank,
                 num_shards=num_workers,
                 networks=LocalNetworks(conveyor, rank, num_workers),
