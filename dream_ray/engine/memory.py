@@ -40,7 +40,7 @@ class MemoryPlan:
     Attributes:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
         gpu: Largest allocation of the same steps on the GPU; 0 on a CPU.
-        features: Features of the largest class and their distances to the cluster centres.
+        features: Features of the largest class, or of a member's part of it, and what their clustering needs.
         synthetic: Synthetic images of its classes, their velocities and a copy for the checkpoint.
         resident: Real images that are kept in memory (`data.resident_mb`).
         ray: What Ray adds to a worker; 0 without Ray.
@@ -85,10 +85,8 @@ def plan_memory(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         step, gpu, num_features = pool.submit(_measure, config, store.manifest, threads, str(device)).result()
-    # Features are collected batch by batch and then joined; the distances, of all members of a team, live beside them.
-    num_clusters = config.selection.num_clusters
     floats = max(
-        2 * num_features * _largest_part(counts[label], len(placed.team)) + 2 * num_clusters * counts[label]
+        _selection_floats(counts[label], len(placed.team), num_features, config.selection.num_clusters)
         for placed in placement
         for label in placed.labels
     )
@@ -106,9 +104,14 @@ def plan_memory(
     )
 
 
-def _largest_part(num_images: int, num_members: int) -> int:
-    chunks = -(-num_images // CHUNK_POINTS)
-    return min(num_images, -(-chunks // num_members) * CHUNK_POINTS)
+def _selection_floats(num_images: int, num_members: int, num_features: int, num_clusters: int) -> int:
+    """Counts what the selection of a class holds at most: features, distances, and sums that a team exchanges."""
+    chunks = -(-num_images // (CHUNK_POINTS * num_members))
+    # Features are collected batch by batch and then joined; the distances, of all members, live beside them.
+    own = 2 * num_features * min(num_images, chunks * CHUNK_POINTS) + 2 * num_clusters * num_images
+    # Own subtrees, padded ones, and those of every member, see `core.team.sum_chunks`.
+    subtrees = (num_members + 2) * min(chunks, 2 * chunks.bit_length()) if num_members > 1 else 0
+    return own + subtrees * num_clusters * num_features
 
 
 def _measure(config: Config, manifest: Manifest, threads: int, device_name: str) -> tuple[int, int, int]:
