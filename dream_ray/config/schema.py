@@ -89,8 +89,9 @@ class Matching(Section):
     """Match the gradient of the classification layer's weight too."""
     augmentation: str = "color_crop_cutout"
     """Siamese augmentation of real and synthetic batch: operations joined by '_', or none."""
-    real_chunk: int | None = Field(default=32, ge=1)
-    """Real images that pass the network together, so that workers may share a batch; null: the whole batch at once."""
+    real_chunk: int | None = Field(default=None, ge=1)
+    """Real images that pass the network together, so that workers may share a batch; null: the whole batch at once,
+    which is fastest on few workers."""
 
 
 class Pixels(Section):

@@ -181,7 +181,7 @@ def check_workers(config: Config, store: Store, num_workers: int) -> None:
         return
     rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
     if config.matching.real_chunk is None:
-        raise UsageError(f"{rule} and matching.real_chunk null: nothing of a class could be shared; got {num_workers}")
+        raise UsageError(f"{rule} and matching.real_chunk null (32 would let them share a batch); got {num_workers}")
     if build(config, store).couples_images:
         raise UsageError(
             f"{rule} and a network with batch norm, which must see a real batch whole: nothing of a class could be "

@@ -60,6 +60,7 @@ def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) 
     settings = {
         **tiny,
         "selection": {"strategy": "random"},
+        "matching": {"real_chunk": 32},
         "network": {"name": "resnet10", "options": {"width": 0.0625}},
     }
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):

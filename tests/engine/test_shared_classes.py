@@ -2,19 +2,16 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dream_ray import storage
 from dream_ray.config import parse_config
-from dream_ray.core import rng
 from dream_ray.core.placement import place_classes
 from dream_ray.core.team import Team
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -54,19 +51,6 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     manifest = ingest(IngestSettings(source="digits", classes=("3", "8"), validation=0.0), path)
     assert all(count > 128 for count in manifest.counts["train"])
     return path
-
-
-@pytest.fixture(autouse=True)
-def networks_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Members are threads here, and torch's ambient generator, which new networks draw from, belongs to them all."""
-    lock, original = threading.Lock(), rng.torch_randomness
-
-    @contextmanager
-    def one_at_a_time(generator: np.random.Generator) -> Iterator[None]:
-        with lock, original(generator):
-            yield
-
-    monkeypatch.setattr(rng, "torch_randomness", one_at_a_time)
 
 
 @pytest.fixture
