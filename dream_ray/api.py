@@ -18,7 +18,7 @@ from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
-from dream_ray.engine.memory import MemoryPlan, plan_memory
+from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
 from dream_ray.engine.validation import background_validation, validate_step
@@ -114,15 +114,30 @@ def plan(
     *,
     store: str,
     workers: int = 1,
+    producers: int = 0,
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
-) -> MemoryPlan:
-    """Says what memory the workers of a run will need, without starting it; arguments as for `distill`."""
-    return plan_memory(
+) -> RunPlan:
+    """Says what memory, time and traffic a run will take, without starting it.
+
+    Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
+    is a prediction (`RunPlan.forecast`). Arguments as for `distill`, and:
+
+    Args:
+        config: Settings.
+        store: Store.
+        workers: Workers.
+        producers: Who trains the networks ahead of the workers; 0: every worker itself.
+        local: Without Ray.
+        device: Device.
+        cpus_per_worker: Threads of a worker.
+    """
+    return plan_run(
         config,
         Store.open(store),
         workers=workers,
+        producers=producers,
         threads=cpus_per_worker,
         device=resolve_device(device),
         ray=not local,

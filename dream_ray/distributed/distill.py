@@ -12,6 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.run import Run
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
@@ -39,8 +40,7 @@ def distill_on_ray(
         RunError: If a worker failed, or died too often.
     """
     store = run.open_store()
-    costs = [sum(store.count(split, label) for split in run.config.splits) for label in range(store.num_classes)]
-    placement = place_classes(costs, num_workers)
+    placement = place_classes(class_counts(run.config, store), num_workers)
     storage.delete(run.file("failure.json"))
     with ray_session(address):
         require_resources(num_workers, cpus_per_worker, gpus_per_worker)

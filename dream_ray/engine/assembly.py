@@ -25,6 +25,11 @@ def build(config: Config, store: Store) -> Classifier:
     )
 
 
+def class_counts(config: Config, store: Store) -> list[int]:
+    """Returns the images of each class that are distilled, by label."""
+    return [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+
+
 def real_networks(config: Config, store: Store, normalisation: Normalisation) -> RealNetworks:
     """Makes the network source of a run: trained on the real data of all classes."""
     data = RealImages(*store.training_set(config.splits))

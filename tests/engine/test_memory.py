@@ -16,10 +16,16 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
-from dream_ray.engine.memory import RAY_BYTES, plan_memory
-from dream_ray.errors import UsageError
+from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
 
 CPU = torch.device("cpu")
+
+
+def memory_of(settings: dict[str, Any], store_path: str, *, workers: int, ray: bool) -> MemoryPlan:
+    config, store = parse_config(settings), Store.open(store_path)
+    measured = measure_steps(config, store, threads=1, device=CPU)
+    return plan_memory(config, store, measured, workers=workers, ray=ray)
 
 
 @pytest.mark.slow
@@ -28,7 +34,7 @@ def test_a_run_stays_within_the_plan(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     settings = {**tiny, **change}
-    plan = plan_memory(parse_config(settings), Store.open(digits_store), workers=1, threads=1, device=CPU, ray=False)
+    plan = memory_of(settings, digits_store, workers=1, ray=False)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     subprocess.run([*command, "--store", digits_store, "--out", str(tmp_path / "run")], check=True, capture_output=True)
@@ -39,18 +45,13 @@ def test_a_run_stays_within_the_plan(
 
 @pytest.mark.slow
 def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
-    config = parse_config({**tiny, "ipc": 2, "data": {"resident_mb": 1}})
-    plan = plan_memory(config, Store.open(digits_store), workers=4, threads=1, device=CPU, ray=True)
+    settings = {**tiny, "ipc": 2, "data": {"resident_mb": 1}}
+    config, plan = parse_config(settings), memory_of(settings, digits_store, workers=4, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
     per_class = [sum(Store.open(digits_store).count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
     assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
-
-
-def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
-    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\)"):
-        plan_memory(parse_config(tiny), Store.open(digits_store), workers=11, threads=1, device=CPU, ray=False)
 
 
 def test_images_are_kept_in_memory_up_to_a_limit(
