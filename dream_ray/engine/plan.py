@@ -20,6 +20,11 @@ LINK_BYTES_PER_S, LINK_LATENCY_S = 1.25e9, 1e-3
 _AHEAD_BYTES = 256 * 10**6
 
 
+def networks_ahead(producers: int, inner_steps: int, snapshot_bytes: float) -> int:
+    """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
+    return max(2, min(producers * inner_steps, int(_AHEAD_BYTES // snapshot_bytes)))
+
+
 @dataclass(frozen=True)
 class RunPlan:
     """What a run will take.
@@ -70,6 +75,6 @@ def plan_run(
         latency_s=LINK_LATENCY_S,
     )
     measured = measure_steps(config, store, threads=threads, device=device)
-    window = max(2, min(producers * config.inner_steps, int(_AHEAD_BYTES // measured.costs.snapshot_bytes)))
+    window = networks_ahead(producers, config.inner_steps, measured.costs.snapshot_bytes)
     memory = plan_memory(config, store, measured, workers=workers, ray=ray)
     return RunPlan(memory, measured.costs, replace(schedule, window=window))
