@@ -1,10 +1,8 @@
 """The Python API: the same programs as the command line, as functions."""
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dream_ray import storage
@@ -18,12 +16,10 @@ from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
-from dream_ray.engine.memory import MemoryPlan, plan_memory
+from dream_ray.engine.here import distill_here
+from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
-from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
-from dream_ray.engine.validation import background_validation, validate_step
-from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
 
 DEFAULT_BANK_BYTES = 20 * 10**9
@@ -130,15 +126,30 @@ def plan(
     *,
     store: str,
     workers: int = 1,
+    producers: int = 0,
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
-) -> MemoryPlan:
-    """Says what memory the workers of a run will need, without starting it; arguments as for `distill`."""
-    return plan_memory(
+) -> RunPlan:
+    """Says what memory, time and traffic a run will take, without starting it.
+
+    Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
+    is a prediction (`RunPlan.forecast`). Arguments as for `distill`, and:
+
+    Args:
+        config: Settings.
+        store: Store.
+        workers: Workers.
+        producers: Who trains the networks ahead of the workers; 0: every worker itself.
+        local: Without Ray.
+        device: Device.
+        cpus_per_worker: Threads of a worker.
+    """
+    return plan_run(
         config,
         Store.open(store),
         workers=workers,
+        producers=producers,
         threads=cpus_per_worker,
         device=resolve_device(device),
         ray=not local,
@@ -254,7 +265,7 @@ def _execute(
 ) -> SyntheticDataset:
     with observer(run):
         if local:
-            _work_here(run, producers)
+            distill_here(run, producers)
         else:
             from dream_ray.distributed.distill import distill_on_ray
 
@@ -269,20 +280,6 @@ def _execute(
             )
     finish_run(run)
     return load_synthetic(run.path)
-
-
-def _work_here(run: Run, producers: int | None) -> None:
-    labels = range(run.open_store().num_classes)
-    if producers is None:
-        producers = int(run.device.type == "cpu" and multiprocessing.cpu_count() > run.threads)
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as ending:
-        pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
-        ending.enter_context(background_validation(run, lambda path, step: pool.submit(validate_step, path, step)))
-        networks = None
-        if producers > 0:
-            networks = LocalNetworks(ending.enter_context(producing_threads(run, producers)), 0, 1)
-        work(run.path, labels, shard=0, num_shards=1, networks=networks)
 
 
 def _run_tasks(

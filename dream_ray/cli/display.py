@@ -23,6 +23,11 @@ def say(text: str) -> None:
     _OUT.print(text, markup=False)
 
 
+def show_table(table: Table) -> None:
+    """Prints a table."""
+    _OUT.print(table)
+
+
 def fail(error: Exception) -> None:
     """Prints an error to stderr."""
     _ERR.print(f"error: {error}", markup=False)
@@ -100,7 +105,7 @@ def _status(run: Any) -> tuple[int, str]:
         return 0, "starting workers"
     if now.loss is None or now.seconds_per_step is None:
         return now.step, now.phase
-    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{_duration(now.seconds_left)} left"]
+    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
     if accuracies:
         parts.append(_last_validation(run, accuracies[-1]))
     return now.step, ", ".join(parts)
@@ -113,7 +118,8 @@ def _last_validation(run: Any, name: str) -> str:
     return f"validation {100 * row['accuracy']:.1f} % at {row['step']}"
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Returns a time as people read it."""
     whole = int(seconds or 0)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{whole % 60:02d}"
@@ -165,27 +171,6 @@ def show_presets(presets: dict[str, Any]) -> None:
             f"{config.outer_steps}x{config.inner_steps}",
         )
     _OUT.print(table)
-
-
-def show_memory(plan: Any, workers: int) -> None:
-    """Prints what the largest worker of a run needs."""
-    table = Table("memory of the largest worker", Column("MB", justify="right"))
-    rows = {
-        "a process that embeds, matches and trains (measured)": plan.step,
-        "features of the largest class": plan.features,
-        "synthetic images": plan.synthetic,
-        "real images kept in memory": plan.resident,
-        "Ray": plan.ray,
-    }
-    for name, size in rows.items():
-        table.add_row(name, f"{size / 1e6:,.0f}")
-    table.add_section()
-    table.add_row("together", f"{plan.total / 1e6:,.0f}")
-    if plan.gpu:
-        table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
-    _OUT.print(table)
-    say(f"all {workers} workers: {workers * plan.total / 1e6:,.0f} MB")
-    say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 
 def show_run(path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dream_ray.cli import display
+from dream_ray.cli import display, forecasts
 from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
@@ -22,7 +22,7 @@ from dream_ray.cli.options import (
     Store,
     Workers,
 )
-from dream_ray.cli.sizes import parse_bytes
+from dream_ray.cli.sizes import parse_bytes, parse_counts
 from dream_ray.errors import UsageError
 
 
@@ -44,26 +44,46 @@ def plan(
     local: Local = False,
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
+    producers: Annotated[
+        int, typer.Option("--producers", help="Train the networks ahead of the workers; 0: every worker itself.")
+    ] = 0,
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
     ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="Of a worker or producer, for the cost of the run.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="Numbers of workers to compare, such as 1,2,4,8.")
+    ] = None,
 ) -> None:
-    """Say what memory a run will need per worker, before it is started."""
+    """Say what memory, time and traffic a run will take, before it is started."""
     from dream_ray import api
     from dream_ray.config import load_config
 
     _check_workers(workers, local)
     there = None if memory is None else parse_bytes(memory)
+    worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
-    with display.stages("Measuring a step"):
+    with display.stages("Measuring the steps"):
         needed = api.plan(
-            settings, store=store, workers=workers, local=local, device=device, cpus_per_worker=cpus_per_worker
+            settings,
+            store=store,
+            workers=workers,
+            producers=producers,
+            local=local,
+            device=device,
+            cpus_per_worker=cpus_per_worker,
         )
-    display.show_memory(needed, workers)
-    if there is not None and workers * needed.total > there:
+    forecasts.show_memory(needed.memory, workers)
+    forecasts.show_time(needed, price_per_hour)
+    if worker_counts:
+        forecasts.show_scale(needed, worker_counts, price_per_hour)
+    total = needed.memory.total
+    if there is not None and workers * total > there:
         raise UsageError(
-            f"memory must be at least {workers * needed.total / 1e9:.2f} GB for {workers} workers of "
-            f"{needed.total / 1e9:.2f} GB each; got {there / 1e9:.2f} GB"
+            f"memory must be at least {workers * total / 1e9:.2f} GB for {workers} workers of "
+            f"{total / 1e9:.2f} GB each; got {there / 1e9:.2f} GB"
         )
 
 

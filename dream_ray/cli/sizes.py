@@ -1,4 +1,4 @@
-"""Sizes as users write them."""
+"""Sizes and numbers as users write them."""
 
 import re
 
@@ -17,3 +17,14 @@ def parse_bytes(text: str, name: str = "memory") -> int:
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
         raise UsageError(f"{name} must be a size such as 4GB or 512MiB; got {text!r}")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_counts(text: str) -> list[int]:
+    """Returns the numbers of workers that `1,2,4` means.
+
+    Raises:
+        UsageError: If it is no such text.
+    """
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise UsageError(f"scale must be ints >= 1 with commas between them, such as 1,2,4; got {text!r}")
+    return [int(number) for number in text.split(",")]

@@ -15,6 +15,7 @@ from dream_ray.core.placement import place_classes
 from dream_ray.distributed.process_team import join_team
 from dream_ray.distributed.session import ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
+from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.run import Run, check_workers
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
@@ -50,8 +51,7 @@ def distill_on_ray(
         RunError: If a worker failed, or died too often.
     """
     store = run.open_store()
-    costs = [sum(store.count(split, label) for split in run.config.splits) for label in range(store.num_classes)]
-    placement = place_classes(costs, num_workers)
+    placement = place_classes(class_counts(run.config, store), num_workers)
     check_workers(run.config, store, num_workers)
     storage.delete(run.file("failure.json"))
     with ExitStack() as ending:

@@ -30,6 +30,11 @@ def build(config: Config, store: Store) -> Classifier:
     )
 
 
+def class_counts(config: Config, store: Store) -> list[int]:
+    """Returns the images of each class that are distilled, by label."""
+    return [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+
+
 def network_source(
     config: Config, store: Store, normalisation: Normalisation, bank: TrajectoryBank | None = None
 ) -> NetworkSource:

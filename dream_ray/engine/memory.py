@@ -1,29 +1,18 @@
 """What a worker of a run will need in memory, said before it starts.
 
-The part that depends on the network and the batches is measured: a process of its own runs every kind of step once on
-random images of the store's shape. What depends on the number of images and classes is added by formula.
+The part that depends on the network and the batches is measured (`costs`). What depends on the number of images and
+classes is added by formula.
 """
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import math
 from dataclasses import dataclass
-
-import numpy as np
-import torch
 
 from dream_ray.config import Config
 from dream_ray.core.kmeans import CHUNK_POINTS
-from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.placement import place_classes
-from dream_ray.data.images import ImageChunks
-from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import MEGABYTE, build, networks_on
-from dream_ray.engine.environment import CostMeter, fixed_threads
-from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
-from dream_ray.engine.run import check_fit, check_workers
-from dream_ray.engine.training import RealImages
+from dream_ray.engine.assembly import MEGABYTE, class_counts
+from dream_ray.engine.costs import Measurement
 
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.
 RAY_BYTES = 350_000_000
@@ -61,38 +50,30 @@ class MemoryPlan:
         return self.step + self.features + self.synthetic + self.resident + self.ray
 
 
-def plan_memory(
-    config: Config, store: Store, *, workers: int, threads: int, device: torch.device, ray: bool
-) -> MemoryPlan:
-    """Works out the memory of a run's workers; takes about as long as two steps of one class.
+def plan_memory(config: Config, store: Store, measured: Measurement, *, workers: int, ray: bool) -> MemoryPlan:
+    """Works out the memory of a run's workers.
 
     Args:
         config: Settings.
         store: Store to distil.
+        measured: What its steps take.
         workers: Workers that share its classes.
-        threads: Threads of each.
-        device: Device of each.
         ray: Whether they will be Ray Train workers.
 
     Raises:
-        UsageError: If the settings do not fit the store, or the workers cannot share its classes.
+        UsageError: If there is no worker.
     """
-    check_fit(config, store)
-    check_workers(config, store, workers)
-    counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+    counts = class_counts(config, store)
     placement = place_classes(counts, workers)
-    image_bytes = int(np.prod(store.shape_CHW))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        step, gpu, num_features = pool.submit(_measure, config, store.manifest, threads, str(device)).result()
+    image_bytes = math.prod(store.shape_CHW)
     floats = max(
-        _selection_floats(counts[label], len(placed.team), num_features, config.selection.num_clusters)
+        _selection_floats(counts[label], len(placed.team), measured.num_features, config.selection.num_clusters)
         for placed in placement
         for label in placed.labels
     )
     return MemoryPlan(
-        step=step,
-        gpu=gpu,
+        step=int(_MARGIN * measured.peak_rss_bytes),
+        gpu=measured.peak_gpu_bytes,
         features=floats * _FLOAT_BYTES,
         synthetic=max(len(placed.labels) for placed in placement) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
         resident=min(
@@ -112,47 +93,3 @@ def _selection_floats(num_images: int, num_members: int, num_features: int, num_
     # Own subtrees, padded ones, and those of every member, see `core.team.sum_chunks`.
     subtrees = (num_members + 2) * min(chunks, 2 * chunks.bit_length()) if num_members > 1 else 0
     return own + subtrees * num_clusters * num_features
-
-
-def _measure(config: Config, manifest: Manifest, threads: int, device_name: str) -> tuple[int, int, int]:
-    """Runs one step of each kind; returns peak resident bytes, peak GPU bytes and the features of an image."""
-    keep_freed_memory()
-    device = torch.device(device_name)
-    meter = CostMeter(device)
-    store = Store("", manifest)
-    selection = config.selection
-    num_images = max(
-        2 * EMBEDDING_BATCH,
-        config.real_batch,
-        selection.num_clusters * selection.per_cluster,
-        config.ipc * config.factor**2,
-        config.update.batch_size,
-    )
-    pixels = np.random.Generator(np.random.Philox(key=0)).integers(
-        0, 256, (num_images, *store.shape_CHW), dtype=np.uint8
-    )
-    images = ImageChunks([pixels])
-    normalisation = Normalisation.of(store.mean, store.std, device)
-    short = config.model_copy(
-        update={
-            "inner_steps": 2,
-            "update": config.update.model_copy(
-                update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
-            ),
-            "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
-        }
-    )
-    labels = np.zeros(num_images, dtype=np.int64)
-    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation)
-    networks = networks_on(short, RealImages(images, labels), normalisation, lambda: build(short, store))
-    with fixed_threads(threads):
-        state = None
-        for snapshot in networks.trajectory(0):
-            if state is None:
-                state = matcher.initial_state(snapshot, 0)
-            if selection.strategy == "representative":
-                matcher.select(snapshot, 0, state)
-            matcher.match(snapshot, 0, state)
-        num_features = matcher.embed(snapshot, 0).shape[1]
-    cost = meter.read()
-    return int(_MARGIN * cost["peak_rss_bytes"]), int(cost["peak_gpu_bytes"]), num_features

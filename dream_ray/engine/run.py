@@ -23,7 +23,7 @@ from dream_ray.config import Config, dump_config, load_config
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import write_picture, write_synthetic
-from dream_ray.engine.assembly import build
+from dream_ray.engine.assembly import build, class_counts
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.environment import describe_environment, differences, total_cost
 from dream_ray.engine.state import RunState
@@ -153,7 +153,7 @@ def check_fit(config: Config, store: Store) -> None:
         raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
     if config.factor > height:
         raise UsageError(f"factor must be at most the side of the images ({height}); got {config.factor}")
-    counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+    counts = class_counts(config, store)
     needed = config.ipc * config.factor**2
     smallest = min(range(len(counts)), key=counts.__getitem__)
     if config.initialisation.strategy != "noise" and counts[smallest] < needed:

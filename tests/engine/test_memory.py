@@ -16,10 +16,18 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
-from dream_ray.engine.memory import RAY_BYTES, plan_memory
+from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
+from dream_ray.engine.plan import plan_run
 from dream_ray.errors import UsageError
 
 CPU = torch.device("cpu")
+
+
+def memory_of(settings: dict[str, Any], store_path: str, *, workers: int, ray: bool) -> MemoryPlan:
+    config, store = parse_config(settings), Store.open(store_path)
+    measured = measure_steps(config, store, threads=1, device=CPU)
+    return plan_memory(config, store, measured, workers=workers, ray=ray)
 
 
 @pytest.mark.slow
@@ -28,7 +36,7 @@ def test_a_run_stays_within_the_plan(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     settings = {**tiny, **change}
-    plan = plan_memory(parse_config(settings), Store.open(digits_store), workers=1, threads=1, device=CPU, ray=False)
+    plan = memory_of(settings, digits_store, workers=1, ray=False)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     subprocess.run([*command, "--store", digits_store, "--out", str(tmp_path / "run")], check=True, capture_output=True)
@@ -39,8 +47,8 @@ def test_a_run_stays_within_the_plan(
 
 @pytest.mark.slow
 def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
-    config = parse_config({**tiny, "ipc": 2, "data": {"resident_mb": 1}})
-    plan = plan_memory(config, Store.open(digits_store), workers=4, threads=1, device=CPU, ray=True)
+    settings = {**tiny, "ipc": 2, "data": {"resident_mb": 1}}
+    config, plan = parse_config(settings), memory_of(settings, digits_store, workers=4, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
     per_class = [sum(Store.open(digits_store).count(split, label) for split in config.splits) for label in range(10)]
@@ -51,7 +59,8 @@ def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
 @pytest.mark.slow
 def test_workers_that_share_a_class_hold_a_part_of_its_features(tiny: dict[str, Any], digits_store: str) -> None:
     config, store = parse_config(tiny), Store.open(digits_store)
-    one, two = (plan_memory(config, store, workers=n, threads=1, device=CPU, ray=False) for n in (10, 20))
+    measured = measure_steps(config, store, threads=1, device=CPU)
+    one, two = (plan_memory(config, store, measured, workers=n, ray=False) for n in (10, 20))
     assert one.features > two.features > one.features / 2, "each member knows the distances of all"
     assert one.synthetic == two.synthetic
 
@@ -63,8 +72,9 @@ def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) 
         "matching": {"real_chunk": 32},
         "network": {"name": "resnet10", "options": {"width": 0.0625}},
     }
+    config, store = parse_config(settings), Store.open(digits_store)
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
-        plan_memory(parse_config(settings), Store.open(digits_store), workers=11, threads=1, device=CPU, ray=False)
+        plan_run(config, store, workers=11, producers=0, threads=1, device=CPU, ray=False)
 
 
 def test_images_are_kept_in_memory_up_to_a_limit(

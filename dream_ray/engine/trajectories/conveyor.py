@@ -18,6 +18,14 @@ from dream_ray.errors import RunError
 
 Item = TypeVar("Item")
 
+# Of all networks that were made and not yet fetched by everybody.
+_AHEAD_BYTES = 256 * 10**6
+
+
+def networks_ahead(num_producers: int, inner_steps: int, network_bytes: int) -> int:
+    """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
+    return max(2, min(num_producers * inner_steps, _AHEAD_BYTES // network_bytes))
+
 
 @dataclass(frozen=True)
 class Job:

@@ -9,10 +9,7 @@ from dream_ray.engine.assembly import build, network_source
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
 from dream_ray.engine.trajectories.bank import open_bank
-from dream_ray.engine.trajectories.conveyor import Job
-
-# Of all networks that were made and not yet fetched by everybody.
-_AHEAD_BYTES = 256 * 10**6
+from dream_ray.engine.trajectories.conveyor import Job, networks_ahead
 
 
 class Jobs(Protocol):
@@ -50,7 +47,7 @@ def window_of(run: Run, num_producers: int) -> int:
     config = run.config
     network = blank_network(lambda: build(config, run.open_store()))
     num_bytes: int = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return max(2, min(num_producers * config.inner_steps, _AHEAD_BYTES // num_bytes))
+    return networks_ahead(num_producers, config.inner_steps, num_bytes)
 
 
 def produce(

@@ -1,0 +1,125 @@
+"""What `dream-ray plan` shows: memory, time, traffic and cost of a run that has not begun."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Column, Table
+
+from dream_ray.cli import display
+from dream_ray.cli.display import duration
+
+_HOUR_S = 3600
+
+
+def show_memory(plan: Any, workers: int) -> None:
+    """Prints what the largest worker of a run needs."""
+    table = Table("memory of the largest worker", Column("MB", justify="right"))
+    rows = {
+        "a process that embeds, matches and trains (measured)": plan.step,
+        "features of the largest class": plan.features,
+        "synthetic images": plan.synthetic,
+        "real images kept in memory": plan.resident,
+        "Ray": plan.ray,
+    }
+    for name, size in rows.items():
+        table.add_row(name, f"{size / 1e6:,.0f}")
+    table.add_section()
+    table.add_row("together", f"{plan.total / 1e6:,.0f}")
+    if plan.gpu:
+        table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
+    display.show_table(table)
+    display.say(f"all {workers} workers: {workers * plan.total / 1e6:,.0f} MB")
+    display.say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
+
+
+def show_time(plan: Any, price_per_hour: float | None) -> None:
+    """Prints what the steps take and what the run will."""
+    costs, schedule = plan.costs, plan.schedule
+    table = Table("step (measured, alone on this machine)", Column("seconds", justify="right"))
+    rows = {
+        "match a class": costs.match_s,
+        "select the real images of a class of mean size": costs.select_s * _mean(schedule.class_sizes),
+        "update the network": costs.update_s,
+        "warm up the network": costs.warm_up_s,
+    }
+    for name, seconds in rows.items():
+        table.add_row(name, f"{seconds:,.3f}")
+    display.show_table(table)
+
+    seen = plan.forecast()
+    table = Table(_title(schedule.workers, schedule.producers), Column("", justify="right"))
+    table.add_row("time of an inner step", f"{seen.step_s:,.2f} s")
+    table.add_row("time of the run", duration(seen.wall_s))
+    table.add_row("of it a worker waits", _percent(seen.worker_waiting))
+    if schedule.producers:
+        table.add_row("of it a producer waits", _percent(seen.producer_waiting))
+    table.add_row("network traffic of an inner step", _size(seen.step_bytes))
+    table.add_row("network traffic of the run", _size(seen.total_bytes))
+    if price_per_hour is not None:
+        table.add_row("cost", _cost(seen.wall_s, schedule.workers + schedule.producers, price_per_hour))
+    display.show_table(table)
+    display.say(_supposed(schedule))
+
+
+def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | None) -> None:
+    """Prints what other numbers of workers would take."""
+    producers = plan.schedule.producers
+    names = ["workers", "s a step", "run", "times as fast", "workers wait", "traffic a step", "traffic"]
+    if price_per_hour is not None:
+        names.append("cost")
+    table = Table(*(Column(name, justify="right") for name in names), title="prediction, not a measurement")
+    first = plan.forecast(worker_counts[0])
+    for workers in worker_counts:
+        seen = plan.forecast(workers)
+        row = [
+            str(workers),
+            f"{seen.step_s:,.2f}",
+            duration(seen.wall_s),
+            f"{first.wall_s / seen.wall_s:.2f}",
+            _percent(seen.worker_waiting),
+            _size(seen.step_bytes),
+            _size(seen.total_bytes),
+        ]
+        if price_per_hour is not None:
+            row.append(_cost(seen.wall_s, workers + producers, price_per_hour))
+        table.add_row(*row)
+    display.show_table(table)
+    if producers:
+        display.say(f"each with {producers} producers")
+    else:
+        display.say(
+            f"all workers train the same networks: never more than {first.inline_limit:.1f} times as fast as one"
+        )
+
+
+def _title(workers: int, producers: int) -> str:
+    trained = f"{producers} producers" if producers else "each of which trains the networks"
+    return f"prediction for {workers} workers, {trained}"
+
+
+def _supposed(schedule: Any) -> str:
+    links = (
+        f", links of {schedule.bandwidth * 8 / 1e9:g} Gbit/s and {1000 * schedule.latency_s:g} ms"
+        if schedule.producers or schedule.workers > len(schedule.class_sizes)
+        else ""
+    )
+    return f"the prediction is a model: a core or device like this one for everybody{links}; no start-up and no reading"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _size(num_bytes: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:,.1f} {unit}"
+    return f"{num_bytes / 1e6:.1f} MB"
+
+
+def _cost(wall_s: float, processes: int, price_per_hour: float) -> str:
+    return f"{wall_s / _HOUR_S * processes * price_per_hour:,.2f}"

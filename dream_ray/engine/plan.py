@@ -1,0 +1,73 @@
+"""What a run will take, said before it starts: memory, time and network traffic."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.core.forecast import Forecast, forecast
+from dream_ray.core.schedule import Schedule, StepCosts
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.memory import MemoryPlan, plan_memory
+from dream_ray.engine.run import check_fit, check_workers
+from dream_ray.engine.trajectories.conveyor import networks_ahead
+
+# What a forecast supposes where nothing is measured: links of 10 Gbit/s, and a message that takes a millisecond.
+LINK_BYTES_PER_S, LINK_LATENCY_S = 1.25e9, 1e-3
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will take.
+
+    Attributes:
+        memory: Of its largest worker.
+        costs: Times of its steps, measured; an image is a class of size 1.
+        schedule: Who does what.
+    """
+
+    memory: MemoryPlan
+    costs: StepCosts
+    schedule: Schedule
+
+    def forecast(self, workers: int | None = None) -> Forecast:
+        """Predicts time and traffic of the run, for another number of workers too."""
+        return forecast(self.costs, replace(self.schedule, workers=workers or self.schedule.workers))
+
+
+def plan_run(
+    config: Config, store: Store, *, workers: int, producers: int, threads: int, device: torch.device, ray: bool
+) -> RunPlan:
+    """Measures the steps of a run and works out the whole of it.
+
+    Args:
+        config: Settings.
+        store: Store to distil.
+        workers: Workers that share its classes.
+        producers: Who trains the networks ahead of them; 0: every worker itself.
+        threads: Threads of each.
+        device: Device of each.
+        ray: Whether they will be Ray Train workers.
+
+    Raises:
+        UsageError: If the settings do not fit the store, or the workers cannot share its classes.
+    """
+    check_fit(config, store)
+    counts = class_counts(config, store)
+    check_workers(config, store, workers)
+    schedule = Schedule(
+        outer_steps=config.outer_steps,
+        inner_steps=config.inner_steps,
+        interval=config.selection.interval,
+        class_sizes=tuple(map(float, counts)),
+        workers=workers,
+        producers=producers,
+        bandwidth=LINK_BYTES_PER_S,
+        latency_s=LINK_LATENCY_S,
+    )
+    measured = measure_steps(config, store, threads=threads, device=device)
+    window = networks_ahead(producers, config.inner_steps, int(measured.costs.snapshot_bytes))
+    memory = plan_memory(config, store, measured, workers=workers, ray=ray)
+    return RunPlan(memory, measured.costs, replace(schedule, window=window))

@@ -1,0 +1,42 @@
+"""The plan of a run: what is measured, and what is made of it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray.config import parse_config
+from dream_ray.data.store import Store
+from dream_ray.engine.plan import plan_run
+from dream_ray.errors import UsageError
+
+LAUNCH: dict[str, Any] = {"producers": 0, "threads": 1, "device": torch.device("cpu"), "ray": False}
+
+
+def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store: str) -> None:
+    update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
+    config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
+    store = Store.open(digits_store)
+    plan = plan_run(config, store, workers=2, **{**LAUNCH, "producers": 1})
+    costs, schedule = plan.costs, plan.schedule
+    assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
+    num_images = sum(schedule.class_sizes)
+    assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
+    batches = -(-num_images // 16)
+    assert costs.warm_up_s / costs.update_s == pytest.approx(2 * batches / (3 * 2)), "two batches of 16 make 32 images"
+    # ConvNet-2 of width 4: a convolution from 1 channel and one from 4, norms, the classifier.
+    assert costs.snapshot_bytes == 4 * ((9 + 1) * 4 + (36 + 1) * 4 + 4 * 4 + (4 * 2 * 2 + 1) * 10)
+    assert (schedule.workers, schedule.producers, schedule.window) == (2, 1, config.inner_steps)
+    assert plan.forecast().step_bytes == 2 * costs.snapshot_bytes
+    assert plan.forecast(workers=20).wall_s > 0, "more workers than classes"
+
+
+def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_store: str) -> None:
+    tiny["selection"]["strategy"] = "random"
+    plan = plan_run(parse_config(tiny), Store.open(digits_store), workers=1, **LAUNCH)
+    assert plan.costs.select_s == 0 and plan.forecast().total_bytes == 0
+
+
+def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
+    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\)"):
+        plan_run(parse_config(tiny), Store.open(digits_store), workers=11, **LAUNCH)
