@@ -80,6 +80,7 @@ def distill(
     device: str = "auto",
     cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
+    compile: str = "auto",
     address: str | None = None,
     observer: Observer = nullcontext,
 ) -> SyntheticDataset:
@@ -94,6 +95,8 @@ def distill(
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.
         gpus_per_worker: None: 1 on CUDA, 0 on a CPU.
+        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
+            Equal results need the same mode; the run keeps the one it began with.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         observer: Context around the workers.
 
@@ -105,7 +108,15 @@ def distill(
         RunError: If the work failed; `resume` continues it.
     """
     launch = {"workers": workers, "local": local}
-    run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker, launch=launch)
+    run = create_run(
+        out,
+        config,
+        store,
+        device=resolve_device(device),
+        threads=cpus_per_worker,
+        launch=launch,
+        compiling=compile,
+    )
     return _execute(run, workers, local, gpus_per_worker, address, observer)
 
 
@@ -117,6 +128,7 @@ def plan(
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
+    compile: str = "auto",
 ) -> MemoryPlan:
     """Says what memory the workers of a run will need, without starting it; arguments as for `distill`."""
     return plan_memory(
@@ -126,6 +138,7 @@ def plan(
         threads=cpus_per_worker,
         device=resolve_device(device),
         ray=not local,
+        compiling=compile,
     )
 
 

@@ -12,6 +12,7 @@ from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
     Assignments,
+    Compile,
     ConfigFile,
     CpusPerWorker,
     Device,
@@ -43,6 +44,7 @@ def plan(
     local: Local = False,
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
+    compile: Compile = "auto",
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
     ] = None,
@@ -56,7 +58,13 @@ def plan(
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
     with display.stages("Measuring a step"):
         needed = api.plan(
-            settings, store=store, workers=workers, local=local, device=device, cpus_per_worker=cpus_per_worker
+            settings,
+            store=store,
+            workers=workers,
+            local=local,
+            device=device,
+            cpus_per_worker=cpus_per_worker,
+            compile=compile,
         )
     display.show_memory(needed, workers)
     if there is not None and workers * needed.total > there:
@@ -78,6 +86,7 @@ def distill(
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: Gpus = None,
+    compile: Compile = "auto",
     address: Address = None,
 ) -> None:
     """Distil a store into a synthetic set."""
@@ -96,6 +105,7 @@ def distill(
             device=device,
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
+            compile=compile,
             address=address,
             observer=display.progress,
         )

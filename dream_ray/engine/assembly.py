@@ -64,7 +64,9 @@ def first_features(config: Config, store: Store, normalisation: Normalisation) -
     return (matcher.embed(snapshot, label) for label in range(store.num_classes))
 
 
-def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation) -> ClassMatcher:
+def class_matcher(
+    config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation, *, compiled: bool = False
+) -> ClassMatcher:
     """Makes the matcher of some classes."""
     real, room = {}, config.data.resident_mb * MEGABYTE
     for label in labels:
@@ -73,4 +75,4 @@ def class_matcher(config: Config, store: Store, labels: Sequence[int], normalisa
             room -= images.nbytes
             images = images.resident()
         real[label] = images
-    return ClassMatcher(config, real, store.num_classes, normalisation)
+    return ClassMatcher(config, real, store.num_classes, normalisation, compiled=compiled)

@@ -19,6 +19,7 @@ from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import MEGABYTE, build, networks_on
+from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
 from dream_ray.engine.run import check_fit
@@ -61,9 +62,16 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: Config, store: Store, *, workers: int, threads: int, device: torch.device, ray: bool
+    config: Config,
+    store: Store,
+    *,
+    workers: int,
+    threads: int,
+    device: torch.device,
+    ray: bool,
+    compiling: str = "off",
 ) -> MemoryPlan:
-    """Works out the memory of a run's workers; takes about as long as two steps of one class.
+    """Works out the memory of a run's workers; takes as long as two steps of one class, and compiling them.
 
     Args:
         config: Settings.
@@ -72,6 +80,7 @@ def plan_memory(
         threads: Threads of each.
         device: Device of each.
         ray: Whether they will be Ray Train workers.
+        compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
         UsageError: If the settings do not fit the store, or there are more workers than classes.
@@ -82,7 +91,9 @@ def plan_memory(
     image_bytes = int(np.prod(store.shape_CHW))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        step, gpu, num_features = pool.submit(_measure, config, store.manifest, threads, str(device)).result()
+        step, gpu, num_features = pool.submit(
+            _measure, config, store.manifest, threads, str(device), choose_compile(compiling, config, store, device)
+        ).result()
     # Features are collected batch by batch and then joined; the distances live beside them.
     per_image = 2 * num_features + 2 * config.selection.num_clusters
     return MemoryPlan(
@@ -99,7 +110,9 @@ def plan_memory(
     )
 
 
-def _measure(config: Config, manifest: Manifest, threads: int, device_name: str) -> tuple[int, int, int]:
+def _measure(
+    config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool
+) -> tuple[int, int, int]:
     """Runs one step of each kind; returns peak resident bytes, peak GPU bytes and the features of an image."""
     keep_freed_memory()
     device = torch.device(device_name)
@@ -128,7 +141,7 @@ def _measure(config: Config, manifest: Manifest, threads: int, device_name: str)
         }
     )
     labels = np.zeros(num_images, dtype=np.int64)
-    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation)
+    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
     networks = networks_on(short, RealImages(images, labels), normalisation, lambda: build(short, store))
     with fixed_threads(threads):
         state = None

@@ -21,6 +21,22 @@ NetworkState = dict[str, Tensor]
 """Parameters, buffers and optimiser momentum of a network by name."""
 
 
+def training_function(network: Classifier, buffers: Mapping[str, Tensor]) -> Forward:
+    """Returns a network as a function of its parameters and images; the buffers are read and not changed."""
+
+    def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        own = {name: buffer.clone() for name, buffer in buffers.items()}
+        outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
+        return outputs[0], outputs[1]
+
+    return forward
+
+
+def detached_parameters(network: Classifier) -> dict[str, Tensor]:
+    """Returns the parameters of a network by name, as constants."""
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One network theta(t, j) of a trajectory; valid until the next one is asked for.
@@ -43,14 +59,7 @@ class Snapshot:
         It runs in training mode, as in the published code; running statistics of a batch norm are not changed.
         """
         network = self.network.train()
-        buffers = dict(network.named_buffers())
-
-        def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-            own = {name: buffer.clone() for name, buffer in buffers.items()}
-            outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
-            return outputs[0], outputs[1]
-
-        return forward, {name: parameter.detach() for name, parameter in network.named_parameters()}
+        return training_function(network, dict(network.named_buffers())), detached_parameters(network)
 
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dream_ray import storage
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, real_networks
+from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.run import Run, open_run
@@ -47,8 +48,11 @@ def work(
 
     Raises:
         Stopped: If `should_stop` said so.
+        UsageError: If the run is a compiled one and this machine cannot compile.
     """
     run = open_run(run_path)
+    if run.compiled:
+        check_compiler(run.device)
     keep_freed_memory()
     session = _Session(run, shard, num_shards)
     store = run.open_store()
@@ -70,7 +74,7 @@ def work(
     with fixed_threads(run.threads):
         distill(
             run.config,
-            class_matcher(run.config, store, labels, normalisation),
+            class_matcher(run.config, store, labels, normalisation, compiled=run.compiled),
             real_networks(run.config, store, normalisation),
             state,
             save=save,
