@@ -82,6 +82,7 @@ def distill(
     producers: int | None = None,
     bank: str | None = None,
     bank_bytes: int = DEFAULT_BANK_BYTES,
+    compile: str = "auto",
     address: str | None = None,
     observer: Observer = nullcontext,
 ) -> SyntheticDataset:
@@ -100,6 +101,8 @@ def distill(
             itself; None: as the resources suggest. Changes no result.
         bank: Directory that keeps the networks for other runs of the same store, settings and machine type.
         bank_bytes: Size of the bank.
+        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
+            Equal results need the same mode; the run keeps the one it began with.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         observer: Context around the workers.
 
@@ -117,7 +120,15 @@ def distill(
         "bank": None if bank is None else storage.absolute(bank),
         "bank_bytes": bank_bytes,
     }
-    run = create_run(out, config, store, device=resolve_device(device), threads=cpus_per_worker, launch=launch)
+    run = create_run(
+        out,
+        config,
+        store,
+        device=resolve_device(device),
+        threads=cpus_per_worker,
+        launch=launch,
+        compiling=compile,
+    )
     return _execute(run, workers, local, gpus_per_worker, producers, address, observer)
 
 
@@ -130,20 +141,12 @@ def plan(
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
+    compile: str = "auto",
 ) -> RunPlan:
     """Says what memory, time and traffic a run will take, without starting it.
 
     Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
-    is a prediction (`RunPlan.forecast`). Arguments as for `distill`, and:
-
-    Args:
-        config: Settings.
-        store: Store.
-        workers: Workers.
-        producers: Who trains the networks ahead of the workers; 0: every worker itself.
-        local: Without Ray.
-        device: Device.
-        cpus_per_worker: Threads of a worker.
+    is a prediction (`RunPlan.forecast`). Arguments as for `distill`.
     """
     return plan_run(
         config,
@@ -153,6 +156,7 @@ def plan(
         threads=cpus_per_worker,
         device=resolve_device(device),
         ray=not local,
+        compiling=compile,
     )
 
 

@@ -27,3 +27,10 @@ Assignments = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 CpusPerWorker = Annotated[int, typer.Option("--cpus-per-worker", help="Threads of a worker; they decide the bits.")]
+Compile = Annotated[
+    str,
+    typer.Option(
+        "--compile",
+        help="auto, on or off: compile the networks' functions; it decides the bits. auto: if the run is long.",
+    ),
+]

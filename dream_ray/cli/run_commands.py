@@ -12,6 +12,7 @@ from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
     Assignments,
+    Compile,
     ConfigFile,
     CpusPerWorker,
     Device,
@@ -47,6 +48,7 @@ def plan(
     producers: Annotated[
         int, typer.Option("--producers", help="Train the networks ahead of the workers; 0: every worker itself.")
     ] = 0,
+    compile: Compile = "auto",
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
     ] = None,
@@ -74,6 +76,7 @@ def plan(
             local=local,
             device=device,
             cpus_per_worker=cpus_per_worker,
+            compile=compile,
         )
     forecasts.show_memory(needed.memory, workers)
     forecasts.show_time(needed, price_per_hour)
@@ -104,6 +107,7 @@ def distill(
         str | None, typer.Option("--bank", help="Directory that keeps the networks for other runs like this one.")
     ] = None,
     bank_size: Annotated[str, typer.Option("--bank-size", help="Most that the bank may hold.")] = "20GB",
+    compile: Compile = "auto",
     address: Address = None,
 ) -> None:
     """Distil a store into a synthetic set."""
@@ -125,6 +129,7 @@ def distill(
             producers=producers,
             bank=bank,
             bank_bytes=parse_bytes(bank_size, "bank-size"),
+            compile=compile,
             address=address,
             observer=display.progress,
         )

@@ -88,14 +88,16 @@ class Signals:
     gradients: dict[str, Tensor]
 
 
-def signals(forward: Forward, parameters: Parameters, images_NCHW: Tensor, label: int, objective: Objective) -> Signals:
+def signals(
+    forward: Forward, parameters: Parameters, images_NCHW: Tensor, label: int | Tensor, objective: Objective
+) -> Signals:
     """Computes mean feature and matched gradients of a batch of one class; differentiable in the images.
 
     Args:
         forward: The network as a function.
         parameters: All its parameters by name.
         images_NCHW: Augmented images of the class.
-        label: The class.
+        label: The class; a scalar int64 tensor where the function is compiled, else each class would be a constant.
         objective: What is matched.
     """
     if objective.gradient_weight == 0:
@@ -105,7 +107,7 @@ def signals(forward: Forward, parameters: Parameters, images_NCHW: Tensor, label
 
     def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         features, logits = forward({**parameters, **matched}, images_NCHW)
-        labels = torch.full((len(images_NCHW),), label, device=logits.device)
+        labels = torch.as_tensor(label, device=logits.device).expand(len(images_NCHW))
         return F.cross_entropy(logits, labels), features.mean(dim=0)
 
     gradients, mean_feature = torch.func.grad(cross_entropy, has_aux=True)(matched)
@@ -151,3 +153,29 @@ def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Te
     for name, gradient in real.gradients.items():
         loss = loss + objective.gradient_weight * distance(gradient, synthetic.gradients[name])
     return loss
+
+
+def loss_and_gradient(
+    forward: Forward,
+    parameters: Parameters,
+    images_NCHW: Tensor,
+    label: int | Tensor,
+    target: Signals,
+    objective: Objective,
+) -> tuple[Tensor, Tensor]:
+    """Returns the matching loss of a synthetic batch, a scalar, and its gradient in the batch's images (N, C, H, W).
+
+    Args:
+        forward: The network as a function.
+        parameters: All its parameters by name.
+        images_NCHW: Augmented synthetic images of the class.
+        label: As in `signals`.
+        target: What the real batch makes of the network.
+        objective: What is matched.
+    """
+
+    def loss_of(images_NCHW: Tensor) -> Tensor:
+        return matching_loss(target, signals(forward, parameters, images_NCHW, label, objective), objective)
+
+    gradient_NCHW, loss = torch.func.grad_and_value(loss_of)(images_NCHW)
+    return torch.as_tensor(loss), gradient_NCHW

@@ -125,7 +125,13 @@ def first_features(config: Config, store: Store, normalisation: Normalisation) -
 
 
 def class_matcher(
-    config: Config, store: Store, labels: Sequence[int], normalisation: Normalisation, team: Team = ALONE
+    config: Config,
+    store: Store,
+    labels: Sequence[int],
+    normalisation: Normalisation,
+    team: Team = ALONE,
+    *,
+    compiled: bool = False,
 ) -> ClassMatcher:
     """Makes the matcher of some classes, for one member of the team that shares them."""
     real, room = {}, config.data.resident_mb * MEGABYTE
@@ -135,4 +141,4 @@ def class_matcher(
             room -= images.nbytes
             images = images.resident()
         real[label] = images
-    return ClassMatcher(config, real, store.num_classes, normalisation, team)
+    return ClassMatcher(config, real, store.num_classes, normalisation, team, compiled)

@@ -54,7 +54,9 @@ class Measurement:
     num_features: int
 
 
-def measure_steps(config: Config, store: Store, *, threads: int, device: torch.device) -> Measurement:
+def measure_steps(
+    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
+) -> Measurement:
     """Runs every kind of step a few times; takes about as long as four steps of a class and two selections.
 
     Args:
@@ -62,10 +64,11 @@ def measure_steps(config: Config, store: Store, *, threads: int, device: torch.d
         store: Store to distil.
         threads: Threads of a worker.
         device: Device of a worker.
+        compiled: Whether it compiles its functions.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, config, store.manifest, threads, str(device)).result()
+        return pool.submit(_measure, config, store.manifest, threads, str(device), compiled).result()
 
 
 class _Stopwatch:
@@ -99,20 +102,22 @@ class _Stopwatch:
             torch.cuda.synchronize(self._device)
 
 
-def _measure(config: Config, manifest: Manifest, threads: int, device_name: str) -> Measurement:
+def _measure(config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool) -> Measurement:
     keep_freed_memory()
     device = torch.device(device_name)
     meter, watch = CostMeter(device), _Stopwatch(device, threads)
     store = Store("", manifest)
     with fixed_threads(threads):
-        snapshot, features_ND = _run_steps(config, store, Normalisation.of(store.mean, store.std, device), watch)
+        snapshot, features_ND = _run_steps(
+            config, store, Normalisation.of(store.mean, store.std, device), watch, compiled
+        )
         used = meter.read()
         costs = _costs(config, store, snapshot, features_ND, watch)
     return Measurement(costs, int(used["peak_rss_bytes"]), int(used["peak_gpu_bytes"]), features_ND.shape[1])
 
 
 def _run_steps(
-    config: Config, store: Store, normalisation: Normalisation, watch: _Stopwatch
+    config: Config, store: Store, normalisation: Normalisation, watch: _Stopwatch, compiled: bool
 ) -> tuple[Snapshot, Tensor]:
     """Runs every kind of step on one class of random images; returns the last network and its features."""
     short = config.model_copy(
@@ -125,7 +130,7 @@ def _run_steps(
         }
     )
     images = _random_images(config, store)
-    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation)
+    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
     data = RealImages(images, np.zeros(len(images), dtype=np.int64))
     trajectory = networks_on(short, data, normalisation, lambda: build(short, store)).trajectory(0)
     state = None

@@ -4,6 +4,7 @@ N images, C channels, H, W, D features.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,14 +15,21 @@ from dream_ray.core import kmeans, rng, selection
 from dream_ray.core.augment import AugmentParams, augment, sample_params
 from dream_ray.core.multiformation import compose, decode, decoded_count
 from dream_ray.core.normalisation import Normalisation, to_unit
-from dream_ray.core.objectives import Objective, Parameters, Signals, matching_loss, mean_signals, signals
+from dream_ray.core.objectives import Objective, Parameters, Signals, mean_signals
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.team import ALONE, Team, own_part
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.kernels import CompiledKernels, Kernels
+from dream_ray.engine.network_source import Snapshot, detached_parameters
 from dream_ray.engine.state import ClassState
 
 EMBEDDING_BATCH = kmeans.CHUNK_POINTS
+
+
+def matched_objective(config: Config) -> Objective:
+    """Returns what is matched under some settings."""
+    weights, matching = config.weights, config.matching
+    return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class ClassMatcher:
         num_classes: Classes of the whole run.
         normalisation: Of the networks' inputs; its device is the one of all tensors.
         team: Who shares these classes. Only the first member moves their synthetic images; all select and match.
+        compiled: Whether the networks run through compiled functions.
     """
 
     config: Config
@@ -41,17 +50,24 @@ class ClassMatcher:
     num_classes: int
     normalisation: Normalisation
     team: Team = ALONE
+    compiled: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where tensors live."""
         return self.normalisation.mean_1C11.device
 
-    @property
-    def objective(self) -> Objective:
-        """What is matched."""
-        weights, matching = self.config.weights, self.config.matching
-        return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
+    @cached_property
+    def kernels(self) -> Kernels:
+        """What computes features, losses and gradients."""
+        objective = matched_objective(self.config)
+        if not self.compiled:
+            return Kernels(objective)
+        return CompiledKernels(
+            objective,
+            batch_embedding=EMBEDDING_BATCH,
+            batch_real=self.config.matching.real_chunk or self.config.real_batch,
+        )
 
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:
         """Returns the features (N, D) of this member's part of the real images of a class, in bounded batches."""
@@ -61,9 +77,8 @@ class ClassMatcher:
         for start in range(here.start, here.stop, EMBEDDING_BATCH):
             batch = np.arange(start, min(start + EMBEDDING_BATCH, here.stop))
             pixels = to_unit(images.take(batch), self.device)
-            features.append(
-                snapshot.features(self.normalisation(pixels) if self.config.selection.normalise else pixels)
-            )
+            pixels = self.normalisation(pixels) if self.config.selection.normalise else pixels
+            features.append(self.kernels.features(snapshot, pixels))
         return torch.cat(features)
 
     def select(self, snapshot: Snapshot, label: int, state: ClassState) -> None:
@@ -100,16 +115,15 @@ class ClassMatcher:
 
     def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
         """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
-        forward, parameters = snapshot.function()
         indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
         chunks = self._chunks(snapshot, indices)
 
         def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
             real = augment(self.normalisation(to_unit(self.real[label].take(chunk), self.device)), view)
-            return len(chunk) / len(indices), signals(forward, parameters, real, label, self.objective)
+            return len(chunk) / len(indices), self.kernels.real_signals(snapshot, real, label)
 
         here = own_part(len(chunks), self.team)
-        zero = self._zero_signals(snapshot, parameters)
+        zero = self._zero_signals(snapshot, detached_parameters(snapshot.network))
         return mean_signals(map(weighted, chunks[here.start : here.stop]), len(chunks), zero, self.team)
 
     def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
@@ -120,32 +134,32 @@ class ClassMatcher:
         return np.split(indices, list(range(size, len(indices), size)))
 
     def _zero_signals(self, snapshot: Snapshot, parameters: Parameters) -> Signals:
-        matched = self.objective.matched_names(parameters) if self.objective.gradient_weight > 0 else ()
+        objective = self.kernels.objective
+        matched = objective.matched_names(parameters) if objective.gradient_weight > 0 else ()
         feature = torch.zeros(snapshot.network.head.in_features, device=self.device)
         return Signals(feature, {name: torch.zeros_like(parameters[name]) for name in matched})
 
     def move(self, snapshot: Snapshot, label: int, state: ClassState, target: Signals) -> Tensor:
         """Moves the synthetic images of a class by one step towards `target`; returns the loss before."""
-        config, objective = self.config, self.objective
-        forward, parameters = snapshot.function()
+        config = self.config
         view, part = self._view(snapshot, label), self._synthetic_part(snapshot, label)
 
-        def loss_of(images_NCHW: Tensor) -> Tensor:
+        def augmented(images_NCHW: Tensor) -> Tensor:
             decoded = decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
-            decoded = decoded if part is None else decoded[part]
-            synthetic = augment(self.normalisation(decoded), view)
-            return matching_loss(target, signals(forward, parameters, synthetic, label, objective), objective)
+            return augment(self.normalisation(decoded if part is None else decoded[part]), view)
 
-        gradient, loss = torch.func.grad_and_value(loss_of)(state.images_NCHW)
+        # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
+        synthetic, pull_back = torch.func.vjp(augmented, state.images_NCHW)  # type: ignore[misc]  # 3 with has_aux
+        loss, gradient = self.kernels.loss_and_gradient(snapshot, synthetic, label, target)
         state.images_NCHW, state.velocity_NCHW = pixel_step(
             state.images_NCHW,
             state.velocity_NCHW,
-            gradient,
+            pull_back(gradient)[0],
             lr=config.pixels.lr,
             momentum=config.pixels.momentum,
             num_classes=self.num_classes,
         )
-        return torch.as_tensor(loss)
+        return loss
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
         """Draws the augmentation of a class step: the same for its real and its synthetic batch (Siamese)."""

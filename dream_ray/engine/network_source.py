@@ -4,7 +4,7 @@ A trajectory theta(t, 0), theta(t, 1), ... is a pure function of the seed, the o
 settings: it never sees the synthetic set. So any process may compute it, ahead of time or again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,22 @@ _NETWORK, _MOMENTUM = "network.", "momentum."
 def without_momentum(state: NetworkState) -> NetworkState:
     """Returns what matching needs of a state: half of its bytes."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(_MOMENTUM)}
+
+
+def training_function(network: Classifier, buffers: Mapping[str, Tensor]) -> Forward:
+    """Returns a network as a function of its parameters and images; the buffers are read and not changed."""
+
+    def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        own = {name: buffer.clone() for name, buffer in buffers.items()}
+        outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
+        return outputs[0], outputs[1]
+
+    return forward
+
+
+def detached_parameters(network: Classifier) -> dict[str, Tensor]:
+    """Returns the parameters of a network by name, as constants."""
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -49,14 +65,7 @@ class Snapshot:
         It runs in training mode, as in the published code; running statistics of a batch norm are not changed.
         """
         network = self.network.train()
-        buffers = dict(network.named_buffers())
-
-        def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-            own = {name: buffer.clone() for name, buffer in buffers.items()}
-            outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
-            return outputs[0], outputs[1]
-
-        return forward, {name: parameter.detach() for name, parameter in network.named_parameters()}
+        return training_function(network, dict(network.named_buffers())), detached_parameters(network)
 
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:

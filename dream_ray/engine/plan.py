@@ -9,6 +9,7 @@ from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.memory import MemoryPlan, plan_memory
 from dream_ray.engine.run import check_fit, check_workers
@@ -38,7 +39,15 @@ class RunPlan:
 
 
 def plan_run(
-    config: Config, store: Store, *, workers: int, producers: int, threads: int, device: torch.device, ray: bool
+    config: Config,
+    store: Store,
+    *,
+    workers: int,
+    producers: int,
+    threads: int,
+    device: torch.device,
+    ray: bool,
+    compiling: str = "off",
 ) -> RunPlan:
     """Measures the steps of a run and works out the whole of it.
 
@@ -50,6 +59,7 @@ def plan_run(
         threads: Threads of each.
         device: Device of each.
         ray: Whether they will be Ray Train workers.
+        compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
         UsageError: If the settings do not fit the store, or the workers cannot share its classes.
@@ -67,7 +77,8 @@ def plan_run(
         bandwidth=LINK_BYTES_PER_S,
         latency_s=LINK_LATENCY_S,
     )
-    measured = measure_steps(config, store, threads=threads, device=device)
+    compiled = choose_compile(compiling, config, store, device)
+    measured = measure_steps(config, store, threads=threads, device=device, compiled=compiled)
     window = networks_ahead(producers, config.inner_steps, int(measured.costs.snapshot_bytes))
     memory = plan_memory(config, store, measured, workers=workers, ray=ray)
     return RunPlan(memory, measured.costs, replace(schedule, window=window))

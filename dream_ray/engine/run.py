@@ -1,7 +1,7 @@
 """The directory of a run: what is in it, how it begins and how it ends.
 
 config.yaml        the resolved configuration
-env.json           store, threads, device and versions: what the bits depend on
+env.json           store, threads, compile mode, device and versions: what the bits depend on
 checkpoints/       see checkpoint.py
 progress/          one small file per worker session, replaced about once a second
 metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
@@ -25,6 +25,7 @@ from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import write_picture, write_synthetic
 from dream_ray.engine.assembly import build, class_counts
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import describe_environment, differences, total_cost
 from dream_ray.engine.state import RunState
 from dream_ray.errors import RunError, UsageError
@@ -54,6 +55,11 @@ class Run:
     def threads(self) -> int:
         """Threads per worker; they decide bits on a CPU."""
         return int(self.environment["threads_per_worker"])
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the networks run through compiled functions; that decides bits too."""
+        return bool(self.environment["compile"] == "on")
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +92,14 @@ class Run:
 
 
 def create_run(
-    path: str, config: Config, store_path: str, *, device: torch.device, threads: int, launch: dict[str, Any]
+    path: str,
+    config: Config,
+    store_path: str,
+    *,
+    device: torch.device,
+    threads: int,
+    launch: dict[str, Any],
+    compiling: str = "off",
 ) -> Run:
     """Checks everything that can be checked beforehand and makes the directory.
 
@@ -97,6 +110,7 @@ def create_run(
         device: Device of the workers.
         threads: Threads per worker.
         launch: How the run is started, kept for `resume` to do likewise.
+        compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
         UsageError: If the settings do not fit the store, or the directory is taken or not writable.
@@ -114,6 +128,7 @@ def create_run(
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
         "threads_per_worker": threads,
+        "compile": "on" if choose_compile(compiling, config, store, device) else "off",
         "launch": launch,
         **describe_environment(device),
     }

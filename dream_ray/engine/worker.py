@@ -17,6 +17,7 @@ from dream_ray.core.team import ALONE, Team, TeamLeft
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, fetched_networks
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.run import Run, open_run
@@ -55,6 +56,7 @@ def work(
 
     Raises:
         Stopped: If `should_stop` said so, or another member of the team stopped.
+        UsageError: If the run is a compiled one and this machine cannot compile.
     """
     try:
         _work(run_path, labels, shard, num_shards, team, should_stop, networks)
@@ -74,6 +76,8 @@ def _work(
     networks: Networks | None,
 ) -> None:
     run = open_run(run_path)
+    if run.compiled:
+        check_compiler(run.device)
     keep_freed_memory()
     session = _Session(run, shard, num_shards)
     store = run.open_store()
@@ -101,7 +105,7 @@ def _work(
     with fixed_threads(run.threads):
         distill(
             run.config,
-            class_matcher(run.config, store, labels, normalisation, team),
+            class_matcher(run.config, store, labels, normalisation, team, compiled=run.compiled),
             source,
             state,
             save=save,

@@ -38,7 +38,8 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
     settings |= {"first_warmup_epochs": run.config.initialisation.warmup_epochs, "splits": run.config.splits}
-    elsewhere = ("launch", "store")  # where the data lie and who does the work changes no network
+    # Where the data lie, who does the work and how a match is computed changes no network.
+    elsewhere = ("launch", "store", "compile")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 

@@ -1,0 +1,141 @@
+"""Whether a run computes through compiled functions: decided once, when it is made, and recorded.
+
+The decision changes the last bits, so it must not depend on the number of workers.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dream_ray.config import Config
+from dream_ray.core.multiformation import decoded_count
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import build
+from dream_ray.engine.kernels import CompiledKernels
+from dream_ray.engine.matching import matched_objective
+from dream_ray.engine.network_source import Snapshot
+from dream_ray.errors import UsageError
+from dream_ray.nets import Classifier
+
+_LOG = logging.getLogger(__name__)
+
+CHOICES = ("auto", "on", "off")
+# From here on, eager matching takes about an hour of one CPU core or ten minutes of a GPU, of which compiled functions
+# save more than the minute or two that each worker spends on compiling them.
+LONG_RUN_FLOP = {"cpu": 1e14, "cuda": 1e16}
+
+
+def choose_compile(choice: str, config: Config, store: Store, device: torch.device) -> bool:
+    """Decides whether a run is compiled.
+
+    Args:
+        choice: "on", "off", or "auto": on if the run is long and its functions can be compiled here.
+        config: Settings.
+        store: Store to distil.
+        device: Device of the workers.
+
+    Raises:
+        UsageError: If the choice is none of these, or is "on" where nothing can be compiled.
+    """
+    if choice not in CHOICES:
+        raise UsageError(f"compile must be one of {', '.join(CHOICES)}; got {choice!r}")
+    if choice == "off" or (choice == "auto" and not is_long(run_flop(config, store), device)):
+        return False
+    try:
+        check_compiler(device)
+        _check_network(config, store)
+    except UsageError as error:
+        if choice == "on":
+            raise
+        _LOG.warning("The run is not compiled and takes longer: %s", error)
+        return False
+    return True
+
+
+def is_long(flop: float, device: torch.device) -> bool:
+    """Returns whether a run of so many floating-point operations is worth compiling."""
+    return flop >= LONG_RUN_FLOP[device.type]
+
+
+def run_flop(config: Config, store: Store) -> float:
+    """Returns the floating-point operations of a run's selections and matching, about."""
+    counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+    return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes(config, counts)
+
+
+def forward_flop(network: Classifier, shape_CHW: tuple[int, int, int]) -> int:
+    """Returns the floating-point operations of one image's forward pass in convolutions and linear layers."""
+    flop = 0
+
+    def count(layer: nn.Module, images: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal flop
+        assert isinstance(layer.weight, Tensor)
+        flop += 2 * output.numel() * layer.weight[0].numel()
+
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, *shape_CHW))
+    return flop
+
+
+def forward_passes(config: Config, class_sizes: Sequence[int]) -> int:
+    """Returns how many images pass the network forwards in the selections and steps of a run.
+
+    A backward pass counts as two: a real image is worth three in a step, a synthetic one, with the gradient of its
+    gradient, six.
+
+    Args:
+        config: Settings.
+        class_sizes: Real images of each class.
+    """
+    decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+    synthetic = min(decoded, config.batch_synthetic_max)
+    steps = config.total_steps * sum(3 * min(size, config.real_batch) + 6 * synthetic for size in class_sizes)
+    if config.selection.strategy != "representative":
+        return steps
+    return steps + config.outer_steps * math.ceil(config.inner_steps / config.selection.interval) * sum(class_sizes)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compiles one small function, so that a run does not begin where none can be compiled.
+
+    Raises:
+        UsageError: If that fails.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        torch.compile(_probe, fullgraph=True)(torch.zeros(8, device=device))
+    except TorchDynamoException as error:
+        needs = "a C++ compiler (g++ or clang++, or the one named in CXX)" if device.type == "cpu" else "triton"
+        raise UsageError(f"compile on needs {needs}; got: {_first_line(error)}") from None
+
+
+def _probe(values_N: Tensor) -> Tensor:
+    return values_N.sin() + 1
+
+
+def _check_network(config: Config, store: Store) -> None:
+    """Raises UsageError if the network of a run has something in it that torch.compile cannot follow."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    network = build(config, store)
+    snapshot = Snapshot(0, 0, network, torch.optim.SGD(network.parameters()))
+    images = torch.linspace(0, 1, 2 * math.prod(store.shape_CHW)).reshape(2, *store.shape_CHW)
+    kernels = CompiledKernels(matched_objective(config), batch_embedding=2, batch_real=2, backend="eager")
+    try:
+        kernels.features(snapshot, images)
+        kernels.loss_and_gradient(snapshot, images, 0, kernels.real_signals(snapshot, images, 0))
+    except TorchDynamoException as error:
+        raise UsageError(
+            f"compile on needs a network that torch can compile whole; got: {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,143 @@
+"""The three functions in which a run spends its time: features, real branch and synthetic branch of a class.
+
+`Kernels` runs them as they are written. `CompiledKernels` runs the same functions through `torch.compile`, each for one
+shape: networks, labels and targets are inputs, so that no class, step or network is compiled anew. The two differ in
+the last bits. N images, C channels, H, W, D features.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dream_ray.core.objectives import Objective, Parameters, Signals, loss_and_gradient, signals
+from dream_ray.engine.network_source import Snapshot, detached_parameters, training_function
+from dream_ray.nets import Classifier
+
+
+class Kernels:
+    """The functions as they are written, operation by operation: the oracle of the compiled ones.
+
+    Args:
+        objective: What is matched.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
+        """Returns the penultimate features (N, D) of a batch, in evaluation mode."""
+        return snapshot.features(images_NCHW)
+
+    def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
+        """Returns what augmented real images of a class make of the network."""
+        forward, parameters = snapshot.function()
+        return signals(forward, parameters, images_NCHW, _on_device(label, images_NCHW), self.objective)
+
+    def loss_and_gradient(
+        self, snapshot: Snapshot, images_NCHW: Tensor, label: int, target: Signals
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the loss of augmented synthetic images of a class, a scalar, and its gradient in them."""
+        forward, parameters = snapshot.function()
+        label_tensor = _on_device(label, images_NCHW)
+        return loss_and_gradient(forward, parameters, images_NCHW, label_tensor, target, self.objective)
+
+
+class CompiledKernels(Kernels):
+    """The same functions, compiled at their first use; it takes about a minute, less where a disk cache knows them.
+
+    Args:
+        objective: What is matched.
+        batch_embedding: Images in a batch of `features`; smaller ones are padded.
+        batch_real: Images in a real batch. A class too small for it is matched eagerly: a function for every size that
+            occurs would take longer than it saves, and a limited number of them would depend on the order of classes.
+        backend: Of `torch.compile`.
+    """
+
+    def __init__(
+        self, objective: Objective, *, batch_embedding: int, batch_real: int, backend: str = "inductor"
+    ) -> None:
+        super().__init__(objective)
+        self._batch_embedding, self._batch_real, self._backend = batch_embedding, batch_real, backend
+        self._functions: _Functions | None = None
+
+    def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
+        """See `Kernels.features`; at most `batch_embedding` images."""
+        missing = self._batch_embedding - len(images_NCHW)
+        padded = F.pad(images_NCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_NCHW
+        functions = self._functions_for(snapshot.network)
+        return functions.features(*_tensors(snapshot.network), padded)[: len(images_NCHW)]
+
+    def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
+        """See `Kernels.real_signals`."""
+        if len(images_NCHW) != self._batch_real:
+            return super().real_signals(snapshot, images_NCHW, label)
+        functions = self._functions_for(snapshot.network)
+        return functions.real_signals(*_tensors(snapshot.network), images_NCHW, _on_device(label, images_NCHW))
+
+    def loss_and_gradient(
+        self, snapshot: Snapshot, images_NCHW: Tensor, label: int, target: Signals
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels.loss_and_gradient`."""
+        functions = self._functions_for(snapshot.network)
+        label_tensor = _on_device(label, images_NCHW)
+        return functions.loss_and_gradient(*_tensors(snapshot.network), images_NCHW, label_tensor, target)
+
+    def _functions_for(self, network: Classifier) -> "_Functions":
+        if self._functions is None:
+            self._functions = _compile(network, self.objective, self._backend)
+        return self._functions
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """Compiled functions of (parameters, buffers, images, ...)."""
+
+    features: Callable[..., Tensor]
+    real_signals: Callable[..., Signals]
+    loss_and_gradient: Callable[..., tuple[Tensor, Tensor]]
+
+
+def _compile(network: Classifier, objective: Objective, backend: str) -> _Functions:
+    # Copies without data: of the network only its structure may become part of a function.
+    evaluated = copy.deepcopy(network).to("meta").eval()
+    trained = copy.deepcopy(network).to("meta").train()
+
+    def features(parameters: Parameters, buffers: Parameters, images_NCHW: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(evaluated, {**parameters, **buffers}, (images_NCHW,))
+        return torch.as_tensor(outputs[0])
+
+    def real(parameters: Parameters, buffers: Parameters, images_NCHW: Tensor, label: Tensor) -> Signals:
+        return signals(training_function(trained, buffers), parameters, images_NCHW, label, objective)
+
+    def synthetic(
+        parameters: Parameters, buffers: Parameters, images_NCHW: Tensor, label: Tensor, target: Signals
+    ) -> tuple[Tensor, Tensor]:
+        forward = training_function(trained, buffers)
+        return loss_and_gradient(forward, parameters, images_NCHW, label, target, objective)
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        return torch.compile(_with_own_code(function), fullgraph=True, dynamic=False, backend=backend)
+
+    return _Functions(compiled(features), compiled(real), compiled(synthetic))
+
+
+def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function with a copy of its code: torch keeps versions by code and gives up at the ninth."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace()
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+
+
+def _tensors(network: Classifier) -> tuple[Parameters, Parameters]:
+    return detached_parameters(network), dict(network.named_buffers())
+
+
+def _on_device(label: int, images_NCHW: Tensor) -> Tensor:
+    # Filled there: a tensor made of a Python number would be copied, and waited for.
+    return torch.full((), label, device=images_NCHW.device)
