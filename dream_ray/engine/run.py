@@ -123,12 +123,13 @@ def create_run(
         raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
     if storage.list_directory(path):
         raise UsageError(f"out must be a new or empty directory; {path} has files in it")
+    compiled = choose_compile(compiling, config, store, device)
     storage.ensure_writable(path)
     environment = {
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
         "threads_per_worker": threads,
-        "compile": "on" if choose_compile(compiling, config, store, device) else "off",
+        "compile": "on" if compiled else "off",
         "launch": launch,
         **describe_environment(device),
     }

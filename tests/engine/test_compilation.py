@@ -1,0 +1,126 @@
+"""Which runs are compiled, and what is said where they cannot be."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import api, storage
+from dream_ray.config import PRESETS, parse_config
+from dream_ray.data.store import Store
+from dream_ray.engine import compilation
+from dream_ray.engine.compilation import choose_compile, forward_flop, forward_passes, is_long, run_flop
+from dream_ray.engine.run import create_run, open_run
+from dream_ray.errors import UsageError
+from dream_ray.nets import build_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_compiler() -> Iterator[None]:
+    from torch._inductor import config as inductor
+
+    # Nothing that an earlier test left on disk or in memory may stand in for the compiler.
+    torch.compiler.reset()
+    with inductor.patch({"cpp.cxx": ("a-compiler-that-is-not-there",), "force_disable_caches": True}):
+        yield
+
+
+@pytest.fixture
+def every_run_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compilation.LONG_RUN_FLOP, "cpu", 1.0)
+
+
+def test_passes_of_a_run_by_hand() -> None:
+    config = parse_config(
+        {"ipc": 2, "factor": 2, "outer_steps": 3, "inner_steps": 5, "selection": {"num_clusters": 10, "interval": 2}}
+    )
+    steps, selections = 15, 3 * 3
+    expected = steps * (3 * 10 + 6 * 8 + 3 * 7 + 6 * 8) + selections * (100 + 7)
+    assert forward_passes(config, [100, 7]) == expected
+    random = config.model_copy(update={"selection": config.selection.model_copy(update={"strategy": "random"})})
+    assert forward_passes(random, [100, 7]) == expected - selections * 107
+
+
+def test_operations_of_a_convnet_by_hand() -> None:
+    network = build_network("convnet", num_classes=5, shape_CHW=(3, 8, 8), options={"depth": 2, "width": 4})
+    first, second, head = 8 * 8 * 4 * 27, 4 * 4 * 4 * 36, 5 * 16
+    assert forward_flop(network, (3, 8, 8)) == 2 * (first + second + head)
+
+
+def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store: str) -> None:
+    assert not is_long(run_flop(parse_config(PRESETS["smoke"]()), Store.open(digits_store)), CPU)
+    cifar10 = parse_config(PRESETS["cifar10-ipc10"]())
+    flop_of_convnet3 = 1e8
+    for device in ("cpu", "cuda"):
+        assert is_long(flop_of_convnet3 * forward_passes(cifar10, [5000] * 10), torch.device(device))
+
+
+def test_a_short_run_is_eager_and_says_nothing(
+    digits_store: str, tiny: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not choose_compile("auto", parse_config(tiny), Store.open(digits_store), CPU)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("choice", ["yes", "", "ON"])
+def test_another_word_is_refused(digits_store: str, tiny: dict[str, Any], choice: str, out: str) -> None:
+    with pytest.raises(UsageError, match=f"compile must be one of auto, on, off; got '{choice}'"):
+        api.distill(parse_config(tiny), store=digits_store, out=out, local=True, compile=choice)
+    assert not storage.exists(out)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_on_needs_a_compiler(digits_store: str, tiny: dict[str, Any], out: str) -> None:
+    with pytest.raises(UsageError, match=r"^compile on needs a C\+\+ compiler .*; got: [^\n]+$"):
+        api.distill(parse_config(tiny), store=digits_store, out=out, local=True, compile="on")
+    assert not storage.exists(storage.join(out, "config.yaml"))
+
+
+@pytest.mark.usefixtures("no_compiler", "every_run_is_long")
+def test_auto_without_a_compiler_is_eager_with_one_warning(
+    digits_store: str, tiny: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not choose_compile("auto", parse_config(tiny), Store.open(digits_store), CPU)
+    ours = [record for record in caplog.records if record.name.startswith("dream_ray")]
+    assert [record.levelno for record in ours] == [logging.WARNING]
+    assert "not compiled" in ours[0].getMessage() and "C++ compiler" in ours[0].getMessage()
+
+
+def test_a_network_that_cannot_be_compiled_is_refused_beforehand(
+    digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "branching.py").write_text(
+        "from torch import nn\n"
+        "class Branching(nn.Module):\n"
+        "    def __init__(self, num_classes, side):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(side * side, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        flat = x.flatten(1)\n"
+        "        return self.head(flat if flat.sum().item() > 1e9 else -flat)\n"
+        "def make(num_classes, shape_CHW):\n"
+        "    return Branching(num_classes, shape_CHW[1])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = parse_config({**tiny, "network": {"name": "branching:make", "options": {}}})
+    monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
+    with pytest.raises(UsageError, match="compile on needs a network that torch can compile whole"):
+        choose_compile("on", config, Store.open(digits_store), CPU)
+
+
+def test_a_run_records_its_mode_and_resume_keeps_it(
+    digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
+    config = parse_config(tiny)
+    for choice, recorded in (("on", "on"), ("off", "off"), ("auto", "off")):
+        path = str(tmp_path / choice)
+        create_run(path, config, digits_store, device=CPU, threads=1, launch={}, compiling=choice)
+        assert json.loads(storage.read_text(storage.join(path, "env.json")))["compile"] == recorded
+        assert open_run(path).compiled == (recorded == "on")
