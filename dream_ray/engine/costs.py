@@ -6,6 +6,7 @@ and the memory that it takes is that of the steps.
 
 import math
 import multiprocessing
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,8 +32,8 @@ from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.training import RealImages
 
-# The first round warms up: memory is fetched, kernels are chosen.
-_ROUNDS = 3
+# The first round warms up: memory is fetched, kernels are chosen. Small steps are repeated for so many seconds.
+_FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH_S = 3, 12, 3.0
 # k-means is timed on at most so many images; its time is proportional to them.
 _MOST_POINTS = 5000
 
@@ -57,7 +58,7 @@ class Measurement:
 def measure_steps(
     config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
 ) -> Measurement:
-    """Runs every kind of step a few times; takes about as long as four steps of a class and two selections.
+    """Runs every kind of step a few times; takes about as long as four steps and selections of a class.
 
     Args:
         config: Settings; they must fit the store.
@@ -92,10 +93,13 @@ class _Stopwatch:
         self._wait()
         self._seconds[part].append(self._clock() - started)
 
-    def mean(self, part: str) -> float:
-        """Returns the mean of all rounds but the first; 0 for what was not timed."""
-        rounds = self._seconds[part][1:]
-        return sum(rounds) / len(rounds) if rounds else 0.0
+    def median(self, part: str) -> float:
+        """Returns the median of all rounds but the first."""
+        return statistics.median(self._seconds[part][1:])
+
+    def total(self) -> float:
+        """Returns the seconds of everything in all rounds but the first."""
+        return sum(sum(rounds[1:]) for rounds in self._seconds.values())
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -122,7 +126,7 @@ def _run_steps(
     """Runs every kind of step on one class of random images; returns the last network and its features."""
     short = config.model_copy(
         update={
-            "inner_steps": _ROUNDS,
+            "inner_steps": _MOST_ROUNDS,
             "update": config.update.model_copy(
                 update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
             ),
@@ -134,7 +138,9 @@ def _run_steps(
     data = RealImages(images, np.zeros(len(images), dtype=np.int64))
     trajectory = networks_on(short, data, normalisation, lambda: build(short, store)).trajectory(0)
     state = None
-    for _ in range(_ROUNDS):
+    for number in range(_MOST_ROUNDS):
+        if number >= _FEWEST_ROUNDS and watch.total() > _ENOUGH_S:
+            break
         with watch.of("batch"):
             snapshot = next(trajectory)
         if state is None:
@@ -164,21 +170,21 @@ def _random_images(config: Config, store: Store) -> ImageChunks:
 
 
 def _costs(config: Config, store: Store, snapshot: Snapshot, features_ND: Tensor, watch: _Stopwatch) -> StepCosts:
-    update, batch_s = config.update, watch.mean("batch")
+    update, batch_s = config.update, watch.median("batch")
     counts = class_counts(config, store)
     epoch_s = batch_s * math.ceil(sum(counts) / update.batch_size)
     select_s = 0.0
     if config.selection.strategy == "representative":
         num_points = min(sum(counts) // len(counts), _MOST_POINTS)
         clustering_s = _clustering_s(config, features_ND, num_points, watch)
-        select_s = watch.mean("embedding") / len(features_ND) + clustering_s / num_points
+        select_s = watch.median("embedding") / len(features_ND) + clustering_s / num_points
     return StepCosts(
         update_s=update.epochs * min(epoch_s, batch_s * math.ceil(update.num_images / update.batch_size)),
         warm_up_s=update.warmup_epochs * epoch_s,
         first_warm_up_s=config.initialisation.warmup_epochs * epoch_s,
         select_s=select_s,
-        target_s=watch.mean("target"),
-        move_s=watch.mean("move"),
+        target_s=watch.median("target"),
+        move_s=watch.median("move"),
         snapshot_bytes=sum(tensor.nbytes for tensor in snapshot.network.state_dict().values()),
     )
 
@@ -206,4 +212,4 @@ def _clustering_s(config: Config, features_ND: Tensor, num_points: int, watch: _
                 )
         previous_N = chosen.assignment_N
     count = math.ceil(config.inner_steps / settings.interval) if settings.warm_start else 1
-    return (watch.mean("cold") + (count - 1) * watch.mean("warm")) / count
+    return (watch.median("cold") + (count - 1) * watch.median("warm")) / count
