@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from dream_ray import storage
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.network_source import NetworkState
@@ -127,7 +128,7 @@ class _Producers:
     """The producers of a run; one that dies is replaced."""
 
     def __init__(self, run: Run, plan: ProducerPlan, conveyor: ActorHandle[Any]) -> None:
-        self._path, self._conveyor = run.path, conveyor
+        self._path, self._conveyor = storage.absolute(run.path), conveyor
         self._ended = threading.Event()
         self._running: dict[Any, tuple[int, ActorHandle[Any]]] = {}
         for number in range(plan.count):
