@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import PRESETS, parse_config
+from dream_ray.core.placement import place_classes
 from dream_ray.data.store import Store
-from dream_ray.engine import compilation
+from dream_ray.engine import compilation, matching
 from dream_ray.engine.compilation import choose_compile, forward_flop, forward_passes, is_long, run_flop
+from dream_ray.engine.kernels import CompiledKernels
 from dream_ray.engine.run import create_run, open_run
+from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
 from dream_ray.nets import build_network
 
@@ -124,3 +128,25 @@ def test_a_run_records_its_mode_and_resume_keeps_it(
         create_run(path, config, digits_store, device=CPU, threads=1, launch={}, compiling=choice)
         assert json.loads(storage.read_text(storage.join(path, "env.json")))["compile"] == recorded
         assert open_run(path).compiled == (recorded == "on")
+
+
+def test_a_compiled_run_is_the_same_on_any_number_of_workers(
+    digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as for a compiled run but executed by PyTorch, which takes seconds instead of minutes."""
+    monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
+    monkeypatch.setattr("dream_ray.engine.worker.check_compiler", lambda device: None)
+    monkeypatch.setattr(matching, "CompiledKernels", partial(CompiledKernels, backend="eager"))
+    from torch._dynamo.utils import counters
+
+    images = []
+    for num_shards in (1, 2):
+        path = str(tmp_path / str(num_shards))
+        create_run(path, parse_config(tiny), digits_store, device=CPU, threads=1, launch={}, compiling="on")
+        for shard, labels in enumerate(place_classes([1.0] * 10, num_shards)):
+            before = counters["stats"]["unique_graphs"]
+            work(path, labels, shard=shard, num_shards=num_shards)
+            assert counters["stats"]["unique_graphs"] - before == 3, "one for each function"
+        state = open_run(path).checkpoints(10).load(8)
+        images.append(torch.stack([state.classes[label].images_NCHW for label in range(10)]))
+    assert torch.equal(*images)
