@@ -35,7 +35,7 @@ def show_memory(plan: Any, workers: int) -> None:
 def show_time(plan: Any, price_per_hour: float | None) -> None:
     """Prints what the steps take and what the run will."""
     costs, schedule = plan.costs, plan.schedule
-    table = Table("step (measured, alone on this machine)", Column("seconds", justify="right"))
+    table = Table("step (measured)", Column("seconds", justify="right"))
     rows = {
         "match a class": costs.match_s,
         "select the real images of a class of mean size": costs.select_s * _mean(schedule.class_sizes),

@@ -143,9 +143,9 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     for num_shards in (1, 2):
         path = str(tmp_path / str(num_shards))
         create_run(path, parse_config(tiny), digits_store, device=CPU, threads=1, launch={}, compiling="on")
-        for shard, labels in enumerate(place_classes([1.0] * 10, num_shards)):
+        for shard, placed in enumerate(place_classes([1.0] * 10, num_shards)):
             before = counters["stats"]["unique_graphs"]
-            work(path, labels, shard=shard, num_shards=num_shards)
+            work(path, placed.labels, shard=shard, num_shards=num_shards)
             assert counters["stats"]["unique_graphs"] - before == 3, "one for each function"
         state = open_run(path).checkpoints(10).load(8)
         images.append(torch.stack([state.classes[label].images_NCHW for label in range(10)]))
