@@ -18,8 +18,6 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
 from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
-from dream_ray.engine.plan import plan_run
-from dream_ray.errors import UsageError
 
 CPU = torch.device("cpu")
 
@@ -63,18 +61,6 @@ def test_workers_that_share_a_class_hold_a_part_of_its_features(tiny: dict[str, 
     one, two = (plan_memory(config, store, measured, workers=n, ray=False) for n in (10, 20))
     assert one.features > two.features > one.features / 2, "each member knows the distances of all"
     assert one.synthetic == two.synthetic
-
-
-def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
-    settings = {
-        **tiny,
-        "selection": {"strategy": "random"},
-        "matching": {"real_chunk": 32},
-        "network": {"name": "resnet10", "options": {"width": 0.0625}},
-    }
-    config, store = parse_config(settings), Store.open(digits_store)
-    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
-        plan_run(config, store, workers=11, producers=0, threads=1, device=CPU, ray=False)
 
 
 def test_images_are_kept_in_memory_up_to_a_limit(

@@ -38,5 +38,11 @@ def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_st
 
 
 def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
-    with pytest.raises(UsageError, match=r"workers must be between 1 and the number of classes \(10\)"):
-        plan_run(parse_config(tiny), Store.open(digits_store), workers=11, **LAUNCH)
+    settings = {
+        **tiny,
+        "selection": {"strategy": "random"},
+        "matching": {"real_chunk": 32},
+        "network": {"name": "resnet10", "options": {"width": 0.0625}},
+    }
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
+        plan_run(parse_config(settings), Store.open(digits_store), workers=11, **LAUNCH)
