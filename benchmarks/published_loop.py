@@ -6,6 +6,7 @@ synchronisation after every small step, and float copies of the real images. Ran
 streams as the engine's, so that both compute the same run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -34,6 +35,7 @@ class PublishedLoop:
         network: Network theta, trained in place.
         normalisation: Of the inputs.
         seconds: Time spent by part, added up.
+        clock: Tells the time in seconds.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class PublishedLoop:
     network: Classifier
     normalisation: Normalisation
     seconds: dict[str, float] = field(default_factory=dict)
+    clock: Callable[[], float] = perf_counter
 
     def __post_init__(self) -> None:
         update, pixels = self.config.update, self.config.pixels
@@ -59,11 +62,11 @@ class PublishedLoop:
         """Clusters every class, starting from a given assignment, and picks the image nearest to each centre."""
         clustered = []
         for real, assignment in zip(self.real, assignments, strict=True):
-            started = perf_counter()
+            started = self.clock()
             with torch.no_grad():
                 features, _ = self.network(self.normalisation(real))
             self._count("embedding", started)
-            started = perf_counter()
+            started = self.clock()
             clustered.append(self._cluster(features, assignment, num_updates))
             self._count("k-means", started)
         self.chosen = [chosen for chosen, _ in clustered]
@@ -88,7 +91,7 @@ class PublishedLoop:
         losses = []
         for label in range(len(self.real)):
             loss = self._loss(label, outer, inner)
-            started = perf_counter()
+            started = self.clock()
             self.pixel_optimizer.zero_grad()
             loss.backward()
             self.pixel_optimizer.step()
@@ -106,10 +109,10 @@ class PublishedLoop:
         view = sample_params(config.matching.augmentation, stream, height=height, width=width)
         both = augment(self.normalisation(torch.cat([real, synthetic])), view)
 
-        started = perf_counter()
+        started = self.clock()
         feature_real, gradient_real = self._signals(both[: len(real)], label, create_graph=False)
         self._count("real branch", started)
-        started = perf_counter()
+        started = self.clock()
         feature_synthetic, gradient_synthetic = self._signals(both[len(real) :], label, create_graph=True)
         loss = config.weights.feature * _squared(feature_real, feature_synthetic)
         for a, b in zip(gradient_real, gradient_synthetic, strict=True):
@@ -128,7 +131,7 @@ class PublishedLoop:
 
     def update(self, outer: int, inner: int) -> None:
         """Trains the network on `num_images` random real images."""
-        started = perf_counter()
+        started = self.clock()
         update = self.config.update
         stream = rng.stream(self.config.seed, "update", outer=outer, inner=inner)
         rounded = -(-update.num_images // update.batch_size) * update.batch_size
@@ -159,7 +162,7 @@ class PublishedLoop:
         loss.item()
 
     def _count(self, part: str, started: float) -> None:
-        self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - started
+        self.seconds[part] = self.seconds.get(part, 0.0) + self.clock() - started
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:
