@@ -136,7 +136,8 @@ def _run_steps(
     images = _random_images(config, store)
     matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
     data = RealImages(images, np.zeros(len(images), dtype=np.int64))
-    trajectory = networks_on(short, data, normalisation, lambda: build(short, store)).trajectory(0)
+    networks = networks_on(short, data, normalisation, lambda: build(short, store), compiled=compiled)
+    trajectory = networks.trajectory(0)
     state = None
     for number in range(_MOST_ROUNDS):
         if number >= _FEWEST_ROUNDS and watch.total() > _ENOUGH_S:
