@@ -55,7 +55,7 @@ def network_source(
         lambda: build(config, store).to(normalisation.mean_1C11.device),
         _recipe(config),
         config.inner_steps,
-        lambda outer, inner: config.saves_at(outer * config.inner_steps + inner),
+        lambda outer, inner: config.saves_at(config.step_of(outer, inner)),
     )
 
 

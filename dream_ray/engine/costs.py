@@ -147,7 +147,7 @@ def _run_steps(
         if state is None:
             state = matcher.initial_state(snapshot, 0)
             if config.selection.strategy == "representative":
-                matcher.select(snapshot, 0, state)
+                state.indices = matcher.select(snapshot, 0, state.assignment).indices
         with watch.of("embedding"):
             features_ND = matcher.embed(snapshot, 0)
         with watch.of("target"):

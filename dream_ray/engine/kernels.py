@@ -6,6 +6,7 @@ or network is compiled anew. The two differ in the last bits. N images, C channe
 """
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
@@ -66,6 +67,7 @@ class CompiledKernels(Kernels):
         super().__init__(objective)
         self._batch_embedding, self._batch_real, self._backend = batch_embedding, batch_real, backend
         self._functions: _Functions | None = None
+        self._compiling = threading.Lock()
 
     def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
         """See `Kernels.features`; at most `batch_embedding` images."""
@@ -90,9 +92,10 @@ class CompiledKernels(Kernels):
         return functions.loss_and_gradient(*_tensors(snapshot.network), images_NCHW, label_tensor, target)
 
     def _functions_for(self, network: Classifier) -> "_Functions":
-        if self._functions is None:
-            self._functions = _compile(network, self.objective, self._backend)
-        return self._functions
+        with self._compiling:  # a thread may select ahead
+            if self._functions is None:
+                self._functions = _compile(network, self.objective, self._backend)
+            return self._functions
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def _compile_training(network: Classifier, backend: str) -> Callable[..., tuple[
         )
         return found
 
-    return _compiled(gradients, backend)
+    compiled: Callable[..., tuple[Parameters, Parameters]] = _compiled(gradients, backend)
+    return compiled
 
 
 def _compile(network: Classifier, objective: Objective, backend: str) -> _Functions:

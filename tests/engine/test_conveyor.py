@@ -81,6 +81,17 @@ def test_a_network_is_kept_until_every_worker_is_past_it() -> None:
     assert belt.get(1, 3, 0) == "0.3", "worker 1 has not asked for a later one"
 
 
+def test_a_look_at_a_later_network_moves_nobody() -> None:
+    belt = conveyor()
+    with pytest.raises(KeyError, match="worker 0 never began"):
+        belt.peek(0, 0, 0)
+    belt.begin(0, 1, 0, None)
+    make(belt, 0, 3)
+    assert belt.peek(0, 2, 0) == "0.2"
+    assert belt.peek(0, 3, 0) is None
+    assert fetched(belt, 0, range(3)) == names(range(3)), "the earlier ones are still there"
+
+
 def test_a_producer_waits_for_the_slowest_worker() -> None:
     belt = conveyor(window=2)
     for rank in range(2):

@@ -118,6 +118,14 @@ class Conveyor(Generic[Item]):
                 raise RunError(self._problem)
             return item
 
+    def peek(self, rank: int, step: int, timeout_s: float) -> Item | None:
+        """Waits for a network that the worker will need later; otherwise as `get`, but the worker stays where it is."""
+        with self._changed:
+            if rank not in self._positions:
+                raise KeyError(f"worker {rank} never began")
+            self._changed.wait_for(lambda: step in self._made or self._closed, timeout_s)
+            return self._made.get(step)
+
     def lose(self, step: int) -> None:
         """A network that was handed over cannot be read: it is made again."""
         with self._changed:

@@ -74,7 +74,7 @@ def produce(
             if snapshot.inner < job.first:
                 continue
             state = snapshot.state()
-            if not config.saves_at(job.outer * config.inner_steps + snapshot.inner):
+            if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
                 state = without_momentum(state)  # nobody trains on from there
             if not conveyor.put(producer, snapshot.inner, pack(state)):
                 break
