@@ -7,8 +7,9 @@ k-means from the same assignment, the same draws; the benchmark fails if their s
     python -m benchmarks.step_time --classes 5 --steps 3 --pairs 2 --compile on
 
 Each side runs in a process of its own, in turn. Parts are measured over `--steps` steps on `--classes` classes and
-scaled to 10 steps and 10 classes. `--compile on` adds our engine with compiled functions as a third side; compiling is
-timed apart: the first time with an empty disk cache, then with what the first time left there. On a busy machine,
+scaled to 10 steps and 10 classes. `--compile on` adds our engine with compiled functions, and the same with features in
+bfloat16, whose selections and losses may differ (`benchmarks.selection` says what they are worth). Compiling is timed
+apart: the first time with an empty disk cache, then with what the first time left there. On a busy machine,
 `--clock cpu --threads 1` counts the processor's seconds instead of the wall's.
 """
 
@@ -52,9 +53,10 @@ CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 NORMALISATION = Normalisation.of((0.49, 0.48, 0.45), (0.25, 0.24, 0.26), torch.device("cpu"))
 
 
-def setting() -> Config:
+def setting(precision: str = "float32") -> Config:
     """The published setting, its first network untrained (training does not change the time of a step)."""
-    return parse_config({**PRESETS["cifar10-ipc10"](), "initialisation": {"warmup_epochs": 0}})
+    more = {"initialisation": {"warmup_epochs": 0}, "selection": {"precision": precision}}
+    return parse_config({**PRESETS["cifar10-ipc10"](), **more})
 
 
 def real_images(num_classes: int) -> list[np.ndarray]:
@@ -105,10 +107,12 @@ def run_published(num_classes: int, num_steps: int, clock: Clock) -> dict[str, A
     return {"seconds": loop.seconds, "losses": losses, "chosen": [sorted(c.tolist()) for c in loop.chosen]}
 
 
-def run_engine(num_classes: int, num_steps: int, clock: Clock, *, compiled: bool = False) -> dict[str, Any]:
+def run_engine(
+    num_classes: int, num_steps: int, clock: Clock, *, compiled: bool = False, precision: str = "float32"
+) -> dict[str, Any]:
     """Runs our engine, its parts timed one by one."""
     keep_freed_memory()
-    config, real = setting(), real_images(num_classes)
+    config, real = setting(precision), real_images(num_classes)
     # The momentum of the pixels knows the classes of the run: those that take part here.
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
     matcher = ClassMatcher(config, chunks, num_classes, NORMALISATION, compiled=compiled)
@@ -168,7 +172,13 @@ def _select(
         seconds["k-means"] += clock() - started
 
 
-SIDES = {"published": run_published, "engine": run_engine, "compiled": partial(run_engine, compiled=True)}
+CHEAPER = "compiled, bfloat16 features"
+SIDES = {
+    "published": run_published,
+    "engine": run_engine,
+    "compiled": partial(run_engine, compiled=True),
+    CHEAPER: partial(run_engine, compiled=True, precision="bfloat16"),
+}
 
 
 def per_block(seconds: dict[str, float], num_classes: int, num_steps: int) -> dict[str, float]:
@@ -193,7 +203,7 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(SIDES[arguments.side](arguments.classes, arguments.steps, CLOCKS[arguments.clock])))
         return
-    sides = [side for side in SIDES if side != "compiled" or arguments.compile == "on"]
+    sides = [side for side in SIDES if "compiled" not in side or arguments.compile == "on"]
     with TemporaryDirectory() as cache:
         pairs = [
             _run_sides(sides, arguments, {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache})
@@ -217,8 +227,13 @@ def main() -> None:
             "largest_relative_loss_difference": {
                 side: max(_loss_difference(pair["published"], pair[side]) for pair in pairs) for side in sides[1:]
             },
+            "same_selected_images": {
+                side: min(_same_images(pair["published"], pair[side]) for pair in pairs) for side in sides[1:]
+            },
             "clock": arguments.clock,
-            "compilation_s": [pair["compiled"]["compilation_s"] for pair in pairs if "compiled" in pair],
+            "compilation_s": {
+                side: [pair[side]["compilation_s"] for pair in pairs] for side in sides if "compiled" in side
+            },
             "n": len(pairs),
         },
     )
@@ -233,19 +248,24 @@ def _run_sides(sides: list[str], arguments: argparse.Namespace, environment: dic
         results[side] = json.loads(done.stdout)
         results[side]["block"] = per_block(results[side]["seconds"], arguments.classes, arguments.steps)
         print(side, {part: round(value, 1) for part, value in results[side]["block"].items()}, file=sys.stderr)
-        _check_equal(results["published"], results[side], side)
+        if side != CHEAPER:
+            _check_equal(results["published"], results[side], side)
     return results
 
 
 def _check_equal(published: dict[str, Any], other: dict[str, Any], side: str) -> None:
     """Compares a side with the published loop: every selected image, and losses to 1e-3 (float32 sums of squares)."""
-    same = sum(len(set(a) & set(b)) for a, b in zip(published["chosen"], other["chosen"], strict=True))
-    total = sum(len(chosen) for chosen in other["chosen"])
-    if same != total or _loss_difference(published, other) > 1e-3:
+    same = _same_images(published, other)
+    if same < 1 or _loss_difference(published, other) > 1e-3:
         raise SystemExit(
-            f"published and {side} differ: {same} of {total} selected images equal; losses {published['losses']} "
+            f"published and {side} differ: {same:.1%} of the selected images equal; losses {published['losses']} "
             f"and {other['losses']}"
         )
+
+
+def _same_images(published: dict[str, Any], other: dict[str, Any]) -> float:
+    same = sum(len(set(a) & set(b)) for a, b in zip(published["chosen"], other["chosen"], strict=True))
+    return same / sum(len(chosen) for chosen in other["chosen"])
 
 
 def _loss_difference(published: dict[str, Any], other: dict[str, Any]) -> float:

@@ -21,20 +21,28 @@ from dream_ray.engine.network_source import Snapshot, detached_parameters, train
 from dream_ray.engine.training import MixedLabels, backward, mixed_cross_entropy
 from dream_ray.nets import Classifier
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _computing_in(precision: str, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+
 
 class Kernels:
     """The functions as they are written, operation by operation: the oracle of the compiled ones.
 
     Args:
         objective: What is matched.
+        precision: In which layers compute features, a key of `PRECISIONS`; they are float32 all the same.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, precision: str = "float32") -> None:
+        self.objective, self._precision = objective, precision
 
     def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
-        """Returns the penultimate features (N, D) of a batch, in evaluation mode."""
-        return snapshot.features(images_NCHW)
+        """Returns the penultimate features (N, D) of a batch, in evaluation mode, float32."""
+        with _computing_in(self._precision, images_NCHW.device):
+            return snapshot.features(images_NCHW).float()
 
     def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
         """Returns what augmented real images of a class make of the network."""
@@ -55,6 +63,7 @@ class CompiledKernels(Kernels):
 
     Args:
         objective: What is matched.
+        precision: See `Kernels`.
         batch_embedding: Images in a batch of `features`; smaller ones are padded.
         batch_real: Images in a real batch. A class too small for it is matched eagerly: a function for every size that
             occurs would take longer than it saves, and a limited number of them would depend on the order of classes.
@@ -62,9 +71,15 @@ class CompiledKernels(Kernels):
     """
 
     def __init__(
-        self, objective: Objective, *, batch_embedding: int, batch_real: int, backend: str = "inductor"
+        self,
+        objective: Objective,
+        precision: str = "float32",
+        *,
+        batch_embedding: int,
+        batch_real: int,
+        backend: str = "inductor",
     ) -> None:
-        super().__init__(objective)
+        super().__init__(objective, precision)
         self._batch_embedding, self._batch_real, self._backend = batch_embedding, batch_real, backend
         self._functions: _Functions | None = None
         self._compiling = threading.Lock()
@@ -94,7 +109,7 @@ class CompiledKernels(Kernels):
     def _functions_for(self, network: Classifier) -> "_Functions":
         with self._compiling:  # a thread may select ahead
             if self._functions is None:
-                self._functions = _compile(network, self.objective, self._backend)
+                self._functions = _compile(network, self.objective, self._precision, self._backend)
             return self._functions
 
 
@@ -158,12 +173,13 @@ def _compile_training(network: Classifier, backend: str) -> Callable[..., tuple[
     return compiled
 
 
-def _compile(network: Classifier, objective: Objective, backend: str) -> _Functions:
+def _compile(network: Classifier, objective: Objective, precision: str, backend: str) -> _Functions:
     evaluated, trained = _without_data(network).eval(), _without_data(network).train()
 
     def features(parameters: Parameters, buffers: Parameters, images_NCHW: Tensor) -> Tensor:
-        outputs = torch.func.functional_call(evaluated, {**parameters, **buffers}, (images_NCHW,))
-        return torch.as_tensor(outputs[0])
+        with _computing_in(precision, images_NCHW.device):
+            outputs = torch.func.functional_call(evaluated, {**parameters, **buffers}, (images_NCHW,))
+        return torch.as_tensor(outputs[0]).float()
 
     def real(parameters: Parameters, buffers: Parameters, images_NCHW: Tensor, label: Tensor) -> Signals:
         return signals(training_function(trained, buffers), parameters, images_NCHW, label, objective)

@@ -66,11 +66,12 @@ class ClassMatcher:
     @cached_property
     def kernels(self) -> Kernels:
         """What computes features, losses and gradients."""
-        objective = matched_objective(self.config)
+        objective, precision = matched_objective(self.config), self.config.selection.precision
         if not self.compiled:
-            return Kernels(objective)
+            return Kernels(objective, precision)
         return CompiledKernels(
             objective,
+            precision,
             batch_embedding=EMBEDDING_BATCH,
             batch_real=self.config.matching.real_chunk or self.config.real_batch,
         )

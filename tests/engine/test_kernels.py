@@ -34,8 +34,10 @@ def images(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def compiled(objective: Objective = BOTH, backend: str = "inductor") -> CompiledKernels:
-    return CompiledKernels(objective, batch_embedding=BATCH_EMBEDDING, batch_real=BATCH_REAL, backend=backend)
+def compiled(objective: Objective = BOTH, backend: str = "inductor", precision: str = "float32") -> CompiledKernels:
+    return CompiledKernels(
+        objective, precision, batch_embedding=BATCH_EMBEDDING, batch_real=BATCH_REAL, backend=backend
+    )
 
 
 def results(kernels: Kernels, at: Snapshot, label: int, batch_real: int = BATCH_REAL) -> dict[str, Tensor]:
@@ -71,6 +73,17 @@ def inductor() -> CompiledKernels:
 def test_compiled_equals_eager(inductor: CompiledKernels) -> None:
     at = snapshot()
     assert_close(results(inductor, at, 1), results(Kernels(BOTH), at, 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_features_in_bfloat16_are_nearly_those_in_float32(name: str) -> None:
+    at = snapshot(name)
+    expected = Kernels(BOTH).features(at, images(3))
+    for kernels in (Kernels(BOTH, "bfloat16"), compiled(backend="eager", precision="bfloat16")):
+        found = kernels.features(at, images(3))
+        assert found.dtype == torch.float32
+        error = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)
+        assert 1e-5 < error < 3e-2, "eight bits of a number"
 
 
 def test_another_class_network_or_step_compiles_nothing(inductor: CompiledKernels) -> None:

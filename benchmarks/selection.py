@@ -1,0 +1,197 @@
+"""What cheaper selections are worth: seconds, inertia and selected images, and the accuracy that comes of them.
+
+Quality is measured on CIFAR-10 at the published setting (5,000 images a class, 128 clusters): along one trajectory,
+every `selection.interval` steps, k-means goes on from its last assignment, as in a run. Its inertia, in float32
+features whatever it saw itself, is divided by that of k-means from scratch run until it stands still.
+
+    DREAM_RAY_DATA=DIR python -m benchmarks.selection --seeds 3
+
+Accuracy is measured on the reduced setting of `benchmarks.learning_curve`: the same seeds with each precision. DIR
+holds the Parquet files of CIFAR-10.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.learning_curve import settings
+from benchmarks.report import provenance, write_result
+from dream_ray import api
+from dream_ray.config import PRESETS, Config, parse_config
+from dream_ray.core import kmeans, rng
+from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.selection import nearest_to_each
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.store import Store
+from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.assembly import class_matcher, network_source
+from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.network_source import Snapshot
+
+PRECISIONS = ("float32", "bfloat16")
+CLASSES, INTERVALS = (0, 1, 2), 3
+
+
+class Method:
+    """A way to cluster a class again when the network has moved on.
+
+    Args:
+        matcher: Embeds.
+        share: Part of the images that it looks at, others at every selection.
+    """
+
+    def __init__(self, matcher: ClassMatcher, share: float = 1.0) -> None:
+        self.matcher, self.share = matcher, share
+        self.assignments: dict[int, Tensor] = {}
+
+    def centres(self, snapshot: Snapshot, label: int, features_ND: Tensor) -> tuple[Tensor, float]:
+        """Returns centres (K, D) in float32 features (N, D), and the seconds of embedding and clustering."""
+        settings = self.matcher.config.selection
+        generator = rng.stream(0, "benchmark", outer=snapshot.inner, label=label)
+        started = process_time()
+        own_ND = self.matcher.embed(snapshot, label)
+        embedding_s = (process_time() - started) * self.share
+        seen = torch.from_numpy(np.sort(generator.permutation(len(own_ND))[: round(self.share * len(own_ND))]))
+        started = process_time()
+        own_ND = own_ND[seen]
+        if label not in self.assignments:
+            clustering = kmeans.lloyd(
+                own_ND, kmeans.plus_plus(own_ND, settings.num_clusters, generator), max_steps=settings.max_steps
+            )
+        else:
+            before = kmeans.centroids_of(own_ND, self.assignments[label][seen], settings.num_clusters)
+            clustering = kmeans.lloyd(own_ND, before, max_steps=settings.warm_steps)
+        seconds = embedding_s + process_time() - started
+        centres_KD = kmeans.centroids_of(features_ND[seen], clustering.assignment_N, settings.num_clusters)
+        assignment_N, _ = kmeans.assign(features_ND, centres_KD)
+        assignment_N[seen] = clustering.assignment_N
+        self.assignments[label] = assignment_N
+        return centres_KD, seconds
+
+
+def quality(store: Store, config: Config) -> list[dict[str, Any]]:
+    """Returns a row for every selection, class and method."""
+    rows = []
+    normalisation = Normalisation.of(store.mean, store.std, torch.device("cpu"))
+
+    def matcher(precision: str) -> ClassMatcher:
+        selection = config.selection.model_copy(update={"precision": precision})
+        return class_matcher(config.model_copy(update={"selection": selection}), store, CLASSES, normalisation)
+
+    exact = matcher("float32")
+    methods = {
+        "float32": Method(exact),
+        "bfloat16": Method(matcher("bfloat16")),
+        "float32, half of the images": Method(exact, 0.5),
+    }
+    for snapshot in _selected(network_source(config, store, normalisation).trajectory(0), config.selection.interval):
+        for label in CLASSES:
+            features_ND = exact.embed(snapshot, label)
+            least, reference = _from_scratch(features_ND, config.selection.num_clusters, snapshot, label)
+            for name, method in methods.items():
+                centres_KD, seconds = method.centres(snapshot, label, features_ND)
+                _, distances_N = kmeans.assign(features_ND, centres_KD)
+                chosen = _chosen(features_ND, centres_KD)
+                rows.append(
+                    {
+                        "method": name,
+                        "inner": snapshot.inner,
+                        "class": label,
+                        "inertia_over_scratch": float(distances_N.double().sum()) / least,
+                        "seconds": seconds,
+                        "reference": reference,
+                        "chosen": chosen,
+                    }
+                )
+                print(rows[-1]["method"], snapshot.inner, label, rows[-1]["inertia_over_scratch"], file=sys.stderr)
+    return rows
+
+
+def _selected(trajectory: Iterator[Snapshot], interval: int) -> Iterator[Snapshot]:
+    for snapshot in trajectory:
+        if snapshot.inner % interval == 0:
+            yield snapshot
+
+
+def _from_scratch(features_ND: Tensor, num_clusters: int, snapshot: Snapshot, label: int) -> tuple[float, list[int]]:
+    generator = rng.stream(0, "benchmark from scratch", outer=snapshot.inner, label=label)
+    clustering = kmeans.lloyd(features_ND, kmeans.plus_plus(features_ND, num_clusters, generator), max_steps=300)
+    return clustering.inertia, _chosen(features_ND, clustering.centroids_KD)
+
+
+def _chosen(features_ND: Tensor, centres_KD: Tensor) -> list[int]:
+    return sorted(nearest_to_each(kmeans.squared_distances(features_ND, centres_KD), 1).tolist())
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns inertia and time of the warm selections by method, and how many images it shares with float32."""
+    exact = {(row["inner"], row["class"]): set(row["chosen"]) for row in rows if row["method"] == "float32"}
+    summary = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        warm = [row for row in rows if row["method"] == method and row["inner"] > 0]
+        ratios = [row["inertia_over_scratch"] for row in warm]
+        same = [len(exact[row["inner"], row["class"]] & set(row["chosen"])) / len(row["chosen"]) for row in warm]
+        summary[method] = {
+            "inertia_over_scratch": {"mean": statistics.mean(ratios), "largest": max(ratios)},
+            "seconds_per_class": statistics.median(row["seconds"] for row in warm),
+            "same_images_as_float32": statistics.mean(same),
+            "n": len(warm),
+        }
+    return summary
+
+
+def accuracies(store: str, scratch: Path, seeds: int) -> dict[str, list[float]]:
+    """Returns the test accuracy in percent of a run for every precision and seed."""
+    found: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    for seed in range(seeds):
+        for precision in PRECISIONS:
+            shared = settings("cifar10")
+            shared["selection"]["precision"] = precision
+            out = str(scratch / f"{precision}-{seed}")
+            api.distill(parse_config({**shared, "seed": seed}), store=store, out=out, local=True)
+            [row] = api.evaluate(out, protocol="quick", repeats=2, arms=["distilled"], local=True)
+            found[precision].append(row["mean"])
+            print(precision, seed, found[precision][-1], file=sys.stderr)
+    return found
+
+
+def main() -> None:
+    """Runs both parts and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    data = os.environ["DREAM_RAY_DATA"]
+    config = parse_config(PRESETS["cifar10-ipc10"]())
+    short = config.model_copy(update={"inner_steps": (INTERVALS - 1) * config.selection.interval + 1})
+    with tempfile.TemporaryDirectory() as scratch:
+        store = str(Path(scratch) / "store")
+        ingest(IngestSettings(source=f"{data}/cifar10-train.parquet", test=f"{data}/cifar10-test.parquet"), store)
+        rows = quality(Store.open(store), short)
+        accuracy = accuracies(store, Path(scratch), arguments.seeds)
+    write_result(
+        "selection-cpu",
+        {
+            **provenance(sys.argv[1:]),
+            "quality": summarise(rows),
+            "accuracy": {
+                precision: {"mean": statistics.mean(values), "std": statistics.stdev(values), "values": values}
+                for precision, values in accuracy.items()
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
