@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from dream_ray import storage
@@ -17,12 +18,11 @@ from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
 from dream_ray.engine.here import distill_here
+from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
 from dream_ray.errors import UsageError
-
-DEFAULT_BANK_BYTES = 20 * 10**9
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -75,6 +75,7 @@ def distill(
     store: str,
     out: str,
     workers: int = 1,
+    min_workers: int | None = None,
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
@@ -93,6 +94,8 @@ def distill(
         store: Store that `ingest` wrote.
         out: New directory of the run.
         workers: Ray Train workers; classes are sharded over them, or shared where there are more workers than classes.
+        min_workers: Begin with as few as these, and go on with them when nodes are lost; others, up to `workers`, join
+            when there is room for them. None: always `workers`.
         local: Run in this process, without Ray; `workers` is then 1.
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.
@@ -113,13 +116,9 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    launch = {
-        "workers": workers,
-        "local": local,
-        "producers": producers,
-        "bank": None if bank is None else storage.absolute(bank),
-        "bank_bytes": bank_bytes,
-    }
+    launch = Launch(
+        workers, min_workers, local, producers, None if bank is None else storage.absolute(bank), bank_bytes
+    )
     run = create_run(
         out,
         config,
@@ -129,7 +128,7 @@ def distill(
         launch=launch,
         compiling=compile,
     )
-    return _execute(run, workers, local, gpus_per_worker, producers, address, observer)
+    return _execute(run, launch, gpus_per_worker, address, observer)
 
 
 def plan(
@@ -137,7 +136,7 @@ def plan(
     *,
     store: str,
     workers: int = 1,
-    producers: int = 0,
+    producers: int | None = None,
     local: bool = False,
     device: str = "auto",
     cpus_per_worker: int = 1,
@@ -146,16 +145,15 @@ def plan(
     """Says what memory, time and traffic a run will take, without starting it.
 
     Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
-    is a prediction (`RunPlan.forecast`). Arguments as for `distill`.
+    is a prediction (`RunPlan.forecast`). Arguments as for `distill`; where `producers` is None, several workers are
+    supposed to have one.
     """
     return plan_run(
         config,
         Store.open(store),
-        workers=workers,
-        producers=producers,
+        Launch(workers=workers, local=local, producers=producers),
         threads=cpus_per_worker,
         device=resolve_device(device),
-        ray=not local,
         compiling=compile,
     )
 
@@ -164,6 +162,7 @@ def resume(
     path: str,
     *,
     workers: int | None = None,
+    min_workers: int | None = None,
     local: bool = False,
     gpus_per_worker: float | None = None,
     producers: int | None = None,
@@ -175,7 +174,8 @@ def resume(
 
     Args:
         path: Directory of the run.
-        workers: As for `distill`; None: as the run was started.
+        workers: As for `distill`; None: as the run was started, `min_workers` too.
+        min_workers: As for `distill`.
         local: As for `distill`; where neither is given, as the run was started.
         gpus_per_worker: As for `distill`.
         producers: As for `distill`; None: as the run was started.
@@ -188,10 +188,14 @@ def resume(
         return load_synthetic(run.file("synthetic.parquet"))
     if not allow_different_bits:
         check_same_bits(run)
-    if workers is None and not local:
-        workers, local = run.environment["launch"]["workers"], run.environment["launch"]["local"]
-    producers = run.environment["launch"]["producers"] if producers is None else producers
-    return _execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
+    launch = run.launch
+    if workers is not None or local:
+        launch = replace(launch, workers=workers or 1, min_workers=None, local=local)
+    if min_workers is not None:
+        launch = replace(launch, min_workers=min_workers)
+    if producers is not None:
+        launch = replace(launch, producers=producers)
+    return _execute(run, launch, gpus_per_worker, address, observer)
 
 
 def evaluate(
@@ -259,29 +263,16 @@ def load_synthetic(path: str) -> SyntheticDataset:
 
 
 def _execute(
-    run: Run,
-    workers: int,
-    local: bool,
-    gpus_per_worker: float | None,
-    producers: int | None,
-    address: str | None,
-    observer: Observer,
+    run: Run, launch: Launch, gpus_per_worker: float | None, address: str | None, observer: Observer
 ) -> SyntheticDataset:
     with observer(run):
-        if local:
-            distill_here(run, producers)
+        if launch.local:
+            distill_here(run, launch)
         else:
             from dream_ray.distributed.distill import distill_on_ray
 
             gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
-            distill_on_ray(
-                run,
-                num_workers=workers,
-                cpus_per_worker=run.threads,
-                gpus_per_worker=gpus,
-                producers=producers,
-                address=address,
-            )
+            distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
     finish_run(run)
     return load_synthetic(run.path)
 

@@ -9,6 +9,10 @@ Local = Annotated[bool, typer.Option("--local", help="Run in this process, witho
 Workers = Annotated[
     int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them, or shared by several.")
 ]
+MinWorkers = Annotated[
+    int | None,
+    typer.Option("--min-workers", help="Begin and go on with as few as these; others join. [default: all workers]"),
+]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs of a worker. [default: 1 on CUDA]")]
 Producers = Annotated[
     int | None,

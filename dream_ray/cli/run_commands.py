@@ -18,6 +18,7 @@ from dream_ray.cli.options import (
     Device,
     Gpus,
     Local,
+    MinWorkers,
     Preset,
     Producers,
     Store,
@@ -45,9 +46,7 @@ def plan(
     local: Local = False,
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
-    producers: Annotated[
-        int, typer.Option("--producers", help="Train the networks ahead of the workers; 0: every worker itself.")
-    ] = 0,
+    producers: Producers = None,
     compile: Compile = "auto",
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
@@ -63,7 +62,6 @@ def plan(
     from dream_ray import api
     from dream_ray.config import load_config
 
-    _check_workers(workers, local)
     there = None if memory is None else parse_bytes(memory)
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
@@ -98,6 +96,7 @@ def distill(
     preset: Preset = None,
     assignments: Assignments = None,
     workers: Workers = 1,
+    min_workers: MinWorkers = None,
     local: Local = False,
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
@@ -114,7 +113,6 @@ def distill(
     from dream_ray import api
     from dream_ray.config import load_config
 
-    _check_workers(workers, local, producers)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
     with display.interruptible(_resume(out)):
         api.distill(
@@ -122,6 +120,7 @@ def distill(
             store=store,
             out=out,
             workers=workers,
+            min_workers=min_workers,
             local=local,
             device=device,
             cpus_per_worker=cpus_per_worker,
@@ -140,6 +139,7 @@ def distill(
 def resume(
     run: Annotated[str, typer.Argument(help="Directory of a run.")],
     workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
+    min_workers: MinWorkers = None,
     local: Local = False,
     gpus_per_worker: Gpus = None,
     producers: Producers = None,
@@ -151,11 +151,11 @@ def resume(
     """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
 
-    _check_workers(1 if workers is None else workers, local, producers)
     with display.interruptible(_resume(run)):
         api.resume(
             run,
             workers=workers,
+            min_workers=min_workers,
             local=local,
             gpus_per_worker=gpus_per_worker,
             producers=producers,
@@ -201,15 +201,6 @@ def evaluate(
 
 def _resume(run: str) -> str:
     return f"continue with `dream-ray resume {run}`"
-
-
-def _check_workers(workers: int, local: bool, producers: int | None = None) -> None:
-    if workers < 1:
-        raise UsageError(f"workers must be an int >= 1; got {workers}")
-    if local and workers != 1:
-        raise UsageError(f"workers must be 1 with --local, which runs in this process; got {workers}")
-    if producers is not None and producers < 0:
-        raise UsageError(f"producers must be an int >= 0; got {producers}")
 
 
 def _network(name: str | None, options: list[str]) -> Any:

@@ -16,6 +16,7 @@ from dream_ray.distributed.process_team import join_team
 from dream_ray.distributed.session import ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, check_workers
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
@@ -23,27 +24,19 @@ from dream_ray.errors import RunError, UsageError
 
 # Restarts of the worker group after worker deaths, before the run gives up; `resume` goes on from there.
 _MAX_FAILURES = 3
+# How often a run that may grow looks for room for more workers. They all start again, from the last checkpoint.
+_GROW_S = 60.0
 _ERRORS = {"UsageError": UsageError, "RunError": RunError}
 
 
-def distill_on_ray(
-    run: Run,
-    *,
-    num_workers: int,
-    cpus_per_worker: int,
-    gpus_per_worker: float,
-    producers: int | None,
-    address: str | None,
-) -> None:
+def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address: str | None) -> None:
     """Runs the workers of a run to the end.
 
     Args:
         run: A created run.
-        num_workers: Ray Train workers; more than classes share the work on a class.
-        cpus_per_worker: CPUs (threads) of each.
-        gpus_per_worker: GPUs of each.
-        producers: Actors that train the networks ahead; 0: every worker trains all of them; None: see
-            `plan_producers`.
+        launch: Its workers and producers. More workers than classes share the work on a class; of producers, None
+            means those of `plan_producers`.
+        gpus_per_worker: GPUs of a worker; it has a CPU for each of the run's threads.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -51,34 +44,35 @@ def distill_on_ray(
         RunError: If a worker failed, or died too often.
     """
     store = run.open_store()
-    placement = place_classes(class_counts(run.config, store), num_workers)
-    check_workers(run.config, store, num_workers)
+    check_workers(run.config, store, launch.workers)
+    fewest = launch.min_workers or launch.workers
     storage.delete(run.file("failure.json"))
     with ExitStack() as ending:
         ending.enter_context(ray_session(address))
-        require_resources(num_workers, cpus_per_worker, gpus_per_worker)
+        require_resources(fewest, run.threads, gpus_per_worker)
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]
         plan = plan_producers(
-            producers,
-            workers=num_workers,
-            cpus=cpus_per_worker,
+            launch.producers,
+            workers=launch.workers,
+            cpus=run.threads,
             gpus=gpus_per_worker,
-            available_cpus=there["CPU"],
-            available_gpus=there.get("GPU", 0),
+            # Every place may become a worker's.
+            available_cpus=0 if fewest < launch.workers else there["CPU"],
+            available_gpus=0 if fewest < launch.workers else there.get("GPU", 0),
         )
-        conveyor = ending.enter_context(producing_actors(run, plan, num_workers))
+        conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
         trainer = TorchTrainer(
             _worker_loop,
             train_loop_config={
                 "run_path": storage.absolute(run.path),
-                "placement": placement,
+                "class_counts": class_counts(run.config, store),
                 "conveyor": conveyor,
             },
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
-                num_workers=num_workers,
                 use_gpu=gpus_per_worker > 0,
-                resources_per_worker=_resources(cpus_per_worker, gpus_per_worker),
+                resources_per_worker=_resources(run.threads, gpus_per_worker),
+                **_group_size(fewest, launch.workers),
             ),
             run_config=RunConfig(
                 name="ray_train",
@@ -90,6 +84,12 @@ def distill_on_ray(
         _fit(trainer)
     _raise_failure(run)
     storage.delete(run.file("ray_train"))
+
+
+def _group_size(fewest: int, most: int) -> dict[str, Any]:
+    if fewest == most:
+        return {"num_workers": most}
+    return {"num_workers": (fewest, most), "elastic_resize_monitor_interval_s": _GROW_S}
 
 
 def _resources(cpus: int, gpus: float) -> dict[str, float]:
@@ -119,14 +119,15 @@ def _worker_loop(config: dict[str, Any]) -> None:
     """
     context = ray.train.get_context()
     rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
+    placement = place_classes(config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
     try:
         work(
             run_path,
-            config["placement"][rank].labels,
+            placement[rank].labels,
             shard=rank,
             num_shards=world,
-            team=join_team([placed.team for placed in config["placement"]], rank),
+            team=join_team([placed.team for placed in placement], rank),
             should_stop=lambda: storage.exists(failure),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
         )

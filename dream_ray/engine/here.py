@@ -4,22 +4,31 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
+import torch
+
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
 
 
-def distill_here(run: Run, producers: int | None) -> None:
+def producers_here(launch: Launch, threads: int, device: torch.device) -> int:
+    """Returns how many threads train the networks ahead: where nothing else was asked for, one if a core is free."""
+    if launch.producers is not None:
+        return launch.producers
+    return int(device.type == "cpu" and multiprocessing.cpu_count() > threads)
+
+
+def distill_here(run: Run, launch: Launch) -> None:
     """Runs the one worker of a run to the end.
 
     Args:
         run: A created run.
-        producers: Threads that train the networks ahead; 0: the worker itself; None: one where a core is free.
+        launch: Of it, the producers count.
     """
     labels = range(run.open_store().num_classes)
-    if producers is None:
-        producers = int(run.device.type == "cpu" and multiprocessing.cpu_count() > run.threads)
+    producers = producers_here(launch, run.threads, run.device)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
         pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))

@@ -11,6 +11,8 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.here import producers_here
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import MemoryPlan, plan_memory
 from dream_ray.engine.run import check_fit, check_workers
 from dream_ray.engine.trajectories.conveyor import networks_ahead
@@ -41,12 +43,10 @@ class RunPlan:
 def plan_run(
     config: Config,
     store: Store,
+    launch: Launch,
     *,
-    workers: int,
-    producers: int,
     threads: int,
     device: torch.device,
-    ray: bool,
     compiling: str = "off",
 ) -> RunPlan:
     """Measures the steps of a run and works out the whole of it.
@@ -54,11 +54,10 @@ def plan_run(
     Args:
         config: Settings.
         store: Store to distil.
-        workers: Workers that share its classes.
-        producers: Who trains the networks ahead of them; 0: every worker itself.
+        launch: Who works on it. Producers that are left to the resources, which are not known here, are taken to be
+            as few as they may be.
         threads: Threads of each.
         device: Device of each.
-        ray: Whether they will be Ray Train workers.
         compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
@@ -66,13 +65,17 @@ def plan_run(
     """
     check_fit(config, store)
     counts = class_counts(config, store)
-    check_workers(config, store, workers)
+    check_workers(config, store, launch.workers)
+    if launch.local:
+        producers = producers_here(launch, threads, device)
+    else:
+        producers = int(launch.workers > 1) if launch.producers is None else launch.producers
     schedule = Schedule(
         outer_steps=config.outer_steps,
         inner_steps=config.inner_steps,
         interval=config.selection.interval,
         class_sizes=tuple(map(float, counts)),
-        workers=workers,
+        workers=launch.workers,
         producers=producers,
         bandwidth=LINK_BYTES_PER_S,
         latency_s=LINK_LATENCY_S,
@@ -80,5 +83,5 @@ def plan_run(
     compiled = choose_compile(compiling, config, store, device)
     measured = measure_steps(config, store, threads=threads, device=device, compiled=compiled)
     window = networks_ahead(producers, config.inner_steps, int(measured.costs.snapshot_bytes))
-    memory = plan_memory(config, store, measured, workers=workers, ray=ray)
+    memory = plan_memory(config, store, measured, workers=launch.workers, ray=not launch.local)
     return RunPlan(memory, measured.costs, replace(schedule, window=window))

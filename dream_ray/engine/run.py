@@ -13,7 +13,7 @@ cost.json          time and memory of all sessions
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -27,10 +27,12 @@ from dream_ray.engine.assembly import build, class_counts
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import describe_environment, differences, total_cost
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.state import RunState
 from dream_ray.errors import RunError, UsageError
 
 _LOG = logging.getLogger(__name__)
+_BY_ONE_WORKER = Launch()
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Run:
     def file(self, *parts: str) -> str:
         """Returns a path inside the directory."""
         return storage.join(self.path, *parts)
+
+    @property
+    def launch(self) -> Launch:
+        """Who worked on it when it began."""
+        return Launch(**self.environment["launch"])
 
     @property
     def threads(self) -> int:
@@ -98,7 +105,7 @@ def create_run(
     *,
     device: torch.device,
     threads: int,
-    launch: dict[str, Any],
+    launch: Launch = _BY_ONE_WORKER,
     compiling: str = "off",
 ) -> Run:
     """Checks everything that can be checked beforehand and makes the directory.
@@ -109,7 +116,7 @@ def create_run(
         store_path: Store to distil.
         device: Device of the workers.
         threads: Threads per worker.
-        launch: How the run is started, kept for `resume` to do likewise.
+        launch: Who works on it, kept for `resume` to do likewise.
         compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
@@ -130,7 +137,7 @@ def create_run(
         "store_checksum": store.checksum,
         "threads_per_worker": threads,
         "compile": "on" if compiled else "off",
-        "launch": launch,
+        "launch": asdict(launch),
         **describe_environment(device),
     }
     run = Run(path, config, environment)

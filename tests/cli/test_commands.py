@@ -142,7 +142,8 @@ WRONG = {
     "no such device": (("--device", "tpu"), r"device must be auto, cpu or cuda; got 'tpu'"),
     "threads": (("--cpus-per-worker", "0"), r"cpus-per-worker must be an int >= 1; got 0"),
     "workers": (("--workers", "0"), r"workers must be an int >= 1; got 0"),
-    "local workers": (("--workers", "2"), r"workers must be 1 with --local"),
+    "fewest workers": (("--min-workers", "2"), r"min-workers must be an int from 1 to workers \(1\); got 2"),
+    "local workers": (("--workers", "2"), r"workers must be 1 with local"),
     "validation distilled": (
         ("--set", "evaluation.every=2"),
         r"every needs data\.include_validation=false",

@@ -15,6 +15,7 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, open_run, read_sessions
 from dream_ray.errors import RunError
 
@@ -111,7 +112,7 @@ def _kill_three(path: str, killed: list[str]) -> None:
 def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
     local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
 ) -> None:
-    launch = {"bank": "s3://b/k", "bank_bytes": 1}
+    launch = Launch(bank="s3://b/k", bank_bytes=1)
     run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch)
     with producing_actors(run, ProducerPlan(1, 0, 0.0), 1) as conveyor:
         assert conveyor is not None

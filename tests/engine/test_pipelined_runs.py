@@ -17,6 +17,7 @@ from dream_ray.core.placement import place_classes
 from dream_ray.engine import network_source, worker
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.matching import Assignments, ClassMatcher
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.run import Run, create_run, finish_run
@@ -40,7 +41,7 @@ class Killed(BaseException):
 def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     def make(settings: dict[str, Any], name: str = "run", **launch: Any) -> Run:
         return create_run(
-            str(tmp_path / name), parse_config(settings), digits_store, device=CPU, threads=1, launch=launch
+            str(tmp_path / name), parse_config(settings), digits_store, device=CPU, threads=1, launch=Launch(**launch)
         )
 
     return make
@@ -55,7 +56,7 @@ def inline(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Calla
         key = json.dumps(settings, sort_keys=True)
         if key not in known:
             path = str(tmp_path_factory.mktemp("inline") / "run")
-            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1, launch={})
+            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1)
             work(run.path, range(10), shard=0, num_shards=1)
             known[key] = final_images(run)
         return known[key]

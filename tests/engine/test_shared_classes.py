@@ -57,7 +57,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
 def start(two_classes: str, tmp_path: Path, tiny: dict[str, Any]) -> Callable[..., Run]:
     def make(name: str = "run", **changed: Any) -> Run:
         settings = {**tiny, "matching": {"real_chunk": 2}, **changed}
-        return create_run(str(tmp_path / name), parse_config(settings), two_classes, device=CPU, threads=1, launch={})
+        return create_run(str(tmp_path / name), parse_config(settings), two_classes, device=CPU, threads=1)
 
     return make
 

@@ -30,7 +30,7 @@ class Killed(BaseException):
 @pytest.fixture
 def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     def make(config: Config, name: str = "run") -> Run:
-        return create_run(str(tmp_path / name), config, digits_store, device=CPU, threads=1, launch={})
+        return create_run(str(tmp_path / name), config, digits_store, device=CPU, threads=1)
 
     return make
 
@@ -54,7 +54,7 @@ def reference(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Ca
         key = json.dumps(settings, sort_keys=True)
         if key not in known:
             path = str(tmp_path_factory.mktemp("reference") / "run")
-            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1, launch={})
+            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1)
             run_all(run, 1)
             known[key] = final_images(run)
         return known[key]

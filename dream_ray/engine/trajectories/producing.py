@@ -26,10 +26,9 @@ class Jobs(Protocol):
 
 def trained_networks(run: Run, store: Store) -> NetworkSource:
     """Makes the network source of a run that trains the networks, or reads what its bank has of them."""
-    launch = run.environment["launch"]
     bank = None
-    if launch.get("bank") is not None:
-        bank = open_bank(launch["bank"], launch["bank_bytes"], _identity(run))
+    if run.launch.bank is not None:
+        bank = open_bank(run.launch.bank, run.launch.bank_bytes, _identity(run))
     normalisation = Normalisation.of(store.mean, store.std, run.device)
     return network_source(run.config, store, normalisation, bank, compiled=run.compiled)
 
