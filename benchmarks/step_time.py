@@ -39,7 +39,7 @@ from dream_ray.core.selection import nearest_to_each
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import networks_on
-from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
+from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, Snapshot
 from dream_ray.engine.state import ClassState
 from dream_ray.engine.training import RealImages
@@ -150,7 +150,7 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
     started = perf_counter()
     other = source.trajectory(1)
     next(other), next(other)
-    matcher.kernels.features(snapshot, torch.zeros(EMBEDDING_BATCH, *SHAPE))
+    matcher.kernels.features(snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE))
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
     matcher.match(snapshot, 0, scratch)
     return perf_counter() - started

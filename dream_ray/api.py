@@ -17,9 +17,10 @@ from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
+from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
-from dream_ray.engine.plan import RunPlan, plan_run
+from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
 from dream_ray.errors import UsageError
@@ -141,17 +142,21 @@ def plan(
     device: str = "auto",
     cpus_per_worker: int = 1,
     compile: str = "auto",
+    memory_bytes: int | None = None,
 ) -> RunPlan:
     """Says what memory, time and traffic a run will take, without starting it.
 
     Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
     is a prediction (`RunPlan.forecast`). Arguments as for `distill`; where `producers` is None, several workers are
-    supposed to have one.
+    supposed to have one. With `memory_bytes`, for all of them together, the settings are changed so that the run fits,
+    see `fit_memory`; `RunPlan.config` has them.
     """
-    return plan_run(
+    launch = Launch(workers=workers, local=local, producers=producers)
+    return fit_memory(
         config,
         Store.open(store),
-        Launch(workers=workers, local=local, producers=producers),
+        launch,
+        memory_bytes,
         threads=cpus_per_worker,
         device=resolve_device(device),
         compiling=compile,

@@ -11,8 +11,22 @@ from dream_ray.cli.display import duration
 _HOUR_S = 3600
 
 
-def show_memory(plan: Any, workers: int) -> None:
-    """Prints what the largest worker of a run needs."""
+def show_changes(before: Any, after: Any) -> None:
+    """Prints the settings that were changed so that a run fits into its memory."""
+    for name, value in _flat(after.model_dump()).items():
+        if value != (was := _flat(before.model_dump())[name]):
+            display.say(f"so that it fits into the memory: {name} {value} instead of {was}")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def show_memory(plan: Any) -> None:
+    """Prints what the largest worker of a run needs, and all of it."""
     table = Table("memory of the largest worker", Column("MB", justify="right"))
     rows = {
         "a process that embeds, matches and trains (measured)": plan.step,
@@ -28,7 +42,10 @@ def show_memory(plan: Any, workers: int) -> None:
     if plan.gpu:
         table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
     display.show_table(table)
-    display.say(f"all {workers} workers: {workers * plan.total / 1e6:,.0f} MB")
+    display.say(
+        f"{plan.workers} workers and {plan.producers} producers of {plan.producer / 1e6:,.0f} MB: "
+        f"{plan.everybody / 1e6:,.0f} MB"
+    )
     display.say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 

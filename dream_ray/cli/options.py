@@ -21,6 +21,12 @@ Producers = Annotated[
         help="Who trains the networks ahead of the workers; 0: each worker itself. [default: by the free CPUs or GPUs]",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", help="Memory of all workers and producers, such as 4GB; settings are changed so that they fit."
+    ),
+]
 Address = Annotated[
     str | None, typer.Option("--address", help="Ray cluster. [default: RAY_ADDRESS, else a private local Ray]")
 ]

@@ -18,6 +18,7 @@ from dream_ray.cli.options import (
     Device,
     Gpus,
     Local,
+    Memory,
     MinWorkers,
     Preset,
     Producers,
@@ -48,9 +49,7 @@ def plan(
     cpus_per_worker: CpusPerWorker = 1,
     producers: Producers = None,
     compile: Compile = "auto",
-    memory: Annotated[
-        str | None, typer.Option("--memory", help="Memory for all workers, such as 4GB; an error if it is too little.")
-    ] = None,
+    memory: Memory = None,
     price_per_hour: Annotated[
         float | None, typer.Option("--price-per-hour", min=0, help="Of a worker or producer, for the cost of the run.")
     ] = None,
@@ -75,17 +74,13 @@ def plan(
             device=device,
             cpus_per_worker=cpus_per_worker,
             compile=compile,
+            memory_bytes=there,
         )
-    forecasts.show_memory(needed.memory, workers)
+    forecasts.show_changes(settings, needed.config)
+    forecasts.show_memory(needed.memory)
     forecasts.show_time(needed, price_per_hour)
     if worker_counts:
         forecasts.show_scale(needed, worker_counts, price_per_hour)
-    total = needed.memory.total
-    if there is not None and workers * total > there:
-        raise UsageError(
-            f"memory must be at least {workers * total / 1e9:.2f} GB for {workers} workers of "
-            f"{total / 1e9:.2f} GB each; got {there / 1e9:.2f} GB"
-        )
 
 
 @app.command()
@@ -107,13 +102,30 @@ def distill(
     ] = None,
     bank_size: Annotated[str, typer.Option("--bank-size", help="Most that the bank may hold.")] = "20GB",
     compile: Compile = "auto",
+    memory: Memory = None,
     address: Address = None,
 ) -> None:
     """Distil a store into a synthetic set."""
     from dream_ray import api
     from dream_ray.config import load_config
 
+    there = None if memory is None else parse_bytes(memory)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
+    if there is not None:
+        with display.stages("Measuring the steps"):
+            fitting = api.plan(
+                settings,
+                store=store,
+                workers=workers,
+                producers=producers,
+                local=local,
+                device=device,
+                cpus_per_worker=cpus_per_worker,
+                compile=compile,
+                memory_bytes=there,
+            ).config
+        forecasts.show_changes(settings, fitting)
+        settings = fitting
     with display.interruptible(_resume(out)):
         api.distill(
             settings,

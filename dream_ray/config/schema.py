@@ -61,6 +61,8 @@ class Selection(Section):
     """Lloyd steps after a warm start."""
     normalise: bool = True
     """Embed normalised images; false reproduces the published code."""
+    embedding_batch: Literal[8, 16, 32, 64, 128] = 128
+    """Images that pass the network together to be embedded; fewer need less memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """In which the network computes the features; bfloat16 is faster where the processor has it (docs/speed.md)."""
 

@@ -4,14 +4,15 @@ A process of its own does so on random images of the store's shape, so nothing o
 and the memory that it takes is that of the steps.
 """
 
+import copy
 import math
 import multiprocessing
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter, process_time
 
 import numpy as np
@@ -28,12 +29,14 @@ from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import build, class_counts, networks_on
 from dream_ray.engine.environment import CostMeter, fixed_threads
-from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
+from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.training import RealImages
 
 # The first round warms up: memory is fetched, kernels are chosen. Small steps are repeated for so many seconds.
 _FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH_S = 3, 12, 3.0
+# Rounds of what runs at once: memory is asked for in another order every time.
+_TOGETHER = 3
 # k-means is timed on at most so many images; its time is proportional to them.
 _MOST_POINTS = 5000
 
@@ -45,18 +48,26 @@ class Measurement:
     Attributes:
         costs: Times; an image is a class of size 1.
         peak_rss_bytes: Largest resident memory of the process that ran them.
+        training_rss_bytes: The same before anything but training had run.
         peak_gpu_bytes: Largest allocation on its GPU; 0 on a CPU.
         num_features: Features of an image.
     """
 
     costs: StepCosts
     peak_rss_bytes: int
+    training_rss_bytes: int
     peak_gpu_bytes: int
     num_features: int
 
 
 def measure_steps(
-    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
+    config: Config,
+    store: Store,
+    *,
+    threads: int,
+    device: torch.device,
+    compiled: bool = False,
+    beside: Collection[str] = (),
 ) -> Measurement:
     """Runs every kind of step a few times; takes about as long as four steps and selections of a class.
 
@@ -66,10 +77,11 @@ def measure_steps(
         threads: Threads of a worker.
         device: Device of a worker.
         compiled: Whether it compiles its functions.
+        beside: What threads of it do while it matches, "embedding" or "batch" (training); memory is that of all.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, config, store.manifest, threads, str(device), compiled).result()
+        return pool.submit(_measure, config, store.manifest, threads, str(device), compiled, tuple(beside)).result()
 
 
 class _Stopwatch:
@@ -106,61 +118,96 @@ class _Stopwatch:
             torch.cuda.synchronize(self._device)
 
 
-def _measure(config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool) -> Measurement:
+def _measure(
+    config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool, beside: tuple[str, ...]
+) -> Measurement:
     keep_freed_memory()
     device = torch.device(device_name)
     meter, watch = CostMeter(device), _Stopwatch(device, threads)
     store = Store("", manifest)
     with fixed_threads(threads):
-        snapshot, features_ND = _run_steps(
-            config, store, Normalisation.of(store.mean, store.std, device), watch, compiled
-        )
+        steps = _Steps(config, store, Normalisation.of(store.mean, store.std, device), watch, compiled)
+        trained = meter.read()
+        steps.run()
+        steps.run_together(beside)
         used = meter.read()
-        costs = _costs(config, store, snapshot, features_ND, watch)
-    return Measurement(costs, int(used["peak_rss_bytes"]), int(used["peak_gpu_bytes"]), features_ND.shape[1])
-
-
-def _run_steps(
-    config: Config, store: Store, normalisation: Normalisation, watch: _Stopwatch, compiled: bool
-) -> tuple[Snapshot, Tensor]:
-    """Runs every kind of step on one class of random images; returns the last network and its features."""
-    short = config.model_copy(
-        update={
-            "inner_steps": _MOST_ROUNDS,
-            "update": config.update.model_copy(
-                update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
-            ),
-            "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
-        }
+        costs = _costs(config, store, steps.snapshot, steps.features_ND, watch)
+    return Measurement(
+        costs,
+        int(used["peak_rss_bytes"]),
+        int(trained["peak_rss_bytes"]),
+        int(used["peak_gpu_bytes"]),
+        steps.features_ND.shape[1],
     )
-    images = _random_images(config, store)
-    matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
-    data = RealImages(images, np.zeros(len(images), dtype=np.int64))
-    networks = networks_on(short, data, normalisation, lambda: build(short, store), compiled=compiled)
-    trajectory = networks.trajectory(0)
-    state = None
-    for number in range(_MOST_ROUNDS):
-        if number >= _FEWEST_ROUNDS and watch.total() > _ENOUGH_S:
-            break
-        with watch.of("batch"):
-            snapshot = next(trajectory)
-        if state is None:
-            state = matcher.initial_state(snapshot, 0)
-            if config.selection.strategy == "representative":
-                state.indices = matcher.select(snapshot, 0, state.assignment).indices
-        with watch.of("embedding"):
-            features_ND = matcher.embed(snapshot, 0)
-        with watch.of("target"):
-            target = matcher.target(snapshot, 0, state)
-        with watch.of("move"):
-            matcher.move(snapshot, 0, state, target)
-    return snapshot, features_ND
+
+
+class _Steps:
+    """Every kind of step, on one class of random images; its construction only trains.
+
+    Attributes:
+        snapshot: The last network.
+        features_ND: The last features.
+    """
+
+    def __init__(
+        self, config: Config, store: Store, normalisation: Normalisation, watch: _Stopwatch, compiled: bool
+    ) -> None:
+        short = config.model_copy(
+            update={
+                "inner_steps": 1 + _MOST_ROUNDS + _TOGETHER,
+                "update": config.update.model_copy(
+                    update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
+                ),
+                "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
+            }
+        )
+        self._watch = watch
+        images = _random_images(config, store)
+        self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
+        data = RealImages(images, np.zeros(len(images), dtype=np.int64))
+        networks = networks_on(short, data, normalisation, lambda: build(short, store), compiled=compiled)
+        self._trajectory = networks.trajectory(0)
+        next(self._trajectory)
+        self._train()
+
+    def _train(self) -> None:
+        with self._watch.of("batch"):
+            self.snapshot = next(self._trajectory)
+
+    def run(self) -> None:
+        """Runs one after the other."""
+        matcher, watch = self._matcher, self._watch
+        self._state = matcher.initial_state(self.snapshot, 0)
+        if matcher.config.selection.strategy == "representative":
+            first = replace(self.snapshot, inner=0)  # there k-means starts from scratch
+            self._state.indices = matcher.select(first, 0, self._state.assignment).indices
+        for number in range(1, _MOST_ROUNDS):
+            with watch.of("embedding"):
+                self.features_ND = matcher.embed(self.snapshot, 0)
+            with watch.of("target"):
+                target = matcher.target(self.snapshot, 0, self._state)
+            with watch.of("move"):
+                matcher.move(self.snapshot, 0, self._state, target)
+            self._train()
+            if number >= _FEWEST_ROUNDS and watch.total() > _ENOUGH_S:
+                break
+
+    def run_together(self, beside: Collection[str]) -> None:
+        """Matches while threads do something else, for the memory of both."""
+        now, later = (replace(self.snapshot, network=copy.deepcopy(self.snapshot.network)) for _ in range(2))
+        others = {"embedding": lambda: self._matcher.embed(later, 0), "batch": lambda: next(self._trajectory)}
+        for _ in range(_TOGETHER if beside else 0):
+            with ThreadPoolExecutor(len(beside)) as pool:
+                running = [pool.submit(others[part]) for part in beside]
+                self._matcher.match(now, 0, self._state)
+                for one in running:
+                    one.result()
 
 
 def _random_images(config: Config, store: Store) -> ImageChunks:
     """Returns as many images as the largest batch of any step needs."""
     num_images = max(
-        2 * EMBEDDING_BATCH,
+        2 * config.selection.embedding_batch,
         config.real_batch,
         config.selection.num_clusters * config.selection.per_cluster,
         config.ipc * config.factor**2,

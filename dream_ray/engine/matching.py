@@ -24,8 +24,6 @@ from dream_ray.engine.kernels import CompiledKernels, Kernels
 from dream_ray.engine.network_source import Snapshot, detached_parameters
 from dream_ray.engine.state import ClassState
 
-EMBEDDING_BATCH = kmeans.CHUNK_POINTS
-
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
 Select = Callable[[Snapshot, Assignments], dict[int, selection.Selection]]
@@ -72,7 +70,7 @@ class ClassMatcher:
         return CompiledKernels(
             objective,
             precision,
-            batch_embedding=EMBEDDING_BATCH,
+            batch_embedding=self.config.selection.embedding_batch,
             batch_real=self.config.matching.real_chunk or self.config.real_batch,
         )
 
@@ -81,8 +79,9 @@ class ClassMatcher:
         images = self.real[label]
         here = own_part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
         features = [torch.empty(0, snapshot.network.head.in_features, device=self.device)]
-        for start in range(here.start, here.stop, EMBEDDING_BATCH):
-            batch = np.arange(start, min(start + EMBEDDING_BATCH, here.stop))
+        size = self.config.selection.embedding_batch
+        for start in range(here.start, here.stop, size):
+            batch = np.arange(start, min(start + size, here.stop))
             pixels = to_unit(images.take(batch), self.device)
             pixels = self.normalisation(pixels) if self.config.selection.normalise else pixels
             features.append(self.kernels.features(snapshot, pixels))

@@ -24,7 +24,7 @@ _MARGIN = 1.6
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Memory of the largest worker of a run, in bytes.
+    """Memory of the largest worker of a run, and of a producer, in bytes.
 
     Attributes:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
@@ -34,6 +34,9 @@ class MemoryPlan:
         resident: Real images that are kept in memory (`data.resident_mb`).
         ray: What Ray adds to a worker; 0 without Ray.
         mapped: Files of the store that may be mapped; the system takes these pages back when memory is short.
+        workers: Workers.
+        producer: What a process that trains networks takes.
+        producers: Such processes.
     """
 
     step: int
@@ -43,22 +46,33 @@ class MemoryPlan:
     resident: int
     ray: int
     mapped: int
+    workers: int
+    producer: int
+    producers: int
+
+    @property
+    def everybody(self) -> int:
+        """What all workers and producers take together."""
+        return self.workers * self.total + self.producers * self.producer
 
     @property
     def total(self) -> int:
-        """What must be there: all but the mapped files and the GPU's memory."""
+        """What must be there for a worker: all but the mapped files and the GPU's memory."""
         return self.step + self.features + self.synthetic + self.resident + self.ray
 
 
-def plan_memory(config: Config, store: Store, measured: Measurement, *, workers: int, ray: bool) -> MemoryPlan:
-    """Works out the memory of a run's workers.
+def plan_memory(
+    config: Config, store: Store, measured: Measurement, *, workers: int, producers: int, ray: bool
+) -> MemoryPlan:
+    """Works out the memory of a run.
 
     Args:
         config: Settings.
         store: Store to distil.
         measured: What its steps take.
         workers: Workers that share its classes.
-        ray: Whether they will be Ray Train workers.
+        producers: Processes that train networks; threads of a worker are a part of it.
+        ray: Whether they will be processes of Ray.
 
     Raises:
         UsageError: If there is no worker.
@@ -76,13 +90,20 @@ def plan_memory(config: Config, store: Store, measured: Measurement, *, workers:
         gpu=measured.peak_gpu_bytes,
         features=floats * _FLOAT_BYTES,
         synthetic=max(len(placed.labels) for placed in placement) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
-        resident=min(
-            config.data.resident_mb * MEGABYTE,
-            max(sum(counts[label] for label in placed.labels) for placed in placement) * image_bytes,
-        ),
+        resident=min(config.data.resident_mb * MEGABYTE, largest_share_bytes(config, store, workers)),
         ray=RAY_BYTES if ray else 0,
         mapped=sum(file.bytes for file in store.manifest.files if file.split in config.splits),
+        workers=workers,
+        producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0),
+        producers=producers,
     )
+
+
+def largest_share_bytes(config: Config, store: Store, workers: int) -> int:
+    """Returns the bytes of the decoded real images of the worker that has most of them."""
+    counts = class_counts(config, store)
+    shares = (sum(counts[label] for label in placed.labels) for placed in place_classes(counts, workers))
+    return max(shares) * math.prod(store.shape_CHW)
 
 
 def _selection_floats(num_images: int, num_members: int, num_features: int, num_clusters: int) -> int:

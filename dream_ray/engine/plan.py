@@ -26,11 +26,13 @@ class RunPlan:
     """What a run will take.
 
     Attributes:
+        config: Its settings.
         memory: Of its largest worker.
         costs: Times of its steps, measured; an image is a class of size 1.
         schedule: Who does what.
     """
 
+    config: Config
     memory: MemoryPlan
     costs: StepCosts
     schedule: Schedule
@@ -81,7 +83,23 @@ def plan_run(
         latency_s=LINK_LATENCY_S,
     )
     compiled = choose_compile(compiling, config, store, device)
-    measured = measure_steps(config, store, threads=threads, device=device, compiled=compiled)
+    measured = measure_steps(
+        config, store, threads=threads, device=device, compiled=compiled, beside=_beside_matching(launch, producers)
+    )
     window = networks_ahead(producers, config.inner_steps, int(measured.costs.snapshot_bytes))
-    memory = plan_memory(config, store, measured, workers=launch.workers, ray=not launch.local)
-    return RunPlan(memory, measured.costs, replace(schedule, window=window))
+    memory = plan_memory(
+        config,
+        store,
+        measured,
+        workers=launch.workers,
+        producers=0 if launch.local else producers,
+        ray=not launch.local,
+    )
+    return RunPlan(config, memory, measured.costs, replace(schedule, window=window))
+
+
+def _beside_matching(launch: Launch, producers: int) -> tuple[str, ...]:
+    """Returns what threads of a worker do while it matches, see `measure_steps`."""
+    if producers == 0:
+        return ()
+    return ("embedding", "batch") if launch.local else ("embedding",)

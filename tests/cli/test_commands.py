@@ -250,10 +250,10 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
     base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, _ = call(*base, "--memory", "64GB")
     assert code == 0
-    assert re.search(r"together +│ +[0-9,]+ ", text) and "all 2 workers: " in text
+    assert re.search(r"together +│ +[0-9,]+ ", text) and "2 workers and 1 producers of " in text
     code, _, error = call(*base, "--memory", "100MB")
     assert code == 2
-    assert re.search(r"memory must be at least \d\.\d\d GB for 2 workers of \d\.\d\d GB each; got 0\.10 GB", error)
+    assert re.search(r"memory must be at least \d\.\d\d GB, for 2 workers of \d\.\d\d GB .*; got 0\.10 GB", error)
 
 
 def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:

@@ -123,10 +123,9 @@ def test_a_large_synthetic_batch_is_sampled() -> None:
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = matcher(config(selection={"num_clusters": 5, "normalise": normalise}))
+def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool) -> None:
+    work = matcher(config(selection={"num_clusters": 5, "normalise": normalise, "embedding_batch": 8}))
     at = snapshot()
-    monkeypatch.setattr("dream_ray.engine.matching.EMBEDDING_BATCH", 7)
     pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
     expected = at.features(work.normalisation(pixels) if normalise else pixels)
     assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)

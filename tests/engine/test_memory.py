@@ -17,7 +17,9 @@ from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
 from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
+from dream_ray.engine.plan import plan_run
 
 CPU = torch.device("cpu")
 
@@ -25,19 +27,22 @@ CPU = torch.device("cpu")
 def memory_of(settings: dict[str, Any], store_path: str, *, workers: int, ray: bool) -> MemoryPlan:
     config, store = parse_config(settings), Store.open(store_path)
     measured = measure_steps(config, store, threads=1, device=CPU)
-    return plan_memory(config, store, measured, workers=workers, ray=ray)
+    return plan_memory(config, store, measured, workers=workers, producers=0, ray=ray)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("producers", [0, 1])
 @pytest.mark.parametrize("change", [{}, {"ipc": 4, "network": {"name": "convnet", "options": {"width": 96}}}])
 def test_a_run_stays_within_the_plan(
-    tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any]
+    tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any], producers: int
 ) -> None:
     settings = {**tiny, **change}
-    plan = memory_of(settings, digits_store, workers=1, ray=False)
+    launch = Launch(local=True, producers=producers)
+    plan = plan_run(parse_config(settings), Store.open(digits_store), launch, threads=1, device=CPU).memory
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
-    subprocess.run([*command, "--store", digits_store, "--out", str(tmp_path / "run")], check=True, capture_output=True)
+    command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)
     used = json.loads((tmp_path / "run" / "cost.json").read_text())["peak_rss_bytes"]
     assert used <= plan.total + plan.mapped
     assert used > plan.total / 2, "the plan is of use"
@@ -58,7 +63,7 @@ def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
 def test_workers_that_share_a_class_hold_a_part_of_its_features(tiny: dict[str, Any], digits_store: str) -> None:
     config, store = parse_config(tiny), Store.open(digits_store)
     measured = measure_steps(config, store, threads=1, device=CPU)
-    one, two = (plan_memory(config, store, measured, workers=n, ray=False) for n in (10, 20))
+    one, two = (plan_memory(config, store, measured, workers=n, producers=0, ray=False) for n in (10, 20))
     assert one.features > two.features > one.features / 2, "each member knows the distances of all"
     assert one.synthetic == two.synthetic
 

@@ -7,17 +7,18 @@ import torch
 
 from dream_ray.config import parse_config
 from dream_ray.data.store import Store
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.plan import plan_run
 from dream_ray.errors import UsageError
 
-LAUNCH: dict[str, Any] = {"producers": 0, "threads": 1, "device": torch.device("cpu"), "ray": False}
+HERE: dict[str, Any] = {"threads": 1, "device": torch.device("cpu")}
 
 
 def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store: str) -> None:
     update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
     config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
     store = Store.open(digits_store)
-    plan = plan_run(config, store, workers=2, **{**LAUNCH, "producers": 1})
+    plan = plan_run(config, store, Launch(workers=2), **HERE)
     costs, schedule = plan.costs, plan.schedule
     assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
     num_images = sum(schedule.class_sizes)
@@ -33,7 +34,7 @@ def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store:
 
 def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_store: str) -> None:
     tiny["selection"]["strategy"] = "random"
-    plan = plan_run(parse_config(tiny), Store.open(digits_store), workers=1, **LAUNCH)
+    plan = plan_run(parse_config(tiny), Store.open(digits_store), Launch(producers=0), **HERE)
     assert plan.costs.select_s == 0 and plan.forecast().total_bytes == 0
 
 
@@ -45,4 +46,4 @@ def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) 
         "network": {"name": "resnet10", "options": {"width": 0.0625}},
     }
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
-        plan_run(parse_config(settings), Store.open(digits_store), workers=11, **LAUNCH)
+        plan_run(parse_config(settings), Store.open(digits_store), Launch(workers=11), **HERE)

@@ -1,0 +1,89 @@
+"""Settings that fit into a budget of memory: what gives way, in which order, and what the rest is used for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray.config import Config, parse_config
+from dream_ray.core.schedule import Schedule, StepCosts
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.store import Store
+from dream_ray.engine import fitting
+from dream_ray.engine.fitting import fit_memory
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.memory import MemoryPlan
+from dream_ray.engine.plan import RunPlan
+from dream_ray.errors import UsageError
+
+LAUNCH = Launch(workers=2, producers=1)
+COSTS = StepCosts(*[0.0] * 7)
+SCHEDULE = Schedule(1, 1, 1, (1.0,), 1)
+PRODUCER = 50_000
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Stands a formula in for the measurement; holds the settings that were tried."""
+    tried: list[Config] = []
+
+    def plan(config: Config, store: Store, launch: Launch, **how: Any) -> RunPlan:
+        tried.append(config)
+        step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
+        memory = MemoryPlan(step, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1)
+        return RunPlan(config, memory, COSTS, SCHEDULE)
+
+    monkeypatch.setattr(fitting, "plan_run", plan)
+    return tried
+
+
+@pytest.fixture
+def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Callable[..., RunPlan]:
+    def run(budget: int | None, store: str = digits_store) -> RunPlan:
+        config = parse_config({**tiny, "ipc": 8, "factor": 2, "data": {"resident_mb": 7}})
+        return fit_memory(config, Store.open(store), LAUNCH, budget, threads=1, device=torch.device("cpu"))
+
+    return run
+
+
+def test_without_a_budget_nothing_changes(fit: Callable[..., RunPlan]) -> None:
+    assert fit(None).config.data.resident_mb == 7
+
+
+@pytest.mark.parametrize(
+    ("worker", "embedding_batch", "synthetic", "num_attempts"),
+    [(192_000, 128, 128, 1), (191_999, 64, 128, 2), (72_000, 8, 128, 5), (71_999, 8, 16, 6), (24_000, 8, 8, 7)],
+)
+def test_time_gives_way_before_mathematics(
+    fit: Callable[..., RunPlan],
+    attempts: list[Config],
+    worker: int,
+    embedding_batch: int,
+    synthetic: int,
+    num_attempts: int,
+) -> None:
+    config = fit(2 * worker + PRODUCER).config
+    assert (config.selection.embedding_batch, config.batch_synthetic_max) == (embedding_batch, synthetic)
+    assert len(attempts) == num_attempts
+    assert config.data.resident_mb == 0, "the files of a raw store are mapped"
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers(fit: Callable[..., RunPlan]) -> None:
+    with pytest.raises(
+        UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producers .*_max 8; got"
+    ):
+        fit(2 * 24_000 + PRODUCER - 1)
+
+
+def test_the_rest_holds_decoded_images(fit: Callable[..., RunPlan], tmp_path: Path, monkeypatch: Any) -> None:
+    path = str(tmp_path / "jpeg")
+    ingest(IngestSettings(source="digits", encoding="jpeg"), path)
+    monkeypatch.setattr(fitting, "MEGABYTE", 10_000)
+    some = fit(2 * (192_000 + 35_000) + PRODUCER, path)
+    assert some.config.data.resident_mb == 3 and some.memory.resident == 30_000
+    plenty = fit(10**9, path)
+    all_images = plenty.memory.resident
+    assert 5 * 140 * 64 < all_images < 5 * 150 * 64, "five classes of 144 images of 64 pixels, about"
+    assert plenty.config.data.resident_mb == -(-all_images // 10_000)
