@@ -1,50 +1,51 @@
-"""Scaling: one and two workers, really run, against the model of `dream_ray.core.schedule`.
+"""Scaling: one and two cores, really run, against the model of `dream_ray.core.schedule`.
 
     python -m benchmarks.scaling --repeats 3
 
-- Measured: ConvNet-3 of width 32 on random images of 32 px. Every worker is a process pinned to a core of its own that
-  runs `engine.distill` on its classes with one thread. Strong scaling keeps 8 classes, weak scaling 4 a worker.
+- Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk, by `engine.worker.work`. An inline
+  worker is a process pinned to a core of its own, with one thread. Pipelined is what `--local` runs: a worker that
+  matches, a thread that selects and a producer, pinned to two cores together. Strong scaling keeps 8 classes, weak
+  scaling 4 a core.
 - Predicted: the model is given the step costs that `engine.costs` measures on one worker, as `dream-ray plan` does.
   Its error is predicted / measured - 1; both sides are medians over `--repeats` rounds, in which they take turns.
 
 Step costs are seconds of computing, so the error is that against the computing time (CPU seconds) of the slowest
-worker, too: where other work shares the machine, it tells the model's error from the others' load.
+process, too: where other work shares the machine, it tells the model's error from the others' load.
 """
 
 import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable
+import tempfile
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.report import provenance, write_result
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.forecast import forecast
-from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.placement import place_classes
 from dream_ray.core.schedule import Schedule, StepCosts
-from dream_ray.data.images import ImageChunks
+from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store import Store
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import build, networks_on
 from dream_ray.engine.costs import measure_steps
-from dream_ray.engine.distill import distill
-from dream_ray.engine.environment import fixed_threads
-from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import NetworkSource
-from dream_ray.engine.state import RunState
-from dream_ray.engine.training import RealImages
+from dream_ray.engine.here import distill_here
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.network_source import NetworkState
+from dream_ray.engine.run import create_run, open_run
+from dream_ray.engine.trajectories.threads import LocalNetworks
+from dream_ray.engine.worker import work
 
 CPU = torch.device("cpu")
 IMAGES_PER_CLASS = 500
@@ -53,27 +54,32 @@ PREDICTED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Point:
-    """What is run: so many classes on so many workers, with networks from `mode`."""
+    """What is run: so many classes on so many cores, by inline workers, or by one that is helped."""
 
     name: str
     num_classes: int
-    workers: int
-    mode: str = "inline"
+    cores: int
+    pipelined: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Processes."""
+        return 1 if self.pipelined else self.cores
 
 
-POINTS = (
-    Point("strong and weak, 1 worker, 8 classes", 8, 1),
-    Point("strong, 2 workers, 8 classes", 8, 2),
-    Point("weak, 1 worker, 4 classes", 4, 1),
-)
+ONE = Point("1 core, inline, 8 classes", 8, 1)
+HALF = Point("1 core, inline, 4 classes", 4, 1)
+TWO = Point("2 cores, inline, 8 classes", 8, 2)
+PIPELINED = Point("2 cores, pipelined, 8 classes", 8, 2, pipelined=True)
+POINTS = (ONE, HALF, TWO, PIPELINED)
 
 
 def setting(**changes: Any) -> Config:
     """A small run: the first network untrained, the first images random, for neither changes the time of a step."""
     return parse_config(
         {
-            "outer_steps": 1,
-            "inner_steps": 10,
+            "outer_steps": 2,
+            "inner_steps": 20,
             "checkpoint_every": 1000,
             "log_every": 10,
             "network": {"name": "convnet", "options": {"depth": 3, "width": 32}},
@@ -108,63 +114,71 @@ def random_store(num_classes: int, images_per_class: int, size: int) -> Store:
     )
 
 
-def random_images(num_classes: int) -> list[np.ndarray]:
-    """Returns random images with some structure, so that clusters exist."""
+def write_store(num_classes: int, folder: Path) -> str:
+    """Makes a store of random images with some structure, so that clusters exist."""
     generator = rng.stream(0, "benchmark images")
-    coarse = generator.integers(0, 256, size=(num_classes, IMAGES_PER_CLASS, 3, 8, 8), dtype=np.uint8)
-    return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
+    for label in range(num_classes):
+        images = folder / "images" / str(label)
+        images.mkdir(parents=True)
+        for number in range(IMAGES_PER_CLASS):
+            coarse = generator.integers(0, 256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(coarse.repeat(4, axis=0).repeat(4, axis=1)).save(images / f"{number}.png")
+    store = str(folder / "store")
+    ingest(IngestSettings(source=str(folder / "images"), validation=0.0), store)
+    return store
 
 
-def inline_networks(config: Config, store: Store, real: list[np.ndarray]) -> NetworkSource:
-    """Every worker trains the networks itself and receives nothing."""
-    labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
-    normalisation = Normalisation.of(store.mean, store.std, CPU)
-    return networks_on(config, RealImages(ImageChunks(real), labels), normalisation, lambda: build(config, store))
+def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "Queue[dict[str, float]]") -> None:
+    """Runs the classes of one process, a short run first, and says what the second took."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:2] if point.pipelined else {cores[rank]})
+    waited_s, num_bytes = 0.0, 0
+    get = LocalNetworks.get
 
+    def counted(networks: LocalNetworks, step: int) -> NetworkState:
+        nonlocal waited_s, num_bytes
+        asked = perf_counter()
+        state = get(networks, step)
+        waited_s += perf_counter() - asked
+        num_bytes += sum(tensor.nbytes for tensor in state.values())
+        return state
 
-MODES: dict[str, Callable[[Config, Store, list[np.ndarray]], NetworkSource]] = {"inline": inline_networks}
-"""Where the networks of a worker come from, by name."""
-
-
-def worker(point: Point, rank: int, start: Barrier, results: "Queue[dict[str, float]]") -> None:
-    """Runs the classes of one worker on its core and says what that took."""
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
-    keep_freed_memory()
-    config, store, real = setting(), random_store(point.num_classes, IMAGES_PER_CLASS, 32), random_images(8)
-    real = real[: point.num_classes]
+    LocalNetworks.get = counted  # type: ignore[method-assign]
     labels = place_classes([1.0] * point.num_classes, point.workers)[rank].labels
-    chunks = {label: ImageChunks([real[label]]) for label in labels}
-    normalisation = Normalisation.of(store.mean, store.std, CPU)
-
-    def run(config: Config) -> None:
-        matcher = ClassMatcher(config, chunks, point.num_classes, normalisation)
-        networks = MODES[point.mode](config, store, real)
-        distill(config, matcher, networks, RunState(), save=lambda state: None, report=lambda report: None)
-
-    with fixed_threads(1):
-        run(setting(inner_steps=1))
+    for path in paths:
         start.wait()
+        waited_s, num_bytes = 0.0, 0
         began, computed = perf_counter(), process_time()
-        run(config)
-        results.put({"wall_s": perf_counter() - began, "cpu_s": process_time() - computed, "bytes": 0.0})
+        if point.pipelined:
+            distill_here(open_run(path), Launch(local=True, producers=1))
+        else:
+            work(path, labels, shard=rank, num_shards=point.workers)
+        seen = {"wall_s": perf_counter() - began, "cpu_s": process_time() - computed}
+    results.put({**seen, "waited_s": waited_s, "bytes": float(num_bytes)})
 
 
-def run_point(point: Point) -> dict[str, float]:
+def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     """Runs a point; the run lasts until its last worker is done."""
+    paths = []
+    for name, config in (("short", setting(outer_steps=1, inner_steps=1)), ("run", setting())):
+        paths.append(os.path.join(folder, name))
+        create_run(paths[-1], config, store, device=CPU, threads=1, launch=Launch(workers=point.workers))
     context = get_context("spawn")
     start, results = context.Barrier(point.workers), context.Queue()
-    processes = [context.Process(target=worker, args=(point, rank, start, results)) for rank in range(point.workers)]
+    processes = [
+        context.Process(target=worker, args=(point, rank, paths, start, results)) for rank in range(point.workers)
+    ]
     for process in processes:
         process.start()
     seen = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
-    config, wall_s = setting(), max(one["wall_s"] for one in seen)
+    wall_s = max(one["wall_s"] for one in seen)
     return {
         "wall_s": wall_s,
         "slowest_cpu_s": max(one["cpu_s"] for one in seen),
-        "waiting": 1 - sum(one["wall_s"] for one in seen) / (len(seen) * wall_s),
-        "bytes_per_inner_step": sum(one["bytes"] for one in seen) / config.total_steps,
+        "waiting": sum(wall_s - one["wall_s"] + one["waited_s"] for one in seen) / (len(seen) * wall_s),
+        "bytes_per_inner_step": sum(one["bytes"] for one in seen) / setting().total_steps,
     }
 
 
@@ -196,41 +210,60 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-def measured(repeats: int) -> dict[str, Any]:
+def schedule_at(point: Point) -> Schedule:
+    """Returns the schedule of a point: pipelined, two cores share three processes."""
+    helpers = {"producers": 1, "selectors": 1, "window": 20, "cores": 2.0} if point.pipelined else {}
+    return schedule_of(setting(), point.num_classes, IMAGES_PER_CLASS, point.workers, **helpers)
+
+
+def measured(repeats: int, folder: Path) -> dict[str, Any]:
     """Runs all points in turn, the step costs among them, and compares."""
+    stores = {count: write_store(count, folder / str(count)) for count in {point.num_classes for point in POINTS}}
     costs, rows = [], {point: [] for point in POINTS}
-    for _ in range(repeats):
+    for number in range(repeats):
         costs.append(asdict(measure_costs(8)))
         for point in POINTS:
-            rows[point].append(run_point(point))
+            out = folder / f"{number}-{POINTS.index(point)}"
+            rows[point].append(run_point(point, stores[point.num_classes], str(out)))
             print(point.name, rows[point][-1], file=sys.stderr)
     middle = StepCosts(**median_of(costs))
     points = {}
     for point, runs in rows.items():
         seen = median_of(runs)
-        predicted = forecast(middle, schedule_of(setting(), point.num_classes, IMAGES_PER_CLASS, point.workers))
+        predicted = forecast(middle, schedule_at(point))
         points[point.name] = {
             **seen,
             "runs": runs,
             "predicted_s": predicted.wall_s,
             "error_of_wall": predicted.wall_s / seen["wall_s"] - 1,
-            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] - 1,
+            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] * (point.cores / point.workers) - 1,
             "predicted_waiting": predicted.worker_waiting,
             "predicted_bytes_per_inner_step": predicted.step_bytes,
         }
-    one, two, half = (points[point.name] for point in POINTS)
+    walls = {point: [run["wall_s"] for run in rows[point]] for point in POINTS}
     return {
         "n": repeats,
         "step_costs": asdict(middle),
         "step_costs_runs": costs,
         "points": points,
-        "strong_speedup": {name: one[name] / two[name] for name in ("wall_s", "slowest_cpu_s", "predicted_s")},
-        "weak_efficiency": {name: half[name] / two[name] for name in ("wall_s", "slowest_cpu_s", "predicted_s")},
+        "efficiency_at_2": {
+            "strong, inline": _efficiency(walls[ONE], walls[TWO], 2),
+            "strong, pipelined": _efficiency(walls[ONE], walls[PIPELINED], 2),
+            "weak, inline": _efficiency(walls[HALF], walls[TWO], 1),
+            "weak, pipelined": _efficiency(walls[HALF], walls[PIPELINED], 1),
+        },
+        "amdahl_limit_inline": forecast(middle, schedule_at(ONE)).inline_limit,
         "prediction": [
             {"workers": workers, **asdict(forecast(middle, schedule_of(setting(), 8, IMAGES_PER_CLASS, workers)))}
             for workers in PREDICTED_WORKERS
         ],
     }
+
+
+def _efficiency(one: list[float], two: list[float], times: int) -> dict[str, Any]:
+    """Compares rounds that ran one after the other."""
+    rounds = [a / (times * b) for a, b in zip(one, two, strict=True)]
+    return {"median": statistics.median(rounds), "rounds": rounds}
 
 
 def main() -> None:
@@ -241,7 +274,8 @@ def main() -> None:
     result: dict[str, Any] = provenance(["--repeats", str(arguments.repeats)])
     result["threads_per_worker"] = 1
     result["load_average"] = [os.getloadavg()[0]]
-    result["measured"] = measured(arguments.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        result["measured"] = measured(arguments.repeats, Path(folder))
     result["load_average"].append(os.getloadavg()[0])
     print(write_result("scaling-cpu", result).read_text())
 
