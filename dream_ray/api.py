@@ -94,10 +94,11 @@ def distill(
         config: Settings, from `dream_ray.config.load_config` or `Config(...)`.
         store: Store that `ingest` wrote.
         out: New directory of the run.
-        workers: Ray Train workers; classes are sharded over them, or shared where there are more workers than classes.
+        workers: Ray Train workers; classes are sharded over them, or shared where there are more workers than classes
+            (not with `local`).
         min_workers: Begin with as few as these, and go on with them when nodes are lost; others, up to `workers`, join
             when there is room for them. None: always `workers`.
-        local: Run in this process, without Ray; `workers` is then 1.
+        local: Run in this process, without Ray; workers are then threads.
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.
         gpus_per_worker: None: 1 on CUDA, 0 on a CPU.

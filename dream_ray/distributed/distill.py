@@ -44,7 +44,7 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         RunError: If a worker failed, or died too often.
     """
     store = run.open_store()
-    check_workers(run.config, store, launch.workers)
+    check_workers(run.config, store, launch)
     fewest = launch.min_workers or launch.workers
     storage.delete(run.file("failure.json"))
     with ExitStack() as ending:

@@ -1,39 +1,71 @@
-"""A run in this process, without Ray: one worker, its producers in threads, its validation in another process."""
+"""A run in this process, without Ray: its workers and producers are threads, its validation another process.
+
+PyTorch computes outside of Python's lock, so threads use several cores.
+"""
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import torch
 
+from dream_ray.core.placement import place_classes
+from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run
+from dream_ray.engine.run import Run, check_workers
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
+from dream_ray.errors import RunError, UsageError
 
 
 def producers_here(launch: Launch, threads: int, device: torch.device) -> int:
     """Returns how many threads train the networks ahead: where nothing else was asked for, one if a core is free."""
     if launch.producers is not None:
         return launch.producers
-    return int(device.type == "cpu" and multiprocessing.cpu_count() > threads)
+    return int(launch.workers > 1 or (device.type == "cpu" and multiprocessing.cpu_count() > threads))
 
 
 def distill_here(run: Run, launch: Launch) -> None:
-    """Runs the one worker of a run to the end.
+    """Runs the workers of a run to the end.
 
     Args:
         run: A created run.
-        launch: Of it, the producers count.
+        launch: Its workers and producers.
+
+    Raises:
+        UsageError: If there are more workers than classes, or nobody trains networks for several of them.
+        RunError: If one of them failed.
     """
-    labels = range(run.open_store().num_classes)
+    store = run.open_store()
+    check_workers(run.config, store, launch)
     producers = producers_here(launch, run.threads, run.device)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
         pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
         ending.enter_context(background_validation(run, lambda path, step: pool.submit(validate_step, path, step)))
-        networks = None
-        if producers > 0:
-            networks = LocalNetworks(ending.enter_context(producing_threads(run, producers)), 0, 1)
-        work(run.path, labels, shard=0, num_shards=1, networks=networks)
+        if producers == 0:
+            work(run.path, range(store.num_classes), shard=0, num_shards=1)
+            return
+        conveyor = ending.enter_context(producing_threads(run, producers))
+        placement = place_classes(class_counts(run.config, store), launch.workers)
+        helpers = ending.enter_context(ThreadPoolExecutor(launch.workers, thread_name_prefix="worker"))
+        # Whatever ends this block ends the others too, at their next network.
+        ending.callback(conveyor.close)
+
+        def start(rank: int) -> None:
+            networks = LocalNetworks(conveyor, rank, launch.workers)
+            work(run.path, placement[rank].labels, shard=rank, num_shards=launch.workers, networks=networks)
+
+        def start_beside(rank: int) -> None:
+            try:
+                start(rank)
+            except Exception as error:
+                is_ours = isinstance(error, (UsageError, RunError))
+                conveyor.close(str(error) if is_ours else f"a worker failed: {error!r}")
+                raise
+
+        others = [helpers.submit(start_beside, rank) for rank in range(1, launch.workers)]
+        start(0)
+        for other in others:
+            other.result()

@@ -12,7 +12,7 @@ class Launch:
     """Who works on a run.
 
     Attributes:
-        workers: Ray Train workers; 1 with `local`.
+        workers: Ray Train workers; threads with `local`.
         min_workers: How few of them may begin, or go on when nodes are lost; None: all must be there.
         local: In one process, without Ray.
         producers: Who trains the networks ahead of the workers; 0: every worker itself; None: by the resources.
@@ -31,8 +31,6 @@ class Launch:
         """Raises UsageError where a value breaks a rule."""
         if self.workers < 1:
             raise UsageError(f"workers must be an int >= 1; got {self.workers}")
-        if self.local and self.workers != 1:
-            raise UsageError(f"workers must be 1 with local, which runs in this process; got {self.workers}")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise UsageError(f"min-workers must be an int from 1 to workers ({self.workers}); got {self.min_workers}")
         if self.producers is not None and self.producers < 0:

@@ -67,7 +67,7 @@ def plan_run(
     """
     check_fit(config, store)
     counts = class_counts(config, store)
-    check_workers(config, store, launch.workers)
+    check_workers(config, store, launch)
     if launch.local:
         producers = producers_here(launch, threads, device)
     else:

@@ -126,6 +126,7 @@ def create_run(
         raise UsageError(f"cpus-per-worker must be an int >= 1; got {threads}")
     store = Store.open(store_path)
     check_fit(config, store)
+    check_workers(config, store, launch)
     if storage.exists(storage.join(path, "config.yaml")):
         raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
     if storage.list_directory(path):
@@ -198,9 +199,21 @@ def check_fit(config: Config, store: Store) -> None:
     build(config, store)  # raises where the network does not fit the images
 
 
-def check_workers(config: Config, store: Store, num_workers: int) -> None:
-    """Raises UsageError if there are more workers than classes and nothing of a class can be shared."""
-    if num_workers <= store.num_classes or config.selection.strategy == "representative":
+def check_workers(config: Config, store: Store, launch: Launch) -> None:
+    """Raises UsageError if there are more workers than classes and nothing of a class can be shared.
+
+    Threads of one process share none; and several of them are not to train the same networks.
+    """
+    num_workers = launch.workers
+    if launch.local and num_workers > 1 and launch.producers == 0:
+        raise UsageError(f"producers must be an int >= 1 with local and {num_workers} workers; got 0")
+    if num_workers <= store.num_classes:
+        return
+    if launch.local:
+        raise UsageError(
+            f"workers must be at most the number of classes ({store.num_classes}) with local; got {num_workers}"
+        )
+    if config.selection.strategy == "representative":
         return
     rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
     if config.matching.real_chunk is None:

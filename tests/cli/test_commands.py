@@ -143,7 +143,11 @@ WRONG = {
     "threads": (("--cpus-per-worker", "0"), r"cpus-per-worker must be an int >= 1; got 0"),
     "workers": (("--workers", "0"), r"workers must be an int >= 1; got 0"),
     "fewest workers": (("--min-workers", "2"), r"min-workers must be an int from 1 to workers \(1\); got 2"),
-    "local workers": (("--workers", "2"), r"workers must be 1 with local"),
+    "local workers": (("--workers", "11"), r"workers must be at most the number of classes \(10\) with local; got 11"),
+    "local producers": (
+        ("--workers", "2", "--producers", "0"),
+        r"producers must be an int >= 1 with local and 2 workers; got 0",
+    ),
     "validation distilled": (
         ("--set", "evaluation.every=2"),
         r"every needs data\.include_validation=false",
