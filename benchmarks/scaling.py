@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling --repeats 3
 
-- Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk, by `engine.worker.work`. An inline
-  worker is a process pinned to a core of its own, with one thread. Pipelined is what `--local` runs: a worker that
-  matches, a thread that selects and a producer, pinned to two cores together. Strong scaling keeps 8 classes, weak
-  scaling 4 a core.
+- Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk. An inline worker is a process pinned to
+  a core of its own, with one thread. Pipelined is `--local --workers 2 --producers 1`: two workers, what selects for
+  each, and a producer are threads of one process, pinned to two cores. Strong scaling keeps 8 classes, weak scaling 4
+  a core.
 - Predicted: the model is given the step costs that `engine.costs` measures on one worker, as `dream-ray plan` does.
   Its error is predicted / measured - 1; both sides are medians over `--repeats` rounds, in which they take turns.
 
@@ -54,7 +54,7 @@ PREDICTED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Point:
-    """What is run: so many classes on so many cores, by inline workers, or by one that is helped."""
+    """What is run: so many classes by a worker a core, in processes of their own or pipelined in one."""
 
     name: str
     num_classes: int
@@ -62,9 +62,14 @@ class Point:
     pipelined: bool = False
 
     @property
-    def workers(self) -> int:
-        """Processes."""
+    def processes(self) -> int:
+        """How many there are."""
         return 1 if self.pipelined else self.cores
+
+    @property
+    def launch(self) -> Launch:
+        """Who works on it."""
+        return Launch(workers=self.cores, local=self.pipelined, producers=int(self.pipelined))
 
 
 ONE = Point("1 core, inline, 8 classes", 8, 1)
@@ -144,15 +149,15 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
         return state
 
     LocalNetworks.get = counted  # type: ignore[method-assign]
-    labels = place_classes([1.0] * point.num_classes, point.workers)[rank].labels
+    labels = place_classes([1.0] * point.num_classes, point.processes)[rank].labels
     for path in paths:
         start.wait()
         waited_s, num_bytes = 0.0, 0
         began, computed = perf_counter(), process_time()
         if point.pipelined:
-            distill_here(open_run(path), Launch(local=True, producers=1))
+            distill_here(open_run(path), point.launch)
         else:
-            work(path, labels, shard=rank, num_shards=point.workers)
+            work(path, labels, shard=rank, num_shards=point.processes)
         seen = {"wall_s": perf_counter() - began, "cpu_s": process_time() - computed}
     results.put({**seen, "waited_s": waited_s, "bytes": float(num_bytes)})
 
@@ -162,11 +167,11 @@ def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     paths = []
     for name, config in (("short", setting(outer_steps=1, inner_steps=1)), ("run", setting())):
         paths.append(os.path.join(folder, name))
-        create_run(paths[-1], config, store, device=CPU, threads=1, launch=Launch(workers=point.workers))
+        create_run(paths[-1], config, store, device=CPU, threads=1, launch=point.launch)
     context = get_context("spawn")
-    start, results = context.Barrier(point.workers), context.Queue()
+    start, results = context.Barrier(point.processes), context.Queue()
     processes = [
-        context.Process(target=worker, args=(point, rank, paths, start, results)) for rank in range(point.workers)
+        context.Process(target=worker, args=(point, rank, paths, start, results)) for rank in range(point.processes)
     ]
     for process in processes:
         process.start()
@@ -177,7 +182,8 @@ def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     return {
         "wall_s": wall_s,
         "slowest_cpu_s": max(one["cpu_s"] for one in seen),
-        "waiting": sum(wall_s - one["wall_s"] + one["waited_s"] for one in seen) / (len(seen) * wall_s),
+        "waiting": sum(wall_s - one["wall_s"] + one["waited_s"] / (point.cores / point.processes) for one in seen)
+        / (len(seen) * wall_s),
         "bytes_per_inner_step": sum(one["bytes"] for one in seen) / setting().total_steps,
     }
 
@@ -211,9 +217,9 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def schedule_at(point: Point) -> Schedule:
-    """Returns the schedule of a point: pipelined, two cores share three processes."""
-    helpers = {"producers": 1, "selectors": 1, "window": 20, "cores": 2.0} if point.pipelined else {}
-    return schedule_of(setting(), point.num_classes, IMAGES_PER_CLASS, point.workers, **helpers)
+    """Returns the schedule of a point; pipelined, all share the cores."""
+    helpers = {"producers": 1, "selectors": 2, "window": 20, "cores": 2.0} if point.pipelined else {}
+    return schedule_of(setting(), point.num_classes, IMAGES_PER_CLASS, point.cores, **helpers)
 
 
 def measured(repeats: int, folder: Path) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def measured(repeats: int, folder: Path) -> dict[str, Any]:
             "runs": runs,
             "predicted_s": predicted.wall_s,
             "error_of_wall": predicted.wall_s / seen["wall_s"] - 1,
-            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] * (point.cores / point.workers) - 1,
+            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] * (point.cores / point.processes) - 1,
             "predicted_waiting": predicted.worker_waiting,
             "predicted_bytes_per_inner_step": predicted.step_bytes,
         }

@@ -19,6 +19,7 @@ from dream_ray.engine import worker
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.distill import StepReport
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, check_workers, create_run, finish_run, read_sessions
 from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError, UsageError
@@ -182,6 +183,6 @@ def test_where_nothing_can_be_shared_more_workers_than_classes_are_refused(
     start: Callable[..., Run], changed: dict[str, Any], message: str
 ) -> None:
     run = start(**changed)
-    check_workers(run.config, run.open_store(), 2)
+    check_workers(run.config, run.open_store(), Launch(workers=2))
     with pytest.raises(UsageError, match=rf"workers must be at most the number of classes \(2\) .*{message}.*got 3"):
-        check_workers(run.config, run.open_store(), 3)
+        check_workers(run.config, run.open_store(), Launch(workers=3))
