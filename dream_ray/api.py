@@ -1,11 +1,11 @@
 """The Python API: the same programs as the command line, as functions."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from dream_ray import storage
+from dream_ray import launch, storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
 from dream_ray.data.ingest import IngestSettings
@@ -15,17 +15,13 @@ from dream_ray.data.store import Store
 from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
-from dream_ray.engine.here import distill_here
+from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
 from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
+from dream_ray.engine.run import check_same_bits, open_run
 from dream_ray.errors import UsageError
 
 DEFAULT_BANK_BYTES = 20 * 10**9
-
-Observer = Callable[[Run], AbstractContextManager[object]]
-"""Makes a context in which the run's workers run, for example one that shows its progress."""
 
 
 def ingest(
@@ -64,8 +60,10 @@ def ingest(
         runner = None
     else:
         from dream_ray.distributed.ingest import ray_jobs
+        from dream_ray.distributed.place import check_lasting
 
-        runner = ray_jobs(workers, memory_bytes, address)
+        check_lasting({"store": store})
+        runner = ray_jobs(store, workers, memory_bytes, address)
     return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
 
 
@@ -84,7 +82,7 @@ def distill(
     bank_bytes: int = DEFAULT_BANK_BYTES,
     compile: str = "auto",
     address: str | None = None,
-    observer: Observer = nullcontext,
+    observer: launch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Distils a store into a synthetic set.
 
@@ -113,23 +111,17 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    launch = {
+    started = {
         "workers": workers,
         "local": local,
         "producers": producers,
         "bank": None if bank is None else storage.absolute(bank),
         "bank_bytes": bank_bytes,
     }
-    run = create_run(
-        out,
-        config,
-        store,
-        device=resolve_device(device),
-        threads=cpus_per_worker,
-        launch=launch,
-        compiling=compile,
-    )
-    return _execute(run, workers, local, gpus_per_worker, producers, address, observer)
+    paths = {"store": store, "out": out} | ({} if bank is None else {"bank": bank})
+    with launch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
+        run = call(launch.begin, out, config, store, device, cpus_per_worker, started, compile)
+        return launch.execute(run, workers, local, gpus_per_worker, producers, address, observer)
 
 
 def plan(
@@ -169,7 +161,7 @@ def resume(
     producers: int | None = None,
     address: str | None = None,
     allow_different_bits: bool = False,
-    observer: Observer = nullcontext,
+    observer: launch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Continues a run from its last whole checkpoint, on any number of workers, to the same synthetic set.
 
@@ -186,12 +178,13 @@ def resume(
     run = open_run(path)
     if run.is_finished:
         return load_synthetic(run.file("synthetic.parquet"))
-    if not allow_different_bits:
-        check_same_bits(run)
     if workers is None and not local:
         workers, local = run.environment["launch"]["workers"], run.environment["launch"]["local"]
     producers = run.environment["launch"]["producers"] if producers is None else producers
-    return _execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
+    with launch.place(local, address, {"run": path}, run.device.type, run.threads, gpus_per_worker) as call:
+        if not allow_different_bits:
+            call(check_same_bits, run)
+        return launch.execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
 
 
 def evaluate(
@@ -223,13 +216,13 @@ def evaluate(
         One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation.
     """
     run = open_run(path)
-    tasks = plan_tasks(
-        run, network=network, repeats=repeats, protocol=protocol, split=split, arms=arms, threads=run.threads
-    )
+    choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
-    for result in _run_tasks(run, tasks, local, address):
-        results.append(result)
-        on_result(result, len(results), len(tasks))
+    with launch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:
+        tasks = call(plan_tasks, run, **choice, threads=run.threads)
+        for result in launch.run_tasks(run, tasks, local, address):
+            results.append(result)
+            on_result(result, len(results), len(tasks))
     rows = summarise(results)
     used = tasks[0].network
     name = f"{used.name.replace(':', '-')}-{protocol}-{split}"
@@ -256,41 +249,3 @@ def load_synthetic(path: str) -> SyntheticDataset:
     """
     in_run = storage.join(path, "synthetic.parquet")
     return SyntheticDataset(read_synthetic(in_run if storage.exists(in_run) else path)[0])
-
-
-def _execute(
-    run: Run,
-    workers: int,
-    local: bool,
-    gpus_per_worker: float | None,
-    producers: int | None,
-    address: str | None,
-    observer: Observer,
-) -> SyntheticDataset:
-    with observer(run):
-        if local:
-            distill_here(run, producers)
-        else:
-            from dream_ray.distributed.distill import distill_on_ray
-
-            gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
-            distill_on_ray(
-                run,
-                num_workers=workers,
-                cpus_per_worker=run.threads,
-                gpus_per_worker=gpus,
-                producers=producers,
-                address=address,
-            )
-    finish_run(run)
-    return load_synthetic(run.path)
-
-
-def _run_tasks(
-    run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
-) -> Iterator[EvaluationResult]:
-    if local:
-        return map(run_task, tasks)
-    from dream_ray.distributed.evaluate import run_tasks_on_ray
-
-    return run_tasks_on_ray(list(tasks), gpus_per_task=float(run.device.type == "cuda"), address=address)

@@ -12,8 +12,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
+from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.process_team import join_team
-from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.distributed.session import possible_resources, ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.run import Run, check_workers
@@ -57,13 +59,15 @@ def distill_on_ray(
     with ExitStack() as ending:
         ending.enter_context(ray_session(address))
         require_resources(num_workers, cpus_per_worker, gpus_per_worker)
-        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        check_seen("store", store.path, storage.join(store.path, MANIFEST))
+        check_seen("out", run.path, run.file("config.yaml"))
+        there = possible_resources()
         plan = plan_producers(
             producers,
             workers=num_workers,
             cpus=cpus_per_worker,
             gpus=gpus_per_worker,
-            available_cpus=there["CPU"],
+            available_cpus=there.get("CPU", 0),
             available_gpus=there.get("GPU", 0),
         )
         conveyor = ending.enter_context(producing_actors(run, plan, num_workers))

@@ -27,6 +27,7 @@ from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.validation import pinned_steps
 
 _HEARTBEAT_S = 1.0
+_REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -142,6 +143,7 @@ class _Session:
         self._run = run
         self._shard, self._num_shards = shard, num_shards
         self._meter = CostMeter(run.device)
+        self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
         self._name = f"{time.time_ns()}-{shard:04d}.json"
         self._rows: list[dict[str, Any]] = []
         self._first_step = self._step = 0
@@ -175,7 +177,7 @@ class _Session:
         if self._loop_started is None:
             # Speed is counted from the first report on: the time before it went into the first network.
             self._loop_started, self._first_step = now, self._step
-        if now - self._last_beat >= _HEARTBEAT_S:
+        if now - self._last_beat >= self._heartbeat_s:
             self._beat("matching")
 
     def flush(self, step: int) -> None:
