@@ -134,13 +134,12 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
     representative = [arm for arm in arms if arm.matcher.config.selection.strategy == "representative"]
     if snapshot.inner % config.selection.interval == 0:
         # DREAM and DREAM+ see the same networks, so they choose the same images: chosen once, charged to each.
-        first, *others = representative
+        first = representative[0]
         started = time.monotonic()
         for label, state in first.classes.items():
-            first.matcher.select(snapshot, label, state)
-            for other in others:
-                other.classes[label].indices = state.indices
-                other.classes[label].assignment = state.assignment
+            chosen = first.matcher.select(snapshot, label, state.assignment)
+            for arm in representative:
+                arm.classes[label].indices, arm.classes[label].assignment = chosen.indices, chosen.assignment_N
         for arm in representative:
             arm.seconds += time.monotonic() - started
     for arm in arms:

@@ -39,7 +39,7 @@ from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import networks_on
 from dream_ray.engine.matching import EMBEDDING_BATCH, ClassMatcher
-from dream_ray.engine.network_source import RealNetworks, Snapshot
+from dream_ray.engine.network_source import NetworkSource, Snapshot
 from dream_ray.engine.state import ClassState
 from dream_ray.engine.training import RealImages
 from dream_ray.nets import Classifier, build_network
@@ -64,7 +64,7 @@ def real_images(num_classes: int) -> list[np.ndarray]:
     return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
 
 
-def source_of(config: Config, real: list[np.ndarray]) -> RealNetworks:
+def source_of(config: Config, real: list[np.ndarray], *, compiled: bool = False) -> NetworkSource:
     """Returns the networks that both sides see."""
     labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
 
@@ -72,7 +72,8 @@ def source_of(config: Config, real: list[np.ndarray]) -> RealNetworks:
         options = config.network.options
         return build_network(config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=options)
 
-    return networks_on(config, RealImages(ImageChunks(real), labels), NORMALISATION, build)
+    data = RealImages(ImageChunks(real), labels)
+    return networks_on(config, data, NORMALISATION, build, compiled=compiled)
 
 
 def first_assignments(num_classes: int) -> list[torch.Tensor]:
@@ -119,9 +120,10 @@ def run_engine(num_classes: int, num_steps: int, clock: Clock, *, compiled: bool
     }
     seconds = dict.fromkeys(PARTS, 0.0)
     losses: list[float] = []
-    trajectory = source_of(config, real).trajectory(0)
+    source = source_of(config, real, compiled=compiled)
+    trajectory = source.trajectory(0)
     snapshot = next(trajectory)
-    compilation_s = _compile(matcher, snapshot, states[0]) if compiled else 0.0
+    compilation_s = _compile(matcher, source, snapshot, states[0]) if compiled else 0.0
     _select(matcher, snapshot, states, seconds, clock)
     for inner in range(num_steps):
         for label, state in states.items():
@@ -139,9 +141,11 @@ def run_engine(num_classes: int, num_steps: int, clock: Clock, *, compiled: bool
     return {"seconds": seconds, "losses": losses, "chosen": chosen, "compilation_s": compilation_s}
 
 
-def _compile(matcher: ClassMatcher, snapshot: Snapshot, state: ClassState) -> float:
-    """Runs every compiled function once, on a copy of a state; returns the seconds that took, always the wall's."""
+def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, state: ClassState) -> float:
+    """Runs every compiled function once, on copies of the states; returns the seconds that took, always the wall's."""
     started = perf_counter()
+    other = source.trajectory(1)
+    next(other), next(other)
     matcher.kernels.features(snapshot, torch.zeros(EMBEDDING_BATCH, *SHAPE))
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
     matcher.match(snapshot, 0, scratch)

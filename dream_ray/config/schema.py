@@ -239,9 +239,17 @@ class Config(Section):
         """Real images that a class is matched against."""
         return self.batch_real or self.selection.num_clusters * self.selection.per_cluster
 
+    def step_of(self, outer: int, inner: int) -> int:
+        """Returns the number of a step, counted from the start of the run."""
+        return outer * self.inner_steps + inner
+
     def saves_at(self, step: int) -> bool:
         """Tells whether a checkpoint is due before a step, outer * inner_steps + inner."""
         return step % self.checkpoint_every == 0
+
+    def selects_at(self, inner: int) -> bool:
+        """Tells whether representative images are chosen before an inner step."""
+        return self.selection.strategy == "representative" and inner % self.selection.interval == 0
 
     @property
     def total_steps(self) -> int:

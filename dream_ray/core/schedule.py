@@ -196,11 +196,8 @@ class _Simulation:
         """A producer: takes outer steps, trains their networks and hands them over."""
         schedule = self._schedule
         while (outer := self._next_outer) < schedule.outer_steps:
-            first = outer * schedule.inner_steps
-            yield from self._room(first)
-            if outer != self._next_outer:
-                continue  # another one was quicker
             self._next_outer += 1
+            first = outer * schedule.inner_steps
             for step in range(first, first + schedule.inner_steps):
                 yield from self._work("producer", self._training_s(step))
                 yield from self._room(step)

@@ -58,23 +58,36 @@ class RayNetworks:
 
     def __init__(self, conveyor: ActorHandle[Any], rank: int, num_workers: int) -> None:
         self._conveyor, self._rank, self._num_workers = conveyor, rank, num_workers
+        self._step = 0
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `Networks.begin`."""
+        self._step = step
         _value(self._conveyor.begin.remote(self._rank, self._num_workers, step, state))
 
     def get(self, step: int) -> NetworkState:
         """See `Networks.get`."""
+        self._step = step
         while True:
-            try:
-                references = _value(self._conveyor.get.remote(self._rank, step, _PATIENCE_S))
-                if references is not None:
-                    state: NetworkState = ray.get(references[0])
-                    return state
-            except KeyError:  # the conveyor died and is another one now
-                self.begin(step, None)
-            except ObjectLostError:  # it died with the producer that made it, or with its node
-                ray.get(self._conveyor.lose.remote(step))
+            state = self._ask(self._conveyor.get, step, _PATIENCE_S)
+            if state is not None:
+                return state
+
+    def peek(self, step: int) -> NetworkState | None:
+        """See `Networks.peek`."""
+        return self._ask(self._conveyor.peek, step, _LOOK_S)
+
+    def _ask(self, method: Any, step: int, timeout_s: float) -> NetworkState | None:
+        try:
+            references = _value(method.remote(self._rank, step, timeout_s))
+            if references is not None:
+                state: NetworkState = ray.get(references[0])
+                return state
+        except KeyError:  # the conveyor died and is another one now
+            self.begin(self._step, None)
+        except ObjectLostError:  # it died with the producer that made it, or with its node
+            ray.get(self._conveyor.lose.remote(step))
+        return None
 
 
 class _RayJobs:

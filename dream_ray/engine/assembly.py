@@ -10,9 +10,10 @@ from dream_ray.config import Config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.team import ALONE, Team
 from dream_ray.data.store import Store
+from dream_ray.engine.kernels import CompiledBackward
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, RealNetworks
-from dream_ray.engine.training import RealImages, Recipe, TrainingImages
+from dream_ray.engine.training import RealImages, Recipe, TrainingImages, backward
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank
 from dream_ray.engine.trajectories.fetched import FetchedNetworks, Networks
 from dream_ray.nets import Classifier, build_network
@@ -36,11 +37,16 @@ def class_counts(config: Config, store: Store) -> list[int]:
 
 
 def network_source(
-    config: Config, store: Store, normalisation: Normalisation, bank: TrajectoryBank | None = None
+    config: Config,
+    store: Store,
+    normalisation: Normalisation,
+    bank: TrajectoryBank | None = None,
+    *,
+    compiled: bool = False,
 ) -> NetworkSource:
     """Makes the network source of a run; what it trains is kept in the bank, if there is one."""
     data = RealImages(*store.training_set(config.splits))
-    source = networks_on(config, data, normalisation, lambda: build(config, store))
+    source = networks_on(config, data, normalisation, lambda: build(config, store), compiled=compiled)
     if bank is None:
         return source
     return BankedNetworks(
@@ -49,7 +55,7 @@ def network_source(
         lambda: build(config, store).to(normalisation.mean_1C11.device),
         _recipe(config),
         config.inner_steps,
-        lambda outer, inner: config.saves_at(outer * config.inner_steps + inner),
+        lambda outer, inner: config.saves_at(config.step_of(outer, inner)),
     )
 
 
@@ -59,10 +65,36 @@ def fetched_networks(config: Config, store: Store, device: torch.device, network
 
 
 def networks_on(
-    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
+    config: Config,
+    data: TrainingImages,
+    normalisation: Normalisation,
+    build_one: Callable[[], Classifier],
+    *,
+    compiled: bool = False,
 ) -> NetworkSource:
     """Makes the network source of some settings on any labelled images."""
-    return _SOURCES[config.source.kind](config, data, normalisation, build_one)
+    if config.source.kind == "random":
+        return RandomNetworks(
+            build_one, _recipe(config), normalisation.mean_1C11.device, config.seed, config.inner_steps
+        )
+    update = config.update
+    networks = RealNetworks(
+        build=build_one,
+        data=data,
+        recipe=_recipe(config),
+        normalisation=normalisation,
+        seed=config.seed,
+        inner_steps=config.inner_steps,
+        num_images=update.num_images,
+        epochs=update.epochs,
+        warmup_epochs=update.warmup_epochs,
+        first_warmup_epochs=config.initialisation.warmup_epochs,
+        backpropagate=CompiledBackward(update.batch_size) if compiled else backward,
+    )
+    if config.source.kind == "real":
+        return networks
+    members = replace(networks, inner_steps=1, first_warmup_epochs=update.warmup_epochs)
+    return PoolNetworks(members, networks, config.seed, config.source.pool_size)
 
 
 def _recipe(config: Config) -> Recipe:
@@ -75,46 +107,6 @@ def _recipe(config: Config) -> Recipe:
         update.cutmix_probability,
         update.augmentation,
     )
-
-
-def _real(
-    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
-) -> RealNetworks:
-    update = config.update
-    return RealNetworks(
-        build=build_one,
-        data=data,
-        recipe=_recipe(config),
-        normalisation=normalisation,
-        seed=config.seed,
-        inner_steps=config.inner_steps,
-        num_images=update.num_images,
-        epochs=update.epochs,
-        warmup_epochs=update.warmup_epochs,
-        first_warmup_epochs=config.initialisation.warmup_epochs,
-    )
-
-
-def _random(
-    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
-) -> RandomNetworks:
-    del data  # never trained
-    return RandomNetworks(build_one, _recipe(config), normalisation.mean_1C11.device, config.seed, config.inner_steps)
-
-
-def _pool(
-    config: Config, data: TrainingImages, normalisation: Normalisation, build_one: Callable[[], Classifier]
-) -> PoolNetworks:
-    networks = _real(config, data, normalisation, build_one)
-    members = replace(networks, inner_steps=1, first_warmup_epochs=networks.warmup_epochs)
-    return PoolNetworks(members, networks, config.seed, config.source.pool_size)
-
-
-_SOURCES: dict[str, Callable[[Config, TrainingImages, Normalisation, Callable[[], Classifier]], NetworkSource]] = {
-    "real": _real,
-    "random": _random,
-    "pool": _pool,
-}
 
 
 def first_features(config: Config, store: Store, normalisation: Normalisation) -> Iterator[Tensor]:

@@ -7,8 +7,10 @@ barrier and no commit message are needed, and any number of workers can resume f
 
 import json
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from dream_ray import storage
 from dream_ray.engine.state import ClassState, RunState
@@ -19,6 +21,30 @@ _LOG = logging.getLogger(__name__)
 _NETWORK_FILE = "network.safetensors"
 _FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
 KEEP_LAST = 2
+
+
+@contextmanager
+def background_writer(write: Callable[[RunState], None]) -> Iterator[Callable[[RunState], None]]:
+    """Yields `write`, done by a thread while the run goes on; one state at a time, and all of them before the end.
+
+    What a write raises comes out of the next one or of the block.
+    """
+    pending: Future[None] | None = None
+
+    def begin(state: RunState) -> None:
+        nonlocal pending
+        if pending is not None:
+            pending.result()
+        # Tensors of a state are replaced, never changed: the thread may look at these while the run moves on.
+        classes = {label: replace(class_state) for label, class_state in state.classes.items()}
+        pending = pool.submit(write, replace(state, classes=classes))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as pool:
+        try:
+            yield begin
+        finally:
+            if pending is not None:
+                pending.result()
 
 
 @dataclass(frozen=True)

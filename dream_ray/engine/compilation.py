@@ -14,9 +14,10 @@ from dream_ray.config import Config
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import build
-from dream_ray.engine.kernels import CompiledKernels
+from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.matching import matched_objective
 from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.training import MixedLabels
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
 
@@ -61,7 +62,7 @@ def is_long(flop: float, device: torch.device) -> bool:
 
 
 def run_flop(config: Config, store: Store) -> float:
-    """Returns the floating-point operations of a run's selections and matching, about."""
+    """Returns the floating-point operations of a run's selections and matching, about; network updates come on top."""
     counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
     return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes(config, counts)
 
@@ -128,7 +129,9 @@ def _check_network(config: Config, store: Store) -> None:
     snapshot = Snapshot(0, 0, network, torch.optim.SGD(network.parameters()))
     images = torch.linspace(0, 1, 2 * math.prod(store.shape_CHW)).reshape(2, *store.shape_CHW)
     kernels = CompiledKernels(matched_objective(config), batch_embedding=2, batch_real=2, backend="eager")
+    labels = torch.zeros(2, dtype=torch.int64)
     try:
+        CompiledBackward(2, backend="eager")(network, images, MixedLabels(labels, labels, torch.ones(())))
         kernels.features(snapshot, images)
         kernels.loss_and_gradient(snapshot, images, 0, kernels.real_signals(snapshot, images, 0))
     except TorchDynamoException as error:

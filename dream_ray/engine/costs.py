@@ -136,7 +136,8 @@ def _run_steps(
     images = _random_images(config, store)
     matcher = ClassMatcher(short, {0: images}, store.num_classes, normalisation, compiled=compiled)
     data = RealImages(images, np.zeros(len(images), dtype=np.int64))
-    trajectory = networks_on(short, data, normalisation, lambda: build(short, store)).trajectory(0)
+    networks = networks_on(short, data, normalisation, lambda: build(short, store), compiled=compiled)
+    trajectory = networks.trajectory(0)
     state = None
     for number in range(_MOST_ROUNDS):
         if number >= _FEWEST_ROUNDS and watch.total() > _ENOUGH_S:
@@ -146,7 +147,7 @@ def _run_steps(
         if state is None:
             state = matcher.initial_state(snapshot, 0)
             if config.selection.strategy == "representative":
-                matcher.select(snapshot, 0, state)
+                state.indices = matcher.select(snapshot, 0, state.assignment).indices
         with watch.of("embedding"):
             features_ND = matcher.embed(snapshot, 0)
         with watch.of("target"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.matching import ClassMatcher, Select
 from dream_ray.engine.network_source import NetworkSource
 from dream_ray.engine.state import RunState
 from dream_ray.errors import RunError
@@ -42,6 +42,7 @@ def distill(
     source: NetworkSource,
     state: RunState,
     *,
+    select: Select,
     save: Callable[[RunState], None],
     report: Callable[[StepReport], None],
 ) -> RunState:
@@ -52,6 +53,7 @@ def distill(
         matcher: The work on each class; its `real` names the classes.
         source: The networks.
         state: Where to start; changed in place. A new `RunState` starts from the initialisation.
+        select: Chooses real images: `matcher.select_all`, or what has done so ahead of time.
         save: Called with the state every `checkpoint_every` steps and at the end.
         report: Called with every `log_every`-th step.
 
@@ -61,12 +63,12 @@ def distill(
     Raises:
         RunError: If a loss is not finite; the last checkpoint is from before.
     """
-    resumed_at = state.outer * config.inner_steps + state.inner if state.classes else -1
+    resumed_at = config.step_of(state.outer, state.inner) if state.classes else -1
     losses = _Losses(config)
     for outer in range(state.outer, config.outer_steps):
         for snapshot in source.trajectory(outer, state.inner, state.network):
             state.outer, state.inner, state.network = outer, snapshot.inner, None
-            step = outer * config.inner_steps + snapshot.inner
+            step = config.step_of(outer, snapshot.inner)
             if not state.classes:
                 state.classes = {label: matcher.initial_state(snapshot, label) for label in matcher.real}
             if snapshot.inner == 0:
@@ -76,9 +78,12 @@ def distill(
                 state.network = snapshot.state()
                 save(state)
 
+            if config.selects_at(snapshot.inner):
+                previous = {label: class_state.assignment for label, class_state in state.classes.items()}
+                for label, chosen in select(snapshot, previous).items():
+                    state.classes[label].indices = chosen.indices
+                    state.classes[label].assignment = chosen.assignment_N
             for label, class_state in state.classes.items():
-                if config.selection.strategy == "representative" and snapshot.inner % config.selection.interval == 0:
-                    matcher.select(snapshot, label, class_state)
                 losses.add(step, label, matcher.match(snapshot, label, class_state))
 
             if (step + 1) % config.log_every == 0:

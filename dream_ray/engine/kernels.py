@@ -1,11 +1,12 @@
-"""The three functions in which a run spends its time: features, real branch and synthetic branch of a class.
+"""The functions in which a run spends its time: features, real and synthetic branch of a class, a training step.
 
-`Kernels` runs them as they are written. `CompiledKernels` runs the same functions through `torch.compile`, each for one
-shape: networks, labels and targets are inputs, so that no class, step or network is compiled anew. The two differ in
-the last bits. N images, C channels, H, W, D features.
+`Kernels` and `training.backward` run them as they are written. `CompiledKernels` and `CompiledBackward` run the same
+functions through `torch.compile`, each for one shape: networks, labels and targets are inputs, so that no class, step
+or network is compiled anew. The two differ in the last bits. N images, C channels, H, W, D features.
 """
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from dream_ray.core.objectives import Objective, Parameters, Signals, loss_and_gradient, signals
 from dream_ray.engine.network_source import Snapshot, detached_parameters, training_function
+from dream_ray.engine.training import MixedLabels, backward, mixed_cross_entropy
 from dream_ray.nets import Classifier
 
 
@@ -65,6 +67,7 @@ class CompiledKernels(Kernels):
         super().__init__(objective)
         self._batch_embedding, self._batch_real, self._backend = batch_embedding, batch_real, backend
         self._functions: _Functions | None = None
+        self._compiling = threading.Lock()
 
     def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
         """See `Kernels.features`; at most `batch_embedding` images."""
@@ -89,9 +92,10 @@ class CompiledKernels(Kernels):
         return functions.loss_and_gradient(*_tensors(snapshot.network), images_NCHW, label_tensor, target)
 
     def _functions_for(self, network: Classifier) -> "_Functions":
-        if self._functions is None:
-            self._functions = _compile(network, self.objective, self._backend)
-        return self._functions
+        with self._compiling:  # a thread may select ahead
+            if self._functions is None:
+                self._functions = _compile(network, self.objective, self._backend)
+            return self._functions
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,59 @@ class _Functions:
     loss_and_gradient: Callable[..., tuple[Tensor, Tensor]]
 
 
+class CompiledBackward:
+    """`training.backward`, compiled at its first use.
+
+    Args:
+        batch_size: Images in a batch; another one, of a set that is smaller, is computed eagerly.
+        backend: Of `torch.compile`.
+    """
+
+    def __init__(self, batch_size: int, backend: str = "inductor") -> None:
+        self._batch_size, self._backend = batch_size, backend
+        self._gradients: Callable[..., tuple[Parameters, Parameters]] | None = None
+
+    def __call__(self, network: Classifier, images_NCHW: Tensor, labels: MixedLabels) -> None:
+        """See `training.Backward`."""
+        if len(images_NCHW) != self._batch_size:
+            return backward(network, images_NCHW, labels)
+        if self._gradients is None:
+            self._gradients = _compile_training(network, self._backend)
+        parameters, buffers = _tensors(network)
+        # Of an unmixed batch both labels are one tensor, which would be another function.
+        labels = labels._replace(partner_N=labels.partner_N.clone())
+        gradients, moved = self._gradients(parameters, buffers, images_NCHW, labels)
+        for name, parameter in network.named_parameters():
+            parameter.grad = gradients[name]
+        for name, buffer in buffers.items():
+            buffer.copy_(moved[name])
+        return None
+
+
+def _compile_training(network: Classifier, backend: str) -> Callable[..., tuple[Parameters, Parameters]]:
+    trained = _without_data(network).train()
+
+    def loss(
+        parameters: Parameters, buffers: Parameters, images_NCHW: Tensor, labels: MixedLabels
+    ) -> tuple[Tensor, Parameters]:
+        moved = {name: buffer.clone() for name, buffer in buffers.items()}
+        _, logits_NK = torch.func.functional_call(trained, {**parameters, **moved}, (images_NCHW,))
+        return mixed_cross_entropy(logits_NK, labels), moved
+
+    def gradients(
+        parameters: Parameters, buffers: Parameters, images_NCHW: Tensor, labels: MixedLabels
+    ) -> tuple[Parameters, Parameters]:
+        found: tuple[Parameters, Parameters] = torch.func.grad(loss, has_aux=True)(
+            parameters, buffers, images_NCHW, labels
+        )
+        return found
+
+    compiled: Callable[..., tuple[Parameters, Parameters]] = _compiled(gradients, backend)
+    return compiled
+
+
 def _compile(network: Classifier, objective: Objective, backend: str) -> _Functions:
-    # Copies without data: of the network only its structure may become part of a function.
-    evaluated = copy.deepcopy(network).to("meta").eval()
-    trained = copy.deepcopy(network).to("meta").train()
+    evaluated, trained = _without_data(network).eval(), _without_data(network).train()
 
     def features(parameters: Parameters, buffers: Parameters, images_NCHW: Tensor) -> Tensor:
         outputs = torch.func.functional_call(evaluated, {**parameters, **buffers}, (images_NCHW,))
@@ -121,17 +174,20 @@ def _compile(network: Classifier, objective: Objective, backend: str) -> _Functi
         forward = training_function(trained, buffers)
         return loss_and_gradient(forward, parameters, images_NCHW, label, target, objective)
 
-    def compiled(function: Callable[..., Any]) -> Any:
-        return torch.compile(_with_own_code(function), fullgraph=True, dynamic=False, backend=backend)
-
-    return _Functions(compiled(features), compiled(real), compiled(synthetic))
+    return _Functions(_compiled(features, backend), _compiled(real, backend), _compiled(synthetic, backend))
 
 
-def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function with a copy of its code: torch keeps versions by code and gives up at the ninth."""
+def _without_data(network: Classifier) -> Classifier:
+    """Returns a copy without data: of the network only its structure may become part of a function."""
+    return copy.deepcopy(network).to("meta")
+
+
+def _compiled(function: Callable[..., Any], backend: str) -> Any:
     assert isinstance(function, FunctionType)
+    # With a copy of its code: torch keeps versions by code and gives up at the ninth.
     code = function.__code__.replace()
-    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return torch.compile(own, fullgraph=True, dynamic=False, backend=backend)
 
 
 def _tensors(network: Classifier) -> tuple[Parameters, Parameters]:

@@ -3,6 +3,7 @@
 N images, C channels, H, W, D features.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,11 @@ from dream_ray.engine.network_source import Snapshot, detached_parameters
 from dream_ray.engine.state import ClassState
 
 EMBEDDING_BATCH = kmeans.CHUNK_POINTS
+
+Assignments = Mapping[int, Tensor]
+"""Cluster of every real image at the last selection (N,) int64, by label of the class."""
+Select = Callable[[Snapshot, Assignments], dict[int, selection.Selection]]
+"""Chooses the real images of every class of a process for the next `interval` steps."""
 
 
 def matched_objective(config: Config) -> Objective:
@@ -81,21 +87,30 @@ class ClassMatcher:
             features.append(self.kernels.features(snapshot, pixels))
         return torch.cat(features)
 
-    def select(self, snapshot: Snapshot, label: int, state: ClassState) -> None:
-        """Chooses the representative images of a class for the next `interval` steps."""
+    def select_all(self, snapshot: Snapshot, previous: Assignments) -> dict[int, selection.Selection]:
+        """Chooses the representative images of every class; see `Select`."""
+        return {label: self.select(snapshot, label, previous[label]) for label in self.real}
+
+    def select(self, snapshot: Snapshot, label: int, previous_N: Tensor) -> selection.Selection:
+        """Chooses the representative images of a class for the next `interval` steps.
+
+        Args:
+            snapshot: The network.
+            label: The class.
+            previous_N: Assignment at its last selection; not looked at where k-means starts from scratch.
+        """
         settings = self.config.selection
         warm = settings.warm_start and snapshot.inner > 0
-        chosen = selection.representative(
+        return selection.representative(
             self.embed(snapshot, label),
             num_clusters=settings.num_clusters,
             per_cluster=settings.per_cluster,
             rule=settings.rule,
             max_steps=settings.warm_steps if warm else settings.max_steps,
             rng=self._stream("k-means", snapshot, label),
-            previous_N=state.assignment if warm else None,
+            previous_N=previous_N if warm else None,
             team=self.team,
         )
-        state.indices, state.assignment = chosen.indices, chosen.assignment_N
 
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
         """Returns the real images that a class is matched against now, by position, int64."""

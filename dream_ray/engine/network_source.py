@@ -14,7 +14,7 @@ from torch import Tensor
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.objectives import Forward, Parameters
-from dream_ray.engine.training import Recipe, TrainingImages, train_pass
+from dream_ray.engine.training import Backward, Recipe, TrainingImages, backward, train_pass
 from dream_ray.nets import Classifier
 
 NetworkState = dict[str, Tensor]
@@ -129,6 +129,7 @@ class RealNetworks:
         epochs: Passes of one update.
         warmup_epochs: Passes over all images before inner step 0.
         first_warmup_epochs: The same for outer step 0, whose network also serves the initialisation.
+        backpropagate: Computes the gradients of a training step.
     """
 
     build: Callable[[], Classifier]
@@ -141,6 +142,7 @@ class RealNetworks:
     epochs: int
     warmup_epochs: int
     first_warmup_epochs: int
+    backpropagate: Backward = backward
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Trains as it goes; see `NetworkSource.trajectory`."""
@@ -171,7 +173,16 @@ class RealNetworks:
     ) -> None:
         generator = rng.stream(self.seed, purpose, outer=outer, inner=inner)
         for _ in range(passes):
-            train_pass(network, optimizer, self.data, num_images, self.recipe, self.normalisation, generator)
+            train_pass(
+                network,
+                optimizer,
+                self.data,
+                num_images,
+                self.recipe,
+                self.normalisation,
+                generator,
+                self.backpropagate,
+            )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 N images, C channels, H, W.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -100,6 +101,36 @@ class TensorImages:
         return self.images_NCHW[chosen].to(device), self.labels_N[chosen].to(device)
 
 
+class MixedLabels(NamedTuple):
+    """Labels of a batch that may have been mixed by CutMix.
+
+    Attributes:
+        own_N: Label of every image, int64.
+        partner_N: Label of the image that a part of it was pasted from, int64.
+        share: Part of an image that is its own, a scalar; 1 where nothing was mixed.
+    """
+
+    own_N: Tensor
+    partner_N: Tensor
+    share: Tensor
+
+
+def mixed_cross_entropy(logits_NK: Tensor, labels: MixedLabels) -> Tensor:
+    """Returns the mean cross entropy of a batch, a scalar."""
+    own, other = F.cross_entropy(logits_NK, labels.own_N), F.cross_entropy(logits_NK, labels.partner_N)
+    return own * labels.share + other * (1 - labels.share)
+
+
+Backward = Callable[[Classifier, Tensor, MixedLabels], None]
+"""Replaces the gradients of a network in training mode by those on images (N, C, H, W), and moves its statistics."""
+
+
+def backward(network: Classifier, images_NCHW: Tensor, labels: MixedLabels) -> None:
+    """Does what `Backward` says, operation by operation: the oracle of the compiled one."""
+    network.zero_grad(set_to_none=True)
+    mixed_cross_entropy(network(images_NCHW)[1], labels).backward()  # type: ignore[no-untyped-call]
+
+
 def train_step(
     network: Classifier,
     optimizer: torch.optim.Optimizer,
@@ -107,6 +138,7 @@ def train_step(
     labels_N: Tensor,
     recipe: Recipe,
     rng: np.random.Generator,
+    backpropagate: Backward = backward,
 ) -> None:
     """Takes one SGD step on normalised images, augmented and mixed as the recipe says."""
     count, _, height, width = images_NCHW.shape
@@ -115,15 +147,13 @@ def train_step(
     params = sample_params(recipe.augmentation, rng, height=height, width=width, num_draws=count)
     images_NCHW = augment(images_NCHW, params)
     mix = sample_cutmix(rng, num_images=count, height=height, width=width, probability=recipe.cutmix_probability)
-    if mix is None:
-        loss = F.cross_entropy(network(images_NCHW)[1], labels_N)
-    else:
-        _, logits = network(cutmix(images_NCHW, mix))
+    partner_labels, share = labels_N, 1.0
+    if mix is not None:
+        images_NCHW, share = cutmix(images_NCHW, mix), mix.share
         partner_labels = labels_N[torch.as_tensor(mix.partner, device=labels_N.device)]
-        own, other = F.cross_entropy(logits, labels_N), F.cross_entropy(logits, partner_labels)
-        loss = own * mix.share + other * (1 - mix.share)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    # Filled there: a tensor made of a Python number would be copied, and waited for.
+    share_there = torch.full((), share, device=images_NCHW.device)
+    backpropagate(network, images_NCHW, MixedLabels(labels_N, partner_labels, share_there))
     optimizer.step()
 
 
@@ -135,6 +165,7 @@ def train_pass(
     recipe: Recipe,
     normalisation: Normalisation,
     rng: np.random.Generator,
+    backpropagate: Backward = backward,
 ) -> None:
     """Trains on `num_images` random images, rounded up to whole batches as in the published code.
 
@@ -146,6 +177,7 @@ def train_pass(
         recipe: How to train.
         normalisation: Of the inputs; its device is the network's.
         rng: Stream that picks, augments and mixes.
+        backpropagate: Computes the gradients.
     """
     device = normalisation.mean_1C11.device
     rounded = -(-num_images // recipe.batch_size) * recipe.batch_size
@@ -153,7 +185,7 @@ def train_pass(
     network.train()
     for start in range(0, len(order), recipe.batch_size):
         images, labels = data.batch(order[start : start + recipe.batch_size], device)
-        train_step(network, optimizer, normalisation(images), labels, recipe, rng)
+        train_step(network, optimizer, normalisation(images), labels, recipe, rng, backpropagate)
 
 
 def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor:

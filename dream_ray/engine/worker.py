@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,11 +17,14 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.team import ALONE, Team, TeamLeft
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import class_matcher, fetched_networks
-from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.checkpoint import Checkpoints, background_writer
 from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import CostMeter, fixed_threads
+from dream_ray.engine.matching import Select
+from dream_ray.engine.network_source import NetworkSource
 from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.state import RunState
 from dream_ray.engine.trajectories.fetched import Networks
 from dream_ray.engine.trajectories.producing import trained_networks
@@ -88,30 +92,33 @@ def _work(
     _move(state, run.device)
     session.begin(0 if found is None else found[0])
     normalisation = Normalisation.of(store.mean, store.std, run.device)
-    if networks is None:
-        source = trained_networks(run, store)
-    else:
-        networks.begin(state.outer * run.config.inner_steps + state.inner, state.network)
-        source = fetched_networks(run.config, store, run.device, networks)
+    matcher = class_matcher(run.config, store, labels, normalisation, team, compiled=run.compiled)
 
-    def save(state: RunState) -> None:
-        step = state.outer * run.config.inner_steps + state.inner
-        if team.rank == 0:
-            checkpoints.save(state, step=step, shard=shard, num_shards=num_shards)
-        session.flush(step)
+    def write(state: RunState) -> None:
+        checkpoints.save(state, step=run.config.step_of(state.outer, state.inner), shard=shard, num_shards=num_shards)
         checkpoints.prune(pinned_steps(run, checkpoints))
-        if should_stop():
-            raise Stopped
 
-    with fixed_threads(run.threads):
-        distill(
-            run.config,
-            class_matcher(run.config, store, labels, normalisation, team, compiled=run.compiled),
-            source,
-            state,
-            save=save,
-            report=session.report,
-        )
+    with ExitStack() as ending:
+        ending.enter_context(fixed_threads(run.threads))
+        writer = ending.enter_context(background_writer(write))
+        source: NetworkSource
+        select: Select = matcher.select_all
+        if networks is None:
+            source = trained_networks(run, store)
+        else:
+            networks.begin(run.config.step_of(state.outer, state.inner), state.network)
+            source = fetched = fetched_networks(run.config, store, run.device, networks)
+            if team.size == 1:
+                select = ending.enter_context(selecting_ahead(run.config, matcher, fetched))
+
+        def save(state: RunState) -> None:
+            session.flush(run.config.step_of(state.outer, state.inner))
+            if team.rank == 0:
+                writer(state)
+            if should_stop():
+                raise Stopped
+
+        distill(run.config, matcher, source, state, select=select, save=save, report=session.report)
     session.end()
 
 

@@ -62,12 +62,20 @@ def test_a_pipeline_goes_at_the_pace_of_its_slower_half(workers: int, producers:
 
 
 def test_a_window_of_one_overlaps_one_network_with_one_match() -> None:
-    """A network waits for the last worker to ask for it; the next one of its outer step is trained meanwhile."""
+    """A network waits for the last worker to ask for it; the next one is trained meanwhile."""
     costs = replace(COSTS, warm_up_s=3.0, first_warm_up_s=3.0, select_s=0.0)
-    assert wall_s(costs, producers=1, window=1) == pytest.approx(4 * 3 + 40 * 12)
-    assert wall_s(costs, producers=1, window=1, workers=12) == pytest.approx(40 * 3 + 4 * 1)
+    assert wall_s(costs, producers=1, window=1) == pytest.approx(3 + 40 * 12)
+    assert wall_s(costs, producers=1, window=1, workers=12) == pytest.approx(40 * 3 + 1)
     travelling = {"bandwidth": 1e6, "latency_s": 0.5}  # 1.5 s for a network
-    assert wall_s(costs, producers=1, window=1, **travelling) == pytest.approx(4 * 3 + 40 * 13.5)
+    assert wall_s(costs, producers=1, window=1, **travelling) == pytest.approx(3 + 40 * 13.5)
+
+
+def test_long_warm_ups_are_hidden_by_enough_producers_however_small_the_window() -> None:
+    costs, matching = replace(COSTS, warm_up_s=1000.0), 12 * (SELECT_S + MATCH_S)
+    few, enough = (forecast(costs, replace(SCHEDULE, outer_steps=100, producers=count, window=2)) for count in (1, 6))
+    assert few.outer_step_s > 1000
+    # One of six is busy with the trajectory that is matched; the other five have five of those times for a warm-up.
+    assert enough.outer_step_s == pytest.approx(matching)
 
 
 def test_a_link_serves_one_after_the_other() -> None:
@@ -148,7 +156,7 @@ def recurrence(costs: StepCosts, schedule: Schedule) -> float:
             room = max(ends[max(0, step - schedule.window + 1)])
             if inner == 0:
                 who = min(range(len(free)), key=free.__getitem__)
-                began = max(free[who], room)
+                began = free[who]
                 training = costs.warm_up_s if outer else costs.first_warm_up_s
             else:
                 began, training = made, costs.update_s

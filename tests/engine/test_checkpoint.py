@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, whoever wrote them and whatever happened to them."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
-from dream_ray.engine.checkpoint import Checkpoints, prunable
+from dream_ray.engine.checkpoint import Checkpoints, background_writer, prunable
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.tensor_file import read_metadata, read_tensors, write_tensors
 from dream_ray.errors import RunError
@@ -175,3 +176,36 @@ def test_a_file_cut_short_anywhere_is_an_error(out: str, length: int) -> None:
 def test_a_missing_file_is_an_error(out: str) -> None:
     with pytest.raises(RunError, match="nowhere"):
         read_tensors(f"{out}/nowhere")
+
+
+def test_the_run_moves_on_while_a_state_is_written() -> None:
+    """What is written is the state as it was, and no more than one is on its way at a time."""
+    may_write, written = threading.Event(), []
+
+    def write(moment: RunState) -> None:
+        assert may_write.wait(10)
+        written.append(moment)
+
+    moving = state(4)
+    with background_writer(write) as writer:
+        writer(moving)
+        moving.inner, moving.network = 1, None
+        for class_state in moving.classes.values():
+            class_state.images_NCHW = class_state.images_NCHW + 1
+        assert not written
+        may_write.set()
+        writer(state(5))
+        assert len(written) >= 1
+    assert_equal(written[0], state(4))
+    assert_equal(written[1], state(5))
+
+
+@pytest.mark.parametrize("ends_with", [None, KeyError("the loop")])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(ends_with: Exception | None) -> None:
+    def write(moment: RunState) -> None:
+        raise RunError("the disk is full")
+
+    with pytest.raises(RunError, match="the disk is full"), background_writer(write) as writer:
+        writer(state(4))
+        if ends_with is not None:
+            raise ends_with

@@ -1,7 +1,7 @@
 """The conveyor: every worker gets every network, whoever dies, and nobody runs too far ahead."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given, settings
@@ -81,6 +81,17 @@ def test_a_network_is_kept_until_every_worker_is_past_it() -> None:
     assert belt.get(1, 3, 0) == "0.3", "worker 1 has not asked for a later one"
 
 
+def test_a_look_at_a_later_network_moves_nobody() -> None:
+    belt = conveyor()
+    with pytest.raises(KeyError, match="worker 0 never began"):
+        belt.peek(0, 0, 0)
+    belt.begin(0, 1, 0, None)
+    make(belt, 0, 3)
+    assert belt.peek(0, 2, 0) == "0.2"
+    assert belt.peek(0, 3, 0) is None
+    assert fetched(belt, 0, range(3)) == names(range(3)), "the earlier ones are still there"
+
+
 def test_a_producer_waits_for_the_slowest_worker() -> None:
     belt = conveyor(window=2)
     for rank in range(2):
@@ -152,6 +163,30 @@ def test_a_producer_that_waits_for_the_workers_serves_them_first() -> None:
     belt.close()
     producing.join(10)
     assert not producing.is_alive()
+
+
+def test_producers_begin_the_next_trajectories_before_there_is_room_for_them() -> None:
+    """The warm-up of a network may take as long as many matches."""
+    belt = conveyor(window=1)
+    belt.begin(0, 1, 0, None)
+    assert [belt.next_job(number) for number in range(3)] == [Job(outer, 0, None, 0, INNER) for outer in range(3)]
+
+
+def test_only_as_many_producers_as_are_needed_leave_what_they_hold() -> None:
+    belt = conveyor(window=1)
+    belt.begin(0, 1, 0, None)
+    for number in range(3):
+        belt.next_job(number)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(belt.put, number, 0, f"{number}.0") for number in (1, 2)]
+        belt.abandon(0)  # it had the first trajectory
+        left, _ = wait(waiting, timeout=10, return_when=FIRST_COMPLETED)
+        assert [put.result() for put in left] == [False]
+        number = 1 + waiting.index(left.pop())
+        job = belt.next_job(number)
+        assert job is not None and job.outer == 0
+        assert [put.done() for put in waiting].count(True) == 1
+        belt.close()
 
 
 def test_close_ends_all_waiting() -> None:

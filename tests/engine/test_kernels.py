@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dream_ray.core import rng
 from dream_ray.core.objectives import Objective
-from dream_ray.engine.kernels import CompiledKernels, Kernels
+from dream_ray.engine.kernels import CompiledBackward, CompiledKernels, Kernels
 from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.training import Backward, MixedLabels, backward
 from dream_ray.nets import build_network
 
 SIDE, BATCH_EMBEDDING, BATCH_REAL, BATCH_SYNTHETIC, NUM_CLASSES = 16, 8, 6, 4, 5
@@ -114,6 +115,48 @@ def test_every_network_and_objective_is_one_graph(name: str, objective: Objectiv
     assert_close(found, results(Kernels(objective), at, 2), rel=1e-5)
     after = at.state()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items()), "running statistics stay"
+
+
+def trained(backpropagate: Backward, name: str, share: float) -> dict[str, Tensor]:
+    """The state of a network after two steps of training on a mixed batch."""
+    at = snapshot(name)
+    own = torch.tensor([0, 1, 2, 3])
+    labels = MixedLabels(own, own if share == 1 else own.roll(1), torch.tensor(share))
+    optimizer = torch.optim.SGD(at.network.train().parameters(), lr=0.1, momentum=0.9)
+    for seed in range(2):
+        backpropagate(at.network, images(len(labels.own_N), seed), labels)
+        optimizer.step()
+    return Snapshot(0, 0, at.network, optimizer).state()
+
+
+def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Absolutely, too: the bias of a convolution before a norm has no gradient but rounding errors."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_is_one_graph_and_moves_what_eager_training_moves(name: str) -> None:
+    with counted_graphs() as graphs:
+        found = trained(CompiledBackward(4, backend="eager"), name, 0.25)
+        assert graphs() == 1
+    assert_same_state(found, trained(backward, name, 0.25))
+
+
+def test_compiled_training_equals_eager() -> None:
+    backpropagate = CompiledBackward(4)
+    for share in (0.25, 1.0):
+        with counted_graphs() as graphs:
+            assert_same_state(trained(backpropagate, "convnet", share), trained(backward, "convnet", share))
+            assert graphs() == (share == 0.25), "compiled once, for any share"
+
+
+def test_a_batch_of_another_size_is_trained_on_eagerly() -> None:
+    with counted_graphs() as graphs:
+        found, expected = trained(CompiledBackward(5), "convnet", 1.0), trained(backward, "convnet", 1.0)
+        assert graphs() == 0
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
 def test_a_process_may_compile_more_runs_than_torch_keeps_versions_of_a_function() -> None:

@@ -46,7 +46,8 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
     state = work.initial_state(at, LABEL)
     if work.config.selection.strategy == "representative":
-        work.select(at, LABEL, state)
+        chosen = work.select(at, LABEL, state.assignment)
+        state.indices, state.assignment = chosen.indices, chosen.assignment_N
     return state
 
 
@@ -104,8 +105,8 @@ def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("dream_ray.core.selection.representative", spy)
     before = state.assignment
-    work.select(snapshot(inner=10), LABEL, state)
-    work.select(snapshot(inner=0), LABEL, state)
+    work.select(snapshot(inner=10), LABEL, before)
+    work.select(snapshot(inner=0), LABEL, before)
     assert seen[0] == (before, work.config.selection.warm_steps)
     assert seen[1] == (None, work.config.selection.max_steps), "a new network starts from scratch"
 

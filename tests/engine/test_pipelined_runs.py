@@ -17,6 +17,8 @@ from dream_ray.core.placement import place_classes
 from dream_ray.engine import network_source, worker
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
+from dream_ray.engine.matching import Assignments, ClassMatcher
+from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.run import Run, create_run, finish_run
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.worker import work
@@ -59,6 +61,12 @@ def inline(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Calla
         return known[key]
 
     return images
+
+
+def own_threads() -> list[str]:
+    """Names of the threads of runs that are alive."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("producer", "selecting-ahead", "checkpoint"))]
 
 
 def final_images(run: Run) -> Tensor:
@@ -127,8 +135,25 @@ def test_a_killed_run_resumes_to_the_same_bits(
         patch.setattr(worker._Session, "report", report)
         with pytest.raises(Killed):
             run_pipelined(run, before, 1)
+    assert not own_threads()
     run_pipelined(run, after, 1)
     assert torch.equal(final_images(run), inline(tiny))
+
+
+def test_all_selections_but_the_first_are_made_ahead(
+    start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, bool]] = []
+    original = ClassMatcher.select_all
+
+    def spy(self: ClassMatcher, snapshot: Snapshot, previous: Assignments) -> Any:
+        ahead = threading.current_thread().name.startswith("selecting-ahead")
+        seen.append((snapshot.outer, snapshot.inner, ahead))
+        return original(self, snapshot, previous)
+
+    monkeypatch.setattr(ClassMatcher, "select_all", spy)
+    run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
+    assert seen == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -141,7 +166,7 @@ def test_a_producer_that_fails_ends_the_run_with_its_reason(
     monkeypatch.setattr(network_source, "train_pass", fail)
     with pytest.raises(RunError, match=r"a producer of networks failed: ZeroDivisionError.*in the middle"):
         run_pipelined(start(tiny), 1, 1)
-    assert threading.active_count() == 1
+    assert not own_threads()
 
 
 def test_only_networks_where_a_run_may_be_resumed_travel_with_their_momentum(

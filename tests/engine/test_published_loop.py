@@ -53,7 +53,9 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     source = networks_on(config, RealImages(ImageChunks(real), labels), normalisation, _network)
     reports: list[StepReport] = []
     saved: list[RunState] = []
-    state = distill(config, matcher, source, RunState(), save=saved.append, report=reports.append)
+    state = distill(
+        config, matcher, source, RunState(), select=matcher.select_all, save=saved.append, report=reports.append
+    )
 
     first = next(source.trajectory(0))
     initial = [matcher.initial_state(first, label).images_NCHW for label in range(NUM_CLASSES)]

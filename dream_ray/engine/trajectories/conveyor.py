@@ -1,9 +1,9 @@
 """Who makes which trajectory, how far ahead, and who has fetched what.
 
 Networks are numbered by the step they serve, outer * inner_steps + inner. Producers ask for jobs and put networks in;
-workers get them out, each in ascending order. A network is dropped when every worker is past it, and a producer waits
-when it is `window` networks ahead of the slowest worker. What is lost (a producer, an object, a worker group that
-starts again from its checkpoint) is made again: a network is a function of its number.
+workers get them out, each in ascending order. A network is dropped when every worker is past it, and a producer that is
+`window` networks ahead of the slowest worker waits with the next one in its hands. What is lost (a producer, an object,
+a worker group that starts again from its checkpoint) is made again: a network is a function of its number.
 
 All methods may be called by many threads at a time; `distributed.trajectories` makes an actor of it.
 """
@@ -52,7 +52,7 @@ class Conveyor(Generic[Item]):
     Args:
         outer_steps: Trajectories of the run.
         inner_steps: Networks of each.
-        window: Networks that may be made ahead of the slowest worker, >= 1.
+        window: Networks that may be handed over ahead of the slowest worker, >= 1.
     """
 
     def __init__(self, *, outer_steps: int, inner_steps: int, window: int) -> None:
@@ -65,6 +65,7 @@ class Conveyor(Generic[Item]):
         self._repairs: list[Job] = []
         self._next_outer: int | None = None
         self._jobs: dict[int, Job] = {}
+        self._called: set[int] = set()
         self._closed = False
         self._problem = "the run has ended"
 
@@ -117,6 +118,14 @@ class Conveyor(Generic[Item]):
                 raise RunError(self._problem)
             return item
 
+    def peek(self, rank: int, step: int, timeout_s: float) -> Item | None:
+        """Waits for a network that the worker will need later; otherwise as `get`, but the worker stays where it is."""
+        with self._changed:
+            if rank not in self._positions:
+                raise KeyError(f"worker {rank} never began")
+            self._changed.wait_for(lambda: step in self._made or self._closed, timeout_s)
+            return self._made.get(step)
+
     def lose(self, step: int) -> None:
         """A network that was handed over cannot be read: it is made again."""
         with self._changed:
@@ -151,9 +160,11 @@ class Conveyor(Generic[Item]):
             if job is None:
                 return False  # another conveyor had given it: this one is new
             step = job.outer * self._inner_steps + inner
-            # A producer that waits for the slowest worker must not keep it waiting for another network.
-            self._changed.wait_for(lambda: self._may_make(step) or self._ready_repair() or self._closed)
-            if self._closed or not self._may_make(step):
+            self._changed.wait_for(lambda: self._may_hand_over(step) or self._is_needed_elsewhere() or self._closed)
+            if self._closed:
+                return False
+            if not self._may_hand_over(step):
+                self._called.add(producer)
                 return False
             if step >= self._slowest:
                 self._made[step] = item
@@ -178,25 +189,28 @@ class Conveyor(Generic[Item]):
     def _slowest(self) -> int:
         return min(self._positions.values())
 
-    def _may_make(self, step: int) -> bool:
+    def _may_hand_over(self, step: int) -> bool:
         return step < self._slowest + self._window
 
+    def _is_needed_elsewhere(self) -> bool:
+        """Tells whether a producer that waits for the slowest worker keeps it waiting for an earlier network."""
+        due = [job for job in self._repairs if self._may_hand_over(job.outer * self._inner_steps + job.first)]
+        return len(due) > len(self._called)
+
     def _take_job(self) -> Job | None:
-        repair = self._ready_repair()
-        if repair is not None:
+        if self._repairs:
+            repair = min(self._repairs, key=lambda job: (job.outer, job.first))
             self._repairs.remove(repair)
             return repair
         outer = self._next_outer
-        if outer is None or outer >= self._outer_steps or not self._may_make(outer * self._inner_steps):
+        if outer is None or outer >= self._outer_steps:
             return None
+        # However far ahead: the warm-up may take long, and nothing is handed over before its time.
         self._next_outer = outer + 1
         return Job(outer, 0, None, 0, self._inner_steps)
 
-    def _ready_repair(self) -> Job | None:
-        ready = [job for job in self._repairs if self._may_make(job.outer * self._inner_steps + job.first)]
-        return min(ready, key=lambda job: (job.outer, job.first), default=None)
-
     def _give_back(self, producer: int) -> None:
+        self._called.discard(producer)
         job = self._jobs.pop(producer, None)
         if job is not None and job.first < job.stop:
             self._repairs.append(job)

@@ -22,6 +22,10 @@ class Networks(Protocol):
         """Waits for a network; the worker needs none of an earlier step any more."""
         ...
 
+    def peek(self, step: int) -> NetworkState | None:
+        """Waits a moment for a network that the worker will get later."""
+        ...
+
 
 @dataclass(frozen=True)
 class FetchedNetworks:
@@ -47,3 +51,10 @@ class FetchedNetworks:
         for inner in range(start, self.inner_steps):
             state = self.networks.get(outer * self.inner_steps + inner)
             yield Snapshot.of(state, outer, inner, network, self.recipe)
+
+    def glimpse(self, outer: int, inner: int) -> Snapshot | None:
+        """Waits a moment for a network that comes later; None where it is not there yet."""
+        state = self.networks.peek(outer * self.inner_steps + inner)
+        if state is None:
+            return None
+        return Snapshot.of(state, outer, inner, blank_network(self.build).to(self.device), self.recipe)

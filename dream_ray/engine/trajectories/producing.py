@@ -30,7 +30,8 @@ def trained_networks(run: Run, store: Store) -> NetworkSource:
     bank = None
     if launch.get("bank") is not None:
         bank = open_bank(launch["bank"], launch["bank_bytes"], _identity(run))
-    return network_source(run.config, store, Normalisation.of(store.mean, store.std, run.device), bank)
+    normalisation = Normalisation.of(store.mean, store.std, run.device)
+    return network_source(run.config, store, normalisation, bank, compiled=run.compiled)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
     settings |= {"first_warmup_epochs": run.config.initialisation.warmup_epochs, "splits": run.config.splits}
-    # Where the data lie, who does the work and how a match is computed changes no network.
-    elsewhere = ("launch", "store", "compile")
+    # Where the data lie and who does the work changes no network.
+    elsewhere = ("launch", "store")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 
@@ -73,7 +74,7 @@ def produce(
             if snapshot.inner < job.first:
                 continue
             state = snapshot.state()
-            if not config.saves_at(job.outer * config.inner_steps + snapshot.inner):
+            if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
                 state = without_momentum(state)  # nobody trains on from there
             if not conveyor.put(producer, snapshot.inner, pack(state)):
                 break

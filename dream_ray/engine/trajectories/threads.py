@@ -31,6 +31,10 @@ class LocalNetworks:
             if state is not None:
                 return state
 
+    def peek(self, step: int) -> NetworkState | None:
+        """See `Networks.peek`."""
+        return self._conveyor.peek(self._rank, step, _PATIENCE_S)
+
 
 @contextmanager
 def producing_threads(run: Run, num_producers: int) -> Iterator[Conveyor[NetworkState]]:
@@ -40,7 +44,10 @@ def producing_threads(run: Run, num_producers: int) -> Iterator[Conveyor[Network
         inner_steps=run.config.inner_steps,
         window=window_of(run, num_producers),
     )
-    threads = [threading.Thread(target=_produce, args=(conveyor, number, run)) for number in range(num_producers)]
+    threads = [
+        threading.Thread(target=_produce, name=f"producer-{number}", args=(conveyor, number, run))
+        for number in range(num_producers)
+    ]
     with ExitStack() as ending:
         ending.enter_context(fixed_threads(run.threads))
         for thread in threads:
