@@ -1,6 +1,7 @@
 """The Python API: the same programs as the command line, as functions."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -19,6 +20,7 @@ from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
 from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import check_same_bits, open_run
+from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
 DEFAULT_BANK_BYTES = 20 * 10**9
@@ -185,6 +187,11 @@ def resume(
         if not allow_different_bits:
             call(check_same_bits, run)
         return launch.execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
+
+
+def status(path: str) -> Status:
+    """Says how a run is doing, from its directory or URI alone."""
+    return read_status(open_run(path), time.time())
 
 
 def evaluate(

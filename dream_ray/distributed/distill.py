@@ -13,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.process_team import join_team
 from dream_ray.distributed.session import possible_resources, ray_session, require_resources
@@ -133,6 +134,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
             team=join_team([placed.team for placed in config["placement"]], rank),
             should_stop=lambda: storage.exists(failure),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
+            tell=telling_ray(run_path, rank),
         )
     except (UsageError, RunError) as error:
         storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
