@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from dream_ray import launch, storage
+from dream_ray import dispatch, storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
 from dream_ray.data.ingest import IngestSettings
@@ -84,7 +84,7 @@ def distill(
     bank_bytes: int = DEFAULT_BANK_BYTES,
     compile: str = "auto",
     address: str | None = None,
-    observer: launch.Observer = nullcontext,
+    observer: dispatch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Distils a store into a synthetic set.
 
@@ -113,7 +113,7 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    started = {
+    launch = {
         "workers": workers,
         "local": local,
         "producers": producers,
@@ -121,9 +121,9 @@ def distill(
         "bank_bytes": bank_bytes,
     }
     paths = {"store": store, "out": out} | ({} if bank is None else {"bank": bank})
-    with launch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
-        run = call(launch.begin, out, config, store, device, cpus_per_worker, started, compile)
-        return launch.execute(run, workers, local, gpus_per_worker, producers, address, observer)
+    with dispatch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
+        run = call(dispatch.begin, out, config, store, device, cpus_per_worker, launch, compile)
+        return dispatch.execute(run, workers, local, gpus_per_worker, producers, address, observer)
 
 
 def plan(
@@ -163,7 +163,7 @@ def resume(
     producers: int | None = None,
     address: str | None = None,
     allow_different_bits: bool = False,
-    observer: launch.Observer = nullcontext,
+    observer: dispatch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Continues a run from its last whole checkpoint, on any number of workers, to the same synthetic set.
 
@@ -183,10 +183,10 @@ def resume(
     if workers is None and not local:
         workers, local = run.environment["launch"]["workers"], run.environment["launch"]["local"]
     producers = run.environment["launch"]["producers"] if producers is None else producers
-    with launch.place(local, address, {"run": path}, run.device.type, run.threads, gpus_per_worker) as call:
+    with dispatch.place(local, address, {"run": path}, run.device.type, run.threads, gpus_per_worker) as call:
         if not allow_different_bits:
             call(check_same_bits, run)
-        return launch.execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
+        return dispatch.execute(run, workers or 1, local, gpus_per_worker, producers, address, observer)
 
 
 def status(path: str) -> Status:
@@ -225,9 +225,9 @@ def evaluate(
     run = open_run(path)
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
-    with launch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:
+    with dispatch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:
         tasks = call(plan_tasks, run, **choice, threads=run.threads)
-        for result in launch.run_tasks(run, tasks, local, address):
+        for result in dispatch.run_tasks(run, tasks, local, address):
             results.append(result)
             on_result(result, len(results), len(tasks))
     rows = summarise(results)

@@ -80,6 +80,7 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "OMP_NUM_THREADS": "1",
+        "RAY_metrics_report_interval_ms": "1000",
     }
     environment.pop("RAY_ADDRESS", None)
     command = [

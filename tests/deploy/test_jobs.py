@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,21 @@ from tests.deploy.conftest import Head, listens
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "cluster.md").read_text()
 LONGEST_S = 400
 
 
 def documented(command: str) -> str:
     """The line of docs/cluster.md that submits a command."""
-    lines = re.findall(rf"^scripts/submit\.sh {command} .*SITE.*$", (ROOT / "docs" / "cluster.md").read_text(), re.M)
-    return str(lines[0])
+    (line,) = re.findall(rf"^scripts/submit\.sh {command} .*SITE.*$", GUIDE, re.M)
+    return str(line)
+
+
+def metrics(head: Head) -> str:
+    """What Prometheus would read."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{head.ports[-1]}/metrics", timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def start(head: Head, line: str, site: Path, **variables: str) -> subprocess.Popen[str]:
@@ -60,6 +69,9 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     while not (run / "checkpoints" / "step-00000020").is_dir():
         assert job.poll() is None and time.monotonic() < deadline, job.communicate()
         time.sleep(0.05)
+    while "ray_dream_ray_step{" not in metrics(head):
+        assert job.poll() is None and time.monotonic() < deadline, job.communicate()
+        time.sleep(0.5)
     os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 130 and "stopping job stopped" in errors
@@ -76,6 +88,12 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     api.distill(load_config(preset="smoke"), store=store, out=whole, local=True)
     sets = [read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW for path in (run, whole)]
     assert torch.equal(*sets)
+
+    (line,) = re.findall(r"^dream-ray status .*SITE.*$", GUIDE, re.M)
+    asked = subprocess.run(
+        ["bash", "-c", line], env={**head.environment, "SITE": str(tmp_path)}, stdout=subprocess.PIPE
+    )
+    assert b"state: finished" in asked.stdout and b"step: 120 of 120" in asked.stdout
 
     code, output, errors = submit(head, documented("evaluate"), tmp_path)
     assert code == 0, output + errors

@@ -9,9 +9,9 @@ import pytest
 from dream_ray import api, storage
 from dream_ray.cli.display import show_status
 from dream_ray.config import Config
+from dream_ray.dispatch import begin
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.status import Status, read_status
-from dream_ray.launch import begin
 
 
 @pytest.fixture
