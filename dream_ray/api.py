@@ -1,12 +1,13 @@
 """The Python API: the same programs as the command line, as functions."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from dream_ray import storage
+from dream_ray import dispatch, storage
 from dream_ray.config import Config
 from dream_ray.config.schema import Network
 from dream_ray.data.ingest import IngestSettings
@@ -16,17 +17,14 @@ from dream_ray.data.store import Store
 from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, plan_tasks, run_task, summarise
+from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
 from dream_ray.engine.fitting import fit_memory
-from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, open_run
+from dream_ray.engine.run import check_same_bits, open_run
+from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
-
-Observer = Callable[[Run], AbstractContextManager[object]]
-"""Makes a context in which the run's workers run, for example one that shows its progress."""
 
 
 def ingest(
@@ -65,8 +63,10 @@ def ingest(
         runner = None
     else:
         from dream_ray.distributed.ingest import ray_jobs
+        from dream_ray.distributed.place import check_lasting
 
-        runner = ray_jobs(workers, memory_bytes, address)
+        check_lasting({"store": store})
+        runner = ray_jobs(store, workers, memory_bytes, address)
     return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
 
 
@@ -86,7 +86,7 @@ def distill(
     bank_bytes: int = DEFAULT_BANK_BYTES,
     compile: str = "auto",
     address: str | None = None,
-    observer: Observer = nullcontext,
+    observer: dispatch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Distils a store into a synthetic set.
 
@@ -121,16 +121,10 @@ def distill(
     launch = Launch(
         workers, min_workers, local, producers, None if bank is None else storage.absolute(bank), bank_bytes
     )
-    run = create_run(
-        out,
-        config,
-        store,
-        device=resolve_device(device),
-        threads=cpus_per_worker,
-        launch=launch,
-        compiling=compile,
-    )
-    return _execute(run, launch, gpus_per_worker, address, observer)
+    paths = {"store": store, "out": out} | ({} if bank is None else {"bank": bank})
+    with dispatch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
+        run = call(dispatch.begin, out, config, store, device, cpus_per_worker, launch, compile)
+        return dispatch.execute(run, launch, gpus_per_worker, address, observer)
 
 
 def plan(
@@ -174,7 +168,7 @@ def resume(
     producers: int | None = None,
     address: str | None = None,
     allow_different_bits: bool = False,
-    observer: Observer = nullcontext,
+    observer: dispatch.Observer = nullcontext,
 ) -> SyntheticDataset:
     """Continues a run from its last whole checkpoint, on any number of workers, to the same synthetic set.
 
@@ -192,8 +186,6 @@ def resume(
     run = open_run(path)
     if run.is_finished:
         return load_synthetic(run.file("synthetic.parquet"))
-    if not allow_different_bits:
-        check_same_bits(run)
     launch = run.launch
     if workers is not None or local:
         launch = replace(launch, workers=workers or 1, min_workers=None, local=local)
@@ -201,7 +193,15 @@ def resume(
         launch = replace(launch, min_workers=min_workers)
     if producers is not None:
         launch = replace(launch, producers=producers)
-    return _execute(run, launch, gpus_per_worker, address, observer)
+    with dispatch.place(launch.local, address, {"run": path}, run.device.type, run.threads, gpus_per_worker) as call:
+        if not allow_different_bits:
+            call(check_same_bits, run)
+        return dispatch.execute(run, launch, gpus_per_worker, address, observer)
+
+
+def status(path: str) -> Status:
+    """Says how a run is doing, from its directory or URI alone."""
+    return read_status(open_run(path), time.time())
 
 
 def evaluate(
@@ -233,13 +233,13 @@ def evaluate(
         One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation.
     """
     run = open_run(path)
-    tasks = plan_tasks(
-        run, network=network, repeats=repeats, protocol=protocol, split=split, arms=arms, threads=run.threads
-    )
+    choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
-    for result in _run_tasks(run, tasks, local, address):
-        results.append(result)
-        on_result(result, len(results), len(tasks))
+    with dispatch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:
+        tasks = call(plan_tasks, run, **choice, threads=run.threads)
+        for result in dispatch.run_tasks(run, tasks, local, address):
+            results.append(result)
+            on_result(result, len(results), len(tasks))
     rows = summarise(results)
     used = tasks[0].network
     name = f"{used.name.replace(':', '-')}-{protocol}-{split}"
@@ -266,28 +266,3 @@ def load_synthetic(path: str) -> SyntheticDataset:
     """
     in_run = storage.join(path, "synthetic.parquet")
     return SyntheticDataset(read_synthetic(in_run if storage.exists(in_run) else path)[0])
-
-
-def _execute(
-    run: Run, launch: Launch, gpus_per_worker: float | None, address: str | None, observer: Observer
-) -> SyntheticDataset:
-    with observer(run):
-        if launch.local:
-            distill_here(run, launch)
-        else:
-            from dream_ray.distributed.distill import distill_on_ray
-
-            gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
-            distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
-    finish_run(run)
-    return load_synthetic(run.path)
-
-
-def _run_tasks(
-    run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
-) -> Iterator[EvaluationResult]:
-    if local:
-        return map(run_task, tasks)
-    from dream_ray.distributed.evaluate import run_tasks_on_ray
-
-    return run_tasks_on_ray(list(tasks), gpus_per_task=float(run.device.type == "cuda"), address=address)

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "data": {"storage"} | FLOOR_0,
     "engine": FLOOR_1,
     "distributed": FLOOR_2,
-    "api": FLOOR_3,
+    "dispatch": FLOOR_3,
+    "api": {"dispatch"} | FLOOR_3,
     "cli": {"api"} | FLOOR_3,
     "__main__": {"api", "cli"} | FLOOR_3,
 }

@@ -186,6 +186,47 @@ def show_run(path: str) -> None:
     )
 
 
+_ADVICE = {
+    "silent": "no worker has told anything for {silent}: killed, or hanging; continue with `dream-ray resume {run}`",
+    "failed": "{reason}\nafter a change of what it says, continue with `dream-ray resume {run}`",
+    "waiting": "no worker has begun: Ray starts them, or waits for nodes",
+}
+
+
+def show_status(run: str, status: Any) -> None:
+    """Prints how a run is doing."""
+    say(f"run: {run}")
+    say(f"state: {status.state}")
+    now = status.progress
+    if now is not None:
+        outer, inner = divmod(now.step, status.inner_steps)
+        say(f"step: {now.step} of {now.total_steps} ({100 * now.step / now.total_steps:.0f} %)")
+        if status.state != "finished":
+            say(f"outer step: {outer} of {status.outer_steps}, inner step: {inner} of {status.inner_steps}")
+            say(f"phase of the slowest worker: {now.phase}")
+        if now.loss is not None:
+            say(f"loss: {now.loss:.4g}")
+        if now.seconds_per_step is not None:
+            say(f"seconds a step: {now.seconds_per_step:.2f}")
+        if status.state == "running" and now.seconds_left is not None:
+            say(f"time left: {duration(now.seconds_left)}")
+    if status.checkpoint_step is not None:
+        say(f"newest checkpoint: step {status.checkpoint_step}, {duration(status.checkpoint_s)} ago")
+    if status.sessions:
+        _show_workers(status.sessions)
+    if status.state in _ADVICE:
+        say(_ADVICE[status.state].format(run=run, reason=status.reason, silent=duration(status.silent_s)))
+
+
+def _show_workers(sessions: list[dict[str, Any]]) -> None:
+    table = Table("worker", "phase", *(Column(name, justify="right") for name in ("step", "networks", "select", "MB")))
+    for one in sessions:
+        spent = max(one["updated_at"] - one["started_at"], 1e-9)
+        shares = [f"{100 * one[key] / spent:.0f} %" for key in ("networks_s", "selecting_s")]
+        table.add_row(str(one["shard"]), one["phase"], str(one["step"]), *shares, f"{one['peak_rss_bytes'] / 1e6:,.0f}")
+    _OUT.print(table)
+
+
 def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, split: str) -> None:
     """Prints the accuracies as a table."""
     table = Table(

@@ -179,6 +179,14 @@ def resume(
 
 
 @app.command()
+def status(run: Annotated[str, typer.Argument(help="Directory or URI of a run.")]) -> None:
+    """Say how far a run is, how it is doing and how long it will take; any machine that reaches it can ask."""
+    from dream_ray import api
+
+    display.show_status(run, api.status(run))
+
+
+@app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
     net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,

@@ -12,8 +12,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
+from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.metrics import telling_ray
+from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.process_team import join_team
-from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.distributed.session import possible_resources, ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.launch import Launch
@@ -50,14 +53,16 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
     with ExitStack() as ending:
         ending.enter_context(ray_session(address))
         require_resources(fewest, run.threads, gpus_per_worker)
-        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        check_seen("store", store.path, storage.join(store.path, MANIFEST))
+        check_seen("out", run.path, run.file("config.yaml"))
+        there = possible_resources()
         plan = plan_producers(
             launch.producers,
             workers=launch.workers,
             cpus=run.threads,
             gpus=gpus_per_worker,
             # Every place may become a worker's.
-            available_cpus=0 if fewest < launch.workers else there["CPU"],
+            available_cpus=0 if fewest < launch.workers else there.get("CPU", 0),
             available_gpus=0 if fewest < launch.workers else there.get("GPU", 0),
         )
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
@@ -130,6 +135,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
             team=join_team([placed.team for placed in placement], rank),
             should_stop=lambda: storage.exists(failure),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
+            tell=telling_ray(run_path, rank),
         )
     except (UsageError, RunError) as error:
         storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))

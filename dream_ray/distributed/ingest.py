@@ -9,8 +9,10 @@ from typing import Any
 import ray
 import ray.data
 
-from dream_ray.data.ingest import Mapper, with_retries
-from dream_ray.distributed.session import prepare_ray_data, ray_session, require_resources
+from dream_ray import storage
+from dream_ray.data.ingest import IDENTITY, Mapper, with_retries
+from dream_ray.distributed.place import check_seen
+from dream_ray.distributed.session import possible_resources, prepare_ray_data, ray_session, require_resources
 from dream_ray.errors import RunError, UsageError
 
 # Resident memory of a task at 224 px: 0.79 GB at its peak (docs/data.md), most of it Ray Data and torch.
@@ -21,23 +23,25 @@ _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError)}
 
 
 @contextmanager
-def ray_jobs(workers: int | None, memory_bytes: int | None, address: str | None) -> Iterator[Mapper]:
+def ray_jobs(store: str, workers: int | None, memory_bytes: int | None, address: str | None) -> Iterator[Mapper]:
     """Gives what runs the jobs of an ingest on Ray.
 
     Args:
+        store: The store that is being written; all nodes must see it.
         workers: Tasks at a time, a CPU each; None: as many as there are CPUs.
         memory_bytes: Memory of all tasks together; as many of them run as it has room for. None: no limit.
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If Ray has not as many CPUs, or the memory has no room for one task.
+        UsageError: If Ray has not as many CPUs, a node does not see the store, or the memory has no room for one task.
         RunError: If the cluster cannot be reached.
     """
     room = None if memory_bytes is None else tasks_in(memory_bytes)
     with ray_session(address):
         if workers is not None:
             require_resources(workers, 1, 0)
-        there = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+        there = workers or int(possible_resources().get("CPU", 1))
+        check_seen("store", store, storage.join(store, IDENTITY))
         yield partial(_run, there if room is None else min(there, room))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.state import state
 
 from dream_ray.errors import RunError, UsageError
 
@@ -17,6 +18,8 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # How long a report or a dead worker waits to be noticed.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # How long workers wait for nodes that are being started.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -40,7 +43,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         raise RunError(f"Ray needs a Python whose path has no spaces; got {sys.executable!r}")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(address)
     try:
         if address:
             _knock(address)
@@ -53,6 +56,19 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_address(address: str | None) -> str | None:
+    """Returns the cluster that is meant: the given one, else that of RAY_ADDRESS; None: a private local Ray."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
+def possible_resources() -> dict[str, float]:
+    """Returns what Ray has, and where nodes are added on demand, what it can get."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    # What the autoscaler may add; there is no public call for it.
+    limits: dict[str, int] = state.get_max_resources_from_cluster_config() or {}
+    return {name: max(there.get(name, 0), limits.get(name, 0)) for name in {*there, *limits}}
 
 
 def _knock(address: str) -> None:
@@ -90,8 +106,8 @@ def prepare_ray_data(*, preserve_order: bool) -> None:
 
 
 def require_resources(num_workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
-    """Raises UsageError with the numbers where Ray does not have what the workers need."""
-    available = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    """Raises UsageError with the numbers where Ray does not have what the workers need, and cannot get it."""
+    available = possible_resources()
     for name, each in (("CPU", cpus_per_worker), ("GPU", gpus_per_worker)):
         needed, there = num_workers * each, available.get(name, 0)
         if needed > there:

@@ -30,22 +30,29 @@ class Progress:
         return (self.total_steps - self.step) * self.seconds_per_step
 
 
-def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
-    """Reduces worker sessions to one line; None where no worker has started.
+def current_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the newest session of each shard, of the newest number of shards, by shard.
 
-    Only the newest session of each shard counts, and only those of the newest number of shards: earlier ones are
-    from before a crash or a resume with another number of workers.
+    Earlier ones are from before a crash or a resume with another number of workers.
     """
     if not sessions:
-        return None
+        return []
     newest = max(sessions, key=lambda s: float(s["started_at"]))
     current: dict[int, dict[str, Any]] = {}
     for session in sorted(sessions, key=lambda s: float(s["started_at"])):
         if session["num_shards"] == newest["num_shards"]:
             current[session["shard"]] = session
-    slowest = min(current.values(), key=lambda s: int(s["step"]))
-    losses = [s["loss"] for s in current.values() if s["loss"] is not None]
-    speeds = [s["seconds_per_step"] for s in current.values() if s["seconds_per_step"] is not None]
+    return [current[shard] for shard in sorted(current)]
+
+
+def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
+    """Reduces worker sessions to one line; None where no worker has started."""
+    current = current_sessions(sessions)
+    if not current:
+        return None
+    slowest = min(current, key=lambda s: int(s["step"]))
+    losses = [s["loss"] for s in current if s["loss"] is not None]
+    speeds = [s["seconds_per_step"] for s in current if s["seconds_per_step"] is not None]
     return Progress(
         phase=slowest["phase"],
         step=slowest["step"],

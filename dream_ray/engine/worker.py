@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -26,11 +27,15 @@ from dream_ray.engine.network_source import NetworkSource
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.state import RunState
+from dream_ray.engine.stopwatch import Stopwatch
 from dream_ray.engine.trajectories.fetched import Networks
 from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.validation import pinned_steps
 
+Tell = Callable[[dict[str, Any]], None]
+
 _HEARTBEAT_S = 1.0
+_REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -46,6 +51,7 @@ def work(
     team: Team = ALONE,
     should_stop: Callable[[], bool] = lambda: False,
     networks: Networks | None = None,
+    tell: Tell = lambda progress: None,
 ) -> None:
     """Distils some classes of a run to the end; does nothing where the last checkpoint is there.
 
@@ -57,13 +63,14 @@ def work(
         team: Workers that share these classes; only the first writes checkpoints and losses.
         should_stop: Asked after every checkpoint.
         networks: Where the networks come from; None: this worker trains them itself.
+        tell: Called with the progress whenever it is written.
 
     Raises:
         Stopped: If `should_stop` said so, or another member of the team stopped.
         UsageError: If the run is a compiled one and this machine cannot compile.
     """
     try:
-        _work(run_path, labels, shard, num_shards, team, should_stop, networks)
+        _work(run_path, labels, shard, num_shards, team, should_stop, networks, tell)
     except TeamLeft:
         raise Stopped from None
     finally:
@@ -78,12 +85,13 @@ def _work(
     team: Team,
     should_stop: Callable[[], bool],
     networks: Networks | None,
+    tell: Tell,
 ) -> None:
     run = open_run(run_path)
     if run.compiled:
         check_compiler(run.device)
     keep_freed_memory()
-    session = _Session(run, shard, num_shards)
+    session = _Session(run, shard, num_shards, len(labels), tell)
     store = run.open_store()
     checkpoints = run.checkpoints(store.num_classes)
     found = _latest(checkpoints, labels, team)
@@ -117,7 +125,15 @@ def _work(
             if should_stop():
                 raise Stopped
 
-        distill(run.config, matcher, source, state, select=select, save=save, report=session.report)
+        distill(
+            run.config,
+            matcher,
+            session.stopwatch.networks(source),
+            state,
+            select=session.stopwatch.selecting(select),
+            save=save,
+            report=session.report,
+        )
     session.end()
 
 
@@ -145,10 +161,14 @@ def _move(state: RunState, device: torch.device) -> None:
 class _Session:
     """Progress, metrics and cost of one worker process, written to the run directory."""
 
-    def __init__(self, run: Run, shard: int, num_shards: int) -> None:
-        self._run = run
+    def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell) -> None:
+        self._run, self._tell = run, tell
+        self.stopwatch = Stopwatch()
+        self._images_per_step = num_classes * run.config.real_batch
+        self._checkpoint_at: float | None = None
         self._shard, self._num_shards = shard, num_shards
         self._meter = CostMeter(run.device)
+        self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
         self._name = f"{time.time_ns()}-{shard:04d}.json"
         self._rows: list[dict[str, Any]] = []
         self._first_step = self._step = 0
@@ -182,11 +202,12 @@ class _Session:
         if self._loop_started is None:
             # Speed is counted from the first report on: the time before it went into the first network.
             self._loop_started, self._first_step = now, self._step
-        if now - self._last_beat >= _HEARTBEAT_S:
+        if now - self._last_beat >= self._heartbeat_s:
             self._beat("matching")
 
     def flush(self, step: int) -> None:
-        """Writes the rows since the last checkpoint."""
+        """Writes the rows since the last checkpoint, and notes that there is another."""
+        self._checkpoint_at = time.time()
         if self._rows:
             name = f"{step:08d}-{self._shard:04d}-of-{self._num_shards:04d}.jsonl"
             text = "".join(json.dumps(row) + "\n" for row in self._rows)
@@ -210,9 +231,15 @@ class _Session:
             "num_shards": self._num_shards,
             "phase": phase,
             "step": self._step,
+            "outer": self._step // self._run.config.inner_steps,
+            "inner": self._step % self._run.config.inner_steps,
             "total_steps": self._run.config.total_steps,
             "loss": self._loss,
             "seconds_per_step": seconds,
+            "images_per_second": None if seconds is None else self._images_per_step / seconds,
+            "checkpoint_at": self._checkpoint_at,
+            **asdict(self.stopwatch),
             **self._meter.read(),
         }
         storage.write_text(self._run.file("progress", self._name), json.dumps(progress))
+        self._tell(progress)

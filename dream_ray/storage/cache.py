@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.files import atomic_output, open_input
-from dream_ray.storage.paths import is_remote
+from dream_ray.storage.files import atomic_output, delete, file_sizes, open_input
+from dream_ray.storage.paths import is_remote, join
 
 _DEFAULT_GB = 100.0
 _BLOCK_BYTES = 8 << 20
@@ -83,27 +83,35 @@ def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
     """Deletes the files below a directory that were not used for the longest time until there is room for others.
 
     Args:
-        directory: On this machine; made if it is not there. Any number of processes may make room in it.
+        directory: Which need not be there. Any number of processes may make room in it.
         num_bytes: Of what is to be written.
         limit_bytes: Most bytes that all files may have then, >= num_bytes.
     """
-    os.makedirs(directory, exist_ok=True)
+    entries = _files_by_age(directory) if is_remote(directory) else _local_files_by_age(directory)
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if total + num_bytes <= limit_bytes:
+            return
+        delete(path)
+        total -= size
+
+
+def mark_used(path: str) -> None:
+    """Notes that a file is used now, so that `make_room` keeps it; a bucket knows only when it was written."""
+    if not is_remote(path):
+        with suppress(FileNotFoundError):
+            os.utime(path)
+
+
+def _files_by_age(directory: str) -> list[tuple[float, int, str]]:
+    return sorted((modified, size, join(directory, name)) for name, modified, size in file_sizes(directory))
+
+
+def _local_files_by_age(directory: str) -> list[tuple[float, int, str]]:
     entries = []
     for parent, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(parent, name)
             with suppress(FileNotFoundError):  # another process makes room too
                 entries.append((os.stat(path).st_mtime, os.stat(path).st_size, path))
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in sorted(entries):
-        if total + num_bytes <= limit_bytes:
-            return
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        total -= size
-
-
-def mark_used(path: str) -> None:
-    """Notes that a file of this machine is used now, so that `make_room` keeps it for longer."""
-    with suppress(FileNotFoundError):
-        os.utime(path)
+    return sorted(entries)

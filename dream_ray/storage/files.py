@@ -13,10 +13,12 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.paths import NotReadable, failure, join, reason, resolve
+from dream_ray.storage.paths import NotReadable, failure, is_object_store, join, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
+# Less than the smallest part of an upload in parts (5 MiB), so that it goes up in one.
+_ONE_UPLOAD_BYTES = 4 << 20
 
 
 def exists(path: str) -> bool:
@@ -53,18 +55,25 @@ def glob(pattern: str, *suffixes: str) -> list[str]:
     if "*" in pattern:
         directory, _, last = pattern.rpartition("/")
         directory = directory or "."
-        wanted = [name for name in _files(directory) if fnmatchcase(name, last)]
+        wanted = [name for name in list_files(directory, recursive=False) if fnmatchcase(name, last)]
     elif is_directory(pattern):
         directory = pattern
-        wanted = [name for name in _files(directory) if name.endswith(suffixes)]
+        wanted = [name for name in list_files(directory, recursive=False) if name.endswith(suffixes)]
     else:
         return [pattern] if exists(pattern) else []
     return [join(directory, name) for name in wanted]
 
 
-def list_files(path: str) -> list[str]:
-    """Returns the sorted relative paths of all files below a directory, at any depth."""
-    return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
+def list_files(path: str, *, recursive: bool = True) -> list[str]:
+    """Returns the sorted relative paths of all files below a directory, at any depth unless told otherwise."""
+    return sorted(name for kind, name in _entries(path, recursive=recursive) if kind is FileType.File)
+
+
+def file_sizes(path: str) -> list[tuple[str, float, int]]:
+    """Returns (relative path, seconds of its last change, bytes) of all files below a directory, at any depth."""
+    _, target, infos = _infos(path)
+    files = [info for info in infos if info.type is FileType.File]
+    return [(info.path[len(target) :].lstrip("/"), info.mtime_ns / 1e9, info.size) for info in files]
 
 
 def ensure_writable(path: str) -> None:
@@ -130,8 +139,16 @@ def read_text(path: str) -> str:
 
 def write_bytes(path: str, data: bytes) -> None:
     """Writes a file atomically, see `atomic_output`."""
-    with atomic_output(path) as file:
-        file.write(data)
+    filesystem, target = resolve(path)
+    if not is_object_store(filesystem) or len(data) > _ONE_UPLOAD_BYTES:
+        with atomic_output(path) as file:
+            file.write(data)
+        return
+    try:  # one request instead of five: it is there whole, or not at all
+        with filesystem.open_output_stream(target) as file:
+            file.write(data)
+    except OSError as error:
+        raise failure("write", path, error) from None
 
 
 def write_text(path: str, text: str) -> None:
@@ -158,7 +175,8 @@ def atomic_output(path: str) -> Iterator[Any]:
     filesystem, target = resolve(path)
     temporary = _temporary_beside(target)
     try:
-        filesystem.create_dir(_parent(target), recursive=True)
+        if not is_object_store(filesystem):
+            filesystem.create_dir(_parent(target), recursive=True)
         try:
             with _open_output(filesystem, temporary) as file:
                 yield file
@@ -200,14 +218,13 @@ def delete(path: str) -> None:
 
 def delete_temporaries(path: str) -> None:
     """Deletes what killed writers left below a directory; nobody may be writing there any more."""
-    filesystem, target = resolve(path)
-    try:
-        infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=True))
-        for info in infos:
-            if _is_temporary(info.path):
+    filesystem, _, infos = _infos(path)
+    for info in infos:
+        if _is_temporary(info.path):
+            try:
                 filesystem.delete_file(info.path)
-    except OSError as error:
-        raise failure("delete", path, error) from None
+            except OSError as error:
+                raise failure("delete", path, error) from None
 
 
 def sha256(path: str) -> str:
@@ -228,17 +245,18 @@ def _kind(path: str) -> Any:
 
 
 def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
-    filesystem, target = resolve(path)
-    try:
-        infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
-    except OSError as error:
-        raise failure("list", path, error) from None
+    _, target, infos = _infos(path, recursive=recursive)
     entries = [(info.type, info.path[len(target) :].lstrip("/")) for info in infos]
     return [(kind, name) for kind, name in entries if not _is_temporary(name)]
 
 
-def _files(path: str) -> list[str]:
-    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.File)
+def _infos(path: str, *, recursive: bool = True) -> tuple[Any, str, list[Any]]:
+    filesystem, target = resolve(path)
+    try:
+        selector = FileSelector(target, allow_not_found=True, recursive=recursive)
+        return filesystem, target, filesystem.get_file_info(selector)
+    except OSError as error:
+        raise failure("list", path, error) from None
 
 
 def _parent(target: str) -> str:

@@ -1,6 +1,7 @@
 """Paths: text that names a file of this machine, or a URI; and what is said when one cannot be used."""
 
 import os
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from dream_ray.errors import RunError, UsageError
 
 _LOCAL = LocalFileSystem()
+# Their files appear whole when the upload ends, and directories are but parts of names.
+_OBJECT_STORES = {"s3", "gs", "gcs"}
 
 
 class RemoteError(RunError):
@@ -38,20 +41,46 @@ def resolve(path: str) -> tuple[Any, str]:
     """Returns the file system of a path and its name there.
 
     Raises:
-        UsageError: If it is empty or of no known kind.
+        UsageError: If it is empty or of no known kind, or has credentials in it.
         RunError: If its place cannot be reached.
     """
     if not path:
         raise UsageError("a path must not be empty")
     if not _is_uri(path):
         return _LOCAL, os.path.abspath(path)
+    scheme, _, rest = path.partition("://")
+    authority, slash, name = rest.partition("/")
+    if "@" in authority:
+        # They would end in logs, in env.json and in the product.
+        place = authority.rpartition("@")[2]
+        raise UsageError(f"a path must not hold credentials, which the environment gives; got {scheme}://...@{place}")
     try:
-        filesystem, target = FileSystem.from_uri(path)
+        if scheme in _OBJECT_STORES and "?" not in path:
+            filesystem, bucket = _bucket(f"{scheme}://{authority}", _environment())
+            target = bucket + slash + name
+        else:
+            filesystem, target = FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:
         raise UsageError(f"path {path} is of no kind that pyarrow can open: {error}") from None
     except OSError as error:
         raise failure("reach", path, error) from None
     return filesystem, target.rstrip("/") or target
+
+
+def is_object_store(filesystem: Any) -> bool:
+    """Tells whether a file of a file system appears whole, or not at all, when its upload ends."""
+    return filesystem.type_name in _OBJECT_STORES
+
+
+@lru_cache(maxsize=16)
+def _bucket(uri: str, environment: tuple[tuple[str, str], ...]) -> tuple[Any, str]:
+    """Opens a bucket once: every file system has connections and, on a cloud, credentials of its own to ask for."""
+    filesystem, target = FileSystem.from_uri(uri)
+    return filesystem, target
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "GOOGLE_"))))
 
 
 def failure(verb: str, path: str, error: OSError) -> RunError:

@@ -17,6 +17,8 @@ from dream_ray.data.manifest import MANIFEST, Manifest
 from dream_ray.errors import UsageError
 
 WORK = "work"
+IDENTITY = f"{WORK}/identity.json"
+"""In a store: what the ingest was begun with; the first file to be there."""
 
 Progress = Callable[[str, int, int], None]
 """(what is done, how many are done, how many there are)."""
@@ -58,7 +60,7 @@ def ingest(
     parts = open_parts(settings, download=download)
     storage.ensure_writable(store)
     work = storage.join(store, WORK)
-    storage.write_text(storage.join(work, "identity.json"), json.dumps(identity))
+    storage.write_text(storage.join(store, IDENTITY), json.dumps(identity))
     with runner or nullcontext(run_here) as run_jobs:
         try:
             _list(work, parts, run_jobs, progress)
@@ -84,7 +86,7 @@ def _check_target(store: str, identity: dict[str, Any]) -> None:
     others = sorted(set(names) - {IMAGES, REJECTS, WORK})
     if others:
         raise UsageError(f"store must be a new or empty directory; {store} has {others[0]!r} in it")
-    path = storage.join(store, WORK, "identity.json")
+    path = storage.join(store, IDENTITY)
     if not storage.exists(path):
         if names:
             raise UsageError(f"store must be a new or empty directory; {store} has {names[0]!r} in it")

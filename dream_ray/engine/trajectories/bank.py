@@ -26,8 +26,9 @@ class TrajectoryBank:
     """The networks of one identity.
 
     Attributes:
-        root: Directory of the whole bank, on this machine or a file system shared by all.
-        max_bytes: Most bytes of the whole bank; the networks that were not used for the longest time go first.
+        root: Directory of the whole bank: on this machine, on a file system shared by all, or in a bucket.
+        max_bytes: Most bytes of the whole bank; the networks that were not used (of a bucket:
+            written) for the longest time go first.
         identity: What the networks depend on besides their number, as text.
     """
 
@@ -77,10 +78,8 @@ def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
         identity: What the networks depend on besides their number; plain values.
 
     Raises:
-        UsageError: If the directory is a URI or not writable.
+        UsageError: If the directory is not writable.
     """
-    if storage.is_remote(root):
-        raise UsageError(f"bank must be a directory of a file system, local or shared by all nodes; got {root}")
     storage.ensure_writable(root)
     return TrajectoryBank(storage.absolute(root), max_bytes, json.dumps(identity, sort_keys=True))
 

@@ -1,0 +1,52 @@
+"""Where one outer step spends its time: a trace of torch's profiler, and the operations that took the longest.
+
+    python -m benchmarks.profile_outer_step --preset smoke --store runs/quickstart/store --out trace.json
+
+The trace opens in https://ui.perfetto.dev or chrome://tracing. A run in this process, without Ray, in a directory that
+is deleted; profiling makes it slower, so that only shares mean something.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
+
+from dream_ray.config import load_config
+from dream_ray.engine.environment import resolve_device
+from dream_ray.engine.run import create_run
+from dream_ray.engine.worker import work
+
+NUM_ROWS = 15
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Profiles one outer step as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", help="published settings")
+    parser.add_argument("--config", help="or a file of settings")
+    parser.add_argument("--set", action="append", default=[], help="one setting on top, section.key=value")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--out", required=True, help="file of the trace, .json or .json.gz")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+
+    config = load_config(preset=options.preset, file=options.config, assignments=[*options.set, "outer_steps=1"])
+    device = resolve_device(options.device)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with tempfile.TemporaryDirectory() as directory:
+        launch = {"workers": 1, "local": True, "producers": 0}
+        path = str(Path(directory, "run"))
+        run = create_run(path, config, options.store, device=device, threads=options.threads, launch=launch)
+        with profile(activities=activities) as profiler:
+            work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1)
+    profiler.export_chrome_trace(options.out)
+    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(profiler.key_averages().table(sort_by=order, row_limit=NUM_ROWS, max_name_column_width=40))
+    print(f"trace: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How the programs of `api` get to work: in this process, or on Ray (floor 4)."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from dream_ray.config import Config
+from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
+from dream_ray.engine.environment import resolve_device
+from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
+from dream_ray.engine.here import distill_here
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.run import Run, create_run, finish_run
+
+Observer = Callable[[Run], AbstractContextManager[object]]
+"""Makes a context in which the run's workers run, for example one that shows its progress."""
+
+
+def place(
+    local: bool, address: str | None, paths: Mapping[str, str], device: str, cpus: int, gpus: float | None
+) -> AbstractContextManager[Callable[..., Any]]:
+    """Gives what calls a function where the workers will be; see `distributed.place.workers_place`."""
+    if local:
+        return nullcontext(lambda function, *arguments, **keywords: function(*arguments, **keywords))
+    from dream_ray.distributed.place import workers_place
+
+    return workers_place(address, paths=paths, device=device, cpus=cpus, gpus=gpus)
+
+
+def begin(out: str, config: Config, store: str, device: str, threads: int, launch: Launch, compiling: str) -> Run:
+    """Creates a run on the device that is there, see `create_run`."""
+    found = resolve_device(device)
+    return create_run(out, config, store, device=found, threads=threads, launch=launch, compiling=compiling)
+
+
+def execute(
+    run: Run, launch: Launch, gpus_per_worker: float | None, address: str | None, observer: Observer
+) -> SyntheticDataset:
+    """Runs the workers of a run to its end and writes its products; arguments as for `api.distill`."""
+    with observer(run):
+        if launch.local:
+            distill_here(run, launch)
+        else:
+            from dream_ray.distributed.distill import distill_on_ray
+
+            gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
+            distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
+    finish_run(run)
+    return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
+
+
+def run_tasks(
+    run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
+) -> Iterator[EvaluationResult]:
+    """Runs the tasks of an evaluation and yields results as they come."""
+    if local:
+        return map(run_task, tasks)
+    from dream_ray.distributed.evaluate import run_tasks_on_ray
+
+    return run_tasks_on_ray(list(tasks), gpus_per_task=float(run.device.type == "cuda"), address=address)

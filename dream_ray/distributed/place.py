@@ -1,0 +1,134 @@
+"""Where the workers of a run are: on this machine, or on others, which may have other devices and see other files."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dream_ray import storage
+from dream_ray.distributed.session import cluster_address, possible_resources, ray_session, require_resources
+from dream_ray.errors import RunError, UsageError
+
+Call = Callable[..., Any]
+"""(function, *arguments, **keywords) -> what the function returns."""
+
+# Set by Ray in the environment of a job that was submitted to it.
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+@contextmanager
+def workers_place(
+    address: str | None, *, paths: Mapping[str, str], device: str, cpus: int, gpus: float | None
+) -> Iterator[Call]:
+    """Gives what calls a function where the workers of a run will be; a cluster stays connected during the block.
+
+    The driver may run on a node without a GPU, with another CPU or with other files, so that what depends on these is
+    found out where it counts. Where the workers can only be on this machine, the function is called here.
+
+    Args:
+        address: Ray cluster, see `ray_session`.
+        paths: What the user named, by parameter.
+        device: Device of the workers: "auto", "cpu" or "cuda".
+        cpus: CPUs of a worker.
+        gpus: GPUs of a worker; None: 1 where the device may be one, if the cluster has any.
+
+    Raises:
+        UsageError: If a path would be lost with the job, or no node can hold a worker.
+    """
+    check_lasting(paths)
+    if not (ray.is_initialized() or cluster_address(address)):
+        yield _call_here
+        return
+    with ray_session(address):
+        if not are_elsewhere():
+            yield _call_here
+            return
+        if gpus is None:
+            gpus = float(device != "cpu" and possible_resources().get("GPU", 0) > 0)
+        require_resources(1, cpus, gpus)
+        yield partial(_call_there, cpus, gpus)
+
+
+def check_lasting(paths: Mapping[str, str]) -> None:
+    """Raises UsageError for a relative path in a submitted job, whose working directory is deleted with it."""
+    if _JOB not in os.environ:
+        return
+    for name, path in paths.items():
+        if path != storage.absolute(path):
+            raise UsageError(
+                f"{name} must be a URI or an absolute path in a job, which runs in a copy of the directory it was "
+                f"submitted from; got {path}"
+            )
+
+
+def are_elsewhere() -> bool:
+    """Tells whether the workers may be on another machine than this process."""
+    here = ray.get_runtime_context().get_node_id()
+    # What can be got beyond what is there comes on new nodes.
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    grows = any(most > there.get(name, 0) for name, most in possible_resources().items())
+    return grows or any(node["NodeID"] != here for node in _nodes())
+
+
+def check_seen(name: str, path: str, file: str) -> None:
+    """Proves that this process and all nodes of the cluster see the same files.
+
+    Args:
+        name: Parameter that the user gave the path for.
+        path: Directory, or URI.
+        file: A file in it that is there.
+
+    Raises:
+        UsageError: Naming the first node that does not see it.
+    """
+    file = storage.absolute(file)
+    seen = {"the driver": _look(file)}
+    if are_elsewhere():
+        looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}
+        seen |= {f"node {address}": answer for address, answer in looking.items()}
+    for where, problem in seen.items():
+        if problem:
+            raise UsageError(
+                f"{name} must be seen by every node of the cluster: a URI such as s3://bucket/key, or a directory of a "
+                f"file system that all of them mount at the same path; {where} does not see {path}: {problem}"
+            )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Returns the nodes that can hold a worker."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
+
+def _look(file: str) -> str:
+    """Returns why a file is not seen, or nothing."""
+    try:
+        return "" if storage.exists(file) else f"{file} is not there"
+    except RunError as error:
+        return str(error)
+
+
+def _look_from(node_id: str, file: str) -> str:
+    there: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
+    try:
+        answer: str = ray.get(ray.remote(num_cpus=0, **there)(_look).remote(file))
+    except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+        return ""  # it went meanwhile, and nothing will run there
+    return answer
+
+
+def _call_here(function: Call, *arguments: Any, **keywords: Any) -> Any:
+    return function(*arguments, **keywords)
+
+
+def _call_there(cpus: int, gpus: float, function: Call, *arguments: Any, **keywords: Any) -> Any:
+    remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+    try:
+        return ray.get(remote.remote(*arguments, **keywords))
+    except RayTaskError as error:
+        raise error.cause from None

@@ -1,0 +1,87 @@
+"""How a run is doing, read from its directory alone: from any machine that reaches it, while it runs or later."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.engine.progress import Progress, current_sessions, summarise_progress
+from dream_ray.engine.run import Run, read_sessions
+
+# A worker tells the world after every step, a second or (to a bucket) ten seconds apart.
+_SILENT_S = 60.0
+_SILENT_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a run.
+
+    Attributes:
+        state: "waiting" (no worker has begun), "running", "silent" (no worker has told anything for a while), "failed"
+            or "finished".
+        reason: Why it failed, or nothing.
+        progress: Where it is; None while it is waiting.
+        sessions: The newest session of every worker.
+        silent_s: Seconds since a worker told something, or None.
+        checkpoint_step: Step of the newest checkpoint, or None.
+        checkpoint_s: Its age in seconds, or None.
+        outer_steps, inner_steps: Of the whole run.
+    """
+
+    state: str
+    reason: str
+    progress: Progress | None
+    sessions: list[dict[str, Any]]
+    silent_s: float | None
+    checkpoint_step: int | None
+    checkpoint_s: float | None
+    outer_steps: int
+    inner_steps: int
+
+
+def read_status(run: Run, now: float) -> Status:
+    """Reads the state of a run.
+
+    Args:
+        run: The run.
+        now: Unix time in seconds.
+    """
+    sessions = read_sessions(run)
+    progress = summarise_progress(sessions)
+    current = current_sessions(sessions)
+    silent_s = max(0.0, now - max(float(one["updated_at"]) for one in current)) if current else None
+    step, written = _newest_checkpoint(run)
+    failure = run.file("failure.json")
+    reason = json.loads(storage.read_text(failure))["message"] if storage.exists(failure) else ""
+    return Status(
+        state=_state(run.is_finished, bool(reason), progress, silent_s),
+        reason=reason,
+        progress=progress,
+        sessions=current,
+        silent_s=silent_s,
+        checkpoint_step=step,
+        checkpoint_s=None if written is None else max(0.0, now - written),
+        outer_steps=run.config.outer_steps,
+        inner_steps=run.config.inner_steps,
+    )
+
+
+def _state(finished: bool, failed: bool, progress: Progress | None, silent_s: float | None) -> str:
+    if finished:
+        return "finished"
+    if failed:
+        return "failed"
+    if progress is None or silent_s is None:
+        return "waiting"
+    patience_s = max(_SILENT_S, _SILENT_STEPS * (progress.seconds_per_step or 0.0))
+    return "silent" if silent_s > patience_s else "running"
+
+
+def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
+    files = [
+        (int(name.split("/")[0].removeprefix("step-")), modified)
+        for name, modified, _ in storage.file_sizes(run.file("checkpoints"))
+        if name.startswith("step-")
+    ]
+    return max(files) if files else (None, None)

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Runs a dream-ray command as a job on a Ray cluster, shows its log and ends with its exit code; Ctrl-C stops the job.
+#
+#   scripts/submit.sh distill --preset cifar10-ipc10 --store s3://bucket/store --out s3://bucket/run --workers 8
+#
+# The job runs in a copy of this repository, so what was changed here is what runs there.
+#
+#   RAY_API_SERVER_ADDRESS  the dashboard of the cluster; http://127.0.0.1:8265, which `ray dashboard cluster.yaml` opens
+#   SUBMIT_ENV              names of variables that the job gets from this shell, such as "AWS_ENDPOINT_URL AWS_REGION".
+#                           The dashboard shows them: keys and tokens belong to the nodes (docs/cluster.md)
+#   SUBMIT_ID               name of the job; by default it is made of the command and the time
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+if [[ $# -eq 0 ]]; then
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/submit.sh >&2
+    exit 2
+fi
+export RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
+unset RAY_ADDRESS # of the cluster itself, which is reached through its dashboard
+python=.venv/bin/python
+[[ -x $python ]] || bash scripts/setup.sh
+ray=(.venv/bin/ray job)
+id=${SUBMIT_ID:-dream-ray-$1-$(date +%Y%m%d-%H%M%S)-$$}
+
+# Ray copies at most 512 MiB: what is large stays here, and so does what only matters here.
+runtime_env() {
+    "$python" - ${SUBMIT_ENV-} <<'EOF'
+import json, os, sys
+
+excludes = [".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info", "__pycache__", "/build", "/data", "/dist",
+            "/runs", "/stores", "/tests", "/benchmarks/results", "*.parquet", "*.arrow"]
+missing = [name for name in sys.argv[1:] if name not in os.environ]
+if missing:
+    sys.exit(f"submit: SUBMIT_ENV names {', '.join(missing)}, which this shell does not have")
+print(json.dumps({"excludes": excludes, "env_vars": {name: os.environ[name] for name in sys.argv[1:]}}))
+EOF
+}
+
+# `ray job submit` says 1 for every failure, and 0 for a job that was stopped.
+exit_code() {
+    "$python" - "$id" <<'EOF'
+import sys
+from ray.job_submission import JobSubmissionClient
+
+try:
+    info = JobSubmissionClient().get_job_info(sys.argv[1])
+except (ConnectionError, RuntimeError) as error:
+    sys.exit(f"submit: nothing is known of job {sys.argv[1]}: {error}")
+print(f"submit: job {sys.argv[1]} {info.status}", file=sys.stderr)
+sys.exit(0 if info.status == "SUCCEEDED" else info.driver_exit_code or 1)
+EOF
+}
+
+stop() {
+    trap '' INT TERM
+    echo "submit: stopping job $id" >&2
+    kill "$following" 2>/dev/null || true
+    "${ray[@]}" stop "$id" >&2 || true
+    exit 130
+}
+
+environment=$(runtime_env)
+# In the background, so that a signal is answered at once.
+"${ray[@]}" submit --submission-id "$id" --working-dir . --runtime-env-json "$environment" --log-style record \
+    -- python -m dream_ray "$@" &
+following=$!
+trap stop INT TERM
+wait "$following" || true
+exit_code

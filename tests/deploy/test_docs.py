@@ -1,0 +1,32 @@
+"""docs/cluster.md names commands, options and files that there are; test_jobs.py runs the commands themselves."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from dream_ray.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "cluster.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)).replace("\\\n", " ")
+COMMANDS = re.findall(r"(?:^dream-ray|^scripts/submit\.sh|-m dream_ray) (.*)$", BLOCKS, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_that_there_is(line: str) -> None:
+    command, *arguments = shlex.split(line, comments=True)
+    known = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    known.make_context(command, arguments)
+
+
+def test_there_are_commands() -> None:
+    assert {"ingest", "distill", "resume", "evaluate", "status", "plan"} <= {line.split()[0] for line in COMMANDS}
+
+
+def test_files_that_there_are() -> None:
+    named = set(re.findall(r"(?:deploy|scripts)/[\w./-]*\w|cluster\.yaml", TEXT))
+    assert len(named) > 8
+    assert not [name for name in named if not (ROOT / name).exists()]

@@ -1,0 +1,128 @@
+"""The commands of docs/cluster.md, as jobs on a real head node: stopped, resumed, followed, and nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from dream_ray import api
+from dream_ray.config import load_config
+from dream_ray.data.store import Store
+from dream_ray.engine.artefacts import read_synthetic
+from tests.deploy.conftest import Head, listens
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "cluster.md").read_text()
+LONGEST_S = 400
+
+
+def documented(command: str) -> str:
+    """The line of docs/cluster.md that submits a command."""
+    (line,) = re.findall(rf"^scripts/submit\.sh {command} .*SITE.*$", GUIDE, re.M)
+    return str(line)
+
+
+def metrics(head: Head) -> str:
+    """What Prometheus would read."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{head.ports[-1]}/metrics", timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def start(head: Head, line: str, site: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", "-c", f"exec {line}"],
+        cwd=ROOT,
+        env={**head.environment, "SITE": str(site), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def submit(head: Head, line: str, site: Path, **variables: str) -> tuple[int, str, str]:
+    job = start(head, line, site, **variables)
+    output, errors = job.communicate(timeout=LONGEST_S)
+    return job.returncode, output, errors
+
+
+def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "digits"
+    code, output, errors = submit(head, documented("ingest"), tmp_path)
+    assert code == 0, output + errors
+    assert "images: 1797" in output, "the log is followed"
+    store = str(tmp_path / "stores" / "digits")
+    assert sum(map(sum, Store.open(store).manifest.counts.values())) == 1797
+
+    # Ctrl-C in the middle stops the job.
+    job = start(head, documented("distill"), tmp_path, SUBMIT_ID="stopped")
+    deadline = time.monotonic() + LONGEST_S
+    while not (run / "checkpoints" / "step-00000020").is_dir():
+        assert job.poll() is None and time.monotonic() < deadline, job.communicate()
+        time.sleep(0.05)
+    while "ray_dream_ray_step{" not in metrics(head):
+        assert job.poll() is None and time.monotonic() < deadline, job.communicate()
+        time.sleep(0.5)
+    os.killpg(job.pid, signal.SIGINT)
+    _, errors = job.communicate(timeout=LONGEST_S)
+    assert job.returncode == 130 and "stopping job stopped" in errors
+    assert not (run / "synthetic.parquet").exists()
+    while any("ray::" in process and "RayTrain" in process for process in head.processes()):
+        assert time.monotonic() < deadline, "its workers are still there"
+        time.sleep(0.2)
+
+    # A second job goes on with it, to the bits of a run that nobody stopped.
+    code, output, errors = submit(head, documented("resume"), tmp_path)
+    assert code == 0, output + errors
+    assert f"synthetic set: {run}/synthetic.parquet" in output
+    whole = str(tmp_path / "whole")
+    api.distill(load_config(preset="smoke"), store=store, out=whole, local=True)
+    sets = [read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW for path in (run, whole)]
+    assert torch.equal(*sets)
+
+    (line,) = re.findall(r"^dream-ray status .*SITE.*$", GUIDE, re.M)
+    asked = subprocess.run(
+        ["bash", "-c", line], env={**head.environment, "SITE": str(tmp_path)}, stdout=subprocess.PIPE
+    )
+    assert b"state: finished" in asked.stdout and b"step: 120 of 120" in asked.stdout
+
+    code, output, errors = submit(head, documented("evaluate"), tmp_path)
+    assert code == 0, output + errors
+    rows = json.loads((run / "evaluation" / "convnet-quick-test.json").read_text())["arms"]
+    assert [row["n"] for row in rows] == [1]
+
+
+def test_the_exit_code_is_that_of_the_command(head: Head, tmp_path: Path) -> None:
+    line = documented("ingest").replace("$SITE/", "")
+    code, output, _ = submit(head, line, tmp_path)
+    assert code == 2
+    assert "store must be a URI or an absolute path in a job" in output and "Traceback" not in output
+
+
+def test_a_cluster_that_is_not_there(head: Head, tmp_path: Path) -> None:
+    code, _, errors = submit(head, documented("ingest"), tmp_path, RAY_API_SERVER_ADDRESS="http://127.0.0.1:1")
+    assert code == 1 and "submit: nothing is known of job" in errors
+
+
+def test_a_variable_that_is_not_there(head: Head, tmp_path: Path) -> None:
+    code, _, errors = submit(head, documented("ingest"), tmp_path, SUBMIT_ENV="PATH NO_SUCH_VARIABLE")
+    assert code == 1 and "SUBMIT_ENV names NO_SUCH_VARIABLE, which this shell does not have" in errors
+
+
+def test_nothing_is_left(head: Head) -> None:
+    """The last test here: it ends the head node."""
+    head.end()
+    deadline = time.monotonic() + LONGEST_S
+    while left := head.processes():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    assert not any(listens(port) for port in head.ports)

@@ -1,0 +1,91 @@
+"""Where the workers of a run are, and whether they see what the user named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import api
+from dream_ray.config import parse_config
+from dream_ray.distributed import place, session
+from dream_ray.errors import RunError, UsageError
+
+pytestmark = pytest.mark.ray
+NODES = [
+    {"NodeID": "1", "NodeManagerAddress": "10.0.0.1", "Alive": True, "Resources": {"CPU": 4.0}},
+    {"NodeID": "2", "NodeManagerAddress": "10.0.0.2", "Alive": True, "Resources": {"CPU": 4.0}},
+]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of two nodes besides this one."""
+    monkeypatch.setattr(place, "are_elsewhere", lambda: True)
+    monkeypatch.setattr(place, "_nodes", lambda: NODES)
+
+
+def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(place, "_look_from", lambda node, file: "" if node == "1" else place._look("/elsewhere/file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UsageError,
+        match=rf"out must be seen by .* node 10\.0\.0\.2 does not see {tmp_path}: /elsewhere/file is",
+    ):
+        place.check_seen("out", str(tmp_path), str(tmp_path / "file"))
+
+
+def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "_look_from", lambda node, file: "")
+    with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
+        place.check_seen("store", "/elsewhere", "/elsewhere/manifest.json")
+
+
+def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(place, "are_elsewhere", lambda: True)
+    place.check_seen("out", str(tmp_path), str(tmp_path / "file"))
+    (node,) = place._nodes()
+    assert "is not there" in place._look_from(node["NodeID"], str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("name", ["store", "out", "bank"])
+def test_a_job_refuses_paths_that_would_be_lost_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, tiny: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(place._JOB, "{}")
+    paths = {"store": "s3://bucket/store", "out": str(tmp_path), "bank": str(tmp_path)} | {name: "runs/here"}
+    with pytest.raises(UsageError, match=f"{name} must be a URI or an absolute path in a job, .*; got runs/here"):
+        api.distill(parse_config(tiny), **paths)
+
+
+def test_a_run_begins_where_its_workers_are(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any], digits_store: str, out: str
+) -> None:
+    """The function runs in another process, with a worker's resources, and its errors come back as they are."""
+    monkeypatch.setattr(place, "are_elsewhere", lambda: True)
+    paths = {"store": digits_store, "out": out}
+    with place.workers_place(None, paths=paths, device="auto", cpus=1, gpus=None) as call:
+        assert call(torch.get_num_threads) == 1
+        with pytest.raises(UsageError, match="threads must be"):
+            call(_refuse)
+        with pytest.raises(RunError, match="broken"):
+            call(_break)
+
+
+def _refuse() -> None:
+    raise UsageError("threads must be 1; got 2")
+
+
+def _break() -> None:
+    raise RunError("broken")
+
+
+def test_nodes_that_can_be_added_count(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="8 workers with 1 CPU each need 8 CPUs; Ray reports 4"):
+        session.require_resources(8, 1, 0)
+    limits = {"CPU": 16, "GPU": 2}
+    monkeypatch.setattr(session.state, "get_max_resources_from_cluster_config", lambda: limits)
+    session.require_resources(8, 1, 0.25)
+    assert place.are_elsewhere()
+    assert session.possible_resources()["GPU"] == 2

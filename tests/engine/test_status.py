@@ -1,0 +1,94 @@
+"""What a run's directory says of it: before, while and after it runs."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from dream_ray import api, storage
+from dream_ray.cli.display import show_status
+from dream_ray.config import Config
+from dream_ray.dispatch import begin
+from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.status import Status, read_status
+
+
+@pytest.fixture
+def run(tiny_config: Config, digits_store: str, out: str) -> Run:
+    return begin(out, tiny_config, digits_store, "cpu", 1, {"workers": 2, "local": False, "producers": 0}, "off")
+
+
+def tell(run: Run, shard: int, step: int, *, updated_at: float, seconds: float | None = 2.0, shards: int = 2) -> None:
+    session = {
+        "shard": shard, "num_shards": shards, "phase": "matching", "step": step, "total_steps": 8, "loss": 0.5,
+        "seconds_per_step": seconds, "networks_s": 1.0, "selecting_s": 2.0, "started_at": 100.0 + shard,
+        "updated_at": updated_at, "peak_rss_bytes": 10**8,
+    }  # fmt: skip
+    storage.write_text(run.file("progress", f"{shard}-of-{shards}.json"), json.dumps(session))
+
+
+def shown(status: Status, capsys: pytest.CaptureFixture[str]) -> str:
+    show_status("RUN", status)
+    return capsys.readouterr().out
+
+
+def test_a_run_that_waits_for_workers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    status = read_status(run, now=200.0)
+    assert status.state == "waiting" and status.progress is None and status.checkpoint_step is None
+    assert "waits for nodes" in shown(status, capsys)
+
+
+def test_a_run_that_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    tell(run, 0, 6, updated_at=190.0)
+    tell(run, 1, 5, updated_at=195.0)
+    tell(run, 0, 1, updated_at=150.0, shards=1)
+    status = read_status(run, now=200.0)
+    assert status.state == "running" and status.silent_s == 5.0
+    text = shown(status, capsys)
+    assert "step: 5 of 8 (62 %)" in text and "outer step: 1 of 2, inner step: 1 of 4" in text
+    assert "time left: 0:06" in text
+    assert [one["shard"] for one in status.sessions] == [0, 1]
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(2.0, "silent"), (None, "silent"), (30.0, "running")])
+def test_silence_is_measured_in_steps(run: Run, seconds: float | None, state: str) -> None:
+    tell(run, 0, 5, updated_at=100.0, seconds=seconds)
+    assert read_status(run, now=200.0).state == state
+
+
+def test_a_run_that_failed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    tell(run, 0, 5, updated_at=100.0)
+    storage.write_text(run.file("failure.json"), json.dumps({"kind": "RunError", "message": "loss must be finite"}))
+    status = read_status(run, now=101.0)
+    assert status.state == "failed"
+    assert "loss must be finite" in shown(status, capsys) and "dream-ray resume RUN" in shown(status, capsys)
+
+
+def test_a_finished_run(tiny_config: Config, digits_store: str, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    api.distill(tiny_config, store=digits_store, out=out, local=True)
+    status = api.status(out)
+    assert status.state == "finished" and status.checkpoint_step == 8
+    (worker,) = status.sessions
+    assert worker["networks_s"] > 0 and worker["selecting_s"] > 0
+    assert worker["networks_s"] + worker["selecting_s"] < worker["updated_at"] - worker["started_at"]
+    assert worker["images_per_second"] > 0 and worker["checkpoint_at"] <= worker["updated_at"]
+    assert "step: 8 of 8 (100 %)" in shown(status, capsys)
+    assert open_run(out).is_finished
+
+
+def test_log_lines_say_where_they_come_from() -> None:
+    metrics = pytest.importorskip("dream_ray.distributed.metrics")
+    lines = metrics.JsonLines("s3://bucket/run", 3)
+
+    def line(message: str, **extra: Any) -> dict[str, Any]:
+        record = logging.makeLogRecord({"msg": message, "levelname": "INFO", **extra})
+        parsed: dict[str, Any] = json.loads(lines.format(record))
+        return parsed
+
+    assert line("preparing")["outer"] is None
+    line("matching", progress={"outer": 2, "inner": 7, "loss": 0.25, "seconds_per_step": 1.5})
+    later = line("a checkpoint is passed over")
+    assert {key: later[key] for key in ("run", "rank", "outer", "inner")} == {
+        "run": "s3://bucket/run", "rank": 3, "outer": 2, "inner": 7,
+    }  # fmt: skip
