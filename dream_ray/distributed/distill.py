@@ -120,7 +120,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker.
 
     An error that a restart would only meet again is written down and ends the loop normally: Ray Train restarts
-    workers after exceptions. The others see it at their next checkpoint and stop.
+    workers after exceptions. The others see it at their next checkpoint and stop. A bucket that does not answer is
+    worth a restart.
     """
     context = ray.train.get_context()
     rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
@@ -137,6 +138,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
             tell=telling_ray(run_path, rank),
         )
+    except storage.RemoteError:
+        raise
     except (UsageError, RunError) as error:
         storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
     except Stopped:

@@ -4,6 +4,7 @@ Knows nothing of Ray: `--local` calls it directly, a Ray Train worker calls it w
 """
 
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from dream_ray.engine.stopwatch import Stopwatch
 from dream_ray.engine.trajectories.fetched import Networks
 from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.validation import pinned_steps
+
+_LOG = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -241,5 +244,8 @@ class _Session:
             **asdict(self.stopwatch),
             **self._meter.read(),
         }
-        storage.write_text(self._run.file("progress", self._name), json.dumps(progress))
+        try:
+            storage.write_text(self._run.file("progress", self._name), json.dumps(progress))
+        except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
+            _LOG.warning("The progress is not written: %s", error)
         self._tell(progress)

@@ -77,6 +77,21 @@ def test_a_finished_run(tiny_config: Config, digits_store: str, out: str, capsys
     assert open_run(out).is_finished
 
 
+def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progress(
+    tiny_config: Config, digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_text = storage.write_text
+
+    def away(path: str, text: str) -> None:
+        if "/progress/" in path and "preparing" in text:
+            raise storage.RemoteError("cannot write: SLOW_DOWN")
+        write_text(path, text)
+
+    monkeypatch.setattr(storage, "write_text", away)
+    api.distill(tiny_config, store=digits_store, out=out, local=True)
+    assert api.status(out).state == "finished" and "SLOW_DOWN" in caplog.text
+
+
 def test_log_lines_say_where_they_come_from() -> None:
     metrics = pytest.importorskip("dream_ray.distributed.metrics")
     lines = metrics.JsonLines("s3://bucket/run", 3)

@@ -18,14 +18,22 @@ from dream_ray.engine.artefacts import read_synthetic
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-# A process of its own: other tests hold a connection to another Ray in this one.
-SCRIPT = """
-import json, sys, threading, time
-from ray.cluster_utils import Cluster
-from dream_ray import api, storage
+# Processes of their own: other tests hold a connection to another Ray in this one.
+RUN = """
+import json, sys
+from dream_ray import api
 from dream_ray.config import parse_config
 
-settings, store, run, temporary = sys.argv[1:]
+settings, store, run, address = sys.argv[1:]
+api.distill(parse_config(json.loads(settings)), store=store, out=run, workers=2, producers=1, address=address)
+"""
+CLUSTER = """
+import subprocess, sys, time
+from ray.cluster_utils import Cluster
+from dream_ray import storage
+
+temporary, *driver = sys.argv[1:]
+run = driver[-1]
 
 def node(name, num_cpus):
     disk = {"temp_dir": f"{temporary}/{name}", "object_store_memory": 80 * 1024**2}
@@ -35,19 +43,14 @@ def node(name, num_cpus):
 cluster = Cluster(initialize_head=True, head_node_args=node("head", 0))
 cluster.add_node(**node("a", 1))
 lost = cluster.add_node(**node("b", 2))
-
-def replace():
-    while not storage.exists(storage.join(run, "checkpoints", "step-00000020")):
-        time.sleep(0.1)
-    cluster.remove_node(lost, allow_graceful=False)
-    print("lost when finished:", storage.exists(storage.join(run, "synthetic.parquet")), flush=True)
-    cluster.add_node(**node("c", 2))
-
-replacing = threading.Thread(target=replace, daemon=True)
-replacing.start()
-config = parse_config(json.loads(settings))
-api.distill(config, store=store, out=run, workers=2, producers=1, address=cluster.address)
-replacing.join()
+driving = subprocess.Popen([*driver, cluster.address])
+while not storage.exists(storage.join(run, "checkpoints", "step-00000020")):
+    assert driving.poll() is None
+    time.sleep(0.1)
+cluster.remove_node(lost, allow_graceful=False)
+print("lost when finished:", storage.exists(storage.join(run, "synthetic.parquet")), flush=True)
+cluster.add_node(**node("c", 2))
+assert driving.wait() == 0
 cluster.shutdown()
 """
 
@@ -62,7 +65,8 @@ def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], digits_stor
     temporary = tempfile.mkdtemp(prefix="ray-")  # short: the names of sockets in it have at most 107 bytes
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-c", SCRIPT, json.dumps(settings), store, run, temporary]
+    driver = [sys.executable, "-c", RUN, json.dumps(settings), store, run]
+    command = [sys.executable, "-c", CLUSTER, temporary, *driver]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
