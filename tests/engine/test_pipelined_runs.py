@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -138,6 +139,27 @@ def test_a_killed_run_resumes_to_the_same_bits(
             run_pipelined(run, before, 1)
     assert not own_threads()
     run_pipelined(run, after, 1)
+    assert torch.equal(final_images(run), inline(tiny))
+
+
+def test_a_straggler_holds_the_others_up_and_changes_no_bit(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks are dropped when the slowest worker is past them, not before."""
+    original = worker._Session.report
+    steps: dict[int, int] = {0: -1, 1: -1}
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        steps[self._shard] = report.step
+        if self._shard == 1:
+            time.sleep(0.1)
+
+    monkeypatch.setattr(worker._Session, "report", report)
+    monkeypatch.setattr("dream_ray.engine.trajectories.threads.window_of", lambda run, num_producers: 2)
+    run = start(tiny)
+    run_pipelined(run, 2, 1)
+    assert steps == {0: 7, 1: 7}
     assert torch.equal(final_images(run), inline(tiny))
 
 
