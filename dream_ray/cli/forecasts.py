@@ -33,6 +33,7 @@ def show_memory(plan: Any) -> None:
         "features of the largest class": plan.features,
         "synthetic images": plan.synthetic,
         "real images kept in memory": plan.resident,
+        "networks of the pool": plan.pool,
         "Ray": plan.ray,
     }
     for name, size in rows.items():

@@ -32,6 +32,7 @@ class MemoryPlan:
         features: Features of the largest class, or of a member's part of it, and what their clustering needs.
         synthetic: Synthetic images of its classes, their velocities and a copy for the checkpoint.
         resident: Real images that are kept in memory (`data.resident_mb`).
+        pool: The networks of a pool (`source.pool_size`), kept by whoever trains networks.
         ray: What Ray adds to a worker; 0 without Ray.
         mapped: Files of the store that may be mapped; the system takes these pages back when memory is short.
         workers: Workers.
@@ -44,6 +45,7 @@ class MemoryPlan:
     features: int
     synthetic: int
     resident: int
+    pool: int
     ray: int
     mapped: int
     workers: int
@@ -58,7 +60,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """What must be there for a worker: all but the mapped files and the GPU's memory."""
-        return self.step + self.features + self.synthetic + self.resident + self.ray
+        return self.step + self.features + self.synthetic + self.resident + self.pool + self.ray
 
 
 def plan_memory(
@@ -85,16 +87,19 @@ def plan_memory(
         for placed in placement
         for label in placed.labels
     )
+    # With momentum.
+    pool = int(2 * config.source.pool_size * measured.costs.snapshot_bytes) if config.source.kind == "pool" else 0
     return MemoryPlan(
         step=int(_MARGIN * measured.peak_rss_bytes),
         gpu=measured.peak_gpu_bytes,
         features=floats * _FLOAT_BYTES,
         synthetic=max(len(placed.labels) for placed in placement) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
         resident=min(config.data.resident_mb * MEGABYTE, largest_share_bytes(config, store, workers)),
+        pool=pool,
         ray=RAY_BYTES if ray else 0,
         mapped=sum(file.bytes for file in store.manifest.files if file.split in config.splits),
         workers=workers,
-        producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0),
+        producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0) + pool,
         producers=producers,
     )
 

@@ -5,7 +5,7 @@ settings: it never sees the synthetic set. So any process may compute it, ahead 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -221,16 +221,20 @@ class PoolNetworks:
         networks: Trains them on.
         seed: Seed of the run.
         size: Members of the pool.
+        known: Members that were made or read before.
     """
 
     members: NetworkSource
     networks: RealNetworks
     seed: int
     size: int
+    known: dict[int, NetworkState] = field(default_factory=dict)
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Draws a member and trains as it goes; see `NetworkSource.trajectory`."""
         if state is None:
             member = int(rng.stream(self.seed, "pool", outer=outer).integers(self.size))
-            state = next(iter(self.members.trajectory(member))).state()
+            if member not in self.known:
+                self.known[member] = next(iter(self.members.trajectory(member))).state()
+            state = self.known[member]
         return self.networks.trajectory(outer, start, state)

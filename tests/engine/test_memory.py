@@ -57,6 +57,7 @@ def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
     per_class = [sum(Store.open(digits_store).count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
     assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
+    assert plan.pool == 0
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Trajectories: functions of their name alone, and restartable anywhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.network_source import RealNetworks, Snapshot
+from dream_ray.engine.network_source import PoolNetworks, RealNetworks, Snapshot
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
 
@@ -107,3 +109,14 @@ def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
     torch.func.grad(lambda p: forward(p, images)[1].sum())(dict(parameters))
     assert (features.shape[0], logits.shape) == (4, (4, 3))
     assert equal(snapshot.state(), before)
+
+
+def test_a_pool_warms_every_member_up_once() -> None:
+    networks = replace(source(), warmup_epochs=2)
+    members = replace(networks, inner_steps=1, first_warmup_epochs=2)
+    pool = PoolNetworks(members, networks, seed=0, size=2)
+    first = [states(pool, outer)[0] for outer in range(6)]
+    assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
+    batches = len(networks.data.batches)  # type: ignore[attr-defined]  # Counting
+    assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
+    assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))
