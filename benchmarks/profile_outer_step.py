@@ -37,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with tempfile.TemporaryDirectory() as directory:
-        launch = {"workers": 1, "local": True, "producers": 0}
         path = str(Path(directory, "run"))
-        run = create_run(path, config, options.store, device=device, threads=options.threads, launch=launch)
+        run = create_run(path, config, options.store, device=device, threads=options.threads)
         with profile(activities=activities) as profiler:
             work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1)
     profiler.export_chrome_trace(options.out)
