@@ -14,6 +14,8 @@ from dream_ray import storage
 from dream_ray.errors import RunError
 
 _DIGEST = "sha256"
+# A file begins with the length of its header, which the format limits.
+_LENGTH_BYTES, _MAX_HEADER_BYTES = 8, 100_000_000
 
 
 def write_tensors(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -41,10 +43,12 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def read_metadata(path: str) -> dict[str, str]:
     """Reads the metadata only; raises RunError as `read_tensors` does, but does not see damaged tensors."""
-    with storage.open_input(path) as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        return _parse_header(path, head + file.read(min(length, file.size())))
+    try:
+        head = storage.read_bytes(path, 0, _LENGTH_BYTES)
+        length = min(struct.unpack("<Q", head)[0], _MAX_HEADER_BYTES)
+        return _parse_header(path, head + storage.read_bytes(path, _LENGTH_BYTES, length))
+    except storage.NotReadable as error:
+        raise RunError(f"{path} is damaged or missing: {error}") from None
 
 
 def _parse_header(path: str, data: bytes) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.files import atomic_output, delete, file_sizes, open_input
-from dream_ray.storage.paths import is_remote, join
+from dream_ray.storage.paths import failure, is_remote, join
 
 _DEFAULT_GB = 100.0
 _BLOCK_BYTES = 8 << 20
@@ -72,11 +72,18 @@ def _fetch(path: str, digest: str, cached: str) -> None:
             raise RunError(f"DREAM_RAY_CACHE_GB must hold a file of {source.size()} bytes; it is {limit} bytes")
         make_room(_directory(), source.size(), limit)
         with atomic_output(cached) as target:
-            while block := source.read(_BLOCK_BYTES):
+            while block := _read_block(path, source):
                 found.update(block)
                 target.write(block)
             if found.hexdigest() != digest:
                 raise RunError(f"{path} is damaged: its sha256 is {found.hexdigest()}, not {digest}")
+
+
+def _read_block(path: str, source: Any) -> bytes:
+    try:
+        return bytes(source.read(_BLOCK_BYTES))
+    except OSError as error:
+        raise failure("read", path, error) from None
 
 
 def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from dream_ray import api
 from dream_ray.config import load_config
 from dream_ray.data.store import Store
+from dream_ray.distributed.metrics import GAUGES
 from dream_ray.engine.artefacts import read_synthetic
 from tests.deploy.conftest import Head, listens
 
@@ -22,19 +24,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
 LONGEST_S = 400
+TELLING = """
+import time, ray
+from dream_ray.distributed.metrics import GAUGES, telling_ray
+
+ray.init()
+tell = telling_ray("s3://bucket/run", 0)
+while True:
+    tell({"phase": "matching", **{key: 1.0 for _, key in GAUGES.values()}})
+    time.sleep(0.5)
+"""
 
 
 def documented(command: str) -> str:
     """The line of docs/cluster.md that submits a command."""
     (line,) = re.findall(rf"^scripts/submit\.sh {command} .*SITE.*$", GUIDE, re.M)
     return str(line)
-
-
-def metrics(head: Head) -> str:
-    """What Prometheus would read."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{head.ports[-1]}/metrics", timeout=30) as answer:
-        text: str = answer.read().decode()
-    return text
 
 
 def start(head: Head, line: str, site: Path, **variables: str) -> subprocess.Popen[str]:
@@ -69,9 +74,6 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     while not (run / "checkpoints" / "step-00000020").is_dir():
         assert job.poll() is None and time.monotonic() < deadline, job.communicate()
         time.sleep(0.05)
-    while "ray_dream_ray_step{" not in metrics(head):
-        assert job.poll() is None and time.monotonic() < deadline, job.communicate()
-        time.sleep(0.5)
     os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 130 and "stopping job stopped" in errors
@@ -106,6 +108,21 @@ def test_the_exit_code_is_that_of_the_command(head: Head, tmp_path: Path) -> Non
     code, output, _ = submit(head, line, tmp_path)
     assert code == 2
     assert "store must be a URI or an absolute path in a job" in output and "Traceback" not in output
+
+
+def test_prometheus_reads_what_workers_tell(head: Head) -> None:
+    command = ["ray", "job", "submit", "--no-wait", "--submission-id", "telling", "--", "python", "-c", TELLING]
+    subprocess.run(command, env=head.environment, check=True, capture_output=True)
+    deadline = time.monotonic() + LONGEST_S
+    missing = set(GAUGES)
+    while missing:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.5)
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{head.ports[-1]}/metrics") as answer:
+            lines = [line for line in answer.read().decode().splitlines() if 'run="s3://bucket/run"' in line]
+            missing = {name for name in GAUGES if not any(line.startswith(f"ray_{name}{{") for line in lines)}
+    stop = ["ray", "job", "stop", "telling"]
+    subprocess.run(stop, env=head.environment, check=True, capture_output=True)
 
 
 def test_a_cluster_that_is_not_there(head: Head, tmp_path: Path) -> None:

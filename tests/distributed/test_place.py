@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from dream_ray import api
+from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.distributed import place, session
+from dream_ray.engine.environment import resolve_device
 from dream_ray.errors import RunError, UsageError
 
 pytestmark = pytest.mark.ray
@@ -66,23 +67,11 @@ def test_a_run_begins_where_its_workers_are(
     monkeypatch.setattr(place, "are_elsewhere", lambda: True)
     paths = {"store": digits_store, "out": out}
     with place.workers_place(None, paths=paths, device="auto", cpus=1, gpus=None) as call:
-        assert call(_where) != _where()
-        with pytest.raises(UsageError, match="threads must be"):
-            call(_refuse)
-        with pytest.raises(RunError, match="broken"):
-            call(_break)
-
-
-def _where() -> int:
-    return os.getpid()
-
-
-def _refuse() -> None:
-    raise UsageError("threads must be 1; got 2")
-
-
-def _break() -> None:
-    raise RunError("broken")
+        assert call(lambda: os.getpid()) != os.getpid()
+        with pytest.raises(UsageError, match="device must be auto, cpu or cuda; got 'gpu'"):
+            call(resolve_device, "gpu")
+        with pytest.raises(RunError, match="cannot read /nowhere"):
+            call(storage.read_text, "/nowhere")
 
 
 def test_nodes_that_can_be_added_count(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:

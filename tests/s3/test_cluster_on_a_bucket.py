@@ -70,7 +70,7 @@ def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], digits_stor
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.splitlines()[-1] == "lost when finished: False"
+        assert "lost when finished: False" in done.stdout.splitlines()
         written = [path for path in Path(temporary).rglob("*") if path.suffix in (".safetensors", ".arrow", ".jsonl")]
         assert not written, "artefacts lie in the bucket and nowhere else"
     finally:
