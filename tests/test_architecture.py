@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOOR_0 = {"core", "errors"}
 FLOOR_1 = {"config", "data", "nets", "storage"} | FLOOR_0
 FLOOR_2 = {"engine"} | FLOOR_1
-FLOOR_3 = {"distributed"} | FLOOR_2
+FLOOR_3 = {"distributed"} | FLOOR_2 | {"sweep"}
 
 # Part of the package -> the other parts that it may import. Every part may import itself.
 MAY_IMPORT = {
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "config": {"storage"} | FLOOR_0,
     "data": {"storage"} | FLOOR_0,
     "engine": FLOOR_1,
-    "distributed": FLOOR_2,
+    "sweep": FLOOR_2,
+    "distributed": FLOOR_2 | {"sweep"},
     "dispatch": FLOOR_3,
     "api": {"dispatch"} | FLOOR_3,
     "cli": {"api"} | FLOOR_3,

@@ -42,7 +42,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(detail) for detail in error.errors())) from None
+        raise UsageError("\n".join(explain(detail, Config) for detail in error.errors())) from None
 
 
 def dump_config(config: Config) -> str:
@@ -88,12 +88,12 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise UsageError(f"--set {assignment!r}: the value must be YAML: {error}") from None
 
 
-def _explain(detail: ErrorDetails) -> str:
-    """Turns a validation error into "setting rule; got value", with the nearest name for an unknown setting."""
+def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """Turns a validation error of a model into "setting rule; got value", with the nearest name for an unknown one."""
     path = [str(part) for part in detail["loc"]]
     name = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        known = _settings(path[:-1])
+        known = _settings(path[:-1], model)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
         prefix = "".join(f"{part}." for part in path[:-1])
         hint = f"did you mean {prefix}{near[0]}?" if near else f"settings there: {', '.join(known)}"
@@ -104,10 +104,12 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{name} must follow the rule: {message[0].lower()}{message[1:]}; got {detail['input']!r}"
 
 
-def _settings(path: Sequence[str]) -> list[str]:
+def _settings(path: Sequence[str], model: type[BaseModel]) -> list[str]:
     """Lists the settings of the section at `path`."""
-    section: type[BaseModel] = Config
+    section = model
     for part in path:
+        if part not in section.model_fields:
+            continue  # the key of a mapping of sections
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))

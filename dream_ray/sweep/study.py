@@ -1,0 +1,132 @@
+"""The Optuna study of a sweep: the only record of what was tried and what came of it.
+
+It lies in the sweep's directory, as a journal that several processes may write, or wherever a URL says. A sweep that is
+begun again after a kill loads it: what is finished stays, and what was running is tried again with the same values.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from dream_ray import storage
+from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.file import Sweep
+
+NAME = "dream_ray"
+JOURNAL = "study.journal"
+_DIRECTIONS = {"accuracy": "maximize", "compute_s": "minimize"}
+_DIGEST = "sweep"
+
+
+def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None) -> Study:
+    """Opens the study of a sweep, or makes it with its start points in the queue.
+
+    Args:
+        directory: Of the sweep, on a file system.
+        sweep: What is searched.
+        digest: Of what makes trials comparable; a study with another one is refused.
+        url: Of a database that several machines share; None: a journal in the directory.
+
+    Raises:
+        UsageError: If the study belongs to another sweep, or the journal cannot lie there.
+        RunError: If it is damaged.
+    """
+    try:
+        study = optuna.create_study(
+            storage=_storage(directory, url),
+            study_name=NAME,
+            sampler=make_sampler(sweep, 0),
+            directions=[_DIRECTIONS[metric] for metric in sweep.metrics],
+            load_if_exists=True,
+        )
+        found = study.user_attrs.get(_DIGEST)
+    except (ValueError, KeyError, OSError) as error:
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+    if found is None:
+        study.set_user_attr(_DIGEST, digest)
+        for point in sweep.start:
+            study.enqueue_trial(dict(point), skip_if_exists=True)
+    elif found != digest:
+        raise UsageError(
+            f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
+        )
+    return study
+
+
+def _storage(directory: str, url: str | None) -> BaseStorage:
+    if url is not None:
+        return RDBStorage(url)
+    if storage.is_uri(directory):
+        raise UsageError(f"out must be a directory of a file system, or come with --study URL; got {directory}")
+    return JournalStorage(JournalFileBackend(storage.join(directory, JOURNAL)))
+
+
+def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
+    """Makes who proposes; a sampler that begins again must not propose the same again, so trials are in its seed."""
+    seed = (sweep.sampler.seed + num_trials) % 2**32
+    makers: Mapping[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
+        "multivariate_tpe": lambda: TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+        "cma_es": lambda: _cma_es(seed),
+        "nsga2": lambda: NSGAIISampler(seed=seed),
+        "gp": lambda: GPSampler(seed=seed),
+        "random": lambda: RandomSampler(seed=seed),
+        "grid": lambda: GridSampler({path: list(one.choices or ()) for path, one in sweep.space.items()}, seed=seed),
+    }
+    return makers[sweep.sampler.name]()
+
+
+def _cma_es(seed: int) -> BaseSampler:
+    try:
+        import cmaes  # noqa: F401  (Optuna would miss it at the first proposal)
+    except ImportError:
+        raise UsageError("sampler.name cma_es needs the package cmaes: pip install cmaes") from None
+    return CmaEsSampler(seed=seed)
+
+
+def requeue_running(study: Study) -> int:
+    """Gives what a killed sweep was at another try with the same values; returns how many trials that are."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in running:
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+    return len(running)
+
+
+def begun(study: Study) -> list[FrozenTrial]:
+    """Returns the trials that count towards the budget: not those that were tried again."""
+    trials = study.get_trials(deepcopy=False)
+    again = {trial.user_attrs.get("again") for trial in trials}
+    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """Returns the trials that have a result, whole or stopped at a rung."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def best_values(study: Study) -> dict[str, Any]:
+    """Returns the values of the best trial; of several metrics, of the most accurate one of the front.
+
+    Raises:
+        RunError: If no trial succeeded.
+    """
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        failures = [trial.user_attrs.get("reason", "") for trial in study.get_trials(deepcopy=False)]
+        reason = next(filter(None, reversed(failures)), "none was begun")
+        raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
+    return dict(max(study.best_trials, key=lambda trial: trial.values[0]).params)
