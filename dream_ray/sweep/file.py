@@ -12,7 +12,7 @@ from dream_ray.config import Config, load_config
 from dream_ray.config.load import explain
 from dream_ray.config.schema import Section
 from dream_ray.errors import UsageError
-from dream_ray.sweep.space import Parameter, check_space, settings_of
+from dream_ray.sweep.space import Parameter, check_space, settings_of, value_at
 
 SWEEP_VERSION = 1
 Values = dict[str, Any]
@@ -75,7 +75,8 @@ class Sweep(Section):
     space: dict[str, Parameter]
     """What is searched, by path of the setting."""
     start: tuple[Values, ...] = ({},)
-    """Points that are tried first; what one does not name is as in the settings. {}: the settings themselves."""
+    """Points that are tried first; what one does not name is as in the settings. {}: the settings themselves, which
+    must lie in the space; []: none."""
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
@@ -118,6 +119,11 @@ class Sweep(Section):
             seed: Of the run; None: the base's.
         """
         return settings_of(self.base(), values if seed is None else {**values, "seed": seed})
+
+    def start_points(self) -> list[Values]:
+        """Returns the start points with a value for every parameter."""
+        base = self.base()
+        return [{path: point.get(path, value_at(base, path)) for path in self.space} for point in self.start]
 
     @property
     def num_rungs(self) -> int:
@@ -167,8 +173,13 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
         raise UsageError(
             f"budget.outer_steps must be at least the {base.outer_steps} of one trial; got {sweep.budget.outer_steps}"
         )
-    for point in sweep.start:
+    for point in sweep.start_points():
         sweep.config_of(point)
+        for path, value in point.items():
+            if not sweep.space[path].holds(value):
+                raise UsageError(
+                    f"start must lie in the space; got {path} {value!r}. Widen space.{path}, or start elsewhere"
+                )
     return sweep
 
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dream_ray.config import Config, parse_config
 from dream_ray.config.schema import Section
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Parameter(Section):
     """The values of one setting: exactly one of choices, int, uniform and log."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     choices: tuple[Any, ...] | None = None
     """One of these values, without an order."""
@@ -37,9 +39,8 @@ class Parameter(Section):
             raise ValueError(f"give exactly one of choices, int, uniform and log; got {len(given)} of them")
         if self.choices is not None and not self.choices:
             raise ValueError("choices must not be empty")
-        if self.choices is not None and not all(
-            isinstance(one, str | int | float | bool | None) for one in self.choices
-        ):
+        plain = (str, int, float, bool, type(None))
+        if self.choices is not None and not all(isinstance(one, plain) for one in self.choices):
             raise ValueError(f"choices must be texts, numbers, true, false or null; got {list(self.choices)}")
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"{self.kind} must be [lower, upper] with lower < upper; got {list(self.bounds)}")
@@ -60,6 +61,15 @@ class Parameter(Section):
     def bounds(self) -> tuple[float, float] | None:
         """Lower and upper end; None for choices."""
         return self.whole or self.uniform or self.log
+
+    def holds(self, value: Any) -> bool:
+        """Tells whether a value is one of those that are searched."""
+        if self.choices is not None:
+            return value in self.choices
+        low, high = self.bounds or (0, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            return False
+        return self.whole is None or (isinstance(value, int) and (value - self.whole[0]) % (self.step or 1) == 0)
 
     def suggest(self, trial: "Trial", path: str) -> Any:
         """Draws a value for a trial of Optuna."""

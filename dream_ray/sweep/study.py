@@ -5,6 +5,7 @@ begun again after a kill loads it: what is finished stays, and what was running 
 """
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -19,7 +20,7 @@ from optuna.samplers import (
 )
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
@@ -28,7 +29,7 @@ from dream_ray.sweep.file import Sweep
 
 NAME = "dream_ray"
 JOURNAL = "study.journal"
-_DIRECTIONS = {"accuracy": "maximize", "compute_s": "minimize"}
+_DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "compute_s": StudyDirection.MINIMIZE}
 _DIGEST = "sweep"
 
 
@@ -58,8 +59,8 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
     if found is None:
         study.set_user_attr(_DIGEST, digest)
-        for point in sweep.start:
-            study.enqueue_trial(dict(point), skip_if_exists=True)
+        for point in sweep.start_points():
+            study.enqueue_trial(point, skip_if_exists=True)
     elif found != digest:
         raise UsageError(
             f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
@@ -70,7 +71,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
 def _storage(directory: str, url: str | None) -> BaseStorage:
     if url is not None:
         return RDBStorage(url)
-    if storage.is_uri(directory):
+    if storage.is_remote(directory):
         raise UsageError(f"out must be a directory of a file system, or come with --study URL; got {directory}")
     return JournalStorage(JournalFileBackend(storage.join(directory, JOURNAL)))
 
@@ -91,10 +92,8 @@ def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
 
 
 def _cma_es(seed: int) -> BaseSampler:
-    try:
-        import cmaes  # noqa: F401  (Optuna would miss it at the first proposal)
-    except ImportError:
-        raise UsageError("sampler.name cma_es needs the package cmaes: pip install cmaes") from None
+    if find_spec("cmaes") is None:  # Optuna would miss it at the first proposal
+        raise UsageError("sampler.name cma_es needs the package cmaes: pip install cmaes")
     return CmaEsSampler(seed=seed)
 
 

@@ -13,7 +13,7 @@ from dream_ray.sweep.space import Parameter, suggest, value_at
 BASE: dict[str, Any] = {
     "preset": "smoke",
     "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
-    "space": {"selection.num_clusters": {"int": [8, 16]}, "weights.feature": {"log": [0.01, 10]}},
+    "space": {"selection.num_clusters": {"int": [8, 64]}, "weights.feature": {"log": [0.01, 10]}},
 }
 
 
@@ -56,10 +56,15 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
             r"start must name settings.*did you mean selection\.num_clusters\?",
         ),
         ({"start": [{"weights.feature": -1}]}, r"weights\.feature must follow the rule.*got -1"),
+        ({"start": [{"weights.feature": 11}]}, r"start must lie in the space; got weights\.feature 11\. Widen"),
+        (
+            {"space": {"ipc": {"int": [2, 8], "step": 4}}, "start": [{"ipc": 4}]},
+            r"lie in the space; got ipc 4",
+        ),
         ({"budget": {"trials": 0}}, r"budget\.trials must follow the rule.*got 0"),
         (
             {"budget": {"outer_steps": 1}, "settings": {**BASE["settings"], "outer_steps": 4}},
-            r"the 4 of one trial; got 1",
+            r"4 of one trial; got 1",
         ),
         (
             {"space": {"ipc": {"int": [1, 2], "when": {"factor": [1]}}}},
@@ -94,7 +99,5 @@ def test_conditions_decide_what_is_varied() -> None:
 def test_a_condition_on_what_is_not_varied_looks_at_the_settings() -> None:
     base = parse_config(PRESETS["smoke"]())
     assert value_at(base, "selection.strategy") == "representative"
-    with pytest.raises(
-        UsageError, match=r"selection\.intervall is not a known setting; did you mean selection\.interval\?"
-    ):
+    with pytest.raises(UsageError, match=r"intervall is not a known setting; did you mean selection\.interval\?"):
         value_at(base, "selection.intervall")

@@ -1,0 +1,73 @@
+"""The study: what is begun again after a kill, and whose it is."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.space import suggest
+from dream_ray.sweep.study import JOURNAL, begun, best_values, finished, open_study, requeue_running
+
+SWEEP: dict[str, Any] = {
+    "preset": "smoke",
+    "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
+    "space": {"selection.num_clusters": {"int": [8, 64]}, "weights.feature": {"log": [0.01, 10]}},
+    "start": [{"weights.feature": 2.0}],
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def ask(study: optuna.Study, sweep: Any) -> tuple[optuna.Trial, dict[str, Any]]:
+    trial = study.ask()
+    return trial, suggest(sweep.space, trial, sweep.base())
+
+
+def test_start_points_come_first_and_what_was_running_comes_again(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    first, values = ask(study, sweep)
+    assert values["weights.feature"] == 2.0
+    assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "as in the settings"
+    study.tell(first, 0.5)
+    _, running = ask(study, sweep)
+
+    again = open_study(str(tmp_path), sweep, "digest")
+    assert requeue_running(again) == 1
+    assert [trial.number for trial in begun(again)] == [0], "what is tried again does not count twice"
+    trial, repeated = ask(again, sweep)
+    assert repeated == running
+    again.tell(trial, 0.75)
+    assert len(begun(again)) == len(finished(again)) == 2
+    assert best_values(again) == running
+    assert requeue_running(open_study(str(tmp_path), sweep, "digest")) == 0
+
+
+def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
+    open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+    with pytest.raises(UsageError, match="resume needs the sweep that .* was begun with"):
+        open_study(str(tmp_path), parse_sweep(SWEEP), "another")
+
+
+def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text("{not json}\n" * 3)
+    with pytest.raises(RunError, match=r"the study of .* is damaged"):
+        open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+
+
+def test_without_a_success_the_last_reason_is_said(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none was begun"):
+        best_values(study)
+    trial, _ = ask(study, sweep)
+    trial.set_user_attr("reason", "loss must be finite")
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    with pytest.raises(RunError, match="loss must be finite"):
+        best_values(study)
