@@ -1,0 +1,33 @@
+"""`dream-ray sweep`."""
+
+from typing import Annotated
+
+import typer
+
+from dream_ray.cli import display
+from dream_ray.cli.app import app
+from dream_ray.cli.options import Address, Device, Store
+
+
+@app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml; docs/sweeps.md.")],
+    store: Store,
+    out: Annotated[str, typer.Option("--out", help="New directory of the sweep.")],
+    max_concurrent: Annotated[
+        int | None, typer.Option("--max-concurrent", min=1, help="Trials at a time. [default: as many as fit]")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="URL of a database for the study. [default: a journal in --out]")
+    ] = None,
+    device: Device = "auto",
+    address: Address = None,
+) -> None:
+    """Search for settings: trials are short runs, judged on the validation split."""
+    from dream_ray import api
+
+    with display.interruptible(f"continue with `dream-ray resume {out}`"):
+        rows = api.sweep(
+            file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
+        )
+    display.show_sweep(out, rows)
