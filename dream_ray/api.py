@@ -22,9 +22,11 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_same_bits, open_run
+from dream_ray.engine.run import check_fit, check_same_bits, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
+from dream_ray.sweep.directory import Place, create_sweep
+from dream_ray.sweep.file import read_sweep
 
 
 def ingest(
@@ -197,6 +199,35 @@ def resume(
         if not allow_different_bits:
             call(check_same_bits, run)
         return dispatch.execute(run, launch, gpus_per_worker, address, observer)
+
+
+def sweep(
+    file: str,
+    *,
+    store: str,
+    out: str,
+    max_concurrent: int | None = None,
+    study: str | None = None,
+    device: str = "auto",
+    address: str | None = None,
+) -> list[dict[str, Any]]:
+    """Searches for settings, as the sweep file says; `resume_sweep` goes on with it.
+
+    `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
+
+    Returns:
+        A row for every trial; `out` has them as results.parquet, and the best settings as best.yaml.
+    """
+    place = Place(storage.absolute(out), storage.absolute(store), device, study)
+    searched = read_sweep(file)
+    check_fit(searched.base(), Store.open(store))
+    create_sweep(searched, place)
+    return dispatch.search(out, max_concurrent, address)
+
+
+def resume_sweep(path: str, *, max_concurrent: int | None = None, address: str | None = None) -> list[dict[str, Any]]:
+    """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`."""
+    return dispatch.search(path, max_concurrent, address)
 
 
 def status(path: str) -> Status:

@@ -49,6 +49,20 @@ def execute(
     return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
 
 
+def search(path: str, max_concurrent: int | None, address: str | None) -> list[dict[str, Any]]:
+    """Runs the trials of a sweep that are still to be run, and writes what came of all."""
+    from dream_ray.distributed.sweep import digest_of, sweep_on_ray
+    from dream_ray.sweep.directory import open_sweep
+    from dream_ray.sweep.results import rows_of, write_results
+    from dream_ray.sweep.study import open_study
+
+    sweep, place = open_sweep(path)
+    sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
+    study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
+    write_results(place.out, sweep, study)
+    return rows_of(sweep, study)
+
+
 def run_tasks(
     run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
 ) -> Iterator[EvaluationResult]:

@@ -4,12 +4,12 @@ import logging
 import sys
 import warnings
 
-from dream_ray.cli import display, run_commands, store_commands
+from dream_ray.cli import display, run_commands, store_commands, sweep_commands
 from dream_ray.cli.app import app
 from dream_ray.errors import RunError, UsageError
 
 # The commands register themselves with `app` when their modules are imported.
-__all__ = ["main", "run_commands", "store_commands"]
+__all__ = ["main", "run_commands", "store_commands", "sweep_commands"]
 
 
 def main() -> None:

@@ -186,6 +186,19 @@ def show_run(path: str) -> None:
     )
 
 
+def show_sweep(path: str, rows: list[dict[str, Any]]) -> None:
+    """Prints the trials of a sweep and where the best settings are."""
+    table = Table(*(Column(name.rpartition(".")[2]) for name in rows[0]))
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    _OUT.print(table)
+    say(f"best settings: {storage.join(path, 'best.yaml')}")
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 _ADVICE = {
     "silent": "no worker has told anything for {silent}: killed, or hanging; continue with `dream-ray resume {run}`",
     "failed": "{reason}\nafter a change of what it says, continue with `dream-ray resume {run}`",

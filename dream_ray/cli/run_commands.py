@@ -162,7 +162,13 @@ def resume(
 ) -> None:
     """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
+    from dream_ray.sweep.directory import is_sweep
 
+    if is_sweep(run):
+        with display.interruptible(_resume(run)):
+            rows = api.resume_sweep(run, address=address)
+        display.show_sweep(run, rows)
+        return
     with display.interruptible(_resume(run)):
         api.resume(
             run,

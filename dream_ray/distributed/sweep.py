@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
 from dream_ray.errors import UsageError
+from dream_ray.sweep.directory import Place
 from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import NAME, begun, make_sampler, open_study, requeue_running
@@ -32,25 +33,6 @@ _RUNG = "rung"
 # Of the process of a trial whose run has Ray Train workers of its own.
 _DRIVER_CPUS = 0.5
 _OPTIMISE = {"accuracy": "max", "compute_s": "min"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and with what a sweep runs.
-
-    Attributes:
-        out: Directory of the sweep, absolute.
-        store: Store, absolute.
-        device: "auto", "cpu" or "cuda".
-        bank: Directory that keeps the networks which trials share.
-        study_url: Of a shared study; None: in `out`.
-    """
-
-    out: str
-    store: str
-    device: str
-    bank: str
-    study_url: str | None
 
 
 def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, address: str | None) -> None:
@@ -66,7 +48,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
         UsageError: If one trial alone needs more than there is, or the study belongs to another sweep.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study_url)
+    study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     requeue_running(study)
     num_trials = sweep.budget.trials - len(begun(study))
     if num_trials <= 0:
@@ -118,8 +100,8 @@ def possible_trials(sweep: Sweep, there: dict[str, float]) -> int:
     fits = min(int(there.get(name, 0) // count) for name, count in needed.items() if count > 0)
     if fits < 1:
         raise UsageError(
-            f"resources of one trial ({wanted.workers} workers) need {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs; "
-            f"Ray reports {there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
+            f"resources of one trial ({wanted.workers} workers) need {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs;"
+            f" Ray reports {there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
         )
     return fits
 

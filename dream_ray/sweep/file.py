@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from dream_ray import storage
-from dream_ray.config import Config, load_config
+from dream_ray.config import Config, load_config, parse_config
 from dream_ray.config.load import explain
 from dream_ray.config.schema import Section
 from dream_ray.errors import UsageError
@@ -68,8 +68,8 @@ class Sweep(Section):
     """Version of this schema."""
     preset: str | None = None
     """Published settings that all trials begin with; exactly one of preset and config."""
-    config: str | None = None
-    """The same from a YAML file of settings."""
+    config: str | Values | None = None
+    """The same from a YAML file of settings, or the settings themselves."""
     settings: Values = Field(default_factory=dict)
     """Settings of all trials on top, by path."""
     space: dict[str, Parameter]
@@ -109,7 +109,13 @@ class Sweep(Section):
 
     def base(self) -> Config:
         """Returns the settings that all trials begin with."""
+        if isinstance(self.config, dict):
+            return settings_of(parse_config(self.config), self.settings)
         return settings_of(load_config(preset=self.preset, file=self.config), self.settings)
+
+    def self_contained(self) -> "Sweep":
+        """Returns the same sweep with its settings written out."""
+        return self.model_copy(update={"preset": None, "config": self.base().model_dump(mode="json"), "settings": {}})
 
     def config_of(self, values: Mapping[str, Any], *, seed: int | None = None) -> Config:
         """Returns the settings of a trial.

@@ -1,0 +1,65 @@
+"""The directory of a sweep.
+
+sweep.yaml       what is searched, whole: a preset or file of settings may change later
+place.json       store, device and study that it was begun with
+study.journal    the Optuna study, unless it lies in a database
+trials/          the runs, by digest of their settings
+bank/            networks that trials share
+results.parquet, best.yaml, report.html
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import yaml
+
+from dream_ray import storage
+from dream_ray.errors import UsageError
+from dream_ray.sweep.file import Sweep, dump_sweep, parse_sweep
+
+_SWEEP, _PLACE = "sweep.yaml", "place.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and with what a sweep runs.
+
+    Attributes:
+        out: Directory of the sweep, absolute.
+        store: Store, absolute.
+        device: "auto", "cpu" or "cuda".
+        study: URL of a database for the study; None: a journal in `out`.
+    """
+
+    out: str
+    store: str
+    device: str
+    study: str | None
+
+    @property
+    def bank(self) -> str:
+        """Where trials share networks."""
+        return storage.join(self.out, "bank")
+
+
+def is_sweep(path: str) -> bool:
+    """Tells whether a directory is that of a sweep."""
+    return storage.exists(storage.join(path, _SWEEP))
+
+
+def create_sweep(sweep: Sweep, place: Place) -> None:
+    """Makes the directory of a sweep; raises UsageError where something is there already."""
+    if is_sweep(place.out):
+        raise UsageError(f"out {place.out} already holds a sweep; continue it with `dream-ray resume {place.out}`")
+    if storage.list_directory(place.out):
+        raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
+    storage.ensure_writable(place.out)
+    storage.write_text(storage.join(place.out, _PLACE), json.dumps(asdict(place), indent=2))
+    storage.write_text(storage.join(place.out, _SWEEP), dump_sweep(sweep.self_contained()))
+
+
+def open_sweep(path: str) -> tuple[Sweep, Place]:
+    """Opens the directory of a sweep; it may have moved."""
+    sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, _SWEEP))))
+    place = json.loads(storage.read_text(storage.join(path, _PLACE)))
+    return sweep, Place(**{**place, "out": storage.absolute(path)})
