@@ -60,7 +60,7 @@ def search(path: str, max_concurrent: int | None, address: str | None) -> list[d
     sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     write_results(place.out, sweep, study)
-    return rows_of(sweep, study)
+    return rows_of(place.out, sweep, study)
 
 
 def run_tasks(

@@ -136,7 +136,7 @@ def _scheduler(sweep: Sweep) -> TrialScheduler | None:
 
 def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
     """Runs in the process of a trial."""
-    base, wanted = sweep.base(), sweep.resources
+    wanted = sweep.resources
     launch = Launch(workers=wanted.workers, local=wanted.workers == 1, producers=0, bank=place.bank)
     if wanted.workers > 1:
         launch = replace(launch, producers=1)
@@ -146,7 +146,7 @@ def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
 
     run_trial(
         place.out,
-        [sweep.config_of(values, seed=base.seed + number) for number in range(sweep.seeds)],
+        sweep.configs_of(values),
         place.store,
         device=resolve_device(place.device),
         threads=wanted.cpus,

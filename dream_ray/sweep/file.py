@@ -117,14 +117,10 @@ class Sweep(Section):
         """Returns the same sweep with its settings written out."""
         return self.model_copy(update={"preset": None, "config": self.base().model_dump(mode="json"), "settings": {}})
 
-    def config_of(self, values: Mapping[str, Any], *, seed: int | None = None) -> Config:
-        """Returns the settings of a trial.
-
-        Args:
-            values: Of the space; what is missing is as in the base.
-            seed: Of the run; None: the base's.
-        """
-        return settings_of(self.base(), values if seed is None else {**values, "seed": seed})
+    def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
+        """Returns the settings of the runs of a trial, one for each seed."""
+        base = self.base()
+        return [settings_of(base, {**values, "seed": base.seed + number}) for number in range(self.seeds)]
 
     def start_points(self) -> list[Values]:
         """Returns the start points with a value for every parameter."""
@@ -180,7 +176,7 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
             f"budget.outer_steps must be at least the {base.outer_steps} of one trial; got {sweep.budget.outer_steps}"
         )
     for point in sweep.start_points():
-        sweep.config_of(point)
+        settings_of(base, point)
         for path, value in point.items():
             if not sweep.space[path].holds(value):
                 raise UsageError(

@@ -118,14 +118,8 @@ def finished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def best_values(study: Study) -> dict[str, Any]:
-    """Returns the values of the best trial; of several metrics, of the most accurate one of the front.
-
-    Raises:
-        RunError: If no trial succeeded.
-    """
+def best_values(study: Study) -> dict[str, Any] | None:
+    """Returns the values of the best trial; of several metrics, of the most accurate one; None where none succeeded."""
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        failures = [trial.user_attrs.get("reason", "") for trial in study.get_trials(deepcopy=False)]
-        reason = next(filter(None, reversed(failures)), "none was begun")
-        raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
+        return None
     return dict(max(study.best_trials, key=lambda trial: trial.values[0]).params)

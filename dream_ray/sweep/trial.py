@@ -14,6 +14,7 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
 from dream_ray.engine.validation import pending_steps, validate_step
 from dream_ray.engine.worker import work
+from dream_ray.errors import RunError, UsageError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Rung:
     accuracy: float
     compute_s: float
 
+
+_REASON = "reason.txt"
 
 Execute = Callable[[Run, Callable[[], None]], None]
 """Runs the workers of a run, and calls what it is given whenever there may be a new checkpoint."""
@@ -70,13 +73,24 @@ def run_trial(
     """
     ends = []
     for number, config in enumerate(configs):
-        run = _begun(run_directory(out, config), config, store, device, threads, launch)
-        ends.append(_run(run, execute, report if number == 0 else _nobody))
+        path = run_directory(out, config)
+        try:
+            run = _begun(path, config, store, device, threads, launch)
+            ends.append(_run(run, execute, report if number == 0 else _nobody))
+        except (UsageError, RunError) as error:
+            storage.write_text(storage.join(path, _REASON), str(error))
+            raise
     accuracy = sum(end.accuracy for end in ends) / len(ends)
     last = Rung(ends[0].number, accuracy, sum(end.compute_s for end in ends))
     if len(ends) > 1:
         report(last)
     return last
+
+
+def read_reason(out: str, configs: list[Config]) -> str:
+    """Returns why a trial failed, as far as it could say so."""
+    paths = [storage.join(run_directory(out, config), _REASON) for config in configs]
+    return next((storage.read_text(path) for path in paths if storage.exists(path)), "")
 
 
 def _nobody(rung: Rung) -> None:

@@ -61,13 +61,16 @@ def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
         open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
 
 
-def test_without_a_success_the_last_reason_is_said(tmp_path: Path) -> None:
+def test_the_best_values_are_those_of_a_trial_that_succeeded(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
-    with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none was begun"):
-        best_values(study)
-    trial, _ = ask(study, sweep)
-    trial.set_user_attr("reason", "loss must be finite")
-    study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    with pytest.raises(RunError, match="loss must be finite"):
-        best_values(study)
+    assert best_values(study) is None
+    for accuracy in (None, 0.25, 0.75, 0.5):
+        trial, values = ask(study, sweep)
+        if accuracy is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, accuracy)
+        if accuracy == 0.75:
+            best = values
+    assert best_values(study) == best

@@ -24,8 +24,9 @@ def sweep(**changed: Any) -> Any:
 def test_defaults_and_what_a_trial_is_made_of() -> None:
     found = sweep()
     assert found.start == ({},) and found.metrics == ("accuracy",) and found.sampler.name == "tpe"
-    config = found.config_of({"selection.num_clusters": 9, "weights.feature": 0.5}, seed=3)
-    assert (config.selection.num_clusters, config.weights.feature, config.seed) == (9, 0.5, 3)
+    [config] = found.configs_of({"selection.num_clusters": 9, "weights.feature": 0.5})
+    assert (config.selection.num_clusters, config.weights.feature, config.seed) == (9, 0.5, 0)
+    assert [one.seed for one in sweep(seeds=3).configs_of({})] == [0, 1, 2]
     assert config.evaluation.every == 10, "settings of all trials"
     assert found.num_rungs == config.total_steps // 10
 
