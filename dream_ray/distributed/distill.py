@@ -117,11 +117,12 @@ _CALLBACKS: list[Any] = [_DeadNodesAreKnown()]
 @contextmanager
 def _looking_again_soon() -> Iterator[None]:
     """Lets a group that finds no place for all look again how many it could be, instead of waiting for nodes."""
-    before = os.environ.get(_START_TIMEOUT)
+    before = os.environ.pop(_START_TIMEOUT, None)
     os.environ[_START_TIMEOUT] = "20"
     try:
         yield
     finally:
+        del os.environ[_START_TIMEOUT]
         if before is not None:
             os.environ[_START_TIMEOUT] = before
 
