@@ -2,19 +2,21 @@
 
 import json
 import logging
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.metrics import telling_ray
-from dream_ray.distributed.place import check_seen
+from dream_ray.distributed.place import check_seen, wait_for_nodes
 from dream_ray.distributed.process_team import join_team
 from dream_ray.distributed.session import possible_resources, ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
@@ -29,6 +31,9 @@ from dream_ray.errors import RunError, UsageError
 _MAX_FAILURES = 3
 # How often a run that may grow looks for room for more workers. They all start again, from the last checkpoint.
 _GROW_S = 60.0
+# The longest time in which Ray finds out that a node is gone.
+_DEATH_S = 60.0
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _ERRORS = {"UsageError": UsageError, "RunError": RunError}
 
 
@@ -83,12 +88,43 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
                 name="ray_train",
                 storage_path=storage.absolute(run.path),
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                callbacks=_CALLBACKS,
             ),
         )
+        if fewest < launch.workers:
+            ending.enter_context(_looking_again_soon())
         ending.enter_context(background_validation(run, lambda path, step: _validate.remote(path, step).future()))
         _fit(trainer)
     _raise_failure(run)
     storage.delete(run.file("ray_train"))
+
+
+class _DeadNodesAreKnown(UserCallback):
+    """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
+
+    A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
+    start.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Waits in the controller until every node answers that is said to be alive."""
+        wait_for_nodes(_DEATH_S)
+
+
+_CALLBACKS: list[Any] = [_DeadNodesAreKnown()]
+
+
+@contextmanager
+def _looking_again_soon() -> Iterator[None]:
+    """Lets a group that finds no place for all look again how many it could be, instead of waiting for nodes."""
+    before = os.environ.pop(_START_TIMEOUT, None)
+    os.environ[_START_TIMEOUT] = "20"
+    try:
+        yield
+    finally:
+        del os.environ[_START_TIMEOUT]
+        if before is not None:
+            os.environ[_START_TIMEOUT] = before
 
 
 def _group_size(fewest: int, most: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where the workers of a run are: on this machine, or on others, which may have other devices and see other files."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from dream_ray.errors import RunError, UsageError
 Call = Callable[..., Any]
 """(function, *arguments, **keywords) -> what the function returns."""
 
+_ANSWER_S = 5.0
 # Set by Ray in the environment of a job that was submitted to it.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -97,6 +99,25 @@ def check_seen(name: str, path: str, file: str) -> None:
                 f"{name} must be seen by every node of the cluster: a URI such as s3://bucket/key, or a directory of a "
                 f"file system that all of them mount at the same path; {where} does not see {path}: {problem}"
             )
+
+
+def wait_for_nodes(timeout_s: float) -> None:
+    """Waits until all nodes that are said to be alive answer: a dead one is known to be dead then, or time is up."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        answers = [_answer_from(node["NodeID"]) for node in _nodes()]
+        answered, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
+        if len(answered) == len(answers):
+            return
+
+
+def _answer_from(node_id: str) -> Any:
+    there: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
+    return ray.remote(num_cpus=0, max_retries=0, **there)(_node_of_this_process).remote()
+
+
+def _node_of_this_process() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _nodes() -> list[dict[str, Any]]:

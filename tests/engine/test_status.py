@@ -10,13 +10,14 @@ from dream_ray import api, storage
 from dream_ray.cli.display import show_status
 from dream_ray.config import Config
 from dream_ray.dispatch import begin
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.status import Status, read_status
 
 
 @pytest.fixture
 def run(tiny_config: Config, digits_store: str, out: str) -> Run:
-    return begin(out, tiny_config, digits_store, "cpu", 1, {"workers": 2, "local": False, "producers": 0}, "off")
+    return begin(out, tiny_config, digits_store, "cpu", 1, Launch(workers=2, producers=0), "off")
 
 
 def tell(run: Run, shard: int, step: int, *, updated_at: float, seconds: float | None = 2.0, shards: int = 2) -> None:
