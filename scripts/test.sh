@@ -8,6 +8,7 @@ export RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS # the tests start a Ray of their own
 # One thread a process: the tests start several at a time, and the thread count decides the last bits of a sum.
 export OMP_NUM_THREADS=1
+unset PYTHONDONTWRITEBYTECODE # the same modules are imported by hundreds of processes
 
 python=.venv/bin/python
 "$python" -m ruff check
