@@ -6,6 +6,7 @@ A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.fro
 """
 
 from dream_ray.storage.cache import make_room, mark_used, open_cached
+from dream_ray.storage.claims import claimed
 from dream_ray.storage.files import (
     atomic_output,
     delete,
@@ -33,6 +34,7 @@ __all__ = [
     "RemoteError",
     "absolute",
     "atomic_output",
+    "claimed",
     "delete",
     "delete_temporaries",
     "ensure_writable",

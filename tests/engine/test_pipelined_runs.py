@@ -269,7 +269,7 @@ def test_a_bank_with_holes_is_filled_up(
     bank = tmp_path / "bank"
     settings = {**tiny, "checkpoint_every": 4}
     work(banked(start, settings, "first", bank).path, range(10), shard=0, num_shards=1)
-    files = sorted(path for path in bank.rglob("*") if path.is_file())
+    files = sorted(bank.rglob("*.safetensors"))
     assert len(files) == 8
     if damage == "missing":
         files[6].unlink()
@@ -293,7 +293,7 @@ def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str,
     bank, limit = tmp_path / "bank", 40_000
     settings = {**tiny, "outer_steps": 6, "selection": {"num_clusters": 4, "strategy": "random"}}
     work(banked(start, settings, "first", bank, limit).path, range(10), shard=0, num_shards=1)
-    sizes = [path.stat().st_size for path in bank.rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in bank.rglob("*.safetensors")]
     assert limit // 2 < sum(sizes) <= limit
     assert 24 * max(sizes) > limit, "all of them would not have had room"
     with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):

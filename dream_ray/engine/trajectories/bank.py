@@ -7,7 +7,9 @@ not at all.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from dream_ray import storage
@@ -19,6 +21,9 @@ from dream_ray.nets import Classifier
 
 _COMPLETE = "complete"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
+_POLL_S = 0.2
+# After so long without another network, one stops waiting for who trains them, and does it too.
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,16 @@ class TrajectoryBank:
             )
         storage.make_room(self.root, num_bytes, self.max_bytes)
 
+    def claim(self, outer: int) -> AbstractContextManager[bool]:
+        """Claims the training of a trajectory, see `storage.claimed`."""
+        return storage.claimed(storage.join(self._directory(outer), "claim"))
+
     def _path(self, outer: int, inner: int) -> str:
+        return storage.join(self._directory(outer), f"{inner:06d}.safetensors")
+
+    def _directory(self, outer: int) -> str:
         key = hashlib.sha256(self.identity.encode()).hexdigest()
-        return storage.join(self.root, key, f"{outer:06d}", f"{inner:06d}.safetensors")
+        return storage.join(self.root, key, f"{outer:06d}")
 
 
 def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
@@ -105,19 +117,37 @@ class BankedNetworks:
     is_restart_point: Callable[[int, int], bool]
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`."""
+        """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`.
+
+        While another process trains the same networks, they are read as they come.
+        """
         known, inner = (start, state), start
         network = blank_network(self.build)
+        moved = time.monotonic()
         while inner < self.inner_steps:
             found = self.bank.load(outer, inner)
-            if found is None or (self.is_restart_point(outer, inner) and not found[1]):
-                break
-            if found[1]:
-                known = inner, found[0]
-            yield Snapshot.of(found[0], outer, inner, network, self.recipe)
+            if found is None:
+                with self.bank.claim(outer) as ours:
+                    is_late = time.monotonic() - moved > _PATIENCE_S
+                    # Who had the claim may have kept it at this moment.
+                    if (ours or is_late) and self.bank.load(outer, inner) is None:
+                        yield from self._train(outer, inner, known)
+                        return
+                if not ours:
+                    time.sleep(_POLL_S)
+                continue
+            values, is_complete = found
+            if self.is_restart_point(outer, inner) and not is_complete:  # of a run whose restart points are others
+                yield from self._train(outer, inner, known)
+                return
+            if is_complete:
+                known = inner, values
+            yield Snapshot.of(values, outer, inner, network, self.recipe)
             inner += 1
-        if inner == self.inner_steps:
-            return
+            moved = time.monotonic()
+
+    def _train(self, outer: int, inner: int, known: tuple[int, NetworkState | None]) -> Iterator[Snapshot]:
+        """Trains on from what is known, and keeps the networks from `inner` on."""
         has_room = False
         for snapshot in self.source.trajectory(outer, *known):
             if snapshot.inner < inner:
