@@ -210,13 +210,11 @@ def sweep(
     study: str | None = None,
     device: str = "auto",
     address: str | None = None,
-) -> list[dict[str, Any]]:
-    """Searches for settings, as the sweep file says; `resume_sweep` goes on with it.
+) -> dispatch.SweepResult:
+    """Searches for settings, as the sweep file says, and tests the best; `resume_sweep` goes on with it.
 
     `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
-
-    Returns:
-        A row for every trial; `out` has them as results.parquet, and the best settings as best.yaml.
+    `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
     place = Place(storage.absolute(out), storage.absolute(store), device, study)
     searched = read_sweep(file)
@@ -225,7 +223,7 @@ def sweep(
     return dispatch.search(out, max_concurrent, address)
 
 
-def resume_sweep(path: str, *, max_concurrent: int | None = None, address: str | None = None) -> list[dict[str, Any]]:
+def resume_sweep(path: str, *, max_concurrent: int | None = None, address: str | None = None) -> dispatch.SweepResult:
     """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`."""
     return dispatch.search(path, max_concurrent, address)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from dream_ray.config import Config
+from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
@@ -14,6 +16,19 @@ from dream_ray.engine.run import Run, create_run, finish_run
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep.
+
+    Attributes:
+        trials: A row for every trial, see `sweep.results.rows_of`.
+        final: Test accuracies of the best trial and of the first start point, see `sweep.final.summarise_final`.
+    """
+
+    trials: list[dict[str, Any]]
+    final: list[dict[str, Any]]
 
 
 def place(
@@ -49,18 +64,23 @@ def execute(
     return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
 
 
-def search(path: str, max_concurrent: int | None, address: str | None) -> list[dict[str, Any]]:
-    """Runs the trials of a sweep that are still to be run, and writes what came of all."""
-    from dream_ray.distributed.sweep import digest_of, sweep_on_ray
+def search(path: str, max_concurrent: int | None, address: str | None) -> SweepResult:
+    """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
+    from dream_ray.distributed.sweep import digest_of, sweep_on_ray, test_on_ray
     from dream_ray.sweep.directory import open_sweep
+    from dream_ray.sweep.final import final_runs, read_final, write_final
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
 
     sweep, place = open_sweep(path)
     sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
-    write_results(place.out, sweep, study)
-    return rows_of(place.out, sweep, study)
+    best = write_results(place.out, sweep, study)
+    if read_final(place.out) is None:
+        planned = final_runs(place.out, sweep, best, Store.open(place.store))
+        write_final(place.out, test_on_ray(sweep, place, planned, address=address))
+    final = read_final(place.out) or []
+    return SweepResult(rows_of(place.out, sweep, study), final)
 
 
 def run_tasks(

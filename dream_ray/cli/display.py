@@ -28,6 +28,11 @@ def show_table(table: Table) -> None:
     _OUT.print(table)
 
 
+def console() -> Console:
+    """Returns where progress is shown: stderr."""
+    return _ERR
+
+
 def fail(error: Exception) -> None:
     """Prints an error to stderr."""
     _ERR.print(f"error: {error}", markup=False)
@@ -184,19 +189,6 @@ def show_run(path: str) -> None:
         f"cost: {cost['wall_s']:.1f} s wall, {cost['cpu_s']:.1f} s CPU, {cost['gpu_s']:.1f} s GPU, "
         f"{cost['peak_rss_bytes'] / 2**20:.0f} MiB largest worker"
     )
-
-
-def show_sweep(path: str, rows: list[dict[str, Any]]) -> None:
-    """Prints the trials of a sweep and where the best settings are."""
-    table = Table(*(Column(name.rpartition(".")[2]) for name in rows[0]))
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    _OUT.print(table)
-    say(f"best settings: {storage.join(path, 'best.yaml')}")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 _ADVICE = {

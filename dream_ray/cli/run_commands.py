@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dream_ray.cli import display, forecasts
+from dream_ray.cli import display, forecasts, trials
 from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
@@ -165,9 +165,9 @@ def resume(
     from dream_ray.sweep.directory import is_sweep
 
     if is_sweep(run):
-        with display.interruptible(_resume(run)):
-            rows = api.resume_sweep(run, address=address)
-        display.show_sweep(run, rows)
+        with display.interruptible(_resume(run)), trials.live(run):
+            found = api.resume_sweep(run, address=address)
+        trials.show(run, found)
         return
     with display.interruptible(_resume(run)):
         api.resume(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli import display
+from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
 from dream_ray.cli.options import Address, Device, Store
 
@@ -26,8 +26,8 @@ def sweep(
     """Search for settings: trials are short runs, judged on the validation split."""
     from dream_ray import api
 
-    with display.interruptible(f"continue with `dream-ray resume {out}`"):
-        rows = api.sweep(
+    with display.interruptible(f"continue with `dream-ray resume {out}`"), trials.live(out):
+        found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
         )
-    display.show_sweep(out, rows)
+    trials.show(out, found)

@@ -3,35 +3,43 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
 import optuna
 import ray
 from ray import tune
-from ray.tune import RunConfig, TuneConfig
+from ray.exceptions import RayTaskError
+from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from dream_ray import storage
 from dream_ray.config import dump_config
+from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
-from dream_ray.distributed.session import ray_session
+from dream_ray.distributed.place import check_seen
+from dream_ray.distributed.session import possible_resources, ray_session
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
-from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import Place
-from dream_ray.sweep.file import Sweep
+from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
+from dream_ray.sweep.directory import SWEEP, Place
+from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.final import FinalRun, run_final
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import NAME, begun, make_sampler, open_study, requeue_running
-from dream_ray.sweep.trial import Rung, execute_here, run_trial
+from dream_ray.sweep.study import NAME, begun, is_interrupted, make_sampler, open_study, requeue_running, study_storage
+from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 
 _RUNG = "rung"
 # Of the process of a trial whose run has Ray Train workers of its own.
 _DRIVER_CPUS = 0.5
+_LOOK_S = 1.0
 _OPTIMISE = {"accuracy": "max", "compute_s": "min"}
 
 
@@ -50,34 +58,84 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     requeue_running(study)
-    num_trials = sweep.budget.trials - len(begun(study))
-    if num_trials <= 0:
+    left = sweep.budget.trials - len(begun(study))
+    budget = _Budget(sweep, study)
+    if left <= 0 or budget.stop_all():
         return
     with ray_session(address):
-        room = possible_trials(sweep, ray.cluster_resources())  # type: ignore[no-untyped-call]
-        at_a_time = min(room, max_concurrent or room, num_trials)
+        check_seen("store", place.store, storage.join(place.store, MANIFEST))
+        check_seen("out", place.out, storage.join(place.out, SWEEP))
+        at_a_time = min(possible_trials(sweep, possible_resources()), max_concurrent or left, left)
         search = OptunaSearch(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
             mode=_modes(sweep),
             sampler=make_sampler(sweep, len(study.trials)),
             study_name=NAME,
-            storage=study._storage,
+            storage=study_storage(place.out, place.study),
         )
         tuner = tune.Tuner(
             tune.with_resources(partial(_trial, sweep, place), _resources(sweep)),
             tune_config=TuneConfig(
                 search_alg=search,
                 scheduler=_scheduler(sweep),
-                num_samples=num_trials,
+                num_samples=left,
                 max_concurrent_trials=at_a_time,
-                time_budget_s=None if sweep.budget.hours is None else sweep.budget.hours * 3600,
+                # The workers of a trial that is stopped end with its process.
+                reuse_actors=sweep.resources.workers == 1,
             ),
-            run_config=RunConfig(name="ray_tune", storage_path=place.out, verbose=0),
+            run_config=RunConfig(
+                name="ray_tune",
+                storage_path=place.out,
+                stop=budget,
+                failure_config=FailureConfig(max_failures=1),
+                verbose=0,
+            ),
         )
         for name in ("ray.tune", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         tuner.fit()
+    if is_interrupted(study):
+        raise KeyboardInterrupt
+
+
+def test_on_ray(
+    sweep: Sweep, place: Place, planned: dict[str, list[FinalRun]], *, address: str | None
+) -> dict[str, list[float]]:
+    """Distils and tests what the search found, see `run_final`; returns the accuracies in [0, 1]."""
+    with ray_session(address):
+        options: dict[str, Any] = {"max_retries": 1, **_task_resources(sweep)}
+        task: Any = ray.remote(**options)(_test)
+        running = {name: [task.remote(sweep, place, run) for run in runs] for name, runs in planned.items()}
+        try:
+            return {name: ray.get(references) for name, references in running.items()}
+        except RayTaskError as error:
+            if isinstance(error.cause, (UsageError, RunError)):
+                raise error.cause from None
+            raise
+
+
+class _Budget(Stopper):
+    """Stops the search when its hours or outer steps are spent."""
+
+    def __init__(self, sweep: Sweep, study: optuna.Study) -> None:
+        self._sweep = sweep
+        self._steps_before = outer_steps_spent(sweep, study)
+        self._steps: dict[str, int] = {}
+        hours = sweep.budget.hours
+        self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Takes note of a rung; a trial is never stopped alone."""
+        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[_RUNG])
+        return False
+
+    def stop_all(self) -> bool:
+        """Tells whether all is spent."""
+        most = self._sweep.budget.outer_steps
+        if most is not None and self._steps_before + sum(self._steps.values()) >= most:
+            return True
+        return self._until is not None and time.time() >= self._until
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
@@ -87,7 +145,7 @@ def digest_of(sweep: Sweep, store: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def possible_trials(sweep: Sweep, there: dict[str, float]) -> int:
+def possible_trials(sweep: Sweep, there: Mapping[str, float]) -> int:
     """Returns how many trials there is room for at a time, so that none waits for workers that others keep.
 
     Raises:
@@ -115,15 +173,17 @@ def _modes(sweep: Sweep) -> Any:
     return modes if len(modes) > 1 else modes[0]
 
 
-def _resources(sweep: Sweep) -> Any:
+def _resources(sweep: Sweep) -> dict[str, float]:
     wanted = sweep.resources
-    if wanted.workers > 1:
-        return {"cpu": _DRIVER_CPUS}
-    return {"cpu": wanted.cpus, "gpu": wanted.gpus}
+    return {"cpu": _DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
+
+
+def _task_resources(sweep: Sweep) -> dict[str, float]:
+    return {f"num_{kind}s": count for kind, count in _resources(sweep).items()}
 
 
 def _scheduler(sweep: Sweep) -> TrialScheduler | None:
-    chosen, rungs = sweep.scheduler, sweep.num_rungs
+    chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
     how = {"metric": sweep.metrics[0], "mode": _modes(sweep), "time_attr": _RUNG}
     makers: dict[str, Callable[[], TrialScheduler | None]] = {
         "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
@@ -136,26 +196,43 @@ def _scheduler(sweep: Sweep) -> TrialScheduler | None:
 
 def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
     """Runs in the process of a trial."""
-    wanted = sweep.resources
-    launch = Launch(workers=wanted.workers, local=wanted.workers == 1, producers=0, bank=place.bank)
-    if wanted.workers > 1:
-        launch = replace(launch, producers=1)
 
     def report(rung: Rung) -> None:
         tune.report({_RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
-    run_trial(
-        place.out,
-        sweep.configs_of(values),
-        place.store,
-        device=resolve_device(place.device),
-        threads=wanted.cpus,
-        launch=launch,
-        execute=execute_here if wanted.workers == 1 else partial(_execute_on_ray, gpus=wanted.gpus),
-        report=report,
-    )
+    run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place), report)
 
 
-def _execute_on_ray(run: Run, look: Callable[[], None], gpus: float) -> None:
-    distill_on_ray(run, run.launch, gpus_per_worker=gpus, address=None)
-    look()
+def _test(sweep: Sweep, place: Place, planned: FinalRun) -> float:
+    return run_final(planned, place.store, _crew(sweep, place))
+
+
+def _crew(sweep: Sweep, place: Place) -> Crew:
+    wanted = sweep.resources
+    # Networks that others trained would make a trial seem cheaper than its settings are. There are no producers, whose
+    # place the admission would have to know: several workers train the same networks, and share them in the bank.
+    bank = None if "compute_s" in sweep.metrics else place.bank
+    launch = Launch(workers=wanted.workers, local=wanted.workers == 1, producers=0, bank=bank)
+    execute = execute_here if wanted.workers == 1 else partial(_execute_on_ray, wanted.gpus)
+    return Crew(resolve_device(place.device), wanted.cpus, launch, execute)
+
+
+def _execute_on_ray(gpus: float, run: Run, look: Callable[[], None]) -> None:
+    """Runs the workers on Ray Train; the rungs, which other processes climb, are looked at meanwhile.
+
+    What `look` raises is left to end this process, and the workers with it.
+    """
+    ended: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            distill_on_ray(run, run.launch, gpus_per_worker=gpus, address=None)
+            ended.set_result(None)
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True, name="ray-train").start()
+    while not ended.done():
+        look()
+        wait([ended], timeout=_LOOK_S)
+    ended.result()

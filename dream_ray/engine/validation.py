@@ -52,6 +52,13 @@ def validate_step(run_path: str, step: int) -> float:
     return result.accuracy
 
 
+def read_validation(run: Run) -> list[tuple[int, float]]:
+    """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
+    names = storage.list_directory(run.file("validation"))
+    rows = [json.loads(storage.read_text(run.file("validation", name))) for name in names]
+    return sorted((row["step"], row["accuracy"]) for row in rows)
+
+
 def _file_name(step: int) -> str:
     return f"step-{step:08d}.json"
 

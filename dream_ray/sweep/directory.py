@@ -17,7 +17,8 @@ from dream_ray import storage
 from dream_ray.errors import UsageError
 from dream_ray.sweep.file import Sweep, dump_sweep, parse_sweep
 
-_SWEEP, _PLACE = "sweep.yaml", "place.json"
+SWEEP = "sweep.yaml"
+_PLACE = "place.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Place:
 
 def is_sweep(path: str) -> bool:
     """Tells whether a directory is that of a sweep."""
-    return storage.exists(storage.join(path, _SWEEP))
+    return storage.exists(storage.join(path, SWEEP))
 
 
 def create_sweep(sweep: Sweep, place: Place) -> None:
@@ -55,11 +56,11 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
         raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
     storage.ensure_writable(place.out)
     storage.write_text(storage.join(place.out, _PLACE), json.dumps(asdict(place), indent=2))
-    storage.write_text(storage.join(place.out, _SWEEP), dump_sweep(sweep.self_contained()))
+    storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
 
 
 def open_sweep(path: str) -> tuple[Sweep, Place]:
     """Opens the directory of a sweep; it may have moved."""
-    sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, _SWEEP))))
+    sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, SWEEP))))
     place = json.loads(storage.read_text(storage.join(path, _PLACE)))
     return sweep, Place(**{**place, "out": storage.absolute(path)})

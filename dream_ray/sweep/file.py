@@ -84,8 +84,8 @@ class Sweep(Section):
     """accuracy (validation, to be large), compute_s (CPU and GPU seconds, to be small); two make a Pareto front."""
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, with other seeds; its result is their mean."""
-    final_seeds: int = Field(default=3, ge=1)
-    """Runs of the best trial and of the first start point, with fresh seeds, that are tested at the end."""
+    final_seeds: int = Field(default=3, ge=0)
+    """Runs of the best trial and of the first start point, with fresh seeds, that are tested at the end; 0: none."""
     resources: Resources = Resources()
 
     @model_validator(mode="after")
@@ -127,12 +127,6 @@ class Sweep(Section):
         base = self.base()
         return [{path: point.get(path, value_at(base, path)) for path in self.space} for point in self.start]
 
-    @property
-    def num_rungs(self) -> int:
-        """Validation accuracies of a whole trial."""
-        base = self.base()
-        return base.total_steps // base.evaluation.every
-
 
 def read_sweep(path: str) -> Sweep:
     """Reads a sweep file and checks everything that can be checked without a store.
@@ -164,9 +158,10 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
             "accuracies on the validation split, of which there would be none; got 0"
         )
     check_space(base, sweep.space)
-    if sweep.scheduler.name != "none" and sweep.scheduler.grace > sweep.num_rungs:
+    _check_what_is_searched(sweep)
+    if sweep.scheduler.name != "none" and sweep.scheduler.grace > num_rungs(base):
         raise UsageError(
-            f"scheduler.grace must be at most the rungs of a trial ({sweep.num_rungs}: outer_steps * inner_steps / "
+            f"scheduler.grace must be at most the rungs of a trial ({num_rungs(base)}: outer_steps * inner_steps / "
             f"evaluation.every); got {sweep.scheduler.grace}"
         )
     if sweep.sampler.name == "grid":
@@ -185,6 +180,22 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
     return sweep
 
 
+def _check_what_is_searched(sweep: Sweep) -> None:
+    """Refuses what would make the accuracies of two trials incomparable."""
+    for path in sweep.space:
+        if path == "seed":
+            raise UsageError(
+                "space must not name seed, which is no setting to choose; `seeds` runs a trial with several"
+            )
+        if path.startswith("evaluation.") or path == "data.include_validation":
+            raise UsageError(f"space must not name {path}: trials are comparable only if they are judged alike")
+        if path in ("outer_steps", "inner_steps") and sweep.scheduler.name != "none":
+            raise UsageError(
+                f"scheduler.name must be none where space names {path}: rungs of longer and shorter trials are not "
+                f"comparable; got {sweep.scheduler.name}"
+            )
+
+
 def _check_grid(sweep: Sweep) -> None:
     for path, parameter in sweep.space.items():
         if parameter.choices is None:
@@ -196,3 +207,8 @@ def _check_grid(sweep: Sweep) -> None:
 def dump_sweep(sweep: Sweep) -> str:
     """Returns the sweep as YAML that `read_sweep` reads back equal."""
     return yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True, by_alias=True), sort_keys=False)
+
+
+def num_rungs(config: Config) -> int:
+    """Returns how many validation accuracies a whole trial has: one every `evaluation.every` steps and at the end."""
+    return -(-config.total_steps // config.evaluation.every)

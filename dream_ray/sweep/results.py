@@ -5,64 +5,82 @@ from typing import Any
 import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.errors import RunError
-from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.space import settings_of
-from dream_ray.sweep.study import best_values
+from dream_ray.sweep.directory import open_sweep
+from dream_ray.sweep.file import Sweep, Values
+from dream_ray.sweep.final import final_config
+from dream_ray.sweep.study import best_values, load_study, reached_the_end
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
-_STATES = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
+_STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "stopped",
+}
 
 
 def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
-    """Returns a row for every trial: number, state, metrics, seconds, reason and the value of every parameter."""
+    """Returns a row for every trial.
+
+    Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (why it failed) and the path
+    of every parameter. States are done, stopped (by the scheduler, or with the search), failed, again (it was killed
+    and tried again under another number), running and waiting.
+    """
+    trials = study.get_trials(deepcopy=False)
+    again = {trial.user_attrs.get("again") for trial in trials}
     rows = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         values = trial.values or [None] * len(sweep.metrics)
-        seconds = None if trial.duration is None else trial.duration.total_seconds()
-        row = {"trial": trial.number, "state": _STATES.get(trial.state, trial.state.name.lower())}
+        row: dict[str, Any] = {"trial": trial.number, "state": _state(trial, sweep, again)}
+        row["rung"] = max(trial.intermediate_values, default=None)
         row |= dict(zip(sweep.metrics, values, strict=True))
-        row |= {"seconds": seconds, "reason": ""}
-        if trial.state == TrialState.FAIL:
-            row["reason"] = read_reason(out, sweep.configs_of(trial.params))
+        row["seconds"] = None if trial.duration is None else trial.duration.total_seconds()
+        row["reason"] = read_reason(out, sweep.configs_of(trial.params)) if row["state"] == "failed" else ""
         rows.append(row | {path: trial.params.get(path) for path in sweep.space})
     return rows
 
 
-def write_results(out: str, sweep: Sweep, study: optuna.Study) -> None:
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Returns the rows of a sweep from its directory, see `rows_of`."""
+    sweep, place = open_sweep(path)
+    return rows_of(place.out, sweep, load_study(place.out, place.study))
+
+
+def _state(trial: FrozenTrial, sweep: Sweep, again: set[Any]) -> str:
+    if trial.state == TrialState.COMPLETE:
+        return "done" if reached_the_end(trial, sweep) else "stopped"
+    return "again" if trial.number in again else _STATES[trial.state]
+
+
+def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
     """Writes results.parquet and best.yaml, settings that `dream-ray distill --config` takes.
+
+    Returns:
+        The values of the best trial.
 
     Raises:
         RunError: If no trial succeeded.
     """
     rows = rows_of(out, sweep, study)
-    # Choices may be of several types; the table says them as texts then.
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    table = {name: _column(values) for name, values in columns.items()}
+    table = {name: _column([row[name] for row in rows]) for name in rows[0]}
     with storage.atomic_output(storage.join(out, RESULTS)) as file:
         pq.write_table(pa.table(table), file)
-    config = settings_of(sweep.base(), _best(study, rows))
-    # What the search kept apart to look at belongs to the data now.
-    data = config.data.model_copy(update={"include_validation": True})
-    evaluation = config.evaluation.model_copy(update={"every": 0})
-    storage.write_text(
-        storage.join(out, BEST), dump_config(config.model_copy(update={"data": data, "evaluation": evaluation}))
-    )
-
-
-def _best(study: optuna.Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    values = best_values(study)
-    if values is None:
+    try:
+        best = best_values(study, sweep)
+    except RunError as error:
         reason = next((row["reason"] for row in reversed(rows) if row["reason"]), "none was said")
-        raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
-    return values
+        raise RunError(f"{error}; the last reason: {reason}") from None
+    storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best)))
+    return best
 
 
 def _column(values: list[Any]) -> pa.Array:
+    """Makes a column; the values of a choice may be of several types, and are texts then."""
     kinds = {type(value) for value in values if value is not None}
     return pa.array(values if len(kinds) <= 1 else [None if value is None else str(value) for value in values])

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.file import Sweep
+from dream_ray.sweep.file import Sweep, num_rungs
 
 NAME = "dream_ray"
 JOURNAL = "study.journal"
@@ -48,7 +48,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     """
     try:
         study = optuna.create_study(
-            storage=_storage(directory, url),
+            storage=study_storage(directory, url),
             study_name=NAME,
             sampler=make_sampler(sweep, 0),
             directions=[_DIRECTIONS[metric] for metric in sweep.metrics],
@@ -68,7 +68,16 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     return study
 
 
-def _storage(directory: str, url: str | None) -> BaseStorage:
+def load_study(directory: str, url: str | None) -> Study:
+    """Opens a study to look at; raises RunError if it is not there or damaged."""
+    try:
+        return optuna.load_study(study_name=NAME, storage=study_storage(directory, url))
+    except (ValueError, KeyError, OSError) as error:
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+
+
+def study_storage(directory: str, url: str | None) -> BaseStorage:
+    """Returns where a study lies, see `open_study`."""
     if url is not None:
         return RDBStorage(url)
     if storage.is_remote(directory):
@@ -106,6 +115,11 @@ def requeue_running(study: Study) -> int:
     return len(running)
 
 
+def is_interrupted(study: Study) -> bool:
+    """Tells whether trials were left in the middle."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
 def begun(study: Study) -> list[FrozenTrial]:
     """Returns the trials that count towards the budget: not those that were tried again."""
     trials = study.get_trials(deepcopy=False)
@@ -113,13 +127,28 @@ def begun(study: Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
 
 
-def finished(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that have a result, whole or stopped at a rung."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
+    """Tells whether a trial has its whole result; Tune calls one that a scheduler stopped complete too."""
+    if trial.state != TrialState.COMPLETE:
+        return False
+    # Of several metrics none is recorded on the way, and no scheduler looks at them.
+    return len(sweep.metrics) > 1 or max(trial.intermediate_values, default=0) >= num_rungs(
+        sweep.configs_of(trial.params)[0]
+    )
 
 
-def best_values(study: Study) -> dict[str, Any] | None:
-    """Returns the values of the best trial; of several metrics, of the most accurate one; None where none succeeded."""
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        return None
-    return dict(max(study.best_trials, key=lambda trial: trial.values[0]).params)
+def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
+    """Returns the trials with a whole result, the best first; of several metrics, the Pareto front by accuracy."""
+    if len(sweep.metrics) > 1:
+        candidates = study.best_trials
+    else:
+        candidates = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
+    return sorted(candidates, key=lambda trial: -trial.values[0])
+
+
+def best_values(study: Study, sweep: Sweep) -> dict[str, Any]:
+    """Returns the values of the best trial; raises RunError if none succeeded."""
+    best = best_trials(study, sweep)
+    if not best:
+        raise RunError("no trial of the sweep succeeded")
+    return dict(best[0].params)

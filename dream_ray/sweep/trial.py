@@ -1,8 +1,9 @@
 """One trial: runs of the engine with its settings, whose validation accuracies are its rungs."""
 
 import hashlib
-import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,12 @@ from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
-from dream_ray.engine.validation import pending_steps, validate_step
+from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.file import num_rungs
+
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Rung:
     """A validation accuracy on the way.
 
     Attributes:
-        number: 1, 2, ... of the rungs of a whole trial.
+        number: 1, 2, ...; the last one is that of the whole run.
         accuracy: In [0, 1].
         compute_s: CPU and GPU seconds so far.
     """
@@ -32,10 +36,21 @@ class Rung:
     compute_s: float
 
 
-_REASON = "reason.txt"
+@dataclass(frozen=True)
+class Crew:
+    """Who works on the runs of a trial.
 
-Execute = Callable[[Run, Callable[[], None]], None]
-"""Runs the workers of a run, and calls what it is given whenever there may be a new checkpoint."""
+    Attributes:
+        device: Of the workers.
+        threads: Of each.
+        launch: How many they are, and where networks are kept.
+        execute: Runs them to the end of a run; calls what it is given now and then, whenever there may be a new rung.
+    """
+
+    device: torch.device
+    threads: int
+    launch: Launch
+    execute: Callable[[Run, Callable[[], None]], None]
 
 
 def run_directory(out: str, config: Config) -> str:
@@ -44,105 +59,122 @@ def run_directory(out: str, config: Config) -> str:
     return storage.join(out, "trials", digest)
 
 
-def run_trial(
-    out: str,
-    configs: list[Config],
-    store: str,
-    *,
-    device: torch.device,
-    threads: int,
-    launch: Launch,
-    execute: Execute,
-    report: Callable[[Rung], None],
-) -> Rung:
+def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: Callable[[Rung], None]) -> None:
     """Runs a trial to its end, from where an earlier try left off.
 
     Args:
         out: Directory of the sweep.
-        configs: Settings, one for each seed. The runs come one after the other; the first tells its rungs as they
-            come, for whoever may want to stop the trial.
+        configs: Settings, one for each seed; the runs come one after the other.
         store: Store to distil.
-        device: Device of the workers.
-        threads: Threads of each.
-        launch: Who works on a run.
-        execute: Runs the workers.
-        report: Told of every rung of the first run; what it raises ends the trial.
+        crew: Who works.
+        report: Told of every rung: on the way, of the first run; at the end, of the mean over all. What it raises ends
+            the trial.
 
-    Returns:
-        The last rung, means over the seeds.
+    Raises:
+        RunError: If one of the runs cannot be done, now or at an earlier try.
     """
-    ends = []
+    last = []
     for number, config in enumerate(configs):
         path = run_directory(out, config)
-        try:
-            run = _begun(path, config, store, device, threads, launch)
-            ends.append(_run(run, execute, report if number == 0 else _nobody))
-        except (UsageError, RunError) as error:
-            storage.write_text(storage.join(path, _REASON), str(error))
-            raise
-    accuracy = sum(end.accuracy for end in ends) / len(ends)
-    last = Rung(ends[0].number, accuracy, sum(end.compute_s for end in ends))
-    if len(ends) > 1:
-        report(last)
-    return last
+        with failing_once(path), _alone(path):
+            run = begin_again(path, config, store, crew)
+            last.append(_run(run, crew, report if number == 0 else _nobody))
+    accuracy = sum(end.accuracy for end in last) / len(last)
+    report(Rung(last[0].number, accuracy, sum(end.compute_s for end in last)))
+
+
+@contextmanager
+def failing_once(path: str) -> Iterator[None]:
+    """Keeps the reason why a run cannot be done, and raises it at once the next time.
+
+    What is wrong with settings is wrong again at a second try, which a process that was killed deserves.
+    """
+    reason = _reason(path)
+    if storage.exists(reason):
+        raise RunError(storage.read_text(reason))
+    try:
+        yield
+    except storage.RemoteError:
+        raise
+    except (UsageError, RunError) as error:
+        storage.write_text(reason, str(error))
+        raise
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Waits while another trial, with the same settings, is at the same run."""
+    while True:
+        with storage.claimed(f"{path}.claim") as ours:
+            if ours:
+                yield
+                return
+        time.sleep(_POLL_S)
+
+
+def begin_again(path: str, config: Config, store: str, crew: Crew) -> Run:
+    """Opens the run of an earlier try, or begins it."""
+    if storage.exists(storage.join(path, "config.yaml")):
+        return open_run(path)
+    storage.delete(path)  # who made it was killed before it was a run
+    return create_run(path, config, store, device=crew.device, threads=crew.threads, launch=crew.launch)
 
 
 def read_reason(out: str, configs: list[Config]) -> str:
-    """Returns why a trial failed, as far as it could say so."""
-    paths = [storage.join(run_directory(out, config), _REASON) for config in configs]
-    return next((storage.read_text(path) for path in paths if storage.exists(path)), "")
+    """Returns why a trial failed; that of a killed process is not known."""
+    reasons = [_reason(run_directory(out, config)) for config in configs]
+    return next((storage.read_text(path) for path in reasons if storage.exists(path)), "its process ended, twice")
+
+
+def _reason(path: str) -> str:
+    return f"{path}.reason.txt"
 
 
 def _nobody(rung: Rung) -> None:
     pass
 
 
-def _begun(path: str, config: Config, store: str, device: torch.device, threads: int, launch: Launch) -> Run:
-    if storage.exists(storage.join(path, "config.yaml")):
-        return open_run(path)
-    return create_run(path, config, store, device=device, threads=threads, launch=launch)
-
-
-def _run(run: Run, execute: Execute, report: Callable[[Rung], None]) -> Rung:
+def _run(run: Run, crew: Crew, report: Callable[[Rung], None]) -> Rung:
+    """Runs a run to its end; the last rung is returned, the others are reported."""
     told = 0
-    checkpoints = run.checkpoints(run.open_store().num_classes)
 
     def look() -> None:
         nonlocal told
-        for step in pending_steps(run, checkpoints):
-            if step:  # the initial images are no rung
-                validate_step(run.path, step)
-        rungs = read_rungs(run)
-        for rung in rungs[told:]:
+        on_the_way = read_rungs(run)[: num_rungs(run.config) - 1]
+        for rung in on_the_way[told:]:
             told += 1
             report(rung)
 
     look()  # those of an earlier try
     if not run.is_finished:
-        execute(run, look)
+        crew.execute(run, look)
         look()
         finish_run(run)
-    return read_rungs(run)[-1]
+    rungs = read_rungs(run)
+    if len(rungs) < num_rungs(run.config):
+        validate_step(run.path, run.config.total_steps)
+        rungs = read_rungs(run)
+    return rungs[-1]
 
 
 def read_rungs(run: Run) -> list[Rung]:
-    """Returns the validation accuracies of a run, in order of steps."""
-    spent = total_cost(read_sessions(run))
-    rungs = []
-    for name in storage.list_directory(run.file("validation")):
-        row = json.loads(storage.read_text(run.file("validation", name)))
-        if row["step"]:
-            done = row["step"] / max(1, run.config.total_steps)
-            compute_s = (spent["cpu_s"] + spent["gpu_s"]) * min(1.0, done)
-            rungs.append(Rung(row["step"] // run.config.evaluation.every, row["accuracy"], compute_s))
-    return rungs
+    """Returns the rungs that a run has climbed."""
+    cost, every = total_cost(read_sessions(run)), run.config.evaluation.every
+    compute_s = cost["cpu_s"] + cost["gpu_s"]
+    # The initial images are no rung.
+    return [Rung(-(-step // every), accuracy, compute_s) for step, accuracy in read_validation(run) if step]
 
 
 def execute_here(run: Run, look: Callable[[], None]) -> None:
-    """Runs the one worker of a run in this thread; looks at the rungs between two steps."""
+    """Runs the one worker of a run in this thread; the rungs are climbed between two of its steps."""
+    checkpoints = run.checkpoints(run.open_store().num_classes)
 
-    def between() -> bool:
+    def climb() -> bool:
+        for step in pending_steps(run, checkpoints):
+            if step:
+                validate_step(run.path, step)
         look()
         return False
 
-    work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1, should_stop=between)
+    work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1, should_stop=climb)
+    climb()

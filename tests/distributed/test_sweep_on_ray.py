@@ -1,47 +1,186 @@
 """Sweeps on Ray Tune: what is stopped, what is kept, what is begun again."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dream_ray import api
+from dream_ray import api, storage
 from dream_ray.config import load_config
-from dream_ray.errors import UsageError
+from dream_ray.distributed.sweep import possible_trials
+from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.directory import open_sweep
+from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.results import read_rows
+from dream_ray.sweep.study import JOURNAL, NAME, study_storage
+from dream_ray.sweep.trial import run_directory
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# Two of the five rungs of a trial of `tiny`: far too many for a step of the pixels that is no number at once.
+BROKEN_LR = 1e30
 
 
 @pytest.fixture
-def sweep_file(tiny: dict[str, Any], tmp_path: Path) -> str:
-    settings = {**tiny, "data": {"include_validation": False}, "outer_steps": 4}
-    settings["evaluation"] = {**tiny["evaluation"], "every": 4}
-    sweep = {
-        "version": 1,
-        "config": settings,
-        "space": {"selection.num_clusters": {"int": [4, 8]}, "pixels.lr": {"log": [1e-3, 1e30]}},
-        "start": [{"pixels.lr": 5e-3}, {"pixels.lr": 1e30}],
-        "scheduler": {"name": "asha", "grace": 1, "factor": 2},
-        "budget": {"trials": 5},
-    }
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(sweep))
+def settings(tiny: dict[str, Any]) -> dict[str, Any]:
+    tiny |= {"data": {"include_validation": False}, "outer_steps": 4}
+    tiny["evaluation"] = {**tiny["evaluation"], "every": 4, "quick_epochs": 20}
+    return tiny
+
+
+def write(path: Path, settings: dict[str, Any], **sweep: Any) -> str:
+    path.write_text(yaml.safe_dump({"config": settings, "final_seeds": 0, **sweep}))
     return str(path)
 
 
-def test_a_sweep_from_beginning_to_end(local_ray: None, sweep_file: str, digits_store: str, tmp_path: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_from_beginning_to_end(
+    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
+) -> None:
+    """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung."""
+    file = write(
+        tmp_path / "sweep.yaml",
+        settings,
+        space={
+            "selection.num_clusters": {"int": [4, 8]},
+            "pixels.lr": {"log": [1e-6, BROKEN_LR]},
+            "initialisation.kind": {"choices": ["representative", "noise"]},
+        },
+        # The noise that hardly moves comes after the real images.
+        start=[{}, {"pixels.lr": BROKEN_LR}, {"pixels.lr": 1e-6, "initialisation.kind": "noise"}],
+        scheduler={"name": "asha", "grace": 1, "factor": 2},
+        budget={"trials": 3},
+        final_seeds=2,
+    )
     out = str(tmp_path / "sweep")
-    rows = api.sweep(sweep_file, store=digits_store, out=out, max_concurrent=2)
-    assert len(rows) == 5
-    assert rows[0]["selection.num_clusters"] == 6 and rows[0]["pixels.lr"] == 5e-3, "the settings themselves first"
-    assert rows[1]["state"] == "failed" and "finite" in rows[1]["reason"]
-    assert pq.read_table(f"{out}/results.parquet").num_rows == 5
+    found = api.sweep(file, store=digits_store, out=out, max_concurrent=1)
+    first, broken, noise = found.trials
+    assert first["state"] == "done" and first["rung"] == 4
+    assert first["selection.num_clusters"] == load_config(file=f"{out}/best.yaml").selection.num_clusters
+    assert broken["state"] == "failed" and "finite" in broken["reason"]
+    assert noise["state"] == "stopped" and noise["rung"] < 4 and noise["accuracy"] < first["accuracy"]
+    assert not storage.exists(f"{_run(out, noise)}/synthetic.parquet"), "it really was stopped"
+    assert pq.read_table(f"{out}/results.parquet").num_rows == 3
     best = load_config(file=f"{out}/best.yaml")
-    done = [row for row in rows if row["state"] == "done"]
-    assert best.selection.num_clusters == max(done, key=lambda row: row["accuracy"])["selection.num_clusters"]
     assert best.data.include_validation and best.evaluation.every == 0
-    assert api.resume_sweep(out) == rows, "nothing is left to do"
+    [row] = found.final
+    assert row["name"] == "best" and row["n"] == 2 and row["mean"] > 100 * noise["accuracy"]
+    assert list(Path(out, "ray_tune").rglob("events.out.tfevents*")), "logs for TensorBoard"
+    assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
-        api.sweep(sweep_file, store=digits_store, out=out)
+        api.sweep(file, store=digits_store, out=out)
+
+
+def _run(out: str, row: dict[str, Any]) -> str:
+    sweep, _ = open_sweep(out)
+    [config] = sweep.configs_of({path: row[path] for path in sweep.space})
+    return run_directory(out, config)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+    space = {"pixels.lr": {"log": [1e29, BROKEN_LR]}}
+    file = write(tmp_path / "sweep.yaml", settings, space=space, start=[], budget={"trials": 2})
+    with pytest.raises(RunError, match=r"no trial of the sweep succeeded; the last reason: .*finite"):
+        api.sweep(file, store=digits_store, out=str(tmp_path / "sweep"))
+    assert pq.read_table(tmp_path / "sweep" / "results.parquet")["state"].to_pylist() == ["failed"] * 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_of_two_workers_and_two_seeds(
+    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
+) -> None:
+    """The run of a trial is a run of Ray Train, whose rungs reach the scheduler; the mean of the seeds is the result."""
+    file = write(
+        tmp_path / "sweep.yaml",
+        {**settings, "outer_steps": 2},
+        space={"selection.num_clusters": {"int": [4, 8]}},
+        seeds=2,
+        budget={"trials": 1},
+        resources={"workers": 2},
+    )
+    out = str(tmp_path / "sweep")
+    [row] = api.sweep(file, store=digits_store, out=out).trials
+    sweep, place = open_sweep(out)
+    runs = [open_run(run_directory(out, config)) for config in sweep.configs_of({"selection.num_clusters": 6})]
+    assert row["state"] == "done" and row["selection.num_clusters"] == 6
+    assert all({session["shard"] for session in read_sessions(run)} == {0, 1} for run in runs)
+    study = optuna.load_study(study_name=NAME, storage=study_storage(place.out, None))
+    assert sorted(study.trials[0].intermediate_values) == [1, 2]
+    means = [storage.read_text(run.file("validation", "step-00000008.json")) for run in runs]
+    assert row["accuracy"] == pytest.approx(sum(yaml.safe_load(mean)["accuracy"] for mean in means) / 2)
+
+
+def test_what_cannot_run_is_refused_with_the_numbers(settings: dict[str, Any]) -> None:
+    space = {"selection.num_clusters": {"int": [4, 8]}}
+    sweep = parse_sweep({"config": settings, "space": space, "resources": {"workers": 2, "cpus": 2, "gpus": 1}})
+    with pytest.raises(UsageError, match=r"\(2 workers\) need 4\.5 CPUs and 2 GPUs; Ray reports 8 and 1$"):
+        possible_trials(sweep, {"CPU": 8.0, "GPU": 1.0})
+    assert possible_trials(sweep, {"CPU": 16.0, "GPU": 4.0}) == 2, "GPUs for two"
+    assert possible_trials(sweep, {"CPU": 13.0, "GPU": 8.0}) == 2, "CPUs for two, with their drivers"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_whose_driver_is_killed_goes_on(settings: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+    """What was finished stays as it was, what was running goes on from its checkpoint, nothing counts twice."""
+    file = write(
+        tmp_path / "sweep.yaml",
+        {**settings, "outer_steps": 10, "inner_steps": 10, "checkpoint_every": 10, "evaluation": {"every": 10}},
+        space={"selection.num_clusters": {"int": [4, 8]}},
+        sampler={"name": "random"},
+        scheduler={"name": "none"},
+        budget={"trials": 3},
+    )
+    out = tmp_path / "sweep"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "dream_ray", "sweep", file, "--store", digits_store, "--out", str(out)]
+    driver = subprocess.Popen(
+        [*command, "--max-concurrent", "1"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (out / JOURNAL).exists() or not _is_second_at_work(out):
+        assert driver.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = read_rows(str(out))
+    assert [row["state"] for row in before] == ["done", "running"]
+    run = open_run(_run(str(out), before[1]))
+    reached = max(session["step"] for session in read_sessions(run))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dream_ray", "resume", str(out)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"best settings: {out}/best.yaml" in done.stdout
+    after = read_rows(str(out))
+    assert [row["state"] for row in after] == ["done", "again", "done", "done"]
+    assert after[0] == before[0]
+    assert after[2]["selection.num_clusters"] == before[1]["selection.num_clusters"]
+    sessions = read_sessions(run)
+    assert len(sessions) == 2 and reached > 10
+    assert len([row for row in storage.read_text(run.file("metrics.jsonl")).splitlines()]) == 100
+
+
+def _is_second_at_work(out: Path) -> bool:
+    rows = read_rows(str(out))
+    if len(rows) < 2 or rows[1]["state"] != "running" or not rows[1]["selection.num_clusters"]:
+        return False
+    run = _run(str(out), rows[1])
+    return storage.exists(f"{run}/checkpoints/step-00000030")

@@ -9,9 +9,9 @@ import torch
 
 from dream_ray import storage
 from dream_ray.engine.network_source import NetworkState, Snapshot
+from dream_ray.engine.training import Recipe
 from dream_ray.engine.trajectories import bank as module
 from dream_ray.engine.trajectories.bank import BankedNetworks, open_bank
-from dream_ray.engine.training import Recipe
 from dream_ray.nets import Classifier
 
 STEPS = 5

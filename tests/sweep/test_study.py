@@ -7,9 +7,10 @@ import optuna
 import pytest
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
+from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, begun, best_values, finished, open_study, requeue_running
+from dream_ray.sweep.study import JOURNAL, begun, best_values, open_study, requeue_running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -44,8 +45,7 @@ def test_start_points_come_first_and_what_was_running_comes_again(tmp_path: Path
     trial, repeated = ask(again, sweep)
     assert repeated == running
     again.tell(trial, 0.75)
-    assert len(begun(again)) == len(finished(again)) == 2
-    assert best_values(again) == running
+    assert len(begun(again)) == 2
     assert requeue_running(open_study(str(tmp_path), sweep, "digest")) == 0
 
 
@@ -61,16 +61,34 @@ def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
         open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
 
 
-def test_the_best_values_are_those_of_a_trial_that_succeeded(tmp_path: Path) -> None:
+def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
-    assert best_values(study) is None
-    for accuracy in (None, 0.25, 0.75, 0.5):
+    with pytest.raises(RunError, match="no trial of the sweep succeeded"):
+        best_values(study, sweep)
+    rungs = num_rungs(sweep.base())
+    for accuracy, reached in ((None, 1), (0.25, rungs), (0.75, rungs), (0.5, rungs), (0.875, rungs - 1)):
         trial, values = ask(study, sweep)
+        trial.report(0.0, reached)
         if accuracy is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             study.tell(trial, accuracy)
         if accuracy == 0.75:
             best = values
-    assert best_values(study) == best
+    assert best_values(study, sweep) == best, "neither the failed one nor the one that was stopped on the way"
+
+
+def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> None:
+    sweep = parse_sweep({**SWEEP, "seeds": 2, "budget": {"outer_steps": 100}})
+    base = sweep.base()
+    study = open_study(str(tmp_path), sweep, "digest")
+    assert outer_steps_spent(sweep, study) == 0 and seconds_spent(study) == 0
+    for reached in (num_rungs(base), 2):
+        trial, _ = ask(study, sweep)
+        trial.report(0.0, reached)
+        study.tell(trial, 0.5)
+    ask(study, sweep)  # still running
+    part = 2 * base.evaluation.every // base.inner_steps
+    assert outer_steps_spent(sweep, study) == 2 * base.outer_steps + part
+    assert 0 < seconds_spent(study) < 10

@@ -7,7 +7,7 @@ import pytest
 
 from dream_ray.config import PRESETS, parse_config
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.space import Parameter, suggest, value_at
 
 BASE: dict[str, Any] = {
@@ -28,7 +28,7 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
     assert (config.selection.num_clusters, config.weights.feature, config.seed) == (9, 0.5, 0)
     assert [one.seed for one in sweep(seeds=3).configs_of({})] == [0, 1, 2]
     assert config.evaluation.every == 10, "settings of all trials"
-    assert found.num_rungs == config.total_steps // 10
+    assert num_rungs(config) == config.total_steps // 10
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,9 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"preset": "cifar-ipc10"}, r"did you mean cifar10-ipc10\?"),
         ({"settings": {}}, r"evaluation\.every >= 1"),
         ({"scheduler": {"grace": 10_000}}, r"scheduler\.grace must be at most the rungs of a trial .*got 10000"),
+        ({"space": {"seed": {"int": [0, 9]}}}, r"space must not name seed"),
+        ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"comparable only if they are judged alike"),
+        ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),
         ({"scheduler": {"name": "ashaa"}}, r"scheduler\.name must follow the rule.*got 'ashaa'"),
         ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices with sampler\.name grid"),
         ({"metrics": ["accuracy", "compute_s"]}, r"scheduler\.name must be none with several metrics; got asha"),

@@ -1,0 +1,83 @@
+"""The trials of a sweep: a table that follows them (on a terminal only), and what came of them."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.live import Live
+from rich.table import Column, Table
+
+from dream_ray import storage
+from dream_ray.cli import display
+from dream_ray.errors import RunError, UsageError
+
+_POLL_S = 2.0
+_MOST_ROWS = 20
+
+
+@contextmanager
+def live(path: str) -> Iterator[None]:
+    """Follows the study of a sweep while the block runs; silent where there is no terminal."""
+    if not display.console().is_terminal:
+        yield
+        return
+    done = threading.Event()
+    with Live(console=display.console(), transient=True, refresh_per_second=2) as picture:
+
+        def watch() -> None:
+            while not done.wait(_POLL_S):
+                rows = _rows(path)
+                if rows:
+                    # What is running and what is good, as much as a screen holds.
+                    first = {"running": 0, "done": 1, "stopped": 2}
+                    rows.sort(key=lambda row: (first.get(row["state"], 3), -(row.get("accuracy") or 0)))
+                    picture.update(table(rows[:_MOST_ROWS], title=_title(rows)))
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+
+
+def _rows(path: str) -> list[dict[str, Any]]:
+    from dream_ray.sweep.results import read_rows
+
+    try:
+        return read_rows(path)
+    except (UsageError, RunError):  # not begun, or written at this moment
+        return []
+
+
+def _title(rows: list[dict[str, Any]]) -> str:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    return "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
+    """Makes a table of the rows of `sweep.results.rows_of`."""
+    shown = [name for name in rows[0] if name != "reason" or any(row["reason"] for row in rows)]
+    made = Table(*(Column(name.rpartition(".")[2]) for name in shown), title=title)
+    for row in rows:
+        made.add_row(*(_cell(row[name]) for name in shown))
+    return made
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show(path: str, found: Any) -> None:
+    """Prints the trials, the test of the best one, and where everything is."""
+    display.show_table(table(found.trials))
+    for row in found.final:
+        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        name = {"best": "best trial", "start": "start point"}[row["name"]]
+        display.say(f"{name}, tested with fresh seeds: {row['mean']:.1f}{spread} % (n = {row['n']})")
+    display.say(f"report: {storage.join(path, 'report.html')}")
+    display.say(f"best settings: {storage.join(path, 'best.yaml')}")

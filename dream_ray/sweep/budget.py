@@ -1,0 +1,44 @@
+"""What a sweep has spent of its budget, as the study tells it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.study import Study
+
+from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.study import begun
+
+
+def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
+    """Returns the outer steps of a trial that has climbed a rung; the seeds after the first run without rungs."""
+    configs = sweep.configs_of(values)
+    first = configs[0]
+    if rung >= num_rungs(first):
+        return sum(config.outer_steps for config in configs)
+    return rung * first.evaluation.every // first.inner_steps
+
+
+def outer_steps_spent(sweep: Sweep, study: Study) -> int:
+    """Returns the outer steps of all trials that have ended."""
+    steps = 0
+    for trial in begun(study):
+        if trial.state.is_finished():
+            rung = max(trial.intermediate_values, default=0)
+            if len(sweep.metrics) > 1 and trial.values is not None:  # of several metrics, none is recorded on the way
+                rung = num_rungs(sweep.configs_of(trial.params)[0])
+            steps += outer_steps_of(sweep, trial.params, rung)
+    return steps
+
+
+def seconds_spent(study: Study) -> float:
+    """Returns the time in which at least one trial was running."""
+    times = sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in begun(study)
+        if trial.datetime_start is not None and trial.datetime_complete is not None
+    )
+    spent, until = 0.0, 0.0
+    for start, end in times:
+        spent += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return spent
