@@ -212,7 +212,15 @@ def _crew(sweep: Sweep, place: Place) -> Crew:
     # Networks that others trained would make a trial seem cheaper than its settings are. There are no producers, whose
     # place the admission would have to know: several workers train the same networks, and share them in the bank.
     bank = None if "compute_s" in sweep.metrics else place.bank
-    launch = Launch(workers=wanted.workers, local=wanted.workers == 1, producers=0, bank=bank)
+    room = int(wanted.bank_gb * 1e9)
+    launch = Launch(
+        workers=wanted.workers,
+        local=wanted.workers == 1,
+        producers=0,
+        bank=bank,
+        bank_bytes=room,
+        feature_bytes=room,
+    )
     execute = execute_here if wanted.workers == 1 else partial(_execute_on_ray, wanted.gpus)
     return Crew(resolve_device(place.device), wanted.cpus, launch, execute)
 

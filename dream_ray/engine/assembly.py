@@ -10,6 +10,7 @@ from dream_ray.config import Config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.core.team import ALONE, Team
 from dream_ray.data.store import Store
+from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledBackward
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, RealNetworks
@@ -124,8 +125,9 @@ def class_matcher(
     team: Team = ALONE,
     *,
     compiled: bool = False,
+    features: FeatureBank | None = None,
 ) -> ClassMatcher:
-    """Makes the matcher of some classes, for one member of the team that shares them."""
+    """Makes the matcher of some classes, for one member of the team that shares them; see its attributes."""
     real, room = {}, config.data.resident_mb * MEGABYTE
     for label in labels:
         images = store.images(label, config.splits)
@@ -133,4 +135,4 @@ def class_matcher(
             room -= images.nbytes
             images = images.resident()
         real[label] = images
-    return ClassMatcher(config, real, store.num_classes, normalisation, team, compiled)
+    return ClassMatcher(config, real, store.num_classes, normalisation, team, compiled, features)

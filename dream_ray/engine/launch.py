@@ -18,6 +18,8 @@ class Launch:
         producers: Who trains the networks ahead of the workers; 0: every worker itself; None: by the resources.
         bank: Directory that keeps the networks, absolute; None: nobody does.
         bank_bytes: The most that it may hold.
+        feature_bytes: The most that a bank of features beside it may hold; 0: there is none, which only runs of
+            equal networks have a use for.
     """
 
     workers: int = 1
@@ -26,6 +28,7 @@ class Launch:
     producers: int | None = None
     bank: str | None = None
     bank_bytes: int = DEFAULT_BANK_BYTES
+    feature_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Raises UsageError where a value breaks a rule."""

@@ -20,6 +20,7 @@ from dream_ray.core.objectives import Objective, Parameters, Signals, mean_signa
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.team import ALONE, Team, own_part
 from dream_ray.data.images import ImageChunks
+from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledKernels, Kernels
 from dream_ray.engine.network_source import Snapshot, detached_parameters
 from dream_ray.engine.state import ClassState
@@ -47,6 +48,7 @@ class ClassMatcher:
         normalisation: Of the networks' inputs; its device is the one of all tensors.
         team: Who shares these classes. Only the first member moves their synthetic images; all select and match.
         compiled: Whether the networks run through compiled functions.
+        features: Keeps what `embed` computes for others; None: nobody does.
     """
 
     config: Config
@@ -55,6 +57,7 @@ class ClassMatcher:
     normalisation: Normalisation
     team: Team = ALONE
     compiled: bool = False
+    features: FeatureBank | None = None
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +78,14 @@ class ClassMatcher:
         )
 
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:
-        """Returns the features (N, D) of this member's part of the real images of a class, in bounded batches."""
+        """Returns the features (N, D) of this member's part of the real images of a class."""
+        if self.features is None or self.team.size > 1:
+            return self._embed(snapshot, label)
+        features = self.features.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
+        return features.to(self.device)
+
+    def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Computes them, in bounded batches."""
         images = self.real[label]
         here = own_part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
         features = [torch.empty(0, snapshot.network.head.in_features, device=self.device)]

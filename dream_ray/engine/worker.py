@@ -30,7 +30,7 @@ from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.state import RunState
 from dream_ray.engine.stopwatch import Stopwatch
 from dream_ray.engine.trajectories.fetched import Networks
-from dream_ray.engine.trajectories.producing import trained_networks
+from dream_ray.engine.trajectories.producing import feature_bank, trained_networks
 from dream_ray.engine.validation import pinned_steps
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ def _work(
     _move(state, run.device)
     session.begin(0 if found is None else found[0])
     normalisation = Normalisation.of(store.mean, store.std, run.device)
-    matcher = class_matcher(run.config, store, labels, normalisation, team, compiled=run.compiled)
+    matcher = class_matcher(
+        run.config, store, labels, normalisation, team, compiled=run.compiled, features=feature_bank(run)
+    )
 
     def write(state: RunState) -> None:
         checkpoints.save(state, step=run.config.step_of(state.outer, state.inner), shard=shard, num_shards=num_shards)

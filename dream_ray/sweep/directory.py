@@ -4,7 +4,7 @@ sweep.yaml       what is searched, whole: a preset or file of settings may chang
 place.json       store, device and study that it was begun with
 study.journal    the Optuna study, unless it lies in a database
 trials/          the runs, by digest of their settings
-bank/            networks that trials share
+bank/, bank-features/   networks that trials share, and features of the real images
 results.parquet, best.yaml, report.html
 """
 

@@ -59,6 +59,8 @@ class Resources(Section):
     """CPUs, and threads, of a worker."""
     gpus: float = Field(default=0, ge=0)
     """GPUs of a worker."""
+    bank_gb: float = Field(default=20, gt=0)
+    """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""
 
 
 class Sweep(Section):

@@ -24,7 +24,7 @@ from dream_ray.sweep.results import read_rows
 from dream_ray.sweep.study import JOURNAL, NAME, study_storage
 from dream_ray.sweep.trial import run_directory
 
-# Two of the five rungs of a trial of `tiny`: far too many for a step of the pixels that is no number at once.
+# After one such step the pixels are no numbers.
 BROKEN_LR = 1e30
 
 
@@ -52,10 +52,10 @@ def test_a_sweep_from_beginning_to_end(
         space={
             "selection.num_clusters": {"int": [4, 8]},
             "pixels.lr": {"log": [1e-6, BROKEN_LR]},
-            "initialisation.kind": {"choices": ["representative", "noise"]},
+            "initialisation.strategy": {"choices": ["representative", "noise"]},
         },
         # The noise that hardly moves comes after the real images.
-        start=[{}, {"pixels.lr": BROKEN_LR}, {"pixels.lr": 1e-6, "initialisation.kind": "noise"}],
+        start=[{}, {"pixels.lr": BROKEN_LR}, {"pixels.lr": 1e-6, "initialisation.strategy": "noise"}],
         scheduler={"name": "asha", "grace": 1, "factor": 2},
         budget={"trials": 3},
         final_seeds=2,
@@ -100,7 +100,7 @@ def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_st
 def test_a_trial_of_two_workers_and_two_seeds(
     local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
 ) -> None:
-    """The run of a trial is a run of Ray Train, whose rungs reach the scheduler; the mean of the seeds is the result."""
+    """Its runs are runs of Ray Train, whose rungs reach the study; the mean of the seeds is the result."""
     file = write(
         tmp_path / "sweep.yaml",
         {**settings, "outer_steps": 2},
@@ -175,7 +175,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on(settings: dict[str, Any], digits
     assert after[2]["selection.num_clusters"] == before[1]["selection.num_clusters"]
     sessions = read_sessions(run)
     assert len(sessions) == 2 and reached > 10
-    assert len([row for row in storage.read_text(run.file("metrics.jsonl")).splitlines()]) == 100
+    assert len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 100
 
 
 def _is_second_at_work(out: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import build, network_source
+from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
 from dream_ray.engine.trajectories.bank import open_bank
@@ -31,6 +32,16 @@ def trained_networks(run: Run, store: Store) -> NetworkSource:
         bank = open_bank(run.launch.bank, run.launch.bank_bytes, _identity(run))
     normalisation = Normalisation.of(store.mean, store.std, run.device)
     return network_source(run.config, store, normalisation, bank, compiled=run.compiled)
+
+
+def feature_bank(run: Run) -> FeatureBank | None:
+    """Returns where the features of the real images under the networks of a run are kept, if they are."""
+    if run.launch.bank is None or run.launch.feature_bytes == 0:
+        return None
+    selection = run.config.selection
+    embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})
+    identity = {"networks": _identity(run), "embedded": embedded}
+    return FeatureBank(f"{run.launch.bank}-features", run.launch.feature_bytes, identity)
 
 
 def _identity(run: Run) -> dict[str, Any]:
