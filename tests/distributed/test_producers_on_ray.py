@@ -92,7 +92,7 @@ def _kill_three(path: str, killed: list[str]) -> None:
     plan = [("producer", 10), ("conveyor", 35), ("worker", 70)]
     while plan and time.monotonic() < deadline:
         time.sleep(0.02)
-        if not Path(path, "env.json").exists():
+        if not Path(path, "config.yaml").exists():  # written last
             continue
         sessions = [session for session in read_sessions(open_run(path)) if session["phase"] == "matching"]
         who, step = plan[0]
