@@ -185,10 +185,16 @@ def resume(
 
 
 @app.command()
-def status(run: Annotated[str, typer.Argument(help="Directory or URI of a run.")]) -> None:
+def status(run: Annotated[str, typer.Argument(help="Directory or URI of a run or a sweep.")]) -> None:
     """Say how far a run is, how it is doing and how long it will take; any machine that reaches it can ask."""
     from dream_ray import api
+    from dream_ray.sweep.directory import is_sweep
+    from dream_ray.sweep.results import read_rows
 
+    if is_sweep(run):
+        rows = read_rows(run)
+        display.show_table(trials.table(rows)) if rows else display.say("no trial has begun")
+        return
     display.show_status(run, api.status(run))
 
 
