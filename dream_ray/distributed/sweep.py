@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -33,10 +34,18 @@ from dream_ray.sweep.directory import SWEEP, Place
 from dream_ray.sweep.file import Sweep, num_rungs
 from dream_ray.sweep.final import FinalRun, run_final
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import NAME, begun, is_interrupted, make_sampler, open_study, requeue_running, study_storage
+from dream_ray.sweep.study import (
+    NAME,
+    RUNG,
+    begun,
+    is_interrupted,
+    make_sampler,
+    open_study,
+    requeue_running,
+    study_storage,
+)
 from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 
-_RUNG = "rung"
 # Of the process of a trial whose run has Ray Train workers of its own.
 _DRIVER_CPUS = 0.5
 _LOOK_S = 1.0
@@ -66,7 +75,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
         check_seen("store", place.store, storage.join(place.store, MANIFEST))
         check_seen("out", place.out, storage.join(place.out, SWEEP))
         at_a_time = min(possible_trials(sweep, possible_resources()), max_concurrent or left, left)
-        search = OptunaSearch(
+        search = _Search(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
             mode=_modes(sweep),
@@ -77,6 +86,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
         tuner = tune.Tuner(
             tune.with_resources(partial(_trial, sweep, place), _resources(sweep)),
             tune_config=TuneConfig(
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
                 search_alg=search,
                 scheduler=_scheduler(sweep),
                 num_samples=left,
@@ -92,8 +102,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
                 verbose=0,
             ),
         )
-        for name in ("ray.tune", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _silence()
         tuner.fit()
     if is_interrupted(study):
         raise KeyboardInterrupt
@@ -115,6 +124,24 @@ def test_on_ray(
             raise
 
 
+class _Search(OptunaSearch):
+    """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Takes note of a rung."""
+        self._note(trial_id, result)
+        super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Takes note of the last rung."""
+        if result:
+            self._note(trial_id, result)
+        super().on_trial_complete(trial_id, result, error)
+
+    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
+
+
 class _Budget(Stopper):
     """Stops the search when its hours or outer steps are spent."""
 
@@ -127,7 +154,7 @@ class _Budget(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Takes note of a rung; a trial is never stopped alone."""
-        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[_RUNG])
+        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[RUNG])
         return False
 
     def stop_all(self) -> bool:
@@ -164,6 +191,13 @@ def possible_trials(sweep: Sweep, there: Mapping[str, float]) -> int:
     return fits
 
 
+def _silence() -> None:
+    """Lets Tune be silent: the study is shown instead."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
     suggest(sweep.space, trial, sweep.base())
 
@@ -184,7 +218,7 @@ def _task_resources(sweep: Sweep) -> dict[str, float]:
 
 def _scheduler(sweep: Sweep) -> TrialScheduler | None:
     chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
-    how = {"metric": sweep.metrics[0], "mode": _modes(sweep), "time_attr": _RUNG}
+    how = {"metric": sweep.metrics[0], "mode": _modes(sweep), "time_attr": RUNG}
     makers: dict[str, Callable[[], TrialScheduler | None]] = {
         "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
         "hyperband": lambda: HyperBandScheduler(max_t=rungs, reduction_factor=chosen.factor, **how),
@@ -198,7 +232,7 @@ def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
     """Runs in the process of a trial."""
 
     def report(rung: Rung) -> None:
-        tune.report({_RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
+        tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
     run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place), report)
 

@@ -6,7 +6,7 @@ from typing import Any
 from optuna.study import Study
 
 from dream_ray.sweep.file import Sweep, num_rungs
-from dream_ray.sweep.study import begun
+from dream_ray.sweep.study import RUNG, begun
 
 
 def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
@@ -23,10 +23,7 @@ def outer_steps_spent(sweep: Sweep, study: Study) -> int:
     steps = 0
     for trial in begun(study):
         if trial.state.is_finished():
-            rung = max(trial.intermediate_values, default=0)
-            if len(sweep.metrics) > 1 and trial.values is not None:  # of several metrics, none is recorded on the way
-                rung = num_rungs(sweep.configs_of(trial.params)[0])
-            steps += outer_steps_of(sweep, trial.params, rung)
+            steps += outer_steps_of(sweep, trial.params, trial.user_attrs.get(RUNG, 0))
     return steps
 
 

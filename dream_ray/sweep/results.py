@@ -13,7 +13,7 @@ from dream_ray.errors import RunError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
-from dream_ray.sweep.study import best_values, load_study, reached_the_end
+from dream_ray.sweep.study import RUNG, best_values, load_study, reached_the_end
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
@@ -38,7 +38,7 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
     for trial in trials:
         values = trial.values or [None] * len(sweep.metrics)
         row: dict[str, Any] = {"trial": trial.number, "state": _state(trial, sweep, again)}
-        row["rung"] = max(trial.intermediate_values, default=None)
+        row["rung"] = trial.user_attrs.get(RUNG)
         row |= dict(zip(sweep.metrics, values, strict=True))
         row["seconds"] = None if trial.duration is None else trial.duration.total_seconds()
         row["reason"] = read_reason(out, sweep.configs_of(trial.params)) if row["state"] == "failed" else ""

@@ -31,6 +31,8 @@ NAME = "dream_ray"
 JOURNAL = "study.journal"
 _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "compute_s": StudyDirection.MINIMIZE}
 _DIGEST = "sweep"
+RUNG = "rung"
+"""Attribute of a trial: the last rung that it told."""
 
 
 def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None) -> Study:
@@ -131,10 +133,7 @@ def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
     """Tells whether a trial has its whole result; Tune calls one that a scheduler stopped complete too."""
     if trial.state != TrialState.COMPLETE:
         return False
-    # Of several metrics none is recorded on the way, and no scheduler looks at them.
-    return len(sweep.metrics) > 1 or max(trial.intermediate_values, default=0) >= num_rungs(
-        sweep.configs_of(trial.params)[0]
-    )
+    return bool(trial.user_attrs.get(RUNG, 0) >= num_rungs(sweep.configs_of(trial.params)[0]))
 
 
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:

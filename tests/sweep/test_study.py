@@ -10,7 +10,7 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, begun, best_values, open_study, requeue_running
+from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_values, open_study, requeue_running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -69,7 +69,7 @@ def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Pat
     rungs = num_rungs(sweep.base())
     for accuracy, reached in ((None, 1), (0.25, rungs), (0.75, rungs), (0.5, rungs), (0.875, rungs - 1)):
         trial, values = ask(study, sweep)
-        trial.report(0.0, reached)
+        trial.set_user_attr(RUNG, reached)
         if accuracy is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
@@ -86,7 +86,7 @@ def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> Non
     assert outer_steps_spent(sweep, study) == 0 and seconds_spent(study) == 0
     for reached in (num_rungs(base), 2):
         trial, _ = ask(study, sweep)
-        trial.report(0.0, reached)
+        trial.set_user_attr(RUNG, reached)
         study.tell(trial, 0.5)
     ask(study, sweep)  # still running
     part = 2 * base.evaluation.every // base.inner_steps
