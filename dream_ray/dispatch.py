@@ -69,6 +69,7 @@ def search(path: str, max_concurrent: int | None, address: str | None) -> SweepR
     from dream_ray.distributed.sweep import digest_of, sweep_on_ray, test_on_ray
     from dream_ray.sweep.directory import open_sweep
     from dream_ray.sweep.final import final_runs, read_final, write_final
+    from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
 
@@ -80,6 +81,7 @@ def search(path: str, max_concurrent: int | None, address: str | None) -> SweepR
         planned = final_runs(place.out, sweep, best, Store.open(place.store))
         write_final(place.out, test_on_ray(sweep, place, planned, address=address))
     final = read_final(place.out) or []
+    write_report(place, sweep, study, final)
     return SweepResult(rows_of(place.out, sweep, study), final)
 
 
