@@ -1,0 +1,212 @@
+"""What a sweep saves, and what it finds.
+
+    python -m benchmarks.sweep sharing    # a sweep of 8 trials against 8 runs of the same settings, two at a time each
+    python -m benchmarks.sweep search     # TPE and ASHA against random search that stops nothing, at equal budgets
+
+`sharing` uses CIFAR-10 where the environment variable DREAM_RAY_DATA names a folder with its Parquet files (1,000
+images a class, a ConvNet-3 of width 32), `search` the bundled digits.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.report import provenance, write_result
+from dream_ray import api
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.sweep.directory import open_sweep
+from dream_ray.sweep.results import read_rows
+from dream_ray.sweep.study import load_study
+
+TRIALS, AT_A_TIME = 8, 2
+RUN = """
+import sys
+import torch
+from dream_ray.config import load_config
+from dream_ray.engine.launch import Launch
+from dream_ray.sweep.trial import Crew, execute_here, run_trial
+_, out, config, store = sys.argv
+crew = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), execute_here)
+run_trial(out, [load_config(file=config)], store, crew, lambda rung: None)
+"""
+
+
+def sharing_settings(is_cifar: bool) -> dict[str, Any]:
+    """Returns the sweep whose trials share networks: over selection and weights, with nothing stopped."""
+    if is_cifar:
+        base: dict[str, Any] = {"preset": "cifar10-ipc1"}
+        settings: dict[str, Any] = {
+            "network.options.width": 32,
+            "selection.num_clusters": 64,
+            "selection.interval": 5,
+            "batch_real": 64,
+            "outer_steps": 1,
+            "inner_steps": 20,
+            "checkpoint_every": 10,
+            "evaluation.every": 20,
+            "evaluation.quick_epochs": 50,
+        }
+    else:
+        base = {"preset": "smoke"}
+        settings = {"outer_steps": 2, "inner_steps": 40, "evaluation.every": 80, "evaluation.quick_epochs": 30}
+    return {
+        **base,
+        "settings": {**settings, "data.include_validation": False},
+        "space": {
+            "selection.num_clusters": {"int": [16, 64], "step": 16},
+            "weights.feature": {"log": [0.01, 10]},
+            "weights.gradient": {"log": [0.1, 10]},
+        },
+        "start": [],
+        "sampler": {"name": "random"},
+        "scheduler": {"name": "none"},
+        "budget": {"trials": TRIALS},
+        "final_seeds": 0,
+    }
+
+
+def measure_sharing(scratch: Path) -> dict[str, Any]:
+    """Times the sweep, then runs of the same settings in processes of their own."""
+    data = os.environ.get("DREAM_RAY_DATA")
+    store = str(scratch / "store")
+    if data:
+        source = f"{data}/cifar10-train.parquet"
+        ingest(IngestSettings(source=source, max_per_class=1000, validation=0.1), store)
+    else:
+        ingest(IngestSettings(source="digits"), store)
+    file = scratch / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sharing_settings(bool(data))))
+    out = str(scratch / "sweep")
+    started = time.monotonic()
+    rows = api.sweep(str(file), store=store, out=out, max_concurrent=AT_A_TIME).trials
+    sweep_s = time.monotonic() - started
+    sweep, _ = open_sweep(out)
+
+    def run(row: dict[str, Any]) -> None:
+        [config] = sweep.configs_of({path: row[path] for path in sweep.space})
+        path = scratch / f"config-{row['trial']}.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        subprocess.run([sys.executable, "-c", RUN, str(scratch / "alone"), str(path), store], check=True)
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        list(pool.map(run, rows))
+    alone_s = time.monotonic() - started
+    accuracies = [row["accuracy"] for row in rows]
+    assert None not in accuracies, rows
+    return {
+        "data": "cifar10, 1000 a class" if data else "digits",
+        "trials": len(rows),
+        "sweep_s": sweep_s,
+        "alone_s": alone_s,
+        "ratio": sweep_s / alone_s,
+        "trial_s": [row["seconds"] for row in rows],
+        "same_accuracies": sorted(accuracies) == sorted(_accuracies(scratch / "alone")),
+    }
+
+
+def _accuracies(out: Path) -> list[float]:
+    return [json.loads(path.read_text())["accuracy"] for path in out.glob("trials/*/validation/step-*[1-9]*.json")]
+
+
+def search_settings(arm: str, seed: int, minutes: float) -> dict[str, Any]:
+    """Returns one arm: the three of the mission and the pixel learning rate, on the digits."""
+    guided = arm == "TPE + ASHA"
+    return {
+        "preset": "smoke",
+        "settings": {
+            "data.include_validation": False,
+            "outer_steps": 4,
+            "inner_steps": 40,
+            "checkpoint_every": 20,
+            "evaluation.every": 40,
+            "evaluation.quick_epochs": 60,
+        },
+        "space": {
+            "selection.num_clusters": {"int": [8, 64], "step": 8},
+            "selection.interval": {"choices": [5, 10, 20, 40]},
+            "weights.feature": {"log": [0.01, 100]},
+            "weights.gradient": {"log": [0.01, 100]},
+            "pixels.lr": {"log": [0.0001, 1.0]},
+        },
+        "start": [],
+        "sampler": {"name": "multivariate_tpe" if guided else "random", "seed": seed},
+        "scheduler": {"name": "asha", "grace": 1, "factor": 2} if guided else {"name": "none"},
+        "budget": {"trials": 1000, "hours": minutes / 60},
+        "seeds": 1,
+        "final_seeds": 3 if guided else 0,
+    }
+
+
+def measure_search(scratch: Path, repetitions: int, minutes: float) -> dict[str, Any]:
+    """Runs both arms, one after the other, `repetitions` times."""
+    store = str(scratch / "store")
+    ingest(IngestSettings(source="digits"), store)
+    results = []
+    for seed in range(repetitions):
+        for arm in ("TPE + ASHA", "random"):
+            file = scratch / "sweep.yaml"
+            file.write_text(yaml.safe_dump(search_settings(arm, seed, minutes)))
+            out = str(scratch / f"{arm}-{seed}".replace(" ", ""))
+            found = api.sweep(str(file), store=store, out=out, max_concurrent=AT_A_TIME)
+            rows = read_rows(out)
+            best = max((row for row in rows if row["state"] == "done"), key=lambda row: row["accuracy"])
+            results.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "trials": len(rows),
+                    "done": sum(row["state"] == "done" for row in rows),
+                    "curve": best_over_time(out),
+                    "best": {name: best[name] for name in ("accuracy", *search_settings(arm, seed, 1)["space"])},
+                    "final": found.final,
+                }
+            )
+            print(json.dumps(results[-1]), flush=True)
+    last = {arm: [100 * r["curve"][-1][1] for r in results if r["arm"] == arm] for arm in ("TPE + ASHA", "random")}
+    summary = {arm: {"mean": statistics.mean(v), "std": statistics.stdev(v), "n": len(v)} for arm, v in last.items()}
+    return {"minutes": minutes, "runs": results, "best_validation_accuracy": summary}
+
+
+def best_over_time(out: str) -> list[tuple[float, float]]:
+    """Returns (seconds since the first trial, best validation accuracy of a whole trial so far)."""
+    states = {row["trial"]: row["state"] for row in read_rows(out)}
+    trials = [trial for trial in load_study(out, None).trials if trial.datetime_start and trial.datetime_complete]
+    began = min(trial.datetime_start.timestamp() for trial in trials if trial.datetime_start)
+    curve: list[tuple[float, float]] = []
+    for trial in sorted(trials, key=lambda trial: trial.datetime_complete or 0):
+        if states[trial.number] == "done" and (not curve or trial.value > curve[-1][1]):
+            assert trial.datetime_complete is not None and trial.value is not None
+            curve.append((round(trial.datetime_complete.timestamp() - began, 1), trial.value))
+    return curve
+
+
+def main() -> None:
+    """Runs one of the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["sharing", "search"])
+    parser.add_argument("--repetitions", type=int, default=3, help="search: sweeps of each arm")
+    parser.add_argument("--minutes", type=float, default=3.0, help="search: budget of a sweep")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.what == "sharing":
+            result = measure_sharing(Path(scratch))
+        else:
+            result = measure_search(Path(scratch), arguments.repetitions, arguments.minutes)
+    document = {**provenance(sys.argv[1:]), **result}
+    print(json.dumps(result, indent=2))
+    print(write_result(f"sweep-{arguments.what}", document))
+
+
+if __name__ == "__main__":
+    main()
