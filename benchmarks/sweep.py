@@ -49,7 +49,6 @@ def sharing_settings(is_cifar: bool) -> dict[str, Any]:
             "network.options.width": 32,
             "selection.num_clusters": 64,
             "selection.interval": 5,
-            "batch_real": 64,
             "outer_steps": 1,
             "inner_steps": 20,
             "checkpoint_every": 10,
