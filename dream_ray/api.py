@@ -22,11 +22,9 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_fit, check_same_bits, open_run
+from dream_ray.engine.run import check_same_bits, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import Place, create_sweep
-from dream_ray.sweep.file import read_sweep
 
 
 def ingest(
@@ -216,16 +214,15 @@ def sweep(
     `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
     `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
-    place = Place(storage.absolute(out), storage.absolute(store), device, study)
-    searched = read_sweep(file)
-    check_fit(searched.base(), Store.open(store))
-    create_sweep(searched, place)
-    return dispatch.search(out, max_concurrent, address)
+    dispatch.begin_sweep(file, store, out, device, study)
+    return dispatch.search(out, study, max_concurrent, address)
 
 
-def resume_sweep(path: str, *, max_concurrent: int | None = None, address: str | None = None) -> dispatch.SweepResult:
+def resume_sweep(
+    path: str, *, study: str | None = None, max_concurrent: int | None = None, address: str | None = None
+) -> dispatch.SweepResult:
     """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`."""
-    return dispatch.search(path, max_concurrent, address)
+    return dispatch.search(path, study, max_concurrent, address)
 
 
 def status(path: str) -> Status:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
@@ -12,7 +13,7 @@ from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import Run, check_fit, create_run, finish_run
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -64,7 +65,19 @@ def execute(
     return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
 
 
-def search(path: str, max_concurrent: int | None, address: str | None) -> SweepResult:
+def begin_sweep(file: str, store: str, out: str, device: str, study: str | None) -> None:
+    """Checks a sweep file against a store and makes the directory of the sweep."""
+    from dream_ray.distributed.place import check_lasting
+    from dream_ray.sweep.directory import Place, create_sweep
+    from dream_ray.sweep.file import read_sweep
+
+    check_lasting({"store": store, "out": out})
+    sweep = read_sweep(file)
+    check_fit(sweep.base(), Store.open(store))
+    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(store), device, study))
+
+
+def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
     from dream_ray.distributed.sweep import digest_of, sweep_on_ray, test_on_ray
     from dream_ray.sweep.directory import open_sweep
@@ -73,7 +86,7 @@ def search(path: str, max_concurrent: int | None, address: str | None) -> SweepR
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
 
-    sweep, place = open_sweep(path)
+    sweep, place = open_sweep(path, study_url)
     sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     best = write_results(place.out, sweep, study)

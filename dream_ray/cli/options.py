@@ -44,3 +44,11 @@ Compile = Annotated[
         help="auto, on or off: compile the networks' functions; it decides the bits. auto: if the run is long.",
     ),
 ]
+Study = Annotated[
+    str | None,
+    typer.Option(
+        "--study",
+        envvar="DREAM_RAY_STUDY",
+        help="Sweeps: URL of a database for the study; with a password in it, by the variable. [default: a journal]",
+    ),
+]

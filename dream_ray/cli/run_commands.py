@@ -23,6 +23,7 @@ from dream_ray.cli.options import (
     Preset,
     Producers,
     Store,
+    Study,
     Workers,
 )
 from dream_ray.cli.sizes import parse_bytes, parse_counts
@@ -149,7 +150,7 @@ def distill(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(help="Directory of a run.")],
+    run: Annotated[str, typer.Argument(help="Directory of a run or a sweep.")],
     workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
     min_workers: MinWorkers = None,
     local: Local = False,
@@ -159,14 +160,15 @@ def resume(
     allow_different_bits: Annotated[
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
     ] = False,
+    study: Study = None,
 ) -> None:
-    """Continue a run after a crash or a kill, to the same synthetic set; by default as it was started."""
+    """Continue a run or a sweep after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
     from dream_ray.sweep.directory import is_sweep
 
     if is_sweep(run):
-        with display.interruptible(_resume(run)), trials.live(run):
-            found = api.resume_sweep(run, address=address)
+        with display.interruptible(_resume(run)), trials.live(run, study):
+            found = api.resume_sweep(run, study=study, address=address)
         trials.show(run, found)
         return
     with display.interruptible(_resume(run)):
@@ -185,14 +187,16 @@ def resume(
 
 
 @app.command()
-def status(run: Annotated[str, typer.Argument(help="Directory or URI of a run or a sweep.")]) -> None:
+def status(
+    run: Annotated[str, typer.Argument(help="Directory or URI of a run or a sweep.")], study: Study = None
+) -> None:
     """Say how far a run is, how it is doing and how long it will take; any machine that reaches it can ask."""
     from dream_ray import api
     from dream_ray.sweep.directory import is_sweep
     from dream_ray.sweep.results import read_rows
 
     if is_sweep(run):
-        rows = read_rows(run)
+        rows = read_rows(run, study)
         display.show_table(trials.table(rows)) if rows else display.say("no trial has begun")
         return
     display.show_status(run, api.status(run))

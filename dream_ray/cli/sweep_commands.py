@@ -6,7 +6,7 @@ import typer
 
 from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
-from dream_ray.cli.options import Address, Device, Store
+from dream_ray.cli.options import Address, Device, Store, Study
 
 
 @app.command()
@@ -17,16 +17,14 @@ def sweep(
     max_concurrent: Annotated[
         int | None, typer.Option("--max-concurrent", min=1, help="Trials at a time. [default: as many as fit]")
     ] = None,
-    study: Annotated[
-        str | None, typer.Option("--study", help="URL of a database for the study. [default: a journal in --out]")
-    ] = None,
+    study: Study = None,
     device: Device = "auto",
     address: Address = None,
 ) -> None:
     """Search for settings: trials are short runs, judged on the validation split."""
     from dream_ray import api
 
-    with display.interruptible(f"continue with `dream-ray resume {out}`"), trials.live(out):
+    with display.interruptible(f"continue with `dream-ray resume {out}`"), trials.live(out, study):
         found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
         )

@@ -17,7 +17,7 @@ _MOST_ROWS = 20
 
 
 @contextmanager
-def live(path: str) -> Iterator[None]:
+def live(path: str, study: str | None) -> Iterator[None]:
     """Follows the study of a sweep while the block runs; silent where there is no terminal."""
     if not display.console().is_terminal:
         yield
@@ -27,7 +27,7 @@ def live(path: str) -> Iterator[None]:
 
         def watch() -> None:
             while not done.wait(_POLL_S):
-                rows = _rows(path)
+                rows = _rows(path, study)
                 if rows:
                     # What is running and what is good, as much as a screen holds.
                     first = {"running": 0, "done": 1, "stopped": 2}
@@ -43,11 +43,11 @@ def live(path: str) -> Iterator[None]:
             watching.join()
 
 
-def _rows(path: str) -> list[dict[str, Any]]:
+def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
     from dream_ray.sweep.results import read_rows
 
     try:
-        return read_rows(path)
+        return read_rows(path, study)
     except (UsageError, RunError):  # not begun, or written at this moment
         return []
 

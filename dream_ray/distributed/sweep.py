@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
@@ -15,9 +14,7 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
-from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig
-from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
 from dream_ray.config import dump_config
@@ -25,13 +22,13 @@ from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
 from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.session import possible_resources, ray_session
+from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import SWEEP, Place
-from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final import FinalRun, run_final
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import (
@@ -42,6 +39,7 @@ from dream_ray.sweep.study import (
     make_sampler,
     open_study,
     requeue_running,
+    stop_running,
     study_storage,
 )
 from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
@@ -49,7 +47,6 @@ from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 # Of the process of a trial whose run has Ray Train workers of its own.
 _DRIVER_CPUS = 0.5
 _LOOK_S = 1.0
-_OPTIMISE = {"accuracy": "max", "compute_s": "min"}
 
 
 def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, address: str | None) -> None:
@@ -68,17 +65,18 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     requeue_running(study)
     left = sweep.budget.trials - len(begun(study))
-    budget = _Budget(sweep, study)
+    budget = Spending(sweep, study)
     if left <= 0 or budget.stop_all():
         return
+    loggers = loggers_of(sweep)
     with ray_session(address):
         check_seen("store", place.store, storage.join(place.store, MANIFEST))
         check_seen("out", place.out, storage.join(place.out, SWEEP))
         at_a_time = min(possible_trials(sweep, possible_resources()), max_concurrent or left, left)
-        search = _Search(
+        search = Search(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
-            mode=_modes(sweep),
+            mode=modes_of(sweep),
             sampler=make_sampler(sweep, len(study.trials)),
             study_name=NAME,
             storage=study_storage(place.out, place.study),
@@ -88,7 +86,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
                 search_alg=search,
-                scheduler=_scheduler(sweep),
+                scheduler=scheduler_of(sweep),
                 num_samples=left,
                 max_concurrent_trials=at_a_time,
                 # The workers of a trial that is stopped end with its process.
@@ -99,12 +97,15 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
                 storage_path=place.out,
                 stop=budget,
                 failure_config=FailureConfig(max_failures=1),
+                callbacks=loggers,
                 verbose=0,
             ),
         )
         _silence()
         tuner.fit()
-    if is_interrupted(study):
+    if budget.stop_all():
+        stop_running(study)
+    elif is_interrupted(study):  # Tune ends quietly after Ctrl-C
         raise KeyboardInterrupt
 
 
@@ -122,47 +123,6 @@ def test_on_ray(
             if isinstance(error.cause, (UsageError, RunError)):
                 raise error.cause from None
             raise
-
-
-class _Search(OptunaSearch):
-    """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Takes note of a rung."""
-        self._note(trial_id, result)
-        super().on_trial_result(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Takes note of the last rung."""
-        if result:
-            self._note(trial_id, result)
-        super().on_trial_complete(trial_id, result, error)
-
-    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
-
-
-class _Budget(Stopper):
-    """Stops the search when its hours or outer steps are spent."""
-
-    def __init__(self, sweep: Sweep, study: optuna.Study) -> None:
-        self._sweep = sweep
-        self._steps_before = outer_steps_spent(sweep, study)
-        self._steps: dict[str, int] = {}
-        hours = sweep.budget.hours
-        self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Takes note of a rung; a trial is never stopped alone."""
-        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[RUNG])
-        return False
-
-    def stop_all(self) -> bool:
-        """Tells whether all is spent."""
-        most = self._sweep.budget.outer_steps
-        if most is not None and self._steps_before + sum(self._steps.values()) >= most:
-            return True
-        return self._until is not None and time.time() >= self._until
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
@@ -202,11 +162,6 @@ def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
     suggest(sweep.space, trial, sweep.base())
 
 
-def _modes(sweep: Sweep) -> Any:
-    modes = [_OPTIMISE[metric] for metric in sweep.metrics]
-    return modes if len(modes) > 1 else modes[0]
-
-
 def _resources(sweep: Sweep) -> dict[str, float]:
     wanted = sweep.resources
     return {"cpu": _DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
@@ -214,18 +169,6 @@ def _resources(sweep: Sweep) -> dict[str, float]:
 
 def _task_resources(sweep: Sweep) -> dict[str, float]:
     return {f"num_{kind}s": count for kind, count in _resources(sweep).items()}
-
-
-def _scheduler(sweep: Sweep) -> TrialScheduler | None:
-    chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
-    how = {"metric": sweep.metrics[0], "mode": _modes(sweep), "time_attr": RUNG}
-    makers: dict[str, Callable[[], TrialScheduler | None]] = {
-        "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
-        "hyperband": lambda: HyperBandScheduler(max_t=rungs, reduction_factor=chosen.factor, **how),
-        "median": lambda: MedianStoppingRule(grace_period=chosen.grace, **how),
-        "none": lambda: None,
-    }
-    return makers[chosen.name]()
 
 
 def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:

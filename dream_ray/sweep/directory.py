@@ -9,7 +9,7 @@ results.parquet, best.yaml, report.html
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import yaml
 
@@ -29,7 +29,7 @@ class Place:
         out: Directory of the sweep, absolute.
         store: Store, absolute.
         device: "auto", "cpu" or "cuda".
-        study: URL of a database for the study; None: a journal in `out`.
+        study: URL of a database for the study; None: a journal in `out`. Never written: there may be a password in it.
     """
 
     out: str
@@ -55,12 +55,16 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
     if storage.list_directory(place.out):
         raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
     storage.ensure_writable(place.out)
-    storage.write_text(storage.join(place.out, _PLACE), json.dumps(asdict(place), indent=2))
+    written = {"store": place.store, "device": place.device, "database": place.study is not None}
+    storage.write_text(storage.join(place.out, _PLACE), json.dumps(written, indent=2))
     storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
 
 
-def open_sweep(path: str) -> tuple[Sweep, Place]:
-    """Opens the directory of a sweep; it may have moved."""
+def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
+    """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
     sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, SWEEP))))
     place = json.loads(storage.read_text(storage.join(path, _PLACE)))
-    return sweep, Place(**{**place, "out": storage.absolute(path)})
+    if place["database"] and study is None:
+        raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
+    url = study if place["database"] else None
+    return sweep, Place(storage.absolute(path), place["store"], place["device"], url)

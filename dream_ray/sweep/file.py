@@ -89,6 +89,8 @@ class Sweep(Section):
     final_seeds: int = Field(default=3, ge=0)
     """Runs of the best trial and of the first start point, with fresh seeds, that are tested at the end; 0: none."""
     resources: Resources = Resources()
+    log: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Who is told of the trials besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Sweep":

@@ -46,9 +46,9 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
     return rows
 
 
-def read_rows(path: str) -> list[dict[str, Any]]:
-    """Returns the rows of a sweep from its directory, see `rows_of`."""
-    sweep, place = open_sweep(path)
+def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
+    """Returns the rows of a sweep from its directory, see `rows_of`; `study` as for `open_sweep`."""
+    sweep, place = open_sweep(path, study)
     return rows_of(place.out, sweep, load_study(place.out, place.study))
 
 
@@ -74,7 +74,10 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
     try:
         best = best_values(study, sweep)
     except RunError as error:
-        reason = next((row["reason"] for row in reversed(rows) if row["reason"]), "none was said")
+        cut = sum(row["state"] == "stopped" for row in rows)
+        reason = next(
+            (row["reason"] for row in reversed(rows) if row["reason"]), f"{cut} were stopped before their end"
+        )
         raise RunError(f"{error}; the last reason: {reason}") from None
     storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best)))
     return best

@@ -4,11 +4,13 @@ It lies in the sweep's directory, as a journal that several processes may write,
 begun again after a kill loads it: what is finished stays, and what was running is tried again with the same values.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
@@ -99,7 +101,10 @@ def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
         "random": lambda: RandomSampler(seed=seed),
         "grid": lambda: GridSampler({path: list(one.choices or ()) for path, one in sweep.space.items()}, seed=seed),
     }
-    return makers[sweep.sampler.name]()
+    with warnings.catch_warnings():
+        # That the samplers' options may change in Optuna is nothing a user can do something about.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return makers[sweep.sampler.name]()
 
 
 def _cma_es(seed: int) -> BaseSampler:
@@ -110,7 +115,7 @@ def _cma_es(seed: int) -> BaseSampler:
 
 def requeue_running(study: Study) -> int:
     """Gives what a killed sweep was at another try with the same values; returns how many trials that are."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = _running(study)
     for trial in running:
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
@@ -119,7 +124,17 @@ def requeue_running(study: Study) -> int:
 
 def is_interrupted(study: Study) -> bool:
     """Tells whether trials were left in the middle."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    return bool(_running(study))
+
+
+def stop_running(study: Study) -> None:
+    """Ends the trials that were running when the budget was spent."""
+    for trial in _running(study):
+        study.tell(trial.number, state=TrialState.PRUNED)
+
+
+def _running(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def begun(study: Study) -> list[FrozenTrial]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -120,6 +121,29 @@ def test_a_trial_of_two_workers_and_two_seeds(
     assert row["rung"] == 2
     means = [storage.read_text(run.file("validation", "step-00000008.json")) for run in runs]
     assert row["accuracy"] == pytest.approx(sum(yaml.safe_load(mean)["accuracy"] for mean in means) / 2)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_spent_budget_stops_what_is_running(
+    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    file = write(
+        tmp_path / "sweep.yaml",
+        {**settings, "outer_steps": 20},
+        space={"weights.feature": {"log": [0.1, 10]}},
+        budget={"trials": 9, "outer_steps": 50},
+        scheduler={"name": "none"},
+        log=["mlflow"],
+    )
+    out = str(tmp_path / "sweep")
+    rows = api.sweep(file, store=digits_store, out=out, max_concurrent=2).trials
+    assert {row["state"] for row in rows} == {"done", "stopped"} and len(rows) < 9
+    assert api.resume_sweep(out).trials == rows, "nothing is left to spend"
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        ((told,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
+    assert told >= 2 * 20, "MLflow knows the rungs"
 
 
 def test_what_cannot_run_is_refused_with_the_numbers(settings: dict[str, Any]) -> None:

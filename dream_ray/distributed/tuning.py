@@ -1,0 +1,95 @@
+"""What Ray Tune is given for a sweep: who proposes, who stops trials, who stops all of them, who is told."""
+
+import os
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import optuna
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.air.integrations.wandb import WandbLoggerCallback
+from ray.tune import Callback, Stopper
+from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from dream_ray.errors import UsageError
+from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
+from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.study import NAME, RUNG
+
+_OPTIMISE = {"accuracy": "max", "compute_s": "min"}
+
+
+class Search(OptunaSearch):
+    """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Takes note of a rung."""
+        self._note(trial_id, result)
+        super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Takes note of the last rung."""
+        if result:
+            self._note(trial_id, result)
+        super().on_trial_complete(trial_id, result, error)
+
+    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
+
+
+class Spending(Stopper):
+    """Stops the search when its hours or outer steps are spent."""
+
+    def __init__(self, sweep: Sweep, study: optuna.Study) -> None:
+        self._sweep = sweep
+        self._steps_before = outer_steps_spent(sweep, study)
+        self._steps: dict[str, int] = {}
+        hours = sweep.budget.hours
+        self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Takes note of a rung; a trial is never stopped alone."""
+        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        return False
+
+    def stop_all(self) -> bool:
+        """Tells whether all is spent."""
+        most = self._sweep.budget.outer_steps
+        if most is not None and self._steps_before + sum(self._steps.values()) >= most:
+            return True
+        return self._until is not None and time.time() >= self._until
+
+
+def modes_of(sweep: Sweep) -> Any:
+    """Returns whether the metrics are to be large or small, as Tune says it."""
+    modes = [_OPTIMISE[metric] for metric in sweep.metrics]
+    return modes if len(modes) > 1 else modes[0]
+
+
+def scheduler_of(sweep: Sweep) -> TrialScheduler | None:
+    """Makes who stops trials that are behind, if anybody does."""
+    chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
+    how = {"metric": sweep.metrics[0], "mode": modes_of(sweep), "time_attr": RUNG}
+    makers: dict[str, Callable[[], TrialScheduler | None]] = {
+        "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
+        "hyperband": lambda: HyperBandScheduler(max_t=rungs, reduction_factor=chosen.factor, **how),
+        "median": lambda: MedianStoppingRule(grace_period=chosen.grace, **how),
+        "none": lambda: None,
+    }
+    return makers[chosen.name]()
+
+
+def loggers_of(sweep: Sweep) -> list[Callback]:
+    """Makes those that tell other systems of the trials; where these are, their own variables say."""
+    for name in sweep.log:
+        if find_spec(name) is None:
+            raise UsageError(f"log {name} needs a package: pip install 'dream-ray[{name}]'")
+    makers: dict[str, Callable[[], Callback]] = {
+        "mlflow": lambda: MLflowLoggerCallback(
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), experiment_name=NAME, save_artifact=False
+        ),
+        "wandb": lambda: WandbLoggerCallback(project=NAME),
+    }
+    return [makers[name]() for name in sweep.log]
