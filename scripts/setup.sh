@@ -103,4 +103,9 @@ if ! install_with_uv "$target"; then
     say "no luck with uv, trying pip"
     install_with_pip "$target" || fail "the installation failed"
 fi
+# A test shows a report to a browser; without one it is skipped.
+if [[ ${1-} == --dev && $(id -u) == 0 ]] && ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+    say "installing Chromium"
+    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null 2>&1 || say "no Chromium here"
+fi
 echo "$PWD" >"$stamp"

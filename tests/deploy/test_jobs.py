@@ -9,6 +9,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from dream_ray.config import load_config
 from dream_ray.data.store import Store
 from dream_ray.distributed.metrics import GAUGES
 from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.sweep.results import read_rows
 from tests.deploy.conftest import Head, listens
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -101,6 +103,33 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     assert code == 0, output + errors
     rows = json.loads((run / "evaluation" / "convnet-quick-test.json").read_text())["arms"]
     assert [row["n"] for row in rows] == [1]
+
+
+def test_a_sweep_is_stopped_and_goes_on(head: Head, tmp_path: Path) -> None:
+    code, output, errors = submit(head, documented("ingest"), tmp_path)
+    assert code == 0, output + errors
+    out = tmp_path / "runs" / "search"
+    job = start(head, documented("sweep"), tmp_path, SUBMIT_ID="search")
+    deadline = time.monotonic() + LONGEST_S
+    while "done" not in (states := [row["state"] for row in trials(out)]):
+        assert job.poll() is None and time.monotonic() < deadline, (states, job.communicate())
+        time.sleep(0.2)
+    os.killpg(job.pid, signal.SIGINT)
+    assert job.wait(timeout=LONGEST_S) == 130
+    before = trials(out)
+    assert "running" in [row["state"] for row in before] and not (out / "best.yaml").exists()
+
+    code, output, errors = submit(head, documented("resume").replace("runs/digits", "runs/search"), tmp_path)
+    assert code == 0, output + errors
+    after = trials(out)
+    kept = [row for row in before if row["state"] not in ("running", "waiting")]
+    assert [row for row in after if row["trial"] in {row["trial"] for row in kept}] == kept
+    assert len([row for row in after if row["state"] != "again"]) == 8
+    assert (out / "best.yaml").exists() and (out / "report.html").exists()
+
+
+def trials(out: Path) -> list[dict[str, Any]]:
+    return read_rows(str(out)) if (out / "study.journal").exists() else []
 
 
 def test_the_exit_code_is_that_of_the_command(head: Head, tmp_path: Path) -> None:

@@ -217,8 +217,7 @@ def test_looking_at_some_steps_reads_no_other(checkpoints: Checkpoints, out: str
     for step in (2, 4):
         save(checkpoints, step)
     [file] = Path(out).rglob("step-00000002/shard*")
-    file.unlink()
-    file.symlink_to("gone")
+    file.write_bytes(b"")
     assert checkpoints.complete_steps({4}) == [4]
     with pytest.raises(RunError, match="damaged or missing"):
         checkpoints.complete_steps()
