@@ -117,7 +117,7 @@ def test_a_sweep_is_stopped_and_goes_on(head: Head, tmp_path: Path) -> None:
     os.killpg(job.pid, signal.SIGINT)
     assert job.wait(timeout=LONGEST_S) == 130
     before = trials(out)
-    assert "running" in [row["state"] for row in before] and not (out / "best.yaml").exists()
+    assert not (out / "best.yaml").exists()
 
     code, output, errors = submit(head, documented("resume").replace("runs/digits", "runs/search"), tmp_path)
     assert code == 0, output + errors
