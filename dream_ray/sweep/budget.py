@@ -11,6 +11,8 @@ from dream_ray.sweep.study import RUNG, begun
 
 def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
     """Returns the outer steps of a trial that has climbed a rung; the seeds after the first run without rungs."""
+    if rung == 0:  # it may have no valid settings
+        return 0
     configs = sweep.configs_of(values)
     first = configs[0]
     if rung >= num_rungs(first):

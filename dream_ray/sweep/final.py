@@ -14,7 +14,7 @@ from dream_ray.engine.run import finish_run, synthetic_set
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.space import settings_of
-from dream_ray.sweep.trial import Crew, begin_again, failing_once
+from dream_ray.sweep.trial import Crew, begin_again
 
 _FINAL = "final.json"
 # Added to the seed of the settings: far from the seeds of the trials.
@@ -65,19 +65,18 @@ def run_final(planned: FinalRun, store: str, crew: Crew) -> float:
 
     What an earlier try finished is not done again.
     """
-    with failing_once(planned.path):
-        run = begin_again(planned.path, planned.config, store, crew)
-        result = run.file("tested.json")
-        if not storage.exists(result):
-            if not run.is_finished:
-                crew.execute(run, lambda: None)
-                finish_run(run)
-            opened = run.open_store()
-            steps = run.config.total_steps
-            data = TensorImages(*synthetic_set(run, opened, run.checkpoints(opened.num_classes).load(steps)).decoded())
-            tested = train_and_test(run.config, opened, data, device=run.device, protocol="quick", split="test")
-            storage.write_text(result, json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
-        return float(json.loads(storage.read_text(result))["accuracy"])
+    run = begin_again(planned.path, planned.config, store, crew)
+    result = run.file("tested.json")
+    if not storage.exists(result):
+        if not run.is_finished:
+            crew.execute(run, lambda: None)
+            finish_run(run)
+        opened = run.open_store()
+        checkpoint = run.checkpoints(opened.num_classes).load(run.config.total_steps)
+        data = TensorImages(*synthetic_set(run, opened, checkpoint).decoded())
+        tested = train_and_test(run.config, opened, data, device=run.device, protocol="quick", split="test")
+        storage.write_text(result, json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
+    return float(json.loads(storage.read_text(result))["accuracy"])
 
 
 def write_final(out: str, accuracies: Mapping[str, list[float]]) -> None:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
 from dream_ray.config import dump_config
-from dream_ray.errors import RunError
+from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
@@ -41,7 +41,7 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
         row["rung"] = trial.user_attrs.get(RUNG)
         row |= dict(zip(sweep.metrics, values, strict=True))
         row["seconds"] = None if trial.duration is None else trial.duration.total_seconds()
-        row["reason"] = read_reason(out, sweep.configs_of(trial.params)) if row["state"] == "failed" else ""
+        row["reason"] = _reason(out, sweep, trial) if row["state"] == "failed" else ""
         rows.append(row | {path: trial.params.get(path) for path in sweep.space})
     return rows
 
@@ -50,6 +50,13 @@ def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
     """Returns the rows of a sweep from its directory, see `rows_of`; `study` as for `open_sweep`."""
     sweep, place = open_sweep(path, study)
     return rows_of(place.out, sweep, load_study(place.out, place.study))
+
+
+def _reason(out: str, sweep: Sweep, trial: FrozenTrial) -> str:
+    try:
+        return read_reason(out, sweep.configs_of(trial.params))
+    except UsageError as error:  # each value is right, but not with the others
+        return str(error)
 
 
 def _state(trial: FrozenTrial, sweep: Sweep, again: set[Any]) -> str:

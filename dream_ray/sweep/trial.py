@@ -76,7 +76,7 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
     last = []
     for number, config in enumerate(configs):
         path = run_directory(out, config)
-        with failing_once(path), _alone(path):
+        with _failing_once(path), _alone(path):
             run = begin_again(path, config, store, crew)
             last.append(_run(run, crew, report if number == 0 else _nobody))
     accuracy = sum(end.accuracy for end in last) / len(last)
@@ -84,7 +84,7 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
 
 
 @contextmanager
-def failing_once(path: str) -> Iterator[None]:
+def _failing_once(path: str) -> Iterator[None]:
     """Keeps the reason why a run cannot be done, and raises it at once the next time.
 
     What is wrong with settings is wrong again at a second try, which a process that was killed deserves.
@@ -96,8 +96,9 @@ def failing_once(path: str) -> Iterator[None]:
         yield
     except storage.RemoteError:
         raise
-    except (UsageError, RunError) as error:
-        storage.write_text(reason, str(error))
+    except Exception as error:
+        is_ours = isinstance(error, (UsageError, RunError))
+        storage.write_text(reason, str(error) if is_ours else f"{type(error).__name__}: {error}")
         raise
 
 

@@ -9,6 +9,7 @@ import pytest
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.file import num_rungs, parse_sweep
+from dream_ray.sweep.results import rows_of
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_values, open_study, requeue_running
 
@@ -92,3 +93,15 @@ def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> Non
     part = 2 * base.evaluation.every // base.inner_steps
     assert outer_steps_spent(sweep, study) == 2 * base.outer_steps + part
     assert 0 < seconds_spent(study) < 10
+
+
+def test_values_that_do_not_go_together_are_the_reason(tmp_path: Path) -> None:
+    space = {f"weights.{name}": {"choices": [0, 1]} for name in ("feature", "gradient")}
+    sweep = parse_sweep({**SWEEP, "space": space, "start": []})
+    study = open_study(str(tmp_path), sweep, "digest")
+    study.enqueue_trial(dict.fromkeys(space, 0))
+    trial, _ = ask(study, sweep)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    [row] = rows_of(str(tmp_path), sweep, study)
+    assert row["state"] == "failed" and "feature and gradient cannot both be 0" in row["reason"]
+    assert outer_steps_spent(sweep, study) == 0

@@ -1,0 +1,96 @@
+"""A trial: its rungs, what an earlier try left, and how it fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray.config import Config, parse_config
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.run import Run, open_run
+from dream_ray.errors import RunError
+from dream_ray.sweep.trial import Crew, Rung, execute_here, read_reason, run_directory, run_trial
+
+HERE = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), execute_here)
+
+
+@pytest.fixture
+def config(tiny: dict[str, Any]) -> Config:
+    evaluation = {**tiny["evaluation"], "every": 4}
+    return parse_config({**tiny, "inner_steps": 5, "data": {"include_validation": False}, "evaluation": evaluation})
+
+
+def test_rungs_come_in_order_and_the_last_is_that_of_the_whole_run(
+    config: Config, digits_store: str, tmp_path: Path
+) -> None:
+    rungs: list[Rung] = []
+    run_trial(str(tmp_path), [config], digits_store, HERE, rungs.append)
+    assert [rung.number for rung in rungs] == [1, 2, 3], "steps 4, 8 and 10"
+    assert all(0 <= rung.accuracy <= 1 and rung.compute_s > 0 for rung in rungs)
+    again: list[Rung] = []
+    run_trial(str(tmp_path), [config], digits_store, HERE, again.append)
+    assert [rung.accuracy for rung in again] == [rung.accuracy for rung in rungs], "nothing is run again"
+
+
+def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, digits_store: str, tmp_path: Path) -> None:
+    whole: list[Rung] = []
+    run_trial(str(tmp_path / "whole"), [config], digits_store, HERE, whole.append)
+
+    class Enough(BaseException):
+        pass
+
+    def stop(rung: Rung) -> None:
+        raise Enough
+
+    out = str(tmp_path / "stopped")
+    with pytest.raises(Enough):
+        run_trial(out, [config], digits_store, HERE, stop)
+    assert not open_run(run_directory(out, config)).is_finished
+    rungs: list[Rung] = []
+    run_trial(out, [config], digits_store, HERE, rungs.append)
+    assert [rung.accuracy for rung in rungs] == [rung.accuracy for rung in whole]
+
+
+def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, tmp_path: Path) -> None:
+    other = config.model_copy(update={"seed": 1})
+    rungs: dict[str, list[Rung]] = {"both": [], "first": [], "second": []}
+    run_trial(str(tmp_path), [config, other], digits_store, HERE, rungs["both"].append)
+    run_trial(str(tmp_path), [config], digits_store, HERE, rungs["first"].append)
+    run_trial(str(tmp_path), [other], digits_store, HERE, rungs["second"].append)
+    ends = [rungs[name][-1].accuracy for name in ("first", "second")]
+    assert rungs["both"][-1].accuracy == pytest.approx(sum(ends) / 2) and ends[0] != ends[1]
+    assert [rung.accuracy for rung in rungs["both"][:-1]] == [rung.accuracy for rung in rungs["first"][:-1]]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(RunError("no"), "no"), (MemoryError("4 GB"), "MemoryError: 4 GB")], ids=["ours", "another"]
+)
+def test_what_cannot_work_is_not_tried_twice(
+    error: Exception, reason: str, config: Config, digits_store: str, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def fail(run: Run, look: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    crew = Crew(HERE.device, 1, HERE.launch, fail)
+    with pytest.raises(type(error)):
+        run_trial(str(tmp_path), [config], digits_store, crew, lambda rung: None)
+    with pytest.raises(RunError, match=reason):
+        run_trial(str(tmp_path), [config], digits_store, crew, lambda rung: None)
+    assert calls == 1 and read_reason(str(tmp_path), [config]) == reason
+
+
+def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(
+    config: Config, digits_store: str, tmp_path: Path
+) -> None:
+    path = Path(run_directory(str(tmp_path), config))
+    path.mkdir(parents=True)
+    (path / "env.json").write_text("{}")
+    rungs: list[Rung] = []
+    run_trial(str(tmp_path), [config], digits_store, HERE, rungs.append)
+    assert len(rungs) == 3
+    assert read_reason(str(tmp_path), [config]) == "its process ended, twice"
