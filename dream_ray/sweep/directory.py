@@ -54,10 +54,20 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
         raise UsageError(f"out {place.out} already holds a sweep; continue it with `dream-ray resume {place.out}`")
     if storage.list_directory(place.out):
         raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
+    for path in sweep.earlier:
+        _check_earlier(sweep, path)
     storage.ensure_writable(place.out)
     written = {"store": place.store, "device": place.device, "database": place.study is not None}
     storage.write_text(storage.join(place.out, _PLACE), json.dumps(written, indent=2))
     storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
+
+
+def _check_earlier(sweep: Sweep, path: str) -> None:
+    if not is_sweep(path):
+        raise UsageError(f"earlier must name directories of sweeps; there is none in {path}")
+    other, _ = open_sweep(path)
+    if (other.space, other.metrics) != (sweep.space, sweep.metrics):
+        raise UsageError(f"earlier must name sweeps over the same space and metrics; those of {path} are others")
 
 
 def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:

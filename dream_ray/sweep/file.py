@@ -79,6 +79,8 @@ class Sweep(Section):
     start: tuple[Values, ...] = ({},)
     """Points that are tried first; what one does not name is as in the settings. {}: the settings themselves, which
     must lie in the space; []: none."""
+    earlier: tuple[str, ...] = ()
+    """Directories of earlier sweeps over the same space and metrics, whose results the sampler knows from the start."""
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
@@ -119,7 +121,8 @@ class Sweep(Section):
 
     def self_contained(self) -> "Sweep":
         """Returns the same sweep with its settings written out."""
-        return self.model_copy(update={"preset": None, "config": self.base().model_dump(mode="json"), "settings": {}})
+        base, earlier = self.base().model_dump(mode="json"), tuple(map(storage.absolute, self.earlier))
+        return self.model_copy(update={"preset": None, "config": base, "settings": {}, "earlier": earlier})
 
     def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
         """Returns the settings of the runs of a trial, one for each seed."""

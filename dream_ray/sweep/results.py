@@ -13,7 +13,7 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
-from dream_ray.sweep.study import RUNG, best_values, load_study, reached_the_end
+from dream_ray.sweep.study import EARLIER, RUNG, best_values, load_study, reached_the_end
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
@@ -30,7 +30,7 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
 
     Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (why it failed) and the path
     of every parameter. States are done, stopped (by the scheduler, or with the search), failed, again (it was killed
-    and tried again under another number), running and waiting.
+    and tried again under another number), earlier (of an earlier sweep), running and waiting.
     """
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get("again") for trial in trials}
@@ -60,6 +60,8 @@ def _reason(out: str, sweep: Sweep, trial: FrozenTrial) -> str:
 
 
 def _state(trial: FrozenTrial, sweep: Sweep, again: set[Any]) -> str:
+    if EARLIER in trial.user_attrs:
+        return "earlier"
     if trial.state == TrialState.COMPLETE:
         return "done" if reached_the_end(trial, sweep) else "stopped"
     return "again" if trial.number in again else _STATES[trial.state]

@@ -23,7 +23,7 @@ from optuna.samplers import (
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
@@ -35,6 +35,8 @@ _DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "compute_s": StudyDirection.
 _DIGEST = "sweep"
 RUNG = "rung"
 """Attribute of a trial: the last rung that it told."""
+EARLIER = "earlier"
+"""Attribute of a trial of an earlier sweep: where that is."""
 
 
 def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None) -> Study:
@@ -62,9 +64,11 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     except (ValueError, KeyError, OSError) as error:
         raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
     if found is None:
-        study.set_user_attr(_DIGEST, digest)
-        for point in sweep.start_points():
+        for point in sweep.start_points():  # before what is known, which may hold the same points
             study.enqueue_trial(point, skip_if_exists=True)
+        for path in sweep.earlier:
+            _add_earlier(study, path)
+        study.set_user_attr(_DIGEST, digest)
     elif found != digest:
         raise UsageError(
             f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
@@ -137,16 +141,26 @@ def _running(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
+def _add_earlier(study: Study, path: str) -> None:
+    """Lets the sampler know the results of an earlier sweep; they count for nothing else."""
+    for trial in load_study(path, None).get_trials(states=(TrialState.COMPLETE,)):
+        known = create_trial(
+            params=trial.params, distributions=trial.distributions, values=trial.values, user_attrs={EARLIER: path}
+        )
+        study.add_trial(known)
+
+
 def begun(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that count towards the budget: not those that were tried again."""
+    """Returns the trials that count towards the budget: not those that were tried again, nor of earlier sweeps."""
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get("again") for trial in trials}
-    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
+    ours = [trial for trial in trials if EARLIER not in trial.user_attrs]
+    return [trial for trial in ours if trial.state != TrialState.WAITING and trial.number not in again]
 
 
 def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
     """Tells whether a trial has its whole result; Tune calls one that a scheduler stopped complete too."""
-    if trial.state != TrialState.COMPLETE:
+    if trial.state != TrialState.COMPLETE or EARLIER in trial.user_attrs:
         return False
     return bool(trial.user_attrs.get(RUNG, 0) >= num_rungs(sweep.configs_of(trial.params)[0]))
 
@@ -154,7 +168,7 @@ def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
     """Returns the trials with a whole result, the best first; of several metrics, the Pareto front by accuracy."""
     if len(sweep.metrics) > 1:
-        candidates = study.best_trials
+        candidates = [trial for trial in study.best_trials if EARLIER not in trial.user_attrs]
     else:
         candidates = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
     return sorted(candidates, key=lambda trial: -trial.values[0])

@@ -8,8 +8,9 @@ import pytest
 
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
+from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
-from dream_ray.sweep.results import rows_of
+from dream_ray.sweep.results import read_rows, rows_of
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_values, open_study, requeue_running
 
@@ -105,3 +106,49 @@ def test_values_that_do_not_go_together_are_the_reason(tmp_path: Path) -> None:
     [row] = rows_of(str(tmp_path), sweep, study)
     assert row["state"] == "failed" and "feature and gradient cannot both be 0" in row["reason"]
     assert outer_steps_spent(sweep, study) == 0
+
+
+def test_an_earlier_sweep_teaches_the_sampler_and_counts_for_nothing_else(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    first, second = (Place(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
+    create_sweep(sweep, first)
+    study = open_study(first.out, sweep, "digest")
+    for accuracy in (0.25, 0.75):
+        trial, values = ask(study, sweep)
+        study.tell(trial, accuracy)
+
+    later = parse_sweep({**SWEEP, "earlier": [first.out]})
+    create_sweep(later, second)
+    study = open_study(second.out, later, "digest")
+    assert [trial.values for trial in study.trials[1:]] == [[0.25], [0.75]]
+    assert study.trials[2].params == values
+    states = [row["state"] for row in rows_of(second.out, later, study)]
+    assert begun(study) == [] and states == ["waiting", "earlier", "earlier"]
+    with pytest.raises(RunError, match="no trial of the sweep succeeded"):
+        best_values(study, later)
+    trial, values = ask(study, sweep)
+    assert values["weights.feature"] == 2.0, "its own start point first"
+
+
+def test_an_earlier_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
+    create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "first"), "store", "cpu", None))
+    other = {**SWEEP, "space": {"weights.feature": {"log": [0.01, 20]}}, "earlier": [str(tmp_path / "first")]}
+    with pytest.raises(UsageError, match=r"earlier must name sweeps over the same space and metrics; those of .*first"):
+        create_sweep(parse_sweep(other), Place(str(tmp_path / "second"), "store", "cpu", None))
+    with pytest.raises(UsageError, match="earlier must name directories of sweeps; there is none in .*nowhere"):
+        create_sweep(
+            parse_sweep({**SWEEP, "earlier": [str(tmp_path / "nowhere")]}), Place(str(tmp_path / "x"), "s", "cpu", None)
+        )
+
+
+def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/secret.db"
+    out = tmp_path / "sweep"
+    create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url))
+    open_study(str(out), parse_sweep(SWEEP), "digest", url)
+    with pytest.raises(UsageError, match="study must be the URL of the database"):
+        read_rows(str(out))
+    assert [row["state"] for row in read_rows(str(out), url)] == ["waiting"]
+    assert not (out / JOURNAL).exists()
+    assert "secret" not in "".join(path.read_text() for path in out.iterdir())
+    assert optuna.load_study(study_name="dream_ray", storage=url).directions
