@@ -64,7 +64,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     requeue_running(study)
-    left = sweep.budget.trials - len(begun(study))
+    left = sweep.most_trials - len(begun(study))
     budget = Spending(sweep, study)
     if left <= 0 or budget.stop_all():
         return

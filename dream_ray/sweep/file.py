@@ -1,6 +1,7 @@
 """The sweep file: what is searched, how, and for how long. Validated when it is read, like the settings of a run."""
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -133,6 +134,18 @@ class Sweep(Section):
         """Returns the start points with a value for every parameter."""
         base = self.base()
         return [{path: point.get(path, value_at(base, path)) for path in self.space} for point in self.start]
+
+    def grid_points(self) -> list[Values]:
+        """Returns all points of the space with the sampler grid, else none."""
+        if self.sampler.name != "grid":
+            return []
+        choices = [parameter.choices or () for parameter in self.space.values()]
+        return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*choices)]
+
+    @property
+    def most_trials(self) -> int:
+        """Trials that the budget and the space allow."""
+        return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
 
 
 def read_sweep(path: str) -> Sweep:

@@ -15,7 +15,6 @@ from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
     GPSampler,
-    GridSampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
@@ -64,7 +63,10 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     except (ValueError, KeyError, OSError) as error:
         raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
     if found is None:
-        for point in sweep.start_points():  # before what is known, which may hold the same points
+        for point in [
+            *sweep.start_points(),
+            *sweep.grid_points(),
+        ]:  # before what is known, which may hold the same points
             study.enqueue_trial(point, skip_if_exists=True)
         for path in sweep.earlier:
             _add_earlier(study, path)
@@ -103,7 +105,7 @@ def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
         "nsga2": lambda: NSGAIISampler(seed=seed),
         "gp": lambda: GPSampler(seed=seed),
         "random": lambda: RandomSampler(seed=seed),
-        "grid": lambda: GridSampler({path: list(one.choices or ()) for path, one in sweep.space.items()}, seed=seed),
+        "grid": lambda: RandomSampler(seed=seed),  # all of its points are in the queue
     }
     with warnings.catch_warnings():
         # That the samplers' options may change in Optuna is nothing a user can do something about.

@@ -152,3 +152,20 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     assert not (out / JOURNAL).exists()
     assert "secret" not in "".join(path.read_text() for path in out.iterdir())
     assert optuna.load_study(study_name="dream_ray", storage=url).directions
+
+
+@pytest.mark.parametrize("name", ["tpe", "multivariate_tpe", "cma_es", "nsga2", "gp", "random", "grid"])
+def test_every_sampler_proposes(name: str, tmp_path: Path) -> None:
+    space: dict[str, Any] = SWEEP["space"]
+    if name == "grid":
+        space = {"weights.feature": {"choices": [1.0, 2.0, 3.0, 4.0]}}
+    sweep = parse_sweep({**SWEEP, "space": space, "start": [], "sampler": {"name": name}})
+    study = open_study(str(tmp_path), sweep, "digest")
+    seen = []
+    for accuracy in (0.25, 0.75, 0.5, 0.625):
+        trial, values = ask(study, sweep)
+        assert all(sweep.space[path].holds(value) for path, value in values.items()) and set(values) == set(space)
+        study.tell(trial, accuracy)
+        seen.append(values["weights.feature"])
+    assert len(set(seen)) == 4
+    assert sweep.most_trials == (4 if name == "grid" else sweep.budget.trials)
