@@ -79,7 +79,7 @@ def begin_sweep(file: str, store: str, out: str, device: str, study: str | None)
 
 def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
-    from dream_ray.distributed.sweep import digest_of, sweep_on_ray, test_on_ray
+    from dream_ray.distributed.sweep import digest_of, final_accuracies_on_ray, sweep_on_ray
     from dream_ray.sweep.directory import open_sweep
     from dream_ray.sweep.final import final_runs, read_final, write_final
     from dream_ray.sweep.report import write_report
@@ -92,7 +92,7 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     best = write_results(place.out, sweep, study)
     if read_final(place.out) is None:
         planned = final_runs(place.out, sweep, best, Store.open(place.store))
-        write_final(place.out, test_on_ray(sweep, place, planned, address=address))
+        write_final(place.out, final_accuracies_on_ray(sweep, place, planned, address=address))
     final = read_final(place.out) or []
     write_report(place, sweep, study, final)
     return SweepResult(rows_of(place.out, sweep, study), final)

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -109,20 +109,25 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
         raise KeyboardInterrupt
 
 
-def test_on_ray(
+def final_accuracies_on_ray(
     sweep: Sweep, place: Place, planned: dict[str, list[FinalRun]], *, address: str | None
 ) -> dict[str, list[float]]:
     """Distils and tests what the search found, see `run_final`; returns the accuracies in [0, 1]."""
     with ray_session(address):
         options: dict[str, Any] = {"max_retries": 1, **_task_resources(sweep)}
-        task: Any = ray.remote(**options)(_test)
-        running = {name: [task.remote(sweep, place, run) for run in runs] for name, runs in planned.items()}
-        try:
-            return {name: ray.get(references) for name, references in running.items()}
-        except RayTaskError as error:
-            if isinstance(error.cause, (UsageError, RunError)):
-                raise error.cause from None
-            raise
+        task: Any = ray.remote(**options)(_final)
+
+        def accuracy(run: FinalRun) -> float:
+            try:
+                return float(ray.get(task.remote(sweep, place, run)))
+            except RayTaskError as error:
+                if isinstance(error.cause, (UsageError, RunError)):
+                    raise error.cause from None
+                raise
+
+        # Not more than have room with their workers: all drivers together could leave none for these.
+        with ThreadPoolExecutor(possible_trials(sweep, possible_resources())) as pool:
+            return {name: list(pool.map(accuracy, runs)) for name, runs in planned.items()}
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
@@ -180,7 +185,7 @@ def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
     run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place), report)
 
 
-def _test(sweep: Sweep, place: Place, planned: FinalRun) -> float:
+def _final(sweep: Sweep, place: Place, planned: FinalRun) -> float:
     return run_final(planned, place.store, _crew(sweep, place))
 
 

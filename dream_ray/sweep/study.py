@@ -63,10 +63,8 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     except (ValueError, KeyError, OSError) as error:
         raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
     if found is None:
-        for point in [
-            *sweep.start_points(),
-            *sweep.grid_points(),
-        ]:  # before what is known, which may hold the same points
+        # Before the results of earlier sweeps, which may be of the same points.
+        for point in [*sweep.start_points(), *sweep.grid_points()]:
             study.enqueue_trial(point, skip_if_exists=True)
         for path in sweep.earlier:
             _add_earlier(study, path)
