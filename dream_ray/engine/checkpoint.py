@@ -85,9 +85,13 @@ class Checkpoints:
         names = storage.list_directory(self.root)
         return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
-    def complete_steps(self) -> list[int]:
-        """Returns the steps whose files cover all classes and the network, ascending; does not read tensors."""
-        return [step for step in self.steps() if self._is_complete(step)]
+    def complete_steps(self, among: Collection[int] | None = None) -> list[int]:
+        """Returns the steps whose files cover all classes and the network, ascending; does not read tensors.
+
+        Args:
+            among: Steps that are looked at, which nobody may delete meanwhile; None: all.
+        """
+        return [step for step in (self.steps() if among is None else sorted(among)) if self._is_complete(step)]
 
     def load(self, step: int, labels: Collection[int] | None = None) -> RunState:
         """Loads a step for some classes (None: all of them).

@@ -31,8 +31,8 @@ def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
 
 def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
     """Returns the complete steps whose validation accuracy is due and not written, ascending."""
-    pinned = pinned_steps(run, checkpoints)
-    return [step for step in checkpoints.complete_steps() if step in pinned] if pinned else []
+    # Others are deleted while one looks.
+    return checkpoints.complete_steps(pinned_steps(run, checkpoints))
 
 
 def validate_step(run_path: str, step: int) -> float:

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, whoever wrote them and whatever happened to them."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,3 +210,14 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(ends_with: Exception |
         writer(state(4))
         if ends_with is not None:
             raise ends_with
+
+
+def test_looking_at_some_steps_reads_no_other(checkpoints: Checkpoints, out: str) -> None:
+    """What is older is deleted at any moment."""
+    for step in (2, 4):
+        save(checkpoints, step)
+    [file] = Path(out).rglob("step-00000002/shard*")
+    file.write_bytes(b"")
+    assert checkpoints.complete_steps({4}) == [4]
+    with pytest.raises(RunError, match="damaged or missing"):
+        checkpoints.complete_steps()
