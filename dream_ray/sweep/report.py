@@ -8,147 +8,236 @@ from typing import Any
 
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
-from dream_ray.errors import RunError
 from dream_ray.sweep import figures
+from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import Place
-from dream_ray.sweep.figures import Row
-from dream_ray.sweep.file import Sweep, Values
+from dream_ray.sweep.figures import Row, as_text
+from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.results import BEST, rows_of
-from dream_ray.sweep.study import best_trials
+from dream_ray.sweep.space import Parameter
+from dream_ray.sweep.study import EARLIER, begun, best_trials, reached_the_end
 from dream_ray.sweep.trial import run_directory
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
 _NAMES = {"best": "best settings", "start": "first start point"}
+_COLUMNS = {"accuracy": "accuracy %", "compute_s": "CPU and GPU s"}
+_NO_RESULT = "<p>No trial has a result.</p>"
+_NO_WHOLE_TRIAL = "<p>No trial reached its end.</p>"
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1, td { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 0.2rem 0.6rem; text-align: left; border-bottom: 1px solid #8884; vertical-align: top; }
+td { min-width: 3rem; max-width: 24rem; white-space: pre-line; }
 .wide { overflow-x: auto; }
-img { max-width: 100%; background: white; }
+figure { margin: 1rem 0; }
+img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; border-radius: 0.3rem; background: white; }
 pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 """
 
 
-def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
-    """Writes report.html into the directory of a sweep of which a trial succeeded.
+def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]] | None) -> None:
+    """Writes report.html into the directory of a sweep, whatever came of it.
 
     Args:
         place: Where the sweep is.
         sweep: What was searched.
         study: What came of it.
-        final: Rows of `sweep.final.read_final`; empty where nothing was tested.
+        final: Rows of `sweep.final.read_final`; empty or None where nothing was tested.
     """
-    rows = rows_of(place.out, sweep, study)
+    rows = _rows(place.out, sweep, study)
     best = best_trials(study, sweep)
-    slices = [_picture(figures.slices(rows, sweep, metric), metric) for metric in sweep.metrics]
     sections = [
-        _headline(place, sweep, rows, best[0].params),
+        _headline(place, sweep, study, rows),
+        _settings(place, sweep, best),
         _tested(final),
-        _section("Search", _search_pictures(sweep, rows, [trial.number for trial in best])),
+        _section("Search", _search(sweep, rows, best)),
         _section("Importance of the settings", _importances(sweep, study)),
-        _section("One setting at a time", slices),
-        _section("All settings together", [_picture(figures.parallel(rows, sweep), "parallel coordinates")]),
+        _section("One setting at a time", _slices(sweep, rows)),
+        _section("All settings together", _parallel(sweep, rows)),
         _section("Distilled images", _images(place.out, sweep, best)),
-        _section("Trials", [_table(rows)]),
+        _section("Trials", [_table(_columns(sweep), rows)]),
     ]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         # Nothing is loaded and no script runs, whatever the names in here are.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>Sweep {escape(place.out)}</title><style>{_STYLE}</style></head>\n"
+        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Sweep {_text(place.out)}</title><style>{_STYLE}</style></head>\n"
         f"<body>{''.join(sections)}</body></html>\n"
     )
     storage.write_text(storage.join(place.out, REPORT), page)
+
+
+def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
+    """Returns the rows of the trials without what they do not have: null is a choice, and no missing value."""
+    found = []
+    for row, trial in zip(rows_of(out, sweep, study), study.get_trials(deepcopy=False), strict=True):
+        kept = {key: row[key] for key in row if (key in trial.params if key in sweep.space else row[key] is not None)}
+        if "accuracy" in kept:
+            kept["accuracy"] = 100 * kept["accuracy"]
+        found.append(kept)
+    return found
+
+
+def _columns(sweep: Sweep) -> dict[str, str]:
+    metrics = {metric: _COLUMNS[metric] for metric in sweep.metrics}
+    others = {name: name for name in ("seconds", *sweep.space, "reason")}
+    return {"trial": "trial", "state": "state", "rung": "rung"} | metrics | others
 
 
 def _section(title: str, parts: Iterable[str]) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>\n"
 
 
-def _headline(place: Place, sweep: Sweep, rows: Sequence[Row], best: Values) -> str:
+def _headline(place: Place, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+    budget = sweep.budget
+    spent = {
+        "trials": (len(begun(study)), budget.trials),
+        "hours": (seconds_spent(study) / 3600, budget.hours),
+        "outer steps": (outer_steps_spent(sweep, study), budget.outer_steps),
+    }
+    parts = [f"{as_text(used)}{'' if most is None else f' of {most:g}'} {what}" for what, (used, most) in spent.items()]
+    return (
+        f"<h1>Sweep {_text(place.out)}</h1>"
+        f"<p>Store {_text(place.store)}; sampler {_text(sweep.sampler.name)}, scheduler {_text(sweep.scheduler.name)}."
+        f"<br>Trials: {_text(said)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
+    )
+
+
+def _settings(place: Place, sweep: Sweep, best: Sequence[FrozenTrial]) -> str:
+    start = next(iter(sweep.start_points()), {})
+    rows = [
+        {"setting": path, "searched": _searched(parameter)}
+        | ({"start": start[path]} if path in start else {})
+        | ({"best": best[0].params[path]} if best and path in best[0].params else {})
+        for path, parameter in sweep.space.items()
+    ]
+    names = {"setting": "setting", "best": "best", "start": "first start point", "searched": "searched"}
+    if not best:
+        return _section("Settings", [_NO_WHOLE_TRIAL, _table(names, rows)])
     command = shlex.join(
         ["dream-ray", "distill", "--config", storage.join(place.out, BEST), "--store", place.store, "--out", "NEW"]
     )
-    return (
-        f"<h1>Sweep {escape(place.out)}</h1>"
-        f"<p>Store {escape(place.store)}; sampler {escape(sweep.sampler.name)}, scheduler "
-        f"{escape(sweep.scheduler.name)}; trials: {escape(said)}.</p>"
-        f"<h2>Best settings</h2>{_table([{'setting': name, 'value': value} for name, value in best.items()])}"
-        f"<pre>{escape(command)}</pre>"
-    )
+    which = f"<p>Those of trial {best[0].number}, with {_text(_results(sweep, best[0]))}. To distil with them:</p>"
+    return _section("Best settings", [_table(names, rows), which, f"<pre>{_text(command)}</pre>"])
 
 
-def _tested(final: Sequence[dict[str, Any]]) -> str:
+def _searched(parameter: Parameter) -> str:
+    if parameter.choices is not None:
+        said = ", ".join(map(as_text, parameter.choices))
+    else:
+        said = " to ".join(map(as_text, parameter.bounds or ()))
+        said += ", log" if parameter.kind == "log" else f", step {parameter.step}" if parameter.step else ""
+    for other, values in parameter.when.items():
+        said += f"; where {other} is {' or '.join(map(as_text, values))}"
+    return said
+
+
+def _results(sweep: Sweep, trial: FrozenTrial) -> str:
+    named = dict(zip(sweep.metrics, trial.values, strict=True))
+    said = {"accuracy": "validation accuracy {:.1f} %", "compute_s": "{:.4g} CPU and GPU seconds"}
+    return ", ".join(said[name].format(100 * value if name == "accuracy" else value) for name, value in named.items())
+
+
+def _tested(final: Sequence[dict[str, Any]] | None) -> str:
     if not final:
         return ""
     rows = [
         {
             "settings": _NAMES[row["name"]],
-            "test accuracy %": f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}"),
+            "accuracy": f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}"),
             "n": row["n"],
         }
         for row in final
     ]
     note = "<p>Mean and standard deviation over fresh seeds; the search never saw the test split.</p>"
-    return _section("Test", [_table(rows), note])
+    return _section("Test", [_table({"settings": "settings", "accuracy": "test accuracy %", "n": "n"}, rows), note])
 
 
-def _search_pictures(sweep: Sweep, rows: Sequence[Row], best: Sequence[int]) -> list[str]:
-    if len(sweep.metrics) > 1:
-        return [_picture(figures.front(rows, best), "Pareto front")]
-    return [_picture(figures.history(rows), "optimisation history")]
+def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:
+    if not figures.measured(rows, sweep.metrics[0]):
+        return [_NO_RESULT]
+    if len(set(sweep.metrics)) > 1:
+        return [_picture(figures.front(rows, [trial.number for trial in best]), "Pareto front")]
+    return [_picture(figures.history(rows, sweep.metrics[0]), "optimisation history")]
 
 
 def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
-    """Importances for the accuracy."""
-    measured = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({str(trial.params) for trial in measured}) < 2:
-        return ["<p>Cannot be said of a single trial.</p>"]
-    shares = get_param_importances(
-        study, evaluator=FanovaImportanceEvaluator(seed=0), target=lambda trial: float(trial.values[0])
-    )
+    """Importances for the first metric."""
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.values[0] for trial in finished}) < 2:
+        return ["<p>Cannot be said: it takes two trials with different results.</p>"]
+    try:
+        shares = get_param_importances(
+            study, evaluator=FanovaImportanceEvaluator(seed=0), target=lambda trial: float(trial.values[0])
+        )
+    except RuntimeError:  # no setting tells trials with different results apart
+        shares = {}
     if not shares:
         return ["<p>Cannot be said: no setting is varied in all trials.</p>"]
-    note = f"<p>fANOVA over {len(measured)} trials, those that were stopped early among them.</p>"
-    return [_picture(figures.importances(shares), "importances"), note]
+    left_out = [path for path in sweep.space if path not in shares]
+    stopped = sum(EARLIER not in trial.user_attrs and not reached_the_end(trial, sweep) for trial in finished)
+    note = f"fANOVA for {sweep.metrics[0]} over {len(finished)} trials, {stopped} of them stopped early."
+    if left_out:
+        note += f" Left out, because some trials do not have it: {', '.join(left_out)}."
+    return [_picture(figures.importances(shares), "importances"), f"<p>{_text(note)}</p>"]
 
 
-def _images(out: str, sweep: Sweep, best: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
+def _slices(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    return [
+        _picture(figures.slices(rows, sweep, metric), f"{metric} against each setting")
+        for metric in dict.fromkeys(sweep.metrics)
+        if figures.measured(rows, metric)
+    ] or [_NO_RESULT]
+
+
+def _parallel(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    if not any(row["state"] == "done" for row in rows):
+        return [_NO_WHOLE_TRIAL]
+    note = "<p>A line for each whole trial, the better the darker; it skips settings that the trial does not have.</p>"
+    return [_picture(figures.parallel(rows, sweep), "parallel coordinates"), note]
+
+
+def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
     parts = []
     for trial in best[:_MOST_PICTURES]:
         path = storage.join(run_directory(out, sweep.configs_of(trial.params)[0]), "grid.png")
-        caption = f"trial {trial.number}, validation accuracy {100 * trial.values[0]:.1f} %"
+        caption = _text(f"trial {trial.number}, {_results(sweep, trial)}")
         try:
             picture = base64.b64encode(storage.read_bytes(path)).decode()
-        except RunError:  # the user may have deleted runs
-            parts.append(f"<p>The images of {escape(caption)}, are not there any more.</p>")
+        except storage.NotReadable:  # the user may have deleted runs
+            parts.append(f"<p>The images of {caption}, are not there any more.</p>")
             continue
         parts.append(f'<figure><img alt="distilled images" src="data:image/png;base64,{picture}">')
-        parts.append(f"<figcaption>{escape(caption)}</figcaption></figure>")
-    return parts
+        parts.append(f"<figcaption>{caption}</figcaption></figure>")
+    return parts or [_NO_WHOLE_TRIAL]
 
 
 def _picture(svg: str, description: str) -> str:
     # As a picture, not as a part of the page: a script in it would not run.
     data = base64.b64encode(svg.encode()).decode()
-    return f'<p><img alt="{escape(description)}" src="data:image/svg+xml;base64,{data}"></p>'
+    return f'<p><img alt="{_text(description)}" src="data:image/svg+xml;base64,{data}"></p>'
 
 
-def _table(rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
+def _table(columns: dict[str, str], rows: Sequence[Row]) -> str:
+    head = "".join(f"<th>{_text(title)}</th>" for title in columns.values())
+    body = "".join(
+        f"<tr>{''.join(f'<td>{_text(row[name])}</td>' if name in row else '<td></td>' for name in columns)}</tr>"
+        for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+def _text(value: Any) -> str:
+    return escape(as_text(value))

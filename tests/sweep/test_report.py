@@ -1,176 +1,183 @@
-"""The report: a page of its own, whatever the names in it are."""
+"""The report: a page of its own, whatever came of the sweep and whatever the names in it are."""
 
 import base64
 import io
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from dream_ray.sweep.directory import Place
-from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
-from dream_ray.sweep.report import REPORT, write_report
-from dream_ray.sweep.study import RUNG
-from dream_ray.sweep.trial import run_directory
+from dream_ray.sweep.figures import scale_of
+from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.space import Parameter
+from tests.sweep.conftest import HOSTILE, SETTINGS, SWEEP, Page, made, settings, written
 
-HOSTILE = "<script>alert(1)</script>"
-SWEEP: dict[str, Any] = {
-    "preset": "smoke",
-    "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
-    "space": {
-        "weights.feature": {"log": [0.01, 10]},
-        "selection.strategy": {"choices": ["random", "representative"]},
-        "pixels.momentum": {"uniform": [0, 0.9], "when": {"selection.strategy": ["representative"]}},
-    },
-}
-
-
-class Page(HTMLParser):
-    """What is on a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.titles: list[str] = []
-        self.cells: list[str] = []
-        self._open = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._open == "h2":
-            self.titles.append(data)
-        if self._open == "td":
-            self.cells.append(data)
+TITLES = [
+    "Best settings",
+    "Search",
+    "Importance of the settings",
+    "One setting at a time",
+    "All settings together",
+    "Distilled images",
+    "Trials",
+]
+HISTORY, SLICES, PARALLEL = "optimisation history", "accuracy against each setting", "parallel coordinates"
 
 
-def trial(sweep: Sweep, values: list[float] | None, rung: int, feature: float, momentum: float | None) -> Any:
-    params: dict[str, Any] = {"weights.feature": feature, "selection.strategy": "random"}
-    kinds: dict[str, Any] = {
-        "weights.feature": FloatDistribution(0.01, 10, log=True),
-        "selection.strategy": CategoricalDistribution(["random", "representative"]),
-    }
-    if momentum is not None:
-        params |= {"selection.strategy": "representative", "pixels.momentum": momentum}
-        kinds["pixels.momentum"] = FloatDistribution(0, 0.9)
-    state = TrialState.FAIL if values is None else TrialState.COMPLETE
-    return create_trial(state=state, values=values, params=params, distributions=kinds, user_attrs={RUNG: rung})
-
-
-def written(sweep: Sweep, out: Path, trials: list[Any], final: list[dict[str, Any]]) -> str:
-    directions = ["maximize", "minimize"][: len(sweep.metrics)]
-    study = optuna.create_study(directions=directions)
-    study.add_trials(trials)
-    write_report(Place(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
-    return (out / REPORT).read_text()
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> str:
-    sweep = parse_sweep(SWEEP)
-    end = num_rungs(sweep.base())
-    trials = [
-        trial(sweep, [0.5], end, 1.0, 0.5),
-        trial(sweep, [0.25], 1, 0.02, None),
-        trial(sweep, [0.75], end, 5.0, None),
-        trial(sweep, None, 0, 9.0, 0.1),
-        trial(sweep, [0.625], end, 2.0, 0.25),
-    ]
-    best = Path(run_directory(str(tmp_path), sweep.configs_of(trials[2].params)[0]))
-    best.mkdir(parents=True)
-    Image.new("RGB", (30, 20), (250, 0, 0)).save(best / "grid.png")
-    failed = run_directory(str(tmp_path), sweep.configs_of(trials[3].params)[0])
-    Path(f"{failed}.reason.txt").write_text(HOSTILE)
-    final = [{"name": "best", "mean": 81.25, "std": 0.5, "n": 3}, {"name": "start", "mean": 70.0, "std": None, "n": 1}]
-    return written(sweep, tmp_path, trials, final)
+def svg_of(source: str) -> ElementTree.Element:
+    assert source.startswith("data:image/svg+xml;base64,")
+    return ElementTree.fromstring(base64.b64decode(source.partition(",")[2]))
 
 
 def test_everything_is_on_the_page(full: str) -> None:
     page = Page(full)
-    assert page.titles == [
-        "Best settings",
-        "Test",
-        "Search",
-        "Importance of the settings",
-        "One setting at a time",
-        "All settings together",
-        "Distilled images",
-        "Trials",
-    ]
+    assert page.titles == [TITLES[0], "Test", *TITLES[1:]]
     assert "81.2 ± 0.5" in page.cells and "70.0" in page.cells
     assert page.cells.count("done") == 3 and page.cells.count("stopped") == 1 and page.cells.count("failed") == 1
-    assert page.cells[page.cells.index("weights.feature") + 1] == "5", "of trial 2, the best"
-    assert "The images of trial 4" in full and "are not there any more" in full
+    assert page.cells[page.cells.index("weights.feature") :][:4] == ["weights.feature", "5", "1", "0.01 to 10, log"]
+    row = page.cells.index("stopped") - 1
+    assert page.cells[row : row + 9] == ["1", "stopped", "1", "25", "0", "0.02", "random", "", ""]
+    assert "The images of trial 4, validation accuracy 62.5 %, are not there any more" in full
+    assert "Trials: 3 done, 1 failed, 1 stopped." in full and "5 of 20 trials" in full
     assert "--config" in full
 
 
 def test_every_picture_can_be_seen(full: str) -> None:
-    sources = [attributes["src"] or "" for tag, attributes in Page(full).tags if tag == "img"]
-    kinds = [source.partition(";")[0] for source in sources]
-    assert kinds == ["data:image/svg+xml"] * 4 + ["data:image/png"]
-    contents = [base64.b64decode(source.partition(",")[2]) for source in sources]
-    for svg in contents[:-1]:
-        assert len(list(ElementTree.fromstring(svg).iter())) > 50
-    assert Image.open(io.BytesIO(contents[-1])).size == (30, 20)
+    pictures = Page(full).pictures
+    assert list(pictures) == [HISTORY, "importances", SLICES, PARALLEL, "distilled images"]
+    *drawn, images = pictures.values()
+    for source in drawn:
+        assert len(list(svg_of(source).iter())) > 50
+    assert images.startswith("data:image/png;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(images.partition(",")[2]))).size == (30, 20)
 
 
 def test_nothing_is_loaded_and_nothing_runs(full: str) -> None:
     page = Page(full)
-    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "link")]
+    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "link", "base", "form")]
     assert not [v for _, found in page.tags for k, v in found.items() if k in ("src", "href") and v[:5] != "data:"]  # type: ignore[index]
     assert not [key for _, found in page.tags for key in found if key.startswith("on")]
     assert HOSTILE not in full and HOSTILE in page.cells, "only as text"
     assert "default-src 'none'" in full
 
 
+def test_equal_results_have_equal_pages(full: str, tmp_path: Path) -> None:
+    sweep, out = parse_sweep(SWEEP), tmp_path / "other"
+    out.mkdir()
+    trials = [made(sweep, [0.5], settings(1.0)), made(sweep, [0.75], settings(2.0, 0.5))]
+    first = Page(written(sweep, out, trials)).pictures
+    assert Page(written(sweep, out, trials)).pictures == first
+
+
 def test_one_trial_has_no_importances(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    text = written(sweep, tmp_path, [trial(sweep, [0.5], num_rungs(sweep.base()), 1.0, 0.5)], [])
-    assert "Cannot be said" in text and "Test" not in Page(text).titles
+    page = Page(text := written(sweep, tmp_path, [made(sweep, [0.5], settings(1.0, 0.5))]))
+    assert "Cannot be said: it takes two trials with different results" in text
+    assert page.titles == TITLES and list(page.pictures) == [HISTORY, SLICES, PARALLEL]
+
+
+@pytest.mark.parametrize(
+    ("values", "features", "reason"),
+    [((0.5, 0.5, 0.5), (0.02, 1.0, 5.0), "different results"), ((0.5, 0.75), (1.0, 1.0), "no setting is varied")],
+)
+def test_importances_that_cannot_be_said(
+    tmp_path: Path, values: tuple[float, ...], features: tuple[float, ...], reason: str
+) -> None:
+    sweep = parse_sweep(SWEEP)
+    trials = [made(sweep, [value], settings(feature)) for value, feature in zip(values, features, strict=True)]
+    page = Page(text := written(sweep, tmp_path, trials))
+    assert "Cannot be said" in text and reason in text
+    assert list(page.pictures) == [HISTORY, SLICES, PARALLEL]
+
+
+def test_a_sweep_of_failures_has_a_report(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    page = Page(text := written(sweep, tmp_path, [made(sweep, None, settings(1.0)), made(sweep, None, settings(2.0))]))
+    assert page.titles == ["Settings", *TITLES[1:]] and not page.pictures
+    assert page.cells.count("failed") == 2 and page.cells.count("its process ended, twice") == 2
+    assert "No trial has a result." in text and "No trial reached its end." in text
+    assert "dream-ray distill" not in text, "there is no best.yaml"
+
+
+def test_a_sweep_without_trials_has_a_report(tmp_path: Path) -> None:
+    assert "Trials: none." in written(parse_sweep(SWEEP), tmp_path, [])
+
+
+def test_a_sweep_of_stopped_trials_shows_them(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    trials = [made(sweep, [0.25 * (1 + i)], settings(1.0 + i), rung=1) for i in range(2)]
+    trials.append(create_trial(state=TrialState.PRUNED))
+    page = Page(text := written(sweep, tmp_path, trials))
+    assert list(page.pictures) == [HISTORY, "importances", SLICES]
+    assert "2 of them stopped early" in text and page.cells.count("stopped") == 3
 
 
 def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "metrics": ["accuracy", "compute_s"], "scheduler": {"name": "none"}})
-    end = num_rungs(sweep.base())
     points = [(0.5, 10.0), (0.75, 20.0), (0.25, 30.0)]
-    trials = [trial(sweep, list(point), end, 1.0 + i, 0.1 * i) for i, point in enumerate(points)]
-    page = Page(written(sweep, tmp_path, trials, []))
-    descriptions = [found["alt"] for tag, found in page.tags if tag == "img"]
-    assert descriptions == ["Pareto front", "importances", "accuracy", "compute_s", "parallel coordinates"]
+    trials = [made(sweep, list(point), settings(1.0 + i, 0.1 * i)) for i, point in enumerate(points)]
+    page = Page(text := written(sweep, tmp_path, trials))
+    assert list(page.pictures) == [
+        "Pareto front",
+        "importances",
+        SLICES,
+        "compute_s against each setting",
+        PARALLEL,
+    ]
+    assert "Those of trial 1, with validation accuracy 75.0 %, 20 CPU and GPU seconds" in text
 
 
-def test_a_browser_shows_it(full: str, tmp_path: Path) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for path in map(shutil.which, names) if path), None)
-    if browser is None:
-        pytest.skip("no Chromium here")
-    # What the pictures look like to the browser is told by a script, which the report itself forbids.
-    probe = (
-        "<script>onload = () => document.body.dataset.widths = "
-        "[...document.images].map(image => image.naturalWidth).join(' ')</script>"
-    )
-    start, _, rest = full.partition("<meta http-equiv")
-    page = tmp_path / "probed.html"
-    page.write_text(start + rest.partition(">")[2].replace("</body>", f"{probe}</body>"))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    shown = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    found = Page(shown)
-    [widths] = [attributes["data-widths"] for tag, attributes in found.tags if tag == "body"]
-    assert len((widths or "").split()) == 5 and all(int(width) > 0 for width in (widths or "").split())
-    assert "Trials" in found.titles
+def test_compute_alone_can_be_searched(tmp_path: Path) -> None:
+    sweep = parse_sweep({**SWEEP, "metrics": ["compute_s"]})
+    trials = [made(sweep, [seconds], settings(feature)) for seconds, feature in ((10.0, 0.1), (12345.6, 5.0))]
+    page = Page(written(sweep, tmp_path, trials))
+    assert list(page.pictures) == [HISTORY, "importances", "compute_s against each setting", PARALLEL]
+    assert "12346" in page.cells
+
+
+def test_null_is_a_choice_and_not_a_missing_value(tmp_path: Path) -> None:
+    space = {
+        "selection.strategy": {"choices": ["random", "representative"]},
+        "matching.real_chunk": {"choices": [None, 64], "when": {"selection.strategy": ["random"]}},
+        "matching.biases": {"choices": [True, False]},
+    }
+    sweep = parse_sweep({**SETTINGS, "space": space})
+    trials = [
+        made(sweep, [0.5], {"selection.strategy": "random", "matching.real_chunk": None, "matching.biases": True}),
+        made(sweep, [0.25], {"selection.strategy": "representative", "matching.biases": False}),
+    ]
+    page = Page(written(sweep, tmp_path, trials))
+    first, second = (page.cells[page.cells.index(name, 12) :][:3] for name in ("random", "representative"))
+    assert first == ["random", "null", "true"] and second == ["representative", "", "false"]
+    assert "null, 64; where selection.strategy is random" in page.cells
+    assert list(page.pictures)[-2:] == [SLICES, PARALLEL]
+
+
+def test_choices_may_be_any_text(tmp_path: Path) -> None:
+    # A formula that is none, what XML and HTML cannot hold, letters that the font lacks, and a long one.
+    names = [HOSTILE, "$x_{$", "\x00\x1b--><b>", "\u65e5\u672c", "a" * 80]
+    sweep = parse_sweep({**SETTINGS, "space": {"network.name": {"choices": names}}, "start": []})
+    trials = [made(sweep, [0.1 * (1 + i)], {"network.name": name}) for i, name in enumerate(names)]
+    page = Page(text := written(sweep, tmp_path, trials))
+    assert HOSTILE not in text and "\x00" not in text and "\x1b" not in text
+    assert [tag for tag, _ in page.tags if tag in ("script", "b")] == []
+    assert {HOSTILE, "$x_{$", "\ufffd\ufffd--><b>", "\u65e5\u672c", "a" * 80} <= set(page.cells)
+    assert list(page.pictures) == [HISTORY, "importances", SLICES, PARALLEL]
+    for source in page.pictures.values():
+        svg = svg_of(source)
+        assert not [element for element in svg.iter() if element.tag.endswith("script")]
+
+
+def test_places_on_an_axis() -> None:
+    log = scale_of(Parameter(log=(0.01, 100)))
+    assert [log.place(value) for value in (0.01, 1, 100)] == pytest.approx([0, 0.5, 1])
+    assert [text for _, text in log.ticks] == ["0.01", "0.1", "1", "10", "100"]
+    choices = scale_of(Parameter(choices=(1, True, None)))
+    assert [choices.place(value) for value in (1, True, None)] == [0, 0.5, 1]
+    assert [text for _, text in choices.ticks] == ["1", "true", "null"]
+    assert scale_of(Parameter(choices=("only",))).ticks == [(0.5, "only")]
+    assert scale_of(Parameter(whole=(8, 64))).place(36) == 0.5
+    narrow = scale_of(Parameter(log=(0.2, 0.8)))
+    assert [text for _, text in narrow.ticks] == ["0.2", "0.4", "0.8"]

@@ -1,0 +1,129 @@
+"""Reports of studies that are made by hand, and what is on their pages."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from PIL import Image
+
+from dream_ray.sweep.directory import Place
+from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
+from dream_ray.sweep.report import REPORT, write_report
+from dream_ray.sweep.space import Parameter
+from dream_ray.sweep.study import RUNG
+from dream_ray.sweep.trial import run_directory
+
+HOSTILE = "<script>alert(1)</script>"
+RED = (250, 0, 0)
+SETTINGS: dict[str, Any] = {
+    "preset": "smoke",
+    "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
+}
+SWEEP: dict[str, Any] = {
+    **SETTINGS,
+    "space": {
+        "weights.feature": {"log": [0.01, 10]},
+        "selection.strategy": {"choices": ["random", "representative"]},
+        "pixels.momentum": {"uniform": [0, 0.9], "when": {"selection.strategy": ["representative"]}},
+    },
+}
+
+
+class Page(HTMLParser):
+    """What is on a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.titles: list[str] = []
+        self.cells: list[str] = []
+        self._open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "h2":
+            self.titles.append(data)
+        if self._open == "td":
+            self.cells[-1] += data
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """Sources of the pictures, by what they show."""
+        return {found["alt"] or "": found["src"] or "" for tag, found in self.tags if tag == "img"}
+
+
+def made(sweep: Sweep, values: list[float] | None, params: dict[str, Any], *, rung: int | None = None) -> FrozenTrial:
+    """Makes a trial that reached the end, or a rung; without values one that failed."""
+    kinds = {path: distribution(sweep.space[path]) for path in params}
+    state = TrialState.FAIL if values is None else TrialState.COMPLETE
+    reached = num_rungs(sweep.base()) if rung is None else rung
+    return create_trial(
+        state=state,
+        values=values,
+        params=params,
+        distributions=kinds,
+        user_attrs={} if values is None else {RUNG: reached},
+    )
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.choices is not None:
+        return CategoricalDistribution(parameter.choices)
+    if parameter.whole is not None:
+        return IntDistribution(*parameter.whole)
+    low, high = parameter.bounds or (0.0, 1.0)
+    return FloatDistribution(low, high, log=parameter.log is not None)
+
+
+def settings(feature: float, momentum: float | None = None) -> dict[str, Any]:
+    """A point of SWEEP; with a momentum one where that is varied."""
+    if momentum is None:
+        return {"weights.feature": feature, "selection.strategy": "random"}
+    return {"weights.feature": feature, "selection.strategy": "representative", "pixels.momentum": momentum}
+
+
+def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: list[dict[str, Any]] | None = None) -> str:
+    """Writes the report of trials and returns it."""
+    directions = [{"accuracy": "maximize", "compute_s": "minimize"}[metric] for metric in sweep.metrics]
+    study = optuna.create_study(directions=directions)
+    study.add_trials(trials)
+    write_report(Place(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
+    return (out / REPORT).read_text()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> str:
+    """A report with everything; that of the best trial has a picture, that of the second has none."""
+    sweep = parse_sweep(SWEEP)
+    trials = [
+        made(sweep, [0.5], settings(1.0, 0.5)),
+        made(sweep, [0.25], settings(0.02), rung=1),
+        made(sweep, [0.75], settings(5.0)),
+        made(sweep, None, settings(9.0, 0.1)),
+        made(sweep, [0.625], settings(2.0, 0.25)),
+    ]
+    best = Path(run_directory(str(tmp_path), sweep.configs_of(trials[2].params)[0]))
+    best.mkdir(parents=True)
+    Image.new("RGB", (30, 20), RED).save(best / "grid.png")
+    failed = run_directory(str(tmp_path), sweep.configs_of(trials[3].params)[0])
+    Path(f"{failed}.reason.txt").write_text(HOSTILE)
+    final = [{"name": "best", "mean": 81.25, "std": 0.5, "n": 3}, {"name": "start", "mean": 70.0, "std": None, "n": 1}]
+    return written(sweep, tmp_path, trials, final)
