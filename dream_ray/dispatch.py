@@ -89,13 +89,14 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     sweep, place = open_sweep(path, study_url)
     sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
-    best = write_results(place.out, sweep, study)
-    if read_final(place.out) is None:
-        planned = final_runs(place.out, sweep, best, Store.open(place.store))
-        write_final(place.out, final_accuracies_on_ray(sweep, place, planned, address=address))
-    final = read_final(place.out) or []
-    write_report(place, sweep, study, final)
-    return SweepResult(rows_of(place.out, sweep, study), final)
+    try:
+        best = write_results(place.out, sweep, study)
+        if read_final(place.out) is None:
+            planned = final_runs(place.out, sweep, best, Store.open(place.store))
+            write_final(place.out, final_accuracies_on_ray(sweep, place, planned, address=address))
+    finally:  # a sweep of which nothing came has a report too
+        write_report(place, sweep, study, read_final(place.out))
+    return SweepResult(rows_of(place.out, sweep, study), read_final(place.out) or [])
 
 
 def run_tasks(

@@ -1,6 +1,8 @@
 """Producers of networks as Ray actors, and the conveyor between them and the workers of Ray Train."""
 
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from dream_ray import storage
 from dream_ray.engine.allocator import keep_freed_memory
@@ -21,6 +23,7 @@ from dream_ray.errors import RunError, UsageError
 
 _PATIENCE_S = 10.0
 _LOOK_S = 1.0
+_REPLY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -53,59 +56,92 @@ def plan_producers(
     return ProducerPlan(count, cpus, gpus) if count <= places else ProducerPlan(count, 0, 0.0)
 
 
+class _ConveyorCalls:
+    """Calls the conveyor of a run, whichever process it is in just now.
+
+    Ray could restart the actor itself, but now and then (one death in nine, Ray 2.60) it never does, and calls wait for
+    ever. So the driver replaces it, under the same name, and whoever calls looks for it again.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handle: ActorHandle[Any] | None = None
+
+    def __call__(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of `Conveyor`, again where the conveyor dies meanwhile."""
+        while True:
+            try:
+                if self._handle is None:
+                    self._handle = self._find()
+                return _value(getattr(self._handle, method).remote(*arguments))
+            except RayActorError:
+                self._handle = None
+
+    def _find(self) -> ActorHandle[Any]:
+        while True:
+            try:
+                return ray.get_actor(self._name)
+            except ValueError:  # there is none just now
+                time.sleep(_LOOK_S)
+
+
 class RayNetworks:
     """The end of the conveyor that belongs to one worker of Ray Train."""
 
-    def __init__(self, conveyor: ActorHandle[Any], rank: int, num_workers: int) -> None:
-        self._conveyor, self._rank, self._num_workers = conveyor, rank, num_workers
-        self._step = 0
+    def __init__(self, conveyor: str, rank: int, num_workers: int) -> None:
+        self._call = _ConveyorCalls(conveyor)
+        self._rank, self._num_workers = rank, num_workers
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `Networks.begin`."""
-        self._step = step
-        _value(self._conveyor.begin.remote(self._rank, self._num_workers, step, state))
+        self._call("begin", self._rank, self._num_workers, step, state)
 
     def get(self, step: int) -> NetworkState:
         """See `Networks.get`."""
-        self._step = step
         while True:
-            state = self._ask(self._conveyor.get, step, _PATIENCE_S)
+            try:
+                state = self._fetch("get", step, _PATIENCE_S)
+            except KeyError:  # the conveyor died and is another one now
+                self.begin(step, None)
+                continue
             if state is not None:
                 return state
 
     def peek(self, step: int) -> NetworkState | None:
         """See `Networks.peek`."""
-        return self._ask(self._conveyor.peek, step, _LOOK_S)
-
-    def _ask(self, method: Any, step: int, timeout_s: float) -> NetworkState | None:
         try:
-            references = _value(method.remote(self._rank, step, timeout_s))
-            if references is not None:
-                state: NetworkState = ray.get(references[0])
-                return state
-        except KeyError:  # the conveyor died and is another one now
-            self.begin(self._step, None)
+            return self._fetch("peek", step, _LOOK_S)
+        except KeyError:  # the next `get` introduces the worker
+            return None
+
+    def _fetch(self, method: str, step: int, timeout_s: float) -> NetworkState | None:
+        references = self._call(method, self._rank, step, timeout_s)
+        if references is None:
+            return None
+        try:
+            state: NetworkState = ray.get(references[0])
         except ObjectLostError:  # it died with the producer that made it, or with its node
-            ray.get(self._conveyor.lose.remote(step))
-        return None
+            self._call("lose", step)
+            return None
+        return state
 
 
 class _RayJobs:
     """The end of the conveyor that belongs to the producers."""
 
-    def __init__(self, conveyor: ActorHandle[Any]) -> None:
-        self._conveyor = conveyor
+    def __init__(self, conveyor: str) -> None:
+        self._call = _ConveyorCalls(conveyor)
 
     def next_job(self, producer: int) -> Job | None:
-        job: Job | None = ray.get(self._conveyor.next_job.remote(producer))
+        job: Job | None = self._call("next_job", producer)
         return job
 
     def put(self, producer: int, inner: int, item: Any) -> bool:
-        return bool(ray.get(self._conveyor.put.remote(producer, inner, item)))
+        return bool(self._call("put", producer, inner, item))
 
 
 class _Producer:
-    def run(self, conveyor: ActorHandle[Any], number: int, run_path: str) -> None:
+    def run(self, conveyor: str, number: int, run_path: str) -> None:
         # A reference in a list travels as a reference: the networks never pass through the conveyor.
         keep_freed_memory()
         run = open_run(run_path)
@@ -114,34 +150,62 @@ class _Producer:
 
 
 @contextmanager
-def producing_actors(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[ActorHandle[Any] | None]:
+def producing_actors(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[str | None]:
     """Lets actors make the networks of a run; they end with the block.
 
     Yields:
-        The conveyor, for `RayNetworks`; None where the workers train the networks themselves.
+        The name of the conveyor, for `RayNetworks`; None where the workers train the networks themselves.
     """
     if plan.count == 0:
         yield None
         return
+    with _kept_conveyor(run, plan, num_workers) as conveyor:
+        producers = _Producers(run, plan, conveyor)
+        try:
+            yield conveyor
+        finally:
+            producers.end()
+
+
+@contextmanager
+def _kept_conveyor(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[str]:
+    """Yields the name of a conveyor that is replaced when it dies or does not answer."""
+    name = f"conveyor-{uuid.uuid4().hex}"
     # Everybody may wait in it at a time, and the driver has to get through.
-    concurrency = 2 * (num_workers + plan.count) + 8
-    options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": concurrency}
-    conveyor: Any = ray.remote(num_cpus=0, **options)(Conveyor).remote(
-        outer_steps=run.config.outer_steps, inner_steps=run.config.inner_steps, window=window_of(run, plan.count)
-    )
-    producers = _Producers(run, plan, conveyor)
+    options: dict[str, Any] = {"name": name, "max_concurrency": 2 * (num_workers + plan.count) + 8}
+    sizes = {"outer_steps": run.config.outer_steps, "inner_steps": run.config.inner_steps}
+    window = window_of(run, plan.count)
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.is_set():
+            try:
+                actor: Any = ray.remote(num_cpus=0, **options)(Conveyor).remote(**sizes, window=window)
+            except ValueError:  # Ray has still to take note of the death of the one before
+                ended.wait(_LOOK_S)
+                continue
+            try:
+                while not ended.wait(_LOOK_S):
+                    ray.get(actor.__ray_ready__.remote(), timeout=_REPLY_S)
+            except (RayActorError, GetTimeoutError):
+                pass
+            ray.kill(actor)
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
     try:
-        yield conveyor
+        yield name
     finally:
-        producers.end()
-        ray.kill(conveyor)
+        ended.set()
+        keeper.join()
 
 
 class _Producers:
     """The producers of a run; one that dies is replaced."""
 
-    def __init__(self, run: Run, plan: ProducerPlan, conveyor: ActorHandle[Any]) -> None:
+    def __init__(self, run: Run, plan: ProducerPlan, conveyor: str) -> None:
         self._path, self._conveyor = storage.absolute(run.path), conveyor
+        self._call = _ConveyorCalls(conveyor)
         self._ended = threading.Event()
         self._running: dict[Any, tuple[int, ActorHandle[Any]]] = {}
         for number in range(plan.count):
@@ -169,12 +233,12 @@ class _Producers:
                     _value(reference)
                 except RayActorError:
                     # Its place may be gone with its node: the next one shares a place with others.
-                    ray.get(self._conveyor.abandon.remote(number))
+                    self._call("abandon", number)
                     self._start(number, 0, 0.0)
                 except (UsageError, RunError) as error:
-                    ray.get(self._conveyor.close.remote(str(error)))
+                    self._call("close", str(error))
                 except Exception as error:
-                    ray.get(self._conveyor.close.remote(f"a producer of networks failed: {error!r}"))
+                    self._call("close", f"a producer of networks failed: {error!r}")
                     raise
 
 

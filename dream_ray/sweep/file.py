@@ -86,7 +86,7 @@ class Sweep(Section):
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
     metrics: tuple[Literal["accuracy", "compute_s"], ...] = Field(default=("accuracy",), min_length=1)
-    """accuracy (validation, to be large), compute_s (CPU and GPU seconds, to be small); two make a Pareto front."""
+    """accuracy (validation, to be large), and after it compute_s (CPU and GPU seconds, to be small): a Pareto front."""
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, with other seeds; its result is their mean."""
     final_seeds: int = Field(default=3, ge=0)
@@ -103,6 +103,8 @@ class Sweep(Section):
             raise ValueError("preset and config: give exactly one of them")
         if not self.space:
             raise ValueError("space must name at least one setting; got none")
+        if self.metrics not in (("accuracy",), ("accuracy", "compute_s")):
+            raise ValueError(f"metrics must be [accuracy] or [accuracy, compute_s]; got [{', '.join(self.metrics)}]")
         if len(self.metrics) > 1 and self.scheduler.name != "none":
             raise ValueError(f"scheduler.name must be none with several metrics; got {self.scheduler.name}")
         if len(self.metrics) > 1 and self.sampler.name in ("cma_es", "gp"):

@@ -168,7 +168,7 @@ def _tested(final: Sequence[dict[str, Any]] | None) -> str:
 def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:
     if not figures.measured(rows, sweep.metrics[0]):
         return [_NO_RESULT]
-    if len(set(sweep.metrics)) > 1:
+    if len(sweep.metrics) > 1:
         return [_picture(figures.front(rows, [trial.number for trial in best]), "Pareto front")]
     return [_picture(figures.history(rows, sweep.metrics[0]), "optimisation history")]
 
@@ -197,7 +197,7 @@ def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
 def _slices(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     return [
         _picture(figures.slices(rows, sweep, metric), f"{metric} against each setting")
-        for metric in dict.fromkeys(sweep.metrics)
+        for metric in sweep.metrics
         if figures.measured(rows, metric)
     ] or [_NO_RESULT]
 

@@ -67,22 +67,19 @@ def processes(name: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_killed_producer_and_worker_cost_no_bit(
+def test_killed_producer_conveyor_and_worker_cost_no_bit(
     local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, tmp_path: Path
 ) -> None:
-    """Both in one run, one after the other: each is noticed, replaced, and made up for.
-
-    The conveyor is not killed here: now and then Ray does not restart the actor, and the run waits for ever.
-    """
+    """All three in one run, one after the other: each is noticed, replaced, and made up for."""
     config = parse_config({**tiny, "outer_steps": 12, "inner_steps": 10, "checkpoint_every": 10})
     reference = str(tmp_path / "reference")
     api.distill(config, store=digits_store, out=reference, local=True, producers=0)
     killed: list[str] = []
-    killer = threading.Thread(target=_kill_both, args=(out, killed), daemon=True)
+    killer = threading.Thread(target=_kill_three, args=(out, killed), daemon=True)
     killer.start()
     api.distill(config, store=digits_store, out=out, workers=2, producers=1)
     killer.join(timeout=1)
-    assert killed == ["producer", "worker"]
+    assert killed == ["producer", "conveyor", "worker"]
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
     while processes("_Producer") or processes("Conveyor"):
@@ -90,9 +87,9 @@ def test_killed_producer_and_worker_cost_no_bit(
         time.sleep(0.1)
 
 
-def _kill_both(path: str, killed: list[str]) -> None:
+def _kill_three(path: str, killed: list[str]) -> None:
     deadline = time.monotonic() + 500
-    plan = [("producer", 10), ("worker", 70)]
+    plan = [("producer", 10), ("conveyor", 35), ("worker", 70)]
     while plan and time.monotonic() < deadline:
         time.sleep(0.02)
         if not Path(path, "config.yaml").exists():  # written last
@@ -103,6 +100,7 @@ def _kill_both(path: str, killed: list[str]) -> None:
             continue
         victims = {
             "producer": processes("_Producer"),
+            "conveyor": processes("Conveyor"),
             "worker": [session["pid"] for session in sessions][-1:],
         }[who]
         if victims:

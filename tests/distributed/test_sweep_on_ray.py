@@ -94,6 +94,7 @@ def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_st
     with pytest.raises(RunError, match=r"no trial of the sweep succeeded; the last reason: .*finite"):
         api.sweep(file, store=digits_store, out=str(tmp_path / "sweep"))
     assert pq.read_table(tmp_path / "sweep" / "results.parquet")["state"].to_pylist() == ["failed"] * 2
+    assert "No trial reached its end" in (tmp_path / "sweep" / "report.html").read_text()
 
 
 @pytest.mark.ray

@@ -215,6 +215,20 @@ def test_a_new_conveyor_does_not_know_the_workers_of_the_old_one() -> None:
     assert not belt.put(0, 0, "of a job that it never gave")
 
 
+def test_a_new_conveyor_makes_what_the_slower_worker_needs() -> None:
+    """The faster worker, which asks first, does not speak for networks before its own."""
+    belt = conveyor()
+    belt.begin(0, 2, INNER + 2, None)
+    with pytest.raises(KeyError):
+        belt.get(1, INNER, 0)
+    with pytest.raises(KeyError):
+        belt.peek(1, INNER + 1, 0)
+    belt.begin(1, 2, INNER, None)
+    make(belt, 0, 2 * INNER)
+    assert fetched(belt, 1, range(INNER, 2 * INNER)) == names(range(INNER, 2 * INNER))
+    assert fetched(belt, 0, range(INNER + 2, 2 * INNER)) == names(range(INNER + 2, 2 * INNER))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     window=st.integers(1, 2 * INNER),

@@ -129,14 +129,6 @@ def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     assert "Those of trial 1, with validation accuracy 75.0 %, 20 CPU and GPU seconds" in text
 
 
-def test_compute_alone_can_be_searched(tmp_path: Path) -> None:
-    sweep = parse_sweep({**SWEEP, "metrics": ["compute_s"]})
-    trials = [made(sweep, [seconds], settings(feature)) for seconds, feature in ((10.0, 0.1), (12345.6, 5.0))]
-    page = Page(written(sweep, tmp_path, trials))
-    assert list(page.pictures) == [HISTORY, "importances", "compute_s against each setting", PARALLEL]
-    assert "12346" in page.cells
-
-
 def test_null_is_a_choice_and_not_a_missing_value(tmp_path: Path) -> None:
     space = {
         "selection.strategy": {"choices": ["random", "representative"]},

@@ -53,6 +53,8 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),
         ({"scheduler": {"name": "ashaa"}}, r"scheduler\.name must follow the rule.*got 'ashaa'"),
         ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices with sampler\.name grid"),
+        ({"metrics": ["accuracy", "accuracy"]}, r"metrics must be \[accuracy\] or .*; got \[accuracy, accuracy\]"),
+        ({"metrics": ["compute_s"]}, r"metrics must be \[accuracy\] or \[accuracy, compute_s\]; got \[compute_s\]"),
         ({"metrics": ["accuracy", "compute_s"]}, r"scheduler\.name must be none with several metrics; got asha"),
         ({"metrics": ["acuracy"]}, r"metrics\.0 must follow the rule.*got 'acuracy'"),
         (

@@ -106,8 +106,7 @@ class Conveyor(Generic[Item]):
             RunError: If nobody will make it any more.
         """
         with self._changed:
-            if rank not in self._positions:
-                raise KeyError(f"worker {rank} never began")
+            self._check_begun(rank)
             self._positions[rank] = step
             for old in [number for number in self._made if number < self._slowest]:
                 del self._made[old]
@@ -121,8 +120,7 @@ class Conveyor(Generic[Item]):
     def peek(self, rank: int, step: int, timeout_s: float) -> Item | None:
         """Waits for a network that the worker will need later; otherwise as `get`, but the worker stays where it is."""
         with self._changed:
-            if rank not in self._positions:
-                raise KeyError(f"worker {rank} never began")
+            self._check_begun(rank)
             self._changed.wait_for(lambda: step in self._made or self._closed, timeout_s)
             return self._made.get(step)
 
@@ -184,6 +182,11 @@ class Conveyor(Generic[Item]):
             self._closed = True
             self._problem = problem or self._problem
             self._changed.notify_all()
+
+    def _check_begun(self, rank: int) -> None:
+        # That another one spoke for it is not enough: it may need what nobody makes, networks before the other's.
+        if rank not in self._begun:
+            raise KeyError(f"worker {rank} never began")
 
     @property
     def _slowest(self) -> int:
