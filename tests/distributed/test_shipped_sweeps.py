@@ -15,6 +15,7 @@ from dream_ray.sweep.file import read_sweep
 SWEEPS = sorted((Path(__file__).resolve().parents[2] / "sweeps").glob("*.yaml"))
 SMALL: dict[str, Any] = {
     "ipc": 1,
+    "network.name": "convnet",
     "network.options": {"depth": 2, "width": 4},
     "outer_steps": 2,
     "inner_steps": 4,
