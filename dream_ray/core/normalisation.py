@@ -31,6 +31,15 @@ class Normalisation:
         shape = (1, -1, 1, 1)
         return cls(torch.tensor(mean, device=device).reshape(shape), torch.tensor(std, device=device).reshape(shape))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is used."""
+        return self.mean_1C11.device
+
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Returns the normalised images."""
         return (images_NCHW - self.mean_1C11) / self.std_1C11
+
+    def inverse(self, inputs_NCHW: Tensor) -> Tensor:
+        """Returns the images that normalisation makes these of; not clamped."""
+        return inputs_NCHW * self.std_1C11 + self.mean_1C11
