@@ -19,14 +19,14 @@ class Normalise(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where it is used."""
         ...
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Returns the inputs of a network."""
         ...
 
-    def inverse(self, images_NCHW: Tensor) -> Tensor:
+    def inverse(self, inputs_NCHW: Tensor) -> Tensor:
         """Returns the images that these inputs were made of."""
         ...
 
@@ -51,13 +51,13 @@ class Normalisation:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where it is used."""
         return self.mean_1C11.device
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Returns the normalised images."""
         return (images_NCHW - self.mean_1C11) / self.std_1C11
 
-    def inverse(self, images_NCHW: Tensor) -> Tensor:
-        """Returns normalised images as they were."""
-        return images_NCHW * self.std_1C11 + self.mean_1C11
+    def inverse(self, inputs_NCHW: Tensor) -> Tensor:
+        """Returns the images that normalisation makes these of; not clamped."""
+        return inputs_NCHW * self.std_1C11 + self.mean_1C11
