@@ -21,7 +21,6 @@ from dream_ray.engine.artefacts import read_dataset, read_synthetic
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluate import plan_tasks, run_task
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import Run, create_run, finish_run
