@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
 SHARED = ("local_ray", "head", "server")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, what takes long comes first: what is short then evens out the end."""
     if not hasattr(config, "workerinput"):
