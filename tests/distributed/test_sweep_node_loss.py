@@ -44,14 +44,14 @@ print(json.dumps({"finished": removed[0], "rows": rows}))
 """
 
 
-def test_its_trial_goes_on_elsewhere(tiny: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+def test_its_trial_goes_on_elsewhere(tiny: dict[str, Any], four_digits_store: str, tmp_path: Path) -> None:
     settings = {**tiny, "outer_steps": 10, "inner_steps": 20, "checkpoint_every": 10}
     settings |= {"data": {"include_validation": False}, "evaluation": {"every": 100, "quick_epochs": 2}}
     space = {"weights.feature": {"choices": [0.5, 2.0, 8.0]}}
     file, out = tmp_path / "sweep.yaml", tmp_path / "sweep"
     sweep = {"config": settings, "space": space, "start": [], "sampler": {"name": "grid"}, "final_seeds": 0}
     file.write_text(yaml.safe_dump({**sweep, "scheduler": {"name": "none"}}))
-    command = [sys.executable, "-c", SCRIPT, str(file), digits_store, str(out)]
+    command = [sys.executable, "-c", SCRIPT, str(file), four_digits_store, str(out)]
     done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
