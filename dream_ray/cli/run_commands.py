@@ -242,7 +242,7 @@ def _resume(run: str) -> str:
 def _network(name: str | None, options: list[str]) -> Any:
     import yaml
 
-    from dream_ray.config.schema import Network
+    from dream_ray.config.sections import Network
 
     if name is None:
         if options:
