@@ -60,7 +60,7 @@ class TrajectoryMatch(NamedTuple):
 
 
 def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor) -> Parameters:
-    """Returns d CE / d parameters, the mean over a batch."""
+    """Returns d CE / d parameters, the mean over a batch; a pure function that can be compiled."""
 
     def cross_entropy(parameters: Parameters) -> Tensor:
         return F.cross_entropy(forward(parameters, inputs_NCHW)[1], labels_N)
@@ -72,15 +72,53 @@ def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tens
 def contracted_gradient(
     forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
 ) -> Contraction:
-    """Returns the inner product of a student's gradient with constants in the shape of its parameters."""
+    """Returns the inner product of a student's gradient with constants in the shape of its parameters.
 
-    def inner_product(parameters: Parameters, inputs_NCHW: Tensor) -> Tensor:
-        gradient = student_gradient(forward, parameters, inputs_NCHW, labels_N)
-        return torch.stack([torch.sum(gradient[name] * values) for name, values in direction.items()]).sum()
+    It is a pure function that can be compiled, as `student_gradient` is.
+    """
 
-    both = torch.func.grad_and_value(inner_product, argnums=(0, 1))
+    def contracted(parameters: Parameters, inputs_NCHW: Tensor) -> Tensor:
+        return _inner_product(student_gradient(forward, parameters, inputs_NCHW, labels_N), direction)
+
+    both = torch.func.grad_and_value(contracted, argnums=(0, 1))
     (by_parameters, by_inputs_NCHW), value = both(parameters, inputs_NCHW)
     return Contraction(value, by_parameters, by_inputs_NCHW)
+
+
+def gradient_by_tape(forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor) -> Parameters:
+    """Does what `student_gradient` does, eagerly and in less memory.
+
+    `torch.func.grad` makes a graph of every derivative, in case another follows. Ordinary autograd does so where it is
+    asked to, and frees a graph as it goes back over it.
+    """
+    with torch.enable_grad():
+        leaves = _leaves(parameters)
+        loss = F.cross_entropy(forward(leaves, inputs_NCHW)[1], labels_N)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, gradients, strict=True))
+
+
+def contraction_by_tape(
+    forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
+) -> Contraction:
+    """Does what `contracted_gradient` does, eagerly and in less memory; see `gradient_by_tape`."""
+    with torch.enable_grad():
+        leaves, inputs_NCHW = _leaves(parameters), inputs_NCHW.detach().requires_grad_()
+        loss = F.cross_entropy(forward(leaves, inputs_NCHW)[1], labels_N)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
+        value = _inner_product(dict(zip(leaves, gradients, strict=True)), direction)
+        *by_parameters, by_inputs_NCHW = torch.autograd.grad(
+            value, [*leaves.values(), inputs_NCHW], materialize_grads=True
+        )
+    return Contraction(value.detach(), dict(zip(leaves, by_parameters, strict=True)), by_inputs_NCHW)
+
+
+def _leaves(parameters: Parameters) -> dict[str, Tensor]:
+    return {name: values.detach().requires_grad_() for name, values in parameters.items()}
+
+
+def _inner_product(a: Parameters, b: Parameters) -> Tensor:
+    return torch.stack([torch.sum(values * b[name]) for name, values in a.items()]).sum()
 
 
 @dataclass(frozen=True)
@@ -98,7 +136,7 @@ class Student:
     @classmethod
     def of(cls, forward: Forward) -> "Student":
         """Builds it from a network, operation by operation."""
-        return cls(partial(student_gradient, forward), partial(contracted_gradient, forward))
+        return cls(partial(gradient_by_tape, forward), partial(contraction_by_tape, forward))
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from dream_ray.core.trajectory_matching import (
     Student,
     TrajectoryMatch,
     contracted_gradient,
+    contraction_by_tape,
+    gradient_by_tape,
     match_trajectory,
     student_gradient,
 )
@@ -224,7 +226,8 @@ def test_no_graph_is_kept_and_nothing_that_came_in_is_changed() -> None:
     assert STEP_SIZE.item() == 0.3
 
 
-def test_a_contraction_is_the_pull_back_of_the_gradient() -> None:
+@pytest.mark.parametrize("contract", [contracted_gradient, contraction_by_tape])
+def test_a_contraction_is_the_pull_back_of_the_gradient(contract: Callable[..., Contraction]) -> None:
     [batch] = batches(1)
     inputs, labels = batch(synthetic())
     direction = parameters(5)
@@ -232,7 +235,29 @@ def test_a_contraction_is_the_pull_back_of_the_gradient() -> None:
         lambda theta, x: student_gradient(forward, theta, x, labels), parameters(0), inputs
     )
     by_parameters, by_inputs = pull_back(direction)
-    found = contracted_gradient(forward, parameters(0), inputs, labels, direction)
+    found = contract(forward, parameters(0), inputs, labels, direction)
     torch.testing.assert_close(found.value, torch.stack([(gradient[n] * direction[n]).sum() for n in gradient]).sum())
     torch.testing.assert_close(dict(found.by_parameters), by_parameters)
     torch.testing.assert_close(found.by_inputs_NCHW, by_inputs)
+    for name, values in gradient_by_tape(forward, parameters(0), inputs, labels).items():
+        torch.testing.assert_close(values, gradient[name])
+        assert not values.requires_grad
+    assert not found.value.requires_grad
+    assert not found.by_inputs_NCHW.requires_grad
+
+
+@pytest.mark.parametrize("contract", [contracted_gradient, contraction_by_tape])
+def test_what_the_gradient_does_not_depend_on_has_derivative_zero(contract: Callable[..., Contraction]) -> None:
+    """Of a network that is only a bias, and has a parameter that nothing uses."""
+    theta = {"bias": torch.randn(CLASSES, dtype=torch.float64), "unused": torch.randn(2, dtype=torch.float64)}
+    inputs, labels = torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % CLASSES
+    direction = {name: torch.ones_like(values) for name, values in theta.items()}
+
+    def constant(theta: Parameters, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, theta["bias"].expand(len(inputs), CLASSES)
+
+    found = contract(constant, theta, inputs, labels, direction)
+    assert not found.by_inputs_NCHW.any()
+    assert not found.by_parameters["unused"].any()
+    for gradient in (student_gradient, gradient_by_tape):
+        assert not gradient(constant, theta, inputs, labels)["unused"].any()
