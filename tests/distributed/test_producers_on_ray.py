@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
@@ -54,42 +55,36 @@ def images(path: str) -> Tensor:
     return read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW
 
 
-def processes(name: str) -> list[int]:
-    """Returns the processes of Ray that run something of this name."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
-                found.append(int(process.name))
-        except OSError:  # gone meanwhile
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_killed_producer_conveyor_and_worker_cost_no_bit(
-    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, tmp_path: Path
+    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path
 ) -> None:
-    """All three in one run, one after the other: each is noticed, replaced, and made up for."""
+    """All three in one run, one after the other: each is noticed, replaced, and made up for.
+
+    With the worker the whole group restarts from the last checkpoint; two workers equal one without Ray.
+    """
     config = parse_config({**tiny, "outer_steps": 12, "inner_steps": 10, "checkpoint_every": 10})
     reference = str(tmp_path / "reference")
-    api.distill(config, store=digits_store, out=reference, local=True, producers=0)
-    killed: list[str] = []
+    api.distill(config, store=four_digits_store, out=reference, local=True, producers=0)
+    killed: dict[str, int] = {}
     killer = threading.Thread(target=_kill_three, args=(out, killed), daemon=True)
     killer.start()
-    api.distill(config, store=digits_store, out=out, workers=2, producers=1)
+    api.distill(config, store=four_digits_store, out=out, workers=2, producers=1)
     killer.join(timeout=1)
-    assert killed == ["producer", "conveyor", "worker"]
+    assert list(killed) == ["producer", "conveyor", "worker"]
+    sessions = read_sessions(open_run(out))
+    assert killed["worker"] in {session["pid"] for session in sessions}
+    assert len(sessions) >= 4, "both workers ran twice"
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
-    while processes("_Producer") or processes("Conveyor"):
+    while started_here("ray::_Producer") or started_here("ray::Conveyor"):
         assert time.monotonic() < deadline, "they outlived the run"
         time.sleep(0.1)
 
 
-def _kill_three(path: str, killed: list[str]) -> None:
+def _kill_three(path: str, killed: dict[str, int]) -> None:
     deadline = time.monotonic() + 500
-    plan = [("producer", 10), ("conveyor", 35), ("worker", 70)]
+    plan = [("producer", 10), ("conveyor", 25), ("worker", 45)]
     while plan and time.monotonic() < deadline:
         time.sleep(0.02)
         if not Path(path, "config.yaml").exists():  # written last
@@ -99,13 +94,13 @@ def _kill_three(path: str, killed: list[str]) -> None:
         if not sessions or max(session["step"] for session in sessions) < step:
             continue
         victims = {
-            "producer": processes("_Producer"),
-            "conveyor": processes("Conveyor"),
+            "producer": started_here("ray::_Producer"),
+            "conveyor": started_here("ray::Conveyor"),
             "worker": [session["pid"] for session in sessions][-1:],
         }[who]
         if victims:
             os.kill(victims[0], signal.SIGKILL)
-            killed.append(who)
+            killed[who] = victims[0]
             plan.pop(0)
 
 
