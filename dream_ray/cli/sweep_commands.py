@@ -6,7 +6,7 @@ import typer
 
 from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
-from dream_ray.cli.options import Address, Device, Store, Study
+from dream_ray.cli.options import Address, Device, MaxConcurrent, Store, Study
 
 
 @app.command()
@@ -14,9 +14,7 @@ def sweep(
     file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml; docs/sweeps.md.")],
     store: Store,
     out: Annotated[str, typer.Option("--out", help="New directory of the sweep.")],
-    max_concurrent: Annotated[
-        int | None, typer.Option("--max-concurrent", min=1, help="Trials at a time. [default: as many as fit]")
-    ] = None,
+    max_concurrent: MaxConcurrent = None,
     study: Study = None,
     device: Device = "auto",
     address: Address = None,

@@ -12,7 +12,7 @@ from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.results import read_rows, rows_of
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_values, open_study, requeue_running
+from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue_running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -151,7 +151,55 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     assert [row["state"] for row in read_rows(str(out), url)] == ["waiting"]
     assert not (out / JOURNAL).exists()
     assert "secret" not in "".join(path.read_text() for path in out.iterdir())
-    assert optuna.load_study(study_name="dream_ray", storage=url).directions
+    assert optuna.load_study(study_name="dream_ray-sweep", storage=url).directions
+    other = tmp_path / "elsewhere" / "other"
+    create_sweep(parse_sweep(SWEEP), Place(str(other), "store", "cpu", url))
+    open_study(str(other), parse_sweep(SWEEP), "another", url)  # a database may hold several
+    with pytest.raises(UsageError, match="out must have a new name: the database .* called dream_ray-sweep"):
+        create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("sqlite:///{}/damaged.db", RunError, "the study of .* is damaged or cannot be read: file is not a database$"),
+        ("sqlite:///{}/no/such.db", RunError, "cannot be read: unable to open database file$"),
+        ("nonsense", RunError, "Could not parse SQLAlchemy URL"),
+        ("mssql://somebody:password@there/x", UsageError, "this kind of database needs a package"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
+    url: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.db").write_text("not a database" * 100)
+    out = tmp_path / "sweep"
+    with pytest.raises(error, match=message) as told:
+        create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url.format(tmp_path)))
+    assert not out.exists() and "password" not in str(told.value)
+
+
+def test_of_two_metrics_the_front_of_the_whole_trials_is_the_best(tmp_path: Path) -> None:
+    sweep = parse_sweep({**SWEEP, "metrics": ["accuracy", "compute_s"], "scheduler": {"name": "none"}})
+    study = open_study(str(tmp_path), sweep, "digest")
+    rungs = num_rungs(sweep.base())
+    results = {(0.5, 10.0): rungs, (0.75, 20.0): rungs, (0.5, 15.0): rungs, (0.875, 5.0): 1, (0.25, 5.0): rungs}
+    for values, reached in results.items():
+        trial, _ = ask(study, sweep)
+        trial.set_user_attr(RUNG, reached)
+        study.tell(trial, values)
+    assert [trial.number for trial in best_trials(study, sweep)] == [1, 0, 4], (
+        "by accuracy; 3 was stopped with the search"
+    )
+
+
+def test_a_running_trial_shows_how_far_it_is(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial, _ = ask(study, sweep)
+    for step, accuracy in ((1, 0.25), (2, 0.5)):
+        trial.report(accuracy, step)
+    [row] = rows_of(str(tmp_path), sweep, study)
+    assert (row["state"], row["accuracy"]) == ("running", 0.5) and 0 <= row["seconds"] < 60
 
 
 @pytest.mark.parametrize("name", ["tpe", "multivariate_tpe", "cma_es", "nsga2", "gp", "random", "grid"])
