@@ -202,7 +202,7 @@ def resume(
 def sweep(
     file: str,
     *,
-    store: str,
+    store: str | None = None,
     out: str,
     max_concurrent: int | None = None,
     study: str | None = None,
@@ -211,7 +211,8 @@ def sweep(
 ) -> dispatch.SweepResult:
     """Searches for settings, as the sweep file says, and tests the best; `resume_sweep` goes on with it.
 
-    `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
+    `store` None: the one that the file names. `study` is the URL of a database for the study, None a journal in `out`;
+    the other arguments are as for `distill`.
     `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
     dispatch.begin_sweep(file, store, out, device, study, max_concurrent)

@@ -14,6 +14,7 @@ from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, check_fit, create_run, finish_run
+from dream_ray.errors import UsageError
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -65,23 +66,33 @@ def execute(
     return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
 
 
-def begin_sweep(file: str, store: str, out: str, device: str, study: str | None, max_concurrent: int | None) -> None:
+def begin_sweep(
+    file: str, store: str | None, out: str, device: str, study: str | None, max_concurrent: int | None
+) -> None:
     """Checks a sweep file against a store and makes the directory of the sweep."""
     from dream_ray.distributed.place import check_lasting
+    from dream_ray.distributed.tuning import loggers_of
     from dream_ray.sweep.directory import Place, create_sweep
     from dream_ray.sweep.file import read_sweep
+    from dream_ray.sweep.study import make_sampler
 
-    check_lasting({"store": store, "out": out})
     sweep = read_sweep(file)
-    opened = Store.open(store)
+    path = store or sweep.store
+    if path is None:
+        raise UsageError(f"store must be given, with --store or as `store:` in {file}")
+    check_lasting({"store": path, "out": out})
+    opened = Store.open(path)
     for config in sweep.bases().values():
         check_fit(config, opened)
-    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(store), device, study, max_concurrent))
+    # These say what packages are missing.
+    make_sampler(sweep, 0)
+    loggers_of(sweep)
+    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(path), device, study, max_concurrent))
 
 
 def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
-    from dream_ray.distributed.sweep import digest_of, sweep_on_ray, test_on_ray
+    from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
     from dream_ray.sweep.directory import open_sweep
     from dream_ray.sweep.final import final_runs, is_tested, read_final, write_final
     from dream_ray.sweep.report import write_report
@@ -98,7 +109,7 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
         planned = final_runs(place.out, sweep, best, Store.open(place.store))
         untested = [run for runs in planned.values() for run in runs if not is_tested(run)]
         if untested:
-            test_on_ray(sweep, place, untested, address=address)
+            finals_on_ray(sweep, place, untested, address=address)
         write_final(place.out, planned)
     finally:  # a sweep of which nothing came has a report too
         write_report(place, sweep, study, read_final(place.out))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Column, Table
 
@@ -53,7 +54,7 @@ def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
 
 
 def _title(path: str, rows: list[dict[str, Any]]) -> str:
-    from dream_ray.sweep.final import tested_so_far
+    from dream_ray.sweep.final import num_tested
     from dream_ray.sweep.results import BEST
 
     counts: dict[str, int] = {}
@@ -61,7 +62,7 @@ def _title(path: str, rows: list[dict[str, Any]]) -> str:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     title = "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     if storage.exists(storage.join(path, BEST)) and "running" not in counts:
-        title += f"; now testing the best with fresh seeds, {tested_so_far(path)} runs so far"
+        title += f"; now testing the best with fresh seeds, {num_tested(path)} runs so far"
     return title
 
 
@@ -72,7 +73,7 @@ def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
     # The last part of a path is enough, unless two have the same.
     heads = {name: last if short.count(last) == 1 else name for name, last in zip(shown, short, strict=True)}
     heads["accuracy"] = "accuracy %"
-    made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, padding=(0, 0, 0, 1))
+    made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, box=SIMPLE_HEAD, padding=0)
     for row in rows:
         made.add_row(*(_cell(name, row[name]) for name in shown))
     return made

@@ -35,7 +35,6 @@ from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import (
     RUNG,
     begun,
-    is_interrupted,
     make_sampler,
     open_study,
     requeue_running,
@@ -85,7 +84,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         tuner = tune.Tuner(
             tune.with_resources(partial(_trial, sweep, secret), _resources(sweep)),
             tune_config=TuneConfig(
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
                 scheduler=scheduler_of(sweep),
                 num_samples=left,
@@ -106,11 +105,11 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         tuner.fit()
     if budget.stop_all():
         stop_running(study)
-    elif is_interrupted(study):  # Tune ends quietly after Ctrl-C
+    elif requeue_running(study):  # Tune ends quietly after Ctrl-C
         raise KeyboardInterrupt
 
 
-def test_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
+def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
     """Distils and tests what the search found, see `run_final`."""
     with ray_session(address):
         options: dict[str, Any] = {"max_retries": 1, **_task_resources(sweep)}

@@ -73,6 +73,8 @@ class Sweep(Section):
 
     version: int = SWEEP_VERSION
     """Version of this schema."""
+    store: str | None = None
+    """Store that is distilled, where the command names none."""
     preset: str | None = None
     """Published settings that all trials begin with; exactly one of preset and config."""
     config: str | Values | None = None
@@ -284,10 +286,8 @@ def _check_scheduler(sweep: Sweep, rungs: int) -> None:
 
 def _check_grid(sweep: Sweep) -> None:
     for path, parameter in sweep.space.items():
-        if parameter.choices is None:
-            raise UsageError(f"space.{path} must have choices with sampler.name grid; got {parameter.kind}")
-        if parameter.when:
-            raise UsageError(f"space.{path}.when must be empty with sampler.name grid")
+        if parameter.choices is None or parameter.when:
+            raise UsageError(f"space.{path} must have choices and no `when` with sampler.name grid")
 
 
 def dump_sweep(sweep: Sweep) -> str:

@@ -80,7 +80,7 @@ def is_tested(planned: FinalRun) -> bool:
     return storage.exists(storage.join(planned.path, _TESTED))
 
 
-def tested_so_far(out: str) -> int:
+def num_tested(out: str) -> int:
     """Returns how many runs are tested."""
     directory = storage.join(out, _DIRECTORY)
     return sum(storage.exists(storage.join(directory, name, _TESTED)) for name in storage.list_directory(directory))

@@ -152,11 +152,6 @@ def requeue_running(study: Study) -> int:
     return len(running)
 
 
-def is_interrupted(study: Study) -> bool:
-    """Tells whether trials were left in the middle."""
-    return bool(_running(study))
-
-
 def stop_running(study: Study) -> None:
     """Ends the trials that were running when the budget was spent."""
     for trial in _running(study):

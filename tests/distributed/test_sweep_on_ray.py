@@ -74,7 +74,7 @@ def test_a_sweep_from_beginning_to_end(
     assert best.data.include_validation and best.evaluation.every == 0
     [row] = found.final
     assert row["name"] == "best" and row["n"] == 2 and row["mean"] > 100 * noise["accuracy"]
-    assert list(Path(out, "ray_tune").rglob("events.out.tfevents*")), "logs for TensorBoard"
+    assert list(Path(out, "ray_tune", "trial-0").glob("events.out.tfevents*")), "logs for TensorBoard"
     assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
         api.sweep(file, store=digits_store, out=out)
