@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,8 @@ from dream_ray.config import dump_config
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import possible_resources, ray_session
+from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
+from dream_ray.distributed.session import possible_nodes, ray_session
 from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
@@ -44,8 +45,6 @@ from dream_ray.sweep.study import (
 )
 from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 
-# Of the process of a trial whose run has Ray Train workers of its own.
-_DRIVER_CPUS = 0.5
 _LOOK_S = 1.0
 
 
@@ -71,7 +70,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
     with ray_session(address):
         check_seen("store", place.store, storage.join(place.store, MANIFEST))
         check_seen("out", place.out, storage.join(place.out, SWEEP))
-        at_a_time = min(possible_trials(sweep, possible_resources()), place.max_concurrent or left, left)
+        at_a_time = min(possible_trials(sweep.resources, possible_nodes()), place.max_concurrent or left, left)
         secret = replace(place, study=None)  # what Tune writes down has no password in it
         search = Search(
             space=partial(_propose, sweep),
@@ -124,7 +123,7 @@ def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, ad
                 raise
 
         # Not more than have room with their workers: all drivers together could leave none for these.
-        most = possible_trials(sweep, possible_resources())
+        most = possible_trials(sweep.resources, possible_nodes())
         with ThreadPoolExecutor(min(most, place.max_concurrent or most)) as pool:
             list(pool.map(test, planned))
 
@@ -136,25 +135,6 @@ def digest_of(sweep: Sweep, store: str) -> str:
         "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
     )
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def possible_trials(sweep: Sweep, there: Mapping[str, float]) -> int:
-    """Returns how many trials there is room for at a time, so that none waits for workers that others keep.
-
-    Raises:
-        UsageError: With the numbers, if there is none for one.
-    """
-    wanted = sweep.resources
-    needed = {"CPU": float(wanted.workers * wanted.cpus), "GPU": wanted.workers * wanted.gpus}
-    if wanted.workers > 1:
-        needed["CPU"] += _DRIVER_CPUS
-    fits = min(int(there.get(name, 0) // count) for name, count in needed.items() if count > 0)
-    if fits < 1:
-        raise UsageError(
-            f"resources of one trial ({wanted.workers} workers) need {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs;"
-            f" Ray reports {there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
-        )
-    return fits
 
 
 def _silence() -> None:
@@ -170,7 +150,7 @@ def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
 
 def _resources(sweep: Sweep) -> dict[str, float]:
     wanted = sweep.resources
-    return {"cpu": _DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
+    return {"cpu": DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
 
 
 def _task_resources(sweep: Sweep) -> dict[str, float]:
