@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Resources
+from dream_ray.sweep.parts import Resources
 
 DRIVER_CPUS = 0.5
 """Of the process of a trial whose run has Ray Train workers of its own."""

@@ -74,7 +74,8 @@ def possible_resources() -> dict[str, float]:
 def possible_nodes() -> list[dict[str, float]]:
     """Returns the resources of each node, and as one more what can be added on demand."""
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    more = {name: most - sum(node.get(name, 0) for node in nodes) for name, most in possible_resources().items()}
+    most = possible_resources()
+    more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     added = {name: count for name, count in more.items() if count > 0}
     return [*nodes, added] if added else nodes
 

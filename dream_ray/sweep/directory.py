@@ -11,11 +11,9 @@ results.parquet, best.yaml, report.html
 import json
 from dataclasses import dataclass
 
-import yaml
-
 from dream_ray import storage
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Sweep, dump_sweep, parse_sweep
+from dream_ray.sweep.file import Sweep, dump_sweep, read_sweep
 from dream_ray.sweep.study import check_new
 
 SWEEP = "sweep.yaml"
@@ -82,7 +80,7 @@ def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:
 
 def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
     """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
-    sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, SWEEP))))
+    sweep = read_sweep(storage.join(path, SWEEP))
     place = json.loads(storage.read_text(storage.join(path, _PLACE)))
     if place["database"] and study is None:
         raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")

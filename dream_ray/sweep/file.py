@@ -3,6 +3,7 @@
 import copy
 import difflib
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
 from dream_ray.config.schema import Section
 from dream_ray.errors import UsageError
+from dream_ray.sweep.parts import Budget, Resources, Sampler, Scheduler
 from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, value_at
 
 SWEEP_VERSION = 1
@@ -22,50 +24,6 @@ BASES = (PRESET, "framework")
 """What brings defaults of other settings along, and can be searched nevertheless."""
 Values = dict[str, Any]
 """Values of settings by path, for example {"selection.num_clusters": 64}."""
-
-
-class Sampler(Section):
-    """Who proposes the next trial."""
-
-    name: Literal["tpe", "multivariate_tpe", "cma_es", "nsga2", "gp", "random", "grid"] = "tpe"
-    """tpe, multivariate_tpe, cma_es (needs the package cmaes), nsga2, gp, random, or grid (choices alone)."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the proposals."""
-
-
-class Scheduler(Section):
-    """Who stops trials that are behind; a rung is a validation accuracy (`evaluation.every` steps)."""
-
-    name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """asha, hyperband, median (of the running averages), or none."""
-    grace: int = Field(default=1, ge=1)
-    """Rungs that every trial gets."""
-    factor: int = Field(default=3, ge=2)
-    """asha, hyperband: one of `factor` trials goes on from a rung."""
-
-
-class Budget(Section):
-    """When the search ends: at the first of these that is reached."""
-
-    trials: int = Field(default=20, ge=1)
-    """Trials that are begun."""
-    hours: float | None = Field(default=None, gt=0)
-    """Hours after which none is begun any more and the running ones are stopped."""
-    outer_steps: int | None = Field(default=None, ge=1)
-    """Outer steps of all trials together."""
-
-
-class Resources(Section):
-    """What a trial has."""
-
-    workers: int = Field(default=1, ge=1)
-    """One: the trial's own process; more: Ray Train workers, beside half a CPU for the trial itself."""
-    cpus: int = Field(default=1, ge=1)
-    """CPUs, and threads, of a worker."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs of a worker."""
-    bank_gb: float = Field(default=20, gt=0)
-    """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""
 
 
 class Sweep(Section):
@@ -206,6 +164,15 @@ class Sweep(Section):
         return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as a user means it; YAML 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def read_sweep(path: str) -> Sweep:
     """Reads a sweep file and checks everything that can be checked without a store.
 
@@ -215,7 +182,7 @@ def read_sweep(path: str) -> Sweep:
     if not storage.exists(path):
         raise UsageError(f"sweep file {path} does not exist")
     try:
-        values = yaml.safe_load(storage.read_bytes(path))
+        values = yaml.load(storage.read_bytes(path), _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"sweep file {path} must be YAML: {error}") from None
     if not isinstance(values, dict):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Resources
+from dream_ray.sweep.parts import Resources
 
 
 def test_what_cannot_run_is_refused_with_the_numbers() -> None:

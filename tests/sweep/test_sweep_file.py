@@ -11,7 +11,7 @@ import yaml
 
 from dream_ray.config import PRESETS, parse_config
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import dump_sweep, num_rungs, parse_sweep
+from dream_ray.sweep.file import dump_sweep, num_rungs, parse_sweep, read_sweep
 from dream_ray.sweep.space import Parameter, suggest, value_at
 from dream_ray.sweep.trial import run_directory
 
@@ -73,6 +73,8 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
             {"space": CONDITIONAL, "start": [{"batch_real": 32}]},
             r"start must name what is varied there; batch_real is not, by its `when`",
         ),
+        ({"scheduler": {"name": "hyperband", "grace": 2}}, r"grace must be left out with hyperband"),
+        ({"scheduler": {"name": "median", "factor": 2}}, r"factor must be left out with median"),
         ({"space": {}}, r"space must name at least one setting"),
         ({"spaec": {}}, r"did you mean space\?"),
         ({"preset": None}, r"preset and config: give exactly one"),
@@ -83,7 +85,7 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"comparable only if they are judged alike"),
         ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),
         ({"scheduler": {"name": "ashaa"}}, r"scheduler\.name must follow the rule.*got 'ashaa'"),
-        ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices with sampler\.name grid"),
+        ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices and no `when` with"),
         ({"metrics": ["accuracy", "accuracy"]}, r"metrics must be \[accuracy\] or .*; got \[accuracy, accuracy\]"),
         ({"metrics": ["compute_s"]}, r"metrics must be \[accuracy\] or \[accuracy, compute_s\]; got \[compute_s\]"),
         ({"metrics": ["accuracy", "compute_s"]}, r"scheduler\.name must be none with several metrics; got asha"),
@@ -203,6 +205,16 @@ def test_the_example_of_the_documentation_is_right() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "sweeps.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(parse_sweep(yaml.safe_load(example)).start_points()) == 2
+
+
+def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    space = "{pixels.lr: {choices: [1e-3, 1e-4, 2.5E-2]}, update.lr: {log: [1e-5, 1]}}"
+    settings = "{evaluation.every: 20, data.include_validation: false}"
+    file.write_text(f"preset: smoke\nsettings: {settings}\nspace: {space}\nstart: [{{pixels.lr: 1e-4}}]\n")
+    found = read_sweep(str(file))
+    assert found.space["pixels.lr"].choices == (0.001, 0.0001, 0.025)
+    assert parse_sweep(yaml.safe_load(dump_sweep(found))) == found
 
 
 def test_a_condition_on_what_is_not_varied_looks_at_the_settings() -> None:
