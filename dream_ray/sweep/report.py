@@ -170,6 +170,8 @@ def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> l
     if not figures.measured(rows, sweep.metrics[0]):
         return [_NO_RESULT]
     if len(sweep.metrics) > 1:
+        if not best:
+            return [_NO_WHOLE_TRIAL]
         return [_picture(figures.front(rows, [trial.number for trial in best]), "Pareto front")]
     return [_picture(figures.history(rows, sweep.metrics[0]), "optimisation history")]
 
