@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="settings: runs of each point")
     parser.add_argument("--minutes", type=float, default=3.0, help="search: budget of a sweep")
     arguments = parser.parse_args()
+    before = provenance(sys.argv[1:])  # what is measured may leave this process with other threads
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.what == "sharing":
             result = measure_sharing(Path(scratch))
@@ -263,7 +264,7 @@ def main() -> None:
             result = measure_settings(Path(scratch), arguments.seeds)
         else:
             result = measure_search(Path(scratch), arguments.repetitions, arguments.minutes)
-    document = {**provenance(sys.argv[1:]), **result}
+    document = {**before, **result}
     print(json.dumps(result, indent=2))
     print(write_result(f"sweep-{arguments.what}", document))
 
