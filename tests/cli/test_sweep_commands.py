@@ -89,13 +89,14 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
     assert code == 2 and "resume needs the sweep that" in text
 
 
-def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path) -> None:
+def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dream_ray.distributed.tuning.find_spec", lambda name: None)
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     answers = {}
     for name, changed in {
         "no store": {},
         "no such store": {"store": str(tmp_path / "nowhere")},
-        "no key": {"store": digits_store, "log": ["wandb"]},
+        "no package": {"store": digits_store, "log": ["wandb"]},
         "typing": {"store": digits_store, "space": {"weights.featur": {"log": [1, 2]}}},
     }.items():
         file.write_text(yaml.safe_dump({**SWEEP, **changed}))
@@ -103,7 +104,7 @@ def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path) -> 
     assert {code for code, _ in answers.values()} == {2}
     assert f"store must be given, with --store or as `store:` in {file}" in answers["no store"][1]
     assert "nowhere" in answers["no such store"][1]
-    assert "log wandb needs" in answers["no key"][1]
+    assert "log wandb needs a package: pip install 'dream-ray[wandb]'" in answers["no package"][1]
     assert "did you mean weights.feature?" in answers["typing"][1]
     assert not out.exists(), "nothing is made"
 
