@@ -259,7 +259,7 @@ def _refuse(given: dict[str, bool], why: str) -> None:
 def _network(name: str | None, options: list[str]) -> Any:
     import yaml
 
-    from dream_ray.config.schema import Network
+    from dream_ray.config.sections import Network
 
     if name is None:
         if options:

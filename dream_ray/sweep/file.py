@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
-from dream_ray.config.schema import Section
+from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
 from dream_ray.sweep.parts import Budget, Resources, Sampler, Scheduler
 from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, value_at

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dream_ray.config.schema import Section
+from dream_ray.config.sections import Section
 
 
 class Sampler(Section):

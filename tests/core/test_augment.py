@@ -72,11 +72,11 @@ def test_every_operation_is_differentiable(operation: str) -> None:
 def test_none_changes_nothing() -> None:
     images = torch.rand(2, 1, 5, 5)
     assert augment(images, sample_params("none", rng.stream(0, "x"), height=5, width=5)) is images
-    assert parse_strategy("none") == frozenset()
+    assert parse_strategy("none") == (frozenset(),)
 
 
 def test_an_unknown_operation_is_named() -> None:
-    with pytest.raises(UsageError, match="operations of flip, color, .*; got 'color_blur' with blur"):
+    with pytest.raises(UsageError, match="operations of flip, color, .*; got 'color_blur' with 'blur'"):
         parse_strategy("color_blur")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.engine import worker
+from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.errors import RunError
@@ -48,14 +48,14 @@ def test_one_that_fails_ends_them_all(
     error: Exception,
     seen: Any,
 ) -> None:
-    original: Report = worker._Session.report
+    original: Report = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == 3 and self._shard == shard:
             raise error
 
-    monkeypatch.setattr(worker._Session, "report", report)
+    monkeypatch.setattr(session.Session, "report", report)
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=digits_store, out=out, workers=2, local=True)
     assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}

@@ -16,8 +16,8 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
-from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
 from dream_ray.engine.plan import plan_run
 

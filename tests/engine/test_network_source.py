@@ -9,7 +9,7 @@ import torch
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.network_source import PoolNetworks, RealNetworks, Snapshot
+from dream_ray.engine.network_source import PoolNetworks, Snapshot, TrainedNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
 
@@ -39,20 +39,21 @@ def build(name: str) -> Classifier:
 STEPS = {"inner_steps": 5, "num_images": 20, "epochs": 1, "warmup_epochs": 0, "first_warmup_epochs": 1}
 
 
-def source(name: str = "convnet") -> RealNetworks:
+def source(name: str = "convnet") -> TrainedNetworks:
     generator = rng.stream(0, "images")
     images = generator.integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
-    return RealNetworks(
+    counting = Counting(RealImages(ImageChunks([images]), np.arange(50) % 3))
+    return TrainedNetworks(
         build=lambda: build(name),
-        data=Counting(RealImages(ImageChunks([images]), np.arange(50) % 3)),
+        images=lambda _, counting=counting: counting,
         recipe=Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"),
-        normalisation=Normalisation.of((0.5,), (0.3,), CPU),
+        normalise=Normalisation.of((0.5,), (0.3,), CPU),
         seed=3,
         **STEPS,
     )
 
 
-def states(networks: RealNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
+def states(networks: TrainedNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
     return [snapshot.state() for snapshot in networks.trajectory(outer, *args)]  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine import network_source, worker
+from dream_ray.engine import network_source, session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
@@ -126,7 +126,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     after: int,
 ) -> None:
     run = start(tiny)
-    original = worker._Session.report
+    original = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -134,7 +134,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", report)
+        patch.setattr(session.Session, "report", report)
         with pytest.raises(Killed):
             run_pipelined(run, before, 1)
     assert not own_threads()
@@ -146,7 +146,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are dropped when the slowest worker is past them, not before."""
-    original = worker._Session.report
+    original = session.Session.report
     steps: dict[int, int] = {0: -1, 1: -1}
 
     def report(self: Any, report: StepReport) -> None:
@@ -155,7 +155,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
         if self._shard == 1:
             time.sleep(0.1)
 
-    monkeypatch.setattr(worker._Session, "report", report)
+    monkeypatch.setattr(session.Session, "report", report)
     monkeypatch.setattr("dream_ray.engine.trajectories.threads.window_of", lambda run, num_producers: 2)
     run = start(tiny)
     run_pipelined(run, 2, 1)

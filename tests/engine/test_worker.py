@@ -12,7 +12,7 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine import worker
+from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.run import Run, create_run, finish_run
@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     for shard in range(before - 1):
         work(run.path, placement[shard].labels, shard=shard, num_shards=before)
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", _kill_at(killed_at))
+        patch.setattr(session.Session, "report", _kill_at(killed_at))
         with pytest.raises(Killed):
             work(run.path, placement[-1].labels, shard=before - 1, num_shards=before)
     run_all(run, after)
@@ -131,7 +131,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     run = start(parse_config(tiny))
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", _kill_at(5))
+        patch.setattr(session.Session, "report", _kill_at(5))
         with pytest.raises(Killed):
             run_all(run, 1)
     checkpoints = run.checkpoints(10)
@@ -179,7 +179,7 @@ def test_metrics_count_every_step_once_after_a_crash(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(parse_config(tiny))
-    original = worker._Session.report
+    original = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -187,7 +187,7 @@ def test_metrics_count_every_step_once_after_a_crash(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", report)
+        patch.setattr(session.Session, "report", report)
         with pytest.raises(Killed):
             run_all(run, 2)
     run_all(run, 3)
