@@ -187,6 +187,27 @@ def test_presets_can_be_searched_and_are_judged_alike() -> None:
     assert [kept.config_of(point) for point in points] == [first, second]
 
 
+def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
+    settings = {"evaluation.every": 20, "data.include_validation": False, "outer_steps": 2, "inner_steps": 20}
+    space = {
+        "framework": {"choices": ["dream_plus", "dm", "mtt"]},
+        "pixels.lr": {"log": [1e-4, 1e4]},
+        "selection.interval": {"choices": [5, 10], "when": {"framework": ["dream_plus"]}},
+    }
+    start = [{}, {"framework": "dm"}, {"framework": "mtt"}]
+    found = sweep(preset=None, config={"ipc": 1, "checkpoint_every": 20}, settings=settings, space=space, start=start)
+    points = found.start_points()
+    assert points[0] == {"framework": "dream_plus", "pixels.lr": 0.005, "selection.interval": 10}
+    assert points[1:] == [{"framework": "dm", "pixels.lr": 1.0}, {"framework": "mtt", "pixels.lr": 1000.0}]
+    kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
+    for one in (found, kept):
+        plus, dm, mtt = (one.config_of(point) for point in points)
+        assert (plus.source.kind, dm.source.kind, mtt.source.kind) == ("real", "random", "expert")
+        assert (plus.factor, dm.factor, dm.weights.gradient) == (2, 1, 0.0)
+        assert plus.evaluation == dm.evaluation == mtt.evaluation
+    assert dm == parse_config(dm.model_dump(mode="json")), "its run is named by what it comes to"
+
+
 def test_what_is_kept_of_a_sweep_makes_the_same_trials(tmp_path: Path) -> None:
     """The file of settings may change later; the name of a trial's run is by what its settings come to."""
     file = tmp_path / "settings.yaml"
