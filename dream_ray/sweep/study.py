@@ -53,6 +53,8 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         UsageError: If the study belongs to another sweep, or the journal cannot lie there.
         RunError: If it is damaged.
     """
+    if url is None and not storage.is_remote(directory):
+        _mend(storage.join(directory, JOURNAL))
     with _opening(directory):
         study = optuna.create_study(
             storage=study_storage(directory, url),
@@ -74,6 +76,13 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
             f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
         )
     return study
+
+
+def _mend(journal: str) -> None:
+    """Cuts off an entry whose writer was killed or had no room in the middle of it; the next one would join it."""
+    entries = storage.read_bytes(journal) if storage.exists(journal) else b""
+    if entries and not entries.endswith(b"\n"):
+        storage.write_bytes(journal, entries[: entries.rfind(b"\n") + 1])
 
 
 def load_study(directory: str, url: str | None) -> Study:

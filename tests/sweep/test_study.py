@@ -63,6 +63,23 @@ def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
         open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
 
 
+def test_an_entry_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial, _ = ask(study, sweep)
+    study.tell(trial, 0.5)
+    _, running = ask(study, sweep)
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    for cut in (1, 10, 60):
+        journal.write_bytes(whole[:-cut])
+        again = open_study(str(tmp_path), sweep, "digest")
+        assert requeue_running(again) == 1
+        _, values = ask(again, sweep)
+        assert values["selection.num_clusters"] == running["selection.num_clusters"], "the other one was cut off"
+        assert len(begun(open_study(str(tmp_path), sweep, "digest"))) == 2, "it can be read back"
+
+
 def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
