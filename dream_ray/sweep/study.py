@@ -157,7 +157,9 @@ def requeue_running(study: Study) -> int:
     running = _running(study)
     for trial in running:
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        # It may have been killed before it had all of the values that were waiting for it.
+        waiting = trial.system_attrs.get("fixed_params", {})
+        study.enqueue_trial({**waiting, **trial.params}, user_attrs={"again": trial.number})
     return len(running)
 
 

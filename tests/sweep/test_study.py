@@ -51,6 +51,14 @@ def test_start_points_come_first_and_what_was_running_comes_again(tmp_path: Path
     assert requeue_running(open_study(str(tmp_path), sweep, "digest")) == 0
 
 
+def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    study.ask()
+    assert requeue_running(study) == 1
+    assert ask(study, sweep)[1] == sweep.start_points()[0]
+
+
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
     with pytest.raises(UsageError, match="resume needs the sweep that .* was begun with"):
