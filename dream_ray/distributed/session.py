@@ -71,6 +71,15 @@ def possible_resources() -> dict[str, float]:
     return {name: max(there.get(name, 0), limits.get(name, 0)) for name in {*there, *limits}}
 
 
+def possible_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node, and as one more what can be added on demand."""
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    most = possible_resources()
+    more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    added = {name: count for name, count in more.items() if count > 0}
+    return [*nodes, added] if added else nodes
+
+
 def _knock(address: str) -> None:
     """Raises OSError where nobody listens: Ray itself would try for minutes."""
     host, separator, port = address.rpartition("://")[2].rpartition(":")
