@@ -151,6 +151,19 @@ def test_pods_have_no_rights_that_they_do_not_need(cluster: Cluster) -> None:
     assert "USER 1000" in (ROOT / "Containerfile").read_text()
 
 
+def test_the_image_holds_what_its_file_copies_and_jobs_name() -> None:
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    copied = [name.removeprefix("./") for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    everything, *kept = (ROOT / ".containerignore").read_text().split()
+    assert everything == "*", "what is not named stays out of the image"
+    assert {name.removeprefix("!") for name in kept if name.startswith("!")} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+    (home,) = (line.split()[1] for line in lines if line.startswith("WORKDIR "))
+    for path in JOBS:
+        for named in re.findall(rf"{home}/(\S+)", path.read_text()):
+            assert named.split("/")[0] in copied and (ROOT / named).exists()
+
+
 def test_nothing_costs_money_when_nothing_runs_but_the_head(cluster: Cluster) -> None:
     assert cluster.spec.headGroupSpec.rayStartParams["num-cpus"] == "0"
     assert all(group.replicas == group.minReplicas == 0 for group in cluster.spec.workerGroupSpecs)
