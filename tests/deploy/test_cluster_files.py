@@ -24,6 +24,12 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
+def statements(policy: Path) -> list[dict[str, Any]]:
+    """The statements of a policy, with lists of actions."""
+    found = json.loads(policy.read_text())["Statement"]
+    return [{**one, "Action": [one["Action"]] if isinstance(one["Action"], str) else one["Action"]} for one in found]
+
+
 def prepared(content: dict[str, Any]) -> dict[str, Any]:
     ready: dict[str, Any] = prepare_config(copy.deepcopy(content))
     validate_config(ready)
@@ -90,10 +96,17 @@ def test_what_is_sent_is_there_and_no_secret(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES.keys())
 def test_rights_name_what_they_are_for(path: Path) -> None:
-    for statement in json.loads(path.read_text())["Statement"]:
-        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-        assert not any("*" in action for action in actions)
-        assert statement["Resource"] != "*" or all(":Describe" in action for action in actions)
+    for statement in statements(path):
+        assert not any("*" in action for action in statement["Action"])
+        assert statement["Resource"] != "*" or all(":Describe" in action for action in statement["Action"])
+
+
+def test_the_head_tags_and_ends_nodes_of_its_own_cluster_alone() -> None:
+    cluster = load(FILES["aws"])["cluster_name"]
+    for statement in statements(POLICIES["head"]):
+        if {"ec2:CreateTags", "ec2:TerminateInstances"} & set(statement["Action"]):
+            (condition,) = statement["Condition"]["StringEquals"].items()
+            assert condition in [("aws:ResourceTag/ray-cluster-name", cluster), ("ec2:CreateAction", "RunInstances")]
 
 
 def test_every_node_of_aws_has_a_role() -> None:
