@@ -61,7 +61,8 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
     task = _Task(function, ray.put(list(jobs)))
     # Between two tasks a CPU waits for the scheduler some tenths of a second: many jobs a task, but enough tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
-    outcomes = ray.data.range(len(jobs), override_num_blocks=num_tasks).map(task, num_cpus=1, concurrency=workers)
+    rows = ray.data.range(len(jobs), override_num_blocks=num_tasks)
+    outcomes = rows.map(task, num_cpus=1, concurrency=min(workers, num_tasks))
     for row in outcomes.iter_rows():
         outcome = json.loads(row["outcome"])
         if outcome["error"] is not None:
