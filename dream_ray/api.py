@@ -63,10 +63,9 @@ def ingest(
         runner = None
     else:
         from dream_ray.distributed.ingest import ray_jobs
-        from dream_ray.distributed.place import check_lasting
 
-        check_lasting({"store": store})
-        runner = ray_jobs(store, workers, memory_bytes, address)
+        store = dispatch.lasting("store", store, local)
+        runner = ray_jobs(settings, store, workers, memory_bytes, address)
     return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
 
 

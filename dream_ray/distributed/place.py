@@ -83,12 +83,11 @@ def check_seen(name: str, path: str, file: str) -> None:
     Args:
         name: Parameter that the user gave the path for.
         path: Directory, or URI.
-        file: A file in it that is there.
+        file: A file in it that is there, or the directory itself; as workers will be told of it.
 
     Raises:
         UsageError: Naming the first node that does not see it.
     """
-    file = storage.absolute(file)
     seen = {"the driver": _look(file)}
     if are_elsewhere():
         looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}

@@ -8,7 +8,9 @@ import pytest
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
+from dream_ray.data.ingest import IngestSettings
 from dream_ray.distributed import place, session
+from dream_ray.distributed.ingest import _places
 from dream_ray.engine.environment import resolve_device
 from dream_ray.errors import RunError, UsageError
 
@@ -40,6 +42,19 @@ def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytes
     monkeypatch.setattr(place, "_look_from", lambda node, file: "")
     with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
         place.check_seen("store", "/elsewhere", "/elsewhere/manifest.json")
+
+
+def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its images would be missing, or listed as unreadable."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(place, "_look_from", lambda node, file: place._look(file.replace("photos", "elsewhere")))
+    settings = IngestSettings(source=str(tmp_path / "photos"), test=str(tmp_path / "photos" / "*.tar"), root="nowhere")
+    assert list(_places(settings)) == ["source", "test"]
+    for name, path in _places(settings).items():
+        with pytest.raises(
+            UsageError, match=rf"{name} must be seen by .* node 10\.0\.0\.1 does not see {path}: .*/else"
+        ):
+            place.check_seen(name, path, path)
 
 
 def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
