@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.processes import started_here
 from benchmarks.report import provenance, write_result
 from dream_ray import api
 from dream_ray.data.decode import decode
@@ -118,12 +119,9 @@ def peak_memory() -> Iterator[dict[str, int]]:
     def watch() -> None:
         while not done.wait(WATCH_S):
             peaks["driver"] = max(peaks["driver"], status_bytes(Path("/proc/self"), "RssAnon"))
-            for process in Path("/proc").iterdir():
-                if not process.name.isdigit():
-                    continue
+            for pid in started_here("ray::Map"):
                 try:
-                    if (process / "cmdline").read_bytes().startswith(b"ray::Map"):
-                        peaks["task"] = max(peaks["task"], status_bytes(process, "VmHWM"))
+                    peaks["task"] = max(peaks["task"], status_bytes(Path(f"/proc/{pid}"), "VmHWM"))
                 except (OSError, IndexError):  # gone meanwhile
                     continue
 

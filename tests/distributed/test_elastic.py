@@ -14,6 +14,7 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -88,15 +89,8 @@ def test_workers_come_and_go(
     whole, out = str(tmp_path / "whole"), str(tmp_path / "elastic")
     api.distill(parse_config(settings), store=digits_store, out=whole, local=True)
 
-    environment = {
-        **os.environ,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "6",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "SLOW_S": "0.02",
-    }
-    environment.pop("RAY_ADDRESS", None)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = nodes_environment(PYTHONPATH=path, SLOW_S="0.02")
     run = [sys.executable, "-c", RUN, json.dumps(settings), digits_store, out]
     command = [sys.executable, "-c", CLUSTER, *run]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)

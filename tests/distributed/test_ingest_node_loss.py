@@ -1,6 +1,5 @@
 """A node goes away in the middle of an ingest."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.manifest import Manifest
+from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -55,10 +55,8 @@ def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
     settings = IngestSettings(source=str(tmp_path / "photos"), size=64)
     api.ingest(settings, str(tmp_path / "whole"), local=True)
 
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "photos"), str(tmp_path / "broken")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     num_files = len(Manifest.read(str(tmp_path / "whole")).files)
     assert 2 <= int(done.stdout.rpartition(":")[2]) < num_files, "it went in the middle"

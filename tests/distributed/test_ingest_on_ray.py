@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.manifest import Manifest
@@ -75,14 +77,11 @@ def _kill_a_task(notes: Path, killed: list[int]) -> None:
         time.sleep(0.01)
         if not notes.is_dir() or len(list(notes.iterdir())) < 2:
             continue
-        for process in Path("/proc").iterdir():
-            try:
-                if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(b"ray::Map"):
-                    os.kill(int(process.name), signal.SIGKILL)
-                    killed.append(int(process.name))
-                    return
-            except OSError:  # gone meanwhile
-                continue
+        for pid in started_here("ray::Map"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
 
 
 def test_errors_of_tasks_are_ours(local_ray: None, photos: str, tmp_path: Path) -> None:

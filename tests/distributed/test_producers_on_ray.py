@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
@@ -54,18 +55,6 @@ def images(path: str) -> Tensor:
     return read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW
 
 
-def processes(name: str) -> list[int]:
-    """Returns the processes of Ray that run something of this name."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
-                found.append(int(process.name))
-        except OSError:  # gone meanwhile
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_killed_producer_conveyor_and_worker_cost_no_bit(
     local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, tmp_path: Path
@@ -82,7 +71,7 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
     assert killed == ["producer", "conveyor", "worker"]
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
-    while processes("_Producer") or processes("Conveyor"):
+    while started_here("ray::_Producer") or started_here("ray::Conveyor"):
         assert time.monotonic() < deadline, "they outlived the run"
         time.sleep(0.1)
 
@@ -99,8 +88,8 @@ def _kill_three(path: str, killed: list[str]) -> None:
         if not sessions or max(session["step"] for session in sessions) < step:
             continue
         victims = {
-            "producer": processes("_Producer"),
-            "conveyor": processes("Conveyor"),
+            "producer": started_here("ray::_Producer"),
+            "conveyor": started_here("ray::Conveyor"),
             "worker": [session["pid"] for session in sessions][-1:],
         }[who]
         if victims:

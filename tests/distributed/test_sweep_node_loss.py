@@ -1,7 +1,6 @@
 """A node goes away in the middle of a sweep; its trial goes on elsewhere, from its checkpoint."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from dream_ray.engine.run import open_run, read_sessions
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.trial import run_directory
+from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -51,10 +51,8 @@ def test_its_trial_goes_on_elsewhere(tiny: dict[str, Any], digits_store: str, tm
     file, out = tmp_path / "sweep.yaml", tmp_path / "sweep"
     sweep = {"config": settings, "space": space, "start": [], "sampler": {"name": "grid"}, "final_seeds": 0}
     file.write_text(yaml.safe_dump({**sweep, "scheduler": {"name": "none"}}))
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-c", SCRIPT, str(file), digits_store, str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["finished"] == 0, "both were in the middle"

@@ -1,7 +1,6 @@
 """Nodes that share nothing but a bucket: one that goes in the middle of a distillation costs no bit."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import torch
 from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
+from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,12 +63,12 @@ def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], digits_stor
         storage.write_bytes(storage.join(store, name), storage.read_bytes(storage.join(digits_store, name)))
 
     temporary = tempfile.mkdtemp(prefix="ray-")  # short: the names of sockets in it have at most 107 bytes
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
     driver = [sys.executable, "-c", RUN, json.dumps(settings), store, run]
     command = [sys.executable, "-c", CLUSTER, temporary, *driver]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        done = subprocess.run(
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=400, check=False
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "lost when finished: False" in done.stdout.splitlines()
         written = [path for path in Path(temporary).rglob("*") if path.suffix in (".safetensors", ".arrow", ".jsonl")]
