@@ -57,7 +57,8 @@ def _title(rows: list[dict[str, Any]]) -> str:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    return "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    over = "" if counts.keys() & {"running", "waiting"} else "; the best is tested"
+    return "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) + over
 
 
 def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:

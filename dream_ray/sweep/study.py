@@ -85,6 +85,14 @@ def load_study(directory: str, url: str | None) -> Study:
         raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
 
 
+def has_begun(directory: str, url: str | None) -> bool:
+    """Tells whether there is a study; raises RunError if what is there is damaged."""
+    try:
+        return NAME in optuna.get_all_study_names(study_storage(directory, url))
+    except (ValueError, KeyError, OSError) as error:
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+
+
 def study_storage(directory: str, url: str | None) -> BaseStorage:
     """Returns where a study lies, see `open_study`."""
     if url is not None:

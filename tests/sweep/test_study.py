@@ -153,6 +153,7 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     url = f"sqlite:///{tmp_path}/secret.db"
     out = tmp_path / "sweep"
     create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url))
+    assert read_rows(str(out), url) == [], "not begun"
     open_study(str(out), parse_sweep(SWEEP), "digest", url)
     with pytest.raises(UsageError, match="study must be the URL of the database"):
         read_rows(str(out))
