@@ -79,7 +79,9 @@ def _state(finished: bool, failed: bool, progress: Progress | None, silent_s: fl
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
-    checkpoints = run.checkpoints(run.environment["num_classes"])
+    # Not from the store, which may be out of reach here; env.json of an older run does not say.
+    num_classes = run.environment.get("num_classes") or run.open_store().num_classes
+    checkpoints = run.checkpoints(num_classes)
     step = checkpoints.newest()
     if step is None:
         return None, None
