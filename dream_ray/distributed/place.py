@@ -92,6 +92,8 @@ def check_seen(name: str, path: str, file: str) -> None:
     if are_elsewhere():
         looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}
         seen |= {f"node {address}": answer for address, answer in looking.items()}
+        if not looking:
+            seen["the first node that was started"] = _look_from_a_new_node(file)
     for where, problem in seen.items():
         if problem:
             raise UsageError(
@@ -131,6 +133,12 @@ def _look(file: str) -> str:
         return "" if storage.exists(file) else f"{file} is not there"
     except RunError as error:
         return str(error)
+
+
+def _look_from_a_new_node(file: str) -> str:
+    # A CPU is what makes Ray start one.
+    answer: str = ray.get(ray.remote(num_cpus=1)(_look).remote(file))
+    return answer
 
 
 def _look_from(node_id: str, file: str) -> str:

@@ -38,6 +38,16 @@ def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.Mo
         place.check_seen("out", str(tmp_path), str(tmp_path / "file"))
 
 
+def test_where_there_is_no_node_yet_one_is_started_to_look(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(place, "_nodes", list)
+    monkeypatch.setattr(place, "_look_from_a_new_node", lambda file: place._look("/elsewhere/file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="the first node that was started does not see"):
+        place.check_seen("store", str(tmp_path), str(tmp_path / "file"))
+
+
 def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_look_from", lambda node, file: "")
     with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
