@@ -42,11 +42,12 @@ EOF
 exit_code() {
     "$python" - "$id" <<'EOF'
 import sys
+from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 try:
     info = JobSubmissionClient().get_job_info(sys.argv[1])
-except (ConnectionError, RuntimeError) as error:
+except (ConnectionError, RuntimeError, RayError) as error:  # not reached, not known, no token
     sys.exit(f"submit: nothing is known of job {sys.argv[1]}: {error}")
 print(f"submit: job {sys.argv[1]} {info.status}", file=sys.stderr)
 sys.exit(0 if info.status == "SUCCEEDED" else info.driver_exit_code or 1)
