@@ -12,7 +12,7 @@ import ray.data
 from dream_ray import storage
 from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import possible_resources, prepare_ray_data, ray_session, require_resources
+from dream_ray.distributed.session import cpus_for_tasks, prepare_ray_data, ray_session, require_resources
 from dream_ray.errors import RunError, UsageError
 
 # Resident memory of a task at 224 px: 0.79 GB at its peak (docs/data.md), most of it Ray Data and torch.
@@ -44,7 +44,7 @@ def ray_jobs(
     with ray_session(address):
         if workers is not None:
             require_resources(workers, 1, 0)
-        there = workers or int(possible_resources().get("CPU", 1))
+        there = workers or cpus_for_tasks()
         check_seen("store", store, storage.join(store, IDENTITY))
         for name, path in _places(settings).items():
             check_seen(name, path, path)

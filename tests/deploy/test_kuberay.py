@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dream_ray.cli import app
+from dream_ray.distributed.limits import LIMITS, NodeType, parse_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERAY = ROOT / "deploy" / "kuberay"
@@ -41,6 +42,7 @@ class Container(Strict):
     name: Literal["ray-head", "ray-worker"]
     image: str
     securityContext: dict[str, Any]
+    env: list[dict[Literal["name", "value"], str]] = []
     envFrom: list[dict[str, Any]]
     resources: Resources
     volumeMounts: list[Mount]
@@ -169,6 +171,17 @@ def test_nothing_costs_money_when_nothing_runs_but_the_head(cluster: Cluster) ->
     assert all(group.replicas == group.minReplicas == 0 for group in cluster.spec.workerGroupSpecs)
     gpus = [group for group in cluster.spec.workerGroupSpecs if group.groupName == "gpu"]
     assert sum(group.maxReplicas for group in gpus) == 64
+
+
+def test_jobs_know_what_the_groups_can_grow_to(cluster: Cluster) -> None:
+    (variable,) = cluster.spec.headGroupSpec.template.spec.containers[0].env
+    assert variable["name"] == LIMITS
+    groups = []
+    for group in cluster.spec.workerGroupSpecs:
+        asked = group.template.spec.containers[0].resources.limits
+        there = {name: float(asked[key]) for name, key in (("CPU", "cpu"), ("GPU", "nvidia.com/gpu")) if key in asked}
+        groups.append(NodeType(group.maxReplicas, there))
+    assert parse_limits(variable["value"]).types == tuple(groups)
 
 
 def test_the_version_is_one_that_the_project_was_tested_with(cluster: Cluster) -> None:

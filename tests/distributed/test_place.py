@@ -11,6 +11,7 @@ from dream_ray.config import parse_config
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.distributed import place, session
 from dream_ray.distributed.ingest import _places
+from dream_ray.distributed.limits import LIMITS, parse_limits, publish_limits
 from dream_ray.engine.environment import resolve_device
 from dream_ray.errors import RunError, UsageError
 
@@ -107,3 +108,25 @@ def test_nodes_that_can_be_added_count(local_ray: None, monkeypatch: pytest.Monk
     session.require_resources(8, 1, 0.25)
     assert place.are_elsewhere()
     assert session.possible_resources()["GPU"] == 2
+
+
+def test_nodes_that_the_head_says_can_be_added_count(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session.cpus_for_tasks() == 4 and not place.are_elsewhere()
+    monkeypatch.setenv(LIMITS, "{a: {max_workers: 3, resources: {CPU: 16}}, b: {max_workers: 2, resources: {GPU: 4}}}")
+    publish_limits()
+    try:
+        monkeypatch.delenv(LIMITS)  # as in a process of another node
+        session.require_resources(8, 1, 1)
+        assert session.possible_resources() | {"CPU": 48, "GPU": 8} == session.possible_resources()
+        assert session.cpus_for_tasks() == 48 and place.are_elsewhere()
+        with pytest.raises(UsageError, match="9 workers with 1 GPU each need 9 GPUs; Ray reports 8"):
+            session.require_resources(9, 1, 1)
+    finally:
+        monkeypatch.setenv(LIMITS, "{}")
+        publish_limits()
+
+
+@pytest.mark.parametrize("text", ["/nowhere", "{a: 3}", "{a: {max_workers: many, resources: {}}}", "{"])
+def test_limits_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=f"{LIMITS} must be a file of the cluster launcher"):
+        parse_limits(text)
