@@ -43,7 +43,7 @@ def remove():
     while len(begun) < 2:
         time.sleep(0.2)
         paths = [name.split("/") for name in files()]  # trial, "checkpoints", step, file
-        begun = {path[0] for path in paths if path[1] == "checkpoints" and path[2] > "step-00000009"}
+        begun = {path[0] for path in paths if path[1:2] == ["checkpoints"] and path[2] > "step-00000009"}
     cluster.remove_node(lost, allow_graceful=False)
     removed.append(len([name for name in files() if name.endswith("synthetic.parquet")]))
 
