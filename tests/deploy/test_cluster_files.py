@@ -91,12 +91,13 @@ def test_start_commands(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", AUTOSCALING.values(), ids=AUTOSCALING.keys())
-def test_jobs_know_which_nodes_can_be_added(path: Path) -> None:
+def test_jobs_know_which_nodes_can_be_added(path: Path, tmp_path: Path) -> None:
     """Ray does not tell: a cluster that has none yet would refuse every job."""
     start = load(path)["head_start_ray_commands"][1]
     (limits,) = re.findall(rf"export {LIMITS}=(\S+);.* ray start", start)
     assert f"--autoscaling-config={limits}" in start
-    known = parse_limits(str(path))
+    (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(prepared(load(path))))  # as it comes to the head
+    known = parse_limits(str(tmp_path / "bootstrap.yaml"))
     assert known.nodes == 24 and known.addable("GPU") == 24 * 4 and known.addable("CPU", without="GPU") == 8 * 16
 
 
