@@ -45,6 +45,20 @@ def place(
     return workers_place(address, paths=paths, device=device, cpus=cpus, gpus=gpus)
 
 
+def lasting(name: str, path: str, local: bool) -> str:
+    """Returns a path that means the same to every process of a run.
+
+    Raises:
+        UsageError: If it would be lost with the job, see `distributed.place.check_lasting`.
+    """
+    if local:
+        return path
+    from dream_ray.distributed.place import check_lasting
+
+    check_lasting({name: path})
+    return storage.absolute(path)
+
+
 def begin(out: str, config: Config, store: str, device: str, threads: int, launch: Launch, compiling: str) -> Run:
     """Creates a run on the device that is there, see `create_run`."""
     found = resolve_device(device)

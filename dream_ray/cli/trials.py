@@ -1,6 +1,5 @@
-"""The trials of a sweep: a table that follows them (on a terminal only), and what came of them."""
+"""The trials of a sweep: a table or lines that follow them, and what came of them."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,34 +13,36 @@ from dream_ray.cli import display
 from dream_ray.errors import RunError, UsageError
 
 _POLL_S = 2.0
+_LINE_S = 60.0
 _MOST_ROWS = 20
 
 
 @contextmanager
 def live(path: str, study: str | None) -> Iterator[None]:
-    """Follows the study of a sweep while the block runs; silent where there is no terminal."""
+    """Follows the study of a sweep while the block runs: a table; where there is no terminal, a line a minute."""
     if not display.console().is_terminal:
-        yield
+        with display.looking(lambda: _say(path, _rows(path, study)), _LINE_S):
+            yield
         return
-    done = threading.Event()
     with Live(console=display.console(), transient=True, refresh_per_second=2) as picture:
 
-        def watch() -> None:
-            while not done.wait(_POLL_S):
-                rows = _rows(path, study)
-                if rows:
-                    # What is running and what is good, as much as a screen holds.
-                    first = {"running": 0, "done": 1, "stopped": 2}
-                    rows.sort(key=lambda row: (first.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                    picture.update(table(rows[:_MOST_ROWS], title=_title(path, rows)))
+        def look() -> None:
+            rows = _rows(path, study)
+            if rows:
+                # What is running and what is good, as much as a screen holds.
+                first = {"running": 0, "done": 1, "stopped": 2}
+                rows.sort(key=lambda row: (first.get(row["state"], 3), -(row.get("accuracy") or 0)))
+                picture.update(table(rows[:_MOST_ROWS], title=_title(path, rows)))
 
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
-        try:
+        with display.looking(look, _POLL_S):
             yield
-        finally:
-            done.set()
-            watching.join()
+
+
+def _say(path: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        best = max((row["accuracy"] for row in rows if row["state"] == "done"), default=None)
+        more = "" if best is None else f"; best validation accuracy: {100 * best:.1f} %"
+        display.console().print(_title(path, rows) + more, markup=False)
 
 
 def _rows(path: str, study: str | None) -> list[dict[str, Any]]:

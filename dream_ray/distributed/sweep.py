@@ -21,6 +21,7 @@ from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
+from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
 from dream_ray.distributed.session import possible_nodes, ray_session
@@ -184,7 +185,8 @@ def _crew(sweep: Sweep, place: Place) -> Crew:
         bank_bytes=room,
         feature_bytes=room,
     )
-    execute = execute_here if wanted.workers == 1 else partial(_execute_on_ray, wanted.gpus)
+    here = partial(execute_here, telling=telling_ray)
+    execute = here if wanted.workers == 1 else partial(_execute_on_ray, wanted.gpus)
     return Crew(resolve_device(place.device), wanted.cpus, launch, execute)
 
 

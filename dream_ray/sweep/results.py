@@ -14,7 +14,7 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
-from dream_ray.sweep.study import EARLIER, RUNG, best_values, load_study, reached_the_end
+from dream_ray.sweep.study import EARLIER, RUNG, best_values, has_begun, load_study, reached_the_end
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
@@ -62,6 +62,8 @@ def _seconds(trial: FrozenTrial) -> float | None:
 def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
     """Returns the rows of a sweep from its directory, see `rows_of`; `study` as for `open_sweep`."""
     sweep, place = open_sweep(path, study)
+    if not has_begun(place.out, place.study):
+        return []
     return rows_of(place.out, sweep, load_study(place.out, place.study))
 
 

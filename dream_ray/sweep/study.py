@@ -1,7 +1,7 @@
 """The Optuna study of a sweep: the only record of what was tried and what came of it.
 
-It lies in the sweep's directory, as a journal that several processes may write, or wherever a URL says. A sweep that is
-begun again after a kill loads it: what is finished stays, and what was running is tried again with the same values.
+It lies in the sweep's directory, as a journal, or wherever a URL says. A sweep that is begun again after a kill loads
+it: what is finished stays, and what was running is tried again with the same values.
 """
 
 import warnings
@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.journal import BucketJournal
 
 NAME = "dream_ray"
 JOURNAL = "study.journal"
@@ -44,13 +45,13 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     """Opens the study of a sweep, or makes it with its start points in the queue.
 
     Args:
-        directory: Of the sweep, on a file system.
+        directory: Of the sweep.
         sweep: What is searched.
         digest: Of what makes trials comparable; a study with another one is refused.
         url: Of a database that several machines share; None: a journal in the directory.
 
     Raises:
-        UsageError: If the study belongs to another sweep, or the journal cannot lie there.
+        UsageError: If the study belongs to another sweep.
         RunError: If it is damaged.
     """
     if url is None and not storage.is_remote(directory):
@@ -119,13 +120,20 @@ def _opening(directory: str) -> Iterator[None]:
         raise RunError(f"the study of {directory} is damaged or cannot be read: {told}") from None
 
 
+def has_begun(directory: str, url: str | None) -> bool:
+    """Tells whether there is a study; raises RunError if what is there is damaged."""
+    try:
+        return NAME in optuna.get_all_study_names(study_storage(directory, url))
+    except (ValueError, KeyError, OSError) as error:
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+
+
 def study_storage(directory: str, url: str | None) -> BaseStorage:
     """Returns where a study lies, see `open_study`."""
     if url is not None:
         return RDBStorage(url)
-    if storage.is_remote(directory):
-        raise UsageError(f"out must be a directory of a file system, or come with --study URL; got {directory}")
-    return JournalStorage(JournalFileBackend(storage.join(directory, JOURNAL)))
+    path = storage.join(directory, JOURNAL)
+    return JournalStorage(BucketJournal(path) if "://" in path else JournalFileBackend(path))
 
 
 def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:

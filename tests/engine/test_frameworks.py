@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from frameworks import tiny_run
-from thread_team import run_team
 from torch import Tensor
 
 from dream_ray import storage
@@ -26,6 +24,8 @@ from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import Run, create_run, finish_run
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import Stopped, work
+from tests.frameworks import tiny_run
+from tests.thread_team import run_team
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).with_name("golden_framework_losses.json")

@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep import journal
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
@@ -32,23 +33,30 @@ def ask(study: optuna.Study, sweep: Any) -> tuple[optuna.Trial, dict[str, Any]]:
     return trial, suggest(sweep.space, trial, sweep.base())
 
 
-def test_start_points_come_first_and_what_was_running_comes_again(tmp_path: Path) -> None:
-    sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_start_points_come_first_and_what_was_running_comes_again(
+    tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system, and where nothing can be appended, in several parts."""
+    monkeypatch.setattr(journal, "_PART_BYTES", 500)
+    directory, sweep = f"{scheme}{tmp_path}", parse_sweep(SWEEP)
+    study = open_study(directory, sweep, "digest")
     first, values = ask(study, sweep)
     assert values["weights.feature"] == 2.0
     assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "as in the settings"
     study.tell(first, 0.5)
     _, running = ask(study, sweep)
 
-    again = open_study(str(tmp_path), sweep, "digest")
+    again = open_study(directory, sweep, "digest")
     assert requeue_running(again) == 1
     assert [trial.number for trial in begun(again)] == [0], "what is tried again does not count twice"
     trial, repeated = ask(again, sweep)
     assert repeated == running
     again.tell(trial, 0.75)
     assert len(begun(again)) == 2
-    assert requeue_running(open_study(str(tmp_path), sweep, "digest")) == 0
+    assert requeue_running(open_study(directory, sweep, "digest")) == 0
+    assert (tmp_path / JOURNAL).is_dir() == bool(scheme)
+    assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
 
 def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path) -> None:
@@ -170,6 +178,7 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     url = f"sqlite:///{tmp_path}/secret.db"
     out = tmp_path / "sweep"
     create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url))
+    assert read_rows(str(out), url) == [], "not begun"
     open_study(str(out), parse_sweep(SWEEP), "digest", url)
     with pytest.raises(UsageError, match="study must be the URL of the database"):
         read_rows(str(out))
