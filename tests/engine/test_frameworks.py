@@ -4,10 +4,12 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,18 +17,23 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
+from dream_ray.core.normalisation import to_unit
 from dream_ray.core.team import ALONE, Team
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.store import Store
 from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_dataset, read_synthetic
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
+from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluate import plan_tasks, run_task
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import Stopped, work
+from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 from tests.thread_team import run_team
 
@@ -183,3 +190,54 @@ def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: s
     (peak,) = (one["peak_rss_bytes"] for one in read_sessions(run) if one["num_shards"] == 1)
     assert 0.3 * plan.total < peak < plan.total + plan.mapped
     assert measured.costs.move_s > 0
+
+
+def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_path: Path) -> None:
+    """Networks see the same whitened images while matching, when they are evaluated and in a user's hands."""
+    settings = {**tiny_run("mtt", "random"), "data": {"zca": True}}
+    run = create_run(str(tmp_path / "run"), parse_config(settings), store, device=CPU, threads=1)
+    run_all(run, 1)
+    finish_run(run)
+    data = read_dataset(run.file("synthetic.parquet"))
+    state = run.checkpoints(4).load(run.config.total_steps)
+    stored = torch.cat([state.classes[label].images_NCHW for label in range(4)])
+    torch.testing.assert_close(data.images_NCHW, stored, rtol=1e-3, atol=1e-3)
+    opened = run.open_store()
+    real = to_unit(opened.training_set(run.config.splits)[0].take(np.arange(160)), CPU)
+    whitened = data.normalise(real).flatten(1)
+    assert whitened.mean(dim=0).abs().max() < 0.05, "a few of the images it was fitted to"
+    tasks = plan_tasks(
+        run, network=None, repeats=1, protocol="quick", split="test", arms=["distilled", "whole set"], threads=1
+    )
+    assert all(0 <= run_task(task).accuracy <= 1 for task in tasks)
+
+
+def test_images_too_large_to_be_whitened_are_refused(store: str) -> None:
+    config = parse_config({**tiny_run("mtt", "random"), "data": {"zca": True}})
+    opened = Store.open(store)
+    larger = Store("", replace(opened.manifest, shape_CHW=(3, 64, 64)))
+    with pytest.raises(UsageError, match=r"data\.zca needs images of at most 4096 values .*have 12288"):
+        check_fit(config, larger)
+
+
+@pytest.mark.parametrize(
+    ("framework", "launch", "message"),
+    [
+        ("dc", Launch(workers=2, local=True), "workers must be 1 with local and source.kind synthetic; got 2"),
+        ("dc", Launch(workers=2, producers=1), "producers must be 0 with source.kind synthetic; got 1"),
+        ("mtt", Launch(workers=4), r"workers must be at most trajectory.segments \(3\).*got 4"),
+    ],
+)
+def test_who_could_not_work_in_step_is_refused(store: str, framework: str, launch: Launch, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_workers(parse_config(tiny_run(framework, "random")), Store.open(store), launch)
+
+
+def test_a_bank_that_cannot_hold_the_experts_is_refused(store: str, tmp_path: Path) -> None:
+    config = parse_config(tiny_run("mtt", "random"))
+    launch = Launch(bank=str(tmp_path / "bank"), bank_bytes=10_000)
+    run = create_run(str(tmp_path / "run"), config, store, device=CPU, threads=1, launch=launch)
+    with pytest.raises(
+        UsageError, match=r"bank-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-05 GB"
+    ):
+        missing_experts(run)
