@@ -22,7 +22,7 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_same_bits, open_run
+from dream_ray.engine.run import check_same_bits, forget_unbegun, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
@@ -63,10 +63,9 @@ def ingest(
         runner = None
     else:
         from dream_ray.distributed.ingest import ray_jobs
-        from dream_ray.distributed.place import check_lasting
 
-        check_lasting({"store": store})
-        runner = ray_jobs(store, workers, memory_bytes, address)
+        store = dispatch.lasting("store", store, local)
+        runner = ray_jobs(settings, store, workers, memory_bytes, address)
     return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
 
 
@@ -122,9 +121,14 @@ def distill(
         workers, min_workers, local, producers, None if bank is None else storage.absolute(bank), bank_bytes
     )
     paths = {"store": store, "out": out} | ({} if bank is None else {"bank": bank})
+    store, out = (dispatch.lasting(name, paths[name], local) for name in ("store", "out"))
     with dispatch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
         run = call(dispatch.begin, out, config, store, device, cpus_per_worker, launch, compile)
-        return dispatch.execute(run, launch, gpus_per_worker, address, observer)
+        try:
+            return dispatch.execute(run, launch, gpus_per_worker, address, observer)
+        except UsageError:
+            forget_unbegun(run)
+            raise
 
 
 def plan(
@@ -183,7 +187,7 @@ def resume(
         allow_different_bits: Go on with other library versions or another CPU than the run began with.
         observer: Context around the workers.
     """
-    run = open_run(path)
+    run = open_run(dispatch.lasting("run", path, local))
     if run.is_finished:
         return load_synthetic(run.file("synthetic.parquet"))
     launch = run.launch
@@ -202,7 +206,7 @@ def resume(
 def sweep(
     file: str,
     *,
-    store: str,
+    store: str | None = None,
     out: str,
     max_concurrent: int | None = None,
     study: str | None = None,
@@ -211,17 +215,21 @@ def sweep(
 ) -> dispatch.SweepResult:
     """Searches for settings, as the sweep file says, and tests the best; `resume_sweep` goes on with it.
 
-    `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
+    `store` None: the one that the file names. `study` is the URL of a database for the study, None a journal in `out`;
+    the other arguments are as for `distill`.
     `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
-    dispatch.begin_sweep(file, store, out, device, study)
+    dispatch.begin_sweep(file, store, out, device, study, max_concurrent)
     return dispatch.search(out, study, max_concurrent, address)
 
 
 def resume_sweep(
     path: str, *, study: str | None = None, max_concurrent: int | None = None, address: str | None = None
 ) -> dispatch.SweepResult:
-    """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`."""
+    """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`.
+
+    `max_concurrent` None: as it was begun with.
+    """
     return dispatch.search(path, study, max_concurrent, address)
 
 
@@ -258,7 +266,7 @@ def evaluate(
     Returns:
         One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation.
     """
-    run = open_run(path)
+    run = open_run(dispatch.lasting("run", path, local))
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
     with dispatch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:

@@ -18,6 +18,7 @@ if [[ $# -eq 0 ]]; then
 fi
 export RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 unset RAY_ADDRESS # of the cluster itself, which is reached through its dashboard
+export RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES='' # ours are below; Ray would warn of its own
 python=.venv/bin/python
 [[ -x $python ]] || bash scripts/setup.sh
 ray=(.venv/bin/ray job)
@@ -29,7 +30,7 @@ runtime_env() {
 import json, os, sys
 
 excludes = [".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info", "__pycache__", "/build", "/data", "/dist",
-            "/runs", "/stores", "/tests", "/benchmarks/results", "*.parquet", "*.arrow"]
+            "/runs", "/stores", "/venv", "/tests", "/benchmarks/results", "*.parquet", "*.arrow"]
 missing = [name for name in sys.argv[1:] if name not in os.environ]
 if missing:
     sys.exit(f"submit: SUBMIT_ENV names {', '.join(missing)}, which this shell does not have")
@@ -41,11 +42,12 @@ EOF
 exit_code() {
     "$python" - "$id" <<'EOF'
 import sys
+from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 try:
     info = JobSubmissionClient().get_job_info(sys.argv[1])
-except (ConnectionError, RuntimeError) as error:
+except (ConnectionError, RuntimeError, RayError) as error:  # not reached, not known, no token
     sys.exit(f"submit: nothing is known of job {sys.argv[1]}: {error}")
 print(f"submit: job {sys.argv[1]} {info.status}", file=sys.stderr)
 sys.exit(0 if info.status == "SUCCEEDED" else info.driver_exit_code or 1)

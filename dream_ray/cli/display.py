@@ -1,6 +1,7 @@
-"""What the user sees: progress while it runs (on a terminal only), tables and paths at the end."""
+"""What the user sees: progress while it runs (a bar, or lines in a log), tables and paths at the end."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from dream_ray.errors import RunError
 _OUT = Console(highlight=False, soft_wrap=True)
 _ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 _POLL_S = 0.5
+# Where there is no terminal, as in the log of a job.
+_LINE_S = 60.0
 _INTERRUPTED = 130
 
 
@@ -50,67 +53,90 @@ def interruptible(how_to_go_on: str) -> Iterator[None]:
 
 @contextmanager
 def stages(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far the stages of a work are; silent where there is no terminal."""
-    with _bar() as bar:
-        task = bar.add_task(text, total=None, status="")
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, status=stage)
-
-        yield on_progress
+    """Shows how far the stages of a work are."""
+    with _showing(text) as show:
+        yield lambda stage, done, total: show(done, total, stage)
 
 
 @contextmanager
 def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
-    """Shows how many results are there; silent where there is no terminal."""
-    with _bar() as bar:
-        task = bar.add_task(text, total=None, status="")
-
-        def on_result(result: Any, done: int, total: int) -> None:
-            status = f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
-            bar.update(task, completed=done, total=total, status=status)
-
-        yield on_result
+    """Shows how many results are there."""
+    with _showing(text) as show:
+        yield lambda result, done, total: show(
+            done, total, f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
+        )
 
 
 @contextmanager
 def progress(run: Any) -> Iterator[None]:
-    """Follows a run through the files in its directory; silent where there is no terminal."""
-    if not _ERR.is_terminal:
-        yield
-        return
-    done = threading.Event()
-    with _bar() as bar:
-        task = bar.add_task("Distilling", total=run.config.total_steps, status="starting")
+    """Follows a run through the files in its directory."""
+    total = run.config.total_steps
+    with _showing("Distilling") as show:
+        show(0, total, "starting")
 
-        def watch() -> None:
-            while not done.wait(_POLL_S):
-                completed, status = _status(run)
-                bar.update(task, completed=completed, status=status)
+        def look() -> None:
+            completed, status = _status(run)
+            show(completed, total, status)
 
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
-        try:
+        with looking(look, _POLL_S if _ERR.is_terminal else _LINE_S):
             yield
-        finally:
-            done.set()
-            watching.join()
+
+
+@contextmanager
+def looking(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Calls a function now and then while the block runs."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_s):
+            look()
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+@contextmanager
+def _showing(text: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yields what shows (done, total, status): a bar; where there is no terminal, a line a minute at most."""
+    if not _ERR.is_terminal:
+        last = time.monotonic()
+
+        def show(done: int, total: int, status: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _LINE_S:
+                last = time.monotonic()
+                _ERR.print(f"{text}: {done} of {total}, {status}", markup=False)
+
+        yield show
+        return
+    with _bar() as bar:
+        task = bar.add_task(text, total=None, status="")
+        yield lambda done, total, status: bar.update(task, completed=done, total=total, status=status)
 
 
 def _status(run: Any) -> tuple[int, str]:
+    try:
+        return _look(run)
+    except RunError:  # a file is being replaced on slow storage; the next look will see it
+        return 0, "waiting"
+
+
+def _look(run: Any) -> tuple[int, str]:
     from dream_ray.engine.progress import summarise_progress
     from dream_ray.engine.run import read_sessions
 
-    try:
-        now = summarise_progress(read_sessions(run))
-        accuracies = storage.list_directory(run.file("validation"))
-    except RunError:  # a file is being replaced on slow storage; the next look will see it
-        return 0, "waiting"
+    now = summarise_progress(read_sessions(run))
     if now is None:
         return 0, "starting workers"
     if now.loss is None or now.seconds_per_step is None:
         return now.step, now.phase
     parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
+    accuracies = storage.list_directory(run.file("validation"))
     if accuracies:
         parts.append(_last_validation(run, accuracies[-1]))
     return now.step, ", ".join(parts)
@@ -139,7 +165,6 @@ def _bar() -> Progress:
         TextColumn("{task.fields[status]}"),
         console=_ERR,
         transient=True,
-        disable=not _ERR.is_terminal,
     )
 
 
@@ -161,21 +186,40 @@ def show_manifest(path: str, manifest: Any) -> None:
     say(f"rejects: {manifest.num_rejects}")
 
 
+def show_frameworks(frameworks: dict[str, Any]) -> None:
+    """Prints the frameworks and their papers as a table."""
+    table = Table(Column("framework", no_wrap=True), "name", "paper")
+    for name, framework in frameworks.items():
+        table.add_row(name, framework.title, framework.paper)
+    _OUT.print(table)
+
+
 def show_presets(presets: dict[str, Any]) -> None:
     """Prints the presets as a table."""
-    table = Table(Column("preset", no_wrap=True), "network", "ipc", "f", "distance", "K", "pixel lr", "steps")
+    columns = ("framework", "network", "ipc", "f", "objective", "networks", "K", "pixel lr", "steps")
+    table = Table(Column("preset", no_wrap=True), *columns)
     for name, config in presets.items():
         table.add_row(
             name,
+            config.framework,
             config.network.name,
             str(config.ipc),
             str(config.factor),
-            config.matching.distance,
+            _objective(config),
+            config.source.kind,
             str(config.selection.num_clusters),
             f"{config.pixels.lr:g}",
             f"{config.outer_steps}x{config.inner_steps}",
         )
     _OUT.print(table)
+
+
+def _objective(config: Any) -> str:
+    """Says in a few words what is matched."""
+    if config.matching.objective == "trajectory":
+        return "trajectory"
+    kinds = [kind for kind in ("feature", "gradient") if getattr(config.weights, kind) > 0]
+    return f"{' + '.join(kinds)}, {config.matching.distance}"
 
 
 def show_run(path: str) -> None:

@@ -18,6 +18,7 @@ from dream_ray.cli.options import (
     Device,
     Gpus,
     Local,
+    MaxConcurrent,
     Memory,
     MinWorkers,
     Preset,
@@ -31,11 +32,18 @@ from dream_ray.errors import UsageError
 
 
 @app.command()
-def presets() -> None:
-    """List the published settings by name."""
-    from dream_ray.config import PRESETS, parse_config
+def presets(
+    framework: Annotated[str | None, typer.Option("--framework", help="Only those of a framework, such as dm.")] = None,
+) -> None:
+    """List the published settings by name, and the frameworks that they are of."""
+    from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 
-    display.show_presets({name: parse_config(make()) for name, make in PRESETS.items()})
+    if framework not in (None, *FRAMEWORKS):
+        raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
+    configs = {name: parse_config(make()) for name, make in PRESETS.items()}
+    chosen = {name: config for name, config in configs.items() if framework in (None, config.framework)}
+    display.show_frameworks({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)})
+    display.show_presets(chosen)
 
 
 @app.command()
@@ -161,16 +169,27 @@ def resume(
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
     ] = False,
     study: Study = None,
+    max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Continue a run or a sweep after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
     from dream_ray.sweep.directory import is_sweep
 
     if is_sweep(run):
+        theirs = {
+            "workers": workers is not None,
+            "min-workers": min_workers is not None,
+            "local": local,
+            "gpus-per-worker": gpus_per_worker is not None,
+            "producers": producers is not None,
+            "allow-different-bits": allow_different_bits,
+        }
+        _refuse(theirs, f"is for runs, and {run} is a sweep; its file says what a trial has")
         with display.interruptible(_resume(run)), trials.live(run, study):
-            found = api.resume_sweep(run, study=study, address=address)
+            found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address)
         trials.show(run, found)
         return
+    _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
     with display.interruptible(_resume(run)):
         api.resume(
             run,
@@ -237,6 +256,11 @@ def evaluate(
 
 def _resume(run: str) -> str:
     return f"continue with `dream-ray resume {run}`"
+
+
+def _refuse(given: dict[str, bool], why: str) -> None:
+    for name in (name for name, is_given in given.items() if is_given):
+        raise UsageError(f"--{name} {why}")
 
 
 def _network(name: str | None, options: list[str]) -> Any:

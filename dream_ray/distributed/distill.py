@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError, UsageError
 
-# Restarts of the worker group after worker deaths, before the run gives up; `resume` goes on from there.
+# Restarts of the worker group after worker deaths, before the run gives up if it got no further meanwhile.
 _MAX_FAILURES = 3
 # How often a run that may grow looks for room for more workers. They all start again, from the last checkpoint.
 _GROW_S = 60.0
@@ -74,30 +74,34 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
             available_gpus=0 if fewest < launch.workers else there.get("GPU", 0),
         )
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
-        trainer = TorchTrainer(
-            _worker_loop,
-            train_loop_config={
-                "run_path": storage.absolute(run.path),
-                "class_counts": class_counts(run.config, store),
-                "conveyor": conveyor,
-            },
-            torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(
-                use_gpu=gpus_per_worker > 0,
-                resources_per_worker=_resources(run.threads, gpus_per_worker),
-                **_group_size(fewest, launch.workers),
-            ),
-            run_config=RunConfig(
-                name="ray_train",
-                storage_path=storage.absolute(run.path),
-                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=_CALLBACKS,
-            ),
-        )
+        loop = {
+            "run_path": storage.absolute(run.path),
+            "class_counts": class_counts(run.config, store),
+            "conveyor": conveyor,
+        }
+
+        def trainer() -> TorchTrainer:
+            return TorchTrainer(
+                _worker_loop,
+                train_loop_config=loop,
+                torch_config=TorchConfig(backend="gloo"),
+                scaling_config=ScalingConfig(
+                    use_gpu=gpus_per_worker > 0,
+                    resources_per_worker=_resources(run.threads, gpus_per_worker),
+                    **_group_size(fewest, launch.workers),
+                ),
+                run_config=RunConfig(
+                    name="ray_train",
+                    storage_path=storage.absolute(run.path),
+                    failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                    callbacks=_CALLBACKS,
+                ),
+            )
+
         if fewest < launch.workers:
             ending.enter_context(_looking_again_soon())
         ending.enter_context(background_validation(run, lambda path, step: _validate.remote(path, step).future()))
-        _fit(trainer)
+        _fit_while_it_gets_on(trainer, run.checkpoints(store.num_classes).newest)
     _raise_failure(run)
     storage.delete(run.file("ray_train"))
 
@@ -140,6 +144,21 @@ def _resources(cpus: int, gpus: float) -> dict[str, float]:
     return {"CPU": cpus, "GPU": gpus} if gpus > 0 else {"CPU": cpus}
 
 
+def _fit_while_it_gets_on(trainer: Callable[[], TorchTrainer], newest: Callable[[], int | None]) -> None:
+    """Fits, and again as long as there are new checkpoints: nodes of a spot market go any number of times."""
+    while True:
+        before = newest()
+        try:
+            return _fit(trainer())
+        except _Died:
+            if newest() == before:
+                raise
+
+
+class _Died(RunError):  # noqa: N818 - what happened to the workers
+    """The workers died too often."""
+
+
 def _fit(trainer: TorchTrainer) -> None:
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -149,9 +168,9 @@ def _fit(trainer: TorchTrainer) -> None:
         # How Ray Train ends a run after Ctrl-C.
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
-        raise RunError(
-            f"the workers died more than {_MAX_FAILURES} times; all checkpoints are kept, continue with "
-            f"`dream-ray resume`. Last reason: {error}"
+        raise _Died(
+            f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; those before are kept, "
+            f"continue with `dream-ray resume`. Last reason: {error}"
         ) from None
 
 

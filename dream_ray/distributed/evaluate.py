@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import ray
+from ray.exceptions import RayTaskError
 
+from dream_ray import storage
+from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.session import ray_session, require_resources
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 
@@ -17,12 +20,19 @@ def run_tasks_on_ray(
         tasks: At least one; each takes as many CPUs as it has threads.
         gpus_per_task: GPUs of each.
         address: Ray cluster, see `ray_session`.
+
+    Raises:
+        UsageError: If Ray has no room for a task, or a node does not see the run.
     """
-    threads = tasks[0].threads
+    threads, run = tasks[0].threads, tasks[0].run_path
     with ray_session(address):
         require_resources(1, threads, gpus_per_task)
+        check_seen("run", run, storage.join(run, "config.yaml"))
         remote = ray.remote(num_cpus=threads, num_gpus=gpus_per_task)(run_task)
         pending = [remote.remote(task) for task in tasks]
         while pending:
             ready, pending = ray.wait(pending, num_returns=1)
-            yield from ray.get(ready)
+            try:
+                yield from ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause from None

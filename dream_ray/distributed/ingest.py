@@ -10,9 +10,9 @@ import ray
 import ray.data
 
 from dream_ray import storage
-from dream_ray.data.ingest import IDENTITY, Mapper, with_retries
+from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import possible_resources, prepare_ray_data, ray_session, require_resources
+from dream_ray.distributed.session import cpus_for_tasks, prepare_ray_data, ray_session, require_resources
 from dream_ray.errors import RunError, UsageError
 
 # Resident memory of a task at 224 px: 0.79 GB at its peak (docs/data.md), most of it Ray Data and torch.
@@ -23,26 +23,39 @@ _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError)}
 
 
 @contextmanager
-def ray_jobs(store: str, workers: int | None, memory_bytes: int | None, address: str | None) -> Iterator[Mapper]:
+def ray_jobs(
+    settings: IngestSettings, store: str, workers: int | None, memory_bytes: int | None, address: str | None
+) -> Iterator[Mapper]:
     """Gives what runs the jobs of an ingest on Ray.
 
     Args:
+        settings: Of the ingest; all nodes must see its sources, or images would be missing without a word.
         store: The store that is being written; all nodes must see it.
         workers: Tasks at a time, a CPU each; None: as many as there are CPUs.
         memory_bytes: Memory of all tasks together; as many of them run as it has room for. None: no limit.
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If Ray has not as many CPUs, a node does not see the store, or the memory has no room for one task.
+        UsageError: If Ray has not as many CPUs, a node does not see the store or a source, or the memory has no room
+            for one task.
         RunError: If the cluster cannot be reached.
     """
     room = None if memory_bytes is None else tasks_in(memory_bytes)
     with ray_session(address):
         if workers is not None:
             require_resources(workers, 1, 0)
-        there = workers or int(possible_resources().get("CPU", 1))
+        there = workers or cpus_for_tasks()
         check_seen("store", store, storage.join(store, IDENTITY))
+        for name, path in _places(settings).items():
+            check_seen(name, path, path)
         yield partial(_run, there if room is None else min(there, room))
+
+
+def _places(settings: IngestSettings) -> dict[str, str]:
+    """Returns the files and directories that the sources are, or are in, by parameter."""
+    named = {name: getattr(settings, name) for name in ("source", "test", "test_labels", "root")}
+    places = {name: path.rpartition("/")[0] if "*" in path else path for name, path in named.items() if path}
+    return {name: path for name, path in places.items() if path and storage.exists(path)}
 
 
 def tasks_in(memory_bytes: int) -> int:
@@ -61,7 +74,8 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
     task = _Task(function, ray.put(list(jobs)))
     # Between two tasks a CPU waits for the scheduler some tenths of a second: many jobs a task, but enough tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
-    outcomes = ray.data.range(len(jobs), override_num_blocks=num_tasks).map(task, num_cpus=1, concurrency=workers)
+    rows = ray.data.range(len(jobs), override_num_blocks=num_tasks)
+    outcomes = rows.map(task, num_cpus=1, concurrency=min(workers, num_tasks))
     for row in outcomes.iter_rows():
         outcome = json.loads(row["outcome"])
         if outcome["error"] is not None:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from ray.util.metrics import Gauge
@@ -35,19 +36,22 @@ def telling_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
         run: Path of the run, its name in metrics and logs.
         rank: Number of the worker.
     """
-    gauges = {key: Gauge(name, description=text, tag_keys=_TAGS) for name, (text, key) in GAUGES.items()}
     tags = {"run": run, "rank": str(rank)}
-    for gauge in gauges.values():
-        gauge.set_default_tags(tags)
     _log_as_json(run, rank)
 
     def tell(progress: dict[str, Any]) -> None:
-        for key, gauge in gauges.items():
+        for key, gauge in _gauges().items():
             if progress[key] is not None:
-                gauge.set(progress[key])
+                gauge.set(progress[key], tags)
         _LOG.info(progress["phase"], extra={"progress": progress})
 
     return tell
+
+
+@lru_cache(maxsize=1)
+def _gauges() -> dict[str, Gauge]:
+    """Makes the gauges once a process, which may work on one run after the other."""
+    return {key: Gauge(name, description=text, tag_keys=_TAGS) for name, (text, key) in GAUGES.items()}
 
 
 def _log_as_json(run: str, rank: int) -> None:

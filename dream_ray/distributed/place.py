@@ -83,16 +83,17 @@ def check_seen(name: str, path: str, file: str) -> None:
     Args:
         name: Parameter that the user gave the path for.
         path: Directory, or URI.
-        file: A file in it that is there.
+        file: A file in it that is there, or the directory itself; as workers will be told of it.
 
     Raises:
         UsageError: Naming the first node that does not see it.
     """
-    file = storage.absolute(file)
     seen = {"the driver": _look(file)}
     if are_elsewhere():
         looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}
         seen |= {f"node {address}": answer for address, answer in looking.items()}
+        if not looking:
+            seen["the first node that was started"] = _look_from_a_new_node(file)
     for where, problem in seen.items():
         if problem:
             raise UsageError(
@@ -132,6 +133,12 @@ def _look(file: str) -> str:
         return "" if storage.exists(file) else f"{file} is not there"
     except RunError as error:
         return str(error)
+
+
+def _look_from_a_new_node(file: str) -> str:
+    # A CPU is what makes Ray start one.
+    answer: str = ray.get(ray.remote(num_cpus=1)(_look).remote(file))
+    return answer
 
 
 def _look_from(node_id: str, file: str) -> str:

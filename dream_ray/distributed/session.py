@@ -6,10 +6,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray._private.state import state
 
+from dream_ray.distributed.limits import known_limits, publish_limits
 from dream_ray.errors import RunError, UsageError
 
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2
@@ -48,6 +50,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         if address:
             _knock(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            publish_limits()
         else:
             _start_local()
     except (OSError, RuntimeError, ValueError) as error:
@@ -66,9 +69,31 @@ def cluster_address(address: str | None) -> str | None:
 def possible_resources() -> dict[str, float]:
     """Returns what Ray has, and where nodes are added on demand, what it can get."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    # What the autoscaler may add; there is no public call for it.
+    # Some autoscalers say what they may add; there is no public call for it. Those of `ray up` and KubeRay do not.
     limits: dict[str, int] = state.get_max_resources_from_cluster_config() or {}
-    return {name: max(there.get(name, 0), limits.get(name, 0)) for name in {*there, *limits}}
+    ours = known_limits()
+    names = {*there, *limits, *(name for kind in ours.types for name in kind.resources)}
+    return {name: max(there.get(name, 0), limits.get(name, 0), ours.addable(name)) for name in names}
+
+
+def cpus_for_tasks() -> int:
+    """Returns the CPUs that work without GPUs should take: those of nodes without one, where there are or can be any.
+
+    Nodes with GPUs would be started for it, and paid for, once the others are busy.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    here = sum(resources.get("CPU", 0) for resources in alive if not resources.get("GPU"))
+    return int(max(here, known_limits().addable("CPU", without="GPU")) or possible_resources().get("CPU", 1))
+
+
+def possible_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node, and as one more what can be added on demand."""
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    most = possible_resources()
+    more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    added = {name: count for name, count in more.items() if count > 0}
+    return [*nodes, added] if added else nodes
 
 
 def _knock(address: str) -> None:

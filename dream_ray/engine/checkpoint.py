@@ -71,7 +71,7 @@ class Checkpoints:
             "has_network": str(int(state.network is not None)),
         }
         if shard == 0 and state.network is not None:
-            write_tensors(storage.join(self._directory(step), _NETWORK_FILE), state.network, common)
+            write_tensors(storage.join(self.directory(step), _NETWORK_FILE), state.network, common)
         tensors = {
             f"{label}/{key}": getattr(class_state, attribute)
             for label, class_state in state.classes.items()
@@ -80,7 +80,7 @@ class Checkpoints:
         tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in state.learned.items()}
         name = f"shard-{shard:04d}-of-{num_shards:04d}.safetensors"
         metadata = {**common, "classes": json.dumps(sorted(state.classes))}
-        write_tensors(storage.join(self._directory(step), name), tensors, metadata)
+        write_tensors(storage.join(self.directory(step), name), tensors, metadata)
 
     def steps(self) -> list[int]:
         """Returns the steps that have a directory, complete or not, ascending."""
@@ -94,6 +94,16 @@ class Checkpoints:
             among: Steps that are looked at, which nobody may delete meanwhile; None: all.
         """
         return [step for step in (self.steps() if among is None else sorted(among)) if self._is_complete(step)]
+
+    def newest(self) -> int | None:
+        """Returns the newest step that is whole, without reading tensors; damaged ones are passed over."""
+        for step in reversed(self.steps()):
+            try:
+                if self._is_complete(step):
+                    return step
+            except RunError:  # or deleted at this moment
+                continue
+        return None
 
     def load(self, step: int, labels: Collection[int] | None = None) -> RunState:
         """Loads a step for some classes (None: all of them).
@@ -118,11 +128,11 @@ class Checkpoints:
             }
             wanted -= here
         if wanted:
-            raise RunError(f"checkpoint {self._directory(step)} lacks the classes {sorted(wanted)}")
+            raise RunError(f"checkpoint {self.directory(step)} lacks the classes {sorted(wanted)}")
         state.classes = dict(sorted(state.classes.items()))
         state.outer, state.inner = int(metadata["outer"]), int(metadata["inner"])
         if metadata["has_network"] == "1":
-            path = storage.join(self._directory(step), _NETWORK_FILE)
+            path = storage.join(self.directory(step), _NETWORK_FILE)
             state.network, network_metadata = read_tensors(path)
             self._check_identity(path, network_metadata)
         return state
@@ -151,7 +161,7 @@ class Checkpoints:
     def prune(self, pinned: Collection[int] = ()) -> None:
         """Deletes what is older than the last two complete steps, except step 0 (the initial images) and `pinned`."""
         for step in prunable(self.steps(), self._complete_or_damaged(), pinned):
-            storage.delete(self._directory(step))
+            storage.delete(self.directory(step))
 
     def _complete_or_damaged(self) -> list[int]:
         complete = []
@@ -171,18 +181,19 @@ class Checkpoints:
             self._check_identity(path, metadata)
             found |= set(json.loads(metadata["classes"]))
             needs_network |= metadata["has_network"] == "1"
-        has_network = _NETWORK_FILE in storage.list_directory(self._directory(step))
+        has_network = _NETWORK_FILE in storage.list_directory(self.directory(step))
         return found == set(range(self.num_classes)) and (has_network or not needs_network)
 
     def _check_identity(self, path: str, metadata: dict[str, str]) -> None:
         if metadata.get("identity") != self.identity:
             raise RunError(f"{path} belongs to another run: its identity is {metadata.get('identity')}")
 
-    def _directory(self, step: int) -> str:
+    def directory(self, step: int) -> str:
+        """Returns where the files of a step are."""
         return storage.join(self.root, f"step-{step:08d}")
 
     def _shard_files(self, step: int) -> list[str]:
-        directory = self._directory(step)
+        directory = self.directory(step)
         names = storage.list_directory(directory)
         return [storage.join(directory, name) for name in names if name.startswith("shard-") and "." in name]
 

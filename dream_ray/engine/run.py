@@ -143,6 +143,7 @@ def create_run(
     environment = {
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
+        "num_classes": store.num_classes,
         "threads_per_worker": threads,
         "compile": "on" if compiled else "off",
         "launch": asdict(launch),
@@ -155,6 +156,13 @@ def create_run(
     storage.write_text(run.file("env.json"), json.dumps(environment, indent=2))
     storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
+
+
+def forget_unbegun(run: Run) -> None:
+    """Makes room for another try where a run was refused before a worker had begun."""
+    if not storage.list_directory(run.file("progress")):
+        storage.delete(run.file("config.yaml"))
+        storage.delete(run.file("env.json"))
 
 
 def open_run(path: str) -> Run:

@@ -23,11 +23,17 @@ _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 
 
 class Session:
-    """Progress, metrics and cost of one worker process, written to the run directory."""
+    """Progress, metrics and cost of one process, written to the run directory.
+
+    Attributes:
+        stopwatch: Where its time goes.
+        gathered_bytes: Tells how many bytes of synthetic images came from other workers.
+    """
 
     def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell) -> None:
         self._run, self._tell = run, tell
         self.stopwatch = Stopwatch()
+        self.gathered_bytes: Callable[[], int] = lambda: 0
         self._images_per_step = num_classes * run.config.real_batch
         self._checkpoint_at: float | None = None
         self._shard, self._num_shards = shard, num_shards
@@ -103,6 +109,7 @@ class Session:
             "seconds_per_step": seconds,
             "images_per_second": None if seconds is None else self._images_per_step / seconds,
             "checkpoint_at": self._checkpoint_at,
+            "gathered_bytes": self.gathered_bytes(),
             **asdict(self.stopwatch),
             **self._meter.read(),
         }

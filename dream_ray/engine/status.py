@@ -24,7 +24,7 @@ class Status:
         progress: Where it is; None while it is waiting.
         sessions: The newest session of every worker.
         silent_s: Seconds since a worker told something, or None.
-        checkpoint_step: Step of the newest checkpoint, or None.
+        checkpoint_step: Step of the newest checkpoint that is whole, or None.
         checkpoint_s: Its age in seconds, or None.
         outer_steps, inner_steps: Of the whole run.
     """
@@ -79,9 +79,11 @@ def _state(finished: bool, failed: bool, progress: Progress | None, silent_s: fl
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
-    files = [
-        (int(name.split("/")[0].removeprefix("step-")), modified)
-        for name, modified, _ in storage.file_sizes(run.file("checkpoints"))
-        if name.startswith("step-")
-    ]
-    return max(files) if files else (None, None)
+    # Not from the store, which may be out of reach here; env.json of an older run does not say.
+    num_classes = run.environment.get("num_classes") or run.open_store().num_classes
+    checkpoints = run.checkpoints(num_classes)
+    step = checkpoints.newest()
+    if step is None:
+        return None, None
+    files = storage.file_sizes(checkpoints.directory(step))
+    return step, max((modified for _, modified, _ in files), default=None)

@@ -127,7 +127,7 @@ class _Worker:
             if run.config.matching.objective == "trajectory":
                 _distill(run, self._trajectory_parts(store), state, session, save)
             else:
-                _distill(run, self._class_parts(store, state, ending), state, session, save)
+                _distill(run, self._class_parts(store, state, session, ending), state, session, save)
         session.end()
 
     def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
@@ -135,7 +135,7 @@ class _Worker:
         checkpoints.save(state, step=step, shard=self.shard, num_shards=self.num_shards)
         checkpoints.prune(pinned_steps(self.run, checkpoints))
 
-    def _class_parts(self, store: Store, state: RunState, ending: ExitStack) -> _Parts[Snapshot]:
+    def _class_parts(self, store: Store, state: RunState, session: Session, ending: ExitStack) -> _Parts[Snapshot]:
         """Puts together what matches class by class; threads that it starts end with `ending`."""
         run, config, normalise = self.run, self.run.config, self.run.normalise(store)
         matcher = class_matcher(
@@ -149,7 +149,9 @@ class _Worker:
             if self.team.size == 1:
                 select = ending.enter_context(selecting_ahead(config, matcher, fetched))
         elif config.source.kind == "synthetic":
-            source = trained_networks(run, store, self._gathering(state, matcher.space))
+            gathering = self._gathering(state, matcher.space)
+            session.gathered_bytes = lambda: gathering.received_bytes
+            source = trained_networks(run, store, gathering)
         else:
             source = trained_networks(run, store)
 

@@ -13,6 +13,7 @@ from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
+from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
@@ -55,8 +56,12 @@ class Crew:
 
 def run_directory(out: str, config: Config) -> str:
     """Returns where the run of some settings lies in a sweep: the same for the same settings, whoever asks."""
-    digest = hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
-    return storage.join(out, "trials", digest)
+    return storage.join(out, "trials", digest_of_settings(config))
+
+
+def digest_of_settings(config: Config) -> str:
+    """Returns a short name of some settings, from all that they come to, however they were written."""
+    return hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
 
 
 def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: Callable[[Rung], None]) -> None:
@@ -166,8 +171,16 @@ def read_rungs(run: Run) -> list[Rung]:
     return [Rung(-(-step // every), accuracy, compute_s) for step, accuracy in read_validation(run) if step]
 
 
-def execute_here(run: Run, look: Callable[[], None]) -> None:
-    """Runs the one worker of a run in this thread; the rungs are climbed between two of its steps."""
+def execute_here(
+    run: Run, look: Callable[[], None], telling: Callable[[str, int], Tell] = lambda path, rank: lambda progress: None
+) -> None:
+    """Runs the one worker of a run in this thread; the rungs are climbed between two of its steps.
+
+    Args:
+        run: A begun run.
+        look: Called when there may be a new rung.
+        telling: Makes what is told of the progress, from the path of the run and the rank of the worker.
+    """
     checkpoints = run.checkpoints(run.open_store().num_classes)
 
     def climb() -> bool:
@@ -177,5 +190,6 @@ def execute_here(run: Run, look: Callable[[], None]) -> None:
         look()
         return False
 
-    work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1, should_stop=climb)
+    labels = range(run.open_store().num_classes)
+    work(run.path, labels, shard=0, num_shards=1, should_stop=climb, tell=telling(run.path, 0))
     climb()

@@ -17,8 +17,11 @@ import torch
 import yaml
 from PIL import Image
 
-from dream_ray import cli, storage
+from dream_ray import api, cli, dispatch, storage
+from dream_ray.cli import display
+from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.errors import UsageError
 
 Answer = tuple[int, str, str]
 
@@ -48,7 +51,10 @@ def settings_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def test_the_whole_way_without_ray(call: Callable[..., Answer], settings_file: Path, tmp_path: Path) -> None:
+def test_the_whole_way_without_ray(
+    call: Callable[..., Answer], settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "_LINE_S", 0.1)
     store, run = tmp_path / "store", tmp_path / "run"
     code, text, _ = call("ingest", "digits", store, "--local")
     assert code == 0
@@ -58,8 +64,9 @@ def test_the_whole_way_without_ray(call: Callable[..., Answer], settings_file: P
     assert "images: 1797" in text.splitlines()
     assert (store / "contact_sheet.png").stat().st_size > 1000
 
-    code, text, _ = call("distill", "--config", settings_file, "--store", store, "--out", run, "--local")
+    code, text, log = call("distill", "--config", settings_file, "--store", store, "--out", run, "--local")
     assert code == 0
+    assert re.search(r"^Distilling: \d of 8, ", log, re.M), "a log has lines, now and then"
     assert str(run / "synthetic.parquet") in text
     for name in ("config.yaml", "env.json", "cost.json", "metrics.jsonl", "grid.png", "initial.parquet"):
         assert (run / name).stat().st_size > 0, name
@@ -209,6 +216,18 @@ def test_a_taken_directory_is_not_overwritten(
     assert code == 2
     assert f"continue it with `dream-ray resume {out}`" in error
     assert Path(out, "synthetic.parquet").read_bytes() == before
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(
+    tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise UsageError("8 workers need 8 CPUs")
+
+    monkeypatch.setattr(dispatch, "execute", refuse)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="8 workers"):
+            api.distill(parse_config(tiny), store=digits_store, out=out, local=True)
 
 
 def test_resume_with_other_versions_asks_first(

@@ -265,6 +265,12 @@ class TestFolder:
         opened = open_source(make_folder("f", {"train": 1, "tram": 1}))
         assert opened.train.class_names == ("train", "tram") and opened.open_test is None
 
+    def test_a_class_that_another_machine_does_not_see(self, make_folder, tmp_path):
+        source = open_source(make_folder("f", {"a": 1, "b": 2})).train
+        (tmp_path / "f").rename(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match="cannot list .*f/a: it is not there"):
+            listed(source, tmp_path)
+
     def test_no_subdirectories(self, tmp_path):
         (tmp_path / "f").mkdir()
         with pytest.raises(UsageError, match="no subdirectories"):

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from dream_ray.distributed.limits import LIMITS, parse_limits
+
 ROOT = Path(__file__).resolve().parents[2]
 CLOUD = ROOT / "deploy" / "cloud"
 AUTOSCALING = {"aws": ROOT / "cluster.yaml", "gcp": CLOUD / "cluster-gcp.yaml"}
@@ -22,6 +24,12 @@ RESOURCES = {"CPU", "GPU"}
 def load(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     return content
+
+
+def statements(policy: Path) -> list[dict[str, Any]]:
+    """The statements of a policy, with lists of actions."""
+    found = json.loads(policy.read_text())["Statement"]
+    return [{**one, "Action": [one["Action"]] if isinstance(one["Action"], str) else one["Action"]} for one in found]
 
 
 def prepared(content: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +90,17 @@ def test_start_commands(content: dict[str, Any]) -> None:
     assert all("RAY_AUTH_MODE=token" in "".join(content["setup_commands"]) for _ in (head, worker))
 
 
+@pytest.mark.parametrize("path", AUTOSCALING.values(), ids=AUTOSCALING.keys())
+def test_jobs_know_which_nodes_can_be_added(path: Path, tmp_path: Path) -> None:
+    """Ray does not tell: a cluster that has none yet would refuse every job."""
+    start = load(path)["head_start_ray_commands"][1]
+    (limits,) = re.findall(rf"export {LIMITS}=(\S+);.* ray start", start)
+    assert f"--autoscaling-config={limits}" in start
+    (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(prepared(load(path))))  # as it comes to the head
+    known = parse_limits(str(tmp_path / "bootstrap.yaml"))
+    assert known.nodes == 24 and known.addable("GPU") == 24 * 4 and known.addable("CPU", without="GPU") == 8 * 16
+
+
 def test_what_is_sent_is_there_and_no_secret(content: dict[str, Any]) -> None:
     mounts = content["file_mounts"]
     assert mounts["~/dream_ray"] == "." and (ROOT / "scripts" / "setup.sh").exists()
@@ -90,10 +109,17 @@ def test_what_is_sent_is_there_and_no_secret(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES.keys())
 def test_rights_name_what_they_are_for(path: Path) -> None:
-    for statement in json.loads(path.read_text())["Statement"]:
-        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-        assert not any("*" in action for action in actions)
-        assert statement["Resource"] != "*" or all(":Describe" in action for action in actions)
+    for statement in statements(path):
+        assert not any("*" in action for action in statement["Action"])
+        assert statement["Resource"] != "*" or all(":Describe" in action for action in statement["Action"])
+
+
+def test_the_head_tags_and_ends_nodes_of_its_own_cluster_alone() -> None:
+    cluster = load(FILES["aws"])["cluster_name"]
+    for statement in statements(POLICIES["head"]):
+        if {"ec2:CreateTags", "ec2:TerminateInstances"} & set(statement["Action"]):
+            (condition,) = statement["Condition"]["StringEquals"].items()
+            assert condition in [("aws:ResourceTag/ray-cluster-name", cluster), ("ec2:CreateAction", "RunInstances")]
 
 
 def test_every_node_of_aws_has_a_role() -> None:

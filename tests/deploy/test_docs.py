@@ -30,3 +30,14 @@ def test_files_that_there_are() -> None:
     named = set(re.findall(r"(?:deploy|scripts)/[\w./-]*\w|cluster\.yaml", TEXT))
     assert len(named) > 8
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_messages_that_there_are() -> None:
+    """What is not always the same in a message, and who it is about, is left out of the comparison."""
+    sources = [path.read_text() for path in [*ROOT.glob("dream_ray/**/*.py"), ROOT / "scripts" / "submit.sh"]]
+    said = re.sub(r"\{[^{}]*\}", "", re.sub(r'"\s*f?"', "", "\n".join(sources)))
+    messages = re.findall(r"^\| `([^`]+)`", TEXT.partition("## When something fails")[2], re.M)
+    assert len(messages) > 10
+    varying = r"\.\.\.|\d+|GPUs?|s3://[^ :]*|node X|ACCESS_DENIED|: |(?<=cannot) \w+|^\w+ must"
+    parts = [part.strip() for message in messages for part in re.split(varying, message)]
+    assert not [part for part in parts if len(part) > 4 and part not in said]

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dream_ray.cli import app
+from dream_ray.distributed.limits import LIMITS, NodeType, parse_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERAY = ROOT / "deploy" / "kuberay"
@@ -41,6 +42,7 @@ class Container(Strict):
     name: Literal["ray-head", "ray-worker"]
     image: str
     securityContext: dict[str, Any]
+    env: list[dict[Literal["name", "value"], str]] = []
     envFrom: list[dict[str, Any]]
     resources: Resources
     volumeMounts: list[Mount]
@@ -151,11 +153,35 @@ def test_pods_have_no_rights_that_they_do_not_need(cluster: Cluster) -> None:
     assert "USER 1000" in (ROOT / "Containerfile").read_text()
 
 
+def test_the_image_holds_what_its_file_copies_and_jobs_name() -> None:
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    copied = [name.removeprefix("./") for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    everything, *kept = (ROOT / ".containerignore").read_text().split()
+    assert everything == "*", "what is not named stays out of the image"
+    assert {name.removeprefix("!") for name in kept if name.startswith("!")} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+    (home,) = (line.split()[1] for line in lines if line.startswith("WORKDIR "))
+    for path in JOBS:
+        for named in re.findall(rf"{home}/(\S+)", path.read_text()):
+            assert named.split("/")[0] in copied and (ROOT / named).exists()
+
+
 def test_nothing_costs_money_when_nothing_runs_but_the_head(cluster: Cluster) -> None:
     assert cluster.spec.headGroupSpec.rayStartParams["num-cpus"] == "0"
     assert all(group.replicas == group.minReplicas == 0 for group in cluster.spec.workerGroupSpecs)
     gpus = [group for group in cluster.spec.workerGroupSpecs if group.groupName == "gpu"]
     assert sum(group.maxReplicas for group in gpus) == 64
+
+
+def test_jobs_know_what_the_groups_can_grow_to(cluster: Cluster) -> None:
+    (variable,) = cluster.spec.headGroupSpec.template.spec.containers[0].env
+    assert variable["name"] == LIMITS
+    groups = []
+    for group in cluster.spec.workerGroupSpecs:
+        asked = group.template.spec.containers[0].resources.limits
+        there = {name: float(asked[key]) for name, key in (("CPU", "cpu"), ("GPU", "nvidia.com/gpu")) if key in asked}
+        groups.append(NodeType(group.maxReplicas, there))
+    assert parse_limits(variable["value"]).types == tuple(groups)
 
 
 def test_the_version_is_one_that_the_project_was_tested_with(cluster: Cluster) -> None:

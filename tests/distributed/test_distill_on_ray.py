@@ -6,11 +6,12 @@ Runs whose processes are killed or fail are in test_producers_on_ray.py and test
 from typing import Any
 
 import pytest
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed.distill import _fit
-from dream_ray.errors import UsageError
+from dream_ray.distributed.distill import _fit, _fit_while_it_gets_on
+from dream_ray.errors import RunError, UsageError
 
 pytestmark = pytest.mark.ray
 
@@ -39,6 +40,20 @@ def test_ctrl_c_is_an_interruption_not_the_end_of_the_program() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         _fit(Interrupted())
+
+
+def test_lost_nodes_are_counted_from_the_last_checkpoint_on() -> None:
+    fits: list[int] = []
+    newest = iter([10, 20, 20, 30, 30, 30])  # before and after each
+
+    class Spot:
+        def fit(self) -> None:
+            fits.append(len(fits))
+            raise WorkerGroupError("a node went", {0: OSError("gone")})
+
+    with pytest.raises(RunError, match="died more than 3 times without a new checkpoint.*resume"):
+        _fit_while_it_gets_on(Spot, lambda: next(newest))
+    assert len(fits) == 3
 
 
 @pytest.mark.slow

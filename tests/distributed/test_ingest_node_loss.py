@@ -1,7 +1,9 @@
 """A node goes away in the middle of an ingest."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,14 @@ from ray.cluster_utils import Cluster
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings
 
-photos, store = sys.argv[1:]
-node = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
-cluster = Cluster(initialize_head=True, head_node_args=node)
-lost = cluster.add_node(**{**node, "num_cpus": 2})
+photos, store, temporary = sys.argv[1:]
+
+def node(name, num_cpus):
+    disk = {"temp_dir": f"{temporary}/{name}", "object_store_memory": 80 * 1024**2}
+    return {"num_cpus": num_cpus, "include_dashboard": False, **disk}
+
+cluster = Cluster(initialize_head=True, head_node_args=node("head", 1))
+lost = cluster.add_node(**node("other", 2))
 removed = []
 
 def remove():
@@ -55,8 +61,14 @@ def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
     settings = IngestSettings(source=str(tmp_path / "photos"), size=64)
     api.ingest(settings, str(tmp_path / "whole"), local=True)
 
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "photos"), str(tmp_path / "broken")]
-    done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=300, check=False)
+    temporary = tempfile.mkdtemp(prefix="ray-")  # short: the names of sockets in it have at most 107 bytes
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "photos"), str(tmp_path / "broken"), temporary]
+    try:
+        done = subprocess.run(
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+    finally:
+        shutil.rmtree(temporary)
     assert done.returncode == 0, done.stderr[-2000:]
     num_files = len(Manifest.read(str(tmp_path / "whole")).files)
     assert 2 <= int(done.stdout.rpartition(":")[2]) < num_files, "it went in the middle"

@@ -8,7 +8,10 @@ import pytest
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
+from dream_ray.data.ingest import IngestSettings
 from dream_ray.distributed import place, session
+from dream_ray.distributed.ingest import _places
+from dream_ray.distributed.limits import LIMITS, parse_limits, publish_limits
 from dream_ray.engine.environment import resolve_device
 from dream_ray.errors import RunError, UsageError
 
@@ -36,10 +39,33 @@ def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.Mo
         place.check_seen("out", str(tmp_path), str(tmp_path / "file"))
 
 
+def test_where_there_is_no_node_yet_one_is_started_to_look(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(place, "_nodes", list)
+    monkeypatch.setattr(place, "_look_from_a_new_node", lambda file: place._look("/elsewhere/file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="the first node that was started does not see"):
+        place.check_seen("store", str(tmp_path), str(tmp_path / "file"))
+
+
 def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_look_from", lambda node, file: "")
     with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
         place.check_seen("store", "/elsewhere", "/elsewhere/manifest.json")
+
+
+def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its images would be missing, or listed as unreadable."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(place, "_look_from", lambda node, file: place._look(file.replace("photos", "elsewhere")))
+    settings = IngestSettings(source=str(tmp_path / "photos"), test=str(tmp_path / "photos" / "*.tar"), root="nowhere")
+    assert list(_places(settings)) == ["source", "test"]
+    for name, path in _places(settings).items():
+        with pytest.raises(
+            UsageError, match=rf"{name} must be seen by .* node 10\.0\.0\.1 does not see {path}: .*/else"
+        ):
+            place.check_seen(name, path, path)
 
 
 def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,3 +108,25 @@ def test_nodes_that_can_be_added_count(local_ray: None, monkeypatch: pytest.Monk
     session.require_resources(8, 1, 0.25)
     assert place.are_elsewhere()
     assert session.possible_resources()["GPU"] == 2
+
+
+def test_nodes_that_the_head_says_can_be_added_count(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session.cpus_for_tasks() == 4 and not place.are_elsewhere()
+    monkeypatch.setenv(LIMITS, "{a: {max_workers: 3, resources: {CPU: 16}}, b: {max_workers: 2, resources: {GPU: 4}}}")
+    publish_limits()
+    try:
+        monkeypatch.delenv(LIMITS)  # as in a process of another node
+        session.require_resources(8, 1, 1)
+        assert session.possible_resources() | {"CPU": 48, "GPU": 8} == session.possible_resources()
+        assert session.cpus_for_tasks() == 48 and place.are_elsewhere()
+        with pytest.raises(UsageError, match="9 workers with 1 GPU each need 9 GPUs; Ray reports 8"):
+            session.require_resources(9, 1, 1)
+    finally:
+        monkeypatch.setenv(LIMITS, "{}")
+        publish_limits()
+
+
+@pytest.mark.parametrize("text", ["/nowhere", "{a: 3}", "{a: {max_workers: many, resources: {}}}", "{"])
+def test_limits_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=f"{LIMITS} must be a file of the cluster launcher"):
+        parse_limits(text)

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
+import torch
 
 from dream_ray import api, storage
 from dream_ray.cli.display import show_status
@@ -12,6 +14,7 @@ from dream_ray.config import Config
 from dream_ray.dispatch import begin
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.status import Status, read_status
 
 
@@ -56,6 +59,19 @@ def test_a_run_that_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 def test_silence_is_measured_in_steps(run: Run, seconds: float | None, state: str) -> None:
     tell(run, 0, 5, updated_at=100.0, seconds=seconds)
     assert read_status(run, now=200.0).state == state
+
+
+def test_a_checkpoint_counts_when_every_worker_has_written_its_part(run: Run) -> None:
+    checkpoints = run.checkpoints(10)
+    for step, labels in ((4, range(10)), (6, range(5)), (8, range(10))):
+        for shard, half in enumerate((labels[:5], labels[5:])):
+            classes = {label: ClassState(*(torch.zeros(1) for _ in range(4))) for label in half}
+            if classes:
+                checkpoints.save(RunState(0, step, classes), step=step, shard=shard, num_shards=2)
+    damaged = storage.list_files(checkpoints.directory(8))[0]
+    storage.write_bytes(storage.join(checkpoints.directory(8), damaged), b"torn")
+    status = read_status(run, now=time.time() + 60)
+    assert status.checkpoint_step == 4 and status.checkpoint_s == pytest.approx(60, abs=30)
 
 
 def test_a_run_that_failed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A trial: its rungs, what an earlier try left, and how it fails."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, four_digits
 def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, tmp_path: Path) -> None:
     other = config.model_copy(update={"seed": 1})
     rungs: dict[str, list[Rung]] = {"both": [], "first": [], "second": []}
-    run_trial(str(tmp_path), [config, other], digits_store, HERE, rungs["both"].append)
+    told: dict[str, Any] = {}
+    telling = partial(execute_here, telling=lambda path, rank: lambda progress: told.update({path: progress}))
+    crew = Crew(HERE.device, 1, HERE.launch, telling)
+    run_trial(str(tmp_path), [config, other], digits_store, crew, rungs["both"].append)
+    assert [progress["phase"] for progress in told.values()] == ["done"] * 2, "who watches hears of each run"
     run_trial(str(tmp_path), [config], digits_store, HERE, rungs["first"].append)
     run_trial(str(tmp_path), [other], digits_store, HERE, rungs["second"].append)
     ends = [rungs[name][-1].accuracy for name in ("first", "second")]

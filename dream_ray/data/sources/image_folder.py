@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_splits, split_names
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 
 
 class ImageFolder:
@@ -38,6 +38,8 @@ class ImageFolder:
         """Lists the files of a class."""
         class_name = self.shards[number]
         directory = storage.join(self._root, class_name)
+        if not storage.is_directory(directory):
+            raise RunError(f"cannot list {directory}: it is not there, or this machine does not see it")
         paths = [storage.join(directory, file) for file in storage.list_files(directory) if not is_hidden(file)]
         return pa.Table.from_pylist(
             [{"class": class_name, "name": path, "path": path, "offset": 0} for path in paths], schema=LISTING
