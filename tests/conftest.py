@@ -24,8 +24,10 @@ TINY: dict[str, Any] = {
 """A run of eight steps that takes about a second on the digits."""
 
 
+FOUR_DIGITS = IngestSettings(source="digits", classes=("0", "3", "5", "8"), max_per_class=60)
+
 # Fixtures that are too dear for every process to have its own: what uses one of them runs in one process.
-SHARED = ("local_ray", "head", "server")
+SHARED = ("local_ray", "head")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
@@ -51,7 +53,7 @@ def digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def four_digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of some images of four of the digits, for what takes as long as there are classes; read only."""
     path = str(tmp_path_factory.mktemp("four-digits") / "store")
-    ingest(IngestSettings(source="digits", classes=("0", "3", "5", "8"), max_per_class=60), path)
+    ingest(FOUR_DIGITS, path)
     return path
 
 

@@ -12,10 +12,10 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
-from dream_ray.data.ingest import IngestSettings
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.errors import RunError, UsageError
+from tests.conftest import FOUR_DIGITS
 
 pytestmark = pytest.mark.slow
 
@@ -34,13 +34,13 @@ def images(run: str) -> torch.Tensor:
 
 
 def test_ingest_distil_resume_evaluate(
-    bucket: str, tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str, tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = parse_config(tiny)
-    api.distill(config, store=digits_store, out=out, local=True, producers=0)
+    api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
 
     store, run, bank = (storage.join(bucket, name) for name in ("store", "run", "bank"))
-    api.ingest(IngestSettings(source="digits"), store, local=True)
+    api.ingest(FOUR_DIGITS, store, local=True)
     saved = Checkpoints.save
 
     def killed(checkpoints: Checkpoints, *args: Any, **keywords: Any) -> None:

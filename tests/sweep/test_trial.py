@@ -23,20 +23,20 @@ def config(tiny: dict[str, Any]) -> Config:
 
 
 def test_rungs_come_in_order_and_the_last_is_that_of_the_whole_run(
-    config: Config, digits_store: str, tmp_path: Path
+    config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     rungs: list[Rung] = []
-    run_trial(str(tmp_path), [config], digits_store, HERE, rungs.append)
+    run_trial(str(tmp_path), [config], four_digits_store, HERE, rungs.append)
     assert [rung.number for rung in rungs] == [1, 2, 3], "steps 4, 8 and 10"
     assert all(0 <= rung.accuracy <= 1 and rung.compute_s > 0 for rung in rungs)
     again: list[Rung] = []
-    run_trial(str(tmp_path), [config], digits_store, HERE, again.append)
+    run_trial(str(tmp_path), [config], four_digits_store, HERE, again.append)
     assert [rung.accuracy for rung in again] == [rung.accuracy for rung in rungs], "nothing is run again"
 
 
-def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, digits_store: str, tmp_path: Path) -> None:
+def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, four_digits_store: str, tmp_path: Path) -> None:
     whole: list[Rung] = []
-    run_trial(str(tmp_path / "whole"), [config], digits_store, HERE, whole.append)
+    run_trial(str(tmp_path / "whole"), [config], four_digits_store, HERE, whole.append)
 
     class Enough(BaseException):
         pass
@@ -46,10 +46,10 @@ def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, digits_stor
 
     out = str(tmp_path / "stopped")
     with pytest.raises(Enough):
-        run_trial(out, [config], digits_store, HERE, stop)
+        run_trial(out, [config], four_digits_store, HERE, stop)
     assert not open_run(run_directory(out, config)).is_finished
     rungs: list[Rung] = []
-    run_trial(out, [config], digits_store, HERE, rungs.append)
+    run_trial(out, [config], four_digits_store, HERE, rungs.append)
     assert [rung.accuracy for rung in rungs] == [rung.accuracy for rung in whole]
 
 
@@ -72,7 +72,7 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
     ("error", "reason"), [(RunError("no"), "no"), (MemoryError("4 GB"), "MemoryError: 4 GB")], ids=["ours", "another"]
 )
 def test_what_cannot_work_is_not_tried_twice(
-    error: Exception, reason: str, config: Config, digits_store: str, tmp_path: Path
+    error: Exception, reason: str, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     calls = 0
 
@@ -83,19 +83,19 @@ def test_what_cannot_work_is_not_tried_twice(
 
     crew = Crew(HERE.device, 1, HERE.launch, fail)
     with pytest.raises(type(error)):
-        run_trial(str(tmp_path), [config], digits_store, crew, lambda rung: None)
+        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     with pytest.raises(RunError, match=reason):
-        run_trial(str(tmp_path), [config], digits_store, crew, lambda rung: None)
+        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     assert calls == 1 and read_reason(str(tmp_path), [config]) == reason
 
 
 def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(
-    config: Config, digits_store: str, tmp_path: Path
+    config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     path = Path(run_directory(str(tmp_path), config))
     path.mkdir(parents=True)
     (path / "env.json").write_text("{}")
     rungs: list[Rung] = []
-    run_trial(str(tmp_path), [config], digits_store, HERE, rungs.append)
+    run_trial(str(tmp_path), [config], four_digits_store, HERE, rungs.append)
     assert len(rungs) == 3
     assert read_reason(str(tmp_path), [config]) == "its process ended, twice"
