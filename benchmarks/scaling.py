@@ -39,9 +39,9 @@ from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store import Store
-from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import create_run, open_run
 from dream_ray.engine.trajectories.threads import LocalNetworks

@@ -16,7 +16,7 @@ from benchmarks.scaling import CPU, random_store, schedule_of
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
-from dream_ray.engine.costs import measure_steps
+from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S, networks_ahead
 
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167

@@ -9,13 +9,13 @@ from typing import Any
 
 from dream_ray import dispatch, storage
 from dream_ray.config import Config
-from dream_ray.config.schema import Network
+from dream_ray.config.sections import Network
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.ingest import ingest as write_store
 from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.engine.arms import ARMS
-from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
+from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
 from dream_ray.engine.fitting import fit_memory
@@ -295,4 +295,4 @@ def load_synthetic(path: str) -> SyntheticDataset:
         UsageError: If it is not there or not a synthetic set.
     """
     in_run = storage.join(path, "synthetic.parquet")
-    return SyntheticDataset(read_synthetic(in_run if storage.exists(in_run) else path)[0])
+    return read_dataset(in_run if storage.exists(in_run) else path)

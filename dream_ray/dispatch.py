@@ -8,12 +8,13 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.artefacts import SyntheticDataset, read_synthetic
+from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
+from dream_ray.engine.checks import check_fit
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, check_fit, create_run, finish_run
+from dream_ray.engine.run import Run, create_run, finish_run
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -76,7 +77,7 @@ def execute(
             gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
             distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
     finish_run(run)
-    return SyntheticDataset(read_synthetic(run.file("synthetic.parquet"))[0])
+    return read_dataset(run.file("synthetic.parquet"))
 
 
 def begin_sweep(file: str, store: str, out: str, device: str, study: str | None) -> None:

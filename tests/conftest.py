@@ -24,11 +24,34 @@ TINY: dict[str, Any] = {
 """A run of eight steps that takes about a second on the digits."""
 
 
+# Fixtures that are too dear for every process to have its own: what uses one of them runs in one process.
+SHARED = ("local_ray", "head", "server")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, what takes long comes first: what is short then evens out the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        for name in set(SHARED) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("xdist_group", "ray", "slow")])
+
+
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of scikit-learn's digits; read only."""
     path = str(tmp_path_factory.mktemp("digits") / "store")
     ingest(IngestSettings(source="digits"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def four_digits_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of some images of four of the digits, for what takes as long as there are classes; read only."""
+    path = str(tmp_path_factory.mktemp("four-digits") / "store")
+    ingest(IngestSettings(source="digits", classes=("0", "3", "5", "8"), max_per_class=60), path)
     return path
 
 

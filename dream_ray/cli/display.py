@@ -186,21 +186,40 @@ def show_manifest(path: str, manifest: Any) -> None:
     say(f"rejects: {manifest.num_rejects}")
 
 
+def show_frameworks(frameworks: dict[str, Any]) -> None:
+    """Prints the frameworks and their papers as a table."""
+    table = Table(Column("framework", no_wrap=True), "name", "paper")
+    for name, framework in frameworks.items():
+        table.add_row(name, framework.title, framework.paper)
+    _OUT.print(table)
+
+
 def show_presets(presets: dict[str, Any]) -> None:
     """Prints the presets as a table."""
-    table = Table(Column("preset", no_wrap=True), "network", "ipc", "f", "distance", "K", "pixel lr", "steps")
+    columns = ("framework", "network", "ipc", "f", "objective", "networks", "K", "pixel lr", "steps")
+    table = Table(Column("preset", no_wrap=True), *columns)
     for name, config in presets.items():
         table.add_row(
             name,
+            config.framework,
             config.network.name,
             str(config.ipc),
             str(config.factor),
-            config.matching.distance,
+            _objective(config),
+            config.source.kind,
             str(config.selection.num_clusters),
             f"{config.pixels.lr:g}",
             f"{config.outer_steps}x{config.inner_steps}",
         )
     _OUT.print(table)
+
+
+def _objective(config: Any) -> str:
+    """Says in a few words what is matched."""
+    if config.matching.objective == "trajectory":
+        return "trajectory"
+    kinds = [kind for kind in ("feature", "gradient") if getattr(config.weights, kind) > 0]
+    return f"{' + '.join(kinds)}, {config.matching.distance}"
 
 
 def show_run(path: str) -> None:

@@ -31,11 +31,18 @@ from dream_ray.errors import UsageError
 
 
 @app.command()
-def presets() -> None:
-    """List the published settings by name."""
-    from dream_ray.config import PRESETS, parse_config
+def presets(
+    framework: Annotated[str | None, typer.Option("--framework", help="Only those of a framework, such as dm.")] = None,
+) -> None:
+    """List the published settings by name, and the frameworks that they are of."""
+    from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 
-    display.show_presets({name: parse_config(make()) for name, make in PRESETS.items()})
+    if framework not in (None, *FRAMEWORKS):
+        raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
+    configs = {name: parse_config(make()) for name, make in PRESETS.items()}
+    chosen = {name: config for name, config in configs.items() if framework in (None, config.framework)}
+    display.show_frameworks({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)})
+    display.show_presets(chosen)
 
 
 @app.command()
@@ -242,7 +249,7 @@ def _resume(run: str) -> str:
 def _network(name: str | None, options: list[str]) -> Any:
     import yaml
 
-    from dream_ray.config.schema import Network
+    from dream_ray.config.sections import Network
 
     if name is None:
         if options:

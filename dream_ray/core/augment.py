@@ -1,9 +1,10 @@
 """Differentiable Siamese augmentation (DSA): sample parameters once, then apply them to any batch.
 
-Source: DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259) in IDC's variant (arXiv 2205.14959): flip, then colour
-(brightness, saturation, contrast), then one operation drawn from those of {crop, scale, rotate} that the strategy
-lists, then cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one draw for the whole batch, so
-that real and synthetic images of a class step see the same) or P = N (one draw per image).
+Source: DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259), which draws one of its operations ("color|crop|cutout"), and
+IDC's variant (arXiv 2205.14959), which applies several ("color_crop_cutout"): flip, then colour (brightness,
+saturation, contrast), then one operation drawn from those of {crop, scale, rotate} that the strategy lists, then
+cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one draw for the whole batch, so that real and
+synthetic images of a class step see the same) or P = N (one draw per image).
 """
 
 from dataclasses import dataclass
@@ -53,19 +54,24 @@ class AugmentParams:
     cutout: np.ndarray | None = None
 
 
-def parse_strategy(strategy: str) -> frozenset[str]:
-    """Reads a strategy such as "color_crop_cutout" ("none" for no augmentation).
+def parse_strategy(strategy: str) -> tuple[frozenset[str], ...]:
+    """Reads a strategy: "color_crop_cutout" (all of them), "color|crop|cutout" (one of them) or "none".
+
+    Returns:
+        The sets of operations of which each batch draws one.
 
     Raises:
         UsageError: If it names an unknown operation.
     """
-    names = frozenset() if strategy in ("", "none") else frozenset(strategy.split("_"))
-    if unknown := sorted(names - set(OPERATIONS)):
+    if strategy in ("", "none"):
+        return (frozenset(),)
+    alternatives = tuple(frozenset(alternative.split("_")) for alternative in strategy.split("|"))
+    if unknown := sorted(frozenset().union(*alternatives) - set(OPERATIONS)):
         raise UsageError(
-            f"augmentation must be 'none' or operations of {', '.join(OPERATIONS)} joined by '_'; "
-            f"got {strategy!r} with {', '.join(unknown)}"
+            f"augmentation must be 'none' or operations of {', '.join(OPERATIONS)} joined by '_' (all of them) or '|' "
+            f"(one of them); got {strategy!r} with {', '.join(map(repr, unknown))}"
         )
-    return names
+    return alternatives
 
 
 def sample_params(
@@ -74,13 +80,15 @@ def sample_params(
     """Draws augmentation parameters.
 
     Args:
-        strategy: Operations joined by "_", see `parse_strategy`.
+        strategy: Operations joined by "_" or "|", see `parse_strategy`.
         rng: Stream to draw from.
         height: Image height in pixels.
         width: Image width in pixels.
         num_draws: P; 1 for Siamese use, the batch size for one draw per image.
     """
-    names = parse_strategy(strategy)
+    alternatives = parse_strategy(strategy)
+    # Without a choice nothing is drawn for it.
+    names = alternatives[int(rng.integers(len(alternatives)))] if len(alternatives) > 1 else alternatives[0]
     drawn: dict[str, np.ndarray] = {}
     if "flip" in names:
         drawn["flip"] = rng.random(num_draws) < FLIP_PROBABILITY

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,23 @@ from torch import Tensor
 def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
     """Moves uint8 images to the device and returns them as float32 in [0, 1]."""
     return torch.from_numpy(images_NCHW).to(device).float().div_(255)
+
+
+class Normalise(Protocol):
+    """Makes the inputs of networks of images in [0, 1]: channel by channel (`Normalisation`), or ZCA (`Whitening`)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is used."""
+        ...
+
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        """Returns the inputs of a network."""
+        ...
+
+    def inverse(self, inputs_NCHW: Tensor) -> Tensor:
+        """Returns the images that these inputs were made of."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,15 @@ class Normalisation:
         shape = (1, -1, 1, 1)
         return cls(torch.tensor(mean, device=device).reshape(shape), torch.tensor(std, device=device).reshape(shape))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is used."""
+        return self.mean_1C11.device
+
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Returns the normalised images."""
         return (images_NCHW - self.mean_1C11) / self.std_1C11
+
+    def inverse(self, inputs_NCHW: Tensor) -> Tensor:
+        """Returns the images that normalisation makes these of; not clamped."""
+        return inputs_NCHW * self.std_1C11 + self.mean_1C11

@@ -12,8 +12,7 @@ class Placement:
 
     Attributes:
         labels: The classes that it works on, ascending.
-        team: The workers that share these classes, ascending; the first one owns them. More than one only where
-            `labels` is a single class.
+        team: The workers that share these classes, ascending; the first one owns them.
     """
 
     labels: tuple[int, ...]

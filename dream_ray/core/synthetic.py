@@ -13,13 +13,15 @@ class SyntheticSet:
     """A distilled set with all that is needed to train on it.
 
     Attributes:
-        images_LNCHW: Stored images of every class, float32 in [0, 1]; L classes, N = ipc images each.
+        images_LNCHW: Stored images of every class, float32, nominally in [0, 1]; L classes, N = ipc images each.
+            What moved in another space than [0, 1] was never clamped, and may lie outside.
         class_names: Name of every class, by label.
         factor: Multi-formation factor f.
         decode_mode: How the stored images decode for training.
         decode_bound: Largest decoded count a class, for decode mode "bound".
         mean: Per-channel mean that networks' inputs are normalised with, pixels in [0, 1].
         std: Per-channel standard deviation, likewise.
+        step_size: Learning rate that was learned with the images (MTT); None: none was.
     """
 
     images_LNCHW: Tensor
@@ -29,6 +31,7 @@ class SyntheticSet:
     decode_bound: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    step_size: float | None = None
 
     @property
     def ipc(self) -> int:

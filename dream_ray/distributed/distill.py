@@ -13,16 +13,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dream_ray import storage
-from dream_ray.core.placement import place_classes
+from dream_ray.core.team import ALONE
 from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen, wait_for_nodes
-from dream_ray.distributed.process_team import join_team
+from dream_ray.distributed.process_team import join_everyone, join_team
 from dream_ray.distributed.session import possible_resources, ray_session, require_resources
 from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
-from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
+from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, check_workers
+from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError, UsageError
@@ -61,8 +63,9 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         check_seen("store", store.path, storage.join(store.path, MANIFEST))
         check_seen("out", run.path, run.file("config.yaml"))
         there = possible_resources()
+        train_experts(run, gpus=gpus_per_worker)
         plan = plan_producers(
-            launch.producers,
+            launch.producers if are_made_ahead(run.config) else 0,
             workers=launch.workers,
             cpus=run.threads,
             gpus=gpus_per_worker,
@@ -180,15 +183,17 @@ def _worker_loop(config: dict[str, Any]) -> None:
     """
     context = ray.train.get_context()
     rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
-    placement = place_classes(config["class_counts"], world)
+    settings = open_run(run_path).config
+    placed = placement(settings, config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
     try:
         work(
             run_path,
-            placement[rank].labels,
+            placed[rank].labels,
             shard=rank,
             num_shards=world,
-            team=join_team([placed.team for placed in placement], rank),
+            team=join_team([one.team for one in placed], rank),
+            everyone=join_everyone(world) if settings.source.kind == "synthetic" else ALONE,
             should_stop=lambda: storage.exists(failure),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
             tell=telling_ray(run_path, rank),

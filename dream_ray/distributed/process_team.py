@@ -23,6 +23,11 @@ def join_team(teams: Sequence[tuple[int, ...]], worker: int) -> Team:
     return ProcessTeam(group) if isinstance(group, dist.ProcessGroup) else ALONE
 
 
+def join_everyone(num_workers: int) -> Team:
+    """Returns the team of all workers, beside those that share classes; all workers must call it."""
+    return join_team([tuple(range(num_workers))] * num_workers, dist.get_rank()) if num_workers > 1 else ALONE
+
+
 class ProcessTeam:
     """Members that are processes.
 

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from dream_ray.core import rng, selection
-from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core.normalisation import to_unit
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.assembly import first_features
 from dream_ray.engine.run import Run
 from dream_ray.engine.training import RealImages, TensorImages, TrainingImages
 
-WHOLE_SET = "whole set"
+DISTILLED, WHOLE_SET = "distilled", "whole set"
 Indices = Sequence[Sequence[int]]
 """Chosen real images of each class, by label."""
 
@@ -54,7 +54,7 @@ def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
 
 
 ARMS: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
-    "distilled": _distilled,
+    DISTILLED: _distilled,
     "random real": _random_real,
     "k-means real": _kmeans_real,
     "initial mosaics": _initial,
@@ -65,9 +65,8 @@ ARMS: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
 
 def representative_indices(run: Run, store: Store) -> tuple[tuple[int, ...], ...]:
     """Returns the ipc real images of each class that k-means picks in the features of the run's first network."""
-    normalisation = Normalisation.of(store.mean, store.std, run.device)
     chosen = []
-    for label, features in enumerate(first_features(run.config, store, normalisation)):
+    for label, features in enumerate(first_features(run.config, store, run.normalise(store))):
         picked = selection.representative(
             features,
             num_clusters=run.config.ipc,

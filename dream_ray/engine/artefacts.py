@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dream_ray import storage
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.normalisation import Normalisation, Normalise
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.pictures import write_grid
+from dream_ray.engine.normalising import WHITENING_FILE, read_whitening
 from dream_ray.errors import UsageError
 
 FORMAT_VERSION = 1
@@ -38,7 +39,7 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
 
     Args:
         path: Target file.
-        synthetic: The set; images are float32 in [0, 1].
+        synthetic: The set.
         recipe: Settings of the run that made it and what it ran on.
         cost: Time and memory of the run.
     """
@@ -48,13 +49,14 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
         "num_classes": num_classes,
         "ipc": ipc,
         "shape": [channels, height, width],
-        "dtype": "float32 little endian, C H W, in [0, 1]",
+        "dtype": "float32 little endian, C H W, nominally in [0, 1]",
         "factor": synthetic.factor,
         "decode": synthetic.decode_mode,
         "decode_while_matching": recipe.get("config", {}).get("decode", synthetic.decode_mode),
         "decode_bound": synthetic.decode_bound,
         "mean": list(synthetic.mean),
         "std": list(synthetic.std),
+        "step_size": synthetic.step_size,
         "class_names": list(synthetic.class_names),
         "recipe": recipe,
         "cost": cost,
@@ -94,8 +96,23 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
         description["decode_bound"],
         tuple(description["mean"]),
         tuple(description["std"]),
+        description.get("step_size"),
     )
     return synthetic, description
+
+
+def read_dataset(path: str) -> "SyntheticDataset":
+    """Reads a synthetic set as a dataset; that of a whitened run needs the whitening beside it.
+
+    Raises:
+        UsageError: As `read_synthetic`.
+        RunError: If the whitening is missing or damaged.
+    """
+    synthetic, description = read_synthetic(path)
+    if not description["recipe"].get("config", {}).get("data", {}).get("zca"):
+        return SyntheticDataset(synthetic)
+    beside = storage.sibling(path, WHITENING_FILE)
+    return SyntheticDataset(synthetic, read_whitening(beside, synthetic.images_LNCHW.device))
 
 
 def write_picture(path: str, synthetic: SyntheticSet) -> None:
@@ -113,14 +130,18 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         images_NCHW: All images, float32, normalised.
         labels_N: Their labels, int64.
         class_names: Name of every class, by label.
-        mean: Per-channel mean; normalise test images, in [0, 1], with it.
+        normalise: What made the images of those in [0, 1]; test images, in [0, 1], pass it too.
+        mean: Per-channel mean of the real images, in [0, 1].
         std: Per-channel standard deviation, likewise.
+        step_size: Learning rate that was learned with the images, or None.
     """
 
-    def __init__(self, synthetic: SyntheticSet) -> None:
+    def __init__(self, synthetic: SyntheticSet, normalise: Normalise | None = None) -> None:
         decoded, self.labels_N = synthetic.decoded()
-        self.images_NCHW = Normalisation.of(synthetic.mean, synthetic.std, decoded.device)(decoded)
+        self.normalise = normalise or Normalisation.of(synthetic.mean, synthetic.std, decoded.device)
+        self.images_NCHW = self.normalise(decoded)
         self.class_names, self.mean, self.std = synthetic.class_names, synthetic.mean, synthetic.std
+        self.step_size = synthetic.step_size
 
     def __len__(self) -> int:
         return len(self.labels_N)

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.multiformation import decoded_count
+from dream_ray.core.normalisation import Normalise
+from dream_ray.core.placement import Placement, place_classes
 from dream_ray.core.team import ALONE, Team
+from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.feature_bank import FeatureBank
+from dream_ray.engine.flat_training import flat_backward
 from dream_ray.engine.kernels import CompiledBackward
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, RealNetworks
+from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, Snapshot, TrainedNetworks
+from dream_ray.engine.representatives import RepresentativeImages
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages, backward
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank
 from dream_ray.engine.trajectories.fetched import FetchedNetworks, Networks
@@ -32,73 +36,144 @@ def build(config: Config, store: Store) -> Classifier:
     )
 
 
+def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Placement, ...]:
+    """Says which classes each worker has; all of them where workers share the parts of experts' ways (MTT)."""
+    if config.matching.objective == "trajectory":
+        return (Placement(tuple(range(len(counts))), tuple(range(workers))),) * workers
+    return place_classes(counts, workers)
+
+
 def class_counts(config: Config, store: Store) -> list[int]:
     """Returns the images of each class that are distilled, by label."""
     return [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
 
 
+def training_count(config: Config) -> int:
+    """Returns how many images the stored ones of a class decode into for training."""
+    return decoded_count(config.ipc, config.factor, config.evaluation_decode, config.batch_synthetic_max)
+
+
+def trajectory_length(config: Config) -> int:
+    """Returns the networks of a trajectory: of an outer step, or of an expert as far as students follow it."""
+    if config.source.kind == "expert":
+        return config.trajectory.max_start + config.trajectory.expert_steps
+    return config.inner_steps
+
+
 def network_source(
     config: Config,
     store: Store,
-    normalisation: Normalisation,
+    normalise: Normalise,
     bank: TrajectoryBank | None = None,
     *,
     compiled: bool = False,
+    synthetic: Callable[[], TrainingImages] | None = None,
 ) -> NetworkSource:
-    """Makes the network source of a run; what it trains is kept in the bank, if there is one."""
-    data = RealImages(*store.training_set(config.splits))
-    source = networks_on(config, data, normalisation, lambda: build(config, store), compiled=compiled)
+    """Makes the network source of a run.
+
+    Args:
+        config: Settings.
+        store: Holds the real images.
+        normalise: Makes the inputs of networks.
+        bank: Keeps what is trained on real data; None: nobody does.
+        compiled: Whether networks are trained through compiled functions.
+        synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
+    """
+    images = training_images(config, store, normalise) if synthetic is None else lambda _: synthetic()
+    source = networks_on(config, images, normalise, lambda: build(config, store), compiled=compiled)
     if bank is None:
         return source
     return BankedNetworks(
         source,
         bank,
-        lambda: build(config, store).to(normalisation.mean_1C11.device),
-        _recipe(config),
-        config.inner_steps,
-        lambda outer, inner: config.saves_at(config.step_of(outer, inner)),
+        lambda: build(config, store).to(normalise.device),
+        recipe_of(config),
+        trajectory_length(config),
+        # An expert is trained without momentum, or seldom; training may go on from everywhere.
+        lambda outer, inner: config.source.kind == "expert" or config.saves_at(config.step_of(outer, inner)),
     )
 
 
-def fetched_networks(config: Config, store: Store, device: torch.device, networks: Networks) -> FetchedNetworks:
+def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
+    """Returns what a network is trained on: the whole set; an expert of representative selection, a part of it."""
+    everything = RealImages(*store.training_set(config.splits))
+    if config.source.kind != "expert" or config.selection.strategy != "representative":
+        return lambda _: everything
+    matcher = class_matcher(config, store, range(store.num_classes), normalise)
+    return lambda snapshot: RepresentativeImages.chosen_by(matcher, snapshot, everything)
+
+
+def fetched_networks(config: Config, store: Store, normalise: Normalise, networks: Networks) -> FetchedNetworks:
     """Makes the network source of a worker that does not train networks itself."""
-    return FetchedNetworks(networks, lambda: build(config, store), _recipe(config), device, config.inner_steps)
+    return FetchedNetworks(
+        networks, lambda: build(config, store), recipe_of(config), normalise.device, config.inner_steps
+    )
 
 
 def networks_on(
     config: Config,
-    data: TrainingImages,
-    normalisation: Normalisation,
+    images: Callable[[Snapshot], TrainingImages],
+    normalise: Normalise,
     build_one: Callable[[], Classifier],
     *,
     compiled: bool = False,
 ) -> NetworkSource:
     """Makes the network source of some settings on any labelled images."""
     if config.source.kind == "random":
-        return RandomNetworks(
-            build_one, _recipe(config), normalisation.mean_1C11.device, config.seed, config.inner_steps
-        )
-    update = config.update
-    networks = RealNetworks(
-        build=build_one,
-        data=data,
-        recipe=_recipe(config),
-        normalisation=normalisation,
-        seed=config.seed,
-        inner_steps=config.inner_steps,
-        num_images=update.num_images,
-        epochs=update.epochs,
-        warmup_epochs=update.warmup_epochs,
-        first_warmup_epochs=config.initialisation.warmup_epochs,
-        backpropagate=CompiledBackward(update.batch_size) if compiled else backward,
-    )
-    if config.source.kind == "real":
+        return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
+    networks = _trained_networks(config, images, normalise, build_one, compiled=compiled)
+    if config.source.kind != "pool":
         return networks
-    members = replace(networks, inner_steps=1, first_warmup_epochs=update.warmup_epochs)
+    members = replace(networks, inner_steps=1, first_warmup_epochs=config.update.warmup_epochs)
     return PoolNetworks(members, networks, config.seed, config.source.pool_size)
 
 
-def _recipe(config: Config) -> Recipe:
+def _trained_networks(
+    config: Config,
+    images: Callable[[Snapshot], TrainingImages],
+    normalise: Normalise,
+    build_one: Callable[[], Classifier],
+    *,
+    compiled: bool,
+) -> TrainedNetworks:
+    update = config.update
+    backpropagate = CompiledBackward(update.batch_size) if compiled else backward
+    return TrainedNetworks(
+        build=build_one,
+        images=images,
+        recipe=recipe_of(config),
+        normalise=normalise,
+        seed=config.seed,
+        inner_steps=trajectory_length(config),
+        num_images=update.num_images,
+        epochs=update.epochs,
+        warmup_epochs=update.warmup_epochs,
+        first_warmup_epochs=config.initialisation.warmup_epochs if trains_on_everything(config) else 0,
+        backpropagate=flat_backward(update.flat_radius, backpropagate) if update.flat_radius else backpropagate,
+    )
+
+
+def are_made_ahead(config: Config) -> bool:
+    """Tells whether the networks of the next steps can be made before their turn, by anybody."""
+    return config.source.kind in ("real", "random", "pool")
+
+
+def trains_on_everything(config: Config) -> bool:
+    """Tells whether the first network of a run is trained on real data before it is matched at."""
+    return config.source.kind in ("real", "pool")
+
+
+def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, *, compiled: bool = False) -> Snapshot:
+    """Returns a network after some epochs on the real data: of a run that trains on everything, the first one."""
+    everything = RealImages(*store.training_set(config.splits))
+    networks = _trained_networks(
+        config, lambda _: everything, normalise, lambda: build(config, store), compiled=compiled
+    )
+    return next(iter(replace(networks, inner_steps=1, first_warmup_epochs=epochs).trajectory(0)))
+
+
+def recipe_of(config: Config) -> Recipe:
+    """Returns how the networks of a run are trained."""
     update = config.update
     return Recipe(
         update.batch_size,
@@ -110,10 +185,10 @@ def _recipe(config: Config) -> Recipe:
     )
 
 
-def first_features(config: Config, store: Store, normalisation: Normalisation) -> Iterator[Tensor]:
-    """Yields the features (N, D) of each class's real images in the first network of a run, in label order."""
-    snapshot = next(iter(network_source(config, store, normalisation).trajectory(0)))
-    matcher = class_matcher(config, store, range(store.num_classes), normalisation)
+def first_features(config: Config, store: Store, normalise: Normalise) -> Iterator[Tensor]:
+    """Yields the features (N, D) of each class's real images, by label, after the warm-up of the initialisation."""
+    snapshot = warmed_up(config, store, normalise, config.initialisation.warmup_epochs)
+    matcher = class_matcher(config, store, range(store.num_classes), normalise)
     return (matcher.embed(snapshot, label) for label in range(store.num_classes))
 
 
@@ -121,13 +196,19 @@ def class_matcher(
     config: Config,
     store: Store,
     labels: Sequence[int],
-    normalisation: Normalisation,
+    normalise: Normalise,
     team: Team = ALONE,
     *,
     compiled: bool = False,
     features: FeatureBank | None = None,
 ) -> ClassMatcher:
     """Makes the matcher of some classes, for one member of the team that shares them; see its attributes."""
+    real = real_images(config, store, labels)
+    return ClassMatcher(config, real, store.num_classes, normalise, team, compiled, features)
+
+
+def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:
+    """Opens the real images of some classes; keeps as many in memory as `data.resident_mb` says."""
     real, room = {}, config.data.resident_mb * MEGABYTE
     for label in labels:
         images = store.images(label, config.splits)
@@ -135,4 +216,4 @@ def class_matcher(
             room -= images.nbytes
             images = images.resident()
         real[label] = images
-    return ClassMatcher(config, real, store.num_classes, normalisation, team, compiled, features)
+    return real

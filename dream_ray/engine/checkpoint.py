@@ -20,6 +20,7 @@ from dream_ray.errors import RunError
 _LOG = logging.getLogger(__name__)
 _NETWORK_FILE = "network.safetensors"
 _FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
+_LEARNED = "learned/"
 KEEP_LAST = 2
 
 
@@ -37,7 +38,7 @@ def background_writer(write: Callable[[RunState], None]) -> Iterator[Callable[[R
             pending.result()
         # Tensors of a state are replaced, never changed: the thread may look at these while the run moves on.
         classes = {label: replace(class_state) for label, class_state in state.classes.items()}
-        pending = pool.submit(write, replace(state, classes=classes))
+        pending = pool.submit(write, replace(state, classes=classes, learned=dict(state.learned)))
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as pool:
         try:
@@ -76,6 +77,7 @@ class Checkpoints:
             for label, class_state in state.classes.items()
             for key, attribute in _FIELDS.items()
         }
+        tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in state.learned.items()}
         name = f"shard-{shard:04d}-of-{num_shards:04d}.safetensors"
         metadata = {**common, "classes": json.dumps(sorted(state.classes))}
         write_tensors(storage.join(self.directory(step), name), tensors, metadata)
@@ -121,6 +123,9 @@ class Checkpoints:
             for label in sorted(here):
                 fields = {attribute: tensors[f"{label}/{key}"] for key, attribute in _FIELDS.items()}
                 state.classes[label] = ClassState(**fields)
+            state.learned |= {
+                name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)
+            }
             wanted -= here
         if wanted:
             raise RunError(f"checkpoint {self.directory(step)} lacks the classes {sorted(wanted)}")

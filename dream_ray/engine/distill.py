@@ -6,17 +6,66 @@ run this, each on its own classes, without talking to the others. Where there ar
 shares a class and runs this in step (`core/team.py`): all of it selects and matches, its first member moves the images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.engine.matching import ClassMatcher, Select
-from dream_ray.engine.network_source import NetworkSource
-from dream_ray.engine.state import RunState
+from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.selection import Selection
+from dream_ray.engine.matching import Assignments
+from dream_ray.engine.network_source import NetworkState
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.errors import RunError
+
+ALL_CLASSES = -1
+"""Stands for the label of a class in what is said of a loss of all classes together."""
+
+
+class Moment(Protocol):
+    """What a source yields for a step: a network (`Snapshot`), or parts of the ways of experts (`Segments`)."""
+
+    @property
+    def outer(self) -> int:
+        """T."""
+
+    @property
+    def inner(self) -> int:
+        """J."""
+
+    def state(self) -> NetworkState | None:
+        """Returns what a source needs to start here; None where it needs nothing."""
+
+
+AnyMoment = TypeVar("AnyMoment", bound=Moment)
+GivenMoment = TypeVar("GivenMoment", bound=Moment, contravariant=True)
+YieldedMoment = TypeVar("YieldedMoment", bound=Moment, covariant=True)
+
+
+class Source(Protocol[YieldedMoment]):
+    """Yields what is matched at, step by step; see `NetworkSource`."""
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[YieldedMoment]:
+        """Yields the moments of an outer step from inner step `start` on."""
+        ...
+
+
+class Matcher(Protocol[GivenMoment]):
+    """What is done at a moment; see `ClassMatcher` and `TrajectoryMatcher`."""
+
+    @property
+    def space(self) -> PixelSpace:
+        """Where the synthetic images live."""
+
+    def match_all(self, moment: GivenMoment, state: RunState) -> Iterable[tuple[int, Tensor | None]]:
+        """Moves the synthetic images of `state` by a step.
+
+        Yields:
+            A label and its loss before the move, a scalar; None where another member of the team knows it.
+        """
 
 
 @dataclass(frozen=True)
@@ -27,7 +76,7 @@ class StepReport:
         step: outer * inner_steps + inner.
         outer: t.
         inner: j.
-        losses: Loss of every class whose images this process moves, by label.
+        losses: Loss of every class whose images this process moves, by label, or one of `ALL_CLASSES`.
     """
 
     step: int
@@ -38,11 +87,12 @@ class StepReport:
 
 def distill(
     config: Config,
-    matcher: ClassMatcher,
-    source: NetworkSource,
+    matcher: Matcher[AnyMoment],
+    source: Source[AnyMoment],
     state: RunState,
     *,
-    select: Select,
+    initialise: Callable[[AnyMoment], dict[int, ClassState]],
+    select: Callable[[AnyMoment, Assignments], dict[int, Selection]],
     save: Callable[[RunState], None],
     report: Callable[[StepReport], None],
 ) -> RunState:
@@ -50,15 +100,16 @@ def distill(
 
     Args:
         config: Settings.
-        matcher: The work on each class; its `real` names the classes.
-        source: The networks.
+        matcher: The work of a step.
+        source: What it is done at.
         state: Where to start; changed in place. A new `RunState` starts from the initialisation.
-        select: Chooses real images: `matcher.select_all`, or what has done so ahead of time.
+        initialise: Makes the first state of every class.
+        select: Chooses the real images of every class: `ClassMatcher.select_all`, or what has done so ahead of time.
         save: Called with the state every `checkpoint_every` steps and at the end.
         report: Called with every `log_every`-th step.
 
     Returns:
-        The final state, its images clamped to [0, 1].
+        The final state, its images clamped to what `pixels.space` allows.
 
     Raises:
         RunError: If a loss is not finite; the last checkpoint is from before.
@@ -66,38 +117,38 @@ def distill(
     resumed_at = config.step_of(state.outer, state.inner) if state.classes else -1
     losses = _Losses(config)
     for outer in range(state.outer, config.outer_steps):
-        for snapshot in source.trajectory(outer, state.inner, state.network):
-            state.outer, state.inner, state.network = outer, snapshot.inner, None
-            step = config.step_of(outer, snapshot.inner)
+        for moment in source.trajectory(outer, state.inner, state.network):
+            state.outer, state.inner, state.network = outer, moment.inner, None
+            step = config.step_of(outer, moment.inner)
             if not state.classes:
-                state.classes = {label: matcher.initial_state(snapshot, label) for label in matcher.real}
-            if snapshot.inner == 0:
-                _clamp(state)
+                state.classes = initialise(moment)
+            if moment.inner == 0:
+                _clamp(state, matcher.space)
             if config.saves_at(step) and step != resumed_at:
                 losses.check()
-                state.network = snapshot.state()
+                state.network = moment.state()
                 save(state)
 
-            if config.selects_at(snapshot.inner):
+            if config.selects_at(moment.inner):
                 previous = {label: class_state.assignment for label, class_state in state.classes.items()}
-                for label, chosen in select(snapshot, previous).items():
+                for label, chosen in select(moment, previous).items():
                     state.classes[label].indices = chosen.indices
                     state.classes[label].assignment = chosen.assignment_N
-            for label, class_state in state.classes.items():
-                losses.add(step, label, matcher.match(snapshot, label, class_state))
+            for label, loss in matcher.match_all(moment, state):
+                losses.add(step, label, loss)
 
             if (step + 1) % config.log_every == 0:
-                report(StepReport(step, outer, snapshot.inner, losses.check()))
+                report(StepReport(step, outer, moment.inner, losses.check()))
         state.outer, state.inner, state.network = outer + 1, 0, None
     losses.check()
-    _clamp(state)
+    _clamp(state, matcher.space)
     save(state)
     return state
 
 
-def _clamp(state: RunState) -> None:
+def _clamp(state: RunState, space: PixelSpace) -> None:
     for class_state in state.classes.values():
-        class_state.images_NCHW = class_state.images_NCHW.clamp(0, 1)
+        class_state.images_NCHW = space.clamp(class_state.images_NCHW)
 
 
 class _Losses:
@@ -120,8 +171,9 @@ class _Losses:
         for (step, label, _), value in zip(self._pending, values, strict=True):
             if not abs(value) < float("inf"):
                 outer, inner = divmod(step, self._config.inner_steps)
+                whose = "all classes" if label == ALL_CLASSES else f"class {label}"
                 raise RunError(
-                    f"loss must be finite; got {value} for class {label} at step {step} (outer step {outer}, inner "
+                    f"loss must be finite; got {value} for {whose} at step {step} (outer step {outer}, inner "
                     f"step {inner}). The last good checkpoint is kept; lower pixels.lr ({self._config.pixels.lr}) or "
                     f"update.lr ({self._config.update.lr})"
                 )

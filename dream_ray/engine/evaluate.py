@@ -17,12 +17,13 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config
-from dream_ray.config.schema import Network
+from dream_ray.config.sections import Network
 from dream_ray.core import rng
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.normalisation import Normalise
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.arms import ARMS, WHOLE_SET, representative_indices
+from dream_ray.engine.arms import ARMS, DISTILLED, WHOLE_SET, representative_indices
+from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages, accuracy, train_pass
@@ -32,6 +33,8 @@ from dream_ray.nets import build_network
 _LOG = logging.getLogger(__name__)
 
 PROTOCOLS = ("quick", "published")
+# So that the floating-point product of 2/3 and 3 epochs is 2.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,13 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
             run.config,
             store,
             ARMS[task.arm](run, store, task.repeat, task.indices),
-            device=run.device,
+            run.normalise(store),
             protocol=task.protocol,
             split=task.split,
             network=task.network,
             arm=task.arm,
             repeat=task.repeat,
+            step_size=learned_step_size(run) if task.arm == DISTILLED else None,
         )
     if kept is not None:
         try:
@@ -154,13 +158,14 @@ def train_and_test(
     config: Config,
     store: Store,
     data: TrainingImages,
+    normalise: Normalise,
     *,
-    device: torch.device,
     protocol: str,
     split: str,
     network: Network | None = None,
-    arm: str = "distilled",
+    arm: str = DISTILLED,
     repeat: int = 0,
+    step_size: float | None = None,
 ) -> EvaluationResult:
     """Trains a fresh network from scratch and measures its last-epoch accuracy.
 
@@ -168,37 +173,49 @@ def train_and_test(
         config: Gives recipe and seed.
         store: Holds the images of `split`.
         data: What to train on.
-        device: Where to train.
+        normalise: Makes the network's inputs, and says where it is trained.
         protocol: "quick" or "published".
         split: Split to test on.
         network: None: the one of the run's settings.
         arm: Name in the result and in the random streams.
         repeat: Number of the fresh network.
+        step_size: Learning rate where `evaluation.lr` is null; None: the first one of the students.
+
+    Raises:
+        RunError: If the step size is not positive.
     """
     started = time.monotonic()
     network = network or config.evaluation.network or config.network
-    normalisation = Normalisation.of(store.mean, store.std, device)
     with rng.torch_randomness(rng.stream(config.seed, "evaluation-network", outer=repeat)):
         classifier = build_network(
             network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
-        ).to(device)
-    recipe, epochs = evaluation_recipe(config), num_epochs(config, protocol, arm)
+        ).to(normalise.device)
+    recipe, epochs = evaluation_recipe(config, step_size), num_epochs(config, protocol, arm)
     optimizer = recipe.optimizer(classifier)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
+    milestones = [int(part * epochs + _ROUNDING) for part in config.evaluation.lr_milestones]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
     for epoch in range(epochs):
         generator = rng.stream(config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
-        train_pass(classifier, optimizer, data, len(data), recipe, normalisation, generator)
+        train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
         schedule.step()
-    reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalisation)
+    reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
     return EvaluationResult(arm, repeat, reached, len(data), epochs, time.monotonic() - started)
 
 
-def evaluation_recipe(config: Config) -> Recipe:
-    """Returns the evaluation recipe of a run."""
+def learned_step_size(run: Run) -> float | None:
+    """Returns the step size that a finished run learned with its images; None where it learned none."""
+    return read_synthetic(run.file("synthetic.parquet"))[0].step_size
+
+
+def evaluation_recipe(config: Config, step_size: float | None = None) -> Recipe:
+    """Returns the evaluation recipe of a run; for `step_size` see `train_and_test`."""
     settings = config.evaluation
+    lr = settings.lr or (config.trajectory.step_size if step_size is None else step_size)
+    if not lr > 0:
+        raise RunError(f"a learned step size must be > 0 to train with; got {lr:g}: lower trajectory.step_size_lr")
     return Recipe(
         settings.batch_size,
-        settings.lr,
+        lr,
         settings.momentum,
         settings.weight_decay,
         settings.cutmix_probability,

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 
 from dream_ray.config import Config
-from dream_ray.config.schema import Selection
+from dream_ray.config.sections import Selection
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import MEGABYTE

@@ -9,18 +9,23 @@ from contextlib import ExitStack
 
 import torch
 
+from dream_ray.config import Config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.assembly import are_made_ahead, class_counts
+from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, check_workers
+from dream_ray.engine.run import Run
+from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 
 
-def producers_here(launch: Launch, threads: int, device: torch.device) -> int:
+def producers_here(config: Config, launch: Launch, threads: int, device: torch.device) -> int:
     """Returns how many threads train the networks ahead: where nothing else was asked for, one if a core is free."""
+    if not are_made_ahead(config):
+        return 0
     if launch.producers is not None:
         return launch.producers
     return int(launch.workers > 1 or (device.type == "cpu" and multiprocessing.cpu_count() > threads))
@@ -39,11 +44,13 @@ def distill_here(run: Run, launch: Launch) -> None:
     """
     store = run.open_store()
     check_workers(run.config, store, launch)
-    producers = producers_here(launch, run.threads, run.device)
+    producers = producers_here(run.config, launch, run.threads, run.device)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
         pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
         ending.enter_context(background_validation(run, lambda path, step: pool.submit(validate_step, path, step)))
+        for expert in missing_experts(run):
+            make_expert(run.path, expert)
         if producers == 0:
             work(run.path, range(store.num_classes), shard=0, num_shards=1)
             return

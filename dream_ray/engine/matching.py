@@ -3,7 +3,7 @@
 N images, C channels, H, W, D features.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,15 +15,16 @@ from dream_ray.config import Config
 from dream_ray.core import kmeans, rng, selection
 from dream_ray.core.augment import AugmentParams, augment, sample_params
 from dream_ray.core.multiformation import compose, decode, decoded_count
-from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core.normalisation import Normalise, to_unit
 from dream_ray.core.objectives import Objective, Parameters, Signals, mean_signals
 from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.team import ALONE, Team, own_part
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledKernels, Kernels
 from dream_ray.engine.network_source import Snapshot, detached_parameters
-from dream_ray.engine.state import ClassState
+from dream_ray.engine.state import ClassState, RunState
 
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
@@ -45,7 +46,7 @@ class ClassMatcher:
         config: Settings.
         real: Real uint8 images of each class of this shard, by label.
         num_classes: Classes of the whole run.
-        normalisation: Of the networks' inputs; its device is the one of all tensors.
+        normalise: Makes the networks' inputs; its device is the one of all tensors.
         team: Who shares these classes. Only the first member moves their synthetic images; all select and match.
         compiled: Whether the networks run through compiled functions.
         features: Keeps what `embed` computes for others; None: nobody does.
@@ -54,7 +55,7 @@ class ClassMatcher:
     config: Config
     real: dict[int, ImageChunks]
     num_classes: int
-    normalisation: Normalisation
+    normalise: Normalise
     team: Team = ALONE
     compiled: bool = False
     features: FeatureBank | None = None
@@ -62,7 +63,12 @@ class ClassMatcher:
     @property
     def device(self) -> torch.device:
         """Where tensors live."""
-        return self.normalisation.mean_1C11.device
+        return self.normalise.device
+
+    @cached_property
+    def space(self) -> PixelSpace:
+        """Where the synthetic images live."""
+        return PIXEL_SPACES[self.config.pixels.space](self.normalise)
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -93,7 +99,7 @@ class ClassMatcher:
         for start in range(here.start, here.stop, size):
             batch = np.arange(start, min(start + size, here.stop))
             pixels = to_unit(images.take(batch), self.device)
-            pixels = self.normalisation(pixels) if self.config.selection.normalise else pixels
+            pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
             features.append(self.kernels.features(snapshot, pixels))
         return torch.cat(features)
 
@@ -129,6 +135,11 @@ class ClassMatcher:
         generator = self._stream("real-batch", snapshot, label)
         return selection.random_batch(len(self.real[label]), self.config.real_batch, generator)
 
+    def match_all(self, snapshot: Snapshot, state: RunState) -> Iterator[tuple[int, Tensor | None]]:
+        """Matches every class once; yields its label and what `match` returns."""
+        for label, class_state in state.classes.items():
+            yield label, self.match(snapshot, label, class_state)
+
     def match(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor | None:
         """Matches a class once and moves its synthetic images.
 
@@ -144,7 +155,7 @@ class ClassMatcher:
         chunks = self._chunks(snapshot, indices)
 
         def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
-            real = augment(self.normalisation(to_unit(self.real[label].take(chunk), self.device)), view)
+            real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.device)), view)
             return len(chunk) / len(indices), self.kernels.real_signals(snapshot, real, label)
 
         here = own_part(len(chunks), self.team)
@@ -171,7 +182,7 @@ class ClassMatcher:
 
         def augmented(images_NCHW: Tensor) -> Tensor:
             decoded = decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
-            return augment(self.normalisation(decoded if part is None else decoded[part]), view)
+            return augment(self.space.to_inputs(decoded if part is None else decoded[part]), view)
 
         # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
         synthetic, pull_back = torch.func.vjp(augmented, state.images_NCHW)  # type: ignore[misc]  # 3 with has_aux
@@ -182,7 +193,8 @@ class ClassMatcher:
             pull_back(gradient)[0],
             lr=config.pixels.lr,
             momentum=config.pixels.momentum,
-            num_classes=self.num_classes,
+            # One joint step for all classes is a step of each alone.
+            num_classes=self.num_classes if config.pixels.coupling == "sequential" else 1,
         )
         return loss
 
@@ -193,16 +205,20 @@ class ClassMatcher:
             self.config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
         )
 
+    def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
+        """Makes the first synthetic images of every class; k-means sees them through the network."""
+        return {label: self.initial_state(snapshot, label) for label in self.real}
+
     def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
         """Makes the first synthetic images of a class."""
         config = self.config
         if config.initialisation.strategy == "noise":
             shape = (config.ipc, *self.real[label].shape_CHW)
             noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
-            images = torch.from_numpy(noise).to(self.device).div(4).add(0.5).clamp(0, 1)
+            images = self.space.from_noise(torch.from_numpy(noise).to(self.device))
         else:
             indices = self._initial_indices(snapshot, label)
-            images = compose(to_unit(self.real[label].take(indices), self.device), config.factor)
+            images = self.space.from_unit(compose(to_unit(self.real[label].take(indices), self.device), config.factor))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
         return ClassState(images, torch.zeros_like(images), nothing, nothing)
 

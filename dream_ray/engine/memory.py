@@ -1,6 +1,6 @@
 """What a worker of a run will need in memory, said before it starts.
 
-The part that depends on the network and the batches is measured (`costs`). What depends on the number of images and
+The part that depends on the network and the batches is measured (`measuring`). What depends on the number of images and
 classes is added by formula.
 """
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from dream_ray.config import Config
 from dream_ray.core.kmeans import CHUNK_POINTS
-from dream_ray.core.placement import place_classes
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import MEGABYTE, class_counts
-from dream_ray.engine.costs import Measurement
+from dream_ray.engine.assembly import MEGABYTE, class_counts, placement, training_count
+from dream_ray.engine.measuring.costs import Measurement
 
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.
 RAY_BYTES = 350_000_000
@@ -30,7 +29,8 @@ class MemoryPlan:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
         gpu: Largest allocation of the same steps on the GPU; 0 on a CPU.
         features: Features of the largest class, or of a member's part of it, and what their clustering needs.
-        synthetic: Synthetic images of its classes, their velocities and a copy for the checkpoint.
+        synthetic: Synthetic images of its classes, their velocities and a copy for the checkpoint; the decoded ones of
+            all classes where networks are trained on them.
         resident: Real images that are kept in memory (`data.resident_mb`).
         pool: The networks of a pool (`source.pool_size`), kept by whoever trains networks.
         ray: What Ray adds to a worker; 0 without Ray.
@@ -80,11 +80,11 @@ def plan_memory(
         UsageError: If there is no worker.
     """
     counts = class_counts(config, store)
-    placement = place_classes(counts, workers)
+    placed_workers = placement(config, counts, workers)
     image_bytes = math.prod(store.shape_CHW)
     floats = max(
         _selection_floats(counts[label], len(placed.team), measured.num_features, config.selection.num_clusters)
-        for placed in placement
+        for placed in placed_workers
         for label in placed.labels
     )
     # With momentum.
@@ -93,7 +93,8 @@ def plan_memory(
         step=int(_MARGIN * measured.peak_rss_bytes),
         gpu=measured.peak_gpu_bytes,
         features=floats * _FLOAT_BYTES,
-        synthetic=max(len(placed.labels) for placed in placement) * config.ipc * image_bytes * 4 * _FLOAT_BYTES,
+        synthetic=max(len(placed.labels) for placed in placed_workers) * config.ipc * image_bytes * 4 * _FLOAT_BYTES
+        + _gathered_floats(config, len(counts), image_bytes) * _FLOAT_BYTES,
         resident=min(config.data.resident_mb * MEGABYTE, largest_share_bytes(config, store, workers)),
         pool=pool,
         ray=RAY_BYTES if ray else 0,
@@ -107,8 +108,14 @@ def plan_memory(
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:
     """Returns the bytes of the decoded real images of the worker that has most of them."""
     counts = class_counts(config, store)
-    shares = (sum(counts[label] for label in placed.labels) for placed in place_classes(counts, workers))
+    shares = (sum(counts[label] for label in placed.labels) for placed in placement(config, counts, workers))
     return max(shares) * math.prod(store.shape_CHW)
+
+
+def _gathered_floats(config: Config, num_classes: int, image_values: int) -> int:
+    if config.source.kind != "synthetic":
+        return 0
+    return 2 * num_classes * training_count(config) * image_values  # by class, and all together
 
 
 def _selection_floats(num_images: int, num_members: int, num_features: int, num_clusters: int) -> int:

@@ -1,18 +1,19 @@
 """Where the networks of a run come from.
 
-A trajectory theta(t, 0), theta(t, 1), ... is a pure function of the seed, the outer step t, the real data and the
-settings: it never sees the synthetic set. So any process may compute it, ahead of time or again.
+A trajectory theta(t, 0), theta(t, 1), ... of networks that are trained on real data is a pure function of the seed, the
+outer step t, the data and the settings. So any process may compute it, ahead of time or again. Networks that are
+trained on the synthetic images (DC, DSA) need these from all workers, between every two inner steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dream_ray.core import rng
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.normalisation import Normalise
 from dream_ray.core.objectives import Forward, Parameters
 from dream_ray.engine.training import Backward, Recipe, TrainingImages, backward, train_pass
 from dream_ray.nets import Classifier
@@ -25,6 +26,11 @@ _NETWORK, _MOMENTUM = "network.", "momentum."
 def without_momentum(state: NetworkState) -> NetworkState:
     """Returns what matching needs of a state: half of its bytes."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(_MOMENTUM)}
+
+
+def network_tensors(state: NetworkState) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of a network, by their names in it."""
+    return {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name.startswith(_NETWORK)}
 
 
 def training_function(network: Classifier, buffers: Mapping[str, Tensor]) -> Forward:
@@ -85,8 +91,7 @@ class Snapshot:
     @staticmethod
     def of(state: NetworkState, outer: int, inner: int, network: Classifier, recipe: Recipe) -> "Snapshot":
         """Puts what `state` returned into a network."""
-        tensors = {name.removeprefix(_NETWORK): t for name, t in state.items() if name.startswith(_NETWORK)}
-        network.load_state_dict(tensors)
+        network.load_state_dict(network_tensors(state))
         optimizer = recipe.optimizer(network)
         for name, parameter in network.named_parameters():
             if (momentum := state.get(f"{_MOMENTUM}{name}")) is not None:
@@ -115,17 +120,19 @@ class NetworkSource(Protocol):
 
 
 @dataclass(frozen=True)
-class RealNetworks:
-    """Networks that are trained on real data only (IDC, DREAM, DREAM+).
+class TrainedNetworks:
+    """Networks that are trained on as a run goes.
+
+    On real data those of IDC, DREAM and DREAM+ and the experts of MTT, on the synthetic images those of DC and DSA.
 
     Attributes:
         build: Makes a network from torch's ambient generator.
-        data: Real images of all classes.
+        images: Returns what the network of a snapshot is trained on.
         recipe: How the networks are trained.
-        normalisation: Of the inputs; its device is the networks'.
+        normalise: Makes the inputs of images in [0, 1]; its device is the networks'.
         seed: Seed of the run.
         inner_steps: Networks per trajectory.
-        num_images: Images of one update pass.
+        num_images: Images of one update pass; None: all.
         epochs: Passes of one update.
         warmup_epochs: Passes over all images before inner step 0.
         first_warmup_epochs: The same for outer step 0, whose network also serves the initialisation.
@@ -133,12 +140,12 @@ class RealNetworks:
     """
 
     build: Callable[[], Classifier]
-    data: TrainingImages
+    images: Callable[[Snapshot], TrainingImages]
     recipe: Recipe
-    normalisation: Normalisation
+    normalise: Normalise
     seed: int
     inner_steps: int
-    num_images: int
+    num_images: int | None
     epochs: int
     warmup_epochs: int
     first_warmup_epochs: int
@@ -147,39 +154,33 @@ class RealNetworks:
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Trains as it goes; see `NetworkSource.trajectory`."""
         with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
-            network = self.build().to(self.normalisation.mean_1C11.device)
+            network = self.build().to(self.normalise.device)
         if state is not None:
-            optimizer = Snapshot.of(state, outer, start, network, self.recipe).optimizer
+            snapshot = Snapshot.of(state, outer, start, network, self.recipe)
         else:
-            optimizer = self.recipe.optimizer(network)
             assert start == 0, "a trajectory that starts later needs its state"
+            snapshot = Snapshot(outer, 0, network, self.recipe.optimizer(network))
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
-            everything = len(self.data)
-            self._train(network, optimizer, warmup, everything, "warm-up", outer, 0)
+            self._train(snapshot, warmup, None, "warm-up")
         for inner in range(start, self.inner_steps):
-            yield Snapshot(outer, inner, network, optimizer)
+            snapshot = replace(snapshot, inner=inner)
+            yield snapshot
             if inner + 1 < self.inner_steps:
-                self._train(network, optimizer, self.epochs, self.num_images, "update", outer, inner)
+                self._train(snapshot, self.epochs, self.num_images, "update")
 
-    def _train(
-        self,
-        network: Classifier,
-        optimizer: torch.optim.SGD,
-        passes: int,
-        num_images: int,
-        purpose: str,
-        outer: int,
-        inner: int,
-    ) -> None:
-        generator = rng.stream(self.seed, purpose, outer=outer, inner=inner)
+    def _train(self, snapshot: Snapshot, passes: int, num_images: int | None, purpose: str) -> None:
+        if passes == 0:
+            return
+        images = self.images(snapshot)
+        generator = rng.stream(self.seed, purpose, outer=snapshot.outer, inner=snapshot.inner)
         for _ in range(passes):
             train_pass(
-                network,
-                optimizer,
-                self.data,
-                num_images,
+                snapshot.network,
+                snapshot.optimizer,
+                images,
+                len(images) if num_images is None else num_images,
                 self.recipe,
-                self.normalisation,
+                self.normalise,
                 generator,
                 self.backpropagate,
             )
@@ -225,7 +226,7 @@ class PoolNetworks:
     """
 
     members: NetworkSource
-    networks: RealNetworks
+    networks: TrainedNetworks
     seed: int
     size: int
     known: dict[int, NetworkState] = field(default_factory=dict)

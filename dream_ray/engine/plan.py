@@ -8,13 +8,13 @@ from dream_ray.config import Config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.assembly import are_made_ahead, class_counts
+from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.compilation import choose_compile
-from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.here import producers_here
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import MemoryPlan, plan_memory
-from dream_ray.engine.run import check_fit, check_workers
 from dream_ray.engine.trajectories.conveyor import networks_ahead
 
 # What a forecast supposes where nothing is measured: links of 10 Gbit/s, and a message that takes a millisecond.
@@ -69,14 +69,17 @@ def plan_run(
     counts = class_counts(config, store)
     check_workers(config, store, launch)
     if launch.local:
-        producers = producers_here(launch, threads, device)
+        producers = producers_here(config, launch, threads, device)
+    elif launch.producers is None:
+        producers = int(launch.workers > 1 and are_made_ahead(config))
     else:
-        producers = int(launch.workers > 1) if launch.producers is None else launch.producers
+        producers = launch.producers
+    is_shared_by_segment = config.matching.objective == "trajectory"
     schedule = Schedule(
         outer_steps=config.outer_steps,
         inner_steps=config.inner_steps,
         interval=config.selection.interval,
-        class_sizes=tuple(map(float, counts)),
+        class_sizes=(1.0,) * config.trajectory.segments if is_shared_by_segment else tuple(map(float, counts)),
         workers=launch.workers,
         producers=producers,
         bandwidth=LINK_BYTES_PER_S,

@@ -20,15 +20,18 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config, load_config
+from dream_ray.core.normalisation import Normalise
+from dream_ray.core.pixel_space import PIXEL_SPACES
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import write_picture, write_synthetic
-from dream_ray.engine.assembly import build, class_counts
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.compilation import choose_compile
-from dream_ray.engine.environment import describe_environment, differences, total_cost
+from dream_ray.engine.environment import describe_environment, differences, fixed_threads, total_cost
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.state import RunState
+from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
+from dream_ray.engine.state import STEP_SIZE, RunState
 from dream_ray.errors import RunError, UsageError
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +75,10 @@ class Run:
     def device(self) -> torch.device:
         """Device of the workers."""
         return torch.device(self.environment["device"])
+
+    def normalise(self, store: Store) -> Normalise:
+        """Returns what makes the inputs of its networks, on its device."""
+        return normalisation_of(self.config, store, self.device, self.file(WHITENING_FILE))
 
     @property
     def is_finished(self) -> bool:
@@ -143,6 +150,9 @@ def create_run(
         **describe_environment(device),
     }
     run = Run(path, config, environment)
+    if config.data.zca:
+        with fixed_threads(threads):
+            write_whitening(run.file(WHITENING_FILE), config, store)
     storage.write_text(run.file("env.json"), json.dumps(environment, indent=2))
     storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
@@ -178,72 +188,20 @@ def check_same_bits(run: Run) -> None:
         )
 
 
-def check_fit(config: Config, store: Store) -> None:
-    """Raises UsageError if the settings cannot be run on the store."""
-    _, height, width = store.shape_CHW
-    if height != width:
-        raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
-    if config.factor > height:
-        raise UsageError(f"factor must be at most the side of the images ({height}); got {config.factor}")
-    counts = class_counts(config, store)
-    needed = config.ipc * config.factor**2
-    smallest = min(range(len(counts)), key=counts.__getitem__)
-    if config.initialisation.strategy != "noise" and counts[smallest] < needed:
-        raise UsageError(
-            f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
-            f"{store.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
-        )
-    if counts[smallest] == 0:
-        raise UsageError(f"every class must have images; class {store.class_names[smallest]!r} has none")
-    if config.evaluation.every and not sum(store.count("validation", label) for label in range(store.num_classes)):
-        raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
-    if config.selection.strategy == "representative" and counts[smallest] < config.real_batch:
-        _LOG.warning(
-            "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
-            store.class_names[smallest],
-            counts[smallest],
-            config.real_batch,
-        )
-    build(config, store)  # raises where the network does not fit the images
-
-
-def check_workers(config: Config, store: Store, launch: Launch) -> None:
-    """Raises UsageError if there are more workers than classes and nothing of a class can be shared.
-
-    Threads of one process share none; and several of them are not to train the same networks.
-    """
-    num_workers = launch.workers
-    if launch.local and num_workers > 1 and launch.producers == 0:
-        raise UsageError(f"producers must be an int >= 1 with local and {num_workers} workers; got 0")
-    if num_workers <= store.num_classes:
-        return
-    if launch.local:
-        raise UsageError(
-            f"workers must be at most the number of classes ({store.num_classes}) with local; got {num_workers}"
-        )
-    if config.selection.strategy == "representative":
-        return
-    rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
-    if config.matching.real_chunk is None:
-        raise UsageError(f"{rule} and matching.real_chunk null (32 would let them share a batch); got {num_workers}")
-    if build(config, store).couples_images:
-        raise UsageError(
-            f"{rule} and a network with batch norm, which must see a real batch whole: nothing of a class could be "
-            f"shared; got {num_workers}"
-        )
-
-
 def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
-    """Gathers the classes of a complete state into a set, clamped to [0, 1]."""
-    images = torch.stack([state.classes[label].images_NCHW for label in range(store.num_classes)])
+    """Gathers the classes of a complete state into a set, clamped to what the run's pixel space allows."""
+    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store))
+    stored = (state.classes[label].images_NCHW.to(run.device) for label in range(store.num_classes))
+    step_size = state.learned.get(STEP_SIZE)
     return SyntheticSet(
-        images.clamp(0, 1),
+        torch.stack([space.to_unit(space.clamp(images)) for images in stored]).cpu(),
         store.class_names,
         run.config.factor,
         run.config.evaluation_decode,
         run.config.batch_synthetic_max,
         store.mean,
         store.std,
+        None if step_size is None else float(step_size),
     )
 
 

@@ -24,6 +24,10 @@ class ClassState:
     assignment: Tensor
 
 
+STEP_SIZE = "step_size"
+"""Name of the learned step size of students in `RunState.learned`."""
+
+
 @dataclass
 class RunState:
     """The moment before inner step `inner` of outer step `outer` is matched.
@@ -33,9 +37,11 @@ class RunState:
         inner: j.
         classes: State of each class of this shard, by label; empty before the initialisation.
         network: State of theta(t, j); None means: computed from the start of the trajectory (j = 0).
+        learned: What else is learned, by name, such as the step size of trajectory matching.
     """
 
     outer: int = 0
     inner: int = 0
     classes: dict[int, ClassState] = field(default_factory=dict)
     network: NetworkState | None = None
+    learned: dict[str, Tensor] = field(default_factory=dict)

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
-from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot
+from dream_ray.engine.distill import AnyMoment, Source
+from dream_ray.engine.network_source import NetworkState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,23 +36,23 @@ class Stopwatch:
 
         return timed
 
-    def networks(self, source: NetworkSource) -> NetworkSource:
+    def networks(self, source: Source[AnyMoment]) -> Source[AnyMoment]:
         """Returns a source that is timed."""
         return _TimedSource(source, self)
 
 
 @dataclass(frozen=True)
-class _TimedSource:
-    source: NetworkSource
+class _TimedSource(Generic[AnyMoment]):
+    source: Source[AnyMoment]
     stopwatch: Stopwatch
 
-    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """See `NetworkSource.trajectory`."""
-        snapshots = self.source.trajectory(outer, start, state)
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[AnyMoment]:
+        """See `Source.trajectory`."""
+        moments = self.source.trajectory(outer, start, state)
         while True:
             started = time.monotonic()
-            snapshot = next(snapshots, None)
+            moment = next(moments, None)
             self.stopwatch.networks_s += time.monotonic() - started
-            if snapshot is None:
+            if moment is None:
                 return
-            yield snapshot
+            yield moment

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dream_ray.core.augment import augment, sample_params
 from dream_ray.core.cutmix import cutmix, sample_cutmix
-from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core.normalisation import Normalise, to_unit
 from dream_ray.data.images import ImageChunks
 from dream_ray.nets import Classifier
 
@@ -33,7 +33,7 @@ class Recipe:
         momentum: Momentum.
         weight_decay: Weight decay.
         cutmix_probability: Probability that a batch is mixed.
-        augmentation: DSA operations joined by "_", one draw per image.
+        augmentation: DSA operations, see `parse_strategy`, one draw per image.
         random_resized_crop: Cut a random part of every image and resize it first.
     """
 
@@ -163,7 +163,7 @@ def train_pass(
     data: TrainingImages,
     num_images: int,
     recipe: Recipe,
-    normalisation: Normalisation,
+    normalise: Normalise,
     rng: np.random.Generator,
     backpropagate: Backward = backward,
 ) -> None:
@@ -175,17 +175,17 @@ def train_pass(
         data: Labelled images.
         num_images: Images of the pass; no more than there are.
         recipe: How to train.
-        normalisation: Of the inputs; its device is the network's.
+        normalise: Makes the inputs; its device is the network's.
         rng: Stream that picks, augments and mixes.
         backpropagate: Computes the gradients.
     """
-    device = normalisation.mean_1C11.device
+    device = normalise.device
     rounded = -(-num_images // recipe.batch_size) * recipe.batch_size
     order = rng.permutation(len(data))[:rounded]
     network.train()
     for start in range(0, len(order), recipe.batch_size):
         images, labels = data.batch(order[start : start + recipe.batch_size], device)
-        train_step(network, optimizer, normalisation(images), labels, recipe, rng, backpropagate)
+        train_step(network, optimizer, normalise(images), labels, recipe, rng, backpropagate)
 
 
 def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor:
@@ -205,13 +205,13 @@ def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor
 
 
 @torch.no_grad()
-def accuracy(network: Classifier, data: TrainingImages, normalisation: Normalisation) -> float:
+def accuracy(network: Classifier, data: TrainingImages, normalise: Normalise) -> float:
     """Returns the top-1 accuracy in [0, 1]."""
-    device = normalisation.mean_1C11.device
+    device = normalise.device
     network.eval()
     correct = 0
     for start in range(0, len(data), _EVALUATION_BATCH):
         images, labels = data.batch(np.arange(start, min(start + _EVALUATION_BATCH, len(data))), device)
-        _, logits = network(normalisation(images))
+        _, logits = network(normalise(images))
         correct += int((logits.argmax(dim=1) == labels).sum())
     return correct / len(data)

@@ -46,7 +46,15 @@ def validate_step(run_path: str, step: int) -> float:
     synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(step))
     data = TensorImages(*synthetic.decoded())
     with fixed_threads(run.threads):
-        result = train_and_test(run.config, store, data, device=run.device, protocol="quick", split="validation")
+        result = train_and_test(
+            run.config,
+            store,
+            data,
+            run.normalise(store),
+            protocol="quick",
+            split="validation",
+            step_size=synthetic.step_size,
+        )
     row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
     storage.write_text(run.file("validation", _file_name(step)), json.dumps(row))
     return result.accuracy

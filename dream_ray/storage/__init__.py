@@ -27,7 +27,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join, sibling
 
 __all__ = [
     "NotReadable",
@@ -54,6 +54,7 @@ __all__ = [
     "read_bytes",
     "read_text",
     "sha256",
+    "sibling",
     "start_write_back",
     "write_bytes",
     "write_text",

@@ -27,6 +27,12 @@ def join(path: str, *parts: str) -> str:
     return "/".join([*([path.rstrip("/")] if path else []), *parts])
 
 
+def sibling(path: str, name: str) -> str:
+    """Returns the path of a file in the same directory."""
+    directory, separator, _ = path.rpartition("/")
+    return f"{directory}{separator}{name}"
+
+
 def absolute(path: str) -> str:
     """Returns a path that means the same in any working directory; a URI stays as it is."""
     return path if _is_uri(path) else os.path.abspath(path)

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from dream_ray import storage
 from dream_ray.config import Config, load_config, parse_config
 from dream_ray.config.load import explain
-from dream_ray.config.schema import Section
+from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
 from dream_ray.sweep.space import Parameter, check_space, settings_of, value_at
 

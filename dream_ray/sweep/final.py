@@ -73,8 +73,16 @@ def run_final(planned: FinalRun, store: str, crew: Crew) -> float:
             finish_run(run)
         opened = run.open_store()
         checkpoint = run.checkpoints(opened.num_classes).load(run.config.total_steps)
-        data = TensorImages(*synthetic_set(run, opened, checkpoint).decoded())
-        tested = train_and_test(run.config, opened, data, device=run.device, protocol="quick", split="test")
+        synthetic = synthetic_set(run, opened, checkpoint)
+        tested = train_and_test(
+            run.config,
+            opened,
+            TensorImages(*synthetic.decoded()),
+            run.normalise(opened),
+            protocol="quick",
+            split="test",
+            step_size=synthetic.step_size,
+        )
         storage.write_text(result, json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
     return float(json.loads(storage.read_text(result))["accuracy"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from dream_ray.config import Config, parse_config
-from dream_ray.config.schema import Section
+from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:

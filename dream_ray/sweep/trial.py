@@ -13,8 +13,9 @@ from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
+from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
-from dream_ray.engine.worker import Tell, work
+from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.file import num_rungs
 

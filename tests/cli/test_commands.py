@@ -100,9 +100,9 @@ def test_the_whole_set_result_is_kept_beside_the_store(
 
 
 def test_another_network_evaluates_the_set(
-    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
-    call("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    call("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
     options = ("--net", "convnet", "--net-option", "depth=1", "--net-option", "width=3")
     code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", *options)
     assert code == 0
@@ -111,10 +111,10 @@ def test_another_network_evaluates_the_set(
 
 
 def test_validation_accuracies_come_while_the_run_goes_on(
-    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
     code, _, _ = call(
-        *("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local"),
+        *("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local"),
         *("--set", "evaluation.every=4", "--set", "data.include_validation=false"),
     )
     assert code == 0
@@ -207,9 +207,9 @@ def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ..
 
 
 def test_a_taken_directory_is_not_overwritten(
-    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
-    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    base = ("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
     assert call(*base)[0] == 0
     before = Path(out, "synthetic.parquet").read_bytes()
     code, _, error = call(*base)
@@ -231,9 +231,9 @@ def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(
 
 
 def test_resume_with_other_versions_asks_first(
-    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
-    base = ("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
+    base = ("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
     call(*base)
     Path(out, "synthetic.parquet").unlink()
     environment = json.loads(Path(out, "env.json").read_text())
@@ -274,7 +274,8 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
     code, text, _ = call(*base, "--memory", "64GB")
     assert code == 0
     assert re.search(r"together +│ +[0-9,]+ ", text) and "2 workers and 1 producers of " in text
-    code, _, error = call(*base, "--memory", "100MB")
+    # With batches as small as they get, at the first of its attempts.
+    code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
     assert code == 2
     assert re.search(r"memory must be at least \d\.\d\d GB, for 2 workers of \d\.\d\d GB .*; got 0\.10 GB", error)
 
@@ -333,12 +334,11 @@ def test_kill_minus_9_of_an_ingest_costs_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(settings_file: Path, digits_store: str, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file), "--store", digits_store]
-    process = subprocess.Popen(
-        [*command, "--out", str(out), "--local", "--set", "outer_steps=500"], stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file)]
+    command += ["--store", four_digits_store, "--out", str(out), "--local", "--set", "outer_steps=500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "step-00000004").is_dir():
         assert process.poll() is None, "finished before it could be interrupted"
@@ -351,14 +351,16 @@ def test_ctrl_c_says_how_to_go_on(settings_file: Path, digits_store: str, tmp_pa
     assert len(list((out / "checkpoints").iterdir())) >= 2
 
 
-def test_kill_minus_9_and_resume_give_the_same_set(settings_file: Path, digits_store: str, tmp_path: Path) -> None:
+def test_kill_minus_9_and_resume_give_the_same_set(
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, tmp_path: Path
+) -> None:
     """The process itself is killed, in the middle of whatever it does; another one goes on."""
-    longer = ("--set", "outer_steps=5", "--set", "inner_steps=10")
-    base = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file), "--store", digits_store]
+    longer = ("--set", "outer_steps=5", "--set", "inner_steps=10", "--local")
+    base = ["distill", "--config", str(settings_file), "--store", four_digits_store]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*base, "--out", str(whole), "--local", *longer], check=True, capture_output=True)
+    assert call(*base, "--out", whole, *longer)[0] == 0
 
-    process = subprocess.Popen([*base, "--out", str(broken), "--local", *longer])
+    process = subprocess.Popen([sys.executable, "-m", "dream_ray", *base, "--out", str(broken), *longer])
     deadline = time.monotonic() + 120
     while not (broken / "checkpoints" / "step-00000012").is_dir():
         assert process.poll() is None, "finished before it could be killed"
@@ -368,8 +370,7 @@ def test_kill_minus_9_and_resume_give_the_same_set(settings_file: Path, digits_s
     assert process.wait() == -signal.SIGKILL
     assert not (broken / "synthetic.parquet").exists()
 
-    resume = [sys.executable, "-m", "dream_ray", "resume", str(broken), "--local"]
-    done = subprocess.run(resume, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, _, error = call("resume", broken, "--local")
+    assert code == 0, error
     sets = [read_synthetic(str(run / "synthetic.parquet"))[0].images_LNCHW for run in (whole, broken)]
     assert torch.equal(*sets)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from dream_ray.config import PRESETS, dump_config, load_config, parse_config
+from dream_ray.config import FRAMEWORKS, PRESETS, dump_config, load_config, parse_config
 from dream_ray.errors import UsageError
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -146,3 +146,71 @@ def test_what_is_special_about_some_presets() -> None:
     assert (imagenet10.update.warmup_epochs, imagenet100.update.warmup_epochs) == (10, 5)
     assert (imagenet100.update.lr, imagenet100.update.weight_decay) == (0.1, 1e-4)
     assert (imagenet10.evaluation.batch_size, imagenet100.evaluation.batch_size) == (64, 128)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_framework_is_one_line_and_lies_under_the_other_settings(name: str) -> None:
+    config = parse_config({"framework": name, "pixels": {"lr": 0.125}, "selection": {"strategy": "representative"}})
+    assert config.framework == name
+    assert config.pixels.lr == 0.125
+    assert config.selection.strategy == "representative"
+    for section, values in FRAMEWORKS[name].settings.items():
+        if section not in ("pixels", "selection") and isinstance(values, dict):
+            found = getattr(config, section).model_dump()
+            assert {key: found[key] for key in values} == {
+                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+            }
+
+
+# The other frameworks' settings at 10 images per class: outer and inner steps, pixel lr, epochs between two matches.
+OTHERS = [
+    ("dc-cifar10-ipc1", 1000, 1, 0.1, 1),
+    ("dc-cifar10-ipc10", 1000, 10, 0.1, 50),
+    ("dsa-cifar100-ipc50", 1000, 50, 0.1, 10),
+    ("dm-cifar10-ipc10", 200, 100, 1.0, 1),
+    ("idc-cifar10-ipc10", 2000, 100, 5e-3, 1),
+    ("dream-cifar10-ipc10", 1200, 100, 5e-3, 1),
+    ("mtt-cifar100-ipc1", 50, 100, 1e3, 1),
+]
+
+
+@pytest.mark.parametrize("row", OTHERS, ids=[row[0] for row in OTHERS])
+def test_presets_of_other_frameworks_hold_their_published_settings(row: tuple[Any, ...]) -> None:
+    config = load_config(preset=row[0])
+    assert (config.outer_steps, config.inner_steps) == row[1:3]
+    assert config.pixels.lr == pytest.approx(row[3])
+    assert config.update.epochs == row[4]
+    assert config.framework == row[0].split("-")[0]
+
+
+def test_what_is_special_about_other_frameworks() -> None:
+    dc, dsa, dm = (load_config(preset=f"{name}-cifar10-ipc10") for name in ("dc", "dsa", "dm"))
+    assert (dc.matching.distance, dc.matching.classifier, dc.matching.biases) == ("cosine", True, False)
+    assert (dc.initialisation.strategy, dsa.initialisation.strategy) == ("noise", "random")
+    assert {config.real_batch for config in (dc, dsa, dm)} == {256}
+    assert {(config.pixels.coupling, config.pixels.space) for config in (dc, dsa, dm)} == {("joint", "normalised")}
+    assert (dc.evaluation.epochs, dsa.evaluation.epochs, dm.evaluation.epochs) == (300, 1000, 1000)
+    mtt = load_config(preset="mtt-cifar100-ipc1")
+    assert (mtt.trajectory.student_steps, mtt.trajectory.expert_steps, mtt.trajectory.max_start) == (20, 3, 20)
+    assert (mtt.data.zca, mtt.trajectory.step_size_lr, mtt.trajectory.num_experts) == (True, 1e-5, 100)
+    idc, dream = load_config(preset="idc-cifar10-ipc10"), load_config(preset="dream-cifar10-ipc10")
+    assert (idc.real_batch, dream.real_batch) == (64, 128)
+    assert (idc.update.warmup_epochs, dream.update.warmup_epochs) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"framework": "mt"}, "framework must be one of dc, dsa, .*; got 'mt'"),
+        ({"framework": "mtt", "source": {"kind": "pool"}}, "source.kind must be expert with .*trajectory; got pool"),
+        ({"source": {"kind": "expert"}, "update": {"warmup_epochs": 0}}, "objective must be trajectory with .*expert"),
+        ({"framework": "mtt", "pixels": {"coupling": "sequential"}}, "pixels.coupling must be joint .*got sequential"),
+        ({"framework": "dc", "update": {"warmup_epochs": 2}}, "update.warmup_epochs must be 0 .*synthetic; got 2"),
+        ({"evaluation": {"lr": None}}, "evaluation.lr must be a number > 0 .*got null"),
+        ({"data": {"zca": True}}, "pixels.space must be normalised and factor 1 with data.zca.*got unit and 2"),
+        ({"evaluation": {"lr_milestones": [0.5, 1.5]}}, "lr_milestones must be between 0 and 1"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_config(settings)

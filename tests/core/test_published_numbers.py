@@ -70,7 +70,11 @@ def _draw(name: str) -> dict[str, np.ndarray]:
 def test_augmentation(name: str, num_draws: int) -> None:
     params = AugmentParams(**{key: np.stack([value] * num_draws) for key, value in _draw(name).items()})
     result = augment(published("augment/input"), params)
-    torch.testing.assert_close(result, published(f"augment/{name}/output"), rtol=1e-5, atol=1e-6)
+    # The published rotation itself is 4.8e-6 from float64: positions of a grid are rounded, on each CPU in another way.
+    atol = 1e-5 if name in ("scale", "rotate") else 1e-6
+    torch.testing.assert_close(result, published(f"augment/{name}/output"), rtol=1e-5, atol=atol)
+    exact = augment(published("augment/input").double(), params)
+    assert (result - exact).abs().max() < 1e-5
 
 
 def _convnet(parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:

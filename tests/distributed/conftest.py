@@ -38,6 +38,8 @@ def local_ray() -> Iterator[None]:
         logging_level="ERROR",
         log_to_driver=False,
         object_store_memory=128 * 1024**2,
+        # Ends no idle worker, that the next task need not import everything again.
+        _system_config={"idle_worker_killing_time_threshold_ms": 3_600_000, "num_workers_soft_limit": 8},
     )
     yield
     ray.shutdown()

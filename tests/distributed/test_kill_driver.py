@@ -12,18 +12,20 @@ import pytest
 import torch
 import yaml
 
+from dream_ray import api
+from dream_ray.config import load_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_kill_minus_9_of_the_driver(tiny: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+def test_kill_minus_9_of_the_driver(tiny: dict[str, Any], four_digits_store: str, tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump({**tiny, "outer_steps": 8, "inner_steps": 10, "checkpoint_every": 5}))
-    base = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings), "--store", digits_store]
+    base = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings), "--store", four_digits_store]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*base, "--out", str(whole), "--local"], check=True, capture_output=True)
+    api.distill(load_config(file=str(settings)), store=four_digits_store, out=str(whole), local=True)
 
     # A session of its own: what is still in it after the kill was left behind.
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -50,9 +52,7 @@ def test_kill_minus_9_of_the_driver(tiny: dict[str, Any], digits_store: str, tmp
         time.sleep(0.2)
     _end_session(driver.pid)
 
-    resume = [sys.executable, "-m", "dream_ray", "resume", str(broken), "--local"]
-    done = subprocess.run(resume, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    api.resume(str(broken), local=True)
     sets = [read_synthetic(str(run / "synthetic.parquet"))[0].images_LNCHW for run in (whole, broken)]
     assert torch.equal(*sets)
 

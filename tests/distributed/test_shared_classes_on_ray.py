@@ -65,10 +65,11 @@ def test_three_workers_share_two_classes_though_one_is_killed(
     assert torch.equal(ours, alone)
 
 
-def test_an_error_of_an_owner_ends_the_run_for_all(
+def test_an_error_of_an_owner_ends_the_run_for_all_and_a_resume_can_follow(
     local_ray: None, settings: dict[str, Any], two_classes: str, out: str
 ) -> None:
     config = parse_config({**settings, "pixels": {"lr": 1e30}})
     with pytest.raises(RunError, match="loss must be finite"):
         api.distill(config, store=two_classes, out=out, workers=3)
     assert len(read_sessions(open_run(out))) == 3, "no restart for an error that would only come again"
+    assert Path(out, "checkpoints", "step-00000000").is_dir()

@@ -100,7 +100,7 @@ def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_st
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_trial_of_two_workers_and_two_seeds(
-    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path
 ) -> None:
     """Its runs are runs of Ray Train, whose rungs reach the study; the mean of the seeds is the result."""
     file = write(
@@ -112,7 +112,7 @@ def test_a_trial_of_two_workers_and_two_seeds(
         resources={"workers": 2},
     )
     out = str(tmp_path / "sweep")
-    [row] = api.sweep(file, store=digits_store, out=out).trials
+    [row] = api.sweep(file, store=four_digits_store, out=out).trials
     sweep, place = open_sweep(out)
     runs = [open_run(run_directory(out, config)) for config in sweep.configs_of({"selection.num_clusters": 6})]
     assert row["state"] == "done" and row["selection.num_clusters"] == 6
@@ -127,7 +127,7 @@ def test_a_trial_of_two_workers_and_two_seeds(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_spent_budget_stops_what_is_running(
-    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     file = write(
@@ -139,7 +139,7 @@ def test_a_spent_budget_stops_what_is_running(
         log=["mlflow"],
     )
     out = str(tmp_path / "sweep")
-    rows = api.sweep(file, store=digits_store, out=out, max_concurrent=2).trials
+    rows = api.sweep(file, store=four_digits_store, out=out, max_concurrent=2).trials
     assert {row["state"] for row in rows} == {"done", "stopped"} and len(rows) < 9
     assert api.resume_sweep(out).trials == rows, "nothing is left to spend"
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
@@ -158,11 +158,19 @@ def test_what_cannot_run_is_refused_with_the_numbers(settings: dict[str, Any]) -
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_whose_driver_is_killed_goes_on(settings: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+def test_a_sweep_whose_driver_is_killed_goes_on(
+    settings: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
     """What was finished stays as it was, what was running goes on from its checkpoint, nothing counts twice."""
     file = write(
         tmp_path / "sweep.yaml",
-        {**settings, "outer_steps": 10, "inner_steps": 10, "checkpoint_every": 10, "evaluation": {"every": 10}},
+        {
+            **settings,
+            "outer_steps": 10,
+            "inner_steps": 10,
+            "checkpoint_every": 10,
+            "evaluation": {"every": 10, "quick_epochs": 20},
+        },
         space={"weights.feature": {"log": [0.1, 10]}},
         sampler={"name": "random"},
         scheduler={"name": "none"},
@@ -170,7 +178,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on(settings: dict[str, Any], digits
     )
     out = tmp_path / "sweep"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "dream_ray", "sweep", file, "--store", digits_store, "--out", str(out)]
+    command = [sys.executable, "-m", "dream_ray", "sweep", file, "--store", four_digits_store, "--out", str(out)]
     driver = subprocess.Popen(
         [*command, "--max-concurrent", "1"],
         env=environment,

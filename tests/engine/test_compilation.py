@@ -131,7 +131,7 @@ def test_a_run_records_its_mode_and_resume_keeps_it(
 
 
 def test_a_compiled_run_is_the_same_on_any_number_of_workers(
-    digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    four_digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced as for a compiled run but executed by PyTorch, which takes seconds instead of minutes."""
     monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
@@ -143,11 +143,11 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     images = []
     for num_shards in (1, 2):
         path = str(tmp_path / str(num_shards))
-        create_run(path, parse_config(tiny), digits_store, device=CPU, threads=1, compiling="on")
-        for shard, placed in enumerate(place_classes([1.0] * 10, num_shards)):
+        create_run(path, parse_config(tiny), four_digits_store, device=CPU, threads=1, compiling="on")
+        for shard, placed in enumerate(place_classes([1.0] * 4, num_shards)):
             before = counters["stats"]["unique_graphs"]
             work(path, placed.labels, shard=shard, num_shards=num_shards)
             assert counters["stats"]["unique_graphs"] - before == 4, "one for each function"
-        state = open_run(path).checkpoints(10).load(8)
-        images.append(torch.stack([state.classes[label].images_NCHW for label in range(10)]))
+        state = open_run(path).checkpoints(4).load(8)
+        images.append(torch.stack([state.classes[label].images_NCHW for label in range(4)]))
     assert torch.equal(*images)

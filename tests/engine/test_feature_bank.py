@@ -87,7 +87,7 @@ def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: 
 
 
 def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
-    tiny: dict[str, Any], digits_store: str, tmp_path: Path
+    tiny: dict[str, Any], four_digits_store: str, tmp_path: Path
 ) -> None:
     sets = []
     bank = str(tmp_path / "bank")
@@ -97,11 +97,16 @@ def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
         ("second", Launch(bank=bank, feature_bytes=10**8)),
     ):
         run = create_run(
-            str(tmp_path / name), parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch
+            str(tmp_path / name),
+            parse_config(tiny),
+            four_digits_store,
+            device=torch.device("cpu"),
+            threads=1,
+            launch=launch,
         )
-        work(run.path, range(10), shard=0, num_shards=1)
+        work(run.path, range(4), shard=0, num_shards=1)
         finish_run(run)
         sets.append(read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW)
     assert torch.equal(sets[0], sets[1]) and torch.equal(sets[0], sets[2])
     files = list(Path(f"{bank}-features").rglob("*.safetensors"))
-    assert len(files) == 10 * 4, "two outer steps with two selections each"
+    assert len(files) == 4 * 4, "two outer steps with two selections each"

@@ -53,8 +53,13 @@ def started(work: ClassMatcher, at: Snapshot) -> ClassState:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bidirectional_matching_works_on_every_network(name: str) -> None:
-    """The published code has it for ConvNet alone. A small step down the gradient lowers the loss."""
-    work, at = matcher(config(pixels={"lr": 1e-6}, matching={"augmentation": "none"})), snapshot(name)
+    """The published code has it for ConvNet alone. A small step down the gradient lowers the loss.
+
+    Rounding alone moves the loss of the deep DenseNet, whose batch norms see a handful of images, by one in 1,800: its
+    step is so large that the loss falls by 70.
+    """
+    lr = 1e-5 if name == "densenet121" else 1e-6
+    work, at = matcher(config(pixels={"lr": lr}, matching={"augmentation": "none"})), snapshot(name)
     state = started(work, at)
     first = work.match(at, LABEL, state)
     second = work.match(at, LABEL, state)

@@ -11,23 +11,28 @@ import pytest
 import torch
 import yaml
 
-from dream_ray.config import parse_config
+from dream_ray.config import Config, parse_config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
-from dream_ray.engine.costs import measure_steps
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.memory import RAY_BYTES, MemoryPlan, plan_memory
+from dream_ray.engine.measuring.costs import Measurement, measure_steps
+from dream_ray.engine.memory import RAY_BYTES, plan_memory
 from dream_ray.engine.plan import plan_run
+from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 
 
-def memory_of(settings: dict[str, Any], store_path: str, *, workers: int, ray: bool) -> MemoryPlan:
-    config, store = parse_config(settings), Store.open(store_path)
-    measured = measure_steps(config, store, threads=1, device=CPU)
-    return plan_memory(config, store, measured, workers=workers, producers=0, ray=ray)
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return parse_config({**TINY, "ipc": 2, "data": {"resident_mb": 1}})
+
+
+@pytest.fixture(scope="module")
+def measured(config: Config, digits_store: str) -> Measurement:
+    return measure_steps(config, Store.open(digits_store), threads=1, device=CPU)
 
 
 @pytest.mark.slow
@@ -49,21 +54,22 @@ def test_a_run_stays_within_the_plan(
 
 
 @pytest.mark.slow
-def test_parts_of_the_plan(tiny: dict[str, Any], digits_store: str) -> None:
-    settings = {**tiny, "ipc": 2, "data": {"resident_mb": 1}}
-    config, plan = parse_config(settings), memory_of(settings, digits_store, workers=4, ray=True)
+def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: str) -> None:
+    store = Store.open(digits_store)
+    plan = plan_memory(config, store, measured, workers=4, producers=0, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
-    per_class = [sum(Store.open(digits_store).count(split, label) for split in config.splits) for label in range(10)]
+    per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
     assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
     assert plan.pool == 0
 
 
 @pytest.mark.slow
-def test_workers_that_share_a_class_hold_a_part_of_its_features(tiny: dict[str, Any], digits_store: str) -> None:
-    config, store = parse_config(tiny), Store.open(digits_store)
-    measured = measure_steps(config, store, threads=1, device=CPU)
+def test_workers_that_share_a_class_hold_a_part_of_its_features(
+    config: Config, measured: Measurement, digits_store: str
+) -> None:
+    store = Store.open(digits_store)
     one, two = (plan_memory(config, store, measured, workers=n, producers=0, ray=False) for n in (10, 20))
     assert one.features > two.features > one.features / 2, "each member knows the distances of all"
     assert one.synthetic == two.synthetic

@@ -9,7 +9,7 @@ import torch
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.network_source import PoolNetworks, RealNetworks, Snapshot
+from dream_ray.engine.network_source import PoolNetworks, Snapshot, TrainedNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
 
@@ -39,20 +39,27 @@ def build(name: str) -> Classifier:
 STEPS = {"inner_steps": 5, "num_images": 20, "epochs": 1, "warmup_epochs": 0, "first_warmup_epochs": 1}
 
 
-def source(name: str = "convnet") -> RealNetworks:
+def source(name: str = "convnet") -> TrainedNetworks:
     generator = rng.stream(0, "images")
     images = generator.integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
-    return RealNetworks(
+    images_read = Counting(RealImages(ImageChunks([images]), np.arange(50) % 3))
+    return TrainedNetworks(
         build=lambda: build(name),
-        data=Counting(RealImages(ImageChunks([images]), np.arange(50) % 3)),
+        images=lambda _: images_read,
         recipe=Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"),
-        normalisation=Normalisation.of((0.5,), (0.3,), CPU),
+        normalise=Normalisation.of((0.5,), (0.3,), CPU),
         seed=3,
         **STEPS,
     )
 
 
-def states(networks: RealNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
+def counting(networks: TrainedNetworks) -> Counting:
+    data = networks.images(None)  # type: ignore[arg-type]  # the same for every network
+    assert isinstance(data, Counting)
+    return data
+
+
+def states(networks: TrainedNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
     return [snapshot.state() for snapshot in networks.trajectory(outer, *args)]  # type: ignore[arg-type]
 
 
@@ -85,8 +92,7 @@ def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
     networks = source()
     trajectory = networks.trajectory(outer)
     next(trajectory)
-    data = networks.data
-    assert isinstance(data, Counting)
+    data = counting(networks)
     # One pass over 50 images in batches of 8, the last one short.
     assert [len(batch) for batch in data.batches] == [8, 8, 8, 8, 8, 8, 2] * warmup
     data.batches.clear()
@@ -117,6 +123,6 @@ def test_a_pool_warms_every_member_up_once() -> None:
     pool = PoolNetworks(members, networks, seed=0, size=2)
     first = [states(pool, outer)[0] for outer in range(6)]
     assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
-    batches = len(networks.data.batches)  # type: ignore[attr-defined]  # Counting
+    batches = len(counting(networks).batches)
     assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
     assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))

@@ -15,7 +15,7 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine import network_source, worker
+from dream_ray.engine import network_source, session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
@@ -27,6 +27,7 @@ from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 
 CPU = torch.device("cpu")
+NUM_CLASSES = 4
 SOURCES: dict[str, dict[str, Any]] = {
     "real": {"kind": "real"},
     "random": {"kind": "random"},
@@ -39,17 +40,22 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
+def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     def make(settings: dict[str, Any], name: str = "run", **launch: Any) -> Run:
         return create_run(
-            str(tmp_path / name), parse_config(settings), digits_store, device=CPU, threads=1, launch=Launch(**launch)
+            str(tmp_path / name),
+            parse_config(settings),
+            four_digits_store,
+            device=CPU,
+            threads=1,
+            launch=Launch(**launch),
         )
 
     return make
 
 
 @pytest.fixture(scope="module")
-def inline(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
+def inline(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
     """Images of an uninterrupted run of one worker that trains its networks itself, by settings."""
     known: dict[str, Tensor] = {}
 
@@ -57,8 +63,8 @@ def inline(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Calla
         key = json.dumps(settings, sort_keys=True)
         if key not in known:
             path = str(tmp_path_factory.mktemp("inline") / "run")
-            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1)
-            work(run.path, range(10), shard=0, num_shards=1)
+            run = create_run(path, parse_config(settings), four_digits_store, device=CPU, threads=1)
+            work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
             known[key] = final_images(run)
         return known[key]
 
@@ -78,7 +84,7 @@ def final_images(run: Run) -> Tensor:
 
 def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
     """Runs all workers at a time, as threads."""
-    placement = place_classes([1.0] * 10, num_workers)
+    placement = place_classes([1.0] * NUM_CLASSES, num_workers)
     with producing_threads(run, num_producers) as conveyor, ThreadPoolExecutor(num_workers) as pool:
         ended = [
             pool.submit(
@@ -126,7 +132,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     after: int,
 ) -> None:
     run = start(tiny)
-    original = worker._Session.report
+    original = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -134,7 +140,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", report)
+        patch.setattr(session.Session, "report", report)
         with pytest.raises(Killed):
             run_pipelined(run, before, 1)
     assert not own_threads()
@@ -146,7 +152,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are dropped when the slowest worker is past them, not before."""
-    original = worker._Session.report
+    original = session.Session.report
     steps: dict[int, int] = {0: -1, 1: -1}
 
     def report(self: Any, report: StepReport) -> None:
@@ -155,7 +161,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
         if self._shard == 1:
             time.sleep(0.1)
 
-    monkeypatch.setattr(worker._Session, "report", report)
+    monkeypatch.setattr(session.Session, "report", report)
     monkeypatch.setattr("dream_ray.engine.trajectories.threads.window_of", lambda run, num_producers: 2)
     run = start(tiny)
     run_pipelined(run, 2, 1)
@@ -231,7 +237,8 @@ def test_a_second_run_trains_no_network(
     source: str,
 ) -> None:
     """Another weight and another number of clusters need the same networks."""
-    settings = {**tiny, "source": SOURCES[source]}
+    # Where networks are trained, the initialisation looks through one of them; else it would train one of its own.
+    settings = {**tiny, "source": SOURCES[source], "initialisation": {"strategy": "random"}}
     first = banked(start, settings, "first", tmp_path / "bank")
     run_pipelined(first, 2, 1)
     assert torch.equal(final_images(first), inline(settings))
@@ -239,7 +246,7 @@ def test_a_second_run_trains_no_network(
     expected = inline(other)
     training.clear()
     second = banked(start, other, "second", tmp_path / "bank")
-    work(second.path, range(10), shard=0, num_shards=1)
+    work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training
     assert torch.equal(final_images(second), expected)
 
@@ -247,12 +254,12 @@ def test_a_second_run_trains_no_network(
 def test_other_networks_are_not_taken_for_these(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
 ) -> None:
-    work(banked(start, tiny, "first", tmp_path / "bank").path, range(10), shard=0, num_shards=1)
+    work(banked(start, tiny, "first", tmp_path / "bank").path, range(NUM_CLASSES), shard=0, num_shards=1)
     for number, other in enumerate(
         ({"seed": 1}, {"update": {**tiny["update"], "lr": 0.02}}, {"initialisation": {"warmup_epochs": 2}})
     ):
         run = banked(start, {**tiny, **other}, f"other-{number}", tmp_path / "bank")
-        work(run.path, range(10), shard=0, num_shards=1)
+        work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
         assert torch.equal(final_images(run), inline({**tiny, **other}))
 
 
@@ -268,7 +275,7 @@ def test_a_bank_with_holes_is_filled_up(
     """The second run saves more often, so it needs the momentum of networks that were kept without."""
     bank = tmp_path / "bank"
     settings = {**tiny, "checkpoint_every": 4}
-    work(banked(start, settings, "first", bank).path, range(10), shard=0, num_shards=1)
+    work(banked(start, settings, "first", bank).path, range(NUM_CLASSES), shard=0, num_shards=1)
     files = sorted(bank.rglob("*.safetensors"))
     assert len(files) == 8
     if damage == "missing":
@@ -280,29 +287,29 @@ def test_a_bank_with_holes_is_filled_up(
     expected = inline(settings)
     training.clear()
     run = banked(start, settings, "second", bank)
-    work(run.path, range(10), shard=0, num_shards=1)
+    work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert torch.equal(final_images(run), expected)
     assert training
     training.clear()
     again = banked(start, settings, "third", bank)
-    work(again.path, range(10), shard=0, num_shards=1)
+    work(again.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training, "the second run filled the holes"
 
 
 def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
-    bank, limit = tmp_path / "bank", 40_000
+    bank, limit = tmp_path / "bank", 38_000
     settings = {**tiny, "outer_steps": 6, "selection": {"num_clusters": 4, "strategy": "random"}}
-    work(banked(start, settings, "first", bank, limit).path, range(10), shard=0, num_shards=1)
+    work(banked(start, settings, "first", bank, limit).path, range(NUM_CLASSES), shard=0, num_shards=1)
     sizes = [path.stat().st_size for path in bank.rglob("*.safetensors")]
     assert limit // 2 < sum(sizes) <= limit
     assert 24 * max(sizes) > limit, "all of them would not have had room"
     with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):
-        work(banked(start, tiny, "second", tmp_path / "tiny", 1000).path, range(10), shard=0, num_shards=1)
+        work(banked(start, tiny, "second", tmp_path / "tiny", 1000).path, range(NUM_CLASSES), shard=0, num_shards=1)
 
 
 def test_a_bank_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="path tape://bank is of no kind that pyarrow can open"):
-        work(start(tiny, bank="tape://bank", bank_bytes=1).path, range(10), shard=0, num_shards=1)
+        work(start(tiny, bank="tape://bank", bank_bytes=1).path, range(NUM_CLASSES), shard=0, num_shards=1)
 
 
 def test_two_runs_may_fill_a_bank_at_a_time(
@@ -310,7 +317,7 @@ def test_two_runs_may_fill_a_bank_at_a_time(
 ) -> None:
     runs = [banked(start, tiny, name, tmp_path / "bank") for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(work, run.path, range(10), shard=0, num_shards=1) for run in runs]:
+        for done in [pool.submit(work, run.path, range(NUM_CLASSES), shard=0, num_shards=1) for run in runs]:
             done.result()
     assert all(torch.equal(final_images(run), inline(tiny)) for run in runs)
     assert not [name for name in storage.list_files(str(tmp_path / "bank")) if name.endswith(".partial")]

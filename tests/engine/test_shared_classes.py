@@ -15,12 +15,13 @@ from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
 from dream_ray.core.team import Team
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine import worker
+from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.checks import check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, check_workers, create_run, finish_run, read_sessions
+from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
 from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError, UsageError
 from tests.thread_team import run_team
@@ -115,7 +116,7 @@ def test_a_killed_member_costs_no_bit(
 ) -> None:
     """Its team stops; whoever comes next begins at the last checkpoint."""
     run = start()
-    original = worker._Session.report
+    original = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -123,7 +124,7 @@ def test_a_killed_member_costs_no_bit(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", report)
+        patch.setattr(session.Session, "report", report)
         with pytest.raises((Killed, Stopped)):
             run_all(run, before)
     run_all(run, after)
@@ -166,7 +167,7 @@ def test_a_team_starts_from_the_checkpoint_of_its_owner(
         work(run.path, (0,), shard=team.rank, num_shards=3, team=team)
 
     monkeypatch.setattr(Checkpoints, "latest", latest)
-    monkeypatch.setattr(worker._Session, "begin", lambda self, step: started.update({self._shard: step}))
+    monkeypatch.setattr(session.Session, "begin", lambda self, step: started.update({self._shard: step}))
     run_team(2, member)
     assert started == {0: 6, 1: 6}
     assert torch.equal(run.checkpoints(2).load(8).classes[0].images_NCHW, expected)

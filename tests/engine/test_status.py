@@ -82,8 +82,10 @@ def test_a_run_that_failed(run: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert "loss must be finite" in shown(status, capsys) and "dream-ray resume RUN" in shown(status, capsys)
 
 
-def test_a_finished_run(tiny_config: Config, digits_store: str, out: str, capsys: pytest.CaptureFixture[str]) -> None:
-    api.distill(tiny_config, store=digits_store, out=out, local=True)
+def test_a_finished_run(
+    tiny_config: Config, four_digits_store: str, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.distill(tiny_config, store=four_digits_store, out=out, local=True)
     status = api.status(out)
     assert status.state == "finished" and status.checkpoint_step == 8
     (worker,) = status.sessions
@@ -95,7 +97,11 @@ def test_a_finished_run(tiny_config: Config, digits_store: str, out: str, capsys
 
 
 def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progress(
-    tiny_config: Config, digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_config: Config,
+    four_digits_store: str,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     write_text = storage.write_text
 
@@ -105,7 +111,7 @@ def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progres
         write_text(path, text)
 
     monkeypatch.setattr(storage, "write_text", away)
-    api.distill(tiny_config, store=digits_store, out=out, local=True)
+    api.distill(tiny_config, store=four_digits_store, out=out, local=True)
     assert api.status(out).state == "finished" and "SLOW_DOWN" in caplog.text
 
 

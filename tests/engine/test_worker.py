@@ -12,7 +12,7 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine import worker
+from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.run import Run, create_run, finish_run
@@ -20,6 +20,7 @@ from dream_ray.engine.worker import Stopped, work
 from dream_ray.errors import RunError
 
 CPU = torch.device("cpu")
+NUM_CLASSES = 4
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
@@ -28,15 +29,15 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def start(digits_store: str, tmp_path: Path) -> Callable[..., Run]:
+def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     def make(config: Config, name: str = "run") -> Run:
-        return create_run(str(tmp_path / name), config, digits_store, device=CPU, threads=1)
+        return create_run(str(tmp_path / name), config, four_digits_store, device=CPU, threads=1)
 
     return make
 
 
 def run_all(run: Run, num_shards: int) -> None:
-    for shard, placed in enumerate(place_classes([1.0] * 10, num_shards)):
+    for shard, placed in enumerate(place_classes([1.0] * NUM_CLASSES, num_shards)):
         work(run.path, placed.labels, shard=shard, num_shards=num_shards)
 
 
@@ -46,7 +47,7 @@ def final_images(run: Run) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def reference(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
+def reference(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
     """Images of an uninterrupted run on one worker, by settings."""
     known: dict[str, Tensor] = {}
 
@@ -54,7 +55,7 @@ def reference(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Ca
         key = json.dumps(settings, sort_keys=True)
         if key not in known:
             path = str(tmp_path_factory.mktemp("reference") / "run")
-            run = create_run(path, parse_config(settings), digits_store, device=CPU, threads=1)
+            run = create_run(path, parse_config(settings), four_digits_store, device=CPU, threads=1)
             run_all(run, 1)
             known[key] = final_images(run)
         return known[key]
@@ -70,7 +71,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("num_shards", [2, 3, 10])
+@pytest.mark.parametrize("num_shards", [2, 3, NUM_CLASSES])
 def test_the_number_of_workers_does_not_change_a_bit(
     start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], num_shards: int
 ) -> None:
@@ -103,11 +104,11 @@ def test_a_killed_run_resumes_to_the_same_bits(
 ) -> None:
     """The last worker dies in the middle of a step; others may be ahead of it."""
     run = start(parse_config(tiny))
-    placement = place_classes([1.0] * 10, before)
+    placement = place_classes([1.0] * NUM_CLASSES, before)
     for shard in range(before - 1):
         work(run.path, placement[shard].labels, shard=shard, num_shards=before)
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", _kill_at(killed_at))
+        patch.setattr(session.Session, "report", _kill_at(killed_at))
         with pytest.raises(Killed):
             work(run.path, placement[-1].labels, shard=before - 1, num_shards=before)
     run_all(run, after)
@@ -131,10 +132,10 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     run = start(parse_config(tiny))
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", _kill_at(5))
+        patch.setattr(session.Session, "report", _kill_at(5))
         with pytest.raises(Killed):
             run_all(run, 1)
-    checkpoints = run.checkpoints(10)
+    checkpoints = run.checkpoints(NUM_CLASSES)
     newest = checkpoints.complete_steps()[-1]
     directory = run.file("checkpoints", f"step-{newest:08d}")
     shard = next(name for name in storage.list_directory(directory) if name.startswith("shard-"))
@@ -145,10 +146,10 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
     assert torch.equal(final_images(run), reference(tiny))
 
 
-def test_losses_are_golden(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+def test_losses_are_golden(tiny_config: Config, digits_store: str, out: str) -> None:
     """A deliberate change of the numerics re-records golden_losses.json in the same commit and says why."""
-    run = start(parse_config(tiny))
-    run_all(run, 1)
+    run = create_run(out, tiny_config, digits_store, device=CPU, threads=1)
+    work(run.path, range(10), shard=0, num_shards=1)
     finish_run(run)
     rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
     golden = json.loads(GOLDEN.read_text())
@@ -163,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
     run = start(parse_config({**tiny, "pixels": {"lr": 1e30}}))
     with pytest.raises(RunError, match=r"loss must be finite; got (nan|inf) for class \d+ at step \d+ .*pixels\.lr"):
         run_all(run, 1)
-    found = run.checkpoints(10).latest()
+    found = run.checkpoints(NUM_CLASSES).latest()
     assert found is not None
     assert all(torch.isfinite(state.images_NCHW).all() for state in found[1].classes.values())
 
@@ -171,15 +172,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
 def test_a_worker_stops_after_a_checkpoint_when_asked(start: Callable[..., Run], tiny_config: Config) -> None:
     run = start(tiny_config)
     with pytest.raises(Stopped):
-        work(run.path, range(10), shard=0, num_shards=1, should_stop=lambda: True)
-    assert run.checkpoints(10).complete_steps() == [0]
+        work(run.path, range(NUM_CLASSES), shard=0, num_shards=1, should_stop=lambda: True)
+    assert run.checkpoints(NUM_CLASSES).complete_steps() == [0]
 
 
 def test_metrics_count_every_step_once_after_a_crash(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(parse_config(tiny))
-    original = worker._Session.report
+    original = session.Session.report
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -187,14 +188,14 @@ def test_metrics_count_every_step_once_after_a_crash(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._Session, "report", report)
+        patch.setattr(session.Session, "report", report)
         with pytest.raises(Killed):
             run_all(run, 2)
     run_all(run, 3)
     finish_run(run)
     rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
     assert [row["step"] for row in rows] == list(range(8))
-    assert all(list(row["losses"]) == [str(label) for label in range(10)] for row in rows)
+    assert all(list(row["losses"]) == [str(label) for label in range(NUM_CLASSES)] for row in rows)
 
 
 def test_a_disk_that_fills_up_loses_nothing_that_was_saved(
@@ -212,6 +213,6 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_saved(
         patch.setattr(storage, "write_bytes", full)
         with pytest.raises(RunError, match="No space left"):
             run_all(run, 1)
-    assert run.checkpoints(10).complete_steps() == [0, 2]
+    assert run.checkpoints(NUM_CLASSES).complete_steps() == [0, 2]
     run_all(run, 2)
     assert torch.equal(final_images(run), reference(tiny))

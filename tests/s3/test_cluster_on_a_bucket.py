@@ -55,12 +55,12 @@ cluster.shutdown()
 """
 
 
-def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], digits_store: str, out: str) -> None:
+def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], four_digits_store: str, out: str) -> None:
     settings = {**tiny, "outer_steps": 20, "inner_steps": 10, "checkpoint_every": 5}
-    api.distill(parse_config(settings), store=digits_store, out=out, local=True)
+    api.distill(parse_config(settings), store=four_digits_store, out=out, local=True)
     store, run = storage.join(bucket, "store"), storage.join(bucket, "run")
-    for name in storage.list_files(digits_store):
-        storage.write_bytes(storage.join(store, name), storage.read_bytes(storage.join(digits_store, name)))
+    for name in storage.list_files(four_digits_store):
+        storage.write_bytes(storage.join(store, name), storage.read_bytes(storage.join(four_digits_store, name)))
 
     temporary = tempfile.mkdtemp(prefix="ray-")  # short: the names of sockets in it have at most 107 bytes
     driver = [sys.executable, "-c", RUN, json.dumps(settings), store, run]

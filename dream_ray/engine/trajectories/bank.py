@@ -146,6 +146,13 @@ class BankedNetworks:
             inner += 1
             moved = time.monotonic()
 
+    def network(self, outer: int, inner: int) -> NetworkState:
+        """Returns a network; trains up to the end of its trajectory, or waits for who does, where it is not there."""
+        while (found := self.bank.load(outer, inner)) is None:
+            for _ in self.trajectory(outer):
+                pass
+        return found[0]
+
     def _train(self, outer: int, inner: int, known: tuple[int, NetworkState | None]) -> Iterator[Snapshot]:
         """Trains on from what is known, and keeps the networks from `inner` on."""
         has_room = False

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, network_source
+from dream_ray.engine.assembly import build, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
-from dream_ray.engine.trajectories.bank import open_bank
+from dream_ray.engine.training import TrainingImages
+from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
 from dream_ray.engine.trajectories.conveyor import Job, networks_ahead
+from dream_ray.errors import UsageError
 
 
 class Jobs(Protocol):
@@ -25,13 +26,40 @@ class Jobs(Protocol):
         ...
 
 
-def trained_networks(run: Run, store: Store) -> NetworkSource:
-    """Makes the network source of a run that trains the networks, or reads what its bank has of them."""
-    bank = None
-    if run.launch.bank is not None:
-        bank = open_bank(run.launch.bank, run.launch.bank_bytes, _identity(run))
-    normalisation = Normalisation.of(store.mean, store.std, run.device)
-    return network_source(run.config, store, normalisation, bank, compiled=run.compiled)
+def trained_networks(run: Run, store: Store, synthetic: Callable[[], TrainingImages] | None = None) -> NetworkSource:
+    """Makes the network source of a run that trains the networks, or reads what its bank has of them.
+
+    Args:
+        run: The run.
+        store: Its store.
+        synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
+    """
+    bank = None if run.launch.bank is None or synthetic is not None else _bank(run, run.launch.bank)
+    normalise = run.normalise(store)
+    return network_source(run.config, store, normalise, bank, compiled=run.compiled, synthetic=synthetic)
+
+
+def experts(run: Run, store: Store) -> BankedNetworks:
+    """Makes the source of the ways of experts (MTT); where no bank is given, the run has one of its own.
+
+    Raises:
+        UsageError: If the bank cannot hold all of them: they would be trained again and again.
+    """
+    settings, length = run.config.trajectory, trajectory_length(run.config)
+    num_bytes = settings.num_experts * length * _network_bytes(run)
+    if num_bytes > run.launch.bank_bytes:
+        raise UsageError(
+            f"bank-size must be at least what trajectory.num_experts {settings.num_experts} of {length} networks each "
+            f"take, {num_bytes / 1e9:.3g} GB; got {run.launch.bank_bytes / 1e9:g} GB"
+        )
+    bank = _bank(run, run.launch.bank or run.file("experts"))
+    source = network_source(run.config, store, run.normalise(store), bank, compiled=run.compiled)
+    assert isinstance(source, BankedNetworks)
+    return source
+
+
+def _bank(run: Run, root: str) -> TrajectoryBank:
+    return open_bank(root, run.launch.bank_bytes, _identity(run))
 
 
 def feature_bank(run: Run) -> FeatureBank | None:
@@ -49,6 +77,9 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
     settings |= {"first_warmup_epochs": run.config.initialisation.warmup_epochs, "splits": run.config.splits}
+    settings |= {"zca": run.config.data.zca}
+    if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
+        settings |= {"selection": config["selection"]}
     # Where the data lie and who does the work changes no network.
     elsewhere = ("launch", "store")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
@@ -56,10 +87,12 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def window_of(run: Run, num_producers: int) -> int:
     """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
-    config = run.config
-    network = blank_network(lambda: build(config, run.open_store()))
-    num_bytes: int = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return networks_ahead(num_producers, config.inner_steps, num_bytes)
+    return networks_ahead(num_producers, run.config.inner_steps, _network_bytes(run))
+
+
+def _network_bytes(run: Run) -> int:
+    network = blank_network(lambda: build(run.config, run.open_store()))
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 def produce(

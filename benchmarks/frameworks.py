@@ -1,0 +1,179 @@
+"""Every framework with random and with representative selection, at equal numbers of matching steps.
+
+    DREAM_RAY_DATA=... python -m benchmarks.frameworks --seeds 3 --processes 2
+
+CIFAR-10 (some images a class), a narrow ConvNet-3, 10 images per class; accuracies are those on the validation split,
+which no run distils, of a fresh network after 0, a quarter, half and all of the steps, last epoch. Representative
+selection comes with the representative initialisation, as in DREAM. What a framework does in a step differs, and so do
+the seconds that it takes. Each run has a process of its own, whose peak memory is its own.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.report import provenance, write_result
+from dream_ray.config import parse_config
+from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.engine.here import distill_here
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.run import create_run, finish_run, read_sessions
+from dream_ray.engine.validation import pending_steps, validate_step
+
+STRATEGIES = ("random", "representative")
+CPU = torch.device("cpu")
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+_T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
+
+REDUCED: dict[str, Settings] = {
+    "dc": {"update": {"epochs": 5}},
+    "dsa": {"update": {"epochs": 5}},
+    "dm": {},
+    **{name: {"pixels": {"lr": 0.02}, "update": {"num_images": 512}} for name in ("idc", "dream", "dream_plus")},
+    "mtt": {
+        "pixels": {"lr": 1000.0},
+        "update": {"batch_size": 64},
+        "trajectory": {
+            "num_experts": 3,
+            "expert_steps": 2,
+            "max_start": 4,
+            "student_steps": 8,
+            "step_size": 0.01,
+            "step_size_lr": 1e-6,
+        },
+    },
+}
+"""How each framework is scaled down, besides what is scaled down for all."""
+
+
+def settings_of(framework: str, strategy: str, seed: int, options: argparse.Namespace) -> Settings:
+    """Returns the settings of a run; everything that is no part of a framework is the same for all."""
+    common: Settings = {
+        "framework": framework,
+        "seed": seed,
+        "ipc": 10,
+        "outer_steps": 2,
+        "inner_steps": options.steps // 2,
+        "checkpoint_every": options.steps // 4,
+        "network": {"name": "convnet", "options": {"depth": 3, "width": options.width, "norm": "instance"}},
+        "data": {"include_validation": False},
+        "selection": {"strategy": strategy, "num_clusters": 64},
+        "initialisation": {"strategy": strategy},
+        "evaluation": {
+            "every": options.steps // 4,
+            "quick_epochs": options.epochs,
+            "batch_size": 16,
+            "lr": 0.01,
+            "cutmix_probability": 0.5,
+            "augmentation": "color_crop_flip_scale_rotate",
+            "lr_decay": 0.2,
+            "lr_milestones": [2 / 3, 5 / 6],
+        },
+    }
+    return overlay(common, REDUCED.get(framework, {}))
+
+
+def run_one(framework: str, strategy: str, seed: int, store: str, out: str, options: argparse.Namespace) -> Any:
+    """Distils, then trains a network on every quarter's images."""
+    torch.set_num_threads(1)
+    config = parse_config(settings_of(framework, strategy, seed, options))
+    run = create_run(out, config, store, device=CPU, threads=1)
+    started = time.perf_counter()
+    distill_here(run, Launch(local=True, producers=0))
+    seconds = time.perf_counter() - started
+    finish_run(run)
+    peak = max(session["peak_rss_bytes"] for session in read_sessions(run))
+    tested_at = [0, options.steps // 4, options.steps // 2, options.steps]
+    assert set(tested_at) <= set(pending_steps(run, run.checkpoints(10)))
+    return {
+        "framework": framework,
+        "strategy": strategy,
+        "seed": seed,
+        "accuracies": [100 * validate_step(run.path, step) for step in tested_at],
+        "seconds": seconds,
+        "peak_rss_bytes": peak,
+    }
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns a row for every framework: both strategies, and what representative selection adds, seed by seed."""
+    rows = []
+    for framework in FRAMEWORKS:
+        row: dict[str, Any] = {"framework": framework}
+        by_seed: dict[str, dict[int, list[float]]] = {}
+        for strategy in STRATEGIES:
+            own = [run for run in runs if (run["framework"], run["strategy"]) == (framework, strategy)]
+            by_seed[strategy] = {run["seed"]: run["accuracies"] for run in own}
+            row[strategy] = {
+                "n": len(own),
+                "mean": [statistics.mean(values) for values in zip(*by_seed[strategy].values(), strict=True)],
+                "std": [statistics.stdev(values) for values in zip(*by_seed[strategy].values(), strict=True)],
+                "seconds": statistics.median(run["seconds"] for run in own),
+                "peak_rss_mb": max(run["peak_rss_bytes"] for run in own) / 1e6,
+            }
+        gains = [
+            by_seed["representative"][seed][-1] - by_seed["random"][seed][-1] for seed in sorted(by_seed["random"])
+        ]
+        half_width = _T95[len(gains) - 1] * statistics.stdev(gains) / math.sqrt(len(gains))
+        rows.append({**row, "gain_at_the_end": statistics.mean(gains), "gain_ci95": half_width})
+    return rows
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs all, and keeps what is done in a file, so that a benchmark that was broken off goes on."""
+    data = Path(os.environ["DREAM_RAY_DATA"])
+    scratch = Path(options.scratch or tempfile.mkdtemp())
+    kept = scratch / "runs.jsonl"
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    store = str(scratch / "store")
+    source = str(data / "cifar10-train.parquet")
+    ingest(IngestSettings(source=source, validation=0.4, max_per_class=options.images), store)
+    known = {(run["framework"], run["strategy"], run["seed"]) for run in done}
+    wanted = [
+        (framework, strategy, seed)
+        for seed in range(options.seeds)
+        for framework in FRAMEWORKS
+        for strategy in STRATEGIES
+        if (framework, strategy, seed) not in known
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
+        running = [pool.submit(run_one, *one, store, tempfile.mkdtemp(dir=scratch), options) for one in wanted]
+        for future in running:
+            done.append(future.result())
+            with kept.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+            print(done[-1], flush=True)
+    return done
+
+
+def main() -> None:
+    """Measures and writes frameworks-cpu.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--images", type=int, default=400, help="images a class, of which 40 %% validate")
+    parser.add_argument("--epochs", type=int, default=40, help="of a network that is tested")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--scratch", default="", help="directory that a later call goes on with")
+    options = parser.parse_args()
+    shown = [f"--{name}={value}" for name, value in vars(options).items() if name != "scratch"]
+    measured = provenance(shown)
+    rows = summarise(measure(options))
+    write_result("frameworks-cpu", {**measured, "settings": vars(options) | {"scratch": None}, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

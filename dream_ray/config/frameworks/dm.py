@@ -1,0 +1,44 @@
+"""DM: mean features, each time of a fresh random network.
+
+Source: DM (Zhao & Bilen, WACV 2023, arXiv 2110.04181) and the settings of its authors' code. Its iterations are all
+alike; here a hundred of them are an outer step.
+"""
+
+from functools import partial
+
+from dream_ray.config.frameworks.base import Framework, Settings
+from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
+
+_DM: Settings = {
+    "factor": 1,
+    "initialisation": {"strategy": "random"},
+    "selection": {"strategy": "random", "num_clusters": 256},
+    "weights": {"feature": 1.0, "gradient": 0.0},
+    "matching": {"augmentation": ONE_OF_ALL},
+    "pixels": {"lr": 1.0, "coupling": "joint", "space": "normalised"},
+    "source": {"kind": "random"},
+    "evaluation": evaluation(epochs=1000, augmentation=ONE_OF_ALL),
+}
+
+
+def _published(ipc: int, depth: int) -> Settings:
+    return {
+        "framework": "dm",
+        "ipc": ipc,
+        "outer_steps": 200,
+        "inner_steps": 100,
+        "batch_synthetic_max": max(128, ipc),
+        "network": convnet(depth),
+    }
+
+
+DM = Framework(
+    "Distribution matching (DM)",
+    "Zhao & Bilen, WACV 2023, arXiv 2110.04181",
+    _DM,
+    {
+        f"{data}-ipc{ipc}": partial(_published, ipc, depth)
+        for data, depth in (("cifar10", 3), ("cifar100", 3), ("tiny-imagenet", 4))
+        for ipc in (1, 10, 50)
+    },
+)

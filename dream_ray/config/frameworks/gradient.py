@@ -1,0 +1,72 @@
+"""DC and DSA: gradients on networks that are trained on the synthetic set itself.
+
+Sources: DC (Zhao et al., ICLR 2021, arXiv 2006.05929), DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259) and the settings
+of their authors' code. What they call outer loop is our inner steps; their inner loop is `update.epochs`.
+"""
+
+from functools import partial
+
+from dream_ray.config.frameworks.base import Framework, Settings, overlay
+from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
+
+_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+"""Matches, and epochs on the synthetic set between two of them, by images per class."""
+
+_DC: Settings = {
+    "factor": 1,
+    "initialisation": {"strategy": "noise"},
+    "selection": {"strategy": "random", "num_clusters": 256},
+    "weights": {"feature": 0.0, "gradient": 1.0},
+    "matching": {"distance": "cosine", "classifier": True, "augmentation": "none"},
+    "pixels": {"lr": 0.1, "coupling": "joint", "space": "normalised"},
+    "source": {"kind": "synthetic"},
+    "update": {
+        "warmup_epochs": 0,
+        "epochs": 50,
+        "num_images": None,
+        "batch_size": 256,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "cutmix_probability": 0.0,
+        "augmentation": "none",
+    },
+    "evaluation": evaluation(epochs=300, augmentation="none"),
+}
+
+_DSA = overlay(
+    _DC,
+    {
+        "initialisation": {"strategy": "random"},
+        "matching": {"augmentation": ONE_OF_ALL},
+        "update": {"augmentation": ONE_OF_ALL},
+        "evaluation": evaluation(epochs=1000, augmentation=ONE_OF_ALL),
+    },
+)
+
+
+def _small(name: str, ipc: int) -> Settings:
+    inner_steps, epochs = _LOOPS[ipc]
+    return {
+        "framework": name,
+        "ipc": ipc,
+        "outer_steps": 1000,
+        "inner_steps": inner_steps,
+        "network": convnet(),
+        "update": {"epochs": epochs},
+    }
+
+
+_SETS = [(data, ipc) for data in ("cifar10", "cifar100") for ipc in (1, 10, 50)]
+
+DC = Framework(
+    "Dataset condensation (DC)",
+    "Zhao et al., ICLR 2021, arXiv 2006.05929",
+    _DC,
+    {f"{data}-ipc{ipc}": partial(_small, "dc", ipc) for data, ipc in _SETS},
+)
+DSA = Framework(
+    "Differentiable Siamese augmentation (DSA)",
+    "Zhao & Bilen, ICML 2021, arXiv 2102.08259",
+    _DSA,
+    {f"{data}-ipc{ipc}": partial(_small, "dsa", ipc) for data, ipc in _SETS},
+)

@@ -1,0 +1,105 @@
+"""IDC: gradients on networks that are trained on real data, and images that are mosaics.
+
+Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its authors' code. DREAM and DREAM+ share most
+of them (`dream.py`). The pixel learning rate is scaled here, by (ipc / 10) * (side / base side)^2.
+"""
+
+from functools import partial
+
+from dream_ray.config.frameworks.base import Framework, Settings, overlay
+from dream_ray.config.frameworks.common import convnet
+
+_IDC: Settings = {
+    "initialisation": {"strategy": "random"},
+    "selection": {"strategy": "random", "num_clusters": 64},
+    "weights": {"feature": 0.0, "gradient": 1.0},
+    "update": {"warmup_epochs": 0},
+}
+
+
+def scaled_lr(lr: float, ipc: int, side: int, base_side: int) -> float:
+    """Returns a published pixel learning rate as `pixels.lr` means it."""
+    return lr * (ipc / 10) * (side / base_side) ** 2
+
+
+def small(ipc: int, *, lr: float = 5e-3, distance: str = "mse", num_images: int = 2000, flip: bool = True) -> Settings:
+    """ConvNet-3 sets of 28 and 32 px: CIFAR, SVHN, MNIST, FashionMNIST. Their side is their base side."""
+    operations = "color_crop_flip_scale_rotate" if flip else "color_crop_scale_rotate"
+    return {
+        "ipc": ipc,
+        "factor": 2,
+        "network": convnet(),
+        "matching": {"distance": distance},
+        "pixels": {"lr": scaled_lr(lr, ipc, 1, 1)},
+        "update": {"num_images": num_images},
+        "evaluation": {"augmentation": operations},
+    }
+
+
+def mnist(ipc: int) -> Settings:
+    """MNIST with factor 2: neither cutout nor CutMix, for a digit cut in half is another digit."""
+    without = {
+        "matching": {"augmentation": "color_crop"},
+        "update": {"cutmix_probability": 0.0},
+        "evaluation": {"cutmix_probability": 0.0},
+    }
+    return overlay(small(ipc, lr=1e-4, distance="l1", num_images=500, flip=False), without)
+
+
+def imagenet(ipc: int, num_classes: int) -> Settings:
+    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3."""
+    hundred = num_classes == 100
+    training = {"lr": 0.1, "weight_decay": 1e-4} if hundred else {"lr": 0.01, "weight_decay": 5e-4}
+    warmup_epochs = 5 if hundred else 10
+    return {
+        "ipc": ipc,
+        "factor": 3,
+        "decode": "bound" if ipc >= 20 else "single",
+        "outer_steps": 500,
+        "network": {"name": "resnetap10", "options": {"norm": "instance"}},
+        "initialisation": {"warmup_epochs": warmup_epochs},
+        "matching": {"distance": "l1"},
+        "pixels": {"lr": scaled_lr(1e-3 if hundred else 3e-3, ipc, 224, 224)},
+        "update": {"num_images": 500, "warmup_epochs": warmup_epochs, "cutmix_probability": 1.0, **training},
+        "evaluation": {
+            "epochs": _imagenet_epochs(ipc * 9, num_classes),
+            "batch_size": 128 if hundred else 64,
+            "cutmix_probability": 1.0,
+            "augmentation": "flip",
+            "random_resized_crop": True,
+            **training,
+        },
+    }
+
+
+def _imagenet_epochs(decoded_per_class: int, num_classes: int) -> int:
+    """IDC's evaluation epochs by decoded images per class; two thirds of them, in hundreds, for 100 classes."""
+    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
+    epochs = next((epochs for most, epochs in table if decoded_per_class <= most), 300)
+    return epochs * 2 // 3 // 100 * 100 if num_classes == 100 else epochs
+
+
+PUBLISHED = {
+    **{f"cifar10-ipc{ipc}": partial(small, ipc) for ipc in (1, 10, 50)},
+    **{f"cifar100-ipc{ipc}": partial(small, ipc) for ipc in (1, 10, 20, 50)},
+    **{f"svhn-ipc{ipc}": partial(small, ipc, num_images=500, flip=False) for ipc in (1, 10, 50)},
+    **{f"mnist-ipc{ipc}": partial(mnist, ipc) for ipc in (1, 10, 50)},
+    **{f"fashion-mnist-ipc{ipc}": partial(small, ipc, lr=1e-4, distance="l1", num_images=500) for ipc in (1, 10, 50)},
+    **{f"imagenet10-ipc{ipc}": partial(imagenet, ipc, 10) for ipc in (10, 20)},
+    **{f"imagenet100-ipc{ipc}": partial(imagenet, ipc, 100) for ipc in (10, 20)},
+}
+"""What IDC, DREAM and DREAM+ share, by data set and images per class."""
+
+
+def _idc(name: str) -> Settings:
+    batch = {"selection": {"num_clusters": 128}} if name.startswith("imagenet100") else {}
+    steps = {} if name.startswith("imagenet") else {"outer_steps": 2000}
+    return overlay(overlay(PUBLISHED[name](), batch), {"framework": "idc", **steps})
+
+
+IDC = Framework(
+    "Information-intensive dataset condensation (IDC)",
+    "Kim et al., ICML 2022, arXiv 2205.14959",
+    _IDC,
+    {name: partial(_idc, name) for name in PUBLISHED},
+)

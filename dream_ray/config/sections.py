@@ -1,0 +1,216 @@
+"""The sections of the settings: frozen, validated on construction, with their help beside them.
+
+Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, keyword-only, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Network(Section):
+    """A network by name and its options."""
+
+    name: str = "convnet"
+    """convnet, resnetap10, resnet10, resnet18, resnet50, densenet121, torchvision:NAME, or module:factory."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the network, for example {depth: 3, width: 128, norm: instance}."""
+
+
+class Initialisation(Section):
+    """Where the synthetic images start."""
+
+    strategy: Literal["representative", "random", "noise"] = "representative"
+    """representative: k-means picks the images of the mosaics; random: random real images; noise: grey noise (around
+    the mean of the real images with pixels.space normalised)."""
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Passes over the real data that train the network whose features k-means sees here: the first one of the run with
+    source.kind real or pool, else one of its own."""
+
+
+class Selection(Section):
+    """Which real images a class is matched against."""
+
+    strategy: Literal["representative", "random"] = "representative"
+    """representative: k-means (DREAM); random: a fresh batch every inner step (interval is ignored). With
+    source.kind expert, the real images that the experts are trained on."""
+    num_clusters: int = Field(default=128, ge=1)
+    """K of k-means."""
+    per_cluster: int = Field(default=1, ge=1)
+    """Images picked for each cluster; the real batch is num_clusters * per_cluster."""
+    interval: int = Field(default=10, ge=1)
+    """Inner steps between two selections."""
+    rule: Literal["each", "any"] = "each"
+    """each: nearest to each centre; any: the nearest to any centre (the Tiny-ImageNet variant)."""
+    max_steps: int = Field(default=25, ge=1)
+    """Largest number of Lloyd steps from scratch, after k-means++."""
+    warm_start: bool = True
+    """Within an outer step, start from the last assignment instead of from scratch."""
+    warm_steps: int = Field(default=3, ge=0)
+    """Lloyd steps after a warm start."""
+    normalise: bool = True
+    """Embed normalised images; false reproduces the published code."""
+    embedding_batch: Literal[8, 16, 32, 64, 128] = 128
+    """Images that pass the network together to be embedded; fewer need less memory."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """In which the network computes the features; bfloat16 is faster where the processor has it (docs/speed.md)."""
+
+
+class Weights(Section):
+    """Weights of the bidirectional objective."""
+
+    feature: float = Field(default=1.0, ge=0)
+    """Weight of mean feature matching ("forward"); 0 switches it off."""
+    gradient: float = Field(default=1.0, ge=0)
+    """Weight of gradient matching ("backward"); 0 switches it off."""
+
+    @model_validator(mode="after")
+    def _something_is_matched(self) -> "Weights":
+        if self.feature == 0 and self.gradient == 0:
+            raise ValueError("feature and gradient cannot both be 0: nothing would be matched")
+        return self
+
+
+class Matching(Section):
+    """How two batches are compared."""
+
+    objective: Literal["bidirectional", "trajectory"] = "bidirectional"
+    """bidirectional: what a real and a synthetic batch of a class make of a network, its features and gradients, see
+    `weights`; trajectory: where a network ends that is trained on the synthetic images (MTT), see `trajectory`."""
+    distance: Literal["mse", "l1", "l1_mean", "cosine"] = "mse"
+    """Distance of two mean features or two layers' gradients."""
+    biases: bool = False
+    """Match the gradients of biases and norm parameters too."""
+    classifier: bool = False
+    """Match the gradient of the classification layer's weight too."""
+    augmentation: str = "color_crop_cutout"
+    """Siamese augmentation of real and synthetic batch: operations joined by '_' (all of them) or '|' (one of them), or
+    none. With objective trajectory, of a student's batches, one draw per image."""
+    real_chunk: int | None = Field(default=None, ge=1)
+    """Real images that pass the network together, so that workers may share a batch; null: the whole batch at once,
+    which is fastest on few workers."""
+
+
+class Pixels(Section):
+    """The optimiser of the synthetic images."""
+
+    lr: float = Field(default=5e-3, gt=0)
+    """Learning rate after the scaling (ipc / 10) * (side / base side)^2."""
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    """Momentum of the SGD that all classes share in the published code."""
+    coupling: Literal["sequential", "joint"] = "sequential"
+    """sequential: that SGD steps once per class, so its momentum moves every class all the time (IDC, DREAM, DREAM+);
+    joint: it steps once for all classes (DC, DSA, DM, MTT)."""
+    space: Literal["unit", "normalised"] = "unit"
+    """unit: pixels in [0, 1], clamped at the start of an outer step; normalised: pixels as the networks see them, never
+    clamped (DC, DSA, DM, MTT)."""
+
+
+class Update(Section):
+    """Training of the matching network: on real data, or on the synthetic images with source.kind synthetic."""
+
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Passes over the real data before an outer step (DREAM+: 1; DREAM, IDC: 0)."""
+    epochs: int = Field(default=1, ge=0)
+    """Passes over `num_images` images after every inner step."""
+    num_images: int | None = Field(default=2000, ge=1)
+    """Random images of one pass, rounded up to whole batches; null: all of them."""
+    batch_size: int = Field(default=128, ge=1)
+    """Images per SGD step."""
+    lr: float = Field(default=0.01, gt=0)
+    """Learning rate of the network."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the network."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Weight decay of the network."""
+    cutmix_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a batch is mixed by CutMix."""
+    augmentation: str = "color_crop"
+    """Augmentation, one draw per image: operations joined by '_' (all) or '|' (one of them), or none."""
+    flat_radius: float = Field(default=0.0, ge=0)
+    """Sharpness-aware training: gradients are taken so far uphill, which makes for flat experts (FTD); 0: plain."""
+
+
+class Source(Section):
+    """Where the matching networks come from."""
+
+    kind: Literal["real", "random", "pool", "synthetic", "expert"] = "real"
+    """real: a fresh network per outer step, trained on real data (IDC, DREAM, DREAM+); random: a fresh untrained one
+    per inner step (DM); pool: per outer step one of pool_size warmed-up networks, trained on (ImageNet-100);
+    synthetic: a fresh one per outer step, trained on the synthetic images (DC, DSA); expert: parts of the ways of
+    trajectory.num_experts networks that are trained on real data (MTT)."""
+    pool_size: int = Field(default=10, ge=1)
+    """Networks of the pool."""
+
+
+class Trajectory(Section):
+    """Trajectory matching (MTT): a student that starts on an expert's way shall end further along it."""
+
+    num_experts: int = Field(default=100, ge=1)
+    """Experts. Each keeps its network before and after every update; `update` says what that is."""
+    expert_steps: int = Field(default=2, ge=1)
+    """Updates of the expert that a student shall cover (M; epochs where update.num_images is null)."""
+    max_start: int = Field(default=20, ge=1)
+    """A student starts after fewer updates of its expert than this."""
+    start_growth: int = Field(default=0, ge=0)
+    """Steps over which the latest start grows from the first update to max_start; 0: all starts from the beginning."""
+    student_steps: int = Field(default=30, ge=1)
+    """SGD steps of a student on the synthetic images (N)."""
+    student_batch: int | None = Field(default=None, ge=1)
+    """Decoded synthetic images of a student's step; null: all of them."""
+    segments: int = Field(default=1, ge=1)
+    """Students of a step, on ways of their own, whose gradients are averaged; so many workers may share them."""
+    step_size: float = Field(default=0.01, gt=0)
+    """First step size of the students; it is learned."""
+    step_size_lr: float = Field(default=1e-5, ge=0)
+    """Learning rate of the step size."""
+
+
+class Evaluation(Section):
+    """How a network is trained from scratch on the synthetic set and tested."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between two short validation accuracies during a run; 0: none. Needs data.include_validation: false."""
+    network: Network | None = None
+    """Network that is trained; null: the network of the run."""
+    epochs: int = Field(default=1000, ge=1)
+    """Epochs of protocol published."""
+    quick_epochs: int = Field(default=100, ge=1)
+    """Epochs of protocol quick and of the validation during a run."""
+    whole_set_epochs: int = Field(default=30, ge=1)
+    """Epochs of the whole-set baseline (protocol published; quick takes a tenth)."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per SGD step."""
+    lr: float | None = Field(default=0.01, gt=0)
+    """First learning rate; null: the learned step size, for baselines the first one (trajectory.step_size)."""
+    lr_decay: float = Field(default=0.2, gt=0, le=1)
+    """The learning rate is multiplied by it at `lr_milestones`."""
+    lr_milestones: tuple[float, ...] = (2 / 3, 5 / 6)
+    """Parts of the epochs, between 0 and 1."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Weight decay."""
+    cutmix_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a batch is mixed by CutMix."""
+    augmentation: str = "color_crop_flip_scale_rotate"
+    """Augmentation, one draw per image: operations joined by '_' (all) or '|' (one of them), or none."""
+    random_resized_crop: bool = False
+    """Cut a random part of every image and resize it (the ImageNet recipe)."""
+
+
+class Data(Section):
+    """Which real images are used."""
+
+    include_validation: bool = True
+    """Distil from train and validation together. false: from train alone, so that validation may guide choices."""
+    zca: bool = False
+    """Networks see ZCA-whitened images (MTT) instead of images that are normalised channel by channel."""
+    resident_mb: int = Field(default=0, ge=0)
+    """Megabytes of real images that a worker keeps in memory, decoded; the others are mapped, or decoded when read."""

@@ -1,0 +1,92 @@
+"""Rules that settings, store and workers must keep together, checked before anything starts."""
+
+import logging
+
+from dream_ray.config import Config
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import are_made_ahead, build, class_counts
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.normalising import check_whitening
+from dream_ray.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_fit(config: Config, store: Store) -> None:
+    """Raises UsageError if the settings cannot be run on the store."""
+    _, height, width = store.shape_CHW
+    if height != width:
+        raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
+    if config.factor > height:
+        raise UsageError(f"factor must be at most the side of the images ({height}); got {config.factor}")
+    if config.pixels.space == "normalised" and height % config.factor:
+        raise UsageError(
+            f"factor must divide the side of the images ({height}) with pixels.space normalised; got {config.factor}"
+        )
+    counts = class_counts(config, store)
+    needed = config.ipc * config.factor**2
+    smallest = min(range(len(counts)), key=counts.__getitem__)
+    if config.initialisation.strategy != "noise" and counts[smallest] < needed:
+        raise UsageError(
+            f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
+            f"{store.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
+        )
+    if counts[smallest] == 0:
+        raise UsageError(f"every class must have images; class {store.class_names[smallest]!r} has none")
+    if config.evaluation.every and not sum(store.count("validation", label) for label in range(store.num_classes)):
+        raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
+    if config.selection.strategy == "representative" and counts[smallest] < config.real_batch:
+        _LOG.warning(
+            "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
+            store.class_names[smallest],
+            counts[smallest],
+            config.real_batch,
+        )
+    check_whitening(config, store)
+    build(config, store)  # raises where the network does not fit the images
+
+
+def check_workers(config: Config, store: Store, launch: Launch) -> None:
+    """Raises UsageError where workers or producers would have nothing to do, or threads would do the same work.
+
+    Threads of one process share no class, and several of them are not to train the same networks.
+    """
+    if not are_made_ahead(config):
+        _check_workers_in_step(config, launch)
+    elif launch.local and launch.workers > 1 and launch.producers == 0:
+        raise UsageError(f"producers must be an int >= 1 with local and {launch.workers} workers; got 0")
+    if config.source.kind != "expert" and launch.workers > store.num_classes:
+        _check_shared_classes(config, store, launch)
+
+
+def _check_workers_in_step(config: Config, launch: Launch) -> None:
+    """Checks workers that exchange something at every step, so that nobody can make networks ahead of them."""
+    kind = config.source.kind
+    if launch.local and launch.workers > 1:
+        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {launch.workers}")
+    if launch.producers:
+        raise UsageError(f"producers must be 0 with source.kind {kind}; got {launch.producers}")
+    if kind == "expert" and launch.workers > config.trajectory.segments:
+        raise UsageError(
+            f"workers must be at most trajectory.segments ({config.trajectory.segments}), each of which one worker "
+            f"matches; got {launch.workers}"
+        )
+
+
+def _check_shared_classes(config: Config, store: Store, launch: Launch) -> None:
+    """Checks that several workers find something of a class to share."""
+    num_workers = launch.workers
+    if launch.local:
+        raise UsageError(
+            f"workers must be at most the number of classes ({store.num_classes}) with local; got {num_workers}"
+        )
+    if config.selection.strategy == "representative":
+        return
+    rule = f"workers must be at most the number of classes ({store.num_classes}) with selection.strategy random"
+    if config.matching.real_chunk is None:
+        raise UsageError(f"{rule} and matching.real_chunk null (32 would let them share a batch); got {num_workers}")
+    if build(config, store).couples_images:
+        raise UsageError(
+            f"{rule} and a network with batch norm, which must see a real batch whole: nothing of a class could be "
+            f"shared; got {num_workers}"
+        )

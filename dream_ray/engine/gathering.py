@@ -1,0 +1,47 @@
+"""The synthetic set of all workers, for networks that are trained on it (DC, DSA)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.team import Team
+from dream_ray.engine.state import RunState
+from dream_ray.engine.training import TensorImages
+
+
+@dataclass
+class Gathering:
+    """Gives every worker the synthetic images of all classes as they are now; all workers must ask at the same step.
+
+    Attributes:
+        state: Of this worker; its images change as the run goes on.
+        owns: Whether this worker moves the images of its classes; others of a team have only copies.
+        space: Where the images live.
+        decode: Makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class.
+        everyone: All workers of the run.
+        received_bytes: Bytes of images that came from other workers so far.
+    """
+
+    state: RunState
+    owns: bool
+    space: PixelSpace
+    decode: Callable[[torch.Tensor], torch.Tensor]
+    everyone: Team
+    received_bytes: int = field(default=0)
+
+    def __call__(self) -> TensorImages:
+        """Returns the decoded images in [0, 1], class by class."""
+        labels = list(self.state.classes) if self.owns else []
+        stored_LNCHW = torch.stack([state.images_NCHW for state in self.state.classes.values()])
+        device = stored_LNCHW.device
+        members = self.everyone.all_gather([torch.tensor(labels, dtype=torch.int64), stored_LNCHW[: len(labels)]])
+        images: dict[int, torch.Tensor] = {}
+        for rank, (member_labels, member_LNCHW) in enumerate(members):
+            if rank != self.everyone.rank:
+                self.received_bytes += member_LNCHW.nbytes
+            images |= dict(zip(member_labels.tolist(), member_LNCHW, strict=True))
+        per_class = [self.space.to_unit(self.decode(images[label].to(device))) for label in sorted(images)]
+        counts = torch.tensor([len(decoded) for decoded in per_class])
+        return TensorImages(torch.cat(per_class), torch.repeat_interleave(torch.tensor(sorted(images)), counts))

@@ -1,0 +1,158 @@
+"""The steps of matching class by class: they are timed, and the process takes as much memory as a worker."""
+
+import copy
+import math
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng, selection
+from dream_ray.core.normalisation import Normalise
+from dream_ray.core.schedule import StepCosts
+from dream_ray.data.images import ImageChunks
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import build, class_counts, networks_on, training_count
+from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
+from dream_ray.engine.training import RealImages
+
+# Rounds of what runs at once: memory is asked for in another order every time.
+_TOGETHER = 3
+# k-means is timed on at most so many images; its time is proportional to them.
+_MOST_POINTS = 5000
+
+
+class ClassSteps:
+    """Every kind of step, on one class of random images; its construction only trains.
+
+    Attributes:
+        more_bytes: What a run takes over the measured steps.
+    """
+
+    more_bytes = 0
+
+    def __init__(self, config: Config, store: Store, normalise: Normalise, watch: PartsWatch, compiled: bool) -> None:
+        short = config.model_copy(
+            update={
+                "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
+                "update": config.update.model_copy(
+                    update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
+                ),
+                "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
+            }
+        )
+        self._config, self._store, self._watch = config, store, watch
+        images = random_images(config, store)
+        self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalise, compiled=compiled)
+        data = RealImages(images, np.zeros(len(images), dtype=np.int64))
+        networks = networks_on(short, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
+        self._trajectory = networks.trajectory(0)
+        next(self._trajectory)
+        self._train()
+
+    def _train(self) -> None:
+        with self._watch.of("batch"):
+            self._snapshot = next(self._trajectory)
+
+    def run(self) -> None:
+        """Runs one after the other."""
+        matcher, watch = self._matcher, self._watch
+        self._state = matcher.initial_state(self._snapshot, 0)
+        if matcher.config.selection.strategy == "representative":
+            first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
+            self._state.indices = matcher.select(first, 0, self._state.assignment).indices
+        for number in range(1, MOST_ROUNDS):
+            with watch.of("embedding"):
+                self._features_ND = matcher.embed(self._snapshot, 0)
+            with watch.of("target"):
+                target = matcher.target(self._snapshot, 0, self._state)
+            with watch.of("move"):
+                matcher.move(self._snapshot, 0, self._state, target)
+            self._train()
+            if watch.is_enough(number):
+                break
+
+    @property
+    def num_features(self) -> int:
+        """Features of an image."""
+        return self._features_ND.shape[1]
+
+    def costs(self) -> StepCosts:
+        """Returns what was measured, as a run does it."""
+        config, watch, counts = self._config, self._watch, class_counts(self._config, self._store)
+        select_s = 0.0
+        if config.selection.strategy == "representative":
+            num_points = min(sum(counts) // len(counts), _MOST_POINTS)
+            clustering_s = _clustering_s(config, self._features_ND, num_points, watch)
+            select_s = watch.median("embedding") / len(self._features_ND) + clustering_s / num_points
+        trained_on = len(counts) * training_count(config) if config.source.kind == "synthetic" else sum(counts)
+        return StepCosts(
+            update_s=config.update.epochs * pass_s(config, watch, trained_on, config.update.num_images),
+            warm_up_s=config.update.warmup_epochs * pass_s(config, watch, sum(counts)),
+            first_warm_up_s=config.initialisation.warmup_epochs * pass_s(config, watch, sum(counts)),
+            select_s=select_s,
+            target_s=watch.median("target"),
+            move_s=watch.median("move"),
+            snapshot_bytes=sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values()),
+        )
+
+    def run_together(self, beside: Collection[str]) -> None:
+        """Matches while threads do something else, for the memory of both."""
+        now, later = (replace(self._snapshot, network=copy.deepcopy(self._snapshot.network)) for _ in range(2))
+        others = {"embedding": lambda: self._matcher.embed(later, 0), "batch": lambda: next(self._trajectory)}
+        for _ in range(_TOGETHER if beside else 0):
+            with ThreadPoolExecutor(len(beside)) as pool:
+                running = [pool.submit(others[part]) for part in beside]
+                self._matcher.match(now, 0, self._state)
+                for one in running:
+                    one.result()
+
+
+def pass_s(config: Config, watch: PartsWatch, num_images: int, most: int | None = None) -> float:
+    """Returns what a pass of training takes over some images, at most over `most` of them."""
+    count = num_images if most is None else min(most, num_images)
+    return watch.median("batch") * math.ceil(count / config.update.batch_size)
+
+
+def random_images(config: Config, store: Store) -> ImageChunks:
+    """Returns as many images as the largest batch of any step needs."""
+    num_images = max(
+        2 * config.selection.embedding_batch,
+        config.real_batch,
+        config.selection.num_clusters * config.selection.per_cluster,
+        config.ipc * config.factor**2,
+        config.update.batch_size,
+    )
+    generator = rng.stream(0, "measured images")
+    return ImageChunks([generator.integers(0, 256, (num_images, *store.shape_CHW), dtype=np.uint8)])
+
+
+def _clustering_s(config: Config, features_ND: Tensor, num_points: int, watch: PartsWatch) -> float:
+    """Returns what a clustering of `num_points` images takes: the mean of those of an outer step.
+
+    Random features, spread like the measured ones, have no clusters: k-means takes all the steps that it may.
+    """
+    settings = config.selection
+    noise = rng.stream(0, "measured features").standard_normal((num_points, features_ND.shape[1]), dtype=np.float32)
+    points_ND = torch.from_numpy(noise).to(features_ND.device) * features_ND.std(0) + features_ND.mean(0)
+    previous_N = None
+    for part, max_steps in (("cold", settings.max_steps), ("warm", settings.warm_steps)):
+        for _ in range(2):
+            with watch.of(part):
+                chosen = selection.representative(
+                    points_ND,
+                    num_clusters=settings.num_clusters,
+                    per_cluster=settings.per_cluster,
+                    rule=settings.rule,
+                    max_steps=max_steps,
+                    rng=rng.stream(0, "measured k-means"),
+                    previous_N=previous_N,
+                )
+        previous_N = chosen.assignment_N
+    count = math.ceil(config.inner_steps / settings.interval) if settings.warm_start else 1
+    return (watch.median("cold") + (count - 1) * watch.median("warm")) / count

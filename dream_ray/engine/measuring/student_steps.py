@@ -1,0 +1,105 @@
+"""The steps of trajectory matching: the training of experts, and the steps of students."""
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.normalisation import Normalise
+from dream_ray.core.schedule import StepCosts
+from dream_ray.data.store import Store
+from dream_ray.engine.assembly import build, class_counts, networks_on, trajectory_length
+from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.measuring.class_steps import pass_s, random_images
+from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
+from dream_ray.engine.network_source import detached_parameters
+from dream_ray.engine.segments import Segment, Segments
+from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.training import RealImages
+from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
+
+# A student takes no more steps here; the parameters that more of them would keep are added.
+_MOST_STEPS = 3
+
+
+class StudentSteps:
+    """Training and matching on random images; its construction only trains.
+
+    Attributes:
+        more_bytes: What a whole student keeps over the measured one.
+    """
+
+    def __init__(self, config: Config, store: Store, normalise: Normalise, watch: PartsWatch, compiled: bool) -> None:
+        self._config, self._store, self._watch, self._normalise = config, store, watch, normalise
+        short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
+        short_way = config.trajectory.model_copy(
+            update={"student_steps": min(config.trajectory.student_steps, _MOST_STEPS), "segments": 1}
+        )
+        self._short = config.model_copy(update={"update": short_update, "trajectory": short_way})
+        self._images = random_images(config, store)
+        data = RealImages(self._images, np.zeros(len(self._images), dtype=np.int64))
+        longer = self._short.model_copy(
+            update={"trajectory": short_way.model_copy(update={"max_start": MOST_ROUNDS + 2})}
+        )
+        experts = networks_on(longer, lambda _: data, normalise, lambda: build(config, store), compiled=compiled)
+        self._way = experts.trajectory(0)
+        self._snapshot = next(self._way)
+        self._start = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
+        self._train()
+        parameters = detached_parameters(self._snapshot.network)
+        kept = config.trajectory.student_steps - short_way.student_steps
+        self.more_bytes = kept * sum(tensor.nbytes for tensor in parameters.values())
+
+    @property
+    def num_features(self) -> int:
+        """Features of an image."""
+        return self._snapshot.network.head.in_features
+
+    def _train(self) -> None:
+        with self._watch.of("batch"):
+            self._snapshot = next(self._way)
+
+    def run(self) -> None:
+        """Looks at real images as the initialisation does, and matches a segment a few times."""
+        of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
+        of_class.embed(self._snapshot, 0)
+        matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise)
+        state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
+        target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
+        for number in range(1, MOST_ROUNDS):
+            segments = Segments(0, number, (Segment(0, self._start, target),))
+            with self._watch.of("student"):
+                for _ in matcher.match_all(segments, state):
+                    pass
+            self._train()
+            if self._watch.is_enough(number):
+                break
+
+    def run_together(self, beside: Collection[str]) -> None:
+        """Nobody makes networks beside a worker that matches trajectories."""
+        assert not beside, beside
+
+    def costs(self) -> StepCosts:
+        """Returns what was measured: a segment counts as a class, the training of all experts as the first warm-up."""
+        config, settings, counts = self._config, self._config.trajectory, class_counts(self._config, self._store)
+        update_s = config.update.epochs * pass_s(config, self._watch, sum(counts), config.update.num_images)
+        looking_s = config.initialisation.warmup_epochs * pass_s(config, self._watch, sum(counts))
+        student_s = self._watch.median("student") / self._short.trajectory.student_steps
+        return StepCosts(
+            update_s=0.0,
+            warm_up_s=0.0,
+            first_warm_up_s=looking_s + settings.num_experts * (trajectory_length(config) - 1) * update_s,
+            select_s=0.0,
+            target_s=0.0,
+            move_s=settings.student_steps * student_s,
+            snapshot_bytes=sum(tensor.nbytes for tensor in self._start.values()),
+        )
+
+    def _random_state(self, label: int) -> ClassState:
+        shape = (self._config.ipc, *self._store.shape_CHW)
+        noise = rng.stream(0, "measured synthetic images", label=label).standard_normal(shape, dtype=np.float32)
+        images = torch.from_numpy(noise).to(self._normalise.device)
+        nothing = torch.empty(0, dtype=torch.int64)
+        return ClassState(images, torch.zeros_like(images), nothing, nothing)

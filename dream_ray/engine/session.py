@@ -1,0 +1,120 @@
+"""What a process that works on a run tells the world: progress, metrics and cost, as files in the run's directory."""
+
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.environment import CostMeter
+from dream_ray.engine.run import Run
+from dream_ray.engine.stopwatch import Stopwatch
+
+_LOG = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
+
+_HEARTBEAT_S = 1.0
+_REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
+
+
+class Session:
+    """Progress, metrics and cost of one process, written to the run directory.
+
+    Attributes:
+        stopwatch: Where its time goes.
+        gathered_bytes: Tells how many bytes of synthetic images came from other workers.
+    """
+
+    def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell) -> None:
+        self._run, self._tell = run, tell
+        self.stopwatch = Stopwatch()
+        self.gathered_bytes: Callable[[], int] = lambda: 0
+        self._images_per_step = num_classes * run.config.real_batch
+        self._checkpoint_at: float | None = None
+        self._shard, self._num_shards = shard, num_shards
+        self._meter = CostMeter(run.device)
+        self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
+        self._name = f"{time.time_ns()}-{shard:04d}.json"
+        self._rows: list[dict[str, Any]] = []
+        self._first_step = self._step = 0
+        self._loss: float | None = None
+        self._loop_started: float | None = None
+        self._last_report = self._last_beat = time.monotonic()
+        self.beat("starting")
+
+    def begin(self, step: int) -> None:
+        """Notes where the loop starts."""
+        self._first_step = self._step = step
+        self._last_report = time.monotonic()
+        self.beat("preparing the first network")
+
+    def report(self, report: StepReport) -> None:
+        """Keeps a row of metrics and, once a second, tells the world."""
+        now = time.monotonic()
+        if report.losses:
+            self._rows.append(
+                {
+                    "step": report.step,
+                    "outer": report.outer,
+                    "inner": report.inner,
+                    "losses": {str(label): loss for label, loss in report.losses.items()},
+                    "seconds": now - self._last_report,
+                }
+            )
+            self._loss = sum(report.losses.values()) / len(report.losses)
+        self._last_report = now
+        self._step = report.step + 1
+        if self._loop_started is None:
+            # Speed is counted from the first report on: the time before it went into the first network.
+            self._loop_started, self._first_step = now, self._step
+        if now - self._last_beat >= self._heartbeat_s:
+            self.beat("matching")
+
+    def flush(self, step: int) -> None:
+        """Writes the rows since the last checkpoint, and notes that there is another."""
+        self._checkpoint_at = time.time()
+        if self._rows:
+            name = f"{step:08d}-{self._shard:04d}-of-{self._num_shards:04d}.jsonl"
+            text = "".join(json.dumps(row) + "\n" for row in self._rows)
+            storage.write_text(self._run.file("metrics", name), text)
+            self._rows.clear()
+
+    def end(self) -> None:
+        """Writes the final progress."""
+        self._step = self._run.config.total_steps
+        self.beat("done")
+
+    def beat(self, phase: str) -> None:
+        """Writes the progress."""
+        self._last_beat = time.monotonic()
+        done = self._step - self._first_step
+        seconds = None
+        if self._loop_started is not None and done > 0:
+            seconds = (self._last_beat - self._loop_started) / done
+        progress = {
+            "pid": multiprocessing.current_process().pid,
+            "shard": self._shard,
+            "num_shards": self._num_shards,
+            "phase": phase,
+            "step": self._step,
+            "outer": self._step // self._run.config.inner_steps,
+            "inner": self._step % self._run.config.inner_steps,
+            "total_steps": self._run.config.total_steps,
+            "loss": self._loss,
+            "seconds_per_step": seconds,
+            "images_per_second": None if seconds is None else self._images_per_step / seconds,
+            "checkpoint_at": self._checkpoint_at,
+            "gathered_bytes": self.gathered_bytes(),
+            **asdict(self.stopwatch),
+            **self._meter.read(),
+        }
+        try:
+            storage.write_text(self._run.file("progress", self._name), json.dumps(progress))
+        except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
+            _LOG.warning("The progress is not written: %s", error)
+        self._tell(progress)

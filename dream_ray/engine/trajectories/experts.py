@@ -1,0 +1,35 @@
+"""The training of experts, whose ways trajectory matching follows (MTT): each is a work of its own, anywhere."""
+
+from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.assembly import trajectory_length
+from dream_ray.engine.environment import fixed_threads
+from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.session import Session
+from dream_ray.engine.trajectories.producing import experts
+
+
+def missing_experts(run: Run) -> list[int]:
+    """Returns the experts of a run whose ways are not in its bank to the end; none where it follows none."""
+    if run.config.source.kind != "expert":
+        return []
+    bank, last = experts(run, run.open_store()).bank, trajectory_length(run.config) - 1
+    return [number for number in range(run.config.trajectory.num_experts) if bank.load(number, last) is None]
+
+
+def make_expert(run_path: str, number: int) -> None:
+    """Trains an expert to the end of its way, from where the bank knows it.
+
+    Args:
+        run_path: Directory of the run.
+        number: Which expert.
+    """
+    keep_freed_memory()
+    run = open_run(run_path)
+    # Of no shards: the workers, who come later, are the ones whose progress counts.
+    session = Session(run, number, 0, 0, lambda progress: None)
+    length = trajectory_length(run.config)
+    with fixed_threads(run.threads):
+        for snapshot in experts(run, run.open_store()).trajectory(number):
+            session.beat(
+                f"expert {number + 1} of {run.config.trajectory.num_experts}, update {snapshot.inner} of {length - 1}"
+            )

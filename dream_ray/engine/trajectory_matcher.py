@@ -1,0 +1,132 @@
+"""What happens in one step of trajectory matching (MTT): students train and are compared with experts.
+
+L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.augment import AugmentParams, augment, sample_params
+from dream_ray.core.multiformation import decode
+from dream_ray.core.normalisation import Normalise
+from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
+from dream_ray.core.team import ALONE, Team, sum_chunks
+from dream_ray.core.trajectory_matching import Batch, Student, match_trajectory
+from dream_ray.engine.distill import ALL_CLASSES
+from dream_ray.engine.network_source import training_function
+from dream_ray.engine.segments import Segment, Segments
+from dream_ray.engine.state import STEP_SIZE, RunState
+from dream_ray.nets import Classifier
+
+_STEP_SIZE_VELOCITY = "step_size_velocity"
+
+
+@dataclass(frozen=True)
+class TrajectoryMatcher:
+    """The work on all classes together; keeps no state of its own.
+
+    Every worker has all synthetic images, matches its own segments, and moves the images by the mean gradient of all.
+
+    Attributes:
+        config: Settings.
+        network: A network of the run; only its structure and buffers are used.
+        normalise: Makes the networks' inputs; its device is the one of all tensors.
+        team: Who shares the segments of a step.
+    """
+
+    config: Config
+    network: Classifier
+    normalise: Normalise
+    team: Team = ALONE
+
+    @cached_property
+    def space(self) -> PixelSpace:
+        """Where the synthetic images live."""
+        return PIXEL_SPACES[self.config.pixels.space](self.normalise)
+
+    @cached_property
+    def student(self) -> Student:
+        """How a student learns."""
+        network = self.network.train()
+        return Student.of(training_function(network, dict(network.named_buffers())))
+
+    def match_all(self, segments: Segments, state: RunState) -> Iterator[tuple[int, Tensor | None]]:
+        """Moves the synthetic images and the step size; yields the mean loss of the segments as that of all classes."""
+        images_LNCHW = torch.stack([class_state.images_NCHW for class_state in state.classes.values()])
+        if not state.learned:
+            state.learned = self._first_step_size(images_LNCHW.device)
+        step_size = state.learned[STEP_SIZE]
+        count = self.config.trajectory.segments
+        matches = (self._match(segments, segment, images_LNCHW, step_size) / count for segment in segments.own)
+        # Loss, gradient of the step size, gradient of the images.
+        zero = torch.zeros(2 + images_LNCHW.numel(), device=self.normalise.device)
+        mean = sum_chunks(matches, count, zero, self.team)
+        self._move(state, mean[1], mean[2:].reshape(images_LNCHW.shape))
+        yield ALL_CLASSES, mean[0] if self.team.rank == 0 else None
+
+    def _first_step_size(self, device: torch.device) -> dict[str, Tensor]:
+        first = torch.tensor(self.config.trajectory.step_size, device=device)
+        return {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
+
+    def _match(self, moment: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
+        batches = self.batches(moment, segment, images_LNCHW)
+        match = match_trajectory(self.student, segment.start, segment.target, batches, images_LNCHW, step_size)
+        return torch.cat([match.loss[None], match.by_step_size[None], match.by_images.flatten()])
+
+    def _move(self, state: RunState, by_step_size: Tensor, by_images_LNCHW: Tensor) -> None:
+        pixels, learned = self.config.pixels, state.learned
+        for class_state, gradient in zip(state.classes.values(), by_images_LNCHW, strict=True):
+            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+                class_state.images_NCHW,
+                class_state.velocity_NCHW,
+                gradient,
+                lr=pixels.lr,
+                momentum=pixels.momentum,
+                num_classes=1,
+            )
+        velocity = pixels.momentum * learned[_STEP_SIZE_VELOCITY] + by_step_size
+        moved = learned[STEP_SIZE] - self.config.trajectory.step_size_lr * velocity
+        state.learned = {STEP_SIZE: moved, _STEP_SIZE_VELOCITY: velocity}
+
+    def batches(self, moment: Segments, segment: Segment, images_LNCHW: Tensor) -> list[Batch]:
+        """Draws what each step of a student trains on: parts of a permutation of the decoded images, then the next."""
+        config, settings = self.config, self.config.trajectory
+        generator = rng.stream(config.seed, "student", outer=moment.outer, inner=moment.inner, label=segment.number)
+        per_class = len(self._decode(images_LNCHW[0]))
+        labels_M = np.repeat(np.arange(len(images_LNCHW)), per_class)
+        size = min(settings.student_batch or len(labels_M), len(labels_M))
+        drawn: list[Batch] = []
+        waiting = np.empty(0, dtype=np.int64)
+        for _ in range(settings.student_steps):
+            if len(waiting) == 0:
+                waiting = generator.permutation(len(labels_M))
+            indices, waiting = waiting[:size], waiting[size:]
+            height, width = images_LNCHW.shape[-2:]
+            view = sample_params(
+                config.matching.augmentation, generator, height=height, width=width, num_draws=len(indices)
+            )
+            drawn.append(self._batch(indices, labels_M[indices], view))
+        return drawn
+
+    def _batch(self, indices: np.ndarray, labels: np.ndarray, view: AugmentParams) -> Batch:
+        device = self.normalise.device
+        chosen, labels_N = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
+
+        def batch(images_LNCHW: Tensor) -> tuple[Tensor, Tensor]:
+            decoded_MCHW = torch.cat([self._decode(images_NCHW) for images_NCHW in images_LNCHW])
+            return augment(self.space.to_inputs(decoded_MCHW[chosen]), view), labels_N
+
+        return batch
+
+    @property
+    def _decode(self) -> Callable[[Tensor], Tensor]:
+        config = self.config
+        return lambda images_NCHW: decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)

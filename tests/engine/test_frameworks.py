@@ -1,0 +1,172 @@
+"""What every framework keeps, with random and with representative selection: one test class for all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from frameworks import tiny_run
+from thread_team import run_team
+from torch import Tensor
+
+from dream_ray import storage
+from dream_ray.config import parse_config
+from dream_ray.config.frameworks import FRAMEWORKS
+from dream_ray.core.team import ALONE, Team
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.engine import session
+from dream_ray.engine.artefacts import read_dataset, read_synthetic
+from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.evaluate import plan_tasks, run_task
+from dream_ray.engine.measuring.costs import measure_steps
+from dream_ray.engine.memory import plan_memory
+from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.trajectories.experts import make_expert, missing_experts
+from dream_ray.engine.worker import Stopped, work
+
+CPU = torch.device("cpu")
+GOLDEN = Path(__file__).with_name("golden_framework_losses.json")
+CASES = [(name, strategy) for name in FRAMEWORKS for strategy in ("random", "representative")]
+Start = Callable[..., Run]
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four classes of forty digits each."""
+    path = str(tmp_path_factory.mktemp("few-digits") / "store")
+    ingest(IngestSettings(source="digits", classes=("0", "1", "2", "3"), max_per_class=40), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, str]], Run]:
+    """Finished runs of one worker, by case."""
+    known: dict[tuple[str, str], Run] = {}
+
+    def finished(case: tuple[str, str]) -> Run:
+        if case not in known:
+            known[case] = begin(str(tmp_path_factory.mktemp("-".join(case)) / "run"), store, case)
+            run_all(known[case], 1)
+            finish_run(known[case])
+        return known[case]
+
+    return finished
+
+
+def begin(path: str, store: str, case: tuple[str, str]) -> Run:
+    return create_run(path, parse_config(tiny_run(*case)), store, device=CPU, threads=1)
+
+
+def run_all(run: Run, num_workers: int) -> None:
+    """Runs all workers of a run to its end: at a time where they exchange something, else one after the other."""
+    for number in missing_experts(run):
+        make_expert(run.path, number)
+    placed = placement(run.config, class_counts(run.config, run.open_store()), num_workers)
+
+    def worker(rank: int, everyone: Team) -> None:
+        shared = placed[rank].team if len(placed[rank].team) > 1 else None
+        team, others = (everyone, ALONE) if shared else (ALONE, everyone)
+        work(run.path, placed[rank].labels, shard=rank, num_shards=num_workers, team=team, everyone=others)
+
+    if are_made_ahead(run.config):
+        for rank in range(num_workers):
+            worker(rank, ALONE)
+    else:
+        run_team(num_workers, lambda everyone: worker(everyone.rank, everyone))
+
+
+def images(run: Run) -> Tensor:
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+def losses(run: Run) -> list[float]:
+    return [json.loads(line)["loss"] for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+class TestEveryFramework:
+    def test_moves_the_images_and_says_its_losses(self, runs: Any, case: tuple[str, str]) -> None:
+        run = runs(case)
+        initial = read_synthetic(run.file("initial.parquet"))[0].images_LNCHW
+        moved = (images(run) - initial).abs().flatten(1).amax(dim=1)
+        assert (moved > 1e-6).all()
+        assert torch.isfinite(images(run)).all()
+        assert len(losses(run)) == 8
+
+    def test_first_and_last_losses_are_golden(self, runs: Any, case: tuple[str, str]) -> None:
+        """A deliberate change of the numerics re-records them in the same commit and says why."""
+        golden = json.loads(GOLDEN.read_text())["-".join(case)]
+        found = losses(runs(case))
+        assert [found[0], found[-1]] == pytest.approx(golden, rel=1e-3)
+
+    def test_number_of_workers_does_not_change_a_bit(
+        self, runs: Any, store: str, tmp_path: Path, case: tuple[str, str]
+    ) -> None:
+        for num_workers in (2, 3):
+            run = begin(str(tmp_path / str(num_workers)), store, case)
+            run_all(run, num_workers)
+            finish_run(run)
+            assert torch.equal(images(run), images(runs(case)))
+
+    @pytest.mark.parametrize(("killed_at", "before", "after"), [(1, 2, 1), (5, 1, 2)])
+    def test_a_killed_run_resumes_to_the_same_bits(
+        self,
+        runs: Any,
+        store: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        case: tuple[str, str],
+        killed_at: int,
+        before: int,
+        after: int,
+    ) -> None:
+        run = begin(str(tmp_path / "run"), store, case)
+        original = session.Session.report
+
+        def report(self: Any, report: StepReport) -> None:
+            original(self, report)
+            if report.step == killed_at and self._shard == before - 1:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session.Session, "report", report)
+            with pytest.raises((Killed, Stopped)):
+                run_all(run, before)
+        run_all(run, after)
+        finish_run(run)
+        assert torch.equal(images(run), images(runs(case)))
+
+    def test_evaluates(self, runs: Any, case: tuple[str, str]) -> None:
+        tasks = plan_tasks(
+            runs(case),
+            network=None,
+            repeats=1,
+            protocol="quick",
+            split="test",
+            arms=["distilled", "initial mosaics"],
+            threads=1,
+        )
+        assert all(0 <= run_task(task).accuracy <= 1 for task in tasks)
+
+    def test_gives_a_dataset(self, runs: Any, case: tuple[str, str]) -> None:
+        data = read_dataset(runs(case).file("synthetic.parquet"))
+        assert len(data) == 4 * runs(case).config.ipc * runs(case).config.factor ** 2
+        assert (data.step_size is None) == (case[0] != "mtt")
+
+    def test_its_memory_is_planned(self, runs: Any, case: tuple[str, str]) -> None:
+        run, store = runs(case), runs(case).open_store()
+        measured = measure_steps(run.config, store, threads=1, device=CPU)
+        plan = plan_memory(run.config, store, measured, workers=2, producers=0, ray=False)
+        assert plan.total >= measured.peak_rss_bytes
+        assert measured.costs.move_s > 0
+
+    def test_settings_survive_a_file(self, runs: Any, case: tuple[str, str]) -> None:
+        assert runs(case).config.framework == case[0]
+        assert parse_config(runs(case).config.model_dump(mode="json")) == runs(case).config
