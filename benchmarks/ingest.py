@@ -6,9 +6,12 @@
   ingest in the same run; by torchvision's decoder, the fastest one that was there when this was planned, and by ours.
 - The ingest of `imagenet-samples` (143 full-size photographs, as hard links under many names, so that the disk read is
   the page cache's) at 224 px, and of `tiny-imagenet-50` at its own 64 px: images/s in steady state,
-  start-up apart; peak resident memory of the tasks and of the driver, for a quarter of the set and for all of it.
+  start-up apart; who used the cores meanwhile; peak resident memory of the tasks and of the driver, for a quarter of
+  the set and for all of it. The same quarter by as many plain processes, without Ray.
+- What an image costs in each part of the work; the decoders; record batches of several sizes (one process each).
 - Reading: random batches of one class, raw and jpeg stores against a bare numpy memory map.
 - A projection to ImageNet-1K, which is arithmetic and no measurement.
+
 """
 
 import argparse
@@ -16,11 +19,10 @@ import os
 import shutil
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,19 +30,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from benchmarks.processes import started_here
+from benchmarks.ingest_parts import DECODERS, SIZE, decoders, parts, record_batches
+from benchmarks.processes import watched
 from benchmarks.report import provenance, write_result
-from dream_ray import api
-from dream_ray.data.decode import decode
-from dream_ray.data.ingest import IngestSettings
+from dream_ray.data.ingest import IngestSettings, Mapper
+from dream_ray.data.ingest import ingest as write_store
 from dream_ray.data.store import Store
+from dream_ray.distributed.ingest import ray_jobs
 
-NUM_CLASSES, SIZE = 20, 224
+NUM_CLASSES = 20
 STEADY = 0.05, 0.95
 CEILING_S = 15.0
-WATCH_S = 1.0
 WRITE_BLOCK_BYTES, WRITE_BYTES = 4 << 20, 2 << 30
 BATCH, READS = 128, 60
 IMAGENET_TRAIN = 1_281_167
@@ -63,24 +64,6 @@ def photographs(data: Path, root: Path, num_images: int) -> Path:
     return folder
 
 
-def torchvision_decode(data: bytes) -> None:
-    """Decodes and resizes by torchvision and torch alone."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    image_CHW = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    height, width = image_CHW.shape[1:]
-    size = [SIZE * side // min(height, width) for side in (height, width)]
-    resized = F.interpolate(image_CHW[None], size, mode="bilinear", antialias=True)[0]
-    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
-    resized[:, top : top + SIZE, left : left + SIZE].contiguous()
-
-
-DECODERS: dict[str, Callable[[bytes], object]] = {
-    "torchvision": torchvision_decode,
-    "ours": partial(decode, channels=3, size=SIZE),
-}
-
-
 def decode_for(name: str, files: list[str], seconds: float) -> float:
     """Decodes and resizes files over and over; returns images/s of this process."""
     done, end = 0, 0.0
@@ -94,7 +77,6 @@ def decode_for(name: str, files: list[str], seconds: float) -> float:
 
 def ceilings(files: list[str], workers: int) -> dict[str, float]:
     """Returns images/s of bare decode and resize on as many cores, by decoder."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
 
         def rate(name: str, seconds: float) -> float:
@@ -105,43 +87,21 @@ def ceilings(files: list[str], workers: int) -> dict[str, float]:
         return {name: rate(name, CEILING_S) for name in DECODERS}
 
 
-def status_bytes(process: Path, name: str) -> int:
-    """Returns a number of bytes from a process's entry in /proc."""
-    return int((process / "status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
-
-
 @contextmanager
-def peak_memory() -> Iterator[dict[str, int]]:
-    """Watches the peak resident bytes of Ray's task processes, and of this one without the files it maps."""
-    peaks = {"task": 0, "driver": 0}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(WATCH_S):
-            peaks["driver"] = max(peaks["driver"], status_bytes(Path("/proc/self"), "RssAnon"))
-            for pid in started_here("ray::Map"):
-                try:
-                    peaks["task"] = max(peaks["task"], status_bytes(Path(f"/proc/{pid}"), "VmHWM"))
-                except (OSError, IndexError):  # gone meanwhile
-                    continue
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield peaks
-    finally:
-        done.set()
-        watching.join()
+def plain_jobs(workers: int) -> Iterator[Mapper]:
+    """Runs the jobs of an ingest in plain processes."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
 
 
-def ingest(settings: IngestSettings, store: Path, workers: int) -> dict[str, Any]:
-    """Ingests and returns images/s in steady state, start-up, bytes and memory.
+def ingest(settings: IngestSettings, store: Path, runner: AbstractContextManager[Mapper]) -> dict[str, Any]:
+    """Ingests and returns images/s in steady state, start-up, bytes, memory and who used the cores.
 
     Steady state is between the files that were finished at 5 % and at 95 % of the images.
     """
     started = time.time()
-    with peak_memory() as peaks:
-        manifest = api.ingest(settings, str(store), workers=workers)
+    with watched() as watch:
+        manifest = write_store(settings, str(store), runner=runner)
     whole = time.time() - started
     ends = sorted(((store / file.path).stat().st_mtime, file.rows) for file in manifest.files)
     done = np.cumsum([rows for _, rows in ends])
@@ -157,9 +117,10 @@ def ingest(settings: IngestSettings, store: Path, workers: int) -> dict[str, Any
         "images_per_s": images_per_s,
         "stored_mb_per_s": images_per_s * stored / float(done[-1]) / 1e6,
         "stored_bytes": stored,
-        "peak_task_bytes": peaks["task"],
-        "peak_driver_bytes": peaks["driver"],
+        "peak_task_bytes": watch.peak_task_bytes,
+        "peak_driver_bytes": watch.peak_driver_bytes,
         "rejects": manifest.num_rejects,
+        "steady_cores": watch.cores(ends[first][0], ends[last][0]),
     }
 
 
@@ -212,6 +173,39 @@ def projection(images_per_s: float, workers: int, image_bytes: float) -> list[di
     ]
 
 
+def measure(data: Path, root: Path, num_images: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Yields results, the most important ones first."""
+    folder = photographs(data, root, num_images)
+    files = [str(file) for file in sorted((root / "once").iterdir())]
+
+    def on_ray(store: Path, **settings: Any) -> dict[str, Any]:
+        return ingest(IngestSettings(**settings), store, ray_jobs(str(store), workers, None, None))
+
+    photos: dict[str, Any] = {"source": str(folder), "size": SIZE}
+    quarter = {**photos, "max_per_class": num_images // NUM_CLASSES // 4}
+    yield {"scratch_write_mb_per_s": writing(root)}
+    before = ceilings(files, workers)
+    found = on_ray(root / "all", **photos)
+    after = ceilings(files, workers)
+    shutil.rmtree(root / "all")
+    yield {
+        "photographs": found,
+        "ceilings_images_per_s": {name: [before[name], after[name]] for name in DECODERS},
+        "ratio_to_ceilings": {name: found["images_per_s"] / ((before[name] + after[name]) / 2) for name in DECODERS},
+        "projection_imagenet_1k": projection(found["images_per_s"], workers, found["stored_bytes"] / num_images),
+    }
+    yield {"photographs_quarter": on_ray(root / "quarter", **quarter)}
+    yield {"plain_processes_quarter": ingest(IngestSettings(**quarter), root / "plain", plain_jobs(workers))}
+    shutil.rmtree(root / "plain")
+    yield {"photographs_jpeg_quarter": on_ray(root / "jpeg", **quarter, encoding="jpeg")}
+    yield {"reading_images_per_s": reading(root / "quarter", root / "jpeg", root)}
+    shutil.rmtree(root / "quarter")
+    yield {"tiny_imagenet_50": on_ray(root / "tiny", source=str(data / "tiny-imagenet-50.tar"))}
+    torch.set_num_threads(1)
+    one_core = {"parts_us": parts(files, root), "decoders_images_per_s": decoders(files)}
+    yield {"one_core": {**one_core, "record_batch_mb": record_batches(root)}}
+
+
 def main() -> None:
     """Measures and writes benchmarks/results/NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -221,36 +215,17 @@ def main() -> None:
     parser.add_argument("--name", default="ingest-cpu", help="of the result, for example for another kind of scratch")
     arguments = parser.parse_args()
     data = Path(os.environ["DREAM_RAY_DATA"])
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the plain processes, as of Ray's
+    # Ray gives its tasks the priority of work in the background, 15: beside any other work on the machine they would
+    # get less than the ceiling, which has none of that.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     given = ["--images", str(arguments.images), "--workers", str(arguments.workers), "--name", arguments.name]
     result: dict[str, Any] = provenance(given)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
-        root = Path(directory)
-        folder = photographs(data, root, arguments.images)
-        files = [str(file) for file in sorted((root / "once").iterdir())]
-        result["scratch_write_mb_per_s"] = writing(root)
-        before = ceilings(files, arguments.workers)
-        quarter = IngestSettings(source=str(folder), size=SIZE, max_per_class=arguments.images // NUM_CLASSES // 4)
-        result["photographs_quarter"] = ingest(quarter, root / "quarter", arguments.workers)
-        result["photographs_jpeg_quarter"] = ingest(
-            IngestSettings(source=str(folder), size=SIZE, max_per_class=quarter.max_per_class, encoding="jpeg"),
-            root / "jpeg",
-            arguments.workers,
-        )
-        result["reading_images_per_s"] = reading(root / "quarter", root / "jpeg", root)
-        shutil.rmtree(root / "quarter")
-        result["photographs"] = ingest(IngestSettings(source=str(folder), size=SIZE), root / "all", arguments.workers)
-        after = ceilings(files, arguments.workers)
-        shutil.rmtree(root / "all")
-        result["tiny_imagenet_50"] = ingest(
-            IngestSettings(source=str(data / "tiny-imagenet-50.tar")), root / "tiny", arguments.workers
-        )
-    result["ceilings_images_per_s"] = {name: [before[name], after[name]] for name in DECODERS}
-    result["ratio_to_ceilings"] = {
-        name: result["photographs"]["images_per_s"] / ((before[name] + after[name]) / 2) for name in DECODERS
-    }
-    image_bytes = result["photographs"]["stored_bytes"] / arguments.images
-    result["projection_imagenet_1k"] = projection(result["photographs"]["images_per_s"], arguments.workers, image_bytes)
-    print(write_result(arguments.name, result).read_text())
+        for found in measure(data, Path(directory), arguments.images, arguments.workers):
+            result |= found
+            path = write_result(arguments.name, result)  # after every part: a run that breaks off has the ones before
+    print(path.read_text())
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python -m benchmarks.sweep sharing    # a sweep of 8 trials against 8 runs of the same settings, two at a time each
     python -m benchmarks.sweep search     # TPE and ASHA against random search that stops nothing, at equal budgets
+    python -m benchmarks.sweep settings   # one setting at a time around the preset, with several seeds each
 
 `sharing` uses CIFAR-10 where the environment variable DREAM_RAY_DATA names a folder with its Parquet files (1,000
-images a class, a ConvNet-3 of width 32), `search` the bundled digits.
+images a class, a ConvNet-3 of width 32), `search` and `settings` the bundled digits.
 """
 
 import argparse
@@ -24,9 +25,11 @@ import yaml
 from benchmarks.report import provenance, write_result
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.engine.run import open_run
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows
 from dream_ray.sweep.study import load_study
+from dream_ray.sweep.trial import read_rungs, run_directory
 
 TRIALS, AT_A_TIME = 8, 2
 RUN = """
@@ -190,19 +193,78 @@ def best_over_time(out: str) -> list[tuple[float, float]]:
     return curve
 
 
+PUBLISHED = {"selection.num_clusters": 32, "selection.interval": 10, "weights.feature": 1.0, "weights.gradient": 1.0}
+VARIED: dict[str, list[Any]] = {
+    "selection.num_clusters": [8, 16, 32, 64],
+    "selection.interval": [5, 10, 20, 40],
+    "weights.feature": [0.01, 0.1, 1.0, 10.0, 100.0],
+    "weights.gradient": [0.01, 0.1, 1.0, 10.0, 100.0],
+}
+
+
+def settings_sweep(seeds: int) -> dict[str, Any]:
+    """Returns a sweep whose trials are the preset's own settings and all that differ from these in one of VARIED."""
+    points: list[dict[str, Any]] = [{}]
+    points += [{path: value} for path, values in VARIED.items() for value in values if value != PUBLISHED[path]]
+    return {
+        "preset": "smoke",
+        "settings": {
+            "data.include_validation": False,
+            "outer_steps": 2,
+            "inner_steps": 40,
+            "checkpoint_every": 40,
+            "evaluation.every": 80,
+            "evaluation.quick_epochs": 60,
+        },
+        "space": {path: {"choices": values} for path, values in VARIED.items()},
+        "start": points,
+        "sampler": {"name": "random"},
+        "scheduler": {"name": "none"},
+        "budget": {"trials": len(points)},
+        "seeds": seeds,
+        "final_seeds": 0,
+    }
+
+
+def measure_settings(scratch: Path, seeds: int) -> dict[str, Any]:
+    """Returns validation accuracies in percent, of each seed, for every value of every setting."""
+    store, file, out = str(scratch / "store"), scratch / "sweep.yaml", str(scratch / "sweep")
+    ingest(IngestSettings(source="digits"), store)
+    file.write_text(yaml.safe_dump(settings_sweep(seeds)))
+    rows = api.sweep(str(file), store=store, out=out, max_concurrent=AT_A_TIME).trials
+    sweep, _ = open_sweep(out)
+    found: dict[str, list[dict[str, Any]]] = {path: [] for path in VARIED}
+    for row in rows:
+        values = {path: row[path] for path in VARIED}
+        runs = [open_run(run_directory(out, config)) for config in sweep.configs_of(values)]
+        accuracies = [100 * read_rungs(run)[-1].accuracy for run in runs]
+        told = {"mean": statistics.mean(accuracies), "std": statistics.stdev(accuracies), "accuracies": accuracies}
+        for path, value in values.items():
+            if all(values[other] == PUBLISHED[other] for other in VARIED if other != path):
+                found[path].append({"value": value, **told})
+    return {
+        "seeds": seeds,
+        "settings": {path: sorted(some, key=lambda one: one["value"]) for path, some in found.items()},
+    }
+
+
 def main() -> None:
     """Runs one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["sharing", "search"])
+    parser.add_argument("what", choices=["sharing", "search", "settings"])
     parser.add_argument("--repetitions", type=int, default=3, help="search: sweeps of each arm")
+    parser.add_argument("--seeds", type=int, default=5, help="settings: runs of each point")
     parser.add_argument("--minutes", type=float, default=3.0, help="search: budget of a sweep")
     arguments = parser.parse_args()
+    before = provenance(sys.argv[1:])  # what is measured may leave this process with other threads
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.what == "sharing":
             result = measure_sharing(Path(scratch))
+        elif arguments.what == "settings":
+            result = measure_settings(Path(scratch), arguments.seeds)
         else:
             result = measure_search(Path(scratch), arguments.repetitions, arguments.minutes)
-    document = {**provenance(sys.argv[1:]), **result}
+    document = {**before, **result}
     print(json.dumps(result, indent=2))
     print(write_result(f"sweep-{arguments.what}", document))
 

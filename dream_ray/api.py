@@ -206,7 +206,7 @@ def resume(
 def sweep(
     file: str,
     *,
-    store: str,
+    store: str | None = None,
     out: str,
     max_concurrent: int | None = None,
     study: str | None = None,
@@ -215,17 +215,21 @@ def sweep(
 ) -> dispatch.SweepResult:
     """Searches for settings, as the sweep file says, and tests the best; `resume_sweep` goes on with it.
 
-    `study` is the URL of a database for the study, None a journal in `out`; the other arguments are as for `distill`.
+    `store` None: the one that the file names. `study` is the URL of a database for the study, None a journal in `out`;
+    the other arguments are as for `distill`.
     `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
-    dispatch.begin_sweep(file, store, out, device, study)
+    dispatch.begin_sweep(file, store, out, device, study, max_concurrent)
     return dispatch.search(out, study, max_concurrent, address)
 
 
 def resume_sweep(
     path: str, *, study: str | None = None, max_concurrent: int | None = None, address: str | None = None
 ) -> dispatch.SweepResult:
-    """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`."""
+    """Goes on with a sweep: what is finished stays, what was running goes on from its checkpoints; see `sweep`.
+
+    `max_concurrent` None: as it was begun with.
+    """
     return dispatch.search(path, study, max_concurrent, address)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dream_ray import storage
@@ -15,6 +15,7 @@ from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.errors import UsageError
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the run's workers run, for example one that shows its progress."""
@@ -26,7 +27,7 @@ class SweepResult:
 
     Attributes:
         trials: A row for every trial, see `sweep.results.rows_of`.
-        final: Test accuracies of the best trial and of the first start point, see `sweep.final.summarise_final`.
+        final: Test accuracies of the best trial and of the first start point, see `sweep.final.write_final`.
     """
 
     trials: list[dict[str, Any]]
@@ -80,35 +81,51 @@ def execute(
     return read_dataset(run.file("synthetic.parquet"))
 
 
-def begin_sweep(file: str, store: str, out: str, device: str, study: str | None) -> None:
+def begin_sweep(
+    file: str, store: str | None, out: str, device: str, study: str | None, max_concurrent: int | None
+) -> None:
     """Checks a sweep file against a store and makes the directory of the sweep."""
     from dream_ray.distributed.place import check_lasting
+    from dream_ray.distributed.tuning import loggers_of
     from dream_ray.sweep.directory import Place, create_sweep
     from dream_ray.sweep.file import read_sweep
+    from dream_ray.sweep.study import make_sampler
 
-    check_lasting({"store": store, "out": out})
     sweep = read_sweep(file)
-    check_fit(sweep.base(), Store.open(store))
-    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(store), device, study))
+    path = store or sweep.store
+    if path is None:
+        raise UsageError(f"store must be given, with --store or as `store:` in {file}")
+    check_lasting({"store": path, "out": out})
+    opened = Store.open(path)
+    for config in sweep.bases().values():
+        check_fit(config, opened)
+    # These say what packages are missing.
+    make_sampler(sweep, 0)
+    loggers_of(sweep)
+    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(path), device, study, max_concurrent))
 
 
 def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
-    from dream_ray.distributed.sweep import digest_of, final_accuracies_on_ray, sweep_on_ray
+    from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
     from dream_ray.sweep.directory import open_sweep
-    from dream_ray.sweep.final import final_runs, read_final, write_final
+    from dream_ray.sweep.final import final_runs, is_tested, read_final, write_final
     from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
 
     sweep, place = open_sweep(path, study_url)
-    sweep_on_ray(sweep, place, max_concurrent=max_concurrent, address=address)
+    if max_concurrent is not None:
+        place = replace(place, max_concurrent=max_concurrent)
+    sweep_on_ray(sweep, place, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     try:
         best = write_results(place.out, sweep, study)
-        if read_final(place.out) is None:
-            planned = final_runs(place.out, sweep, best, Store.open(place.store))
-            write_final(place.out, final_accuracies_on_ray(sweep, place, planned, address=address))
+        planned = final_runs(place.out, sweep, best, Store.open(place.store))
+        untested = [run for runs in planned.values() for run in runs if not is_tested(run)]
+        if untested:
+            finals_on_ray(sweep, place, untested, address=address)
+        write_final(place.out, planned)
     finally:  # a sweep of which nothing came has a report too
         write_report(place, sweep, study, read_final(place.out))
     return SweepResult(rows_of(place.out, sweep, study), read_final(place.out) or [])

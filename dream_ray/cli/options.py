@@ -44,6 +44,10 @@ Compile = Annotated[
         help="auto, on or off: compile the networks' functions; it decides the bits. auto: if the run is long.",
     ),
 ]
+MaxConcurrent = Annotated[
+    int | None,
+    typer.Option("--max-concurrent", min=1, help="Sweeps: trials at a time. [default: as many as fit, or as before]"),
+]
 Study = Annotated[
     str | None,
     typer.Option(

@@ -18,6 +18,7 @@ from dream_ray.cli.options import (
     Device,
     Gpus,
     Local,
+    MaxConcurrent,
     Memory,
     MinWorkers,
     Preset,
@@ -168,16 +169,27 @@ def resume(
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
     ] = False,
     study: Study = None,
+    max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Continue a run or a sweep after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
     from dream_ray.sweep.directory import is_sweep
 
     if is_sweep(run):
+        theirs = {
+            "workers": workers is not None,
+            "min-workers": min_workers is not None,
+            "local": local,
+            "gpus-per-worker": gpus_per_worker is not None,
+            "producers": producers is not None,
+            "allow-different-bits": allow_different_bits,
+        }
+        _refuse(theirs, f"is for runs, and {run} is a sweep; its file says what a trial has")
         with display.interruptible(_resume(run)), trials.live(run, study):
-            found = api.resume_sweep(run, study=study, address=address)
+            found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address)
         trials.show(run, found)
         return
+    _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
     with display.interruptible(_resume(run)):
         api.resume(
             run,
@@ -244,6 +256,11 @@ def evaluate(
 
 def _resume(run: str) -> str:
     return f"continue with `dream-ray resume {run}`"
+
+
+def _refuse(given: dict[str, bool], why: str) -> None:
+    for name in (name for name, is_given in given.items() if is_given):
+        raise UsageError(f"--{name} {why}")
 
 
 def _network(name: str | None, options: list[str]) -> Any:

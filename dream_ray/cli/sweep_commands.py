@@ -6,17 +6,19 @@ import typer
 
 from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
-from dream_ray.cli.options import Address, Device, Store, Study
+from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
 
 
 @app.command()
 def sweep(
     file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml; docs/sweeps.md.")],
-    store: Store,
-    out: Annotated[str, typer.Option("--out", help="New directory of the sweep.")],
-    max_concurrent: Annotated[
-        int | None, typer.Option("--max-concurrent", min=1, help="Trials at a time. [default: as many as fit]")
+    store: Annotated[
+        str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote. [default: the file's]")
     ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="New directory of the sweep. [default: runs/NAME of the file]")
+    ] = None,
+    max_concurrent: MaxConcurrent = None,
     study: Study = None,
     device: Device = "auto",
     address: Address = None,
@@ -24,6 +26,8 @@ def sweep(
     """Search for settings: trials are short runs, judged on the validation split."""
     from dream_ray import api
 
+    if out is None:
+        out = f"runs/{file.rpartition('/')[2].rpartition('.')[0]}"
     with display.interruptible(f"continue with `dream-ray resume {out}`"), trials.live(out, study):
         found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address

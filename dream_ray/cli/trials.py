@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Column, Table
 
@@ -20,7 +21,7 @@ _MOST_ROWS = 20
 def live(path: str, study: str | None) -> Iterator[None]:
     """Follows the study of a sweep while the block runs: a table; where there is no terminal, a line a minute."""
     if not display.console().is_terminal:
-        with display.looking(lambda: _say(_rows(path, study)), _LINE_S):
+        with display.looking(lambda: _say(path, _rows(path, study)), _LINE_S):
             yield
         return
     with Live(console=display.console(), transient=True, refresh_per_second=2) as picture:
@@ -31,17 +32,17 @@ def live(path: str, study: str | None) -> Iterator[None]:
                 # What is running and what is good, as much as a screen holds.
                 first = {"running": 0, "done": 1, "stopped": 2}
                 rows.sort(key=lambda row: (first.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                picture.update(table(rows[:_MOST_ROWS], title=_title(rows)))
+                picture.update(table(rows[:_MOST_ROWS], title=_title(path, rows)))
 
         with display.looking(look, _POLL_S):
             yield
 
 
-def _say(rows: list[dict[str, Any]]) -> None:
+def _say(path: str, rows: list[dict[str, Any]]) -> None:
     if rows:
         best = max((row["accuracy"] for row in rows if row["state"] == "done"), default=None)
         more = "" if best is None else f"; best validation accuracy: {100 * best:.1f} %"
-        display.console().print(_title(rows) + more, markup=False)
+        display.console().print(_title(path, rows) + more, markup=False)
 
 
 def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
@@ -53,24 +54,35 @@ def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
         return []
 
 
-def _title(rows: list[dict[str, Any]]) -> str:
+def _title(path: str, rows: list[dict[str, Any]]) -> str:
+    from dream_ray.sweep.final import num_tested
+    from dream_ray.sweep.results import BEST
+
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    over = "" if counts.keys() & {"running", "waiting"} else "; the best is tested"
-    return "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) + over
+    title = "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    if storage.exists(storage.join(path, BEST)) and "running" not in counts:
+        title += f"; now testing the best with fresh seeds, {num_tested(path)} runs so far"
+    return title
 
 
 def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
     """Makes a table of the rows of `sweep.results.rows_of`."""
     shown = [name for name in rows[0] if name != "reason" or any(row["reason"] for row in rows)]
-    made = Table(*(Column(name.rpartition(".")[2]) for name in shown), title=title)
+    short = [name.rpartition(".")[2] for name in shown]
+    # The last part of a path is enough, unless two have the same.
+    heads = {name: last if short.count(last) == 1 else name for name, last in zip(shown, short, strict=True)}
+    heads["accuracy"] = "accuracy %"
+    made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, box=SIMPLE_HEAD, padding=0)
     for row in rows:
-        made.add_row(*(_cell(row[name]) for name in shown))
+        made.add_row(*(_cell(name, row[name]) for name in shown))
     return made
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
+    if name == "accuracy" and value is not None:
+        return f"{100 * value:.1f}"
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -25,12 +25,17 @@ def load_config(*, preset: str | None = None, file: str | None = None, assignmen
     Raises:
         UsageError: If anything in it breaks a rule.
     """
-    if (preset is None) == (file is None):
-        raise UsageError("give exactly one of --preset NAME and --config FILE")
-    values = _read_file(file) if file is not None else _preset(str(preset))
+    values = read_settings(preset=preset, file=file)
     for assignment in assignments:
         _assign(values, assignment)
     return parse_config(values)
+
+
+def read_settings(*, preset: str | None = None, file: str | None = None) -> dict[str, Any]:
+    """Returns the plain values that one base gives, and no others; arguments as for `load_config`."""
+    if (preset is None) == (file is None):
+        raise UsageError("give exactly one of --preset NAME and --config FILE")
+    return _read_file(file) if file is not None else _preset(str(preset))
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -74,6 +79,18 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     path, separator, text = assignment.partition("=")
     if not separator or not path:
         raise UsageError(f"--set must look like section.key=value; got {assignment!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {assignment!r}: the value must be YAML: {error}") from None
+    try:
+        put(values, path, value)
+    except UsageError as error:
+        raise UsageError(f"--set {assignment!r}: {error}") from None
+
+
+def put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a value into plain values by its path, for example "selection.interval"; makes sections that are missing."""
     *sections, key = path.split(".")
     target = values
     for section in sections:
@@ -81,11 +98,8 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
             target[section] = {}
         target = target[section]
         if not isinstance(target, dict):
-            raise UsageError(f"--set {assignment!r}: {section} is a value, not a section")
-    try:
-        target[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {assignment!r}: the value must be YAML: {error}") from None
+            raise UsageError(f"{section} is a value, not a section")
+    target[key] = value
 
 
 def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:

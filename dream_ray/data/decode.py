@@ -1,7 +1,7 @@
 """Image bytes of any kind to uint8 (C, H, W) with 1 or 3 channels.
 
-Plain JPEGs (greyscale or YCbCr, upright) go through libjpeg-turbo and torch's antialiased bilinear resize of
-uint8 tensors, which take half the time of Pillow's; all others, and damaged ones, through Pillow.
+Plain JPEGs (greyscale or YCbCr) go through libjpeg-turbo and torch's antialiased bilinear resize of uint8 tensors,
+which take half the time of Pillow's; all others, and damaged ones, through Pillow.
 
 What is done with the kinds found in the wild:
 - EXIF orientation: applied. A damaged EXIF block says nothing, so such pixels stay as they are.
@@ -28,6 +28,17 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
+_H, _W = 1, 2
+# EXIF orientation -> whether rows and columns change places, then the axes of (C, H, W) that are reversed.
+_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (_W,)),
+    3: (False, (_H, _W)),
+    4: (False, (_H,)),
+    5: (True, ()),
+    6: (True, (_W,)),
+    7: (True, (_H, _W)),
+    8: (True, (_H,)),
+}
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
@@ -51,9 +62,10 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
     if not data:
         raise UnreadableImage("it is empty (0 bytes)")
     try:
-        if _is_plain_jpeg(data):
+        orientation = _plain_jpeg_orientation(data)
+        if orientation is not None:
             with suppress(ValueError):  # Pillow can read it all the same, or says what is wrong
-                return _decode_jpeg(data, channels, size)
+                return _decode_jpeg(data, channels, size, orientation)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -89,24 +101,25 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int]:
     return new_width, new_height
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
+def _plain_jpeg_orientation(data: bytes) -> int | None:
+    """Returns the EXIF orientation (1: upright) of a plain JPEG; None for one that is left to Pillow."""
     pixels = plain_jpeg_pixels(data)
     if pixels is None or (Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS):
-        return False
+        return None
     if not has_exif(data):
-        return True
+        return 1
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
             warnings.simplefilter("ignore")
-            return bool(file.getexif().get(_ORIENTATION, 1) == 1)
+            return int(file.getexif().get(_ORIENTATION, 1))
     except Exception:  # as in `_upright`; the slow way leaves such an image as it is
-        return False
+        return None
 
 
-def _decode_jpeg(data: bytes, channels: int, size: int | None) -> UInt8Array:
+def _decode_jpeg(data: bytes, channels: int, size: int | None, orientation: int) -> UInt8Array:
     pixels_HWC = decode_plain_jpeg(data, channels=channels)
     if size is None:
-        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+        return np.ascontiguousarray(_turn(pixels_HWC.transpose(2, 0, 1), orientation))
     import torch
     from torch.nn import functional as F
 
@@ -115,9 +128,20 @@ def _decode_jpeg(data: bytes, channels: int, size: int | None) -> UInt8Array:
     new_width, new_height = _resized(width, height, size)
     if (new_width, new_height) != (width, height):
         image_CHW = F.interpolate(image_CHW[None], (new_height, new_width), mode="bilinear", antialias=True)[0]
-    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    # Turned when it is small, but before the crop, whose place is rounded.
+    image_CHW = torch.from_numpy(_turn(image_CHW.numpy(), orientation))
+    left, top = (round((side - size) / 2) for side in (image_CHW.shape[2], image_CHW.shape[1]))
     pixels_CHW: UInt8Array = image_CHW[:, top : top + size, left : left + size].contiguous().numpy()
     return pixels_CHW
+
+
+def _turn(image_CHW: UInt8Array, orientation: int) -> UInt8Array:
+    """Turns an image of an EXIF orientation upright; a number that means nothing says nothing."""
+    if orientation not in _TURNS:
+        return image_CHW
+    transposed, reversed_axes = _TURNS[orientation]
+    turned = image_CHW.transpose(0, 2, 1) if transposed else image_CHW
+    return np.ascontiguousarray(np.flip(turned, reversed_axes))
 
 
 @cache

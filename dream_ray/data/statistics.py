@@ -10,6 +10,8 @@ import numpy as np
 from dream_ray.data.images import UInt8Array
 
 _FULL_SCALE = 255
+# float32 holds integers up to 2^24: the sum of as many squares of 255, whatever the order they are added in.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class PixelSums:
 
     @classmethod
     def of(cls, image_CHW: UInt8Array) -> "PixelSums":
-        """Returns the sums over a uint8 image of less than 10^11 pixels: float64 holds them exactly."""
+        """Returns the sums over a uint8 image of less than 10^11 pixels."""
         channels, height, width = image_CHW.shape
-        values = image_CHW.reshape(channels, -1).astype(np.float64)
-        squares = tuple(int(channel @ channel) for channel in values)
-        return cls(height * width, tuple(map(int, values.sum(axis=1))), squares)
+        # Channel by channel: what is written in between stays in the processor's cache.
+        sums, squares = zip(*map(_exact_sums, image_CHW.reshape(channels, -1)), strict=True)
+        return cls(height * width, sums, squares)
 
     @classmethod
     def of_lists(cls, num_pixels: int, sums: Sequence[int], squares: Sequence[int]) -> "PixelSums":
@@ -62,3 +64,19 @@ class PixelSums:
             math.sqrt(Fraction(self.num_pixels * square - total**2, scale))
             for total, square in zip(self.sums, self.squares, strict=True)
         )
+
+
+def _exact_sums(values_P: UInt8Array) -> tuple[int, int]:
+    """Returns the sum of P values, and that of their squares.
+
+    The sums over a block are exact in float32, which takes half the time of float64; float64 holds those of all blocks.
+    """
+    whole = len(values_P) // _BLOCK * _BLOCK
+    total = squares = 0
+    for blocks_BK in (values_P[:whole].reshape(-1, _BLOCK), values_P[None, whole:]):
+        if blocks_BK.size:
+            floats_BK = blocks_BK.astype(np.float32)
+            total += int((floats_BK @ np.ones(floats_BK.shape[1], np.float32)).sum(dtype=np.float64))
+            # A row by a column is a dot product to BLAS.
+            squares += int((floats_BK[:, None, :] @ floats_BK[:, :, None]).sum(dtype=np.float64))
+    return total, squares

@@ -87,6 +87,15 @@ def cpus_for_tasks() -> int:
     return int(max(here, known_limits().addable("CPU", without="GPU")) or possible_resources().get("CPU", 1))
 
 
+def possible_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node, and as one more what can be added on demand."""
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    most = possible_resources()
+    more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    added = {name: count for name, count in more.items() if count > 0}
+    return [*nodes, added] if added else nodes
+
+
 def _knock(address: str) -> None:
     """Raises OSError where nobody listens: Ray itself would try for minutes."""
     host, separator, port = address.rpartition("://")[2].rpartition(":")

@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,8 @@ from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import possible_resources, ray_session
+from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
+from dream_ray.distributed.session import possible_nodes, ray_session
 from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
@@ -33,30 +35,26 @@ from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final import FinalRun, run_final
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import (
-    NAME,
     RUNG,
     begun,
-    is_interrupted,
     make_sampler,
     open_study,
     requeue_running,
     stop_running,
+    study_name,
     study_storage,
 )
 from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 
-# Of the process of a trial whose run has Ray Train workers of its own.
-_DRIVER_CPUS = 0.5
 _LOOK_S = 1.0
 
 
-def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, address: str | None) -> None:
+def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
     """Runs the trials that the budget still allows; what an earlier try finished is kept.
 
     Args:
         sweep: What is searched.
-        place: Where.
-        max_concurrent: Trials at a time; None: as many as there is room for.
+        place: Where, and how many trials at a time.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -73,19 +71,20 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
     with ray_session(address):
         check_seen("store", place.store, storage.join(place.store, MANIFEST))
         check_seen("out", place.out, storage.join(place.out, SWEEP))
-        at_a_time = min(possible_trials(sweep, possible_resources()), max_concurrent or left, left)
+        at_a_time = min(possible_trials(sweep.resources, possible_nodes()), place.max_concurrent or left, left)
+        secret = replace(place, study=None)  # what Tune writes down has no password in it
         search = Search(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
             mode=modes_of(sweep),
             sampler=make_sampler(sweep, len(study.trials)),
-            study_name=NAME,
+            study_name=study_name(place.out, place.study),
             storage=study_storage(place.out, place.study),
         )
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, sweep, place), _resources(sweep)),
+            tune.with_resources(partial(_trial, sweep, secret), _resources(sweep)),
             tune_config=TuneConfig(
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
                 scheduler=scheduler_of(sweep),
                 num_samples=left,
@@ -106,55 +105,37 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, max_concurrent: int | None, addr
         tuner.fit()
     if budget.stop_all():
         stop_running(study)
-    elif is_interrupted(study):  # Tune ends quietly after Ctrl-C
+    elif requeue_running(study):  # Tune ends quietly after Ctrl-C
         raise KeyboardInterrupt
 
 
-def final_accuracies_on_ray(
-    sweep: Sweep, place: Place, planned: dict[str, list[FinalRun]], *, address: str | None
-) -> dict[str, list[float]]:
-    """Distils and tests what the search found, see `run_final`; returns the accuracies in [0, 1]."""
+def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
+    """Distils and tests what the search found, see `run_final`."""
     with ray_session(address):
         options: dict[str, Any] = {"max_retries": 1, **_task_resources(sweep)}
         task: Any = ray.remote(**options)(_final)
 
-        def accuracy(run: FinalRun) -> float:
+        def test(run: FinalRun) -> None:
             try:
-                return float(ray.get(task.remote(sweep, place, run)))
+                ray.get(task.remote(sweep, place, run))
             except RayTaskError as error:
                 if isinstance(error.cause, (UsageError, RunError)):
                     raise error.cause from None
                 raise
 
         # Not more than have room with their workers: all drivers together could leave none for these.
-        with ThreadPoolExecutor(possible_trials(sweep, possible_resources())) as pool:
-            return {name: list(pool.map(accuracy, runs)) for name, runs in planned.items()}
+        most = possible_trials(sweep.resources, possible_nodes())
+        with ThreadPoolExecutor(min(most, place.max_concurrent or most)) as pool:
+            list(pool.map(test, planned))
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
     """Returns a digest of what makes the trials of two sweeps comparable: settings, space, metrics and store."""
     space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds"})
-    text = dump_config(sweep.base()) + json.dumps(space, sort_keys=True) + storage.absolute(store)
+    text = (
+        "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
+    )
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def possible_trials(sweep: Sweep, there: Mapping[str, float]) -> int:
-    """Returns how many trials there is room for at a time, so that none waits for workers that others keep.
-
-    Raises:
-        UsageError: With the numbers, if there is none for one.
-    """
-    wanted = sweep.resources
-    needed = {"CPU": float(wanted.workers * wanted.cpus), "GPU": wanted.workers * wanted.gpus}
-    if wanted.workers > 1:
-        needed["CPU"] += _DRIVER_CPUS
-    fits = min(int(there.get(name, 0) // count) for name, count in needed.items() if count > 0)
-    if fits < 1:
-        raise UsageError(
-            f"resources of one trial ({wanted.workers} workers) need {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs;"
-            f" Ray reports {there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
-        )
-    return fits
 
 
 def _silence() -> None:
@@ -170,7 +151,7 @@ def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
 
 def _resources(sweep: Sweep) -> dict[str, float]:
     wanted = sweep.resources
-    return {"cpu": _DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
+    return {"cpu": DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
 
 
 def _task_resources(sweep: Sweep) -> dict[str, float]:
@@ -186,8 +167,8 @@ def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
     run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place), report)
 
 
-def _final(sweep: Sweep, place: Place, planned: FinalRun) -> float:
-    return run_final(planned, place.store, _crew(sweep, place))
+def _final(sweep: Sweep, place: Place, planned: FinalRun) -> None:
+    run_final(planned, place.store, _crew(sweep, place))
 
 
 def _crew(sweep: Sweep, place: Place) -> Crew:

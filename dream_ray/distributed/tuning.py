@@ -24,19 +24,33 @@ _OPTIMISE = {"accuracy": "max", "compute_s": "min"}
 class Search(OptunaSearch):
     """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._last: dict[str, dict[str, Any]] = {}
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Takes note of a rung."""
-        self._note(trial_id, result)
-        super().on_trial_result(trial_id, result)
+        """Takes note of a rung; a trial that was paused or killed tells its first ones again."""
+        if result[RUNG] > self._last.get(trial_id, {}).get(RUNG, 0):
+            self._last[trial_id] = result
+            self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
+            super().on_trial_result(trial_id, {**result, "training_iteration": result[RUNG]})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Takes note of the last rung."""
-        if result:
-            self._note(trial_id, result)
-        super().on_trial_complete(trial_id, result, error)
+        """Takes note of the last rung, which HyperBand does not tell again when it lets go of a paused trial."""
+        last = None if error else result or self._last.get(trial_id)
+        if last:
+            self._ot_trials[trial_id].set_user_attr(RUNG, last[RUNG])
+        super().on_trial_complete(trial_id, last, error)
 
-    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
+    def number_of(self, trial_id: str) -> int:
+        """Returns the number of a trial in the study."""
+        return int(self._ot_trials[trial_id].number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Saves nothing: the study is the record, and its URL, which may hold a password, is written nowhere."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # likewise
 
 
 class Spending(Stopper):
@@ -90,6 +104,15 @@ def loggers_of(sweep: Sweep) -> list[Callback]:
         "mlflow": lambda: MLflowLoggerCallback(
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), experiment_name=NAME, save_artifact=False
         ),
-        "wandb": lambda: WandbLoggerCallback(project=NAME),
+        "wandb": _wandb,
     }
     return [makers[name]() for name in sweep.log]
+
+
+def _wandb() -> Callback:
+    callback = WandbLoggerCallback(project=NAME)
+    try:
+        callback.setup()  # type: ignore[no-untyped-call]
+    except ValueError:  # it would be raised in the middle otherwise
+        raise UsageError("log wandb needs WANDB_API_KEY, `wandb login`, or WANDB_MODE=offline") from None
+    return callback

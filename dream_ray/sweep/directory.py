@@ -11,11 +11,10 @@ results.parquet, best.yaml, report.html
 import json
 from dataclasses import dataclass
 
-import yaml
-
 from dream_ray import storage
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Sweep, dump_sweep, parse_sweep
+from dream_ray.sweep.file import Sweep, dump_sweep, read_sweep
+from dream_ray.sweep.study import check_new
 
 SWEEP = "sweep.yaml"
 _PLACE = "place.json"
@@ -30,12 +29,14 @@ class Place:
         store: Store, absolute.
         device: "auto", "cpu" or "cuda".
         study: URL of a database for the study; None: a journal in `out`. Never written: there may be a password in it.
+        max_concurrent: Trials at a time; None: as many as there is room for.
     """
 
     out: str
     store: str
     device: str
-    study: str | None
+    study: str | None = None
+    max_concurrent: int | None = None
 
     @property
     def bank(self) -> str:
@@ -55,26 +56,33 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
     if storage.list_directory(place.out):
         raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
     for path in sweep.earlier:
-        _check_earlier(sweep, path)
+        _check_earlier(sweep, path, place.study)
+    if place.study is not None:
+        check_new(place.out, place.study)
     storage.ensure_writable(place.out)
-    written = {"store": place.store, "device": place.device, "database": place.study is not None}
+    written = {
+        "store": place.store,
+        "device": place.device,
+        "database": place.study is not None,
+        "max_concurrent": place.max_concurrent,
+    }
     storage.write_text(storage.join(place.out, _PLACE), json.dumps(written, indent=2))
     storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
 
 
-def _check_earlier(sweep: Sweep, path: str) -> None:
+def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:
     if not is_sweep(path):
         raise UsageError(f"earlier must name directories of sweeps; there is none in {path}")
-    other, _ = open_sweep(path)
+    other, _ = open_sweep(path, study)
     if (other.space, other.metrics) != (sweep.space, sweep.metrics):
         raise UsageError(f"earlier must name sweeps over the same space and metrics; those of {path} are others")
 
 
 def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
     """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
-    sweep = parse_sweep(yaml.safe_load(storage.read_bytes(storage.join(path, SWEEP))))
+    sweep = read_sweep(storage.join(path, SWEEP))
     place = json.loads(storage.read_text(storage.join(path, _PLACE)))
     if place["database"] and study is None:
         raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
     url = study if place["database"] else None
-    return sweep, Place(storage.absolute(path), place["store"], place["device"], url)
+    return sweep, Place(storage.absolute(path), place["store"], place["device"], url, place["max_concurrent"])

@@ -77,7 +77,9 @@ def front(rows: Sequence[Row], best: Sequence[int]) -> str:
     """Draws accuracy against compute; `best` are the numbers of the trials on the Pareto front."""
     figure = _figure(7, 3.6)
     axes = figure.add_subplot()
-    points = sorted((row["compute_s"], row["accuracy"], row["trial"]) for row in measured(rows, "compute_s"))
+    # What was stopped was cheap.
+    whole = [row for row in measured(rows, "compute_s") if row["state"] == "done"]
+    points = sorted((row["compute_s"], row["accuracy"], row["trial"]) for row in whole)
     on_front = [point for point in points if point[2] in best]
     others = [point for point in points if point[2] not in best]
     if others:

@@ -1,7 +1,9 @@
 """The sweep file: what is searched, how, and for how long. Validated when it is read, like the settings of a run."""
 
+import copy
 import difflib
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,59 +11,19 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from dream_ray import storage
-from dream_ray.config import Config, load_config, parse_config
+from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
 from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
-from dream_ray.sweep.space import Parameter, check_space, settings_of, value_at
+from dream_ray.sweep.parts import Budget, Resources, Sampler, Scheduler
+from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, value_at
 
 SWEEP_VERSION = 1
+PRESET = "preset"
+BASES = (PRESET, "framework")
+"""What brings defaults of other settings along, and can be searched nevertheless."""
 Values = dict[str, Any]
 """Values of settings by path, for example {"selection.num_clusters": 64}."""
-
-
-class Sampler(Section):
-    """Who proposes the next trial."""
-
-    name: Literal["tpe", "multivariate_tpe", "cma_es", "nsga2", "gp", "random", "grid"] = "tpe"
-    """tpe, multivariate_tpe, cma_es (needs the package cmaes), nsga2, gp, random, or grid (choices alone)."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the proposals."""
-
-
-class Scheduler(Section):
-    """Who stops trials that are behind; a rung is a validation accuracy (`evaluation.every` steps)."""
-
-    name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """asha, hyperband, median (of the running averages), or none."""
-    grace: int = Field(default=1, ge=1)
-    """Rungs that every trial gets."""
-    factor: int = Field(default=3, ge=2)
-    """asha, hyperband: one of `factor` trials goes on from a rung."""
-
-
-class Budget(Section):
-    """When the search ends: at the first of these that is reached."""
-
-    trials: int = Field(default=20, ge=1)
-    """Trials that are begun."""
-    hours: float | None = Field(default=None, gt=0)
-    """Hours after which none is begun any more and the running ones are stopped."""
-    outer_steps: int | None = Field(default=None, ge=1)
-    """Outer steps of all trials together."""
-
-
-class Resources(Section):
-    """What a trial has."""
-
-    workers: int = Field(default=1, ge=1)
-    """One: the trial's own process; more: Ray Train workers, beside half a CPU for the trial itself."""
-    cpus: int = Field(default=1, ge=1)
-    """CPUs, and threads, of a worker."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs of a worker."""
-    bank_gb: float = Field(default=20, gt=0)
-    """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""
 
 
 class Sweep(Section):
@@ -69,6 +31,8 @@ class Sweep(Section):
 
     version: int = SWEEP_VERSION
     """Version of this schema."""
+    store: str | None = None
+    """Store that is distilled, where the command names none."""
     preset: str | None = None
     """Published settings that all trials begin with; exactly one of preset and config."""
     config: str | Values | None = None
@@ -118,24 +82,74 @@ class Sweep(Section):
 
     def base(self) -> Config:
         """Returns the settings that all trials begin with."""
+        return self.config_of({})
+
+    def config_of(self, values: Mapping[str, Any]) -> Config:
+        """Returns the settings of a trial; raises UsageError where they break a rule.
+
+        They are made of what was written, not of what that comes to: a preset or framework brings its own defaults.
+        Only how the result is judged is the same for all trials.
+        """
+        written = self._written(values.get(PRESET, self.preset))
+        if not values.keys().isdisjoint(BASES):
+            written["evaluation"] = self.base().evaluation.model_dump(mode="json")
+        for path, value in values.items():
+            if path != PRESET:
+                put(written, path, value)
+        return parse_config(written)
+
+    def _written(self, preset: str | None) -> Values:
+        """Returns the preset or the file of settings, with the settings of all trials on top."""
         if isinstance(self.config, dict):
-            return settings_of(parse_config(self.config), self.settings)
-        return settings_of(load_config(preset=self.preset, file=self.config), self.settings)
+            written = copy.deepcopy(self.config)
+        else:
+            written = read_settings(preset=preset, file=self.config)
+        for path, value in self.settings.items():
+            put(written, path, value)
+        return written
 
     def self_contained(self) -> "Sweep":
-        """Returns the same sweep with its settings written out."""
-        base, earlier = self.base().model_dump(mode="json"), tuple(map(storage.absolute, self.earlier))
-        return self.model_copy(update={"preset": None, "config": base, "settings": {}, "earlier": earlier})
+        """Returns the same sweep with its settings written out, as far as its trials have a preset in common."""
+        changed: Values = {"earlier": tuple(map(storage.absolute, self.earlier))}
+        if PRESET not in self.space:
+            changed |= {"preset": None, "config": self._written(self.preset), "settings": {}}
+        return self.model_copy(update=changed)
 
     def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
         """Returns the settings of the runs of a trial, one for each seed."""
-        base = self.base()
-        return [settings_of(base, {**values, "seed": base.seed + number}) for number in range(self.seeds)]
+        first = self.base().seed
+        return [self.config_of({**values, "seed": first + number}) for number in range(self.seeds)]
+
+    def bases(self) -> dict[str, Config]:
+        """Returns the settings that trials may begin with: the base, and those that BASES in the space make of it."""
+        found = {"the settings": self.base()}
+        for path in BASES:
+            for choice in self.space[path].choices or () if path in self.space else ():
+                found[f"{path} {choice}"] = self.config_of({path: choice})
+        return found
 
     def start_points(self) -> list[Values]:
-        """Returns the start points with a value for every parameter."""
-        base = self.base()
-        return [{path: point.get(path, value_at(base, path)) for path in self.space} for point in self.start]
+        """Returns the start points with a value for every parameter that is varied there.
+
+        Raises:
+            UsageError: If a point lies outside of the space.
+        """
+        return [self._start_point({PRESET: self.preset, **point}) for point in self.start]
+
+    def _start_point(self, point: Values) -> Values:
+        config, found = self.config_of(point), Values()
+        for path in ordered(self.space):
+            if not is_varied(self.space[path], found, config):
+                continue
+            found[path] = point[path] if path in point else value_at(config, path)
+            if not self.space[path].holds(found[path]):
+                raise UsageError(
+                    f"start must lie in the space; got {path} {found[path]!r}. Widen space.{path}, or start elsewhere"
+                )
+        unused = [path for path in point if path not in found and path != PRESET]
+        if unused:
+            raise UsageError(f"start must name what is varied there; {unused[0]} is not, by its `when`")
+        return found
 
     def grid_points(self) -> list[Values]:
         """Returns all points of the space with the sampler grid, else none."""
@@ -150,6 +164,15 @@ class Sweep(Section):
         return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as a user means it; YAML 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def read_sweep(path: str) -> Sweep:
     """Reads a sweep file and checks everything that can be checked without a store.
 
@@ -159,7 +182,7 @@ def read_sweep(path: str) -> Sweep:
     if not storage.exists(path):
         raise UsageError(f"sweep file {path} does not exist")
     try:
-        values = yaml.safe_load(storage.read_bytes(path))
+        values = yaml.load(storage.read_bytes(path), _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"sweep file {path} must be YAML: {error}") from None
     if not isinstance(values, dict):
@@ -179,36 +202,30 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
             "settings must have evaluation.every >= 1 (and data.include_validation false): the search looks at "
             "accuracies on the validation split, of which there would be none; got 0"
         )
-    check_space(base, sweep.space)
     _check_what_is_searched(sweep)
-    if sweep.scheduler.name != "none" and sweep.scheduler.grace > num_rungs(base):
-        raise UsageError(
-            f"scheduler.grace must be at most the rungs of a trial ({num_rungs(base)}: outer_steps * inner_steps / "
-            f"evaluation.every); got {sweep.scheduler.grace}"
-        )
+    check_space(sweep.space, sweep.config_of)
+    _check_scheduler(sweep, num_rungs(base))
     if sweep.sampler.name == "grid":
         _check_grid(sweep)
     if sweep.budget.outer_steps is not None and sweep.budget.outer_steps < base.outer_steps:
         raise UsageError(
             f"budget.outer_steps must be at least the {base.outer_steps} of one trial; got {sweep.budget.outer_steps}"
         )
-    for point in sweep.start_points():
-        settings_of(base, point)
-        for path, value in point.items():
-            if not sweep.space[path].holds(value):
-                raise UsageError(
-                    f"start must lie in the space; got {path} {value!r}. Widen space.{path}, or start elsewhere"
-                )
+    sweep.start_points()
     return sweep
 
 
 def _check_what_is_searched(sweep: Sweep) -> None:
     """Refuses what would make the accuracies of two trials incomparable."""
-    for path in sweep.space:
+    base = sweep.base()
+    for path, parameter in sweep.space.items():
+        if path == PRESET:
+            if sweep.preset is None or parameter.choices is None or parameter.when:
+                raise UsageError("space.preset must have choices, no `when`, and a preset to begin with, not a config")
+        else:
+            value_at(base, path)
         if path == "seed":
-            raise UsageError(
-                "space must not name seed, which is no setting to choose; `seeds` runs a trial with several"
-            )
+            raise UsageError("space must not name seed, which is not to be chosen; `seeds` runs a trial with several")
         if path.startswith("evaluation.") or path == "data.include_validation":
             raise UsageError(f"space must not name {path}: trials are comparable only if they are judged alike")
         if path in ("outer_steps", "inner_steps") and sweep.scheduler.name != "none":
@@ -218,12 +235,26 @@ def _check_what_is_searched(sweep: Sweep) -> None:
             )
 
 
+def _check_scheduler(sweep: Sweep, rungs: int) -> None:
+    if sweep.scheduler.name == "none":
+        return
+    if sweep.scheduler.grace > rungs:
+        raise UsageError(
+            f"scheduler.grace must be at most the rungs of a trial ({rungs}: outer_steps * inner_steps / "
+            f"evaluation.every); got {sweep.scheduler.grace}"
+        )
+    for name, config in sweep.bases().items():
+        if num_rungs(config) != rungs:
+            raise UsageError(
+                f"settings must give outer_steps and inner_steps, or scheduler.name be none: rungs of longer and "
+                f"shorter trials are not comparable, and {name} has {num_rungs(config)}, the settings {rungs}"
+            )
+
+
 def _check_grid(sweep: Sweep) -> None:
     for path, parameter in sweep.space.items():
-        if parameter.choices is None:
-            raise UsageError(f"space.{path} must have choices with sampler.name grid; got {parameter.kind}")
-        if parameter.when:
-            raise UsageError(f"space.{path}.when must be empty with sampler.name grid")
+        if parameter.choices is None or parameter.when:
+            raise UsageError(f"space.{path} must have choices and no `when` with sampler.name grid")
 
 
 def dump_sweep(sweep: Sweep) -> str:
@@ -232,5 +263,5 @@ def dump_sweep(sweep: Sweep) -> str:
 
 
 def num_rungs(config: Config) -> int:
-    """Returns how many validation accuracies a whole trial has: one every `evaluation.every` steps and at the end."""
+    """Returns the validation accuracies of a whole trial: one every `evaluation.every` steps and at the end."""
     return -(-config.total_steps // config.evaluation.every)

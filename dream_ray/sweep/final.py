@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.run import finish_run, synthetic_set
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.space import settings_of
-from dream_ray.sweep.trial import Crew, begin_again
+from dream_ray.sweep.trial import Crew, begin_again, digest_of_settings
 
-_FINAL = "final.json"
+_FINAL, _DIRECTORY, _TESTED = "final.json", "final", "tested.json"
 # Added to the seed of the settings: far from the seeds of the trials.
 _FRESH = 1000
 
@@ -36,7 +35,7 @@ class FinalRun:
 
 def final_config(sweep: Sweep, values: Values) -> Config:
     """Returns the settings to distil with at last: what was kept apart to look at belongs to the data now."""
-    return settings_of(sweep.base(), {**values, "data.include_validation": True, "evaluation.every": 0})
+    return sweep.config_of({**values, "data.include_validation": True, "evaluation.every": 0})
 
 
 def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, list[FinalRun]]:
@@ -49,55 +48,68 @@ def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, 
     start = next(iter(sweep.start_points()), best)
     named = {"best": best} if start == best else {"best": best, "start": start}
     return {
-        name: [
-            FinalRun(
-                storage.join(out, "final", f"{name}-{number}"),
-                settings_of(final_config(sweep, values), {"seed": sweep.base().seed + _FRESH + number}),
-            )
-            for number in range(sweep.final_seeds)
-        ]
+        name: [_final_run(out, sweep, values, number) for number in range(sweep.final_seeds)]
         for name, values in named.items()
     }
 
 
-def run_final(planned: FinalRun, store: str, crew: Crew) -> float:
-    """Distils with fresh seed, trains a network on the result and returns its accuracy on the test split.
+def _final_run(out: str, sweep: Sweep, values: Values, number: int) -> FinalRun:
+    config = final_config(sweep, {**values, "seed": sweep.base().seed + _FRESH + number})
+    # By its settings: the best ones may be others when a sweep has gone on.
+    return FinalRun(storage.join(out, _DIRECTORY, digest_of_settings(config)), config)
+
+
+def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
+    """Distils with fresh seed, trains a network on the result and keeps its accuracy on the test split.
 
     What an earlier try finished is not done again.
     """
     run = begin_again(planned.path, planned.config, store, crew)
-    result = run.file("tested.json")
-    if not storage.exists(result):
-        if not run.is_finished:
-            crew.execute(run, lambda: None)
-            finish_run(run)
-        opened = run.open_store()
-        checkpoint = run.checkpoints(opened.num_classes).load(run.config.total_steps)
-        synthetic = synthetic_set(run, opened, checkpoint)
-        tested = train_and_test(
-            run.config,
-            opened,
-            TensorImages(*synthetic.decoded()),
-            run.normalise(opened),
-            protocol="quick",
-            split="test",
-            step_size=synthetic.step_size,
+    if not run.is_finished:
+        crew.execute(run, lambda: None)
+        finish_run(run)
+    opened = run.open_store()
+    checkpoint = run.checkpoints(opened.num_classes).load(run.config.total_steps)
+    synthetic = synthetic_set(run, opened, checkpoint)
+    tested = train_and_test(
+        run.config,
+        opened,
+        TensorImages(*synthetic.decoded()),
+        run.normalise(opened),
+        protocol="quick",
+        split="test",
+        step_size=synthetic.step_size,
+    )
+    storage.write_text(run.file(_TESTED), json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
+
+
+def is_tested(planned: FinalRun) -> bool:
+    """Tells whether `run_final` is done."""
+    return storage.exists(storage.join(planned.path, _TESTED))
+
+
+def num_tested(out: str) -> int:
+    """Returns how many runs are tested."""
+    directory = storage.join(out, _DIRECTORY)
+    return sum(storage.exists(storage.join(directory, name, _TESTED)) for name in storage.list_directory(directory))
+
+
+def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> None:
+    """Writes a row for each of `final_runs`, all of them tested: name, mean and std in percent, n, runs."""
+    rows = []
+    for name, runs in planned.items():
+        texts = [storage.read_text(storage.join(run.path, _TESTED)) for run in runs]
+        values = [100 * json.loads(text)["accuracy"] for text in texts]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(
+            {
+                "name": name,
+                "mean": statistics.mean(values),
+                "std": std,
+                "n": len(values),
+                "runs": [run.path for run in runs],
+            }
         )
-        storage.write_text(result, json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
-    return float(json.loads(storage.read_text(result))["accuracy"])
-
-
-def write_final(out: str, accuracies: Mapping[str, list[float]]) -> None:
-    """Writes a row for each of `final_runs`: name, mean and sample deviation in percent, n."""
-    rows = [
-        {
-            "name": name,
-            "mean": statistics.mean(100 * value for value in values),
-            "std": statistics.stdev(100 * value for value in values) if len(values) > 1 else None,
-            "n": len(values),
-        }
-        for name, values in accuracies.items()
-    ]
     storage.write_text(storage.join(out, _FINAL), json.dumps(rows, indent=2))
 
 

@@ -35,7 +35,8 @@ table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 0.2rem 0.6rem; text-align: left; border-bottom: 1px solid #8884; vertical-align: top; }
 td { min-width: 3rem; max-width: 24rem; white-space: pre-line; }
 .wide { overflow-x: auto; }
-figure { margin: 1rem 0; }
+figure { margin: 0; }
+.images { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; border-radius: 0.3rem; background: white; }
 pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 """
@@ -104,7 +105,7 @@ def _headline(place: Place, sweep: Sweep, study: optuna.Study, rows: Sequence[Ro
     budget = sweep.budget
     spent = {
         "trials": (len(begun(study)), budget.trials),
-        "hours": (seconds_spent(study) / 3600, budget.hours),
+        "hours": (round(seconds_spent(study) / 3600, 2), budget.hours),
         "outer steps": (outer_steps_spent(sweep, study), budget.outer_steps),
     }
     parts = [f"{as_text(used)}{'' if most is None else f' of {most:g}'} {what}" for what, (used, most) in spent.items()]
@@ -169,6 +170,8 @@ def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> l
     if not figures.measured(rows, sweep.metrics[0]):
         return [_NO_RESULT]
     if len(sweep.metrics) > 1:
+        if not best:
+            return [_NO_WHOLE_TRIAL]
         return [_picture(figures.front(rows, [trial.number for trial in best]), "Pareto front")]
     return [_picture(figures.history(rows, sweep.metrics[0]), "optimisation history")]
 
@@ -221,7 +224,7 @@ def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
             continue
         parts.append(f'<figure><img alt="distilled images" src="data:image/png;base64,{picture}">')
         parts.append(f"<figcaption>{caption}</figcaption></figure>")
-    return parts or [_NO_WHOLE_TRIAL]
+    return ['<div class="images">', *parts, "</div>"] if parts else [_NO_WHOLE_TRIAL]
 
 
 def _picture(svg: str, description: str) -> str:

@@ -1,5 +1,6 @@
 """What came of a sweep: a row for every trial, and the settings of the best one."""
 
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -29,21 +30,33 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
     """Returns a row for every trial.
 
     Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (why it failed) and the path
-    of every parameter. States are done, stopped (by the scheduler, or with the search), failed, again (it was killed
-    and tried again under another number), earlier (of an earlier sweep), running and waiting.
+    of every parameter; of a running trial, accuracy and seconds so far. States are done, stopped (by the scheduler, or
+    with the search), failed, again (it was killed and tried again under another number), earlier (of an earlier
+    sweep), running and waiting.
     """
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get("again") for trial in trials}
     rows = []
     for trial in trials:
-        values = trial.values or [None] * len(sweep.metrics)
+        values = trial.values or [_so_far(trial), *[None] * (len(sweep.metrics) - 1)]
         row: dict[str, Any] = {"trial": trial.number, "state": _state(trial, sweep, again)}
         row["rung"] = trial.user_attrs.get(RUNG)
         row |= dict(zip(sweep.metrics, values, strict=True))
-        row["seconds"] = None if trial.duration is None else trial.duration.total_seconds()
+        row["seconds"] = _seconds(trial)
         row["reason"] = _reason(out, sweep, trial) if row["state"] == "failed" else ""
         rows.append(row | {path: trial.params.get(path) for path in sweep.space})
     return rows
+
+
+def _so_far(trial: FrozenTrial) -> float | None:
+    """Returns the accuracy at the last rung that Optuna was told on the way."""
+    return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    if trial.datetime_start is None:
+        return None
+    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
 
 
 def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:

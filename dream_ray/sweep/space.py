@@ -1,17 +1,21 @@
 """The search space: which settings are varied, and over which values."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from dream_ray.config import Config, parse_config
+from dream_ray.config import Config
 from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
+
+_OPEN = ("network.options", "evaluation.network.options")
+"""Sections that may have any keys."""
 
 
 class Parameter(Section):
@@ -42,12 +46,18 @@ class Parameter(Section):
         plain = (str, int, float, bool, type(None))
         if self.choices is not None and not all(isinstance(one, plain) for one in self.choices):
             raise ValueError(f"choices must be texts, numbers, true, false or null; got {list(self.choices)}")
+        if not all(self.when.values()):
+            raise ValueError(f"when must name values for each setting; got {self.when}")
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"{self.kind} must be [lower, upper] with lower < upper; got {list(self.bounds)}")
         if self.log is not None and self.log[0] <= 0:
             raise ValueError(f"log must lie above 0; got {list(self.log)}")
+        if self.bounds is not None and not all(map(math.isfinite, self.bounds)):
+            raise ValueError(f"{self.kind} must have finite ends; got {list(self.bounds)}")
         if self.step is not None and self.whole is None:
             raise ValueError(f"step must come with int; got {self.kind}")
+        if self.whole is not None and (self.whole[1] - self.whole[0]) % (self.step or 1):
+            raise ValueError(f"int must be a whole number of steps long; got {list(self.whole)} with step {self.step}")
         return self
 
     @property
@@ -85,13 +95,17 @@ def suggest(space: Mapping[str, Parameter], trial: "Trial", base: Config) -> dic
     """Draws the values of a trial, those that conditions ask for before those that depend on them."""
     values: dict[str, Any] = {}
     for path in ordered(space):
-        if _is_asked_for(space[path], values, base):
+        if is_varied(space[path], values, base):
             values[path] = space[path].suggest(trial, path)
     return values
 
 
-def _is_asked_for(parameter: Parameter, values: Mapping[str, Any], base: Config) -> bool:
-    return all(values.get(other, value_at(base, other)) in wanted for other, wanted in parameter.when.items())
+def is_varied(parameter: Parameter, values: Mapping[str, Any], base: Config) -> bool:
+    """Tells whether the conditions of a parameter are met by the values of others; the base has what these lack."""
+    return all(
+        (values[other] if other in values else value_at(base, other)) in wanted
+        for other, wanted in parameter.when.items()
+    )
 
 
 def ordered(space: Mapping[str, Parameter]) -> list[str]:
@@ -122,16 +136,16 @@ def ordered(space: Mapping[str, Parameter]) -> list[str]:
 
 
 def value_at(config: Config, path: str) -> Any:
-    """Returns a setting by its path.
+    """Returns a setting by its path; None for an option of a network that is not given.
 
     Raises:
         UsageError: If there is none, with the nearest name.
     """
     known = dict(_flat(config.model_dump(mode="json")))
-    if path not in known:
+    if path not in known and not any(path.startswith(f"{section}.") for section in _OPEN):
         near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
         raise UsageError(f"{path} is not a known setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return known[path]
+    return known.get(path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -141,25 +155,32 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
 
 
-def settings_of(base: Config, values: Mapping[str, Any]) -> Config:
-    """Puts values by path into settings; raises UsageError where the result breaks a rule."""
-    settings = base.model_dump(mode="json")
-    for path, value in values.items():
-        value_at(base, path)
-        *sections, key = path.split(".")
-        section = settings
-        for name in sections:
-            section = section[name]
-        section[key] = value
-    return parse_config(settings)
+def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str, Any]], Config]) -> None:
+    """Checks that paths are settings, that conditions can be met, and that choices and ends of ranges keep the rules.
 
+    Args:
+        space: What is searched.
+        config_of: Makes settings of values by path; raises UsageError where they break a rule.
 
-def check_space(base: Config, space: Mapping[str, Parameter]) -> None:
-    """Raises UsageError for a path that is no setting, and for ends of a range that break the setting's rule."""
+    Raises:
+        UsageError: If not.
+    """
     for path in ordered(space):
         parameter = space[path]
+        for other, wanted in parameter.when.items():
+            if not all(map(space[other].holds, wanted)):
+                raise UsageError(f"space.{path}.when must name values that {other} may have; got {list(wanted)}")
+        where = _met(space, path)
         for value in parameter.choices or parameter.bounds or ():
             try:
-                settings_of(base, {path: value})
+                config_of({**where, path: value})
             except UsageError as error:
                 raise UsageError(f"space.{path}: {error}") from None
+
+
+def _met(space: Mapping[str, Parameter], path: str) -> dict[str, Any]:
+    """Returns values with which a parameter is varied."""
+    found: dict[str, Any] = {}
+    for other, wanted in space[path].when.items():
+        found |= {**_met(space, other), other: wanted[0]}
+    return found

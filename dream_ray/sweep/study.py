@@ -5,12 +5,13 @@ it: what is finished stays, and what was running is tried again with the same va
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
@@ -23,6 +24,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
@@ -52,23 +54,23 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         UsageError: If the study belongs to another sweep.
         RunError: If it is damaged.
     """
-    try:
+    if url is None and not storage.is_remote(directory):
+        _mend(storage.join(directory, JOURNAL))
+    with _opening(directory):
         study = optuna.create_study(
             storage=study_storage(directory, url),
-            study_name=NAME,
+            study_name=study_name(directory, url),
             sampler=make_sampler(sweep, 0),
             directions=[_DIRECTIONS[metric] for metric in sweep.metrics],
             load_if_exists=True,
         )
         found = study.user_attrs.get(_DIGEST)
-    except (ValueError, KeyError, OSError) as error:
-        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
     if found is None:
         # Before the results of earlier sweeps, which may be of the same points.
         for point in [*sweep.start_points(), *sweep.grid_points()]:
             study.enqueue_trial(point, skip_if_exists=True)
-        for path in sweep.earlier:
-            _add_earlier(study, path)
+        for other in sweep.earlier:
+            _add_earlier(study, other, url)
         study.set_user_attr(_DIGEST, digest)
     elif found != digest:
         raise UsageError(
@@ -77,12 +79,45 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     return study
 
 
+def _mend(journal: str) -> None:
+    """Cuts off an entry whose writer was killed or had no room in the middle of it; the next one would join it."""
+    entries = storage.read_bytes(journal) if storage.exists(journal) else b""
+    if entries and not entries.endswith(b"\n"):
+        storage.write_bytes(journal, entries[: entries.rfind(b"\n") + 1])
+
+
 def load_study(directory: str, url: str | None) -> Study:
     """Opens a study to look at; raises RunError if it is not there or damaged."""
+    with _opening(directory):
+        return optuna.load_study(study_name=study_name(directory, url), storage=study_storage(directory, url))
+
+
+def check_new(directory: str, url: str) -> None:
+    """Raises UsageError if a database has the study of another such directory, RunError if there is no database."""
+    name = study_name(directory, url)
+    with _opening(directory):
+        names = optuna.get_all_study_names(study_storage(directory, url))
+    if name in names:
+        raise UsageError(f"out must have a new name: the database of the study has one that is called {name}")
+
+
+def study_name(directory: str, url: str | None) -> str:
+    """Returns the name of a study; a database may hold those of several sweeps."""
+    return NAME if url is None else f"{NAME}-{directory.rstrip('/').rpartition('/')[2]}"
+
+
+@contextmanager
+def _opening(directory: str) -> Iterator[None]:
+    """Turns what Optuna and a database say of a study into an error of ours, without the URL."""
     try:
-        return optuna.load_study(study_name=NAME, storage=study_storage(directory, url))
-    except (ValueError, KeyError, OSError) as error:
-        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"study: this kind of database needs a package (PostgreSQL: psycopg2-binary): {error}"
+        ) from None
+    except (ValueError, KeyError, OSError, SQLAlchemyError, StorageInternalError) as error:
+        told = getattr(error, "orig", None) or error
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {told}") from None
 
 
 def has_begun(directory: str, url: str | None) -> bool:
@@ -130,13 +165,10 @@ def requeue_running(study: Study) -> int:
     running = _running(study)
     for trial in running:
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        # It may have been killed before it had all of the values that were waiting for it.
+        waiting = trial.system_attrs.get("fixed_params", {})
+        study.enqueue_trial({**waiting, **trial.params}, user_attrs={"again": trial.number})
     return len(running)
-
-
-def is_interrupted(study: Study) -> bool:
-    """Tells whether trials were left in the middle."""
-    return bool(_running(study))
 
 
 def stop_running(study: Study) -> None:
@@ -149,9 +181,10 @@ def _running(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def _add_earlier(study: Study, path: str) -> None:
+def _add_earlier(study: Study, path: str, url: str | None) -> None:
     """Lets the sampler know the results of an earlier sweep; they count for nothing else."""
-    for trial in load_study(path, None).get_trials(states=(TrialState.COMPLETE,)):
+    its_url = None if storage.exists(storage.join(path, JOURNAL)) else url
+    for trial in load_study(path, its_url).get_trials(states=(TrialState.COMPLETE,)):
         known = create_trial(
             params=trial.params, distributions=trial.distributions, values=trial.values, user_attrs={EARLIER: path}
         )
@@ -175,11 +208,18 @@ def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
 
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
     """Returns the trials with a whole result, the best first; of several metrics, the Pareto front by accuracy."""
-    if len(sweep.metrics) > 1:
-        candidates = [trial for trial in study.best_trials if EARLIER not in trial.user_attrs]
-    else:
-        candidates = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
-    return sorted(candidates, key=lambda trial: -trial.values[0])
+    whole = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
+    signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in study.directions]
+    scores = {trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in whole}
+    if len(signs) > 1:
+        whole = [one for one in whole if not any(_beats(scores[other.number], scores[one.number]) for other in whole)]
+    first = sweep.metrics.index("accuracy")
+    return sorted(whole, key=lambda trial: -scores[trial.number][first])
+
+
+def _beats(scores: Sequence[float], others: Sequence[float]) -> bool:
+    """Tells whether scores, all to be large, are nowhere below others and not equal to them."""
+    return scores != others and all(one >= other for one, other in zip(scores, others, strict=True))
 
 
 def best_values(study: Study, sweep: Sweep) -> dict[str, Any]:

@@ -56,8 +56,12 @@ class Crew:
 
 def run_directory(out: str, config: Config) -> str:
     """Returns where the run of some settings lies in a sweep: the same for the same settings, whoever asks."""
-    digest = hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
-    return storage.join(out, "trials", digest)
+    return storage.join(out, "trials", digest_of_settings(config))
+
+
+def digest_of_settings(config: Config) -> str:
+    """Returns a short name of some settings, from all that they come to, however they were written."""
+    return hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
 
 
 def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: Callable[[Rung], None]) -> None:

@@ -124,9 +124,25 @@ def test_the_fast_way_for_jpeg_equals_pillow(monkeypatch, mode, channels, size, 
     )
     fast = decode(data, channels=channels, size=size)
     assert calls and fast.flags.c_contiguous
-    monkeypatch.setattr(decode_module, "_is_plain_jpeg", lambda data: False)
+    monkeypatch.setattr(decode_module, "_plain_jpeg_orientation", lambda data: None)
     slow = decode(data, channels=channels, size=size)
     assert fast.shape == slow.shape and fast.dtype == np.uint8
+    assert np.abs(fast.astype(int) - slow).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("size", [None, 16])
+def test_the_fast_way_turns_a_jpeg_as_pillow_does(monkeypatch, orientation, size):
+    smooth = Image.fromarray(64 + noise(8, 6, 8, 3) // 2).resize((57, 40), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(smooth, "JPEG", quality=92, subsampling=2, exif=exif)
+    fast = decode(data, channels=3, size=size)
+    assert fast.flags.c_contiguous
+    monkeypatch.setattr(decode_module, "decode_plain_jpeg", None)  # nobody calls it
+    monkeypatch.setattr(decode_module, "_plain_jpeg_orientation", lambda data: None)
+    slow = decode(data, channels=3, size=size)
+    assert fast.shape == slow.shape
     assert np.abs(fast.astype(int) - slow).max() <= 2
 
 

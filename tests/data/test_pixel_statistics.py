@@ -4,6 +4,7 @@ import functools
 import operator
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import noise
@@ -24,11 +25,16 @@ def test_against_numpy():
     assert sums.num_pixels == 37 * 35
 
 
-def test_integer_arithmetic():
-    images = noise(2, 3, 2, 50, 40)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 51), (16, 16), (257, 1), (50, 40), (224, 224)])
+def test_integer_arithmetic(height, width):
+    images = noise(2, 3, 2, height, width)
     wide = images.astype(object)
-    expected = PixelSums(6000, tuple(wide.sum((0, 2, 3))), tuple((wide**2).sum((0, 2, 3))))
-    assert total(images) == expected == PixelSums.of_lists(6000, list(expected.sums), list(expected.squares))
+    expected = PixelSums(3 * height * width, tuple(wide.sum((0, 2, 3))), tuple((wide**2).sum((0, 2, 3))))
+    assert (
+        total(images)
+        == expected
+        == PixelSums.of_lists(expected.num_pixels, list(expected.sums), list(expected.squares))
+    )
 
 
 def test_no_overflow():

@@ -1,14 +1,15 @@
 """What every framework keeps, with random and with representative selection: one test class for all."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from frameworks import tiny_run
-from thread_team import run_team
 from torch import Tensor
 
 from dream_ray import storage
@@ -23,9 +24,11 @@ from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluate import plan_tasks, run_task
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import Stopped, work
+from tests.frameworks import tiny_run
+from tests.thread_team import run_team
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).with_name("golden_framework_losses.json")
@@ -160,13 +163,23 @@ class TestEveryFramework:
         assert len(data) == 4 * runs(case).config.ipc * runs(case).config.factor ** 2
         assert (data.step_size is None) == (case[0] != "mtt")
 
-    def test_its_memory_is_planned(self, runs: Any, case: tuple[str, str]) -> None:
-        run, store = runs(case), runs(case).open_store()
-        measured = measure_steps(run.config, store, threads=1, device=CPU)
-        plan = plan_memory(run.config, store, measured, workers=2, producers=0, ray=False)
-        assert plan.total >= measured.peak_rss_bytes
-        assert measured.costs.move_s > 0
-
     def test_settings_survive_a_file(self, runs: Any, case: tuple[str, str]) -> None:
         assert runs(case).config.framework == case[0]
         assert parse_config(runs(case).config.model_dump(mode="json")) == runs(case).config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: str) -> None:
+    """The plan is measured in a process of its own, and so is the run."""
+    run = begin(str(tmp_path / "run"), store, (framework, "representative"))
+    for number in missing_experts(run):
+        make_expert(run.path, number)
+    opened = run.open_store()
+    measured = measure_steps(run.config, opened, threads=1, device=CPU)
+    plan = plan_memory(run.config, opened, measured, workers=1, producers=0, ray=False)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(partial(work, run.path, range(4), shard=0, num_shards=1)).result()
+    (peak,) = (one["peak_rss_bytes"] for one in read_sessions(run) if one["num_shards"] == 1)
+    assert 0.3 * plan.total < peak < plan.total + plan.mapped
+    assert measured.costs.move_s > 0

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frameworks import tiny_run
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import create_run, finish_run
 from dream_ray.engine.worker import work
 from dream_ray.nets import Classifier, build_network
+from tests.frameworks import tiny_run
 
 NUM_CLASSES, SIDE = 3, 8
 

@@ -13,7 +13,7 @@ from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.results import read_rows, rows_of
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_values, open_study, requeue_running
+from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue_running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -59,6 +59,14 @@ def test_start_points_come_first_and_what_was_running_comes_again(
     assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
 
+def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    study.ask()
+    assert requeue_running(study) == 1
+    assert ask(study, sweep)[1] == sweep.start_points()[0]
+
+
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
     with pytest.raises(UsageError, match="resume needs the sweep that .* was begun with"):
@@ -69,6 +77,23 @@ def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("{not json}\n" * 3)
     with pytest.raises(RunError, match=r"the study of .* is damaged"):
         open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+
+
+def test_an_entry_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial, _ = ask(study, sweep)
+    study.tell(trial, 0.5)
+    _, running = ask(study, sweep)
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    for cut in (1, 10, 60):
+        journal.write_bytes(whole[:-cut])
+        again = open_study(str(tmp_path), sweep, "digest")
+        assert requeue_running(again) == 1
+        _, values = ask(again, sweep)
+        assert values["selection.num_clusters"] == running["selection.num_clusters"], "the other one was cut off"
+        assert len(begun(open_study(str(tmp_path), sweep, "digest"))) == 2, "it can be read back"
 
 
 def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Path) -> None:
@@ -160,7 +185,55 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     assert [row["state"] for row in read_rows(str(out), url)] == ["waiting"]
     assert not (out / JOURNAL).exists()
     assert "secret" not in "".join(path.read_text() for path in out.iterdir())
-    assert optuna.load_study(study_name="dream_ray", storage=url).directions
+    assert optuna.load_study(study_name="dream_ray-sweep", storage=url).directions
+    other = tmp_path / "elsewhere" / "other"
+    create_sweep(parse_sweep(SWEEP), Place(str(other), "store", "cpu", url))
+    open_study(str(other), parse_sweep(SWEEP), "another", url)  # a database may hold several
+    with pytest.raises(UsageError, match="out must have a new name: the database .* called dream_ray-sweep"):
+        create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("sqlite:///{}/damaged.db", RunError, "the study of .* is damaged or cannot be read: file is not a database$"),
+        ("sqlite:///{}/no/such.db", RunError, "cannot be read: unable to open database file$"),
+        ("nonsense", RunError, "Could not parse SQLAlchemy URL"),
+        ("mssql://somebody:password@there/x", UsageError, "this kind of database needs a package"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
+    url: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.db").write_text("not a database" * 100)
+    out = tmp_path / "sweep"
+    with pytest.raises(error, match=message) as told:
+        create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url.format(tmp_path)))
+    assert not out.exists() and "password" not in str(told.value)
+
+
+def test_of_two_metrics_the_front_of_the_whole_trials_is_the_best(tmp_path: Path) -> None:
+    sweep = parse_sweep({**SWEEP, "metrics": ["accuracy", "compute_s"], "scheduler": {"name": "none"}})
+    study = open_study(str(tmp_path), sweep, "digest")
+    rungs = num_rungs(sweep.base())
+    results = {(0.5, 10.0): rungs, (0.75, 20.0): rungs, (0.5, 15.0): rungs, (0.875, 5.0): 1, (0.25, 5.0): rungs}
+    for values, reached in results.items():
+        trial, _ = ask(study, sweep)
+        trial.set_user_attr(RUNG, reached)
+        study.tell(trial, values)
+    assert [trial.number for trial in best_trials(study, sweep)] == [1, 0, 4], (
+        "by accuracy; 3 was stopped with the search"
+    )
+
+
+def test_a_running_trial_shows_how_far_it_is(tmp_path: Path) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial, _ = ask(study, sweep)
+    for step, accuracy in ((1, 0.25), (2, 0.5)):
+        trial.report(accuracy, step)
+    [row] = rows_of(str(tmp_path), sweep, study)
+    assert (row["state"], row["accuracy"]) == ("running", 0.5) and 0 <= row["seconds"] < 60
 
 
 @pytest.mark.parametrize("name", ["tpe", "multivariate_tpe", "cma_es", "nsga2", "gp", "random", "grid"])

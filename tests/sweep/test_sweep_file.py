@@ -1,19 +1,29 @@
 """Sweep files: what they say, and what is said of wrong ones."""
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 
 from dream_ray.config import PRESETS, parse_config
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import num_rungs, parse_sweep
+from dream_ray.sweep.file import dump_sweep, num_rungs, parse_sweep, read_sweep
 from dream_ray.sweep.space import Parameter, suggest, value_at
+from dream_ray.sweep.trial import run_directory
 
 BASE: dict[str, Any] = {
     "preset": "smoke",
     "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
     "space": {"selection.num_clusters": {"int": [8, 64]}, "weights.feature": {"log": [0.01, 10]}},
+}
+# A real batch of its own goes only with random selection.
+CONDITIONAL: dict[str, Any] = {
+    "selection.strategy": {"choices": ["representative", "random"]},
+    "batch_real": {"int": [16, 64], "step": 16, "when": {"selection.strategy": ["random"]}},
 }
 
 
@@ -42,6 +52,29 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"space": {"ipc": {"choices": []}}}, r"choices must not be empty"),
         ({"space": {"ipc": {"int": [1, 2], "choices": [1]}}}, r"exactly one of choices, int, uniform and log; got 2"),
         ({"space": {"ipc": {"uniform": [1, 2], "step": 2}}}, r"step must come with int; got uniform"),
+        ({"space": {"weights.feature": {"uniform": [1, float("inf")]}}}, r"uniform must have finite ends"),
+        ({"space": {"ipc": {"int": [1, 10], "step": 4}}}, r"int must be a whole number of steps long; got \[1, 10\]"),
+        ({"space": {"num_clusters": {"int": [8, 16]}}}, r"did you mean selection\.num_clusters\?"),
+        ({"space": {"network.width": {"int": [8, 16]}}}, r"network\.width is not a known setting"),
+        ({"settings": {**BASE["settings"], "weights.featur": 1}}, r"did you mean weights\.feature\?"),
+        ({"settings": {**BASE["settings"], "ipc.x": 1}}, r"ipc is a value, not a section"),
+        ({"space": {"preset": {"int": [1, 2]}}}, r"space\.preset must have choices"),
+        ({"space": {"preset": {"choices": ["smoke", "cifar10"]}}}, r"did you mean cifar10-"),
+        (
+            {"space": {"preset": {"choices": ["smoke", "cifar10-ipc10"]}}},
+            r"preset cifar10-ipc10 has 12000, the settings 12",
+        ),
+        ({"space": {"ipc": {"int": [1, 2], "when": {"factor": []}}}}, r"when must name values for each setting"),
+        (
+            {"space": {"factor": {"choices": [1, 2]}, "ipc": {"int": [1, 2], "when": {"factor": [3]}}}},
+            r"space\.ipc\.when must name values that factor may have; got \[3\]",
+        ),
+        (
+            {"space": CONDITIONAL, "start": [{"batch_real": 32}]},
+            r"start must name what is varied there; batch_real is not, by its `when`",
+        ),
+        ({"scheduler": {"name": "hyperband", "grace": 2}}, r"grace must be left out with hyperband"),
+        ({"scheduler": {"name": "median", "factor": 2}}, r"factor must be left out with median"),
         ({"space": {}}, r"space must name at least one setting"),
         ({"spaec": {}}, r"did you mean space\?"),
         ({"preset": None}, r"preset and config: give exactly one"),
@@ -52,7 +85,7 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"comparable only if they are judged alike"),
         ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),
         ({"scheduler": {"name": "ashaa"}}, r"scheduler\.name must follow the rule.*got 'ashaa'"),
-        ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices with sampler\.name grid"),
+        ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices and no `when` with"),
         ({"metrics": ["accuracy", "accuracy"]}, r"metrics must be \[accuracy\] or .*; got \[accuracy, accuracy\]"),
         ({"metrics": ["compute_s"]}, r"metrics must be \[accuracy\] or \[accuracy, compute_s\]; got \[compute_s\]"),
         ({"metrics": ["accuracy", "compute_s"]}, r"scheduler\.name must be none with several metrics; got asha"),
@@ -64,7 +97,7 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"start": [{"weights.feature": -1}]}, r"weights\.feature must follow the rule.*got -1"),
         ({"start": [{"weights.feature": 11}]}, r"start must lie in the space; got weights\.feature 11\. Widen"),
         (
-            {"space": {"ipc": {"int": [2, 8], "step": 4}}, "start": [{"ipc": 4}]},
+            {"space": {"ipc": {"int": [2, 10], "step": 4}}, "start": [{"ipc": 4}]},
             r"lie in the space; got ipc 4",
         ),
         ({"budget": {"trials": 0}}, r"budget\.trials must follow the rule.*got 0"),
@@ -100,6 +133,109 @@ def test_conditions_decide_what_is_varied() -> None:
     for values in seen:
         assert ("selection.interval" in values) == (values["selection.strategy"] == "representative")
         assert 0.5 <= values["weights.gradient"] <= 2 and values["selection.warm_steps"] in (1, 3, 5)
+
+
+def test_a_value_may_be_right_only_where_its_condition_is_met() -> None:
+    found = sweep(space=CONDITIONAL, start=[{}, {"selection.strategy": "random", "batch_real": 32}])
+    first, second = found.start_points()
+    assert first == {"selection.strategy": "representative"}
+    assert found.config_of(second).real_batch == 32
+
+
+def test_every_setting_can_be_searched() -> None:
+    """All but those by which trials are judged; the options of a network too, also those that are not given."""
+    base = sweep().base()
+    tried = 0
+    for path, value in flat(base.model_dump(mode="json")):
+        if path in ("seed", "data.include_validation") or path.startswith("evaluation."):
+            continue
+        other = {int: 2, float: 0.5}.get(type(value), value)
+        if path in ("checkpoint_every", "version", "selection.embedding_batch"):
+            other = value  # few values are right
+        space = {path: {"choices": list(dict.fromkeys((value, other)))}}
+        if path == "batch_real":
+            space = {path: {"choices": [32, None]}}
+        # No scheduler compares trials of different lengths.
+        found = sweep(space=space, scheduler={"name": "none"})
+        assert value_at(found.config_of({path: other}), path) == other
+        tried += 1
+    assert tried > 40
+    config = sweep(space={"network.options.kernel": {"int": [3, 5]}}, start=[]).config_of({"network.options.kernel": 4})
+    assert config.network.options["kernel"] == 4 and config.network.options["depth"] == 2
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_presets_can_be_searched_and_are_judged_alike() -> None:
+    names = ["cifar10-ipc1", "mnist-ipc10"]
+    settings = {"outer_steps": 2, "checkpoint_every": 20, "evaluation.every": 40, "data.include_validation": False}
+    space = {"preset": {"choices": names}, "pixels.lr": {"log": [1e-5, 1e-2]}}
+    found = sweep(preset=names[0], settings=settings, space=space, start=[{}, {"preset": names[1]}])
+    lrs = [parse_config(PRESETS[name]()).pixels.lr for name in names]
+    points = found.start_points()
+    assert points == [{"preset": name, "pixels.lr": lr} for name, lr in zip(names, lrs, strict=True)]
+    first, second = (found.config_of(point) for point in points)
+    assert (first.ipc, second.ipc) == (1, 10) and (first.matching.distance, second.matching.distance) == ("mse", "l1")
+    assert first.evaluation == second.evaluation and first.outer_steps == second.outer_steps == 2
+    kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
+    assert [kept.config_of(point) for point in points] == [first, second]
+
+
+def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
+    settings = {"evaluation.every": 20, "data.include_validation": False, "outer_steps": 2, "inner_steps": 20}
+    space = {
+        "framework": {"choices": ["dream_plus", "dm", "mtt"]},
+        "pixels.lr": {"log": [1e-4, 1e4]},
+        "selection.interval": {"choices": [5, 10], "when": {"framework": ["dream_plus"]}},
+    }
+    start = [{}, {"framework": "dm"}, {"framework": "mtt"}]
+    found = sweep(preset=None, config={"ipc": 1, "checkpoint_every": 20}, settings=settings, space=space, start=start)
+    points = found.start_points()
+    assert points[0] == {"framework": "dream_plus", "pixels.lr": 0.005, "selection.interval": 10}
+    assert points[1:] == [{"framework": "dm", "pixels.lr": 1.0}, {"framework": "mtt", "pixels.lr": 1000.0}]
+    kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
+    for one in (found, kept):
+        plus, dm, mtt = (one.config_of(point) for point in points)
+        assert (plus.source.kind, dm.source.kind, mtt.source.kind) == ("real", "random", "expert")
+        assert (plus.factor, dm.factor, dm.weights.gradient) == (2, 1, 0.0)
+        assert plus.evaluation == dm.evaluation == mtt.evaluation
+    assert dm == parse_config(dm.model_dump(mode="json")), "its run is named by what it comes to"
+
+
+def test_what_is_kept_of_a_sweep_makes_the_same_trials(tmp_path: Path) -> None:
+    """The file of settings may change later; the name of a trial's run is by what its settings come to."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]()}))
+    found = sweep(preset=None, config=str(file))
+    values = {"selection.num_clusters": 9, "weights.feature": 0.5}
+    [config] = found.configs_of(values)
+    kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
+    file.write_text("{}")
+    assert kept.configs_of(values) == [config] and kept.base().ipc == config.ipc
+    [resolved] = sweep(preset=None, config=config.model_dump(mode="json")).configs_of({})
+    assert run_directory("out", resolved) == run_directory("out", config)
+
+
+def test_the_example_of_the_documentation_is_right() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "sweeps.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(parse_sweep(yaml.safe_load(example)).start_points()) == 2
+
+
+def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    space = "{pixels.lr: {choices: [1e-3, 1e-4, 2.5E-2]}, update.lr: {log: [1e-5, 1]}}"
+    settings = "{evaluation.every: 20, data.include_validation: false}"
+    file.write_text(f"preset: smoke\nsettings: {settings}\nspace: {space}\nstart: [{{pixels.lr: 1e-4}}]\n")
+    found = read_sweep(str(file))
+    assert found.space["pixels.lr"].choices == (0.001, 0.0001, 0.025)
+    assert parse_sweep(yaml.safe_load(dump_sweep(found))) == found
 
 
 def test_a_condition_on_what_is_not_varied_looks_at_the_settings() -> None:

@@ -1,0 +1,133 @@
+"""What `benchmarks.ingest` measures in one process: the parts of the work, the decoders, the size of record batches."""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from dream_ray import storage
+from dream_ray.data import image_file
+from dream_ray.data.decode import decode, fit
+from dream_ray.data.image_file import new_image_file, read_images
+from dream_ray.data.images import ImageChunks, UInt8Array
+from dream_ray.data.statistics import PixelSums
+
+SIZE = 224
+SHAPE = (3, SIZE, SIZE)
+PASSES = 3
+BATCH_MB = (1, 4, 16, 64)
+ROWS, READ_BATCH, READ_S = 1300, 128, 2.0
+
+
+def torchvision_decode(data: bytes) -> torch.Tensor:
+    """Decodes by torchvision."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+
+
+def torch_resize(image_CHW: torch.Tensor) -> None:
+    """Resizes and crops by torch alone."""
+    height, width = image_CHW.shape[1:]
+    size = [SIZE * side // min(height, width) for side in (height, width)]
+    resized = F.interpolate(image_CHW[None], size, mode="bilinear", antialias=True)[0]
+    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
+    resized[:, top : top + SIZE, left : left + SIZE].contiguous()
+
+
+def pillow(data: bytes) -> None:
+    """Decodes and resizes by Pillow."""
+    np.asarray(fit(Image.open(io.BytesIO(data)).convert("RGB"), SIZE))
+
+
+DECODERS: dict[str, Callable[[bytes], object]] = {
+    "torchvision": lambda data: torch_resize(torchvision_decode(data)),
+    "ours": partial(decode, channels=3, size=SIZE),
+}
+"""Decode and resize: what the ceiling is made of."""
+
+OTHERS: dict[str, Callable[[bytes], object]] = {
+    "torchvision, decode alone": torchvision_decode,
+    "simplejpeg, decode alone": partial(simplejpeg.decode_jpeg, colorspace="RGB"),
+    "pillow": pillow,
+}
+
+
+def _seconds(function: Callable[..., object], items: Sequence[object]) -> float:
+    """Returns the seconds an item, the middle of some passes."""
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        for item in items:
+            function(item)
+        seconds.append((time.perf_counter() - started) / len(items))
+    return float(np.median(seconds))
+
+
+def decoders(files: Sequence[str]) -> dict[str, float]:
+    """Returns images/s on one core, by decoder."""
+    datas = [Path(file).read_bytes() for file in files]
+    return {name: 1 / _seconds(function, datas) for name, function in {**DECODERS, **OTHERS}.items()}
+
+
+def parts(files: Sequence[str], root: Path) -> dict[str, float]:
+    """Returns what an image costs in each part of the writing of a `raw` store, in microseconds on one core."""
+    datas = [Path(file).read_bytes() for file in files]
+    images = [decode(data, channels=3, size=SIZE) for data in datas]
+    seconds = {
+        "read": _seconds(storage.read_bytes, files),
+        "decode": _seconds(DECODERS["ours"], datas),
+        "statistics": _seconds(PixelSums.of, images),
+        "digest": _seconds(lambda image: hashlib.sha256(image).hexdigest(), images),
+    }
+
+    def write(repeats: int) -> None:
+        _write(root / "part.arrow", images * repeats)
+
+    whole = _seconds(write, [3]) / (3 * len(images))
+    (root / "part.arrow").unlink()
+    seconds["write"] = whole - seconds["digest"]
+    return {name: 1e6 * value for name, value in seconds.items()}
+
+
+def _write(path: Path, images: Sequence[UInt8Array]) -> None:
+    with new_image_file(str(path), SHAPE, "raw") as writer:
+        for image_CHW in images:
+            writer.add(image_CHW)
+        writer.close()
+
+
+def record_batches(root: Path) -> dict[str, dict[str, float]]:
+    """Writes and reads one file of a class, by the size of its record batches in MB."""
+    generator = np.random.Generator(np.random.Philox(key=1))
+    image_CHW = generator.integers(0, 256, SHAPE, dtype=np.uint8)
+    draws = [generator.choice(ROWS, READ_BATCH, replace=False) for _ in range(64)]
+    path, results = root / "batches.arrow", {}
+    for megabytes in BATCH_MB:
+        with patch.object(image_file, "BATCH_BYTES", megabytes << 20):
+            written_s = _seconds(lambda rows: _write(path, [image_CHW] * rows), [ROWS])
+        opened_s = _seconds(_open, [path])
+        chunks, done, started = _open(path), 0, time.perf_counter()
+        while time.perf_counter() - started < READ_S:
+            chunks.take(draws[done % len(draws)])
+            done += 1
+        results[str(megabytes)] = {
+            "written_images_per_s": ROWS / written_s,
+            "opened_ms": 1e3 * opened_s,
+            "read_images_per_s": done * READ_BATCH / (time.perf_counter() - started),
+        }
+    path.unlink()
+    return results
+
+
+def _open(path: Path) -> ImageChunks:
+    return ImageChunks(read_images(storage.open_input(str(path)), str(path)))

@@ -1,0 +1,118 @@
+"""The commands of sweeps as a user types them, as far as they need no Ray; see tests/distributed for the others."""
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from rich.console import Console
+
+from dream_ray import cli
+from dream_ray.cli import trials
+from dream_ray.sweep.directory import Place, create_sweep
+from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.space import suggest
+from dream_ray.sweep.study import open_study
+
+SWEEP: dict[str, Any] = {
+    "preset": "smoke",
+    "settings": {"evaluation.every": 20, "data.include_validation": False},
+    "space": {"pixels.lr": {"log": [1e-4, 1]}, "update.lr": {"log": [1e-4, 1]}},
+}
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `dream-ray ARGUMENTS` in this process and returns its exit code and all that it says."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dream-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A sweep with one trial that is running, without anything that runs it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sweep, out = parse_sweep(SWEEP), tmp_path / "sweep"
+    create_sweep(sweep, Place(str(out), "store", "cpu", max_concurrent=3))
+    trial = (study := open_study(str(out), sweep, "digest")).ask()
+    suggest(sweep.space, trial, sweep.base())
+    trial.report(0.625, 1)
+    assert study.directions
+    return out
+
+
+def test_status_shows_how_good_a_running_trial_is(call: Call, begun: Path) -> None:
+    code, text = call("status", begun)
+    assert code == 0 and "accuracy %" in text and "62.5" in text
+    assert "pixels.lr" in text and "update.lr" in text, "lr alone would be either"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--workers", "2"), "--workers is for runs, and .*sweep is a sweep; its file says what a trial has"),
+        (("--local",), "--local is for runs"),
+        (("--allow-different-bits",), "--allow-different-bits is for runs"),
+    ],
+)
+def test_resume_of_a_sweep_refuses_what_it_would_not_heed(
+    option: tuple[str, ...], message: str, call: Call, begun: Path
+) -> None:
+    code, text = call("resume", begun, *option)
+    assert code == 2
+    assert re.search(message, text), text
+
+
+def test_resume_of_a_run_refuses_trials_at_a_time(call: Call, tmp_path: Path) -> None:
+    code, text = call("resume", tmp_path, "--max-concurrent", 2)
+    assert code == 2 and "--max-concurrent is for sweeps" in text
+
+
+def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path, digits_store: str) -> None:
+    file = begun / "sweep.yaml"
+    file.write_text(file.read_text().replace("1.0e-4", "1.0e-5").replace("0.0001", "0.00001"))
+    code, text = call("resume", begun)
+    assert code == 2 and "resume needs the sweep that" in text
+
+
+def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dream_ray.distributed.tuning.find_spec", lambda name: None)
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    answers = {}
+    for name, changed in {
+        "no store": {},
+        "no such store": {"store": str(tmp_path / "nowhere")},
+        "no package": {"store": digits_store, "log": ["wandb"]},
+        "typing": {"store": digits_store, "space": {"weights.featur": {"log": [1, 2]}}},
+    }.items():
+        file.write_text(yaml.safe_dump({**SWEEP, **changed}))
+        answers[name] = call("sweep", file, "--out", out)
+    assert {code for code, _ in answers.values()} == {2}
+    assert f"store must be given, with --store or as `store:` in {file}" in answers["no store"][1]
+    assert "nowhere" in answers["no such store"][1]
+    assert "log wandb needs a package: pip install 'dream-ray[wandb]'" in answers["no package"][1]
+    assert "did you mean weights.feature?" in answers["typing"][1]
+    assert not out.exists(), "nothing is made"
+
+
+def test_the_table_fits_a_small_terminal() -> None:
+    row = {"trial": 0, "state": "running", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
+    row |= {"selection.num_clusters": 32, "selection.interval": 10, "weights.feature": 0.02756, "weights.gradient": 1}
+    console = Console(width=80, file=io.StringIO())
+    console.print(trials.table([row], title="trials: 1 running"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "81.2" in text and "num_clusters" in text and "gradient" in text and "…" not in text

@@ -1,0 +1,48 @@
+"""How many trials a cluster has room for, against all places where Ray may put their processes. Needs no Ray."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
+from dream_ray.errors import UsageError
+from dream_ray.sweep.parts import Resources
+
+
+def test_what_cannot_run_is_refused_with_the_numbers() -> None:
+    wanted = Resources(workers=2, cpus=2, gpus=1)
+    with pytest.raises(UsageError, match=r"\(2 workers\) need 4\.5 CPUs and 2 GPUs; Ray reports 8 and 1$"):
+        possible_trials(wanted, [{"CPU": 8.0, "GPU": 1.0}])
+    with pytest.raises(UsageError, match=r"Ray reports 6 and 4 on 4 nodes, and a worker must be on one$"):
+        possible_trials(wanted, [{"CPU": 1.5, "GPU": 1.0}] * 4)
+    with pytest.raises(UsageError, match=r"need 4 CPUs and 0 GPUs; Ray reports 6 and 0 on 2 nodes"):
+        possible_trials(Resources(cpus=4), [{"CPU": 3.0}] * 2)
+
+
+def test_room_on_one_node() -> None:
+    wanted = Resources(workers=2, cpus=2, gpus=1)
+    assert possible_trials(wanted, [{"CPU": 16.0, "GPU": 4.0}]) == 2, "GPUs for two"
+    assert possible_trials(wanted, [{"CPU": 13.0, "GPU": 8.0}]) == 2, "CPUs for two, with their drivers"
+    assert possible_trials(Resources(gpus=0.4), [{"CPU": 16.0, "GPU": 2.0}]) == 4, "two on each GPU"
+    assert possible_trials(Resources(), [{"CPU": 2.0}, {"CPU": 1.0}, {}]) == 3
+
+
+@given(cpus=st.lists(st.integers(0, 5), min_size=1, max_size=3), workers=st.integers(2, 3), each=st.integers(1, 3))
+def test_no_place_of_the_drivers_leaves_a_worker_without_room(cpus: list[int], workers: int, each: int) -> None:
+    try:
+        found = possible_trials(Resources(workers=workers, cpus=each), [{"CPU": float(count)} for count in cpus])
+    except UsageError:
+        found = 0
+    assert found <= _room_in_the_worst_case(cpus, workers, each) <= found + (len(cpus) > 1)
+
+
+def _room_in_the_worst_case(cpus: list[int], workers: int, each: int) -> int:
+    for trials in itertools.count(1):
+        places = itertools.combinations_with_replacement(range(len(cpus)), trials)
+        left = [[count - DRIVER_CPUS * place.count(at) for at, count in enumerate(cpus)] for place in places]
+        possible = [nodes for nodes in left if min(nodes) >= 0]
+        if not possible or min(sum(int(node // each) for node in nodes) for nodes in possible) < trials * workers:
+            return trials - 1
+    raise AssertionError
