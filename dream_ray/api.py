@@ -22,7 +22,7 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_same_bits, forget_unbegun, open_run
+from dream_ray.engine.run import check_same_bits, forgotten_if_refused, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
@@ -124,11 +124,8 @@ def distill(
     store, out = (dispatch.lasting(name, paths[name], local) for name in ("store", "out"))
     with dispatch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
         run = call(dispatch.begin, out, config, store, device, cpus_per_worker, launch, compile)
-        try:
+        with forgotten_if_refused(run):
             return dispatch.execute(run, launch, gpus_per_worker, address, observer)
-        except UsageError:
-            forget_unbegun(run)
-            raise
 
 
 def plan(

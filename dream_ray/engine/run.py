@@ -13,6 +13,8 @@ cost.json          time and memory of all sessions
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,11 +160,16 @@ def create_run(
     return run
 
 
-def forget_unbegun(run: Run) -> None:
-    """Makes room for another try where a run was refused before a worker had begun."""
-    if not storage.list_directory(run.file("progress")):
-        storage.delete(run.file("config.yaml"))
-        storage.delete(run.file("env.json"))
+@contextmanager
+def forgotten_if_refused(run: Run) -> Iterator[None]:
+    """Makes room for another try where a new run is refused before a worker has begun."""
+    try:
+        yield
+    except UsageError:
+        if not storage.list_directory(run.file("progress")):
+            storage.delete(run.file("config.yaml"))
+            storage.delete(run.file("env.json"))
+        raise
 
 
 def open_run(path: str) -> Run:

@@ -54,7 +54,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         UsageError: If the study belongs to another sweep.
         RunError: If it is damaged.
     """
-    if url is None and not storage.is_remote(directory):
+    if url is None and "://" not in directory:
         _mend(storage.join(directory, JOURNAL))
     with _opening(directory):
         study = optuna.create_study(
@@ -122,10 +122,8 @@ def _opening(directory: str) -> Iterator[None]:
 
 def has_begun(directory: str, url: str | None) -> bool:
     """Tells whether there is a study; raises RunError if what is there is damaged."""
-    try:
-        return NAME in optuna.get_all_study_names(study_storage(directory, url))
-    except (ValueError, KeyError, OSError) as error:
-        raise RunError(f"the study of {directory} is damaged or cannot be read: {error}") from None
+    with _opening(directory):
+        return study_name(directory, url) in optuna.get_all_study_names(study_storage(directory, url))
 
 
 def study_storage(directory: str, url: str | None) -> BaseStorage:

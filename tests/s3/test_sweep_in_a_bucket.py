@@ -56,13 +56,13 @@ print(json.dumps({"finished": removed[0], "rows": rows}))
 """
 
 
-def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], four_digits_store: str, tmp_path: Path) -> None:
     settings = {**tiny, "outer_steps": 3, "inner_steps": 10, "checkpoint_every": 5}
     settings |= {"data": {"include_validation": False}, "evaluation": {"every": 15, "quick_epochs": 2}}
     space = {"weights.feature": {"choices": [0.5, 2.0]}}
     file, store, out = tmp_path / "sweep.yaml", storage.join(bucket, "store"), storage.join(bucket, "sweep")
-    for name in storage.list_files(digits_store):
-        storage.write_bytes(storage.join(store, name), storage.read_bytes(storage.join(digits_store, name)))
+    for name in storage.list_files(four_digits_store):
+        storage.write_bytes(storage.join(store, name), storage.read_bytes(storage.join(four_digits_store, name)))
     sweep = {"config": settings, "space": space, "start": [], "sampler": {"name": "grid"}, "final_seeds": 0}
     file.write_text(yaml.safe_dump({**sweep, "scheduler": {"name": "none"}}))
     temporary = tempfile.mkdtemp(prefix="ray-")  # short: the names of sockets in it have at most 107 bytes
