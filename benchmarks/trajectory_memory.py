@@ -1,0 +1,192 @@
+"""Peak memory and seconds of one step of trajectory matching, by the number N of the student's steps.
+
+    python -m benchmarks.trajectory_memory --repeats 2
+
+"unrolled" is autograd through the whole loop of the student, as MTT is published; "adjoint" is ours. Both do the same
+mathematics on the same draws: ConvNet-3 of width 64 at 32 px, random pixels as 10 images for each of 10 classes, all
+100 of them in every step of the student. The benchmark fails if losses or gradients differ. Each measurement has a
+process of its own, which first takes one step with N = 1, and N that would need more than `--limit-gb` by the growth
+so far are left out.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.report import provenance, write_result
+from dream_ray.core import rng
+from dream_ray.core.augment import augment, sample_params
+from dream_ray.core.objectives import Forward, Parameters
+from dream_ray.core.trajectory_matching import Batch, Student, TrajectoryMatch, match_trajectory, squared_distance
+from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.network_source import detached_parameters, training_function
+from dream_ray.nets import Classifier, build_network
+
+NUM_CLASSES, IPC, SHAPE, WIDTH = 10, 10, (3, 32, 32), 64
+STEP_SIZE = 0.01
+AUGMENTATION = "color_crop_cutout_flip_scale_rotate"
+Match = Callable[[Forward, Parameters, Parameters, Sequence[Batch], Tensor, Tensor], TrajectoryMatch]
+
+
+def adjoint(
+    forward: Forward, start: Parameters, target: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
+) -> TrajectoryMatch:
+    """Our way."""
+    return match_trajectory(Student.of(forward), start, target, batches, images, step_size)
+
+
+def unrolled(
+    forward: Forward, start: Parameters, target: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
+) -> TrajectoryMatch:
+    """The published way: one graph over all steps."""
+    images, step_size = images.clone().requires_grad_(), step_size.clone().requires_grad_()
+    theta = {name: values.clone().requires_grad_() for name, values in start.items()}
+    for batch in batches:
+        inputs, labels = batch(images)
+        loss = F.cross_entropy(forward(theta, inputs)[1], labels)
+        gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+        theta = {
+            name: values - step_size * gradient
+            for (name, values), gradient in zip(theta.items(), gradients, strict=True)
+        }
+    loss = squared_distance(theta, target) / squared_distance(start, target)
+    return TrajectoryMatch(loss.detach(), *torch.autograd.grad(loss, (images, step_size)))
+
+
+SIDES: dict[str, Match] = {"unrolled": unrolled, "adjoint": adjoint}
+
+
+def network(seed: int) -> Classifier:
+    """Returns a new network."""
+    with rng.torch_randomness(rng.stream(seed, "network")):
+        return build_network("convnet", num_classes=NUM_CLASSES, shape_CHW=SHAPE, options={"width": WIDTH})
+
+
+def synthetic_images() -> Tensor:
+    """Returns random stored images (L, N, C, H, W)."""
+    pixels = rng.stream(0, "benchmark images").random((NUM_CLASSES, IPC, *SHAPE), dtype="float32")
+    return torch.from_numpy(pixels)
+
+
+def batches_of(num_steps: int) -> list[Batch]:
+    """Returns the whole set for every step, each with an augmentation of its own."""
+    labels = torch.arange(NUM_CLASSES).repeat_interleave(IPC)
+
+    def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        view = sample_params(AUGMENTATION, rng.stream(0, "view", inner=step), height=SHAPE[1], width=SHAPE[2])
+        return augment((images.flatten(0, 1) - 0.5) / 0.25, view), labels
+
+    return [partial(batch, step=step) for step in range(num_steps)]
+
+
+def peak_mb() -> float:
+    """Returns the most memory that this process has had at once."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def measure(side: str, num_steps: int) -> dict[str, float]:
+    """Takes one step of trajectory matching in this process, which keeps its memory as the processes of a run do."""
+    keep_freed_memory()
+    learner = network(0).train()
+    forward, start = training_function(learner, dict(learner.named_buffers())), detached_parameters(learner)
+    target, images, step_size = detached_parameters(network(1)), synthetic_images(), torch.tensor(STEP_SIZE)
+    before = peak_mb()
+    SIDES[side](forward, start, target, batches_of(1), images, step_size)
+    began, began_cpu = perf_counter(), process_time()
+    result = SIDES[side](forward, start, target, batches_of(num_steps), images, step_size)
+    return {
+        "seconds": perf_counter() - began,
+        "cpu_seconds": process_time() - began_cpu,
+        "peak_mb": peak_mb(),
+        "peak_mb_before": before,
+        "parameters_mb": sum(values.nbytes for values in start.values()) / 2**20,
+        "loss": float(result.loss),
+        "by_images_norm": float(result.by_images.norm()),
+        "by_step_size": float(result.by_step_size),
+    }
+
+
+def main() -> None:
+    """Measures every side and N and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20, 40], help="N, ascending")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--limit-gb", type=float, default=6.0)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.side:
+        print(json.dumps(measure(arguments.side, *arguments.steps)))
+        return
+    measured: dict[str, dict[int, dict[str, float]]] = {
+        side: _measure_side(side, arguments.steps, arguments.repeats, arguments.threads, arguments.limit_gb * 1024)
+        for side in SIDES
+    }
+    differences = [
+        _difference(values, measured["adjoint"][num_steps]) for num_steps, values in measured["unrolled"].items()
+    ]
+    if max(differences) > 1e-3:
+        raise SystemExit(f"the sides differ: {measured}")
+    write_result(
+        "trajectory_memory-cpu",
+        {
+            **provenance(sys.argv[1:]),
+            "network": f"convnet, depth 3, width {WIDTH}, {SHAPE[1]} px",
+            "synthetic_batch": NUM_CLASSES * IPC,
+            "measured": measured,
+            "peak_mb_per_student_step": {side: _growth(values) for side, values in measured.items()},
+            "largest_relative_difference": max(differences),
+            "limit_gb": arguments.limit_gb,
+            "n": arguments.repeats,
+        },
+    )
+
+
+def _measure_side(
+    side: str, all_steps: list[int], repeats: int, threads: int, limit_mb: float
+) -> dict[int, dict[str, float]]:
+    """Measures one side at every N that is within the limit; medians."""
+    found: dict[int, dict[str, float]] = {}
+    for num_steps in all_steps:
+        if len(found) > 1:
+            last, values = list(found.items())[-1]
+            if values["peak_mb"] + (num_steps - last) * _growth(found) > limit_mb:
+                break
+        runs = [_run(side, num_steps, threads) for _ in range(repeats)]
+        found[num_steps] = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        print(side, num_steps, {key: round(value, 4) for key, value in found[num_steps].items()}, file=sys.stderr)
+    return found
+
+
+def _run(side: str, num_steps: int, threads: int) -> dict[str, float]:
+    options = ["--side", side, "--steps", str(num_steps), "--threads", str(threads)]
+    command = [sys.executable, "-m", "benchmarks.trajectory_memory", *options]
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return result
+
+
+def _growth(measured: dict[int, dict[str, float]]) -> float:
+    """Returns the megabytes that a step of the student adds to the peak, between the smallest and the largest N."""
+    first, last = min(measured), max(measured)
+    return (measured[last]["peak_mb"] - measured[first]["peak_mb"]) / max(1, last - first)
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return max(abs(one[key] - other[key]) / abs(one[key]) for key in ("loss", "by_images_norm", "by_step_size"))
+
+
+if __name__ == "__main__":
+    main()
