@@ -75,7 +75,7 @@ def source_of(config: Config, real: list[np.ndarray], *, compiled: bool = False)
         return build_network(config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=options)
 
     data = RealImages(ImageChunks(real), labels)
-    return networks_on(config, data, NORMALISATION, build, compiled=compiled)
+    return networks_on(config, lambda _: data, NORMALISATION, build, compiled=compiled)
 
 
 def first_assignments(num_classes: int) -> list[torch.Tensor]:

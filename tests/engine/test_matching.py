@@ -132,7 +132,7 @@ def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool) -> No
     work = matcher(config(selection={"num_clusters": 5, "normalise": normalise, "embedding_batch": 8}))
     at = snapshot()
     pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
-    expected = at.features(work.normalisation(pixels) if normalise else pixels)
+    expected = at.features(work.normalise(pixels) if normalise else pixels)
     assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)
 
 

@@ -50,11 +50,19 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
     matcher = ClassMatcher(config, chunks, NUM_CLASSES, normalisation)
     labels = np.repeat(np.arange(NUM_CLASSES), IMAGES_PER_CLASS)
-    source = networks_on(config, RealImages(ImageChunks(real), labels), normalisation, _network)
+    images = RealImages(ImageChunks(real), labels)
+    source = networks_on(config, lambda _: images, normalisation, _network)
     reports: list[StepReport] = []
     saved: list[RunState] = []
     state = distill(
-        config, matcher, source, RunState(), select=matcher.select_all, save=saved.append, report=reports.append
+        config,
+        matcher,
+        source,
+        RunState(),
+        initialise=matcher.initial_states,
+        select=matcher.select_all,
+        save=saved.append,
+        report=reports.append,
     )
 
     first = next(source.trajectory(0))
