@@ -1,4 +1,4 @@
-"""Where the processors' time goes while a benchmark runs, from /proc: by whom it was used, and peak memory."""
+"""What the processes that were started here do, from /proc: another Ray may run on the same machine."""
 
 import os
 import threading
@@ -26,34 +26,20 @@ class Watch:
 
     def sample(self) -> None:
         """Notes what every process has used until now."""
-        now, me = time.time(), os.getpid()
-        parents: dict[int, int] = {}
-        used: dict[int, float] = {}
-        for entry in _PROC.iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:  # gone meanwhile
-                    continue
-                parents[int(entry.name)] = int(fields[1])
-                used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-        for pid, cpu_s in used.items():
-            ancestor = pid
-            while ancestor not in (0, me):
-                ancestor = parents.get(ancestor, 0)
-            if ancestor == me:
-                self._cpu[pid].append((now, cpu_s))
-                self._look_at(pid)
+        now = time.time()
+        for pid, cpu_s in cpu_seconds_here().items():
+            self._cpu[pid].append((now, cpu_s))
+            self._look_at(pid)
         ticks = (_PROC / "stat").read_text().partition("\n")[0].split()[1:9]
         self._machine.append((now, [int(count) / _TICKS_PER_S for count in ticks]))
-        self.peak_driver_bytes = max(self.peak_driver_bytes, _status_bytes(me, "RssAnon"))
+        self.peak_driver_bytes = max(self.peak_driver_bytes, status_bytes(os.getpid(), "RssAnon"))
 
     def _look_at(self, pid: int) -> None:
         try:
-            command = (_PROC / str(pid) / "cmdline").read_bytes()
+            command = _command(pid)
             if command.startswith(b"ray::Map") or b"spawn_main" in command:
                 self._tasks.add(pid)
-                self.peak_task_bytes = max(self.peak_task_bytes, _status_bytes(pid, "VmHWM"))
+                self.peak_task_bytes = max(self.peak_task_bytes, status_bytes(pid, "VmHWM"))
         except (OSError, IndexError):  # gone meanwhile
             return
 
@@ -94,5 +80,40 @@ def watched() -> Iterator[Watch]:
         thread.join()
 
 
-def _status_bytes(pid: int, name: str) -> int:
+def cpu_seconds_here() -> dict[int, float]:
+    """Returns the CPU seconds of this process and of all below it, by pid."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                # pid (name) state ppid ...; the name may hold spaces.
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # gone meanwhile
+                continue
+            parents[int(entry.name)] = int(fields[1])
+            used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    def is_here(pid: int) -> bool:
+        while pid not in (0, os.getpid()):
+            pid = parents.get(pid, 0)
+        return pid != 0
+
+    return {pid: cpu_s for pid, cpu_s in used.items() if is_here(pid)}
+
+
+def started_here(name: str) -> list[int]:
+    """Returns the processes below this one whose command line begins with a name, such as "ray::Map"."""
+    return [pid for pid in cpu_seconds_here() if pid != os.getpid() and _command(pid).startswith(name.encode())]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:  # gone meanwhile
+        return b""
+
+
+def status_bytes(pid: int, name: str) -> int:
+    """Returns a number of bytes that /proc/PID/status has under a name, such as RssAnon."""
     return int((_PROC / str(pid) / "status").read_text().partition(f"{name}:")[2].split()[0]) * 1024

@@ -189,8 +189,8 @@ def test_wrong_input_to_distill(
         (("ingest", "digits", "store", "--local", "--workers", "2"), "workers must be 1 with local"),
         (("ingest", "digits", "store", "--local", "--memory", "4GB"), "memory bounds the workers on Ray"),
         (("inspect", "nowhere"), "nowhere"),
-        (("resume", "nowhere"), "run nowhere does not exist"),
-        (("evaluate", "nowhere"), "run nowhere does not exist"),
+        (("resume", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
+        (("evaluate", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
         (("distill", "--preset", "cifar10_ipc10", "--store", "s", "--out", "o"), "did you mean cifar10-ipc10?"),
         (("distill", "--store", "s", "--out", "o"), "exactly one of --preset NAME and --config FILE"),
         (

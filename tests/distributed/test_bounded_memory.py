@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.ingest import peak_memory, status_bytes
+from benchmarks.processes import status_bytes, watched
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.store import Store
@@ -23,7 +23,7 @@ PER_CLASS = 1 + 3 * TASK_BYTES // (NUM_CLASSES * 3 * SIZE**2)
 
 def anonymous_bytes() -> int:
     """Memory of this process that is not a mapped file, which the system may take back."""
-    return status_bytes(Path("/proc/self"), "RssAnon")
+    return status_bytes(os.getpid(), "RssAnon")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the memory of processes")
@@ -38,11 +38,11 @@ def test_ingest_and_reading_take_a_fraction_of_the_set(local_ray: None, tmp_path
             os.link(tmp_path / "one.jpg", tmp_path / "photos" / str(label) / f"{number}.jpg")
     settings = IngestSettings(source=str(tmp_path / "photos"), size=SIZE)
     try:
-        with peak_memory() as peaks:
+        with watched() as watch:
             manifest = api.ingest(settings, str(tmp_path / "store"), workers=4, memory_bytes=TASK_BYTES)
         stored = sum(file.bytes for file in manifest.files)
         assert stored > 3 * TASK_BYTES > 20 * OBJECT_STORE_BYTES
-        assert 0 < peaks["task"] < TASK_BYTES
+        assert 0 < watch.peak_task_bytes < TASK_BYTES
 
         store = Store.open(str(tmp_path / "store"))
         before, largest = anonymous_bytes(), 0

@@ -215,7 +215,7 @@ def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_pa
 def test_images_too_large_to_be_whitened_are_refused(store: str) -> None:
     config = parse_config({**tiny_run("mtt", "random"), "data": {"zca": True}})
     opened = Store.open(store)
-    larger = Store("", replace(opened.manifest, shape_CHW=(3, 64, 64)))
+    larger = Store("", replace(opened.manifest, channels=3, height=64, width=64))
     with pytest.raises(UsageError, match=r"data\.zca needs images of at most 4096 values .*have 12288"):
         check_fit(config, larger)
 
@@ -235,9 +235,9 @@ def test_who_could_not_work_in_step_is_refused(store: str, framework: str, launc
 
 def test_a_bank_that_cannot_hold_the_experts_is_refused(store: str, tmp_path: Path) -> None:
     config = parse_config(tiny_run("mtt", "random"))
-    launch = Launch(bank=str(tmp_path / "bank"), bank_bytes=10_000)
+    launch = Launch(bank=str(tmp_path / "bank"), bank_bytes=1_000)
     run = create_run(str(tmp_path / "run"), config, store, device=CPU, threads=1, launch=launch)
     with pytest.raises(
-        UsageError, match=r"bank-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-05 GB"
+        UsageError, match=r"bank-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-06 GB"
     ):
         missing_experts(run)
