@@ -166,7 +166,7 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
             data = TensorImages(*synthetic.decoded())
             known[key] = [
                 train_and_test(
-                    config, store, data, normalisation, protocol="quick", split="test", repeat=repeat
+                    config, store, data, arm.matcher.normalise, protocol="quick", split="test", repeat=repeat
                 ).accuracy
                 for repeat in range(repeats)
             ]
