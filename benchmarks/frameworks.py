@@ -139,7 +139,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     store = str(scratch / "store")
     source = str(data / "cifar10-train.parquet")
-    ingest(IngestSettings(source=source, validation=0.4, max_per_class=options.images), store)
+    if not Path(store).exists():
+        ingest(IngestSettings(source=source, validation=0.4, max_per_class=options.images), store)
     known = {(run["framework"], run["strategy"], run["seed"]) for run in done}
     wanted = [
         (framework, strategy, seed)
@@ -149,7 +150,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         if (framework, strategy, seed) not in known
     ]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
+    alone: dict[str, Any] = {"max_tasks_per_child": 1}  # needs Python 3.11
+    with ProcessPoolExecutor(options.processes, mp_context=context, **alone) as pool:
         running = [pool.submit(run_one, *one, store, tempfile.mkdtemp(dir=scratch), options) for one in wanted]
         for future in running:
             done.append(future.result())

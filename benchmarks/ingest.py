@@ -179,7 +179,8 @@ def measure(data: Path, root: Path, num_images: int, workers: int) -> Iterator[d
     files = [str(file) for file in sorted((root / "once").iterdir())]
 
     def on_ray(store: Path, **settings: Any) -> dict[str, Any]:
-        return ingest(IngestSettings(**settings), store, ray_jobs(str(store), workers, None, None))
+        asked = IngestSettings(**settings)
+        return ingest(asked, store, ray_jobs(asked, str(store), workers, None, None))
 
     photos: dict[str, Any] = {"source": str(folder), "size": SIZE}
     quarter = {**photos, "max_per_class": num_images // NUM_CLASSES // 4}

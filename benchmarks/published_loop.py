@@ -134,6 +134,7 @@ class PublishedLoop:
         started = self.clock()
         update = self.config.update
         stream = rng.stream(self.config.seed, "update", outer=outer, inner=inner)
+        assert update.num_images is not None, "the published loop has no whole epochs"
         rounded = -(-update.num_images // update.batch_size) * update.batch_size
         order = stream.permutation(len(self.train_images))[:rounded]
         self.network.train()

@@ -148,7 +148,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
         num_bytes += sum(tensor.nbytes for tensor in state.values())
         return state
 
-    LocalNetworks.get = counted  # type: ignore[method-assign]
+    LocalNetworks.get = counted  # type: ignore[method-assign,assignment]
     labels = place_classes([1.0] * point.num_classes, point.processes)[rank].labels
     for path in paths:
         start.wait()
@@ -225,7 +225,8 @@ def schedule_at(point: Point) -> Schedule:
 def measured(repeats: int, folder: Path) -> dict[str, Any]:
     """Runs all points in turn, the step costs among them, and compares."""
     stores = {count: write_store(count, folder / str(count)) for count in {point.num_classes for point in POINTS}}
-    costs, rows = [], {point: [] for point in POINTS}
+    costs: list[dict[str, Any]] = []
+    rows: dict[Point, list[dict[str, Any]]] = {point: [] for point in POINTS}
     for number in range(repeats):
         costs.append(asdict(measure_costs(8)))
         for point in POINTS:

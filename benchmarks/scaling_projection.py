@@ -17,7 +17,8 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.engine.measuring.costs import measure_steps
-from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S, networks_ahead
+from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S
+from dream_ray.engine.trajectories.conveyor import networks_ahead
 
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167
 IMAGES = round(TRAIN_IMAGES / NUM_CLASSES)
@@ -58,7 +59,7 @@ def project(config: Config, costs: StepCosts) -> dict[str, Any]:
             windows = {
                 "producers, room for whole trajectories": producers * config.inner_steps,
                 "producers, room as in dream-ray plan": networks_ahead(
-                    producers, config.inner_steps, costs.snapshot_bytes
+                    producers, config.inner_steps, round(costs.snapshot_bytes)
                 ),
             }
             for name, window in windows.items():

@@ -173,7 +173,7 @@ def _select(
 
 
 CHEAPER = "compiled, bfloat16 features"
-SIDES = {
+SIDES: dict[str, Callable[[int, int, Clock], dict[str, Any]]] = {
     "published": run_published,
     "engine": run_engine,
     "compiled": partial(run_engine, compiled=True),

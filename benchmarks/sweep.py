@@ -187,8 +187,10 @@ def best_over_time(out: str) -> list[tuple[float, float]]:
     began = min(trial.datetime_start.timestamp() for trial in trials if trial.datetime_start)
     curve: list[tuple[float, float]] = []
     for trial in sorted(trials, key=lambda trial: trial.datetime_complete or 0):
-        if states[trial.number] == "done" and (not curve or trial.value > curve[-1][1]):
-            assert trial.datetime_complete is not None and trial.value is not None
+        if states[trial.number] != "done":
+            continue
+        assert trial.datetime_complete is not None and trial.value is not None
+        if not curve or trial.value > curve[-1][1]:
             curve.append((round(trial.datetime_complete.timestamp() - began, 1), trial.value))
     return curve
 

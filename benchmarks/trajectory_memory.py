@@ -4,9 +4,9 @@
 
 "unrolled" is autograd through the whole loop of the student, as MTT is published; "adjoint" is ours. Both do the same
 mathematics on the same draws: ConvNet-3 of width 64 at 32 px, random pixels as 10 images for each of 10 classes, all
-100 of them in every step of the student. The benchmark fails if losses or gradients differ. Each measurement has a
-process of its own, which first takes one step with N = 1, and N that would need more than `--limit-gb` by the growth
-so far are left out.
+100 of them in every step of the student. The benchmark fails if losses or gradients differ in float64; in float32,
+which is measured, the rounding of a walk grows with its steps. Each measurement has a process of its own, which first
+takes one step with N = 1, and N that would need more than `--limit-gb` by the growth so far are left out.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.network_source import detached_parameters, training_function
 from dream_ray.nets import Classifier, build_network
 
+CHECKED_STEPS = 3
 NUM_CLASSES, IPC, SHAPE, WIDTH = 10, 10, (3, 32, 32), 64
 STEP_SIZE = 0.01
 AUGMENTATION = "color_crop_cutout_flip_scale_rotate"
@@ -90,6 +90,22 @@ def batches_of(num_steps: int) -> list[Batch]:
     return [partial(batch, step=step) for step in range(num_steps)]
 
 
+def setting(dtype: torch.dtype) -> tuple[Forward, Parameters, Parameters, Tensor, Tensor]:
+    """Returns network, start, target, images and step size."""
+    learner = network(0).train().to(dtype)
+    forward, start = training_function(learner, dict(learner.named_buffers())), detached_parameters(learner)
+    target = detached_parameters(network(1).to(dtype))
+    return forward, start, target, synthetic_images().to(dtype), torch.tensor(STEP_SIZE, dtype=dtype)
+
+
+def largest_difference(num_steps: int) -> float:
+    """Returns by how much the sides differ in float64, relative to the loss and to the norms of its gradients."""
+    forward, start, target, images, step_size = setting(torch.float64)
+    found = [match(forward, start, target, batches_of(num_steps), images, step_size) for match in SIDES.values()]
+    parts = zip(*([match.loss, match.by_images, match.by_step_size] for match in found), strict=True)
+    return max(float((one - other).norm() / one.norm()) for one, other in parts)
+
+
 def peak_mb() -> float:
     """Returns the most memory that this process has had at once."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -99,22 +115,17 @@ def peak_mb() -> float:
 def measure(side: str, num_steps: int) -> dict[str, float]:
     """Takes one step of trajectory matching in this process, which keeps its memory as the processes of a run do."""
     keep_freed_memory()
-    learner = network(0).train()
-    forward, start = training_function(learner, dict(learner.named_buffers())), detached_parameters(learner)
-    target, images, step_size = detached_parameters(network(1)), synthetic_images(), torch.tensor(STEP_SIZE)
+    forward, start, target, images, step_size = setting(torch.float32)
     before = peak_mb()
     SIDES[side](forward, start, target, batches_of(1), images, step_size)
     began, began_cpu = perf_counter(), process_time()
-    result = SIDES[side](forward, start, target, batches_of(num_steps), images, step_size)
+    SIDES[side](forward, start, target, batches_of(num_steps), images, step_size)
     return {
         "seconds": perf_counter() - began,
         "cpu_seconds": process_time() - began_cpu,
         "peak_mb": peak_mb(),
         "peak_mb_before": before,
         "parameters_mb": sum(values.nbytes for values in start.values()) / 2**20,
-        "loss": float(result.loss),
-        "by_images_norm": float(result.by_images.norm()),
-        "by_step_size": float(result.by_step_size),
     }
 
 
@@ -131,15 +142,13 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(measure(arguments.side, *arguments.steps)))
         return
+    difference = largest_difference(CHECKED_STEPS)
+    if difference > 1e-9:
+        raise SystemExit(f"the sides differ by {difference:.1e}")
     measured: dict[str, dict[int, dict[str, float]]] = {
         side: _measure_side(side, arguments.steps, arguments.repeats, arguments.threads, arguments.limit_gb * 1024)
         for side in SIDES
     }
-    differences = [
-        _difference(values, measured["adjoint"][num_steps]) for num_steps, values in measured["unrolled"].items()
-    ]
-    if max(differences) > 1e-3:
-        raise SystemExit(f"the sides differ: {measured}")
     write_result(
         "trajectory_memory-cpu",
         {
@@ -148,7 +157,7 @@ def main() -> None:
             "synthetic_batch": NUM_CLASSES * IPC,
             "measured": measured,
             "peak_mb_per_student_step": {side: _growth(values) for side, values in measured.items()},
-            "largest_relative_difference": max(differences),
+            "largest_relative_difference_in_float64": difference,
             "limit_gb": arguments.limit_gb,
             "n": arguments.repeats,
         },
@@ -182,10 +191,6 @@ def _growth(measured: dict[int, dict[str, float]]) -> float:
     """Returns the megabytes that a step of the student adds to the peak, between the smallest and the largest N."""
     first, last = min(measured), max(measured)
     return (measured[last]["peak_mb"] - measured[first]["peak_mb"]) / max(1, last - first)
-
-
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    return max(abs(one[key] - other[key]) / abs(one[key]) for key in ("loss", "by_images_norm", "by_step_size"))
 
 
 if __name__ == "__main__":

@@ -25,20 +25,36 @@ ray=(.venv/bin/ray job)
 id=${SUBMIT_ID:-dream-ray-$1-$(date +%Y%m%d-%H%M%S)-$$}
 
 # Ray copies at most 512 MiB: what is large stays here, and so does what only matters here.
-runtime_env() {
-    "$python" - ${SUBMIT_ENV-} <<'EOF'
-import json, os, sys
+send() {
+    "$python" - "$id" "$@" <<'EOF'
+import os, shlex, signal, sys
+from ray.exceptions import RayError
+from ray.job_submission import JobSubmissionClient
 
-excludes = [".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info", "__pycache__", "/build", "/data", "/dist",
+EXCLUDES = [".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info", "__pycache__", "/build", "/data", "/dist",
             "/runs", "/stores", "/venv", "/tests", "/benchmarks/results", "*.parquet", "*.arrow"]
-missing = [name for name in sys.argv[1:] if name not in os.environ]
-if missing:
+ATTEMPTS = 12  # of ten seconds: a head node that has just started, or is busy, takes no jobs for a while
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback: `stop` answers
+job, *command = sys.argv[1:]
+passed_on = os.environ.get("SUBMIT_ENV", "").split()
+if missing := [name for name in passed_on if name not in os.environ]:
     sys.exit(f"submit: SUBMIT_ENV names {', '.join(missing)}, which this shell does not have")
-print(json.dumps({"excludes": excludes, "env_vars": {name: os.environ[name] for name in sys.argv[1:]}}))
+variables = {name: os.environ[name] for name in passed_on}
+environment = {"working_dir": ".", "excludes": EXCLUDES, "env_vars": variables}
+entrypoint = shlex.join(["python", "-m", "dream_ray", *command])
+for left in reversed(range(ATTEMPTS)):
+    try:
+        JobSubmissionClient().submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=environment)
+        break
+    except (ConnectionError, RuntimeError, RayError) as error:  # not reached, refused, no token
+        if not left or "No available agent" not in str(error):
+            sys.exit(f"submit: job {job} was not submitted: {error}")
+        print("submit: the cluster takes no jobs yet", file=sys.stderr)
 EOF
 }
 
-# `ray job submit` says 1 for every failure, and 0 for a job that was stopped.
+# That of the command; Ray's own commands say 1 for every failure, and 0 for a job that was stopped.
 exit_code() {
     "$python" - "$id" <<'EOF'
 import sys
@@ -57,16 +73,16 @@ EOF
 stop() {
     trap '' INT TERM
     echo "submit: stopping job $id" >&2
-    kill "$following" 2>/dev/null || true
+    [[ -z $following ]] || kill "$following" 2>/dev/null || true
     "${ray[@]}" stop "$id" >&2 || true
     exit 130
 }
 
-environment=$(runtime_env)
-# In the background, so that a signal is answered at once.
-"${ray[@]}" submit --submission-id "$id" --working-dir . --runtime-env-json "$environment" --log-style record \
-    -- python -m dream_ray "$@" &
-following=$!
 trap stop INT TERM
+following=
+send "$@"
+# In the background, so that a signal is answered at once.
+"${ray[@]}" logs --follow "$id" --log-style record &
+following=$!
 wait "$following" || true
 exit_code
