@@ -14,6 +14,7 @@ from dream_ray.data import image_file
 from dream_ray.data.image_file import new_image_file, read_images
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.statistics import PixelSums
 from dream_ray.data.store import SCHEMA_VERSION, SPLITS, Manifest, Store
 from dream_ray.errors import RunError, UsageError
 
@@ -116,13 +117,18 @@ class TestMapping:
         monkeypatch.setattr(image_file, "BATCH_BYTES", 2 * images[0].nbytes)
         path = str(tmp_path / "x.arrow")
         with new_image_file(path, images.shape[1:], "jpeg") as writer:
-            seen = np.stack([writer.add(image) for image in images])
+            for image in images:
+                writer.add(image)
             writer.close()
         chunks = ImageChunks(read(path))
         assert len(chunks) == 5 and chunks.shape_CHW == (channels, 24, 24)
         order = np.array([4, 0, 3, 3])
+        seen = chunks.take(np.arange(5))
         assert np.array_equal(chunks.take(order), seen[order])
-        assert np.abs(seen.astype(int) - images).mean() < 12
+        assert writer.sums == sum(map(PixelSums.of, seen), PixelSums.zero(channels)), (
+            "of what is read, not of the pixels"
+        )
+        assert 0 < np.abs(seen.astype(int) - images).mean() < 12
         assert np.array_equal(chunks.resident().take(order), seen[order])
 
     def test_others_can_read_the_files(self, digits):

@@ -108,8 +108,9 @@ def write_file(job: WriteJob) -> int:
     if first is not None:
         with new_image_file(storage.join(job.store, job.path), job.form.shape_CHW, job.form.encoding) as writer:
             for image_CHW in chain([first], images):
-                sums += PixelSums.of(writer.add(image_CHW))
+                writer.add(image_CHW)
             note |= {"sha256": writer.close(), "rows": writer.rows, "bytes": writer.bytes}
+            sums = writer.sums
     note |= {"rejects": rejects, "sums": [sums.num_pixels, sums.sums, sums.squares]}
     storage.write_text(note_path, json.dumps(note))
     return len(rows)
