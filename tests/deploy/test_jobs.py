@@ -27,7 +27,7 @@ from tests.deploy.conftest import Head, listens
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
-LONGEST_S = 400
+LONGEST_S = 800
 TRIALS = 5
 
 

@@ -72,7 +72,7 @@ def test_a_killed_task_costs_no_byte(local_ray: None, photos: str, reference: Ma
 
 
 def _kill_a_task(notes: Path, killed: list[int]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 800
     while time.monotonic() < deadline and not killed:
         time.sleep(0.01)
         if not notes.is_dir() or len(list(notes.iterdir())) < 2:

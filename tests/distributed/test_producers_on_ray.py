@@ -83,7 +83,7 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
 
 
 def _kill_three(path: str, killed: dict[str, int]) -> None:
-    deadline = time.monotonic() + 500
+    deadline = time.monotonic() + 800
     plan = [("producer", 10), ("conveyor", 25), ("worker", 45)]
     while plan and time.monotonic() < deadline:
         time.sleep(0.02)

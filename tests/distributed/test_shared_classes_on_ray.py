@@ -36,7 +36,7 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
 
 
 def kill_the_helper(path: str, killed: list[int]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 800
     while time.monotonic() < deadline and not killed:
         time.sleep(0.02)
         if not Path(path, "config.yaml").exists():

@@ -67,7 +67,7 @@ def test_a_lost_node_costs_no_bit(bucket: str, tiny: dict[str, Any], four_digits
     command = [sys.executable, "-c", CLUSTER, temporary, *driver]
     try:
         done = subprocess.run(
-            command, env=nodes_environment(), capture_output=True, text=True, timeout=400, check=False
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=800, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "lost when finished: False" in done.stdout.splitlines()
