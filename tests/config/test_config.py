@@ -195,7 +195,24 @@ def test_what_is_special_about_other_frameworks() -> None:
     assert (mtt.data.zca, mtt.trajectory.step_size_lr, mtt.trajectory.num_experts) == (True, 1e-5, 100)
     idc, dream = load_config(preset="idc-cifar10-ipc10"), load_config(preset="dream-cifar10-ipc10")
     assert (idc.real_batch, dream.real_batch) == (64, 128)
+    assert (idc.update.batch_size, dream.update.batch_size) == (64, 128)
     assert (idc.update.warmup_epochs, dream.update.warmup_epochs) == (0, 0)
+
+
+@pytest.mark.parametrize("data", FRAMEWORKS["idc"].presets)
+def test_idc_trains_its_networks_in_batches_of_its_real_batch(data: str) -> None:
+    config = load_config(preset=f"idc-{data}")
+    size = 128 if data.startswith("imagenet100") else 64
+    assert (config.update.batch_size, config.real_batch) == (size, size)
+
+
+def test_only_imagenet100_of_idc_has_a_pool_of_networks() -> None:
+    idc, plus, ten = (
+        load_config(preset=f"{name}-ipc10") for name in ("idc-imagenet100", "imagenet100", "idc-imagenet10")
+    )
+    assert (idc.source.kind, idc.source.pool_size, idc.update.warmup_epochs) == ("pool", 10, 5)
+    assert (plus.source.kind, plus.update.batch_size, plus.update.warmup_epochs) == ("real", 128, 5)
+    assert (ten.source.kind, ten.update.warmup_epochs) == ("real", 10)
 
 
 @pytest.mark.parametrize(

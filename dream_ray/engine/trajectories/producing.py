@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, network_source, trajectory_length
+from dream_ray.engine.assembly import build, first_warmup_epochs, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
@@ -76,7 +76,7 @@ def _identity(run: Run) -> dict[str, Any]:
     """Returns what the networks of a run depend on, to the bit."""
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
-    settings |= {"first_warmup_epochs": run.config.initialisation.warmup_epochs, "splits": run.config.splits}
+    settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
     settings |= {"zca": run.config.data.zca}
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
