@@ -266,6 +266,8 @@ def test_only_imagenet100_of_idc_has_a_pool_of_networks() -> None:
         ({"source": {"kind": "expert"}, "update": {"warmup_epochs": 0}}, "objective must be trajectory with .*expert"),
         ({"framework": "mtt", "pixels": {"coupling": "sequential"}}, "pixels.coupling must be joint .*got sequential"),
         ({"framework": "dc", "update": {"warmup_epochs": 2}}, "update.warmup_epochs must be 0 .*synthetic; got 2"),
+        ({"framework": ["dc"]}, r"framework must follow the rule: .*valid string; got \['dc'\]"),
+        ({"framework": "mtt", "update": {"epochs": 0}}, "update.epochs must be an int >= 1 with .*expert.*; got 0"),
         ({"evaluation": {"lr": None}}, "evaluation.lr must be a number > 0 .*got null"),
         ({"data": {"zca": True}}, "pixels.space must be normalised and factor 1 with data.zca.*got unit and 2"),
         ({"evaluation": {"lr_milestones": [0.5, 1.5]}}, "lr_milestones must be between 0 and 1"),

@@ -46,7 +46,9 @@ def experts(run: Run, store: Store) -> BankedNetworks:
         UsageError: If the bank cannot hold all of them: they would be trained again and again.
     """
     settings, length = run.config.trajectory, trajectory_length(run.config)
-    num_bytes = settings.num_experts * length * _network_bytes(run)
+    # Its training may go on from each of its networks, so each is kept with its momentum.
+    each = _network_bytes(run, momentum=run.config.update.momentum > 0)
+    num_bytes = settings.num_experts * length * each
     if num_bytes > run.launch.bank_bytes:
         raise UsageError(
             f"bank-size must be at least what trajectory.num_experts {settings.num_experts} of {length} networks each "
@@ -90,9 +92,10 @@ def window_of(run: Run, num_producers: int) -> int:
     return networks_ahead(num_producers, run.config.inner_steps, _network_bytes(run))
 
 
-def _network_bytes(run: Run) -> int:
+def _network_bytes(run: Run, *, momentum: bool = False) -> int:
     network = blank_network(lambda: build(run.config, run.open_store()))
-    return sum(tensor.nbytes for tensor in network.state_dict().values())
+    kept = [*network.state_dict().values(), *(network.parameters() if momentum else ())]
+    return sum(tensor.nbytes for tensor in kept)
 
 
 def produce(
