@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 import torch
-from torch import Tensor
 
-from dream_ray.core.multiformation import decode
 from dream_ray.core.pixel_space import PixelSpace
 from dream_ray.core.selection import Selection
 from dream_ray.core.team import ALONE, Team, TeamLeft
@@ -30,7 +28,7 @@ from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.distill import AnyMoment, Matcher, Source, distill
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.gathering import Gathering
-from dream_ray.engine.matching import Assignments, Select
+from dream_ray.engine.matching import Assignments, Select, decoder
 from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
@@ -173,11 +171,7 @@ class _Worker:
         return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
 
     def _gathering(self, state: RunState, space: PixelSpace) -> Gathering:
-        config = self.run.config
-
-        def decoded(images_NCHW: Tensor) -> Tensor:
-            return decode(images_NCHW, config.factor, config.evaluation_decode, config.batch_synthetic_max)
-
+        decoded = decoder(self.run.config, self.run.config.evaluation_decode)
         return Gathering(state, self.team.rank == 0, space, decoded, self.everyone)
 
     def _trajectory_parts(self, store: Store) -> _Parts[Segments]:

@@ -18,6 +18,7 @@ from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.core import rng
 from dream_ray.core.augment import augment, sample_params
+from dream_ray.core.multiformation import decode_factor
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -157,7 +158,8 @@ def student_loss(config: Config, images: Tensor, step_size: Tensor, way: Way, fi
     settings, network = config.trajectory, fresh_network(config, 0, 0)
     names = [name for name, _ in network.named_parameters()]
     start, target = way[first], way[first + settings.expert_steps]
-    inputs, labels = images.flatten(0, 1), torch.arange(NUM_CLASSES).repeat_interleave(config.ipc)
+    inputs = torch.cat([decode_factor(of_class, config.factor) for of_class in images])
+    labels = torch.arange(NUM_CLASSES).repeat_interleave(config.ipc * config.factor**2)
     theta, left = [values.clone().requires_grad_() for values in start], np.empty(0, dtype=int)
     for _ in range(settings.student_steps):
         left = left if len(left) else stream.permutation(len(inputs))
@@ -210,8 +212,9 @@ def test_engine_is_the_loop_of_the_paper(store: Store, tmp_path: Path, framework
     check(found.images_LNCHW, match_by_class(config, store, loss_of), config, store)
 
 
-def test_engine_is_the_loop_of_mtt(store: Store, tmp_path: Path) -> None:
-    config = parse_config(settings("mtt"))
+@pytest.mark.parametrize("factor", [1, 2])
+def test_engine_is_the_loop_of_mtt(store: Store, tmp_path: Path, factor: int) -> None:
+    config = parse_config({**settings("mtt"), "factor": factor})
     found = distilled(config, store, str(tmp_path / "run"))
     images, step_size = match_trajectories(config, store)
     check(found.images_LNCHW, images, config, store)
