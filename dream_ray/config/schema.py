@@ -75,9 +75,8 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _framework_lies_below(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and (framework := FRAMEWORKS.get(values.get("framework", _DEFAULT_FRAMEWORK))):
-            return overlay(framework.settings, values)
-        return values
+        name = values.get("framework", _DEFAULT_FRAMEWORK) if isinstance(values, Mapping) else None
+        return overlay(FRAMEWORKS[name].settings, values) if isinstance(name, str) and name in FRAMEWORKS else values
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Config":
@@ -124,6 +123,8 @@ class Config(Section):
             yield f"evaluation.lr must be a number > 0 with matching.objective {objective}, which learns none; got null"
         if kind in ("synthetic", "expert") and self.update.warmup_epochs:
             yield f"update.warmup_epochs must be 0 with source.kind {kind}; got {self.update.warmup_epochs}"
+        if kind == "expert" and self.update.epochs == 0:
+            yield "update.epochs must be an int >= 1 with source.kind expert, for an expert has to move; got 0"
         if self.data.zca and (self.pixels.space, self.factor) != ("normalised", 1):
             yield (
                 "pixels.space must be normalised and factor 1 with data.zca, for a whitened image is no mosaic of "

@@ -31,7 +31,8 @@ class Initialisation(Section):
     the mean of the real images with pixels.space normalised)."""
     warmup_epochs: int = Field(default=1, ge=0)
     """Passes over the real data that train the network whose features k-means sees here: the first one of the run with
-    source.kind real or pool, else one of its own."""
+    source.kind real; one of its own with random, synthetic and expert. With pool it is a network of the pool as it is.
+    The other strategies look at no features and ignore this."""
 
 
 class Selection(Section):

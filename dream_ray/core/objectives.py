@@ -44,7 +44,8 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": _cosine,
 }
 """Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of
-the first axis, so that every entry of a one-dimensional parameter is a row, as in the published code."""
+the first axis, so that every entry of a one-dimensional parameter is a row, as in the published code. A mean feature
+is one row: of single numbers, cosine sees no more than the signs."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Te
     distance = DISTANCES[objective.distance]
     loss = real.mean_feature_D.new_zeros(())
     if objective.feature_weight > 0:
-        loss = loss + objective.feature_weight * distance(real.mean_feature_D, synthetic.mean_feature_D)
+        gap = distance(real.mean_feature_D[None], synthetic.mean_feature_D[None])
+        loss = loss + objective.feature_weight * gap
     for name, gradient in real.gradients.items():
         loss = loss + objective.gradient_weight * distance(gradient, synthetic.gradients[name])
     return loss

@@ -60,36 +60,10 @@ class TrajectoryMatch(NamedTuple):
 
 
 def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor) -> Parameters:
-    """Returns d CE / d parameters, the mean over a batch; a pure function that can be compiled."""
+    """Returns d CE / d parameters, the mean over a batch.
 
-    def cross_entropy(parameters: Parameters) -> Tensor:
-        return F.cross_entropy(forward(parameters, inputs_NCHW)[1], labels_N)
-
-    gradient: Parameters = torch.func.grad(cross_entropy)(parameters)
-    return gradient
-
-
-def contracted_gradient(
-    forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
-) -> Contraction:
-    """Returns the inner product of a student's gradient with constants in the shape of its parameters.
-
-    It is a pure function that can be compiled, as `student_gradient` is.
-    """
-
-    def contracted(parameters: Parameters, inputs_NCHW: Tensor) -> Tensor:
-        return _inner_product(student_gradient(forward, parameters, inputs_NCHW, labels_N), direction)
-
-    both = torch.func.grad_and_value(contracted, argnums=(0, 1))
-    (by_parameters, by_inputs_NCHW), value = both(parameters, inputs_NCHW)
-    return Contraction(value, by_parameters, by_inputs_NCHW)
-
-
-def gradient_by_tape(forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor) -> Parameters:
-    """Does what `student_gradient` does, eagerly and in less memory.
-
-    `torch.func.grad` makes a graph of every derivative, in case another follows. Ordinary autograd does so where it is
-    asked to, and frees a graph as it goes back over it.
+    By ordinary autograd, which takes less memory: `torch.func.grad` makes a graph of every derivative, in case another
+    follows; this does so only where it is asked to, and frees a graph as it goes back over it.
     """
     with torch.enable_grad():
         leaves = _leaves(parameters)
@@ -98,10 +72,10 @@ def gradient_by_tape(forward: Forward, parameters: Parameters, inputs_NCHW: Tens
     return dict(zip(leaves, gradients, strict=True))
 
 
-def contraction_by_tape(
+def contracted_gradient(
     forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
 ) -> Contraction:
-    """Does what `contracted_gradient` does, eagerly and in less memory; see `gradient_by_tape`."""
+    """Returns the inner product of a student's gradient with constants in the shape of its parameters."""
     with torch.enable_grad():
         leaves, inputs_NCHW = _leaves(parameters), inputs_NCHW.detach().requires_grad_()
         loss = F.cross_entropy(forward(leaves, inputs_NCHW)[1], labels_N)
@@ -123,7 +97,7 @@ def _inner_product(a: Parameters, b: Parameters) -> Tensor:
 
 @dataclass(frozen=True)
 class Student:
-    """The two functions of tensors in which matching spends its time; they may be compiled ones.
+    """The two functions of tensors in which matching spends its time.
 
     Attributes:
         gradient: (parameters, inputs_NCHW, labels_N) -> gradient, see `student_gradient`.
@@ -136,7 +110,7 @@ class Student:
     @classmethod
     def of(cls, forward: Forward) -> "Student":
         """Builds it from a network, operation by operation."""
-        return cls(partial(gradient_by_tape, forward), partial(contraction_by_tape, forward))
+        return cls(partial(student_gradient, forward), partial(contracted_gradient, forward))
 
 
 @torch.no_grad()
@@ -147,10 +121,11 @@ def match_trajectory(
     batches: Sequence[Batch],
     images: Tensor,
     step_size: Tensor,
-    *,
-    keep_every: int = 1,
 ) -> TrajectoryMatch:
     """Lets a student train on synthetic images and compares it with an expert.
+
+    The parameters before each step are kept until the way back has passed them. To keep those of a few steps alone and
+    compute the others again would take another gradient for almost every step, a sixth of the time more.
 
     Args:
         student: How it learns.
@@ -159,24 +134,17 @@ def match_trajectory(
         batches: One for each step of the student; none is a student that stays where it is.
         images: Stored synthetic images in any shape that `batches` take.
         step_size: Learning rate a of the student, a scalar.
-        keep_every: Steps from one kept set of parameters to the next, >= 1. At 1, N sets are kept; at k, N / k + k,
-            and all but one in k of the gradients are computed twice. The result is the same, bit for bit.
     """
-    kept: list[Parameters] = []
-    for taken, arrived in enumerate(_walk(student, start, batches, images, step_size)):
-        if taken % keep_every == 0 and taken < len(batches):
-            kept.append(arrived)
+    passed = list(_walk(student, start, batches, images, step_size))
+    arrived = passed.pop()
     whole = squared_distance(start, target)
     loss = squared_distance(arrived, target) / whole
     adjoint: Parameters = {name: 2 * (values - target[name]) / whole for name, values in arrived.items()}
     by_images, by_step_size = torch.zeros_like(images), torch.zeros_like(step_size)
-    for first in reversed(range(0, len(batches), keep_every)):
-        stretch = batches[first : first + keep_every]
-        passed = list(_walk(student, kept.pop(), stretch[:-1], images, step_size))
-        for batch in reversed(stretch):
-            adjoint, of_images, of_step_size = _step_back(student, passed.pop(), adjoint, batch, images, step_size)
-            by_images += of_images
-            by_step_size += of_step_size
+    for batch in reversed(batches):
+        adjoint, of_images, of_step_size = _step_back(student, passed.pop(), adjoint, batch, images, step_size)
+        by_images += of_images
+        by_step_size += of_step_size
     return TrajectoryMatch(loss, by_images, by_step_size)
 
 

@@ -64,7 +64,7 @@ ARMS: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
 
 
 def representative_indices(run: Run, store: Store) -> tuple[tuple[int, ...], ...]:
-    """Returns the ipc real images of each class that k-means picks in the features of the run's first network."""
+    """Returns the ipc real images of each class that k-means picks, as it would for the initialisation."""
     chosen = []
     for label, features in enumerate(first_features(run.config, store, run.normalise(store))):
         picked = selection.representative(

@@ -124,8 +124,7 @@ def networks_on(
     networks = _trained_networks(config, images, normalise, build_one, compiled=compiled)
     if config.source.kind != "pool":
         return networks
-    members = replace(networks, inner_steps=1, first_warmup_epochs=config.update.warmup_epochs)
-    return PoolNetworks(members, networks, config.seed, config.source.pool_size)
+    return PoolNetworks(replace(networks, inner_steps=1), networks, config.seed, config.source.pool_size)
 
 
 def _trained_networks(
@@ -148,7 +147,7 @@ def _trained_networks(
         num_images=update.num_images,
         epochs=update.epochs,
         warmup_epochs=update.warmup_epochs,
-        first_warmup_epochs=config.initialisation.warmup_epochs if trains_on_everything(config) else 0,
+        first_warmup_epochs=first_warmup_epochs(config),
         backpropagate=flat_backward(update.flat_radius, backpropagate) if update.flat_radius else backpropagate,
     )
 
@@ -163,8 +162,26 @@ def trains_on_everything(config: Config) -> bool:
     return config.source.kind in ("real", "pool")
 
 
+def first_warmup_epochs(config: Config) -> int:
+    """Returns the passes over the real data that train the network of outer step 0 before it is matched at.
+
+    Where k-means looks through it for the initialisation, these are what the initialisation asks for.
+    """
+    if config.source.kind == "real" and config.initialisation.strategy == "representative":
+        return config.initialisation.warmup_epochs
+    return config.update.warmup_epochs
+
+
+def first_passes(config: Config) -> int:
+    """Returns the passes over the real data before the first match, of whatever network, in every kind of run."""
+    if trains_on_everything(config):
+        return first_warmup_epochs(config)
+    # k-means looks through a network of its own; the other initialisations look through none.
+    return config.initialisation.warmup_epochs if config.initialisation.strategy == "representative" else 0
+
+
 def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, *, compiled: bool = False) -> Snapshot:
-    """Returns a network after some epochs on the real data: of a run that trains on everything, the first one."""
+    """Returns a network after some epochs on the real data: where k-means looks through that of step 0, this one."""
     everything = RealImages(*store.training_set(config.splits))
     networks = _trained_networks(
         config, lambda _: everything, normalise, lambda: build(config, store), compiled=compiled

@@ -1,6 +1,7 @@
 """Rules that settings, store and workers must keep together, checked before anything starts."""
 
 import logging
+from operator import attrgetter
 
 from dream_ray.config import Config
 from dream_ray.data.store import Store
@@ -10,6 +11,18 @@ from dream_ray.engine.normalising import check_whitening
 from dream_ray.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
+
+_IGNORED = {
+    "bidirectional": ("trajectory",),
+    "trajectory": (
+        "weights",
+        "matching.distance",
+        "matching.biases",
+        "matching.classifier",
+        "matching.real_chunk",
+    ),
+}
+"""Settings that an objective does not look at, by `matching.objective`."""
 
 
 def check_fit(config: Config, store: Store) -> None:
@@ -42,8 +55,16 @@ def check_fit(config: Config, store: Store) -> None:
             counts[smallest],
             config.real_batch,
         )
+    _warn_of_ignored_settings(config)
     check_whitening(config, store)
     build(config, store)  # raises where the network does not fit the images
+
+
+def _warn_of_ignored_settings(config: Config) -> None:
+    objective, default = config.matching.objective, Config()
+    for name in _IGNORED[objective]:
+        if attrgetter(name)(config) != attrgetter(name)(default):
+            _LOG.warning("%s was changed; with matching.objective %s it is ignored.", name, objective)
 
 
 def check_workers(config: Config, store: Store, launch: Launch) -> None:

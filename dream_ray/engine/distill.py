@@ -1,9 +1,11 @@
 """DREAM+ for the classes of one process: read this file first.
 
-It is the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. The networks come from a
-source that never sees the synthetic images, so classes do not depend on each other and any number of processes may
-run this, each on its own classes, without talking to the others. Where there are more processes than classes, a team
-shares a class and runs this in step (`core/team.py`): all of it selects and matches, its first member moves the images.
+It is the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. Where the networks come from a
+source that never sees the synthetic images, classes do not depend on each other: any number of processes may run this,
+each on its own classes, without talking to the others. Where there are more processes than classes, a team shares a
+class and runs this in step (`core/team.py`): all of it selects and matches, its first member moves the images. With
+networks that are trained on the synthetic images (DC, DSA), or students (MTT), processes exchange something at every
+step, inside of the source or the matcher.
 """
 
 from collections.abc import Callable, Iterable, Iterator

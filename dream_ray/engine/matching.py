@@ -5,7 +5,7 @@ N images, C channels, H, W, D features.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ def matched_objective(config: Config) -> Objective:
     """Returns what is matched under some settings."""
     weights, matching = config.weights, config.matching
     return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
+
+
+def decoder(config: Config, mode: str) -> Callable[[Tensor], Tensor]:
+    """Returns what makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class; see `decode`."""
+    return partial(decode, factor=config.factor, mode=mode, bound=config.batch_synthetic_max)
 
 
 @dataclass(frozen=True)
@@ -177,12 +182,12 @@ class ClassMatcher:
 
     def move(self, snapshot: Snapshot, label: int, state: ClassState, target: Signals) -> Tensor:
         """Moves the synthetic images of a class by one step towards `target`; returns the loss before."""
-        config = self.config
+        config, decoded = self.config, decoder(self.config, self.config.decode)
         view, part = self._view(snapshot, label), self._synthetic_part(snapshot, label)
 
         def augmented(images_NCHW: Tensor) -> Tensor:
-            decoded = decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
-            return augment(self.space.to_inputs(decoded if part is None else decoded[part]), view)
+            decoded_MCHW = decoded(images_NCHW)
+            return augment(self.space.to_inputs(decoded_MCHW if part is None else decoded_MCHW[part]), view)
 
         # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
         synthetic, pull_back = torch.func.vjp(augmented, state.images_NCHW)  # type: ignore[misc]  # 3 with has_aux

@@ -135,7 +135,7 @@ class TrainedNetworks:
         num_images: Images of one update pass; None: all.
         epochs: Passes of one update.
         warmup_epochs: Passes over all images before inner step 0.
-        first_warmup_epochs: The same for outer step 0, whose network also serves the initialisation.
+        first_warmup_epochs: The same for outer step 0, whose network may also serve the initialisation.
         backpropagate: Computes the gradients of a training step.
     """
 

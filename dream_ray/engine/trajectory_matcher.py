@@ -3,7 +3,7 @@
 L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.augment import AugmentParams, augment, sample_params
-from dream_ray.core.multiformation import decode
+from dream_ray.core.multiformation import decoded_count
 from dream_ray.core.normalisation import Normalise
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.team import ALONE, Team, sum_chunks
 from dream_ray.core.trajectory_matching import Batch, Student, match_trajectory
 from dream_ray.engine.distill import ALL_CLASSES
+from dream_ray.engine.matching import decoder
 from dream_ray.engine.network_source import training_function
 from dream_ray.engine.segments import Segment, Segments
 from dream_ray.engine.state import STEP_SIZE, RunState
@@ -100,7 +101,7 @@ class TrajectoryMatcher:
         """Draws what each step of a student trains on: parts of a permutation of the decoded images, then the next."""
         config, settings = self.config, self.config.trajectory
         generator = rng.stream(config.seed, "student", outer=moment.outer, inner=moment.inner, label=segment.number)
-        per_class = len(self._decode(images_LNCHW[0]))
+        per_class = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
         labels_M = np.repeat(np.arange(len(images_LNCHW)), per_class)
         size = min(settings.student_batch or len(labels_M), len(labels_M))
         drawn: list[Batch] = []
@@ -121,12 +122,12 @@ class TrajectoryMatcher:
         chosen, labels_N = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
 
         def batch(images_LNCHW: Tensor) -> tuple[Tensor, Tensor]:
-            decoded_MCHW = torch.cat([self._decode(images_NCHW) for images_NCHW in images_LNCHW])
-            return augment(self.space.to_inputs(decoded_MCHW[chosen]), view), labels_N
+            return augment(self.space.to_inputs(self._decoded(images_LNCHW)[chosen]), view), labels_N
 
         return batch
 
-    @property
-    def _decode(self) -> Callable[[Tensor], Tensor]:
-        config = self.config
-        return lambda images_NCHW: decode(images_NCHW, config.factor, config.decode, config.batch_synthetic_max)
+    def _decoded(self, images_LNCHW: Tensor) -> Tensor:
+        """Returns the decoded images of all classes (M, C, H, W); with factor 1 the stored ones, without a copy."""
+        if self.config.factor == 1:
+            return images_LNCHW.flatten(0, 1)
+        return torch.cat(list(map(decoder(self.config, self.config.decode), images_LNCHW)))

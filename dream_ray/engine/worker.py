@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from typing import Generic
 
 import torch
-from torch import Tensor
 
-from dream_ray.core.multiformation import decode
 from dream_ray.core.pixel_space import PixelSpace
 from dream_ray.core.selection import Selection
 from dream_ray.core.team import ALONE, Team, TeamLeft
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import build, class_matcher, fetched_networks, trains_on_everything, warmed_up
+from dream_ray.engine.assembly import (
+    build,
+    class_matcher,
+    fetched_networks,
+    first_passes,
+    trains_on_everything,
+    warmed_up,
+)
 from dream_ray.engine.checkpoint import Checkpoints, background_writer
 from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.distill import AnyMoment, Matcher, Source, distill
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.gathering import Gathering
-from dream_ray.engine.matching import Assignments, Select
+from dream_ray.engine.matching import Assignments, Select, decoder
 from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
@@ -162,16 +167,11 @@ class _Worker:
 
     def _initial_network(self, store: Store) -> Snapshot:
         """Makes the network through which the initialisation looks, where the run has none that knows real images."""
-        start = self.run.config.initialisation
-        epochs = start.warmup_epochs if start.strategy == "representative" else 0  # the others look through none
-        return warmed_up(self.run.config, store, self.run.normalise(store), epochs, compiled=self.run.compiled)
+        run = self.run
+        return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
 
     def _gathering(self, state: RunState, space: PixelSpace) -> Gathering:
-        config = self.run.config
-
-        def decoded(images_NCHW: Tensor) -> Tensor:
-            return decode(images_NCHW, config.factor, config.evaluation_decode, config.batch_synthetic_max)
-
+        decoded = decoder(self.run.config, self.run.config.evaluation_decode)
         return Gathering(state, self.team.rank == 0, space, decoded, self.everyone)
 
     def _trajectory_parts(self, store: Store) -> _Parts[Segments]:

@@ -130,6 +130,11 @@ def test_presets_are_listed(call: Callable[..., Answer]) -> None:
     assert code == 0
     for name in ("smoke", "cifar10-ipc10", "tiny-imagenet-ipc50", "imagenet100-ipc20"):
         assert name in text
+    assert re.search(r"^\W*mtt\W+Matching training", text, re.M), "a row of the frameworks"
+    code, text, _ = call("presets", "--framework", "dm")
+    assert code == 0
+    assert re.search(r"^\W*dm\W+Distribution matching", text, re.M)
+    assert "dm-cifar10-ipc10" in text and "mtt" not in text
 
 
 WRONG = {

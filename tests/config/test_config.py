@@ -183,6 +183,49 @@ def test_presets_of_other_frameworks_hold_their_published_settings(row: tuple[An
     assert config.framework == row[0].split("-")[0]
 
 
+LOOPS = {
+    "dc": (1000, 10, 50),
+    "dsa": (1000, 10, 50),
+    "dm": (200, 100, 1),
+    "idc": (2000, 100, 1),
+    "dream": (1200, 100, 1),
+    "dream_plus": (1200, 100, 1),
+    "mtt": (50, 100, 1),
+}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_framework_alone_has_its_usual_loop(name: str) -> None:
+    """Outer and inner steps, and epochs of an update."""
+    config = parse_config({"framework": name})
+    assert (config.outer_steps, config.inner_steps, config.update.epochs) == LOOPS[name]
+
+
+# MTT's rows: data, ipc, student steps, expert epochs, latest start, lr of pixels and of the step size, step size, ZCA,
+# batch.
+MTT = [
+    ("cifar10", 1, 50, 2, 2, 100, 1e-7, 0.01, True, None),
+    ("cifar10", 10, 30, 2, 20, 100, 1e-5, 0.001, True, None),
+    ("cifar10", 50, 30, 2, 40, 1000, 1e-5, 0.001, False, None),
+    ("cifar100", 1, 20, 3, 20, 1000, 1e-5, 0.01, True, None),
+    ("cifar100", 10, 20, 2, 20, 1000, 1e-5, 0.01, False, None),
+    ("cifar100", 50, 80, 2, 40, 1000, 1e-5, 0.01, True, 125),
+    ("tiny-imagenet", 1, 10, 2, 10, 10_000, 1e-4, 0.01, False, None),
+    ("tiny-imagenet", 10, 20, 2, 40, 10_000, 1e-4, 0.01, False, 200),
+    ("tiny-imagenet", 50, 20, 2, 40, 10_000, 1e-4, 0.01, False, 300),
+]
+
+
+@pytest.mark.parametrize("row", MTT, ids=[f"{row[0]}-ipc{row[1]}" for row in MTT])
+def test_presets_of_mtt_are_its_authors_commands(row: tuple[Any, ...]) -> None:
+    config = load_config(preset=f"mtt-{row[0]}-ipc{row[1]}")
+    found = config.trajectory
+    assert (config.ipc, found.student_steps, found.expert_steps, found.max_start) == row[1:5]
+    assert (config.pixels.lr, found.step_size_lr, found.step_size) == row[5:8]
+    assert (config.data.zca, found.student_batch) == row[8:]
+    assert len(FRAMEWORKS["mtt"].presets) == len(MTT)
+
+
 def test_what_is_special_about_other_frameworks() -> None:
     dc, dsa, dm = (load_config(preset=f"{name}-cifar10-ipc10") for name in ("dc", "dsa", "dm"))
     assert (dc.matching.distance, dc.matching.classifier, dc.matching.biases) == ("cosine", True, False)
@@ -195,7 +238,24 @@ def test_what_is_special_about_other_frameworks() -> None:
     assert (mtt.data.zca, mtt.trajectory.step_size_lr, mtt.trajectory.num_experts) == (True, 1e-5, 100)
     idc, dream = load_config(preset="idc-cifar10-ipc10"), load_config(preset="dream-cifar10-ipc10")
     assert (idc.real_batch, dream.real_batch) == (64, 128)
+    assert (idc.update.batch_size, dream.update.batch_size) == (64, 128)
     assert (idc.update.warmup_epochs, dream.update.warmup_epochs) == (0, 0)
+
+
+@pytest.mark.parametrize("data", FRAMEWORKS["idc"].presets)
+def test_idc_trains_its_networks_in_batches_of_its_real_batch(data: str) -> None:
+    config = load_config(preset=f"idc-{data}")
+    size = 128 if data.startswith("imagenet100") else 64
+    assert (config.update.batch_size, config.real_batch) == (size, size)
+
+
+def test_only_imagenet100_of_idc_has_a_pool_of_networks() -> None:
+    idc, plus, ten = (
+        load_config(preset=f"{name}-ipc10") for name in ("idc-imagenet100", "imagenet100", "idc-imagenet10")
+    )
+    assert (idc.source.kind, idc.source.pool_size, idc.update.warmup_epochs) == ("pool", 10, 5)
+    assert (plus.source.kind, plus.update.batch_size, plus.update.warmup_epochs) == ("real", 128, 5)
+    assert (ten.source.kind, ten.update.warmup_epochs) == ("real", 10)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +266,8 @@ def test_what_is_special_about_other_frameworks() -> None:
         ({"source": {"kind": "expert"}, "update": {"warmup_epochs": 0}}, "objective must be trajectory with .*expert"),
         ({"framework": "mtt", "pixels": {"coupling": "sequential"}}, "pixels.coupling must be joint .*got sequential"),
         ({"framework": "dc", "update": {"warmup_epochs": 2}}, "update.warmup_epochs must be 0 .*synthetic; got 2"),
+        ({"framework": ["dc"]}, r"framework must follow the rule: .*valid string; got \['dc'\]"),
+        ({"framework": "mtt", "update": {"epochs": 0}}, "update.epochs must be an int >= 1 with .*expert.*; got 0"),
         ({"evaluation": {"lr": None}}, "evaluation.lr must be a number > 0 .*got null"),
         ({"data": {"zca": True}}, "pixels.space must be normalised and factor 1 with data.zca.*got unit and 2"),
         ({"evaluation": {"lr_milestones": [0.5, 1.5]}}, "lr_milestones must be between 0 and 1"),

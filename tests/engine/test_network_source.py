@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from dream_ray.config import parse_config
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
+from dream_ray.engine.assembly import first_passes, networks_on
 from dream_ray.engine.network_source import PoolNetworks, Snapshot, TrainedNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network
@@ -115,6 +117,33 @@ def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
     torch.func.grad(lambda p: forward(p, images)[1].sum())(dict(parameters))
     assert (features.shape[0], logits.shape) == (4, (4, 3))
     assert equal(snapshot.state(), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "passes"),
+    [("real", "representative", 3), ("real", "random", 2), ("real", "noise", 2), ("pool", "representative", 2)],
+)
+def test_the_first_network_is_trained_more_only_where_k_means_looks_through_it(
+    kind: str, strategy: str, passes: int
+) -> None:
+    config = parse_config(
+        {
+            "source": {"kind": kind},
+            "initialisation": {"strategy": strategy, "warmup_epochs": 3},
+            "update": {"warmup_epochs": 2, "batch_size": 8},
+        }
+    )
+    data = counting(source())
+    networks = networks_on(config, lambda _: data, source().normalise, lambda: build("convnet"))
+    next(iter(networks.trajectory(0)))
+    assert len(data.batches) == 7 * passes == 7 * first_passes(config)
+
+
+@pytest.mark.parametrize("framework", ["dm", "dc", "mtt"])
+@pytest.mark.parametrize(("strategy", "passes"), [("representative", 3), ("random", 0)])
+def test_a_network_of_its_own_is_trained_only_for_k_means(framework: str, strategy: str, passes: int) -> None:
+    start = {"strategy": strategy, "warmup_epochs": 3}
+    assert first_passes(parse_config({"framework": framework, "initialisation": start})) == passes
 
 
 def test_a_pool_warms_every_member_up_once() -> None:

@@ -28,10 +28,10 @@ def config() -> Config:
             "inner_steps": 7,
             "checkpoint_every": 100,
             "network": {"name": "convnet", "options": {"depth": 2, "width": 6}},
-            "initialisation": {"strategy": "random", "warmup_epochs": 0},
+            "initialisation": {"strategy": "random"},
             "selection": {"num_clusters": 8, "interval": 3, "max_steps": 4, "warm_steps": 2},
             "pixels": {"lr": 0.02},
-            "update": {"num_images": 24, "batch_size": 12},
+            "update": {"warmup_epochs": 0, "num_images": 24, "batch_size": 12},
         }
     )
 

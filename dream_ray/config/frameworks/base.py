@@ -15,8 +15,8 @@ class Framework:
     Attributes:
         title: Its name as its authors write it.
         paper: Where it was published.
-        settings: What makes it this framework: these lie under whatever a user sets. What equals the default of
-            `schema.py` is left out.
+        settings: What makes it this framework, its usual loop among it: these lie under whatever a user sets. What
+            equals the default of `schema.py` is left out.
         presets: Published settings by data set and images per class, such as "cifar10-ipc10"; `settings` lie below.
     """
 

@@ -10,6 +10,7 @@ from dream_ray.config.frameworks.base import Framework, Settings
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
 
 _DM: Settings = {
+    "outer_steps": 200,
     "factor": 1,
     "initialisation": {"strategy": "random"},
     "selection": {"strategy": "random", "num_clusters": 256},
@@ -22,14 +23,7 @@ _DM: Settings = {
 
 
 def _published(ipc: int, depth: int) -> Settings:
-    return {
-        "framework": "dm",
-        "ipc": ipc,
-        "outer_steps": 200,
-        "inner_steps": 100,
-        "batch_synthetic_max": max(128, ipc),
-        "network": convnet(depth),
-    }
+    return {"framework": "dm", "ipc": ipc, "network": convnet(depth)}
 
 
 DM = Framework(

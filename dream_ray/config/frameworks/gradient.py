@@ -10,9 +10,11 @@ from dream_ray.config.frameworks.base import Framework, Settings, overlay
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
 
 _LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""Matches, and epochs on the synthetic set between two of them, by images per class."""
+"""Matches, and epochs on the synthetic set between two of them, by images per class; without a preset, those of 10."""
 
 _DC: Settings = {
+    "outer_steps": 1000,
+    "inner_steps": 10,
     "factor": 1,
     "initialisation": {"strategy": "noise"},
     "selection": {"strategy": "random", "num_clusters": 256},
@@ -49,7 +51,6 @@ def _small(name: str, ipc: int) -> Settings:
     return {
         "framework": name,
         "ipc": ipc,
-        "outer_steps": 1000,
         "inner_steps": inner_steps,
         "network": convnet(),
         "update": {"epochs": epochs},

@@ -1,7 +1,7 @@
 """IDC: gradients on networks that are trained on real data, and images that are mosaics.
 
 Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its authors' code. DREAM and DREAM+ share most
-of them (`dream.py`). The pixel learning rate is scaled here, by (ipc / 10) * (side / base side)^2.
+of them (`dream.py`), with larger batches. The pixel learning rate is scaled here, by (ipc / 10) * (side / base side)^2.
 """
 
 from functools import partial
@@ -10,10 +10,11 @@ from dream_ray.config.frameworks.base import Framework, Settings, overlay
 from dream_ray.config.frameworks.common import convnet
 
 _IDC: Settings = {
+    "outer_steps": 2000,
     "initialisation": {"strategy": "random"},
     "selection": {"strategy": "random", "num_clusters": 64},
     "weights": {"feature": 0.0, "gradient": 1.0},
-    "update": {"warmup_epochs": 0},
+    "update": {"warmup_epochs": 0, "batch_size": 64},
 }
 
 
@@ -91,10 +92,17 @@ PUBLISHED = {
 """What IDC, DREAM and DREAM+ share, by data set and images per class."""
 
 
+_IDC_IMAGENET100: Settings = {
+    "selection": {"num_clusters": 128},
+    "source": {"kind": "pool", "pool_size": 10},
+    "update": {"batch_size": 128},
+}
+"""Larger batches of IDC's, and networks that were trained once, for five epochs, with ten seeds."""
+
+
 def _idc(name: str) -> Settings:
-    batch = {"selection": {"num_clusters": 128}} if name.startswith("imagenet100") else {}
-    steps = {} if name.startswith("imagenet") else {"outer_steps": 2000}
-    return overlay(overlay(PUBLISHED[name](), batch), {"framework": "idc", **steps})
+    special = _IDC_IMAGENET100 if name.startswith("imagenet100") else {}
+    return overlay(PUBLISHED[name](), {"framework": "idc", **special})
 
 
 IDC = Framework(

@@ -1,8 +1,8 @@
 """MTT: where a network ends that is trained on the synthetic set.
 
-Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932). The row of CIFAR-100 with one image per class, and what
-all rows share, are those of its authors' commands; the other rows are as those who reproduce MTT (DC-BENCH among them)
-list them, and were not checked against the paper.
+Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932). The rows are those of the commands that DC-BENCH (Cui et
+al., NeurIPS 2022, arXiv 2207.09639; `methods/tm/readme.md` of its repository) lists as provided by MTT's author. Its
+5,000 iterations are all alike; here a hundred of them are an outer step.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ from dream_ray.config.frameworks.base import Framework, Settings
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
 
 _MTT: Settings = {
+    "outer_steps": 50,
     "factor": 1,
     "initialisation": {"strategy": "random"},
     "selection": {"strategy": "random", "num_clusters": 128},
@@ -62,8 +63,6 @@ def _published(data: str, ipc: int) -> Settings:
     return {
         "framework": "mtt",
         "ipc": ipc,
-        "outer_steps": 50,
-        "inner_steps": 100,
         "network": convnet(4 if data == "tiny-imagenet" else 3),
         "data": {"zca": row.zca},
         "pixels": {"lr": row.pixel_lr},

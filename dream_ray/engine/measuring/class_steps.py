@@ -16,7 +16,7 @@ from dream_ray.core.normalisation import Normalise
 from dream_ray.core.schedule import StepCosts
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_counts, networks_on, training_count
+from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, training_count
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
 from dream_ray.engine.training import RealImages
@@ -94,7 +94,7 @@ class ClassSteps:
         return StepCosts(
             update_s=config.update.epochs * pass_s(config, watch, trained_on, config.update.num_images),
             warm_up_s=config.update.warmup_epochs * pass_s(config, watch, sum(counts)),
-            first_warm_up_s=config.initialisation.warmup_epochs * pass_s(config, watch, sum(counts)),
+            first_warm_up_s=first_passes(config) * pass_s(config, watch, sum(counts)),
             select_s=select_s,
             target_s=watch.median("target"),
             move_s=watch.median("move"),

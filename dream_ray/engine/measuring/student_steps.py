@@ -10,7 +10,7 @@ from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalise
 from dream_ray.core.schedule import StepCosts
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_counts, networks_on, trajectory_length
+from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, trajectory_length
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.class_steps import pass_s, random_images
 from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
@@ -85,7 +85,7 @@ class StudentSteps:
         """Returns what was measured: a segment counts as a class, the training of all experts as the first warm-up."""
         config, settings, counts = self._config, self._config.trajectory, class_counts(self._config, self._store)
         update_s = config.update.epochs * pass_s(config, self._watch, sum(counts), config.update.num_images)
-        looking_s = config.initialisation.warmup_epochs * pass_s(config, self._watch, sum(counts))
+        looking_s = first_passes(config) * pass_s(config, self._watch, sum(counts))
         student_s = self._watch.median("student") / self._short.trajectory.student_steps
         return StepCosts(
             update_s=0.0,

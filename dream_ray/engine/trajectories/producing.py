@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, network_source, trajectory_length
+from dream_ray.engine.assembly import build, first_warmup_epochs, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
@@ -46,7 +46,9 @@ def experts(run: Run, store: Store) -> BankedNetworks:
         UsageError: If the bank cannot hold all of them: they would be trained again and again.
     """
     settings, length = run.config.trajectory, trajectory_length(run.config)
-    num_bytes = settings.num_experts * length * _network_bytes(run)
+    # Its training may go on from each of its networks, so each is kept with its momentum.
+    each = _network_bytes(run, momentum=run.config.update.momentum > 0)
+    num_bytes = settings.num_experts * length * each
     if num_bytes > run.launch.bank_bytes:
         raise UsageError(
             f"bank-size must be at least what trajectory.num_experts {settings.num_experts} of {length} networks each "
@@ -76,7 +78,7 @@ def _identity(run: Run) -> dict[str, Any]:
     """Returns what the networks of a run depend on, to the bit."""
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
-    settings |= {"first_warmup_epochs": run.config.initialisation.warmup_epochs, "splits": run.config.splits}
+    settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
     settings |= {"zca": run.config.data.zca}
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
@@ -90,9 +92,10 @@ def window_of(run: Run, num_producers: int) -> int:
     return networks_ahead(num_producers, run.config.inner_steps, _network_bytes(run))
 
 
-def _network_bytes(run: Run) -> int:
+def _network_bytes(run: Run, *, momentum: bool = False) -> int:
     network = blank_network(lambda: build(run.config, run.open_store()))
-    return sum(tensor.nbytes for tensor in network.state_dict().values())
+    kept = [*network.state_dict().values(), *(network.parameters() if momentum else ())]
+    return sum(tensor.nbytes for tensor in kept)
 
 
 def produce(
