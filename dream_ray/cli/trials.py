@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from dream_ray import storage
 from dream_ray.cli import display
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.metrics import METRICS
 
 _POLL_S = 2.0
 _LINE_S = 60.0
@@ -73,7 +74,7 @@ def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
     short = [name.rpartition(".")[2] for name in shown]
     # The last part of a path is enough, unless two have the same.
     heads = {name: last if short.count(last) == 1 else name for name, last in zip(shown, short, strict=True)}
-    heads["accuracy"] = "accuracy %"
+    heads |= {name: metric.heading for name, metric in METRICS.items()}
     made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, box=SIMPLE_HEAD, padding=0)
     for row in rows:
         made.add_row(*(_cell(name, row[name]) for name in shown))

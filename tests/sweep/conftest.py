@@ -12,6 +12,7 @@ from PIL import Image
 
 from dream_ray.sweep.directory import Place
 from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
+from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.report import REPORT, write_report
 from dream_ray.sweep.space import Parameter
 from dream_ray.sweep.study import RUNG
@@ -97,8 +98,7 @@ def settings(feature: float, momentum: float | None = None) -> dict[str, Any]:
 
 def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: list[dict[str, Any]] | None = None) -> str:
     """Writes the report of trials and returns it."""
-    directions = [{"accuracy": "maximize", "compute_s": "minimize"}[metric] for metric in sweep.metrics]
-    study = optuna.create_study(directions=directions)
+    study = optuna.create_study(directions=[METRICS[metric].direction for metric in sweep.metrics])
     study.add_trials(trials)
     write_report(Place(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
     return (out / REPORT).read_text()

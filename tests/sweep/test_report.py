@@ -120,6 +120,7 @@ def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     trials = [made(sweep, list(point), settings(1.0 + i, 0.1 * i)) for i, point in enumerate(points)]
     page = Page(text := written(sweep, tmp_path, trials))
     assert list(page.pictures) == [
+        HISTORY,
         "Pareto front",
         "importances",
         SLICES,
