@@ -27,7 +27,7 @@ class SweepResult:
 
     Attributes:
         trials: A row for every trial, see `sweep.results.rows_of`.
-        final: Test accuracies of the best trial and of the first start point, see `sweep.final.write_final`.
+        final: Test accuracies of the best settings and of those of the file, see `sweep.final.write_final`.
     """
 
     trials: list[dict[str, Any]]
@@ -109,7 +109,7 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
     from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
     from dream_ray.sweep.directory import open_sweep
-    from dream_ray.sweep.final import final_runs, is_tested, read_final, write_final
+    from dream_ray.sweep.final import FinalRun, final_runs, is_settled, write_final
     from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
@@ -119,16 +119,17 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
         place = replace(place, max_concurrent=max_concurrent)
     sweep_on_ray(sweep, place, address=address)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
+    planned: dict[str, list[FinalRun]] = {}
     try:
         best = write_results(place.out, sweep, study)
         planned = final_runs(place.out, sweep, best, Store.open(place.store))
-        untested = [run for runs in planned.values() for run in runs if not is_tested(run)]
-        if untested:
-            finals_on_ray(sweep, place, untested, address=address)
-        write_final(place.out, planned)
+        unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
+        if unsettled:
+            finals_on_ray(sweep, place, unsettled, address=address)
     finally:  # a sweep of which nothing came has a report too
-        write_report(place, sweep, study, read_final(place.out))
-    return SweepResult(rows_of(place.out, sweep, study), read_final(place.out) or [])
+        final = write_final(place.out, planned)
+        write_report(place, sweep, study, final)
+    return SweepResult(rows_of(place.out, sweep, study), final)
 
 
 def run_tasks(

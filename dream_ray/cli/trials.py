@@ -89,10 +89,20 @@ def _cell(name: str, value: Any) -> str:
 
 def show(path: str, found: Any) -> None:
     """Prints the trials, the test of the best one, and where everything is."""
+    from dream_ray.sweep.final import NAMES
+
     display.show_table(table(found.trials))
     for row in found.final:
-        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
-        name = {"best": "best trial", "start": "start point"}[row["name"]]
-        display.say(f"{name}, tested with fresh seeds: {row['mean']:.1f}{spread} % (n = {row['n']})")
+        display.say(f"{NAMES[row['name']]}, tested with fresh seeds: {_tested(row)}")
     display.say(f"report: {storage.join(path, 'report.html')}")
     display.say(f"best settings: {storage.join(path, 'best.yaml')}")
+
+
+def _tested(row: dict[str, Any]) -> str:
+    """Says what came of a row of `sweep.final.write_final`."""
+    said = []
+    if row["mean"] is not None:
+        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        took = f"{row['steps']} steps and {row['compute_s']:.4g} CPU and GPU seconds each"
+        said.append(f"{row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
+    return "; ".join([*said, *(f"one could not be done: {reason}" for reason in row["reasons"])])

@@ -54,7 +54,7 @@ class Sweep(Section):
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, with other seeds; its result is their mean."""
     final_seeds: int = Field(default=3, ge=0)
-    """Runs of the best trial and of the first start point, with fresh seeds, that are tested at the end; 0: none."""
+    """Runs of the best settings and of those of this file, with fresh seeds, that are tested at the end; 0: none."""
     resources: Resources = Resources()
     log: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Who is told of the trials besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""

@@ -16,6 +16,7 @@ from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import Place
 from dream_ray.sweep.figures import Row, as_text
 from dream_ray.sweep.file import Sweep
+from dream_ray.sweep.final import NAMES
 from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.results import BEST, rows_of
 from dream_ray.sweep.space import Parameter
@@ -24,7 +25,6 @@ from dream_ray.sweep.trial import run_directory
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
-_NAMES = {"best": "best settings", "start": "first start point"}
 _NO_RESULT = "<p>No trial has a result.</p>"
 _NO_WHOLE_TRIAL = "<p>No trial reached its end.</p>"
 _STYLE = """
@@ -42,14 +42,14 @@ pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 """
 
 
-def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]] | None) -> None:
+def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
     """Writes report.html into the directory of a sweep, whatever came of it.
 
     Args:
         place: Where the sweep is.
         sweep: What was searched.
         study: What came of it.
-        final: Rows of `sweep.final.read_final`; empty or None where nothing was tested.
+        final: Rows of `sweep.final.write_final`; empty where nothing was tested.
     """
     rows = _rows(place.out, sweep, study)
     best = best_trials(study, sweep)
@@ -151,19 +151,31 @@ def _results(sweep: Sweep, trial: FrozenTrial) -> str:
     return ", ".join(METRICS[name].sentence.format(value) for name, value in named.items())
 
 
-def _tested(final: Sequence[dict[str, Any]] | None) -> str:
+def _tested(final: Sequence[dict[str, Any]]) -> str:
     if not final:
         return ""
+    columns = {"settings": "settings", "accuracy": "test accuracy %", "n": "n"}
+    columns |= {"steps": "steps of a run", "compute_s": METRICS["compute_s"].heading, "reasons": "not done, because"}
     rows = [
         {
-            "settings": _NAMES[row["name"]],
-            "accuracy": f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}"),
-            "n": row["n"],
+            **{name: row[name] for name in ("n", "steps", "compute_s") if row[name] is not None},
+            "settings": NAMES[row["name"]],
+            "accuracy": _accuracy(row),
+            "reasons": "\n".join(row["reasons"]),
         }
         for row in final
     ]
-    note = "<p>Mean and standard deviation over fresh seeds; the search never saw the test split.</p>"
-    return _section("Test", [_table({"settings": "settings", "accuracy": "test accuracy %", "n": "n"}, rows), note])
+    note = (
+        "<p>Mean and standard deviation over fresh seeds; the search never saw the test split. Seconds are those of a "
+        "run, without the networks that another one had trained for it.</p>"
+    )
+    return _section("Test", [_table(columns, rows), note])
+
+
+def _accuracy(row: Row) -> str:
+    if row["mean"] is None:
+        return ""
+    return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
 
 
 def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:

@@ -1,5 +1,6 @@
 """Reports of studies that are made by hand, and what is on their pages."""
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def settings(feature: float, momentum: float | None = None) -> dict[str, Any]:
     return {"weights.feature": feature, "selection.strategy": "representative", "pixels.momentum": momentum}
 
 
-def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: list[dict[str, Any]] | None = None) -> str:
+def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: Sequence[dict[str, Any]] = ()) -> str:
     """Writes the report of trials and returns it."""
     study = optuna.create_study(directions=[METRICS[metric].direction for metric in sweep.metrics])
     study.add_trials(trials)
@@ -125,5 +126,8 @@ def full(tmp_path: Path) -> str:
     Image.new("RGB", (30, 20), RED).save(best / "grid.png")
     failed = run_directory(str(tmp_path), sweep.configs_of(trials[3].params)[0])
     Path(f"{failed}.reason.txt").write_text(HOSTILE)
-    final = [{"name": "best", "mean": 81.25, "std": 0.5, "n": 3}, {"name": "start", "mean": 70.0, "std": None, "n": 1}]
+    final = [
+        {"name": "best", "mean": 81.25, "std": 0.5, "n": 3, "steps": 240, "compute_s": 12.5, "reasons": []},
+        {"name": "base", "mean": None, "std": None, "n": 0, "steps": 120, "compute_s": None, "reasons": [HOSTILE]},
+    ]
     return written(sweep, tmp_path, trials, final)
