@@ -64,7 +64,9 @@ class Spending(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Takes note of a rung; a trial is never stopped alone."""
-        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        steps = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        # A trial that was paused or killed tells its first rungs again.
+        self._steps[trial_id] = max(steps, self._steps.get(trial_id, 0))
         return False
 
     def stop_all(self) -> bool:

@@ -47,7 +47,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     Args:
         directory: Of the sweep.
         sweep: What is searched.
-        digest: Of what makes trials comparable; a study with another one is refused.
+        digest: Of what makes it this search; a study with another one is refused.
         url: Of a database that several machines share; None: a journal in the directory.
 
     Raises:
@@ -74,7 +74,8 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         study.set_user_attr(_DIGEST, digest)
     elif found != digest:
         raise UsageError(
-            f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
+            f"resume needs the sweep that {directory} was begun with: the base settings, the space, the metrics, the "
+            "seeds, the sampler or the store are others now"
         )
     return study
 
@@ -113,7 +114,8 @@ def _opening(directory: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(
-            f"study: this kind of database needs a package (PostgreSQL: psycopg2-binary): {error}"
+            "study: this kind of database needs a package (PostgreSQL: pip install 'dream-ray[postgresql]', and a URL "
+            f"that begins with postgresql+psycopg://): {error}"
         ) from None
     except (ValueError, KeyError, OSError, SQLAlchemyError, StorageInternalError) as error:
         told = getattr(error, "orig", None) or error
