@@ -238,10 +238,10 @@ def _check_what_is_searched(sweep: Sweep) -> None:
 def _check_scheduler(sweep: Sweep, rungs: int) -> None:
     if sweep.scheduler.name == "none":
         return
-    if sweep.scheduler.grace > rungs:
+    if sweep.scheduler.grace >= rungs:
         raise UsageError(
-            f"scheduler.grace must be at most the rungs of a trial ({rungs}: outer_steps * inner_steps / "
-            f"evaluation.every); got {sweep.scheduler.grace}"
+            f"scheduler.grace must be less than the rungs of a trial ({rungs}: outer_steps * inner_steps / "
+            f"evaluation.every), or scheduler.name be none, as nothing would be stopped; got {sweep.scheduler.grace}"
         )
     for name, config in sweep.bases().items():
         if num_rungs(config) != rungs:
