@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dream_ray import api, cli
 from dream_ray.cli import trials
+from dream_ray.dispatch import SweepResult
 from dream_ray.distributed import session
 from dream_ray.distributed import sweep as sweeping
 from dream_ray.errors import UsageError
@@ -158,6 +159,16 @@ def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, mon
     assert "log wandb needs a package: pip install 'dream-ray[wandb]'" in answers["no package"][1]
     assert "did you mean weights.feature?" in answers["typing"][1]
     assert not out.exists(), "nothing is made"
+
+
+def test_what_was_tested_is_said_with_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
+    best = {"name": "best", "mean": 81.25, "std": 0.5, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
+    base = {**best, "name": "base", "mean": None, "std": None, "n": 0, "compute_s": None, "reasons": ["not finite"]}
+    trials.show("out", SweepResult([row], [best, base]))
+    text = capsys.readouterr().out
+    assert "best settings, tested with fresh seeds: 81.2 +- 0.5 % (n = 2; 240 steps and 12.5 CPU and GPU" in text
+    assert "settings of the sweep file, tested with fresh seeds: one could not be done: not finite" in text
 
 
 def test_the_table_fits_a_small_terminal() -> None:
