@@ -26,6 +26,7 @@ from benchmarks.report import provenance, write_result
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.run import open_run
+from dream_ray.errors import RunError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows
 from dream_ray.sweep.study import load_study
@@ -94,15 +95,18 @@ def measure_sharing(scratch: Path) -> dict[str, Any]:
     sweep_s = time.monotonic() - started
     sweep, _ = open_sweep(out)
 
-    def run(row: dict[str, Any]) -> None:
+    alone = str(scratch / "alone")
+
+    def run(row: dict[str, Any]) -> float:
         [config] = sweep.configs_of({path: row[path] for path in sweep.space})
         path = scratch / f"config-{row['trial']}.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        subprocess.run([sys.executable, "-c", RUN, str(scratch / "alone"), str(path), store], check=True)
+        subprocess.run([sys.executable, "-c", RUN, alone, str(path), store], check=True)
+        return read_rungs(open_run(run_directory(alone, config)))[-1].accuracy
 
     started = time.monotonic()
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        list(pool.map(run, rows))
+        expected = list(pool.map(run, rows))
     alone_s = time.monotonic() - started
     accuracies = [row["accuracy"] for row in rows]
     assert None not in accuracies, rows
@@ -113,12 +117,8 @@ def measure_sharing(scratch: Path) -> dict[str, Any]:
         "alone_s": alone_s,
         "ratio": sweep_s / alone_s,
         "trial_s": [row["seconds"] for row in rows],
-        "same_accuracies": sorted(accuracies) == sorted(_accuracies(scratch / "alone")),
+        "same_accuracies": accuracies == expected,
     }
-
-
-def _accuracies(out: Path) -> list[float]:
-    return [json.loads(path.read_text())["accuracy"] for path in out.glob("trials/*/validation/step-*[1-9]*.json")]
 
 
 def search_settings(arm: str, seed: int, minutes: float) -> dict[str, Any]:
@@ -160,31 +160,51 @@ def measure_search(scratch: Path, repetitions: int, minutes: float) -> dict[str,
             file = scratch / "sweep.yaml"
             file.write_text(yaml.safe_dump(search_settings(arm, seed, minutes)))
             out = str(scratch / f"{arm}-{seed}".replace(" ", ""))
-            found = api.sweep(str(file), store=store, out=out, max_concurrent=AT_A_TIME)
+            final = _searched(str(file), store, out)
             rows = read_rows(out)
-            best = max((row for row in rows if row["state"] == "done"), key=lambda row: row["accuracy"])
+            whole = [row for row in rows if row["state"] == "done"]
+            best = max(whole, key=lambda row: row["accuracy"], default={})
             results.append(
                 {
                     "arm": arm,
                     "seed": seed,
                     "trials": len(rows),
-                    "done": sum(row["state"] == "done" for row in rows),
+                    "done": len(whole),
                     "curve": best_over_time(out),
-                    "best": {name: best[name] for name in ("accuracy", *search_settings(arm, seed, 1)["space"])},
-                    "final": found.final,
+                    "best": {name: best.get(name) for name in ("accuracy", *search_settings(arm, seed, 1)["space"])},
+                    "final": final,
                 }
             )
             print(json.dumps(results[-1]), flush=True)
-    last = {arm: [100 * r["curve"][-1][1] for r in results if r["arm"] == arm] for arm in ("TPE + ASHA", "random")}
-    summary = {arm: {"mean": statistics.mean(v), "std": statistics.stdev(v), "n": len(v)} for arm, v in last.items()}
-    return {"minutes": minutes, "runs": results, "best_validation_accuracy": summary}
+    return {"minutes": minutes, "runs": results, "best_validation_accuracy": summary(results)}
+
+
+def _searched(file: str, store: str, out: str) -> list[dict[str, Any]]:
+    """Runs a sweep and returns its final rows; none where its time was too short for a whole trial."""
+    try:
+        return api.sweep(file, store=store, out=out, max_concurrent=AT_A_TIME).final
+    except RunError:
+        return []
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the arms found, in percent, over the n repetitions that found anything."""
+    found = {}
+    for arm in dict.fromkeys(result["arm"] for result in results):
+        last = [100 * result["curve"][-1][1] for result in results if result["arm"] == arm and result["curve"]]
+        found[arm] = {
+            "mean": statistics.mean(last) if last else None,
+            "std": statistics.stdev(last) if len(last) > 1 else None,
+            "n": len(last),
+        }
+    return found
 
 
 def best_over_time(out: str) -> list[tuple[float, float]]:
     """Returns (seconds since the first trial, best validation accuracy of a whole trial so far)."""
     states = {row["trial"]: row["state"] for row in read_rows(out)}
     trials = [trial for trial in load_study(out, None).trials if trial.datetime_start and trial.datetime_complete]
-    began = min(trial.datetime_start.timestamp() for trial in trials if trial.datetime_start)
+    began = min((trial.datetime_start.timestamp() for trial in trials if trial.datetime_start), default=0.0)
     curve: list[tuple[float, float]] = []
     for trial in sorted(trials, key=lambda trial: trial.datetime_complete or 0):
         if states[trial.number] != "done":

@@ -216,8 +216,7 @@ def sweep(
     the other arguments are as for `distill`.
     `out` has the results as results.parquet, best.yaml (settings for `distill`) and report.html.
     """
-    dispatch.begin_sweep(file, store, out, device, study, max_concurrent)
-    return dispatch.search(out, study, max_concurrent, address)
+    return dispatch.begin_sweep(file, store, out, device, study, max_concurrent, address)
 
 
 def resume_sweep(

@@ -27,7 +27,7 @@ class SweepResult:
 
     Attributes:
         trials: A row for every trial, see `sweep.results.rows_of`.
-        final: Test accuracies of the best trial and of the first start point, see `sweep.final.write_final`.
+        final: Test accuracies of the best settings and of those of the file, see `sweep.final.write_final`.
     """
 
     trials: list[dict[str, Any]]
@@ -82,12 +82,20 @@ def execute(
 
 
 def begin_sweep(
-    file: str, store: str | None, out: str, device: str, study: str | None, max_concurrent: int | None
-) -> None:
-    """Checks a sweep file against a store and makes the directory of the sweep."""
+    file: str,
+    store: str | None,
+    out: str,
+    device: str,
+    study: str | None,
+    max_concurrent: int | None,
+    address: str | None,
+) -> SweepResult:
+    """Checks a sweep file against a store and a cluster, makes the directory of the sweep and runs it, see `search`."""
     from dream_ray.distributed.place import check_lasting
+    from dream_ray.distributed.session import ray_session
+    from dream_ray.distributed.sweep import check_cluster
     from dream_ray.distributed.tuning import loggers_of
-    from dream_ray.sweep.directory import Place, create_sweep
+    from dream_ray.sweep.directory import Place, check_new_sweep, create_sweep
     from dream_ray.sweep.file import read_sweep
     from dream_ray.sweep.study import make_sampler
 
@@ -102,14 +110,19 @@ def begin_sweep(
     # These say what packages are missing.
     make_sampler(sweep, 0)
     loggers_of(sweep)
-    create_sweep(sweep, Place(storage.absolute(out), storage.absolute(path), device, study, max_concurrent))
+    place = Place(storage.absolute(out), storage.absolute(path), device, study, max_concurrent)
+    check_new_sweep(sweep, place)
+    with ray_session(address):
+        check_cluster(sweep, place)  # while nothing is written: a file that asks for too much can be mended
+        create_sweep(sweep, place)
+        return search(out, study, max_concurrent, address)
 
 
 def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
     from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
-    from dream_ray.sweep.directory import open_sweep
-    from dream_ray.sweep.final import final_runs, is_tested, read_final, write_final
+    from dream_ray.sweep.directory import open_sweep, running_alone
+    from dream_ray.sweep.final import FinalRun, final_runs, is_settled, write_final
     from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
@@ -117,18 +130,20 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     sweep, place = open_sweep(path, study_url)
     if max_concurrent is not None:
         place = replace(place, max_concurrent=max_concurrent)
-    sweep_on_ray(sweep, place, address=address)
-    study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
-    try:
-        best = write_results(place.out, sweep, study)
-        planned = final_runs(place.out, sweep, best, Store.open(place.store))
-        untested = [run for runs in planned.values() for run in runs if not is_tested(run)]
-        if untested:
-            finals_on_ray(sweep, place, untested, address=address)
-        write_final(place.out, planned)
-    finally:  # a sweep of which nothing came has a report too
-        write_report(place, sweep, study, read_final(place.out))
-    return SweepResult(rows_of(place.out, sweep, study), read_final(place.out) or [])
+    with running_alone(place.out):
+        sweep_on_ray(sweep, place, address=address)
+        study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
+        planned: dict[str, list[FinalRun]] = {}
+        try:
+            best = write_results(place.out, sweep, study)
+            planned = final_runs(place.out, sweep, best, Store.open(place.store))
+            unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
+            if unsettled:
+                finals_on_ray(sweep, place, unsettled, address=address)
+        finally:  # a sweep of which nothing came has a report too
+            final = write_final(place.out, planned)
+            write_report(place, sweep, study, final)
+    return SweepResult(rows_of(place.out, sweep, study), final)
 
 
 def run_tasks(

@@ -10,3 +10,7 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """Work that was asked for correctly could not be done: the message says what failed and where."""
+
+
+class TransientError(RunError):
+    """Work failed for what was around it, such as a full disk or machines that died: another time it may be done."""

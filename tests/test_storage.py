@@ -184,3 +184,11 @@ def test_a_full_disk(small_disk):
     ):
         writer.write_table(table)
     assert os.listdir(small_disk) == []
+
+
+def test_a_claim_is_the_same_by_path_and_by_uri(tmp_path):
+    path = f"{tmp_path}/below/work.claim"
+    with storage.claimed(f"file://{path}") as first, storage.claimed(path) as second:
+        assert (first, second) == (True, False)
+    with storage.claimed(path) as ours:
+        assert ours

@@ -47,6 +47,14 @@ def presets(
 
 
 @app.command()
+def settings() -> None:
+    """List all settings with type, bounds, default and meaning, in Markdown."""
+    from dream_ray.config.listing import list_settings
+
+    print(list_settings(), end="")
+
+
+@app.command()
 def plan(
     store: Store,
     config: ConfigFile = None,

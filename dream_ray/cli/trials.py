@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from dream_ray import storage
 from dream_ray.cli import display
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sweep.metrics import METRICS
 
 _POLL_S = 2.0
 _LINE_S = 60.0
@@ -73,7 +74,7 @@ def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
     short = [name.rpartition(".")[2] for name in shown]
     # The last part of a path is enough, unless two have the same.
     heads = {name: last if short.count(last) == 1 else name for name, last in zip(shown, short, strict=True)}
-    heads["accuracy"] = "accuracy %"
+    heads |= {name: metric.heading for name, metric in METRICS.items()}
     made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, box=SIMPLE_HEAD, padding=0)
     for row in rows:
         made.add_row(*(_cell(name, row[name]) for name in shown))
@@ -88,10 +89,20 @@ def _cell(name: str, value: Any) -> str:
 
 def show(path: str, found: Any) -> None:
     """Prints the trials, the test of the best one, and where everything is."""
+    from dream_ray.sweep.final import NAMES
+
     display.show_table(table(found.trials))
     for row in found.final:
-        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
-        name = {"best": "best trial", "start": "start point"}[row["name"]]
-        display.say(f"{name}, tested with fresh seeds: {row['mean']:.1f}{spread} % (n = {row['n']})")
+        display.say(f"{NAMES[row['name']]}, tested with fresh seeds: {_tested(row)}")
     display.say(f"report: {storage.join(path, 'report.html')}")
     display.say(f"best settings: {storage.join(path, 'best.yaml')}")
+
+
+def _tested(row: dict[str, Any]) -> str:
+    """Says what came of a row of `sweep.final.write_final`."""
+    said = []
+    if row["mean"] is not None:
+        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        took = f"{row['steps']} steps and {row['compute_s']:.4g} CPU and GPU seconds each"
+        said.append(f"{row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
+    return "; ".join([*said, *(f"one could not be done: {reason}" for reason in row["reasons"])])

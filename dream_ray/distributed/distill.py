@@ -27,7 +27,7 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import Stopped, work
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError, TransientError, UsageError
 
 # Restarts of the worker group after worker deaths, before the run gives up if it got no further meanwhile.
 _MAX_FAILURES = 3
@@ -36,7 +36,7 @@ _GROW_S = 60.0
 # The longest time in which Ray finds out that a node is gone.
 _DEATH_S = 60.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_ERRORS = {"UsageError": UsageError, "RunError": RunError}
+_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, storage.NotReadable)}
 
 
 def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address: str | None) -> None:
@@ -155,7 +155,7 @@ def _fit_while_it_gets_on(trainer: Callable[[], TorchTrainer], newest: Callable[
                 raise
 
 
-class _Died(RunError):  # noqa: N818 - what happened to the workers
+class _Died(TransientError):  # noqa: N818 - what happened to the workers
     """The workers died too often."""
 
 

@@ -12,7 +12,13 @@ from ray.exceptions import NodeDiedError, RayTaskError, TaskUnschedulableError, 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dream_ray import storage
-from dream_ray.distributed.session import cluster_address, possible_resources, ray_session, require_resources
+from dream_ray.distributed.session import (
+    cluster_address,
+    default_gpus,
+    possible_resources,
+    ray_session,
+    require_resources,
+)
 from dream_ray.errors import RunError, UsageError
 
 Call = Callable[..., Any]
@@ -51,7 +57,7 @@ def workers_place(
             yield _call_here
             return
         if gpus is None:
-            gpus = float(device != "cpu" and possible_resources().get("GPU", 0) > 0)
+            gpus = default_gpus(device)
         require_resources(1, cpus, gpus)
         yield partial(_call_there, cpus, gpus)
 

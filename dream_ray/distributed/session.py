@@ -76,6 +76,11 @@ def possible_resources() -> dict[str, float]:
     return {name: max(there.get(name, 0), limits.get(name, 0), ours.addable(name)) for name in names}
 
 
+def default_gpus(device: str) -> float:
+    """Returns the GPUs of a worker for which nobody says how many: 1 where the device may be one and Ray has any."""
+    return float(device != "cpu" and possible_resources().get("GPU", 0) > 0)
+
+
 def cpus_for_tasks() -> int:
     """Returns the CPUs that work without GPUs should take: those of nodes without one, where there are or can be any.
 

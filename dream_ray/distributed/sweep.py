@@ -23,8 +23,8 @@ from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.distill import distill_on_ray
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.room import DRIVER_CPUS, possible_trials
-from dream_ray.distributed.session import possible_nodes, ray_session
+from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, possible_trials
+from dream_ray.distributed.session import default_gpus, possible_nodes, ray_session
 from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
@@ -69,9 +69,9 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         return
     loggers = loggers_of(sweep)
     with ray_session(address):
-        check_seen("store", place.store, storage.join(place.store, MANIFEST))
+        needs, room = check_cluster(sweep, place)
         check_seen("out", place.out, storage.join(place.out, SWEEP))
-        at_a_time = min(possible_trials(sweep.resources, possible_nodes()), place.max_concurrent or left, left)
+        at_a_time = min(room, place.max_concurrent or left, left)
         secret = replace(place, study=None)  # what Tune writes down has no password in it
         search = Search(
             space=partial(_propose, sweep),
@@ -82,7 +82,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             storage=study_storage(place.out, place.study),
         )
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, sweep, secret), _resources(sweep)),
+            tune.with_resources(partial(_trial, sweep, secret, needs), _resources(needs)),
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
@@ -90,7 +90,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
                 num_samples=left,
                 max_concurrent_trials=at_a_time,
                 # The workers of a trial that is stopped end with its process.
-                reuse_actors=sweep.resources.workers == 1,
+                reuse_actors=needs.workers == 1,
             ),
             run_config=RunConfig(
                 name="ray_tune",
@@ -109,29 +109,41 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         raise KeyboardInterrupt
 
 
+def check_cluster(sweep: Sweep, place: Place) -> tuple[Needs, int]:
+    """Returns what a trial takes of the cluster that is connected, and how many trials find room there.
+
+    Raises:
+        UsageError: If none does, or a node does not see the store.
+    """
+    check_seen("store", place.store, storage.join(place.store, MANIFEST))
+    needs = needs_of(sweep.resources, place.device, default_gpus(place.device))
+    return needs, possible_trials(needs, possible_nodes())
+
+
 def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
     """Distils and tests what the search found, see `run_final`."""
     with ray_session(address):
-        options: dict[str, Any] = {"max_retries": 1, **_task_resources(sweep)}
+        # Not more than have room with their workers: all drivers together could leave none for these.
+        needs, most = check_cluster(sweep, place)
+        options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
+        options["max_retries"] = 1
         task: Any = ray.remote(**options)(_final)
 
         def test(run: FinalRun) -> None:
             try:
-                ray.get(task.remote(sweep, place, run))
+                ray.get(task.remote(sweep, place, needs, run))
             except RayTaskError as error:
                 if isinstance(error.cause, (UsageError, RunError)):
                     raise error.cause from None
                 raise
 
-        # Not more than have room with their workers: all drivers together could leave none for these.
-        most = possible_trials(sweep.resources, possible_nodes())
         with ThreadPoolExecutor(min(most, place.max_concurrent or most)) as pool:
             list(pool.map(test, planned))
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
-    """Returns a digest of what makes the trials of two sweeps comparable: settings, space, metrics and store."""
-    space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds"})
+    """Returns a digest of what makes two sweeps one search: settings, space, metrics, seeds, sampler and store."""
+    space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds", "sampler"})
     text = (
         "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
     )
@@ -149,45 +161,39 @@ def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
     suggest(sweep.space, trial, sweep.base())
 
 
-def _resources(sweep: Sweep) -> dict[str, float]:
-    wanted = sweep.resources
-    return {"cpu": DRIVER_CPUS} if wanted.workers > 1 else {"cpu": wanted.cpus, "gpu": wanted.gpus}
+def _resources(needs: Needs) -> dict[str, float]:
+    return {"cpu": DRIVER_CPUS} if needs.workers > 1 else {"cpu": needs.cpus, "gpu": needs.gpus}
 
 
-def _task_resources(sweep: Sweep) -> dict[str, float]:
-    return {f"num_{kind}s": count for kind, count in _resources(sweep).items()}
-
-
-def _trial(sweep: Sweep, place: Place, values: dict[str, Any]) -> None:
+def _trial(sweep: Sweep, place: Place, needs: Needs, values: dict[str, Any]) -> None:
     """Runs in the process of a trial."""
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
-    run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place), report)
+    run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place, needs), report)
 
 
-def _final(sweep: Sweep, place: Place, planned: FinalRun) -> None:
-    run_final(planned, place.store, _crew(sweep, place))
+def _final(sweep: Sweep, place: Place, needs: Needs, planned: FinalRun) -> None:
+    run_final(planned, place.store, _crew(sweep, place, needs))
 
 
-def _crew(sweep: Sweep, place: Place) -> Crew:
-    wanted = sweep.resources
+def _crew(sweep: Sweep, place: Place, needs: Needs) -> Crew:
     # Networks that others trained would make a trial seem cheaper than its settings are. There are no producers, whose
     # place the admission would have to know: several workers train the same networks, and share them in the bank.
     bank = None if "compute_s" in sweep.metrics else place.bank
-    room = int(wanted.bank_gb * 1e9)
+    room = int(sweep.resources.bank_gb * 1e9)
     launch = Launch(
-        workers=wanted.workers,
-        local=wanted.workers == 1,
+        workers=needs.workers,
+        local=needs.workers == 1,
         producers=0,
         bank=bank,
         bank_bytes=room,
         feature_bytes=room,
     )
     here = partial(execute_here, telling=telling_ray)
-    execute = here if wanted.workers == 1 else partial(_execute_on_ray, wanted.gpus)
-    return Crew(resolve_device(place.device), wanted.cpus, launch, execute)
+    execute = here if needs.workers == 1 else partial(_execute_on_ray, needs.gpus)
+    return Crew(resolve_device(needs.device), needs.cpus, launch, execute)
 
 
 def _execute_on_ray(gpus: float, run: Run, look: Callable[[], None]) -> None:

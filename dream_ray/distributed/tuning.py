@@ -16,9 +16,8 @@ from ray.tune.search.optuna import OptunaSearch
 from dream_ray.errors import UsageError
 from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
 from dream_ray.sweep.file import Sweep, num_rungs
+from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.study import NAME, RUNG
-
-_OPTIMISE = {"accuracy": "max", "compute_s": "min"}
 
 
 class Search(OptunaSearch):
@@ -65,7 +64,9 @@ class Spending(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Takes note of a rung; a trial is never stopped alone."""
-        self._steps[trial_id] = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        steps = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        # A trial that was paused or killed tells its first rungs again.
+        self._steps[trial_id] = max(steps, self._steps.get(trial_id, 0))
         return False
 
     def stop_all(self) -> bool:
@@ -78,7 +79,7 @@ class Spending(Stopper):
 
 def modes_of(sweep: Sweep) -> Any:
     """Returns whether the metrics are to be large or small, as Tune says it."""
-    modes = [_OPTIMISE[metric] for metric in sweep.metrics]
+    modes = [METRICS[metric].mode for metric in sweep.metrics]
     return modes if len(modes) > 1 else modes[0]
 
 

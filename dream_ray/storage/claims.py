@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from dream_ray.storage.paths import is_remote
+from dream_ray.storage.paths import is_remote, resolve
 
 
 @contextmanager
@@ -24,8 +24,9 @@ def claimed(path: str) -> Iterator[bool]:
     if is_remote(path):
         yield True
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    lock = FileLock(path)
+    _, target = resolve(path)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    lock = FileLock(target)
     try:
         lock.acquire(blocking=False)
     except Timeout:

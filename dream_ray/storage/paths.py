@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileSystem, LocalFileSystem
 
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError, TransientError, UsageError
 
 _LOCAL = LocalFileSystem()
 # Their files appear whole when the upload ends, and directories are but parts of names.
 _OBJECT_STORES = {"s3", "gs", "gcs"}
 
 
-class RemoteError(RunError):
+class RemoteError(TransientError):
     """Storage on another machine failed: it may answer when it is asked again."""
 
 
@@ -94,7 +94,7 @@ def failure(verb: str, path: str, error: OSError) -> RunError:
     message = f"cannot {verb} {path}: {reason(error)}"
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return NotReadable(message)
-    return RemoteError(message) if is_remote(path) else RunError(message)
+    return RemoteError(message) if is_remote(path) else TransientError(message)
 
 
 def reason(error: OSError) -> str:

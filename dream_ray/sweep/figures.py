@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_ray.sweep.file import Sweep
+from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.space import Parameter
 
 _COLOURS = {"done": "tab:blue", "stopped": "tab:orange"}
-_LABELS = {"accuracy": "validation accuracy in %", "compute_s": "CPU and GPU seconds"}
-_IS_SMALL_GOOD = {"accuracy": False, "compute_s": True}
 _MOST_CHARACTERS = 24
 _MARGIN, _CHOICE_MARGIN = 0.05, 0.25
 Row = dict[str, Any]
@@ -47,28 +46,27 @@ def measured(rows: Sequence[Row], metric: str) -> list[Row]:
     return [row for row in rows if row["state"] in _COLOURS and metric in row]
 
 
-def history(rows: Sequence[Row], metric: str) -> str:
-    """Draws the result of every trial, and the best so far of those that reached the end."""
+def history(rows: Sequence[Row]) -> str:
+    """Draws the accuracy of every trial, and the best so far of those that reached the end."""
     figure = _figure(7, 3.4)
     axes = figure.add_subplot()
-    drawn = measured(rows, metric)
-    _dots(axes, ((row["state"], row["trial"], row[metric]) for row in drawn), size=5)
+    drawn = measured(rows, "accuracy")
+    _dots(axes, ((row["state"], row["trial"], row["accuracy"]) for row in drawn), size=5)
     steps: list[tuple[int, float]] = []
     for row in drawn:
         if row["state"] == "done":
-            values = [row[metric], *(best for _, best in steps[-1:])]
-            steps.append((row["trial"], min(values) if _IS_SMALL_GOOD[metric] else max(values)))
+            steps.append((row["trial"], max([row["accuracy"], *(best for _, best in steps[-1:])])))
     if steps:
         steps.append((drawn[-1]["trial"], steps[-1][1]))
         axes.step(*zip(*steps, strict=True), where="post", color="black", linewidth=1, label="best so far")
     for state, colour in {"failed": "tab:red", "stopped": "tab:orange"}.items():
-        crossed = [row["trial"] for row in rows if row["state"] == state and metric not in row]
+        crossed = [row["trial"] for row in rows if row["state"] == state and "accuracy" not in row]
         if crossed:  # they have no height: at the lower edge
             edge, label = axes.get_xaxis_transform(), f"{state}, no result"
             axes.plot(crossed, [0.03] * len(crossed), "x", color=colour, transform=edge, label=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("trial")
-    axes.set_ylabel(_LABELS[metric])
+    axes.set_ylabel(METRICS["accuracy"].label)
     _legend(figure)
     return _svg(figure)
 
@@ -88,8 +86,8 @@ def front(rows: Sequence[Row], best: Sequence[int]) -> str:
     axes.step(xs, ys, "o-", where="post", color="tab:blue", label="front, with the trials' numbers")
     for seconds, accuracy, number in on_front:
         axes.annotate(str(number), (seconds, accuracy), textcoords="offset points", xytext=(4, -10), fontsize=8)
-    axes.set_xlabel(_LABELS["compute_s"])
-    axes.set_ylabel(_LABELS["accuracy"])
+    axes.set_xlabel(METRICS["compute_s"].label)
+    axes.set_ylabel(METRICS["accuracy"].label)
     _legend(figure)
     return _svg(figure)
 
@@ -123,7 +121,7 @@ def slices(rows: Sequence[Row], sweep: Sweep, metric: str) -> str:
                 text.set(rotation=25, ha="right", rotation_mode="anchor")
         axes.set_xlabel(_axis_label(path, parameter), fontsize=8)
         if number % columns == 0:
-            axes.set_ylabel(_LABELS[metric], fontsize=8)
+            axes.set_ylabel(METRICS[metric].label, fontsize=8)
     for axes in grid[len(sweep.space) :]:
         axes.remove()
     _legend(figure)
@@ -131,28 +129,25 @@ def slices(rows: Sequence[Row], sweep: Sweep, metric: str) -> str:
 
 
 def parallel(rows: Sequence[Row], sweep: Sweep) -> str:
-    """Draws every whole trial, of which there is one at least, as a line; the better the first metric, the darker.
+    """Draws every whole trial, of which there is one at least, as a line; the higher its accuracy, the darker.
 
     A line skips what its trial does not have.
     """
     from matplotlib import colormaps
 
-    first = sweep.metrics[0]
-    drawn = [row for row in measured(rows, first) if row["state"] == "done"]
+    drawn = [row for row in measured(rows, "accuracy") if row["state"] == "done"]
     scales = {path: scale_of(parameter) for path, parameter in sweep.space.items()}
     names = [_axis_label(path, parameter) for path, parameter in sweep.space.items()]
-    for metric in dict.fromkeys(sweep.metrics):
+    for metric in sweep.metrics:
         values = [row[metric] for row in drawn]
         scales[metric] = _range(min(values), max(values))
-        names.append(_LABELS[metric])
+        names.append(METRICS[metric].label)
     figure = _figure(max(6.0, 1.6 * len(scales)), 3.4)
     axes = figure.add_subplot()
-    for row in sorted(drawn, key=lambda row: float(row[first]), reverse=_IS_SMALL_GOOD[first]):
+    for row in sorted(drawn, key=lambda row: float(row["accuracy"])):
         points = [(at, scale.place(row[name])) for at, (name, scale) in enumerate(scales.items()) if name in row]
-        place = scales[first].place(row[first])
-        shade = 1 - place if _IS_SMALL_GOOD[first] else place
         # The light end of the colours would not show on white.
-        colour = colormaps["viridis_r"](0.15 + 0.85 * shade)
+        colour = colormaps["viridis_r"](0.15 + 0.85 * scales["accuracy"].place(row["accuracy"]))
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for at, scale in enumerate(scales.values()):

@@ -54,7 +54,7 @@ class Sweep(Section):
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, with other seeds; its result is their mean."""
     final_seeds: int = Field(default=3, ge=0)
-    """Runs of the best trial and of the first start point, with fresh seeds, that are tested at the end; 0: none."""
+    """Runs of the best settings and of those of this file, with fresh seeds, that are tested at the end; 0: none."""
     resources: Resources = Resources()
     log: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Who is told of the trials besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""
@@ -238,10 +238,10 @@ def _check_what_is_searched(sweep: Sweep) -> None:
 def _check_scheduler(sweep: Sweep, rungs: int) -> None:
     if sweep.scheduler.name == "none":
         return
-    if sweep.scheduler.grace > rungs:
+    if sweep.scheduler.grace >= rungs:
         raise UsageError(
-            f"scheduler.grace must be at most the rungs of a trial ({rungs}: outer_steps * inner_steps / "
-            f"evaluation.every); got {sweep.scheduler.grace}"
+            f"scheduler.grace must be less than the rungs of a trial ({rungs}: outer_steps * inner_steps / "
+            f"evaluation.every), or scheduler.name be none, as nothing would be stopped; got {sweep.scheduler.grace}"
         )
     for name, config in sweep.bases().items():
         if num_rungs(config) != rungs:

@@ -1,4 +1,4 @@
-"""The last word on a sweep: its best trial and the settings it began with, tested with fresh seeds."""
+"""The last word on a sweep: its best settings and those of its file, tested with fresh seeds."""
 
 import json
 import statistics
@@ -9,13 +9,16 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store import Store
+from dream_ray.engine.environment import total_cost
 from dream_ray.engine.evaluate import train_and_test
-from dream_ray.engine.run import finish_run, synthetic_set
+from dream_ray.engine.run import finish_run, read_sessions, synthetic_set
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.trial import Crew, begin_again, digest_of_settings
+from dream_ray.sweep.trial import Crew, begin_again, digest_of_settings, failing_once, why_never
 
 _FINAL, _DIRECTORY, _TESTED = "final.json", "final", "tested.json"
+NAMES = {"best": "best settings", "base": "settings of the sweep file"}
+"""What is tested, as a user reads it."""
 # Added to the seed of the settings: far from the seeds of the trials.
 _FRESH = 1000
 
@@ -39,14 +42,15 @@ def final_config(sweep: Sweep, values: Values) -> Config:
 
 
 def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, list[FinalRun]]:
-    """Returns the runs of "best" and, if it is another one, of "start", the first start point.
+    """Returns the runs of "best" and, if they are others, of "base", the settings of the file as they are.
 
     There are none where the sweep file wants none, or the store has nothing to test on.
     """
     if sweep.final_seeds == 0 or not any(store.count("test", label) for label in range(store.num_classes)):
         return {}
-    start = next(iter(sweep.start_points()), best)
-    named = {"best": best} if start == best else {"best": best, "start": start}
+    named = {"best": best}
+    if final_config(sweep, best) != final_config(sweep, {}):
+        named["base"] = {}
     return {
         name: [_final_run(out, sweep, values, number) for number in range(sweep.final_seeds)]
         for name, values in named.items()
@@ -62,8 +66,18 @@ def _final_run(out: str, sweep: Sweep, values: Values, number: int) -> FinalRun:
 def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
     """Distils with fresh seed, trains a network on the result and keeps its accuracy on the test split.
 
-    What an earlier try finished is not done again.
+    What an earlier try finished is not done again. What can never be done, for example because the loss is not finite,
+    has its reason instead, see `failing_once`.
     """
+    try:
+        with failing_once(planned.path):
+            _distil_and_test(planned, store, crew)
+    except Exception:
+        if why_never(planned.path) is None:
+            raise
+
+
+def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
     run = begin_again(planned.path, planned.config, store, crew)
     if not run.is_finished:
         crew.execute(run, lambda: None)
@@ -80,11 +94,17 @@ def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
         split="test",
         step_size=synthetic.step_size,
     )
-    storage.write_text(run.file(_TESTED), json.dumps({"accuracy": tested.accuracy, "epochs": tested.epochs}))
+    cost = total_cost(read_sessions(run))
+    told = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": cost["cpu_s"] + cost["gpu_s"]}
+    storage.write_text(run.file(_TESTED), json.dumps(told))
 
 
-def is_tested(planned: FinalRun) -> bool:
+def is_settled(planned: FinalRun) -> bool:
     """Tells whether `run_final` is done."""
+    return _is_tested(planned) or why_never(planned.path) is not None
+
+
+def _is_tested(planned: FinalRun) -> bool:
     return storage.exists(storage.join(planned.path, _TESTED))
 
 
@@ -94,27 +114,28 @@ def num_tested(out: str) -> int:
     return sum(storage.exists(storage.join(directory, name, _TESTED)) for name in storage.list_directory(directory))
 
 
-def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> None:
-    """Writes a row for each of `final_runs`, all of them tested: name, mean and std in percent, n, runs."""
-    rows = []
-    for name, runs in planned.items():
-        texts = [storage.read_text(storage.join(run.path, _TESTED)) for run in runs]
-        values = [100 * json.loads(text)["accuracy"] for text in texts]
-        std = statistics.stdev(values) if len(values) > 1 else None
-        rows.append(
-            {
-                "name": name,
-                "mean": statistics.mean(values),
-                "std": std,
-                "n": len(values),
-                "runs": [run.path for run in runs],
-            }
-        )
+def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dict[str, Any]]:
+    """Writes final.json: a row for each of `final_runs` of which something is known by now.
+
+    Returns:
+        The rows: name, mean and std of the test accuracy in percent (None where nothing or too little is tested), n,
+        steps of a run, mean compute_s of a run (CPU and GPU seconds), reasons why others cannot be done, and runs.
+    """
+    rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
     storage.write_text(storage.join(out, _FINAL), json.dumps(rows, indent=2))
-
-
-def read_final(out: str) -> list[dict[str, Any]] | None:
-    """Returns the rows that `write_final` wrote; None if it has not."""
-    path = storage.join(out, _FINAL)
-    rows: list[dict[str, Any]] | None = json.loads(storage.read_text(path)) if storage.exists(path) else None
     return rows
+
+
+def _row(name: str, runs: Sequence[FinalRun]) -> dict[str, Any]:
+    tested = [json.loads(storage.read_text(storage.join(run.path, _TESTED))) for run in runs if _is_tested(run)]
+    accuracies = [100 * one["accuracy"] for one in tested]
+    return {
+        "name": name,
+        "mean": statistics.mean(accuracies) if tested else None,
+        "std": statistics.stdev(accuracies) if len(tested) > 1 else None,
+        "n": len(tested),
+        "steps": runs[0].config.total_steps,
+        "compute_s": statistics.mean(one["compute_s"] for one in tested) if tested else None,
+        "reasons": [reason for run in runs if (reason := why_never(run.path)) is not None],
+        "runs": [run.path for run in runs],
+    }

@@ -53,7 +53,7 @@ class Resources(Section):
     """One: the trial's own process; more: Ray Train workers, beside half a CPU for the trial itself."""
     cpus: int = Field(default=1, ge=1)
     """CPUs, and threads, of a worker."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs of a worker."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs of a worker; null: 1 where the cluster has any, unless the device is cpu; 0: it computes on the CPU."""
     bank_gb: float = Field(default=20, gt=0)
     """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""

@@ -16,6 +16,8 @@ from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import Place
 from dream_ray.sweep.figures import Row, as_text
 from dream_ray.sweep.file import Sweep
+from dream_ray.sweep.final import NAMES
+from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.results import BEST, rows_of
 from dream_ray.sweep.space import Parameter
 from dream_ray.sweep.study import EARLIER, begun, best_trials, reached_the_end
@@ -23,8 +25,6 @@ from dream_ray.sweep.trial import run_directory
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
-_NAMES = {"best": "best settings", "start": "first start point"}
-_COLUMNS = {"accuracy": "accuracy %", "compute_s": "CPU and GPU s"}
 _NO_RESULT = "<p>No trial has a result.</p>"
 _NO_WHOLE_TRIAL = "<p>No trial reached its end.</p>"
 _STYLE = """
@@ -42,14 +42,14 @@ pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 """
 
 
-def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]] | None) -> None:
+def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
     """Writes report.html into the directory of a sweep, whatever came of it.
 
     Args:
         place: Where the sweep is.
         sweep: What was searched.
         study: What came of it.
-        final: Rows of `sweep.final.read_final`; empty or None where nothing was tested.
+        final: Rows of `sweep.final.write_final`; empty where nothing was tested.
     """
     rows = _rows(place.out, sweep, study)
     best = best_trials(study, sweep)
@@ -88,7 +88,7 @@ def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
 
 
 def _columns(sweep: Sweep) -> dict[str, str]:
-    metrics = {metric: _COLUMNS[metric] for metric in sweep.metrics}
+    metrics = {metric: METRICS[metric].heading for metric in sweep.metrics}
     others = {name: name for name in ("seconds", *sweep.space, "reason")}
     return {"trial": "trial", "state": "state", "rung": "rung"} | metrics | others
 
@@ -147,37 +147,49 @@ def _searched(parameter: Parameter) -> str:
 
 def _results(sweep: Sweep, trial: FrozenTrial) -> str:
     named = dict(zip(sweep.metrics, trial.values, strict=True))
-    said = {"accuracy": "validation accuracy {:.1f} %", "compute_s": "{:.4g} CPU and GPU seconds"}
-    return ", ".join(said[name].format(100 * value if name == "accuracy" else value) for name, value in named.items())
+    named["accuracy"] *= 100
+    return ", ".join(METRICS[name].sentence.format(value) for name, value in named.items())
 
 
-def _tested(final: Sequence[dict[str, Any]] | None) -> str:
+def _tested(final: Sequence[dict[str, Any]]) -> str:
     if not final:
         return ""
+    columns = {"settings": "settings", "accuracy": "test accuracy %", "n": "n"}
+    columns |= {"steps": "steps of a run", "compute_s": METRICS["compute_s"].heading, "reasons": "not done, because"}
     rows = [
         {
-            "settings": _NAMES[row["name"]],
-            "accuracy": f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}"),
-            "n": row["n"],
+            **{name: row[name] for name in ("n", "steps", "compute_s") if row[name] is not None},
+            "settings": NAMES[row["name"]],
+            "accuracy": _accuracy(row),
+            "reasons": "\n".join(row["reasons"]),
         }
         for row in final
     ]
-    note = "<p>Mean and standard deviation over fresh seeds; the search never saw the test split.</p>"
-    return _section("Test", [_table({"settings": "settings", "accuracy": "test accuracy %", "n": "n"}, rows), note])
+    note = (
+        "<p>Mean and standard deviation over fresh seeds; the search never saw the test split. Seconds are those of a "
+        "run, without the networks that another one had trained for it.</p>"
+    )
+    return _section("Test", [_table(columns, rows), note])
+
+
+def _accuracy(row: Row) -> str:
+    if row["mean"] is None:
+        return ""
+    return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
 
 
 def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:
-    if not figures.measured(rows, sweep.metrics[0]):
+    if not figures.measured(rows, "accuracy"):
         return [_NO_RESULT]
+    parts = [_picture(figures.history(rows), "optimisation history")]
     if len(sweep.metrics) > 1:
-        if not best:
-            return [_NO_WHOLE_TRIAL]
-        return [_picture(figures.front(rows, [trial.number for trial in best]), "Pareto front")]
-    return [_picture(figures.history(rows, sweep.metrics[0]), "optimisation history")]
+        numbers = [trial.number for trial in best]
+        parts.append(_picture(figures.front(rows, numbers), "Pareto front") if best else _NO_WHOLE_TRIAL)
+    return parts
 
 
 def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
-    """Importances for the first metric."""
+    """Importances for the accuracy."""
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({trial.values[0] for trial in finished}) < 2:
         return ["<p>Cannot be said: it takes two trials with different results.</p>"]
@@ -191,7 +203,7 @@ def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
         return ["<p>Cannot be said: no setting is varied in all trials.</p>"]
     left_out = [path for path in sweep.space if path not in shares]
     stopped = sum(EARLIER not in trial.user_attrs and not reached_the_end(trial, sweep) for trial in finished)
-    note = f"fANOVA for {sweep.metrics[0]} over {len(finished)} trials, {stopped} of them stopped early."
+    note = f"fANOVA for accuracy over {len(finished)} trials, {stopped} of them stopped early."
     if left_out:
         note += f" Left out, because some trials do not have it: {', '.join(left_out)}."
     return [_picture(figures.importances(shares), "importances"), f"<p>{_text(note)}</p>"]

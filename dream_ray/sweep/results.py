@@ -14,7 +14,7 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
-from dream_ray.sweep.study import EARLIER, RUNG, best_values, has_begun, load_study, reached_the_end
+from dream_ray.sweep.study import EARLIER, RUNG, begun, best_values, has_begun, load_study, reached_the_end
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
@@ -92,16 +92,15 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
         RunError: If no trial succeeded.
     """
     rows = rows_of(out, sweep, study)
-    table = {name: _column([row[name] for row in rows]) for name in rows[0]}
+    table = {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     with storage.atomic_output(storage.join(out, RESULTS)) as file:
         pq.write_table(pa.table(table), file)
     try:
         best = best_values(study, sweep)
     except RunError as error:
         cut = sum(row["state"] == "stopped" for row in rows)
-        reason = next(
-            (row["reason"] for row in reversed(rows) if row["reason"]), f"{cut} were stopped before their end"
-        )
+        why = f"{cut} were stopped before their end" if begun(study) else "none was begun"
+        reason = next((row["reason"] for row in reversed(rows) if row["reason"]), why)
         raise RunError(f"{error}; the last reason: {reason}") from None
     storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best)))
     return best

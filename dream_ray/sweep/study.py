@@ -22,7 +22,7 @@ from optuna.samplers import (
 )
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,10 +30,10 @@ from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.file import Sweep, num_rungs
 from dream_ray.sweep.journal import BucketJournal
+from dream_ray.sweep.metrics import METRICS
 
 NAME = "dream_ray"
 JOURNAL = "study.journal"
-_DIRECTIONS = {"accuracy": StudyDirection.MAXIMIZE, "compute_s": StudyDirection.MINIMIZE}
 _DIGEST = "sweep"
 RUNG = "rung"
 """Attribute of a trial: the last rung that it told."""
@@ -47,7 +47,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     Args:
         directory: Of the sweep.
         sweep: What is searched.
-        digest: Of what makes trials comparable; a study with another one is refused.
+        digest: Of what makes it this search; a study with another one is refused.
         url: Of a database that several machines share; None: a journal in the directory.
 
     Raises:
@@ -61,7 +61,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
             storage=study_storage(directory, url),
             study_name=study_name(directory, url),
             sampler=make_sampler(sweep, 0),
-            directions=[_DIRECTIONS[metric] for metric in sweep.metrics],
+            directions=[METRICS[metric].direction for metric in sweep.metrics],
             load_if_exists=True,
         )
         found = study.user_attrs.get(_DIGEST)
@@ -74,7 +74,8 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         study.set_user_attr(_DIGEST, digest)
     elif found != digest:
         raise UsageError(
-            f"resume needs the sweep that {directory} was begun with: the base settings or the space are others now"
+            f"resume needs the sweep that {directory} was begun with: the base settings, the space, the metrics, the "
+            "seeds, the sampler or the store are others now"
         )
     return study
 
@@ -113,7 +114,8 @@ def _opening(directory: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(
-            f"study: this kind of database needs a package (PostgreSQL: psycopg2-binary): {error}"
+            "study: this kind of database needs a package (PostgreSQL: pip install 'dream-ray[postgresql]', and a URL "
+            f"that begins with postgresql+psycopg://): {error}"
         ) from None
     except (ValueError, KeyError, OSError, SQLAlchemyError, StorageInternalError) as error:
         told = getattr(error, "orig", None) or error
@@ -207,12 +209,11 @@ def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
     """Returns the trials with a whole result, the best first; of several metrics, the Pareto front by accuracy."""
     whole = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
-    signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in study.directions]
+    signs = [1 if METRICS[metric].mode == "max" else -1 for metric in sweep.metrics]
     scores = {trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in whole}
     if len(signs) > 1:
         whole = [one for one in whole if not any(_beats(scores[other.number], scores[one.number]) for other in whole)]
-    first = sweep.metrics.index("accuracy")
-    return sorted(whole, key=lambda trial: -scores[trial.number][first])
+    return sorted(whole, key=lambda trial: -scores[trial.number][0])
 
 
 def _beats(scores: Sequence[float], others: Sequence[float]) -> bool:

@@ -16,7 +16,7 @@ from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_ses
 from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import num_rungs
 
 _POLL_S = 1.0
@@ -81,7 +81,7 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
     last = []
     for number, config in enumerate(configs):
         path = run_directory(out, config)
-        with _failing_once(path), _alone(path):
+        with failing_once(path), _alone(path):
             run = begin_again(path, config, store, crew)
             last.append(_run(run, crew, report if number == 0 else _nobody))
     accuracy = sum(end.accuracy for end in last) / len(last)
@@ -89,22 +89,28 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
 
 
 @contextmanager
-def _failing_once(path: str) -> Iterator[None]:
+def failing_once(path: str) -> Iterator[None]:
     """Keeps the reason why a run cannot be done, and raises it at once the next time.
 
-    What is wrong with settings is wrong again at a second try, which a process that was killed deserves.
+    What is wrong with settings is wrong again at a second try, which a process that was killed deserves, or one whose
+    disk was full.
     """
-    reason = _reason(path)
-    if storage.exists(reason):
-        raise RunError(storage.read_text(reason))
+    if (reason := why_never(path)) is not None:
+        raise RunError(reason)
     try:
         yield
-    except storage.RemoteError:
+    except (TransientError, OSError) as error:
+        storage.write_text(_trouble(path), str(error))
         raise
     except Exception as error:
         is_ours = isinstance(error, (UsageError, RunError))
-        storage.write_text(reason, str(error) if is_ours else f"{type(error).__name__}: {error}")
+        storage.write_text(_reason(path), str(error) if is_ours else f"{type(error).__name__}: {error}")
         raise
+
+
+def why_never(path: str) -> str | None:
+    """Returns why a run can never be done, if `failing_once` has found that it cannot."""
+    return _text(_reason(path))
 
 
 @contextmanager
@@ -128,12 +134,22 @@ def begin_again(path: str, config: Config, store: str, crew: Crew) -> Run:
 
 def read_reason(out: str, configs: list[Config]) -> str:
     """Returns why a trial failed; that of a killed process is not known."""
-    reasons = [_reason(run_directory(out, config)) for config in configs]
-    return next((storage.read_text(path) for path in reasons if storage.exists(path)), "its process ended, twice")
+    paths = [run_directory(out, config) for config in configs]
+    told = (_text(told_by(path)) for told_by in (_reason, _trouble) for path in paths)
+    return next((text for text in told if text is not None), "its process ended, twice")
 
 
 def _reason(path: str) -> str:
     return f"{path}.reason.txt"
+
+
+def _trouble(path: str) -> str:
+    """Names the file that says why the last try failed, though another one may not."""
+    return f"{path}.trouble.txt"
+
+
+def _text(path: str) -> str | None:
+    return storage.read_text(path) if storage.exists(path) else None
 
 
 def _nobody(rung: Rung) -> None:

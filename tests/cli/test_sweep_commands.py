@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from dream_ray import cli
+from dream_ray import api, cli
 from dream_ray.cli import trials
-from dream_ray.sweep.directory import Place, create_sweep
+from dream_ray.dispatch import SweepResult
+from dream_ray.distributed import session
+from dream_ray.distributed import sweep as sweeping
+from dream_ray.errors import UsageError
+from dream_ray.sweep.directory import Place, create_sweep, running_alone
 from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.results import BEST, write_results
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import open_study
+from dream_ray.sweep.study import RUNG, open_study
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -89,6 +95,52 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
     assert code == 2 and "resume needs the sweep that" in text
 
 
+def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
+    with running_alone(str(begun)):
+        code, text = call("resume", begun)
+    assert code == 2 and "must be a sweep that no other process runs; one is running it now" in text
+    assert "running" in call("status", begun)[1], "its trial was left alone"
+
+
+@pytest.mark.parametrize("database", [False, True], ids=["journal", "database"])
+def test_a_sweep_without_room_leaves_nothing_behind(
+    database: bool, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
+    monkeypatch.setattr("dream_ray.distributed.place.are_elsewhere", lambda: False)
+    monkeypatch.setattr(sweeping, "default_gpus", lambda device: 0.0)
+    monkeypatch.setattr(sweeping, "possible_nodes", lambda: [{"CPU": 2.0}])
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    url = f"sqlite:///{tmp_path}/studies.db" if database else None
+    file.write_text(yaml.safe_dump({**SWEEP, "resources": {"cpus": 3}}))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"need 3 CPUs and 0 GPUs; Ray reports 2 and 0"):
+            api.sweep(str(file), store=digits_store, out=str(out), study=url)
+    assert not out.exists()
+    assert url is None or optuna.get_all_study_names(url) == []
+
+
+def test_the_best_settings_of_a_sweep_can_be_distilled(
+    call: Call, tiny: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
+    tiny["evaluation"] |= {"every": 4}
+    settings = {
+        "config": {**tiny, "data": {"include_validation": False}},
+        "space": {"weights.feature": {"log": [1, 9]}},
+    }
+    sweep = parse_sweep(settings)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial = study.ask()
+    suggest(sweep.space, trial, sweep.base())
+    trial.set_user_attr(RUNG, 2)
+    study.tell(trial, 0.5)
+    write_results(str(tmp_path), sweep, study)
+    out = tmp_path / "best"
+    code, text = call("distill", "--config", tmp_path / BEST, "--store", four_digits_store, "--out", out, "--local")
+    assert code == 0, text
+    assert (out / "synthetic.parquet").exists()
+
+
 def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dream_ray.distributed.tuning.find_spec", lambda name: None)
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
@@ -107,6 +159,16 @@ def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, mon
     assert "log wandb needs a package: pip install 'dream-ray[wandb]'" in answers["no package"][1]
     assert "did you mean weights.feature?" in answers["typing"][1]
     assert not out.exists(), "nothing is made"
+
+
+def test_what_was_tested_is_said_with_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
+    best = {"name": "best", "mean": 81.25, "std": 0.5, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
+    base = {**best, "name": "base", "mean": None, "std": None, "n": 0, "compute_s": None, "reasons": ["not finite"]}
+    trials.show("out", SweepResult([row], [best, base]))
+    text = capsys.readouterr().out
+    assert "best settings, tested with fresh seeds: 81.2 +- 0.5 % (n = 2; 240 steps and 12.5 CPU and GPU" in text
+    assert "settings of the sweep file, tested with fresh seeds: one could not be done: not finite" in text
 
 
 def test_the_table_fits_a_small_terminal() -> None:

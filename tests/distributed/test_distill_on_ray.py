@@ -3,6 +3,9 @@
 Runs whose processes are killed or fail are in test_producers_on_ray.py and test_shared_classes_on_ray.py.
 """
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +13,9 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed.distill import _fit, _fit_while_it_gets_on
-from dream_ray.errors import RunError, UsageError
+from dream_ray.distributed.distill import _fit, _fit_while_it_gets_on, _raise_failure
+from dream_ray.errors import RunError, TransientError, UsageError
+from dream_ray.storage import NotReadable
 
 pytestmark = pytest.mark.ray
 
@@ -51,9 +55,19 @@ def test_lost_nodes_are_counted_from_the_last_checkpoint_on() -> None:
             fits.append(len(fits))
             raise WorkerGroupError("a node went", {0: OSError("gone")})
 
-    with pytest.raises(RunError, match="died more than 3 times without a new checkpoint.*resume"):
+    with pytest.raises(TransientError, match="died more than 3 times without a new checkpoint.*resume"):
         _fit_while_it_gets_on(Spot, lambda: next(newest))
     assert len(fits) == 3
+
+
+@pytest.mark.parametrize("kind", [UsageError, RunError, TransientError, NotReadable])
+def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Path) -> None:
+    failure = tmp_path / "failure.json"
+    failure.write_text(json.dumps({"kind": kind.__name__, "message": "no room"}))
+    run: Any = SimpleNamespace(file=lambda name: str(tmp_path / name))
+    with pytest.raises(kind, match="no room") as met:
+        _raise_failure(run)
+    assert type(met.value) is kind
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
     "outer_steps": 2,
     "inner_steps": 4,
     "checkpoint_every": 2,
-    "evaluation.every": 4,
+    "evaluation.every": 2,
     "evaluation.quick_epochs": 2,
     "initialisation.warmup_epochs": 0,
     "update.num_images": 500,  # the range of pareto.yaml begins there

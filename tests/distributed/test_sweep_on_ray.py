@@ -72,6 +72,7 @@ def test_a_sweep_from_beginning_to_end(
     assert best.data.include_validation and best.evaluation.every == 0
     [row] = found.final
     assert row["name"] == "best" and row["n"] == 2 and row["mean"] > 100 * noise["accuracy"]
+    assert row["steps"] == best.total_steps and row["compute_s"] > 0 and row["reasons"] == []
     assert list(Path(out, "ray_tune", "trial-0").glob("events.out.tfevents*")), "logs for TensorBoard"
     assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
@@ -84,15 +85,34 @@ def _run(out: str, row: dict[str, Any]) -> str:
     return run_directory(out, config)
 
 
+def dying(*, deaths: str, **options: Any) -> Any:
+    """A network of a user's own, which ends its process."""
+    with open(deaths, "a") as file:
+        file.write("again\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
-    space = {"pixels.lr": {"log": [1e29, BROKEN_LR]}}
-    file = write(tmp_path / "sweep.yaml", settings, space=space, start=[], budget={"trials": 2})
-    with pytest.raises(RunError, match=r"no trial of the sweep succeeded; the last reason: .*finite"):
-        api.sweep(file, store=digits_store, out=str(tmp_path / "sweep"))
-    assert pq.read_table(tmp_path / "sweep" / "results.parquet")["state"].to_pylist() == ["failed"] * 2
-    assert "No trial reached its end" in (tmp_path / "sweep" / "report.html").read_text()
+    """Neither with pixels that are no numbers, nor with a network that kills its process, which is tried twice."""
+    deadly, deaths = "tests.distributed.test_sweep_on_ray:dying", tmp_path / "deaths"
+    space = {
+        "pixels.lr": {"log": [1e29, BROKEN_LR]},
+        "network.name": {"choices": ["convnet", deadly]},
+        "network.options.deaths": {"choices": [str(deaths)], "when": {"network.name": [deadly]}},
+    }
+    settings["pixels"] = {"lr": BROKEN_LR}
+    start: list[dict[str, Any]] = [{}, {"network.name": deadly, "network.options.deaths": str(deaths)}]
+    file = write(tmp_path / "sweep.yaml", settings, space=space, start=start, budget={"trials": 2})
+    out = tmp_path / "sweep"
+    with pytest.raises(RunError, match=r"no trial of the sweep succeeded; the last reason: its process ended, twice"):
+        api.sweep(file, store=digits_store, out=str(out))
+    assert deaths.read_text() == "again\n" * 2
+    table = pq.read_table(out / "results.parquet")
+    assert table["state"].to_pylist() == ["failed"] * 2
+    assert "finite" in table["reason"][0].as_py() and table["reason"][1].as_py() == "its process ended, twice"
+    assert "No trial reached its end" in (out / "report.html").read_text()
 
 
 @pytest.mark.ray

@@ -1,13 +1,18 @@
-"""What Ray Tune is given, without a Ray: what the study is told of a trial, and what is not written down."""
+"""What Ray Tune is given, without a Ray: what the study is told of a trial, who is stopped, and what is not written."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
-from dream_ray.distributed.tuning import Search, modes_of, scheduler_of
+from dream_ray.distributed import tuning
+from dream_ray.distributed.sweep import digest_of
+from dream_ray.distributed.tuning import Search, Spending, modes_of, scheduler_of
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import RUNG
@@ -64,6 +69,109 @@ def test_what_tune_writes_down_has_no_url_in_it(search: Search, tmp_path: Path) 
     assert b"hushhush" not in cloudpickle.dumps(search) and not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
-def test_every_scheduler_is_made(name: str) -> None:
-    assert (scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": name}})) is None) == (name == "none")
+# Four rungs.
+SHORT: dict[str, Any] = {"outer_steps": 4, "inner_steps": 20, "evaluation.every": 20, "data.include_validation": False}
+
+
+class Running:
+    """What a scheduler of Tune sees of a trial."""
+
+    status, is_saving = Trial.RUNNING, False
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = str(number)
+
+
+class Trials:
+    """What a scheduler of Tune sees of the process that runs the trials."""
+
+    def __init__(self, scheduler: TrialScheduler, count: int) -> None:
+        self.all = [Running(number) for number in range(count)]
+        self.scheduler = scheduler
+        for trial in self.all:
+            scheduler.on_trial_add(self, trial)
+
+    def tell(self, number: int, rung: int, accuracy: float) -> str:
+        """Tells of a rung and returns what becomes of the trial."""
+        trial = self.all[number]
+        decided = self.scheduler.on_trial_result(self, trial, {RUNG: rung, "accuracy": accuracy})
+        if decided != TrialScheduler.CONTINUE:
+            trial.status = Trial.TERMINATED if decided == TrialScheduler.STOP else Trial.PAUSED
+        return decided
+
+    def stop_trial(self, trial: Any) -> None:
+        trial.status = Trial.TERMINATED
+        self.scheduler.on_trial_complete(self, trial, {})
+
+    def get_live_trials(self) -> list[Any]:
+        return [trial for trial in self.all if trial.status != Trial.TERMINATED]
+
+
+def scheduled(count: int, **scheduler: Any) -> Trials:
+    made = scheduler_of(parse_sweep({**SWEEP, "settings": SHORT, "scheduler": scheduler}))
+    assert made is not None
+    return Trials(made, count)
+
+
+def test_asha_stops_who_is_behind_at_a_rung() -> None:
+    trials = scheduled(3, name="asha", grace=1, factor=2)
+    assert trials.tell(0, 1, 0.75) == TrialScheduler.CONTINUE
+    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
+    assert trials.tell(2, 1, 0.875) == TrialScheduler.CONTINUE
+
+
+def test_hyperband_pauses_a_bracket_and_lets_the_best_part_of_it_go_on() -> None:
+    """The first bracket has three trials that are given all four rungs, the second three that are given two."""
+    trials = scheduled(3 + 3, name="hyperband", factor=2)
+    second = range(3, 6)
+    for number in second:
+        assert trials.tell(number, 1, 0.5) == TrialScheduler.CONTINUE
+    decided = [trials.tell(number, 2, 0.1 * number) for number in second]
+    assert decided == [TrialScheduler.PAUSE] * 2 + [TrialScheduler.CONTINUE]
+    states = [trials.all[number].status for number in second]
+    assert states == [Trial.TERMINATED, Trial.PAUSED, Trial.RUNNING]
+    assert trials.scheduler.choose_trial_to_run(trials) is trials.all[4], "it goes on when there is room"
+    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+
+
+def test_median_stops_who_is_below_the_others_after_its_grace() -> None:
+    trials = scheduled(5, name="median", grace=2)
+    for rung in (1, 2):
+        for number, accuracy in enumerate((0.5, 0.625, 0.75)):
+            assert trials.tell(number, rung, accuracy) == TrialScheduler.CONTINUE
+    assert trials.tell(3, 1, 0.25) == TrialScheduler.CONTINUE, "within its grace"
+    assert trials.tell(3, 2, 0.25) == TrialScheduler.STOP
+    assert [trials.tell(4, rung, 0.6875) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+
+
+def test_no_scheduler_stops_nothing() -> None:
+    assert scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": "none"}})) is None
+
+
+def test_a_search_ends_with_its_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an earlier try count."""
+    monkeypatch.setattr(tuning, "seconds_spent", lambda study: 3000.0)
+    spending = Spending(parse_sweep({**SWEEP, "budget": {"hours": 1}}), optuna.create_study())
+    now = time.time()
+    assert not spending.stop_all()
+    monkeypatch.setattr(tuning.time, "time", lambda: now + 590)
+    assert not spending.stop_all()
+    monkeypatch.setattr(tuning.time, "time", lambda: now + 610)
+    assert spending.stop_all()
+
+
+def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
+    sweep = parse_sweep({**SWEEP, "settings": SHORT, "budget": {"outer_steps": 4}})
+    spending = Spending(sweep, optuna.create_study())
+    for number, spent in ((2, False), (4, True), (1, True)):
+        assert not spending("one", {**rung(number, 0.5), "config": {}})
+        assert spending.stop_all() == spent
+
+
+def test_another_sampler_makes_another_sweep() -> None:
+    """The points of a grid are put into the study when it is made."""
+    space = {"weights.feature": {"choices": [0.1, 1.0]}}
+    tpe, grid = (parse_sweep({**SWEEP, "space": space, "sampler": {"name": name}}) for name in ("tpe", "grid"))
+    assert digest_of(tpe, "store") != digest_of(grid, "store")
+    longer = parse_sweep({**SWEEP, "space": space, "budget": {"trials": 99}})
+    assert digest_of(tpe, "store") == digest_of(longer, "store")

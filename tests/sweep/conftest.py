@@ -1,5 +1,6 @@
 """Reports of studies that are made by hand, and what is on their pages."""
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dream_ray.sweep.directory import Place
 from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
+from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.report import REPORT, write_report
 from dream_ray.sweep.space import Parameter
 from dream_ray.sweep.study import RUNG
@@ -95,10 +97,9 @@ def settings(feature: float, momentum: float | None = None) -> dict[str, Any]:
     return {"weights.feature": feature, "selection.strategy": "representative", "pixels.momentum": momentum}
 
 
-def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: list[dict[str, Any]] | None = None) -> str:
+def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: Sequence[dict[str, Any]] = ()) -> str:
     """Writes the report of trials and returns it."""
-    directions = [{"accuracy": "maximize", "compute_s": "minimize"}[metric] for metric in sweep.metrics]
-    study = optuna.create_study(directions=directions)
+    study = optuna.create_study(directions=[METRICS[metric].direction for metric in sweep.metrics])
     study.add_trials(trials)
     write_report(Place(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
     return (out / REPORT).read_text()
@@ -125,5 +126,8 @@ def full(tmp_path: Path) -> str:
     Image.new("RGB", (30, 20), RED).save(best / "grid.png")
     failed = run_directory(str(tmp_path), sweep.configs_of(trials[3].params)[0])
     Path(f"{failed}.reason.txt").write_text(HOSTILE)
-    final = [{"name": "best", "mean": 81.25, "std": 0.5, "n": 3}, {"name": "start", "mean": 70.0, "std": None, "n": 1}]
+    final = [
+        {"name": "best", "mean": 81.25, "std": 0.5, "n": 3, "steps": 240, "compute_s": 12.5, "reasons": []},
+        {"name": "base", "mean": None, "std": None, "n": 0, "steps": 120, "compute_s": None, "reasons": [HOSTILE]},
+    ]
     return written(sweep, tmp_path, trials, final)

@@ -1,36 +1,70 @@
 """The last word on a sweep: which runs are tested, and what is made of their accuracies."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dream_ray import storage
 from dream_ray.data.store import Store
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.run import Run
+from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.final import final_runs, is_tested, num_tested, read_final, write_final
+from dream_ray.sweep.final import FinalRun, final_runs, is_settled, num_tested, run_final, write_final
+from dream_ray.sweep.trial import Crew
 from tests.sweep.conftest import SETTINGS
 
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
 
 
 def test_the_best_and_the_published_settings_are_tested_alike(digits_store: str, tmp_path: Path) -> None:
-    sweep, store = parse_sweep(SWEEP), Store.open(digits_store)
+    """The published ones are those of the file, wherever the search began."""
+    sweep, store = parse_sweep({**SWEEP, "start": [{"weights.feature": 2.0}]}), Store.open(digits_store)
     planned = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
-    best, start = planned["best"], planned["start"]
-    assert [run.config.seed for run in best] == [run.config.seed for run in start] == [1000, 1001]
-    for one, other in zip(best, start, strict=True):
+    best, base = planned["best"], planned["base"]
+    assert [run.config.seed for run in best] == [run.config.seed for run in base] == [1000, 1001]
+    for one, other in zip(best, base, strict=True):
         assert one.config.weights.feature == 5.0 and other.config.weights.feature == 1.0
         assert one.config.total_steps == other.config.total_steps and one.config.data.include_validation
-    assert not any(map(is_tested, best)) and num_tested(str(tmp_path)) == 0
-    for run, accuracy in zip([*best, *start], (0.75, 0.25, 0.5, 0.5), strict=True):
-        storage.write_text(storage.join(run.path, "tested.json"), f'{{"accuracy": {accuracy}}}')
-    assert all(map(is_tested, best)) and num_tested(str(tmp_path)) == 4
-    write_final(str(tmp_path), planned)
-    first, second = read_final(str(tmp_path)) or []
+    assert not any(map(is_settled, best)) and num_tested(str(tmp_path)) == 0
+    for run, accuracy in zip([*best, *base], (0.75, 0.25, 0.5, 0.5), strict=True):
+        tell(run, accuracy)
+    assert all(map(is_settled, best)) and num_tested(str(tmp_path)) == 4
+    first, second = write_final(str(tmp_path), planned)
     assert (first["name"], first["mean"], first["n"]) == ("best", 50.0, 2)
     assert first["std"] == pytest.approx(35.355, abs=1e-3) and second["std"] == 0
     assert first["runs"] == [run.path for run in best]
+    assert (first["steps"], first["compute_s"]) == (best[0].config.total_steps, 20.0), "what it took"
+    assert json.loads((tmp_path / "final.json").read_text()) == [first, second]
+
+
+def tell(run: FinalRun, accuracy: float) -> None:
+    storage.write_text(storage.join(run.path, "tested.json"), json.dumps({"accuracy": accuracy, "compute_s": 20.0}))
+
+
+def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_full_another_try(
+    digits_store: str, tmp_path: Path
+) -> None:
+    out, errors = str(tmp_path), iter([TransientError("disk full"), RunError("the loss is not finite")])
+    planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0}, Store.open(digits_store))
+    first, _ = planned["base"]
+
+    def fail(run: Run, look: Callable[[], None]) -> None:
+        raise next(errors)
+
+    crew = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), fail)
+    with pytest.raises(TransientError, match="disk full"):
+        run_final(first, digits_store, crew)
+    assert not is_settled(first)
+    for _ in range(2):
+        run_final(first, digits_store, crew)
+    assert is_settled(first)
+    [row] = write_final(out, planned)
+    assert (row["name"], row["mean"], row["n"], row["reasons"]) == ("base", None, 0, ["the loss is not finite"])
 
 
 def test_other_best_settings_are_tested_anew(digits_store: str, tmp_path: Path) -> None:
@@ -39,6 +73,10 @@ def test_other_best_settings_are_tested_anew(digits_store: str, tmp_path: Path) 
     one = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
     other = final_runs(str(tmp_path), sweep, {"weights.feature": 6.0}, store)
     assert {run.path for run in one["best"]}.isdisjoint(run.path for run in other["best"])
-    assert one["start"] == other["start"]
+    assert one["base"] == other["base"]
+    for run in one["best"]:
+        tell(run, 0.5)
+    assert [row["name"] for row in write_final(str(tmp_path), one)] == ["best"]
+    assert write_final(str(tmp_path), other) == [], "not the accuracies of what was the best before"
     assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0}, store)) == ["best"], "they are the same"
     assert final_runs(str(tmp_path), parse_sweep({**SWEEP, "final_seeds": 0}), {"weights.feature": 5.0}, store) == {}

@@ -34,7 +34,9 @@ def svg_of(source: str) -> ElementTree.Element:
 def test_everything_is_on_the_page(full: str) -> None:
     page = Page(full)
     assert page.titles == [TITLES[0], "Test", *TITLES[1:]]
-    assert "81.2 ± 0.5" in page.cells and "70.0" in page.cells
+    tested = page.cells.index("best settings")
+    assert page.cells[tested : tested + 6] == ["best settings", "81.2 ± 0.5", "3", "240", "12.5", ""]
+    assert page.cells[tested + 6 : tested + 12] == ["settings of the sweep file", "", "0", "120", "", HOSTILE]
     assert page.cells.count("done") == 3 and page.cells.count("stopped") == 1 and page.cells.count("failed") == 1
     assert page.cells[page.cells.index("weights.feature") :][:4] == ["weights.feature", "5", "1", "0.01 to 10, log"]
     row = page.cells.index("stopped") - 1
@@ -120,6 +122,7 @@ def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     trials = [made(sweep, list(point), settings(1.0 + i, 0.1 * i)) for i, point in enumerate(points)]
     page = Page(text := written(sweep, tmp_path, trials))
     assert list(page.pictures) == [
+        HISTORY,
         "Pareto front",
         "importances",
         SLICES,

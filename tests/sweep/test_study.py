@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow.parquet as pq
 import pytest
 
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep import journal
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweep.directory import Place, create_sweep
+from dream_ray.sweep.directory import Place, check_new_sweep, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
-from dream_ray.sweep.results import read_rows, rows_of
+from dream_ray.sweep.results import RESULTS, read_rows, rows_of, write_results
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue_running
 
@@ -114,6 +115,15 @@ def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Pat
     assert best_values(study, sweep) == best, "neither the failed one nor the one that was stopped on the way"
 
 
+def test_a_sweep_without_trials_has_results_too(tmp_path: Path) -> None:
+    """As after Ctrl-C before the first one."""
+    sweep = parse_sweep({**SWEEP, "start": []})
+    study = open_study(str(tmp_path), sweep, "digest")
+    with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none was begun"):
+        write_results(str(tmp_path), sweep, study)
+    assert pq.read_table(tmp_path / RESULTS).num_rows == 0
+
+
 def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "seeds": 2, "budget": {"outer_steps": 100}})
     base = sweep.base()
@@ -167,9 +177,9 @@ def test_an_earlier_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "first"), "store", "cpu", None))
     other = {**SWEEP, "space": {"weights.feature": {"log": [0.01, 20]}}, "earlier": [str(tmp_path / "first")]}
     with pytest.raises(UsageError, match=r"earlier must name sweeps over the same space and metrics; those of .*first"):
-        create_sweep(parse_sweep(other), Place(str(tmp_path / "second"), "store", "cpu", None))
+        check_new_sweep(parse_sweep(other), Place(str(tmp_path / "second"), "store", "cpu", None))
     with pytest.raises(UsageError, match="earlier must name directories of sweeps; there is none in .*nowhere"):
-        create_sweep(
+        check_new_sweep(
             parse_sweep({**SWEEP, "earlier": [str(tmp_path / "nowhere")]}), Place(str(tmp_path / "x"), "s", "cpu", None)
         )
 
@@ -190,7 +200,7 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     create_sweep(parse_sweep(SWEEP), Place(str(other), "store", "cpu", url))
     open_study(str(other), parse_sweep(SWEEP), "another", url)  # a database may hold several
     with pytest.raises(UsageError, match="out must have a new name: the database .* called dream_ray-sweep"):
-        create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
+        check_new_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,11 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
         ("sqlite:///{}/damaged.db", RunError, "the study of .* is damaged or cannot be read: file is not a database$"),
         ("sqlite:///{}/no/such.db", RunError, "cannot be read: unable to open database file$"),
         ("nonsense", RunError, "Could not parse SQLAlchemy URL"),
-        ("mssql://somebody:password@there/x", UsageError, "this kind of database needs a package"),
+        (
+            "mssql://somebody:password@there/x",
+            UsageError,
+            r"needs a package \(PostgreSQL: pip install 'dream-ray\[postgresql\]', .* postgresql\+psycopg://\)",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
@@ -208,7 +222,7 @@ def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
     (tmp_path / "damaged.db").write_text("not a database" * 100)
     out = tmp_path / "sweep"
     with pytest.raises(error, match=message) as told:
-        create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url.format(tmp_path)))
+        check_new_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url.format(tmp_path)))
     assert not out.exists() and "password" not in str(told.value)
 
 

@@ -80,7 +80,11 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"preset": None}, r"preset and config: give exactly one"),
         ({"preset": "cifar-ipc10"}, r"did you mean cifar10-ipc10\?"),
         ({"settings": {}}, r"evaluation\.every >= 1"),
-        ({"scheduler": {"grace": 10_000}}, r"scheduler\.grace must be at most the rungs of a trial .*got 10000"),
+        ({"scheduler": {"grace": 10_000}}, r"scheduler\.grace must be less than the rungs of a trial .*got 10000"),
+        (
+            {"settings": {**BASE["settings"], "outer_steps": 1, "inner_steps": 10}},
+            r"grace must be less than the rungs of a trial \(1: .*or scheduler\.name be none.*got 1",
+        ),
         ({"space": {"seed": {"int": [0, 9]}}}, r"space must not name seed"),
         ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"comparable only if they are judged alike"),
         ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),

@@ -10,7 +10,7 @@ import torch
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
-from dream_ray.errors import RunError
+from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.trial import Crew, Rung, execute_here, read_reason, run_directory, run_trial
 
 HERE = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), execute_here)
@@ -87,6 +87,24 @@ def test_what_cannot_work_is_not_tried_twice(
     with pytest.raises(RunError, match=reason):
         run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     assert calls == 1 and read_reason(str(tmp_path), [config]) == reason
+
+
+@pytest.mark.parametrize("error", [TransientError("the workers died"), OSError(28, "No space left on device")])
+def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
+    error: Exception, config: Config, four_digits_store: str, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def fail(run: Run, look: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    crew = Crew(HERE.device, 1, HERE.launch, fail)
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
+    assert calls == 2 and read_reason(str(tmp_path), [config]) == str(error)
 
 
 def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(

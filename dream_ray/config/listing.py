@@ -1,0 +1,52 @@
+"""All settings as a page: path, what may stand there, default and meaning, as the settings themselves say it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dream_ray.config.schema import Config
+
+_HEAD = """# Settings
+
+Printed by `dream-ray settings`. Each is named by its path: in a file for `--config` (as sections), with `--set`, and in
+`settings` and `space` of a [sweep](sweeps.md). The defaults are those of DREAM+; a framework or a preset has its own.
+
+A sweep searches an int or a number with `int`, `uniform` or `log`, and anything with `choices`; options of a network
+too, such as `network.options.width`. It does not search `seed`, `data.include_validation` and `evaluation.*`."""
+_TYPES = {"integer": "int", "boolean": "true or false", "string": "text", "object": "mapping", "array": "list"}
+_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def list_settings() -> str:
+    """Returns the page, in Markdown: a line for each setting, under the heading of its section."""
+    schema = Config.model_json_schema()
+    return "\n".join([_HEAD, *_section(schema, schema["$defs"], Config().model_dump(mode="json"), "")]) + "\n"
+
+
+def _section(
+    schema: Mapping[str, Any], others: Mapping[str, Any], defaults: Mapping[str, Any], path: str
+) -> Iterator[str]:
+    """Yields the lines of a section; `others` are the schemas of all sections by name."""
+    yield f"\n## {path or 'The run'}\n"
+    inner = []
+    for name, one in schema["properties"].items():
+        default, full = defaults[name], f"{path}.{name}".lstrip(".")
+        if "$ref" in one:
+            inner.append((others[one["$ref"].rpartition("/")[2]], default, full))
+        else:
+            text = default if isinstance(default, str) else json.dumps(default)
+            yield f"- `{full}`: {_rule(one)}; default `{text}`. {' '.join(one['description'].split())}"
+    for section, values, full in inner:
+        yield from _section(section, others, values, full)
+
+
+def _rule(schema: Mapping[str, Any]) -> str:
+    """Says what may stand for a setting, for example "int >= 1, or null"."""
+    if "anyOf" in schema:
+        return ", or ".join(map(_rule, schema["anyOf"]))
+    if "$ref" in schema:
+        return "section"
+    if "enum" in schema:
+        return " or ".join(f"`{choice}`" for choice in schema["enum"])
+    bounds = " and ".join(f"{sign} {schema[name]:g}" for name, sign in _SIGNS.items() if name in schema)
+    return f"{_TYPES.get(schema['type'], schema['type'])} {bounds}".rstrip()

@@ -1,0 +1,48 @@
+"""The page of all settings."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_ray import cli
+from dream_ray.config import Config
+from dream_ray.config.listing import list_settings
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+
+
+def test_the_page_is_that_of_these_settings() -> None:
+    assert PAGE.read_text() == list_settings(), "write it anew: dream-ray settings > docs/settings.md"
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dream-ray", "settings"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code and capsys.readouterr().out == list_settings()
+
+
+def test_every_setting_is_there_with_what_it_may_be() -> None:
+    lines = list_settings().splitlines()
+    paths = [line.partition("`")[2].partition("`")[0] for line in lines if line.startswith("- ")]
+    assert sorted(paths) == sorted(flat(Config().model_dump(mode="json")))
+    starts = (
+        "- `batch_real`: int >= 1, or null; default `null`. Real batch of a class",
+        "- `pixels.momentum`: number >= 0 and < 1; default `0.5`. Momentum",
+        "- `pixels.lr`: number > 0; default `0.005`. Learning rate",
+        "- `decode`: `single` or `multi` or `bound`; default `single`. How",
+        "- `selection.embedding_batch`: `8` or `16` or",
+        "- `evaluation.network`: section, or null; default `null`. Network",
+        "- `data.zca`: true or false; default `false`. Networks",
+    )
+    assert all(any(line.startswith(start) for line in lines) for start in starts)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "options":
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
