@@ -78,7 +78,8 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
     if not storage.exists(path):
         raise UsageError(f"synthetic set {path} does not exist")
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+        # Arrow's threads, once started, now and then abort the process at its end where torch is loaded too.
+        table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(path))).read(use_threads=False)
         description = json.loads((table.schema.metadata or {})[_METADATA_KEY])
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a synthetic set of dream_ray: {error}") from None

@@ -1,6 +1,9 @@
 """synthetic.parquet: describes itself, reads back, and holds nothing that depends on workers or time."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,16 @@ def path(synthetic: SyntheticSet, tmp_path: Path) -> str:
     target = str(tmp_path / "synthetic.parquet")
     write_synthetic(target, synthetic, recipe={"config": {"decode": "bound"}}, cost={"wall_s": 1.5})
     return target
+
+
+READER = """
+import os, sys
+from dream_ray.api import load_synthetic
+
+before = set(os.listdir("/proc/self/task"))
+load_synthetic(sys.argv[1])
+print(len(set(os.listdir("/proc/self/task")) - before))
+"""
 
 
 def test_round_trip(synthetic: SyntheticSet, path: str) -> None:
@@ -93,3 +106,10 @@ def test_the_picture_shows_every_image(synthetic: SyntheticSet, tmp_path: Path) 
     with Image.open(target) as picture:
         assert picture.width > 2 * 4
         assert picture.height > 3 * 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux tells the threads of a process")
+def test_reading_starts_no_thread(path: str) -> None:
+    """Those of Arrow end some processes with an abort, after their work."""
+    done = subprocess.run([sys.executable, "-c", READER, path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]
