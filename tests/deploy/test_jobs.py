@@ -40,7 +40,8 @@ def documented(command: str) -> str:
 
 def start(head: Head, line: str, site: Path, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["bash", "-c", f"exec {line}"],
+        # As a terminal would start it: what runs in the background of a script, these tests too, ignores Ctrl-C.
+        ["env", "--default-signal=INT", "bash", "-c", f"exec {line}"],
         cwd=ROOT,
         env={**head.environment, "SITE": str(site), **variables},
         stdout=subprocess.PIPE,
