@@ -343,7 +343,8 @@ def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, t
     out = tmp_path / "run"
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file)]
     command += ["--store", four_digits_store, "--out", str(out), "--local", "--set", "outer_steps=500"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # As a terminal would start it: what runs in the background of a script, these tests too, ignores Ctrl-C.
+    process = subprocess.Popen(["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "step-00000004").is_dir():
         assert process.poll() is None, "finished before it could be interrupted"
