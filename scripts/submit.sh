@@ -57,14 +57,19 @@ EOF
 # That of the command; Ray's own commands say 1 for every failure, and 0 for a job that was stopped.
 exit_code() {
     "$python" - "$id" <<'EOF'
-import sys, time
+import signal, sys, time
 from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
     client = JobSubmissionClient()
-    while not (info := client.get_job_info(sys.argv[1])).status.is_terminal():  # the log was cut off
+    info = client.get_job_info(sys.argv[1])
+    if not info.status.is_terminal():
+        print("submit: the log was cut off; the job goes on, and its end is waited for", file=sys.stderr)
+    while not info.status.is_terminal():
         time.sleep(1)
+        info = client.get_job_info(sys.argv[1])
 except (ConnectionError, RuntimeError, RayError) as error:  # not reached, not known, no token
     sys.exit(f"submit: nothing is known of job {sys.argv[1]}: {error}")
 print(f"submit: job {sys.argv[1]} {info.status}", file=sys.stderr)

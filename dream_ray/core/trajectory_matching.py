@@ -125,7 +125,7 @@ def match_trajectory(
     """Lets a student train on synthetic images and compares it with an expert.
 
     The parameters before each step are kept until the way back has passed them. To keep those of a few steps alone and
-    compute the others again would take another gradient for almost every step, a sixth of the time more.
+    compute the others again would take another gradient for almost every step.
 
     Args:
         student: How it learns.

@@ -68,43 +68,40 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
     assert [rung.accuracy for rung in rungs["both"][:-1]] == [rung.accuracy for rung in rungs["first"][:-1]]
 
 
+def failing(error: Exception) -> tuple[Crew, list[Run]]:
+    """A crew that cannot do a run, and the runs that it tried."""
+    tried: list[Run] = []
+
+    def fail(run: Run, look: Any) -> None:
+        tried.append(run)
+        raise error
+
+    return Crew(HERE.device, 1, HERE.launch, fail), tried
+
+
 @pytest.mark.parametrize(
     ("error", "reason"), [(RunError("no"), "no"), (MemoryError("4 GB"), "MemoryError: 4 GB")], ids=["ours", "another"]
 )
 def test_what_cannot_work_is_not_tried_twice(
     error: Exception, reason: str, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
-    calls = 0
-
-    def fail(run: Run, look: Any) -> None:
-        nonlocal calls
-        calls += 1
-        raise error
-
-    crew = Crew(HERE.device, 1, HERE.launch, fail)
+    crew, tried = failing(error)
     with pytest.raises(type(error)):
         run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     with pytest.raises(RunError, match=reason):
         run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
-    assert calls == 1 and read_reason(str(tmp_path), [config]) == reason
+    assert len(tried) == 1 and read_reason(str(tmp_path), [config]) == reason
 
 
 @pytest.mark.parametrize("error", [TransientError("the workers died"), OSError(28, "No space left on device")])
 def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
     error: Exception, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
-    calls = 0
-
-    def fail(run: Run, look: Any) -> None:
-        nonlocal calls
-        calls += 1
-        raise error
-
-    crew = Crew(HERE.device, 1, HERE.launch, fail)
+    crew, tried = failing(error)
     for _ in range(2):
         with pytest.raises(type(error)):
             run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
-    assert calls == 2 and read_reason(str(tmp_path), [config]) == str(error)
+    assert len(tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
 
 
 def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(
