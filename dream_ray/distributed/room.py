@@ -18,7 +18,7 @@ class Needs:
         workers: One is the trial's own process.
         cpus: Of a worker.
         gpus: Of a worker.
-        device: Of the workers: "auto", "cpu" or "cuda".
+        device: Of the workers: "cpu" or "cuda".
     """
 
     workers: int = 1
@@ -29,6 +29,8 @@ class Needs:
 
 def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
     """Returns what a trial takes; without a GPU of its own it computes on the CPU, though it may see those of others.
+
+    With one it never falls back to the CPU: on a node where its process sees none, it fails and says so.
 
     Args:
         wanted: What the sweep file says.
@@ -42,7 +44,7 @@ def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
     if gpus == 0 and device == "cuda":
         said = "Ray has none" if wanted.gpus is None else "resources.gpus is 0"
         raise UsageError(f"device must be auto or cpu where a trial has no GPU ({said}); got cuda")
-    return Needs(wanted.workers, wanted.cpus, gpus, device if gpus else "cpu")
+    return Needs(wanted.workers, wanted.cpus, gpus, "cuda" if gpus and device != "cpu" else "cpu")
 
 
 def possible_trials(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:

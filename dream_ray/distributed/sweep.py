@@ -26,7 +26,6 @@ from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, possible_trials
 from dream_ray.distributed.session import default_gpus, possible_nodes, ray_session
 from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
-from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
 from dream_ray.errors import RunError, UsageError
@@ -193,7 +192,7 @@ def _crew(sweep: Sweep, place: Place, needs: Needs) -> Crew:
     )
     here = partial(execute_here, telling=telling_ray)
     execute = here if needs.workers == 1 else partial(_execute_on_ray, needs.gpus)
-    return Crew(resolve_device(needs.device), needs.cpus, launch, execute)
+    return Crew(needs.device, needs.cpus, launch, execute)
 
 
 def _execute_on_ray(gpus: float, run: Run, look: Callable[[], None]) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
-from dream_ray.engine.environment import total_cost
+from dream_ray.engine.environment import resolve_device, total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
 from dream_ray.engine.session import Tell
@@ -42,13 +40,13 @@ class Crew:
     """Who works on the runs of a trial.
 
     Attributes:
-        device: Of the workers.
+        device: Of the workers, and of the process of the trial, which begins and judges the runs: "cpu" or "cuda".
         threads: Of each.
         launch: How many they are, and where networks are kept.
         execute: Runs them to the end of a run; calls what it is given now and then, whenever there may be a new rung.
     """
 
-    device: torch.device
+    device: str
     threads: int
     launch: Launch
     execute: Callable[[Run, Callable[[], None]], None]
@@ -129,7 +127,8 @@ def begin_again(path: str, config: Config, store: str, crew: Crew) -> Run:
     if storage.exists(storage.join(path, "config.yaml")):
         return open_run(path)
     storage.delete(path)  # who made it was killed before it was a run
-    return create_run(path, config, store, device=crew.device, threads=crew.threads, launch=crew.launch)
+    device = resolve_device(crew.device)
+    return create_run(path, config, store, device=device, threads=crew.threads, launch=crew.launch)
 
 
 def read_reason(out: str, configs: list[Config]) -> str:

@@ -52,11 +52,12 @@ def _room_in_the_worst_case(cpus: list[int], workers: int, each: int) -> int:
 @pytest.mark.parametrize(
     ("gpus", "device", "there", "found"),
     [
-        (None, "auto", 1.0, (1.0, "auto")),
+        (None, "auto", 1.0, (1.0, "cuda")),
         (None, "auto", 0.0, (0.0, "cpu")),
         (None, "cuda", 1.0, (1.0, "cuda")),
         (None, "cpu", 0.0, (0.0, "cpu")),
-        (0.5, "auto", 1.0, (0.5, "auto")),
+        (1.0, "cpu", 1.0, (1.0, "cpu")),
+        (0.5, "auto", 1.0, (0.5, "cuda")),
         (0.0, "auto", 1.0, (0.0, "cpu")),
     ],
 )

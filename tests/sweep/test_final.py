@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dream_ray import storage
 from dream_ray.data.store import Store
@@ -56,7 +55,7 @@ def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_f
     def fail(run: Run, look: Callable[[], None]) -> None:
         raise next(errors)
 
-    crew = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), fail)
+    crew = Crew("cpu", 1, Launch(local=True, producers=0), fail)
     with pytest.raises(TransientError, match="disk full"):
         run_final(first, digits_store, crew)
     assert not is_settled(first)

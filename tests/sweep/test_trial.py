@@ -10,10 +10,10 @@ import torch
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
-from dream_ray.errors import RunError, TransientError
+from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.trial import Crew, Rung, execute_here, read_reason, run_directory, run_trial
 
-HERE = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), execute_here)
+HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
 
 
 @pytest.fixture
@@ -102,6 +102,16 @@ def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
         with pytest.raises(type(error)):
             run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     assert len(tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_trial_with_a_gpu_does_not_fall_back_to_the_cpu(
+    config: Config, four_digits_store: str, tmp_path: Path
+) -> None:
+    crew = Crew("cuda", 1, HERE.launch, execute_here)
+    with pytest.raises(UsageError, match="no CUDA device is available"):
+        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
+    assert "no CUDA device is available" in read_reason(str(tmp_path), [config])
 
 
 def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(
