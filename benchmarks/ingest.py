@@ -1,15 +1,16 @@
 """Ingest and reading, measured against what the same cores can do at best.
 
-    DREAM_RAY_DATA=... python -m benchmarks.ingest --images 60000 --workers 2
+    DREAM_RAY_DATA=... python -m benchmarks.ingest --workers 2
 
-- The ceiling: bare decode and resize of the same files on the same cores, without Ray or a store, before and after the
-  ingest in the same run; by torchvision's decoder, the fastest one that was there when this was planned, and by ours.
-- The ingest of `imagenet-samples` (143 full-size photographs, as hard links under many names, so that the disk read is
-  the page cache's) at 224 px, and of `tiny-imagenet-50` at its own 64 px: images/s in steady state,
-  start-up apart; who used the cores meanwhile; peak resident memory of the tasks and of the driver, for a quarter of
-  the set and for all of it. The same quarter by as many plain processes, without Ray.
+- The ingest of `imagenet-samples` (143 full-size photographs) at 224 px, and of `tiny-imagenet-50` (25,000 training
+  images) at its own 64 px, as hard links under many names, so that the disk read is the page cache's: images/s in
+  steady state, start-up apart; who used the cores meanwhile; peak resident memory of every kind of process. Of the
+  photographs, a quarter too: what memory makes of the size of the set; and the same quarter by as many plain processes,
+  without Ray.
+- The ceiling of each: bare decode and resize of the same files on the same cores, without Ray or a store, before and
+  after in the same run; by torchvision's decoder, the fastest one that was there when this was planned, and by ours.
 - What an image costs in each part of the work; the decoders; record batches of several sizes (one process each).
-- Reading: random batches of one class, raw and jpeg stores against a bare numpy memory map.
+- Reading: random batches of one class, raw and jpeg stores against an array in memory.
 - A projection to ImageNet-1K, which is arithmetic and no measurement.
 
 """
@@ -48,40 +49,46 @@ BATCH, READS = 128, 60
 IMAGENET_TRAIN = 1_281_167
 
 
-def photographs(data: Path, root: Path, num_images: int) -> Path:
-    """Writes the sample photographs once and links them under as many names as asked for."""
-    (root / "once").mkdir()
-    with tarfile.open(data / "imagenet-samples.tar") as archive:
-        members = [member for member in archive if member.name.endswith(".JPEG")]
-        for number, member in enumerate(members):
-            file = archive.extractfile(member)
-            assert file is not None
-            (root / "once" / f"{number}.JPEG").write_bytes(file.read())
-    folder = root / f"photographs-{num_images}"
+def unpack(archive_path: Path, folder: Path) -> list[str]:
+    """Writes the images of an archive but those of a validation set, numbered; returns their files."""
+    folder.mkdir()
+    files: list[Path] = []
+    with tarfile.open(archive_path) as archive:
+        for member in archive:
+            if member.name.endswith(".JPEG") and "/val/" not in member.name:
+                file = archive.extractfile(member)
+                assert file is not None
+                files.append(folder / f"{len(files)}.JPEG")
+                files[-1].write_bytes(file.read())
+    return [str(file) for file in files]
+
+
+def link(files: list[str], folder: Path, num_images: int) -> Path:
+    """Links files under as many names as asked for, as an image folder."""
+    for label in range(NUM_CLASSES):
+        (folder / f"class-{label:02d}").mkdir(parents=True)
     for number in range(num_images):
-        target = folder / f"class-{number % NUM_CLASSES:02d}" / f"{number:07d}.JPEG"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(root / "once" / f"{number % len(members)}.JPEG", target)
+        os.link(files[number % len(files)], folder / f"class-{number % NUM_CLASSES:02d}" / f"{number:07d}.JPEG")
     return folder
 
 
-def decode_for(name: str, files: list[str], seconds: float) -> float:
+def decode_for(name: str, files: list[str], size: int | None, seconds: float) -> float:
     """Decodes and resizes files over and over; returns images/s of this process."""
     done, end = 0, 0.0
     started = time.perf_counter()
     while end < seconds:
-        DECODERS[name](Path(files[done % len(files)]).read_bytes())
+        DECODERS[name](Path(files[done % len(files)]).read_bytes(), size)
         done += 1
         end = time.perf_counter() - started
     return done / end
 
 
-def ceilings(files: list[str], workers: int) -> dict[str, list[float]]:
+def ceilings(files: list[str], size: int | None, workers: int) -> dict[str, list[float]]:
     """Returns images/s of bare decode and resize on as many cores, by decoder, in rounds: machines are not steady."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
 
         def rate(name: str, seconds: float) -> float:
-            return sum(pool.map(partial(decode_for, name, files), [seconds] * workers))
+            return sum(pool.map(partial(decode_for, name, files, size), [seconds] * workers))
 
         for name in DECODERS:
             rate(name, 1.0)  # imports
@@ -119,8 +126,7 @@ def ingest(settings: IngestSettings, store: Path, runner: AbstractContextManager
         "images_per_s": images_per_s,
         "stored_mb_per_s": images_per_s * stored / float(done[-1]) / 1e6,
         "stored_bytes": stored,
-        "peak_task_bytes": watch.peak_task_bytes,
-        "peak_driver_bytes": watch.peak_driver_bytes,
+        "peak_bytes": watch.peak_bytes,
         "rejects": manifest.num_rejects,
         "steady_cores": watch.cores(ends[first][0], ends[last][0]),
     }
@@ -151,14 +157,13 @@ def reads(take: Callable[[np.ndarray], np.ndarray], count: int) -> float:
     return sum(map(len, batches)) / (time.perf_counter() - started)
 
 
-def reading(raw: Path, jpeg: Path, root: Path) -> dict[str, float]:
-    """Returns images/s of random batches of one class from each kind of store and from a bare memory map."""
+def reading(raw: Path, jpeg: Path) -> dict[str, float]:
+    """Returns images/s of random batches of one class from each kind of store and from an array in memory."""
     of_class = {name: Store.open(str(path)).images(0, ("train",)) for name, path in (("raw", raw), ("jpeg", jpeg))}
     images = of_class["raw"]
-    np.save(root / "bare.npy", images.take(np.arange(len(images))))
-    bare = np.load(root / "bare.npy", mmap_mode="r")
+    in_memory = images.take(np.arange(len(images)))
     rates = {name: reads(chunks.take, len(chunks)) for name, chunks in of_class.items()}
-    return {**rates, "numpy_memory_map": reads(lambda rows: bare[rows], len(bare))}
+    return {**rates, "array_in_memory": reads(lambda rows: in_memory[rows], len(in_memory))}
 
 
 def projection(images_per_s: float, workers: int, image_bytes: float) -> list[dict[str, Any]]:
@@ -175,37 +180,45 @@ def projection(images_per_s: float, workers: int, image_bytes: float) -> list[di
     ]
 
 
-def measure(data: Path, root: Path, num_images: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Yields results, the most important ones first."""
-    folder = photographs(data, root, num_images)
-    files = [str(file) for file in sorted((root / "once").iterdir())]
+def on_ray(store: Path, workers: int, **settings: Any) -> dict[str, Any]:
+    """Ingests on Ray."""
+    asked = IngestSettings(**settings)
+    return ingest(asked, store, ray_jobs(asked, str(store), workers, None, None))
 
-    def on_ray(store: Path, **settings: Any) -> dict[str, Any]:
-        asked = IngestSettings(**settings)
-        return ingest(asked, store, ray_jobs(asked, str(store), workers, None, None))
 
-    photos: dict[str, Any] = {"source": str(folder), "size": SIZE}
-    quarter = {**photos, "max_per_class": num_images // NUM_CLASSES // 4}
-    yield {"scratch_write_mb_per_s": writing(root)}
-    before = ceilings(files, workers)
-    found = on_ray(root / "all", **photos)
-    after = ceilings(files, workers)
-    shutil.rmtree(root / "all")
+def against_ceilings(files: list[str], source: Path, store: Path, size: int | None, workers: int) -> dict[str, Any]:
+    """Ingests a whole set between two measurements of its ceilings, and deletes the store."""
+    before = ceilings(files, size, workers)
+    found = on_ray(store, workers, source=str(source), size=size)
+    after = ceilings(files, size, workers)
+    shutil.rmtree(store)
     ceiling = {name: statistics.mean(before[name] + after[name]) for name in DECODERS}
-    yield {
-        "photographs": found,
+    return {
+        **found,
         "ceilings_images_per_s": {name: {"before": before[name], "after": after[name]} for name in DECODERS},
         "ratio_to_ceilings": {name: found["images_per_s"] / ceiling[name] for name in DECODERS},
-        "projection_imagenet_1k": projection(found["images_per_s"], workers, found["stored_bytes"] / num_images),
     }
-    yield {"photographs_quarter": on_ray(root / "quarter", **quarter)}
+
+
+def measure(data: Path, root: Path, num_images: int, num_tiny: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Yields results, the most important ones first."""
+    yield {"scratch_write_mb_per_s": writing(root)}
+    files = unpack(data / "imagenet-samples.tar", root / "once")
+    folder = link(files, root / "photographs", num_images)
+    found = against_ceilings(files, folder, root / "all", SIZE, workers)
+    stored = found["stored_bytes"] / num_images
+    yield {"photographs": found, "projection_imagenet_1k": projection(found["images_per_s"], workers, stored)}
+
+    tiny = unpack(data / "tiny-imagenet-50.tar", root / "once-tiny")
+    tiny_folder = link(tiny, root / "tiny", num_tiny)
+    yield {"tiny_imagenet_50": against_ceilings(tiny, tiny_folder, root / "all-tiny", None, workers)}
+
+    quarter: dict[str, Any] = {"source": str(folder), "size": SIZE, "max_per_class": num_images // NUM_CLASSES // 4}
+    yield {"photographs_quarter": on_ray(root / "quarter", workers, **quarter)}
     yield {"plain_processes_quarter": ingest(IngestSettings(**quarter), root / "plain", plain_jobs(workers))}
     shutil.rmtree(root / "plain")
-    yield {"photographs_jpeg_quarter": on_ray(root / "jpeg", **quarter, encoding="jpeg")}
-    yield {"reading_images_per_s": reading(root / "quarter", root / "jpeg", root)}
-    shutil.rmtree(root / "quarter")
-    yield {"tiny_imagenet_50": on_ray(root / "tiny", source=str(data / "tiny-imagenet-50.tar"))}
-    torch.set_num_threads(1)
+    yield {"photographs_jpeg_quarter": on_ray(root / "jpeg", workers, **quarter, encoding="jpeg")}
+    yield {"reading_images_per_s": reading(root / "quarter", root / "jpeg")}
     one_core = {"parts_us": parts(files, root), "decoders_images_per_s": decoders(files)}
     yield {"one_core": {**one_core, "record_batch_mb": record_batches(root)}}
 
@@ -213,9 +226,10 @@ def measure(data: Path, root: Path, num_images: int, workers: int) -> Iterator[d
 def main() -> None:
     """Measures and writes benchmarks/results/NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60_000, help="photographs to ingest")
+    parser.add_argument("--images", type=int, default=90_000, help="photographs to ingest")
+    parser.add_argument("--tiny-images", type=int, default=1_200_000, help="images of tiny-imagenet-50 to ingest")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--scratch", help="directory for sources and stores; 10 GB for the default")
+    parser.add_argument("--scratch", help="directory for sources and stores; 20 GB for the default")
     parser.add_argument("--name", default="ingest-cpu", help="of the result, for example for another kind of scratch")
     arguments = parser.parse_args()
     data = Path(os.environ["DREAM_RAY_DATA"])
@@ -223,10 +237,12 @@ def main() -> None:
     # Ray gives its tasks the priority of work in the background, 15: beside any other work on the machine they would
     # get less than the ceiling, which has none of that.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    given = ["--images", str(arguments.images), "--workers", str(arguments.workers), "--name", arguments.name]
+    given = ["--images", str(arguments.images), "--tiny-images", str(arguments.tiny_images)]
+    given += ["--workers", str(arguments.workers), "--name", arguments.name]
     result: dict[str, Any] = provenance(given)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
-        for found in measure(data, Path(directory), arguments.images, arguments.workers):
+        for found in measure(data, Path(directory), arguments.images, arguments.tiny_images, arguments.workers):
             result |= found
             path = write_result(arguments.name, result)  # after every part: a run that breaks off has the ones before
     print(path.read_text())

@@ -16,10 +16,15 @@ _PROC = Path("/proc")
 
 
 class Watch:
-    """Samples of this process, the processes that it started, and the whole machine."""
+    """Samples of this process, the processes that it started, and the whole machine.
+
+    Attributes:
+        peak_bytes: Largest resident memory of a process by its kind: "driver" (this one), "task" (Ray's task processes,
+            or those of a process pool), and Ray's own by their names.
+    """
 
     def __init__(self) -> None:
-        self.peak_driver_bytes = self.peak_task_bytes = 0
+        self.peak_bytes: dict[str, int] = {}
         self._cpu: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self._machine: list[tuple[float, list[float]]] = []
         self._tasks: set[int] = set()
@@ -32,16 +37,15 @@ class Watch:
             self._look_at(pid)
         ticks = (_PROC / "stat").read_text().partition("\n")[0].split()[1:9]
         self._machine.append((now, [int(count) / _TICKS_PER_S for count in ticks]))
-        self.peak_driver_bytes = max(self.peak_driver_bytes, status_bytes(os.getpid(), "RssAnon"))
 
     def _look_at(self, pid: int) -> None:
         try:
-            command = _command(pid)
-            if command.startswith(b"ray::Map") or b"spawn_main" in command:
-                self._tasks.add(pid)
-                self.peak_task_bytes = max(self.peak_task_bytes, status_bytes(pid, "VmHWM"))
+            kind, peak = _kind(pid), status_bytes(pid, "VmHWM")
         except (OSError, IndexError):  # gone meanwhile
             return
+        if kind == "task":
+            self._tasks.add(pid)
+        self.peak_bytes[kind] = max(self.peak_bytes.get(kind, 0), peak)
 
     def cores(self, start: float, end: float) -> dict[str, float]:
         """Returns how many cores were used by whom, on average between two times (seconds since the epoch).
@@ -66,6 +70,7 @@ class Watch:
 def watched() -> Iterator[Watch]:
     """Watches the processes until the end of the block."""
     watch, done = Watch(), threading.Event()
+    (_PROC / "self" / "clear_refs").write_text("5")  # the peak of what was before is forgotten
 
     def run() -> None:
         while not done.wait(SAMPLE_S):
@@ -105,6 +110,17 @@ def cpu_seconds_here() -> dict[int, float]:
 def started_here(name: str) -> list[int]:
     """Returns the processes below this one whose command line begins with a name, such as "ray::Map"."""
     return [pid for pid in cpu_seconds_here() if pid != os.getpid() and _command(pid).startswith(name.encode())]
+
+
+def _kind(pid: int) -> str:
+    if pid == os.getpid():
+        return "driver"
+    command = _command(pid)
+    if command.startswith(b"ray::Map") or b"spawn_main" in command:
+        return "task"
+    words = command.decode(errors="replace").split("\0")
+    script = next((word for word in words if word.endswith(".py")), words[0])
+    return Path(script).name
 
 
 def _command(pid: int) -> bytes:

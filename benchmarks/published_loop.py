@@ -54,7 +54,8 @@ class PublishedLoop:
             self.network.parameters(), lr=update.lr, momentum=update.momentum, weight_decay=update.weight_decay
         )
         self.train_images = torch.cat(self.real)
-        self.train_labels = torch.cat([torch.full((len(x),), label) for label, x in enumerate(self.real)])
+        labels = [torch.full((len(x),), label, device=x.device) for label, x in enumerate(self.real)]
+        self.train_labels = torch.cat(labels)
         self.chosen: list[Tensor] = []
         self.assignments: list[Tensor] = []
 
@@ -123,7 +124,7 @@ class PublishedLoop:
 
     def _signals(self, images: Tensor, label: int, create_graph: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         features, logits = self.network(images)
-        loss = F.cross_entropy(logits, torch.full((len(images),), label))
+        loss = F.cross_entropy(logits, torch.full((len(images),), label, device=images.device))
         gradients = torch.autograd.grad(
             loss, tuple(self.network.parameters()), create_graph=create_graph, retain_graph=True
         )

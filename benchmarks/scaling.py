@@ -4,8 +4,8 @@
 
 - Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk. An inline worker is a process pinned to
   a core of its own, with one thread. Pipelined is `--local --workers 2 --producers 1`: two workers, what selects for
-  each, and a producer are threads of one process, pinned to two cores. Strong scaling keeps 8 classes, weak scaling 4
-  a core.
+  each, and a producer are threads of one process, pinned to two cores; bytes are those of the networks that pass
+  between them, which need no copy there. Strong scaling keeps 8 classes, weak scaling 4 a core.
 - Predicted: the model is given the step costs that `engine.costs` measures on one worker, as `dream-ray plan` does.
   Its error is predicted / measured - 1; both sides are medians over `--repeats` rounds, in which they take turns.
 
@@ -18,6 +18,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -43,12 +44,13 @@ from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import create_run, open_run
+from dream_ray.engine.run import create_run, open_run, read_sessions
 from dream_ray.engine.trajectories.threads import LocalNetworks
 from dream_ray.engine.worker import work
 
 CPU = torch.device("cpu")
 IMAGES_PER_CLASS = 500
+Fetch = Callable[[LocalNetworks, int], NetworkState | None]
 PREDICTED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -137,29 +139,33 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
     """Runs the classes of one process, a short run first, and says what the second took."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:2] if point.pipelined else {cores[rank]})
-    waited_s, num_bytes = 0.0, 0
-    get = LocalNetworks.get
+    num_bytes = 0
 
-    def counted(networks: LocalNetworks, step: int) -> NetworkState:
-        nonlocal waited_s, num_bytes
-        asked = perf_counter()
-        state = get(networks, step)
-        waited_s += perf_counter() - asked
-        num_bytes += sum(tensor.nbytes for tensor in state.values())
-        return state
+    def counted(fetch: Fetch) -> Fetch:
+        def fetched(networks: LocalNetworks, step: int) -> NetworkState | None:
+            nonlocal num_bytes
+            state = fetch(networks, step)
+            num_bytes += sum(tensor.nbytes for tensor in (state or {}).values())
+            return state
 
-    LocalNetworks.get = counted  # type: ignore[method-assign,assignment]
+        return fetched
+
+    for name in ("get", "peek"):  # by workers, and by what selects for them
+        setattr(LocalNetworks, name, counted(getattr(LocalNetworks, name)))
     labels = place_classes([1.0] * point.num_classes, point.processes)[rank].labels
     for path in paths:
         start.wait()
-        waited_s, num_bytes = 0.0, 0
+        num_bytes = 0
         began, computed = perf_counter(), process_time()
         if point.pipelined:
             distill_here(open_run(path), point.launch)
+            # Networks and selections come from others: until they are there, a worker does nothing.
+            waits = [row["networks_s"] + row["selecting_s"] for row in read_sessions(open_run(path))]
         else:
+            waits = []
             work(path, labels, shard=rank, num_shards=point.processes)
         seen = {"wall_s": perf_counter() - began, "cpu_s": process_time() - computed}
-    results.put({**seen, "waited_s": waited_s, "bytes": float(num_bytes)})
+    results.put({**seen, "waited_s": sum(waits), "bytes": float(num_bytes)})
 
 
 def run_point(point: Point, store: str, folder: str) -> dict[str, float]:

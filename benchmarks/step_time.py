@@ -11,7 +11,7 @@ Each side runs in a process of its own, in turn. Parts are measured over `--step
 scaled to 10 steps and 10 classes. `--compile on` adds our engine with compiled functions, and the same with features in
 bfloat16, whose selections and losses may differ (`benchmarks.selection` says what they are worth). Compiling is timed
 apart: the first time with an empty disk cache, then with what the first time left there. On a busy machine,
-`--clock cpu --threads 1` counts the processor's seconds instead of the wall's.
+`--clock cpu --threads 1` counts the processor's seconds instead of the wall's. `--device cuda` measures a GPU.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from benchmarks.report import provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import kmeans, rng
 from dream_ray.core.multiformation import compose
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.normalisation import Normalisation, to_unit
 from dream_ray.core.selection import nearest_to_each
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
@@ -51,7 +51,17 @@ STEPS_OF_BLOCK, CLASSES_OF_SET = 10, 10
 PARTS = ("embedding", "k-means", "real branch", "synthetic branch", "network update")
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
-NORMALISATION = Normalisation.of((0.49, 0.48, 0.45), (0.25, 0.24, 0.26), torch.device("cpu"))
+
+
+def synchronised() -> float:
+    """Returns the wall's seconds when the GPU has done everything that was asked of it."""
+    torch.cuda.synchronize()
+    return perf_counter()
+
+
+def normalisation_on(device: torch.device) -> Normalisation:
+    """Returns what makes the inputs of the networks."""
+    return Normalisation.of((0.49, 0.48, 0.45), (0.25, 0.24, 0.26), device)
 
 
 def setting(precision: str = "float32") -> Config:
@@ -67,7 +77,7 @@ def real_images(num_classes: int) -> list[np.ndarray]:
     return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
 
 
-def source_of(config: Config, real: list[np.ndarray], *, compiled: bool = False) -> NetworkSource:
+def source_of(config: Config, real: list[np.ndarray], device: torch.device, *, compiled: bool = False) -> NetworkSource:
     """Returns the networks that both sides see."""
     labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
 
@@ -76,31 +86,31 @@ def source_of(config: Config, real: list[np.ndarray], *, compiled: bool = False)
         return build_network(config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=options)
 
     data = RealImages(ImageChunks(real), labels)
-    return networks_on(config, lambda _: data, NORMALISATION, build, compiled=compiled)
+    return networks_on(config, lambda _: data, normalisation_on(device), build, compiled=compiled)
 
 
-def first_assignments(num_classes: int) -> list[torch.Tensor]:
+def first_assignments(num_classes: int, device: torch.device) -> list[torch.Tensor]:
     """Returns an assignment to start from, the same on both sides."""
     generator = rng.stream(0, "benchmark assignment")
     clusters = setting().selection.num_clusters
-    return [torch.from_numpy(generator.permutation(IMAGES_PER_CLASS) % clusters) for _ in range(num_classes)]
+    draws = [generator.permutation(IMAGES_PER_CLASS) % clusters for _ in range(num_classes)]
+    return [torch.from_numpy(draw).to(device) for draw in draws]
 
 
-def initial_images(config: Config, real: list[np.ndarray]) -> list[torch.Tensor]:
+def initial_images(config: Config, real: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:
     """Returns the first mosaics of every class."""
     count = config.ipc * config.factor**2
-    return [compose(torch.from_numpy(images[:count]).float() / 255, config.factor) for images in real]
+    return [compose(to_unit(images[:count], device), config.factor) for images in real]
 
 
-def run_published(num_classes: int, num_steps: int, clock: Clock) -> dict[str, Any]:
+def run_published(num_classes: int, num_steps: int, clock: Clock, device: torch.device) -> dict[str, Any]:
     """Runs the transcription of the published loop."""
     config, real = setting(), real_images(num_classes)
-    snapshot = next(source_of(config, real).trajectory(0))
-    floats = [torch.from_numpy(images).float() / 255 for images in real]
-    loop = PublishedLoop(
-        config, floats, torch.cat(initial_images(config, real)), snapshot.network, NORMALISATION, clock=clock
-    )
-    loop.select(first_assignments(num_classes), config.selection.warm_steps + 1)
+    snapshot = next(source_of(config, real, device).trajectory(0))
+    floats = [to_unit(images, device) for images in real]
+    initial = torch.cat(initial_images(config, real, device))
+    loop = PublishedLoop(config, floats, initial, snapshot.network, normalisation_on(device), clock=clock)
+    loop.select(first_assignments(num_classes, device), config.selection.warm_steps + 1)
     losses = []
     for inner in range(num_steps):
         losses += loop.match(0, inner)
@@ -109,23 +119,29 @@ def run_published(num_classes: int, num_steps: int, clock: Clock) -> dict[str, A
 
 
 def run_engine(
-    num_classes: int, num_steps: int, clock: Clock, *, compiled: bool = False, precision: str = "float32"
+    num_classes: int,
+    num_steps: int,
+    clock: Clock,
+    device: torch.device,
+    *,
+    compiled: bool = False,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Runs our engine, its parts timed one by one."""
     keep_freed_memory()
     config, real = setting(precision), real_images(num_classes)
     # The momentum of the pixels knows the classes of the run: those that take part here.
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
-    matcher = ClassMatcher(config, chunks, num_classes, NORMALISATION, compiled=compiled)
+    matcher = ClassMatcher(config, chunks, num_classes, normalisation_on(device), compiled=compiled)
     states = {
         label: ClassState(images, torch.zeros_like(images), torch.empty(0), assignment)
         for label, (images, assignment) in enumerate(
-            zip(initial_images(config, real), first_assignments(num_classes), strict=True)
+            zip(initial_images(config, real, device), first_assignments(num_classes, device), strict=True)
         )
     }
     seconds = dict.fromkeys(PARTS, 0.0)
     losses: list[float] = []
-    source = source_of(config, real, compiled=compiled)
+    source = source_of(config, real, device, compiled=compiled)
     trajectory = source.trajectory(0)
     snapshot = next(trajectory)
     compilation_s = _compile(matcher, source, snapshot, states[0]) if compiled else 0.0
@@ -151,7 +167,9 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
     started = perf_counter()
     other = source.trajectory(1)
     next(other), next(other)
-    matcher.kernels.features(snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE))
+    matcher.kernels.features(
+        snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.device)
+    )
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
     matcher.match(snapshot, 0, scratch)
     return perf_counter() - started
@@ -169,12 +187,12 @@ def _select(
         centres = kmeans.centroids_of(features, state.assignment, settings.num_clusters)
         clustering = kmeans.lloyd(features, centres, max_steps=settings.warm_steps)
         distances = kmeans.squared_distances(features, clustering.centroids_KD)
-        state.indices = nearest_to_each(distances, settings.per_cluster)
+        state.indices = nearest_to_each(distances, settings.per_cluster).cpu()
         seconds["k-means"] += clock() - started
 
 
 CHEAPER = "compiled, bfloat16 features"
-SIDES: dict[str, Callable[[int, int, Clock], dict[str, Any]]] = {
+SIDES: dict[str, Callable[[int, int, Clock, torch.device], dict[str, Any]]] = {
     "published": run_published,
     "engine": run_engine,
     "compiled": partial(run_engine, compiled=True),
@@ -203,11 +221,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--compile", choices=("on", "off"), default="off")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    on_gpu = device.type == "cuda"
     if arguments.side:
-        print(json.dumps(SIDES[arguments.side](arguments.classes, arguments.steps, CLOCKS[arguments.clock])))
+        clock = synchronised if on_gpu else CLOCKS[arguments.clock]
+        print(json.dumps(SIDES[arguments.side](arguments.classes, arguments.steps, clock, device)))
         return
     sides = [side for side in SIDES if "compiled" not in side or arguments.compile == "on"]
     with TemporaryDirectory() as cache:
@@ -222,10 +244,11 @@ def main() -> None:
         side: [sum(pair["published"]["block"].values()) / sum(pair[side]["block"].values()) for pair in pairs]
         for side in sides[1:]
     }
+    of_cpu = f"cpu-{arguments.threads}-threads" + ("-cpu-time" if arguments.clock == "cpu" else "")
     write_result(
-        f"step_time-cpu-{arguments.threads}-threads" + ("-cpu-time" if arguments.clock == "cpu" else ""),
+        f"step_time-{'cuda' if on_gpu else of_cpu}",
         {
-            **provenance(sys.argv[1:]),
+            **provenance(sys.argv[1:], arguments.device),
             "seconds_per_block": blocks,
             "total_s": {side: sum(parts.values()) for side, parts in blocks.items()},
             "ratios_published_over": ratios,

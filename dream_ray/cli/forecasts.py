@@ -44,8 +44,8 @@ def show_memory(plan: Any) -> None:
         table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
     display.show_table(table)
     display.say(
-        f"{plan.workers} workers and {plan.producers} producers of {plan.producer / 1e6:,.0f} MB: "
-        f"{plan.everybody / 1e6:,.0f} MB"
+        f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
+        f"{plan.ahead / 1e6:,.0f} MB of networks made ahead: {plan.everybody / 1e6:,.0f} MB"
     )
     display.say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dream_ray.core.transfer import to_device
 from dream_ray.errors import UsageError
 
 OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout")
@@ -147,7 +148,7 @@ def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:
     """
 
     def column(values: np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=images_NCHW.dtype, device=images_NCHW.device).reshape(-1, 1, 1, 1)
+        return to_device(values, images_NCHW.device, images_NCHW.dtype).reshape(-1, 1, 1, 1)
 
     x = images_NCHW
     if params.flip is not None:
@@ -176,7 +177,7 @@ def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:
 def _flip(x: Tensor, flips: np.ndarray) -> Tensor:
     if len(flips) == 1:
         return x.flip(3) if flips[0] else x
-    return torch.where(torch.as_tensor(flips, device=x.device).reshape(-1, 1, 1, 1), x.flip(3), x)
+    return torch.where(to_device(flips, x.device).reshape(-1, 1, 1, 1), x.flip(3), x)
 
 
 def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
@@ -189,7 +190,7 @@ def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
 
     def positions(side: int, shift: np.ndarray) -> Tensor:
         index = np.clip(np.arange(side)[None, :] + shift[:, None] + 1, 0, side + 1)
-        return torch.as_tensor(index, device=x.device)
+        return to_device(index, x.device)
 
     rows = positions(height, shifts[:, 0])[:, None, :, None].expand(n, channels, height, width + 2)
     columns = positions(width, shifts[:, 1])[:, None, None, :].expand(n, channels, height, width)
@@ -199,7 +200,7 @@ def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
 def _warp(x: Tensor, theta: list[list[np.ndarray]]) -> Tensor:
     """Samples the images on an affine grid; `theta` holds the 2 x 3 entries, each (P,)."""
     entries = np.stack([np.stack(row, axis=-1) for row in theta], axis=1)
-    matrices = torch.as_tensor(entries, dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
+    matrices = to_device(entries, x.device, x.dtype).expand(len(x), 2, 3)
     grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
 
@@ -209,7 +210,7 @@ def _cutout(x: Tensor, centres: np.ndarray) -> Tensor:
         size = int(side * CUTOUT_FRACTION + 0.5)
         start = (centre - size // 2)[:, None]
         position = np.arange(side)[None, :]
-        return torch.as_tensor((position < start) | (position >= start + size), device=x.device)
+        return to_device((position < start) | (position >= start + size), x.device)
 
     rows = outside(x.shape[2], centres[:, 0])[:, None, :, None]
     columns = outside(x.shape[3], centres[:, 1])[:, None, None, :]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from dream_ray.core.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def sample_cutmix(
 
 def cutmix(images_NCHW: Tensor, params: CutMixParams) -> Tensor:
     """Returns a copy of the batch with every image's box replaced by its partner's."""
-    partner = torch.as_tensor(params.partner, device=images_NCHW.device)
+    partner = to_device(params.partner, images_NCHW.device)
     mixed = images_NCHW.clone()
     box = (slice(None), slice(None), slice(*params.rows), slice(*params.columns))
     mixed[box] = images_NCHW[partner][box]

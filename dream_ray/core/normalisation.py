@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dream_ray.core.transfer import to_device
+
 
 def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
     """Moves uint8 images to the device and returns them as float32 in [0, 1]."""
-    return torch.from_numpy(images_NCHW).to(device).float().div_(255)
+    return to_device(images_NCHW, device).float().div_(255)
 
 
 class Normalise(Protocol):

@@ -25,7 +25,7 @@ def place_classes(costs: Sequence[float], num_workers: int) -> tuple[Placement, 
     Up to as many workers as classes, each worker owns classes alone. With more, every class has a team of workers.
 
     Args:
-        costs: Cost of each class, for example its number of images; class label = position.
+        costs: What each class costs, in any unit; class label = position.
         num_workers: Workers, >= 1.
 
     Returns:

@@ -60,8 +60,7 @@ class Schedule:
         outer_steps: Outer steps of the run.
         inner_steps: Inner steps of each.
         interval: Inner steps between two selections.
-        class_sizes: Size of every class, in units of the class that `StepCosts.select_s` is about. Classes are placed
-            on workers by it, as in a run.
+        class_sizes: Size of every class, in units of the class that `StepCosts.select_s` is about.
         workers: Workers. If there are more of them than classes, a class is shared by a team: they divide the
             selection and the real batch, give each other their parts of the gradient, and the first one of them moves
             the images.
@@ -164,13 +163,19 @@ class _Simulation:
             self._timeline.start(self._producer(number))
         for number, part in enumerate(selecting):
             self._timeline.start(self._selector(number, part))
-        for part in _divide(schedule.class_sizes, schedule.workers):
+        for part in _divide(self._class_costs_s(), schedule.workers):
             needed = [number for number, other in enumerate(selecting) if set(other.labels) & set(part.labels)]
             self._timeline.start(self._worker(part, needed))
         self._timeline.run()
         return Usage(
             self._timeline.now, self._busy["worker"], self._busy["producer"], self._busy["selector"], self._bytes
         )
+
+    def _class_costs_s(self) -> list[float]:
+        """Returns what each class takes between two selections, by which classes are placed, as in a run."""
+        costs, schedule = self._costs, self._schedule
+        selecting_s = 0.0 if schedule.selectors else costs.select_s
+        return [selecting_s * size + costs.match_s * schedule.interval for size in schedule.class_sizes]
 
     def _worker(self, part: _Part, selectors: list[int]) -> Process:
         """A worker: gets each network, selects and matches."""

@@ -93,7 +93,7 @@ class ImageWriter:
         self._writer.write_batch(pa.record_batch([column], schema=self._schema))
         # A batch at a time: between two decodes it costs three times as much, for either finds the other's data in the
         # processor's cache.
-        self.sums = sum(map(PixelSums.of, seen_NCHW), self.sums)
+        self.sums += PixelSums.of(seen_NCHW)
         self._pending = 0
         self._encoded = []
         storage.start_write_back(self._file)

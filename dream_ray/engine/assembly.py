@@ -1,5 +1,6 @@
 """Puts the parts of a run together from its settings and its store."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -37,10 +38,33 @@ def build(config: Config, store: Store) -> Classifier:
 
 
 def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Placement, ...]:
-    """Says which classes each worker has; all of them where workers share the parts of experts' ways (MTT)."""
+    """Says which classes each worker has; all of them where workers share the parts of experts' ways (MTT).
+
+    Args:
+        config: Settings.
+        counts: Real images of each class, by label.
+        workers: Workers.
+    """
     if config.matching.objective == "trajectory":
         return (Placement(tuple(range(len(counts))), tuple(range(workers))),) * workers
-    return place_classes(counts, workers)
+    return place_classes(class_costs(config, counts), workers)
+
+
+def class_costs(config: Config, counts: Sequence[int]) -> list[int]:
+    """Returns how many images of each class pass the network forwards in the selections and steps of a run, by label.
+
+    A backward pass counts as two: a real image is worth three in a step, a synthetic one, with the gradient of its
+    gradient, six.
+    """
+    decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+    synthetic = min(decoded, config.batch_synthetic_max)
+    selections = config.outer_steps * math.ceil(config.inner_steps / config.selection.interval)
+    if config.selection.strategy != "representative":
+        selections = 0
+    return [
+        config.total_steps * (3 * min(count, config.real_batch) + 6 * synthetic) + selections * count
+        for count in counts
+    ]
 
 
 def class_counts(config: Config, store: Store) -> list[int]:

@@ -5,15 +5,13 @@ The decision changes the last bits, so it must not depend on the number of worke
 
 import logging
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dream_ray.config import Config
-from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build
+from dream_ray.engine.assembly import build, class_costs, class_counts
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.matching import matched_objective
 from dream_ray.engine.network_source import Snapshot
@@ -63,8 +61,8 @@ def is_long(flop: float, device: torch.device) -> bool:
 
 def run_flop(config: Config, store: Store) -> float:
     """Returns the floating-point operations of a run's selections and matching, about; network updates come on top."""
-    counts = [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
-    return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes(config, counts)
+    forward_passes = sum(class_costs(config, class_counts(config, store)))
+    return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes
 
 
 def forward_flop(network: Classifier, shape_CHW: tuple[int, int, int]) -> int:
@@ -82,24 +80,6 @@ def forward_flop(network: Classifier, shape_CHW: tuple[int, int, int]) -> int:
     with torch.no_grad():
         network.eval()(torch.zeros(1, *shape_CHW))
     return flop
-
-
-def forward_passes(config: Config, class_sizes: Sequence[int]) -> int:
-    """Returns how many images pass the network forwards in the selections and steps of a run.
-
-    A backward pass counts as two: a real image is worth three in a step, a synthetic one, with the gradient of its
-    gradient, six.
-
-    Args:
-        config: Settings.
-        class_sizes: Real images of each class.
-    """
-    decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
-    synthetic = min(decoded, config.batch_synthetic_max)
-    steps = config.total_steps * sum(3 * min(size, config.real_batch) + 6 * synthetic for size in class_sizes)
-    if config.selection.strategy != "representative":
-        return steps
-    return steps + config.outer_steps * math.ceil(config.inner_steps / config.selection.interval) * sum(class_sizes)
 
 
 def check_compiler(device: torch.device) -> None:

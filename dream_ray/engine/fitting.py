@@ -61,7 +61,8 @@ def fit_memory(
     memory = plan.memory
     raise UsageError(
         f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
-        f"{memory.total / 1e9:.2f} GB and {memory.producers} producers of {memory.producer / 1e9:.2f} GB, with "
+        f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
+        f"{memory.ahead / 1e9:.2f} GB of networks made ahead, with "
         f"selection.embedding_batch {candidate.selection.embedding_batch} and batch_synthetic_max "
         f"{candidate.batch_synthetic_max}; got {budget_bytes / 1e9:.2f} GB"
     )

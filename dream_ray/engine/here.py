@@ -10,8 +10,7 @@ from contextlib import ExitStack
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.placement import place_classes
-from dream_ray.engine.assembly import are_made_ahead, class_counts
+from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
@@ -55,14 +54,14 @@ def distill_here(run: Run, launch: Launch) -> None:
             work(run.path, range(store.num_classes), shard=0, num_shards=1)
             return
         conveyor = ending.enter_context(producing_threads(run, producers))
-        placement = place_classes(class_counts(run.config, store), launch.workers)
+        placed = placement(run.config, class_counts(run.config, store), launch.workers)
         helpers = ending.enter_context(ThreadPoolExecutor(launch.workers, thread_name_prefix="worker"))
         # Whatever ends this block ends the others too, at their next network.
         ending.callback(conveyor.close)
 
         def start(rank: int) -> None:
             networks = LocalNetworks(conveyor, rank, launch.workers)
-            work(run.path, placement[rank].labels, shard=rank, num_shards=launch.workers, networks=networks)
+            work(run.path, placed[rank].labels, shard=rank, num_shards=launch.workers, networks=networks)
 
         def start_beside(rank: int) -> None:
             try:

@@ -4,7 +4,7 @@ N images, C channels, H, W, D features.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from dream_ray.core.objectives import Objective, Parameters, Signals, mean_signa
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.team import ALONE, Team, own_part
+from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledKernels, Kernels
@@ -119,10 +120,13 @@ class ClassMatcher:
             snapshot: The network.
             label: The class.
             previous_N: Assignment at its last selection; not looked at where k-means starts from scratch.
+
+        Returns:
+            The selection, its indices on the CPU: every step until the next one reads them there.
         """
         settings = self.config.selection
         warm = settings.warm_start and snapshot.inner > 0
-        return selection.representative(
+        chosen = selection.representative(
             self.embed(snapshot, label),
             num_clusters=settings.num_clusters,
             per_cluster=settings.per_cluster,
@@ -132,11 +136,12 @@ class ClassMatcher:
             previous_N=previous_N if warm else None,
             team=self.team,
         )
+        return replace(chosen, indices=chosen.indices.cpu())
 
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
         """Returns the real images that a class is matched against now, by position, int64."""
         if self.config.selection.strategy == "representative":
-            return state.indices.cpu().numpy()
+            return state.indices.numpy()
         generator = self._stream("real-batch", snapshot, label)
         return selection.random_batch(len(self.real[label]), self.config.real_batch, generator)
 
@@ -220,12 +225,12 @@ class ClassMatcher:
         if config.initialisation.strategy == "noise":
             shape = (config.ipc, *self.real[label].shape_CHW)
             noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
-            images = self.space.from_noise(torch.from_numpy(noise).to(self.device))
+            images = self.space.from_noise(to_device(noise, self.device))
         else:
             indices = self._initial_indices(snapshot, label)
             images = self.space.from_unit(compose(to_unit(self.real[label].take(indices), self.device), config.factor))
-        nothing = torch.empty(0, dtype=torch.int64, device=self.device)
-        return ClassState(images, torch.zeros_like(images), nothing, nothing)
+        nothing = torch.empty(0, dtype=torch.int64)
+        return ClassState(images, torch.zeros_like(images), nothing, nothing.to(self.device))
 
     def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
         config = self.config
@@ -251,7 +256,7 @@ class ClassMatcher:
         if decoded <= config.batch_synthetic_max:
             return None
         generator = self._stream("synthetic-batch", snapshot, label)
-        return torch.from_numpy(selection.random_batch(decoded, config.batch_synthetic_max, generator)).to(self.device)
+        return to_device(selection.random_batch(decoded, config.batch_synthetic_max, generator), self.device)
 
     def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
         return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

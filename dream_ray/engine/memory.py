@@ -38,6 +38,7 @@ class MemoryPlan:
         workers: Workers.
         producer: What a process that trains networks takes.
         producers: Such processes.
+        ahead: Networks that were made ahead and wait for the slowest worker, in the object store or in this process.
     """
 
     step: int
@@ -51,11 +52,12 @@ class MemoryPlan:
     workers: int
     producer: int
     producers: int
+    ahead: int
 
     @property
     def everybody(self) -> int:
-        """What all workers and producers take together."""
-        return self.workers * self.total + self.producers * self.producer
+        """What all workers and producers take together, with the networks between them."""
+        return self.workers * self.total + self.producers * self.producer + self.ahead
 
     @property
     def total(self) -> int:
@@ -64,7 +66,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: Config, store: Store, measured: Measurement, *, workers: int, producers: int, ray: bool
+    config: Config, store: Store, measured: Measurement, *, workers: int, producers: int, ahead: int, ray: bool
 ) -> MemoryPlan:
     """Works out the memory of a run.
 
@@ -74,6 +76,7 @@ def plan_memory(
         measured: What its steps take.
         workers: Workers that share its classes.
         producers: Processes that train networks; threads of a worker are a part of it.
+        ahead: Networks that are made ahead.
         ray: Whether they will be processes of Ray.
 
     Raises:
@@ -102,6 +105,7 @@ def plan_memory(
         workers=workers,
         producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0) + pool,
         producers=producers,
+        ahead=int(ahead * measured.costs.snapshot_bytes),
     )
 
 

@@ -96,6 +96,7 @@ def plan_run(
         measured,
         workers=launch.workers,
         producers=0 if launch.local else producers,
+        ahead=window if producers else 0,
         ray=not launch.local,
     )
     return RunPlan(config, memory, measured.costs, replace(schedule, window=window))

@@ -37,7 +37,7 @@ class RepresentativeImages:
         first = Snapshot(snapshot.outer, 0, snapshot.network, snapshot.optimizer)
         empty = torch.empty(0, dtype=torch.int64)
         positions = [
-            np.flatnonzero(images.labels_N == label)[matcher.select(first, label, empty).indices.cpu().numpy()]
+            np.flatnonzero(images.labels_N == label)[matcher.select(first, label, empty).indices.numpy()]
             for label in matcher.real
         ]
         return RepresentativeImages(images, np.concatenate(positions))

@@ -197,11 +197,13 @@ def check_same_bits(run: Run) -> None:
 
 def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
     """Gathers the classes of a complete state into a set, clamped to what the run's pixel space allows."""
-    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store))
-    stored = (state.classes[label].images_NCHW.to(run.device) for label in range(store.num_classes))
+    # On the CPU whatever the run's device: the head node of a cluster, where runs end, has no GPU.
+    cpu = torch.device("cpu")
+    space = PIXEL_SPACES[run.config.pixels.space](normalisation_of(run.config, store, cpu, run.file(WHITENING_FILE)))
+    stored = (state.classes[label].images_NCHW.to(cpu) for label in range(store.num_classes))
     step_size = state.learned.get(STEP_SIZE)
     return SyntheticSet(
-        torch.stack([space.to_unit(space.clamp(images)) for images in stored]).cpu(),
+        torch.stack([space.to_unit(space.clamp(images)) for images in stored]),
         store.class_names,
         run.config.factor,
         run.config.evaluation_decode,

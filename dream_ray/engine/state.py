@@ -14,7 +14,7 @@ class ClassState:
     Attributes:
         images_NCHW: Stored synthetic images S_c, N = ipc, float32; clamped to [0, 1] at the start of an outer step.
         velocity_NCHW: Momentum of the images.
-        indices: Selected real images, int64; empty before the first selection.
+        indices: Selected real images, int64, on the CPU; empty before the first selection.
         assignment: Cluster of every real image at the last selection, int64; empty likewise.
     """
 

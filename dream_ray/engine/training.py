@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dream_ray.core.augment import augment, sample_params
 from dream_ray.core.cutmix import cutmix, sample_cutmix
 from dream_ray.core.normalisation import Normalise, to_unit
+from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
 from dream_ray.nets import Classifier
 
@@ -77,7 +78,7 @@ class RealImages:
 
     def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `TrainingImages.batch`."""
-        return to_unit(self.images.take(indices), device), torch.from_numpy(self.labels_N[indices]).to(device)
+        return to_unit(self.images.take(indices), device), to_device(self.labels_N[indices], device)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def train_step(
     partner_labels, share = labels_N, 1.0
     if mix is not None:
         images_NCHW, share = cutmix(images_NCHW, mix), mix.share
-        partner_labels = labels_N[torch.as_tensor(mix.partner, device=labels_N.device)]
+        partner_labels = labels_N[to_device(mix.partner, labels_N.device)]
     # Filled there: a tensor made of a Python number would be copied, and waited for.
     share_there = torch.full((), share, device=images_NCHW.device)
     backpropagate(network, images_NCHW, MixedLabels(labels_N, partner_labels, share_there))
@@ -199,7 +200,7 @@ def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor
     centre_y = rng.uniform(-1, 1, size=count) * (1 - size_y)
     zeros = np.zeros(count)
     theta = np.stack([np.stack([size_x, zeros, centre_x], 1), np.stack([zeros, size_y, centre_y], 1)], 1)
-    matrices = torch.as_tensor(theta, dtype=images_NCHW.dtype, device=images_NCHW.device)
+    matrices = to_device(theta, images_NCHW.device, images_NCHW.dtype)
     grid = F.affine_grid(matrices, list(images_NCHW.shape), align_corners=False)
     return F.grid_sample(images_NCHW, grid, padding_mode="reflection", align_corners=False)
 

@@ -20,6 +20,7 @@ from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.team import ALONE, Team, sum_chunks
 from dream_ray.core.trajectory_matching import Batch, Student, match_trajectory
+from dream_ray.core.transfer import to_device
 from dream_ray.engine.distill import ALL_CLASSES
 from dream_ray.engine.matching import decoder
 from dream_ray.engine.network_source import training_function
@@ -119,7 +120,7 @@ class TrajectoryMatcher:
 
     def _batch(self, indices: np.ndarray, labels: np.ndarray, view: AugmentParams) -> Batch:
         device = self.normalise.device
-        chosen, labels_N = torch.from_numpy(indices).to(device), torch.from_numpy(labels).to(device)
+        chosen, labels_N = to_device(indices, device), to_device(labels, device)
 
         def batch(images_LNCHW: Tensor) -> tuple[Tensor, Tensor]:
             return augment(self.space.to_inputs(self._decoded(images_LNCHW)[chosen]), view), labels_N

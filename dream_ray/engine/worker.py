@@ -227,5 +227,6 @@ def _latest(checkpoints: Checkpoints, labels: Sequence[int], groups: Sequence[Te
 def _move(state: RunState, device: torch.device) -> None:
     for class_state in state.classes.values():
         for name, tensor in vars(class_state).items():
-            setattr(class_state, name, tensor.to(device))
+            if name != "indices":  # the host reads them
+                setattr(class_state, name, tensor.to(device))
     state.learned = {name: tensor.to(device) for name, tensor in state.learned.items()}

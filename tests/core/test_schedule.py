@@ -144,9 +144,10 @@ def test_on_one_core_nothing_is_gained() -> None:
 
 def recurrence(costs: StepCosts, schedule: Schedule) -> float:
     """The pipelined schedule written as maxima and sums, networks in order; for links of unlimited bandwidth."""
+    of_interval = [size * costs.select_s + schedule.interval * costs.match_s for size in schedule.class_sizes]
     loads = [
         (sum(schedule.class_sizes[label] for label in one.labels) * costs.select_s, len(one.labels) * costs.match_s)
-        for one in place_classes(schedule.class_sizes, schedule.workers)
+        for one in place_classes(of_interval, schedule.workers)
     ]
     ends = [[0.0] * len(loads)]  # ends[g][w]: worker w asks for network g
     free, made = [0.0] * schedule.producers, 0.0

@@ -42,7 +42,7 @@ def test_ingest_and_reading_take_a_fraction_of_the_set(local_ray: None, tmp_path
             manifest = api.ingest(settings, str(tmp_path / "store"), workers=4, memory_bytes=TASK_BYTES)
         stored = sum(file.bytes for file in manifest.files)
         assert stored > 3 * TASK_BYTES > 20 * OBJECT_STORE_BYTES
-        assert 0 < watch.peak_task_bytes < TASK_BYTES
+        assert 0 < watch.peak_bytes["task"] < TASK_BYTES
 
         store = Store.open(str(tmp_path / "store"))
         before, largest = anonymous_bytes(), 0

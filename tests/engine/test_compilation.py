@@ -15,7 +15,8 @@ from dream_ray.config import PRESETS, parse_config
 from dream_ray.core.placement import place_classes
 from dream_ray.data.store import Store
 from dream_ray.engine import assembly, compilation, matching
-from dream_ray.engine.compilation import choose_compile, forward_flop, forward_passes, is_long, run_flop
+from dream_ray.engine.assembly import class_costs, placement
+from dream_ray.engine.compilation import choose_compile, forward_flop, is_long, run_flop
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.run import create_run, open_run
 from dream_ray.engine.worker import work
@@ -45,10 +46,17 @@ def test_passes_of_a_run_by_hand() -> None:
         {"ipc": 2, "factor": 2, "outer_steps": 3, "inner_steps": 5, "selection": {"num_clusters": 10, "interval": 2}}
     )
     steps, selections = 15, 3 * 3
-    expected = steps * (3 * 10 + 6 * 8 + 3 * 7 + 6 * 8) + selections * (100 + 7)
-    assert forward_passes(config, [100, 7]) == expected
+    expected = [steps * (3 * 10 + 6 * 8) + selections * 100, steps * (3 * 7 + 6 * 8) + selections * 7]
+    assert class_costs(config, [100, 7]) == expected
     random = config.model_copy(update={"selection": config.selection.model_copy(update={"strategy": "random"})})
-    assert forward_passes(random, [100, 7]) == expected - selections * 107
+    assert class_costs(random, [100, 7]) == [steps * (3 * 10 + 6 * 8), steps * (3 * 7 + 6 * 8)]
+
+
+def test_classes_are_placed_by_their_work_and_not_by_their_images() -> None:
+    # A class of 4,500 images takes no longer to match than one of 500: both give a batch of 10.
+    random = parse_config({"ipc": 2, "selection": {"num_clusters": 10, "strategy": "random"}})
+    placed = placement(random, [4500] + [500] * 9, 2)
+    assert sorted(len(one.labels) for one in placed) == [5, 5]
 
 
 def test_operations_of_a_convnet_by_hand() -> None:
@@ -62,7 +70,7 @@ def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store:
     cifar10 = parse_config(PRESETS["cifar10-ipc10"]())
     flop_of_convnet3 = 1e8
     for device in ("cpu", "cuda"):
-        assert is_long(flop_of_convnet3 * forward_passes(cifar10, [5000] * 10), torch.device(device))
+        assert is_long(flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)), torch.device(device))
 
 
 def test_a_short_run_is_eager_and_says_nothing(

@@ -32,7 +32,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     def plan(config: Config, store: Store, launch: Launch, **how: Any) -> RunPlan:
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
-        memory = MemoryPlan(step, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1)
+        memory = MemoryPlan(step, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
         return RunPlan(config, memory, COSTS, SCHEDULE)
 
     monkeypatch.setattr(fitting, "plan_run", plan)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
@@ -16,6 +17,8 @@ from dream_ray.engine.state import ClassState
 from dream_ray.nets import build_network
 
 SIDE, NUM_IMAGES, LABEL = 16, 30, 1
+# What makes the host wait for a GPU, for it reads what was computed there.
+READ_BACK = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal}
 OPTIONS: dict[str, dict[str, Any]] = {
     "convnet": {"depth": 2, "width": 4},
     "resnetap10": {"width": 0.0625, "norm": "instance"},
@@ -96,6 +99,26 @@ def test_a_selection_holds_until_the_next_and_a_random_batch_does_not() -> None:
     drawn = [random.real_indices(snapshot(inner=inner), LABEL, started(random, snapshot())) for inner in (0, 1, 0)]
     assert not np.array_equal(drawn[0], drawn[1])
     assert np.array_equal(drawn[0], drawn[2])
+
+
+class NothingReadBack(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in READ_BACK, f"{func} reads a tensor on the host"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("strategy", ["representative", "random"])
+def test_a_step_reads_nothing_back(strategy: str) -> None:
+    settings = config(selection={"num_clusters": 5, "strategy": strategy}, batch_synthetic_max=4)
+    work, at = matcher(settings), snapshot()
+    state = started(work, at)
+    with NothingReadBack():
+        loss = work.match(at, LABEL, state)
+    assert loss is not None
+    with NothingReadBack(), pytest.raises(AssertionError, match="reads a tensor on the host"):
+        float(loss)
 
 
 def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyPatch) -> None:

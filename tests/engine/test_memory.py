@@ -56,8 +56,9 @@ def test_a_run_stays_within_the_plan(
 @pytest.mark.slow
 def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(config, store, measured, workers=4, producers=0, ray=True)
+    plan = plan_memory(config, store, measured, workers=4, producers=0, ahead=3, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
+    assert plan.ahead == 3 * measured.costs.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
     per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
@@ -70,7 +71,7 @@ def test_workers_that_share_a_class_hold_a_part_of_its_features(
     config: Config, measured: Measurement, digits_store: str
 ) -> None:
     store = Store.open(digits_store)
-    one, two = (plan_memory(config, store, measured, workers=n, producers=0, ray=False) for n in (10, 20))
+    one, two = (plan_memory(config, store, measured, workers=n, producers=0, ahead=0, ray=False) for n in (10, 20))
     assert one.features > two.features > one.features / 2, "each member knows the distances of all"
     assert one.synthetic == two.synthetic
 
