@@ -1,0 +1,101 @@
+"""Peak memory of real runs against what `dream-ray plan` says before them.
+
+    DREAM_RAY_DATA=DIR python -m benchmarks.memory_plan
+
+Short runs at published settings on the images of DIR, each in processes of its own. The plan promises memory for the
+largest worker, and says apart what files of the store may be mapped; the system counts those among a process's resident
+memory as far as they were read, so that a run should take no more than both together.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.report import provenance, write_result
+from dream_ray.config import load_config
+from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.store import Store
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.plan import plan_run
+
+# Two selections, a checkpoint, no warm-up: long enough for everything to happen that takes memory.
+SHORT = (
+    "outer_steps=1",
+    "inner_steps=8",
+    "selection.interval=5",
+    "checkpoint_every=4",
+    "initialisation.warmup_epochs=0",
+    "update.warmup_epochs=0",
+    "update.num_images=512",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: settings and who works on it."""
+
+    preset: str
+    store: str
+    launch: Launch
+    changes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What a reader knows it by."""
+        who = "in one process" if self.launch.local else f"{self.launch.workers} workers of Ray"
+        return ", ".join([self.preset, *self.changes, who])
+
+
+LOCAL, TWO_ON_RAY = Launch(local=True, producers=0), Launch(workers=2, producers=1)
+CASES = (
+    Case("cifar10-ipc10", "cifar10", LOCAL),
+    Case("cifar10-ipc10", "cifar10", TWO_ON_RAY),
+    Case("tiny-imagenet-ipc1", "tiny", LOCAL, ("network.options.width=32",)),
+    Case("tiny-imagenet-ipc1", "tiny", TWO_ON_RAY, ("network.options.width=32",)),
+)
+"""Stores are the names of those that `main` makes."""
+
+
+def measure(case: Case, store: str, out: str) -> dict[str, Any]:
+    """Plans a run, runs it and compares."""
+    assignments = [*SHORT, *case.changes]
+    config, launch = load_config(preset=case.preset, assignments=assignments), case.launch
+    plan = plan_run(config, Store.open(store), launch, threads=1, device=torch.device("cpu")).memory
+    command = [sys.executable, "-m", "dream_ray", "distill", "--preset", case.preset, "--store", store, "--out", out]
+    command += ["--local"] if launch.local else ["--workers", str(launch.workers)]
+    command += ["--producers", str(launch.producers), "--device", "cpu", "--compile", "off"]
+    for assignment in assignments:
+        command += ["--set", assignment]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    used = json.loads(Path(out, "cost.json").read_text())["peak_rss_bytes"]
+    return {
+        "planned_bytes": plan.total,
+        "mapped_bytes": plan.mapped,
+        "measured_bytes": used,
+        "measured_over_planned": used / (plan.total + plan.mapped),
+    }
+
+
+def main() -> None:
+    """Measures every case and writes the JSON."""
+    data = os.environ["DREAM_RAY_DATA"]
+    result: dict[str, Any] = provenance([])
+    with tempfile.TemporaryDirectory() as scratch:
+        stores = {"cifar10": f"{scratch}/cifar10", "tiny": f"{scratch}/tiny"}
+        ingest(IngestSettings(source=f"{data}/cifar10-train.parquet"), stores["cifar10"])
+        ingest(IngestSettings(source=f"{data}/tiny-imagenet-50.tar"), stores["tiny"])
+        for number, case in enumerate(CASES):
+            result[case.name] = measure(case, stores[case.store], f"{scratch}/run-{number}")
+            print(case.name, result[case.name], file=sys.stderr)
+    write_result("memory_plan-cpu", result)
+
+
+if __name__ == "__main__":
+    main()
