@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import uuid
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_ray import storage
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.storage.paths import resolve
 
 
@@ -55,6 +56,14 @@ class TestEveryKindOfPath:
             file.seek(50)
             assert file.read(2) == bytes([50, 51])
 
+    def test_python_file_objects(self, root):
+        path = storage.join(root, "x")
+        storage.write_bytes(path, bytes(range(100)))
+        with storage.open_raw(path) as file:
+            assert file.seek(-2, os.SEEK_END) == 98 and file.read(5) == bytes([98, 99]) and file.read(5) == b""
+            assert file.seek(1000) == 1000 and file.read(1) == b"" and file.seek(-999, os.SEEK_CUR) == 1
+            assert io.BufferedReader(file, 16).read(50) == bytes(range(1, 51))
+
     def test_a_failing_block_leaves_the_old_file_and_no_other(self, root):
         path = storage.join(root, "x")
         storage.write_bytes(path, b"old")
@@ -67,7 +76,7 @@ class TestEveryKindOfPath:
 
     def test_missing_things(self, root):
         assert storage.list_directory(root) == storage.list_files(root) == []
-        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.sha256):
+        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.open_raw, storage.sha256):
             with pytest.raises(RunError, match=r"cannot read .*missing"):
                 read(storage.join(root, "missing"))
 
@@ -157,6 +166,20 @@ def test_an_error_of_the_disk_names_path_and_reason(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=rf"cannot write {path}: No space left on device"):
         storage.write_bytes(path, b"new")
     assert os.listdir(tmp_path) == ["x"] and storage.read_bytes(path) == b"old"
+
+
+@pytest.mark.parametrize(("path", "error"), [("s3://b/x", storage.RemoteError), ("x", TransientError)])
+def test_a_read_that_fails_names_path_and_reason(tmp_path, monkeypatch, path, error):
+    class Lost(io.BytesIO):
+        def size(self):
+            return 3
+
+        def readinto(self, buffer):
+            raise OSError("connection lost")
+
+    monkeypatch.setattr("dream_ray.storage.reading.open_input", lambda path: Lost(b"abc"))
+    with pytest.raises(error, match=f"cannot read {path}: connection lost"):
+        storage.sha256(path)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Files and directories: open, list, write atomically, delete."""
 
-import hashlib
 import io
 import os
 import uuid
@@ -16,7 +15,6 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.paths import NotReadable, failure, is_object_store, join, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
-_HASH_BLOCK_BYTES = 1 << 20
 # Less than the smallest part of an upload in parts (5 MiB), so that it goes up in one.
 _ONE_UPLOAD_BYTES = 4 << 20
 
@@ -225,15 +223,6 @@ def delete_temporaries(path: str) -> None:
                 filesystem.delete_file(info.path)
             except OSError as error:
                 raise failure("delete", path, error) from None
-
-
-def sha256(path: str) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal."""
-    digest = hashlib.sha256()
-    with open_input(path) as file:
-        while block := file.read_buffer(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _kind(path: str) -> Any:

@@ -25,6 +25,8 @@ from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256
+# A column is read in pieces of this size. By default Arrow reads whole row groups first; one may have gigabytes.
+_BUFFER_BYTES = 4 << 20
 _SHARD_BYTES = 256 << 20
 
 
@@ -67,8 +69,8 @@ class HuggingFaceParquet:
         shard = self._shards[number]
         tables = []
         first = shard.first_row
-        with _opened(shard.path) as file, new_spool(spool) as out, _reading(shard.path):
-            for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(self._columns)):
+        with new_spool(spool) as out, _opened(shard.path) as file:
+            for batch in _batches(file, shard, self._columns):
                 classes = self._classes(shard.path, batch.column(self._columns[1]), first)
                 tables.append(_list_batch(batch.column(self._columns[0]), classes, first, out))
                 first += len(batch)
@@ -134,20 +136,20 @@ def _list_batch(images: pa.Array, classes: list[str], first: int, spool: Spool) 
 
 @contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
-    with storage.open_input(path) as file:
+    with storage.open_raw(path) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"source {path} is not a Parquet file: {error}") from None
         yield parquet
 
 
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
+def _batches(file: pq.ParquetFile, shard: _Shard, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(columns))
     try:
-        yield
+        yield from batches
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"cannot read {path}: {error}") from None
+        raise RunError(f"cannot read {shard.path}: {error}") from None
 
 
 def _check_columns(path: str, schema: pa.Schema, image_column: str, label_column: str) -> None:

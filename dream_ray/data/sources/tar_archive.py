@@ -8,8 +8,7 @@
 Compressed archives (`.tar.gz`, `.tgz`) have no random access; listing one copies its images to the spool.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -26,8 +25,7 @@ from dream_ray.data.sources.base import (
     open_splits,
     split_names,
 )
-from dream_ray.data.sources.spool import new_spool
-from dream_ray.data.sources.tar_members import SUFFIXES, Member, is_compressed, members
+from dream_ray.data.sources.tar_members import SUFFIXES, Member, members
 from dream_ray.data.sources.webdataset import LABEL_SUFFIXES, WebDataset
 from dream_ray.errors import UsageError
 
@@ -55,7 +53,7 @@ class TarFolder:
         """Lists the files below `prefix`."""
         depth = len(self._prefix)
         rows = []
-        for member in walk(self.shards[number], spool):
+        for member in members(self.shards[number], spool):
             if member.escapes:
                 rows.append(row(member, self.shards[number], None, "its path leads out of the archive"))
             elif not member.is_hidden and member.parts[:depth] == self._prefix and len(member.parts) > depth + 1:
@@ -80,14 +78,8 @@ class TarPerClass:
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files of a class."""
         path = self.shards[number]
-        rows = [row(member, path, _stem(path)) for member in walk(path, spool) if not member.is_hidden]
+        rows = [row(member, path, _stem(path)) for member in members(path, spool) if not member.is_hidden]
         return pa.Table.from_pylist(rows, schema=LISTING)
-
-
-def walk(path: str, spool: str) -> Iterator[Member]:
-    """Yields the files of an archive; those of a compressed one go to the spool."""
-    with new_spool(spool) if is_compressed(path) else nullcontext() as file:
-        yield from members(path, file)
 
 
 def row(member: Member, archive: str, class_name: str | None, problem: str | None = None) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dream_ray import storage
-from dream_ray.data.sources.spool import Spool
+from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -50,35 +50,34 @@ class Member:
         return any(part.startswith(".") for part in self.parts)
 
 
-def is_compressed(path: str) -> bool:
-    """Tells by its name whether an archive is compressed, and so has no random access."""
-    return not path.endswith(".tar")
-
-
-def members(path: str, spool: Spool | None) -> Iterator[Member]:
+def members(path: str, spool: str | None) -> Iterator[Member]:
     """Yields the regular files of an archive in their order.
 
     Args:
         path: The archive.
-        spool: Takes the files of a compressed archive; None: their places in it are of no interest.
+        spool: File to copy those of a compressed archive to; None: their places in it are of no interest.
 
     Raises:
         UsageError: If it is no tar archive, or two members have one name.
-        RunError: If it is damaged or cannot be read.
+        RunError: If it is damaged or cannot be read, or the spool cannot be written.
     """
+    compressed = not path.endswith(".tar")  # and so without random access
     seen = set()
-    with _opened(path) as archive:
+    with (
+        new_spool(spool) if compressed and spool is not None else nullcontext() as copy,
+        _opened(path, "r|gz" if compressed else "r:") as archive,
+    ):
         for info in archive:
             if not info.isreg() or info.issparse():
                 continue
-            member = _member(path, archive, info, spool)
+            member = _member(path, archive, info, copy)
             if member.parts in seen:
                 raise UsageError(f"file names in {path} must differ; {info.name!r} occurs twice")
             seen.add(member.parts)
             yield member
 
 
-def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, spool: Spool | None) -> Member:
+def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Spool | None) -> Member:
     # An absolute name keeps its empty first part, by which `escapes` knows it.
     absolute = ("",) if info.name.startswith("/") else ()
     parts = absolute + tuple(part for part in info.name.split("/") if part not in ("", "."))
@@ -88,21 +87,21 @@ def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, spool: S
         assert file is not None, "a regular file has content"
         return file.read()
 
-    if spool is None or not is_compressed(path):
+    if copy is None:
         return Member(parts, path, info.offset_data, info.size, read)
     data = read()
-    offset, length = spool.add(data)
-    return Member(parts, spool.path, offset, length, lambda: data)
+    offset, length = copy.add(data)
+    return Member(parts, copy.path, offset, length, lambda: data)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tarfile.TarFile]:
-    with storage.open_input(path) as file:
-        buffered: IO[Any] = io.BufferedReader(file, _BUFFER_BYTES)
+def _opened(path: str, mode: Any) -> Iterator[tarfile.TarFile]:
+    with storage.open_raw(path) as file:
+        buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         try:
-            with tarfile.open(fileobj=buffered, mode="r|gz" if is_compressed(path) else "r:") as archive:
+            with tarfile.open(fileobj=buffered, mode=mode) as archive:
                 yield archive
         except tarfile.ReadError as error:
             raise UsageError(f"source {path} is not a whole tar archive: {error}") from None
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, EOFError) as error:
             raise RunError(f"cannot read {path}: {error}") from None

@@ -7,14 +7,12 @@ that occur.
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import pyarrow as pa
 
 from dream_ray.data.sources.base import LISTING
-from dream_ray.data.sources.spool import new_spool
-from dream_ray.data.sources.tar_members import Member, is_compressed, members
+from dream_ray.data.sources.tar_members import Member, members
 from dream_ray.errors import UsageError
 
 LABEL_SUFFIXES = (".cls", ".json")
@@ -47,17 +45,16 @@ class WebDataset:
         seen: set[str] = set()
         key: str | None = None
         sample: dict[str, Any] = {}
-        with new_spool(spool) if is_compressed(path) else nullcontext() as file:
-            for member in members(path, file):
-                stem, _, kind = member.parts[-1].partition(".")
-                its_key = "/".join((*member.parts[:-1], stem))
-                if its_key != key:
-                    if its_key in seen:
-                        raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
-                    rows += _row(path, key, sample)
-                    seen.add(its_key)
-                    key, sample = its_key, {}
-                self._note(sample, member, f".{kind}")
+        for member in members(path, spool):
+            stem, _, kind = member.parts[-1].partition(".")
+            its_key = "/".join((*member.parts[:-1], stem))
+            if its_key != key:
+                if its_key in seen:
+                    raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
+                rows += _row(path, key, sample)
+                seen.add(its_key)
+                key, sample = its_key, {}
+            self._note(sample, member, f".{kind}")
         return pa.Table.from_pylist(rows + _row(path, key, sample), schema=LISTING)
 
     def _note(self, sample: dict[str, Any], member: Member, kind: str) -> None:
