@@ -122,6 +122,17 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     assert not list(tmp_path.rglob(".*")) and storage.list_files(str(tmp_path)) == ["whole"]
 
 
+def test_a_file_name_that_is_no_text(tmp_path):
+    (tmp_path / "d").mkdir()
+    try:
+        (tmp_path / "d" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    for listing in (storage.list_files, storage.file_sizes, storage.delete_temporaries):
+        with pytest.raises(RunError, match=r"cannot list .*: file names must be UTF-8; got b'.*/d/caf\\xe9\.jpg'"):
+            listing(str(tmp_path))
+
+
 def test_text_that_is_no_text(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="not UTF-8"):

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import json
 import struct
 import subprocess
@@ -268,6 +269,27 @@ class TestParquet:
         assert content(first) == png(0) and (first["class"], second["class"]) == ("3", "5")
         assert "no bytes" in second["problem"]
 
+    @pytest.mark.parametrize(
+        ("kind", "paths", "names"),
+        [
+            (pa.binary(), [b"caf\xe9.jpg", b""], [r"caf\xe9.jpg", "row 1"]),
+            (pa.int32(), [3, 4], ["row 0", "row 1"]),
+            (pa.large_string(), ["é.jpg", None], ["é.jpg", "row 1"]),
+        ],
+    )
+    def test_kinds_of_paths(self, tmp_path, kind, paths, names):
+        images = [{"bytes": png(key), "path": path} for key, path in enumerate(paths)]
+        column = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", kind)]))
+        pq.write_table(pa.table({"image": column, "label": [0, 1]}), tmp_path / "a.parquet")
+        assert [row["name"] for row in listed(open_source(tmp_path / "a.parquet").train, tmp_path)] == names
+
+    def test_a_path_that_is_not_utf8(self, tmp_path):
+        paths = pa.array([b"caf\xe9.jpg", b"ok.jpg"]).view(pa.string())
+        column = pa.StructArray.from_arrays([pa.array([png(0), png(1)]), paths], ["bytes", "path"])
+        pq.write_table(pa.table({"image": column, "label": [0, 1]}), tmp_path / "a.parquet")
+        rows = listed(open_source(tmp_path / "a.parquet").train, tmp_path)
+        assert [row["name"] for row in rows] == [r"caf\xe9.jpg", "ok.jpg"]
+
     def test_null_images(self, tmp_path, make_parquet):
         rows = listed(open_source(make_parquet("a.parquet", [png(0), None], [0, 1])).train, tmp_path)
         assert "no bytes" in rows[1]["problem"]
@@ -401,6 +423,17 @@ class TestTar:
         files = [*FOLDER_TAR, (name, png(9))]
         rows = listed(open_source(write_tar(tmp_path / "f.tar", files)).train, tmp_path)
         assert len(rows) == 4 and rows[3]["class"] is None and "leads out of the archive" in rows[3]["problem"]
+
+    @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_a_name_that_is_not_utf8_is_made_printable(self, tmp_path, form):
+        with tarfile.open(tmp_path / "f.tar", "w", format=form) as archive:
+            for name in ("x/a/caf\udce9.png", "x/b/0.png"):
+                info = tarfile.TarInfo(name)
+                info.size = len(png(0))
+                archive.addfile(info, io.BytesIO(png(0)))
+        rows = listed(open_source(tmp_path / "f.tar").train, tmp_path)
+        assert [row["name"] for row in rows] == [rf"{tmp_path}/f.tar: x/a/caf\xe9.png", f"{tmp_path}/f.tar: x/b/0.png"]
+        assert content(rows[0]) == png(0)
 
     def test_links_are_no_images(self, tmp_path):
         path = write_tar(tmp_path / "f.tar", FOLDER_TAR)

@@ -124,7 +124,7 @@ def _list_batch(images: pa.Array, classes: list[str], first: int, spool: Spool) 
         rows.append(
             {
                 "class": class_name,
-                "name": path.as_py() or f"row {number}",
+                "name": (path.as_py() or b"").decode(errors="backslashreplace") or f"row {number}",
                 "path": spool.path,
                 "offset": offset,
                 "length": length,
@@ -168,13 +168,19 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _parts(column: Any) -> tuple[Any, Any]:
-    no_path = pa.nulls(len(column), pa.string())
+    """Returns the images and their paths, both as bytes; paths of another type are left out."""
+    no_path = pa.nulls(len(column), pa.binary())
     if _is_binary(column.type):
         return column, no_path
-    has_path = column.type.get_field_index("path") >= 0
+    index = column.type.get_field_index("path")
+    has_path = index >= 0 and _is_text(column.type.field(index).type)
     # struct_field, unlike .field, turns a null image into null bytes.
-    path = pc.struct_field(column, "path").cast(pa.string()) if has_path else no_path
+    path = pc.struct_field(column, "path").cast(pa.binary()) if has_path else no_path
     return pc.struct_field(column, "bytes"), path
 
 

@@ -99,7 +99,8 @@ def _opened(path: str, mode: Any) -> Iterator[tarfile.TarFile]:
     with storage.open_raw(path) as file:
         buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         try:
-            with tarfile.open(fileobj=buffered, mode=mode) as archive:
+            # A name that is not UTF-8 is made printable: the image in the file is none the worse for it.
+            with tarfile.open(fileobj=buffered, mode=mode, encoding="utf-8", errors="backslashreplace") as archive:
                 yield archive
         except tarfile.ReadError as error:
             raise UsageError(f"source {path} is not a whole tar archive: {error}") from None
