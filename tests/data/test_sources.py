@@ -18,6 +18,7 @@ from samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
+from dream_ray.data.sources.base import open_files
 from dream_ray.data.sources.hf_parquet import HuggingFaceParquet
 from dream_ray.data.sources.spool import pnm
 from dream_ray.data.sources.tar_archive import TarPerClass
@@ -114,6 +115,67 @@ def test_a_file_of_another_kind(tmp_path):
 )
 def test_discovered_names_are_ordered_as_numbers_where_they_are_numbers(names, order):
     assert order_of_names(names) == order
+
+
+class TestSplitsInFileNames:
+    @staticmethod
+    def opened(names):
+        return open_files([f"s3://b/set/{name}" for name in names], "s3://b/set", list)
+
+    @pytest.mark.parametrize(
+        ("train", "test"),
+        [
+            ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
+            ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+            ("cifar_Train.parquet", "cifar_TEST.parquet"),
+            ("set.train.0.tar", "set.val.0.tar"),
+            ("train0.tar", "val0.tar"),
+        ],
+    )
+    def test_a_word_anywhere_in_the_name(self, train, test):
+        opened = self.opened([train, test])
+        assert opened.train == [f"s3://b/set/{train}"] and opened.open_test() == [f"s3://b/set/{test}"]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["a-0.tar", "b-1.tar"],
+            ["strain-0.tar", "contest-1.tar"],
+            ["val-0.tar", "val-1.tar"],
+            ["train-test.tar"],
+            ["test-tube-train-0.tar", "test-tube-train-1.tar"],
+        ],
+    )
+    def test_names_that_tell_the_same_are_one_set(self, names):
+        opened = self.opened(names)
+        assert opened.train == [f"s3://b/set/{name}" for name in names] and opened.open_test is None
+
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (
+                ["README.parquet", "test-0.parquet", "train-0.parquet"],
+                r"README.parquet \(none\), test-0.parquet \(test\), train-0.parquet \(train\)",
+            ),
+            (["train-0.parquet", "valid-0.parquet"], r"train-0.parquet \(train\), valid-0.parquet \(none\)"),
+            (["train-0.parquet", "train-val-1.parquet"], r"train-val-1.parquet \(train and val\)"),
+        ],
+    )
+    def test_names_that_do_not_tell_every_split(self, names, found):
+        message = f"files of s3://b/set must all be of one split, .*got .*{found}: .* s3://b/set/train-\\*.parquet$"
+        with pytest.raises(UsageError, match=message):
+            self.opened(names)
+
+    def test_two_splits_without_training_images(self):
+        with pytest.raises(UsageError, match=r"train among them; got test-0.tar \(test\), val-0.tar \(val\)"):
+            self.opened(["test-0.tar", "val-0.tar"])
+
+    def test_archives_of_classes_with_such_names(self, tmp_path):
+        names = ["bus", "test-tube", "train", "val"]
+        for key, name in enumerate(names):
+            write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
+        opened = open_source(tmp_path)
+        assert list(opened.train.class_names) == names and opened.open_test is None
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])

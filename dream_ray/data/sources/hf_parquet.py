@@ -4,8 +4,8 @@ A row is an image, `struct<bytes: binary, path: string>` (or plain `binary`), an
 those of the schema's metadata: `classes` (a JSON list, or names parted by commas), else the ClassLabel of the label
 column in `huggingface`, else the labels that occur, as text.
 
-In a directory, files called `train-*` hold the training images and those called `test-*`, `validation-*` or `val-*`
-the test images, as `datasets` names them.
+Of several files, those with `train` in their names hold the training images and those with `test`, `validation` or
+`val` the test images: `train-00000-of-00002.parquet`, as `datasets` names them.
 """
 
 import json
@@ -90,7 +90,7 @@ class HuggingFaceParquet:
 
 
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
-    """Opens Parquet files; a directory whose files are named by split has the training images in `train-*`."""
+    """Opens Parquet files; where their names tell splits, see `open_files`."""
     paths = storage.glob(source, ".parquet")
     if not paths:
         raise UsageError(f"source {source} is not a file")
