@@ -387,7 +387,7 @@ class TestParquet:
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
             open_source(tmp_path / "bad.parquet")
-        with pytest.raises(UsageError, match="is not a file"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*missing.*: there is none"):
             open_source(tmp_path / "missing.parquet")
 
     def test_a_large_row_group_is_read_in_pieces(self, tmp_path, bucket, monkeypatch):
@@ -523,8 +523,26 @@ class TestTar:
         (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
         with pytest.raises(UsageError, match="is not a whole tar archive"):
             open_source(tmp_path / "f.tar")
-        with pytest.raises(UsageError, match="is not a file"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*/g\.tar': there is none"):
             open_source(tmp_path / "g.tar")
+
+    def test_a_json_file_among_the_first_does_not_make_it_a_webdataset(self, tmp_path):
+        files = [("x/classes.json", b"[]"), ("x/a/0.png", png(0)), ("x/b/notes.cls", b""), ("x/b/1.png", png(1))]
+        source = open_source(write_tar(tmp_path / "f.tar", files)).train
+        assert source.class_names == ("a", "b")
+
+    def test_class_names_with_dots(self, tmp_path):
+        for key, name in enumerate(("dr.who.tar", "dr.no.tar", "m.tar.gz", "q.tgz")):
+            write_tar(tmp_path / name, [("0.png", png(key))], "w" if name.endswith(".tar") else "w:gz")
+        source = open_source(tmp_path).train
+        assert source.class_names == ("dr.no", "dr.who", "m", "q")
+        assert [row["class"] for row in listed(source, tmp_path)] == ["dr.no", "dr.who", "m", "q"]
+
+    def test_several_archives_of_folders(self, tmp_path):
+        for name in "ab":
+            write_tar(tmp_path / f"{name}.tar", FOLDER_TAR)
+        with pytest.raises(UsageError, match=r"must be one archive of .*; got 2 archives, and x/a/0\.png in"):
+            open_source(tmp_path)
 
     def test_flat(self, tmp_path):
         with pytest.raises(UsageError, match="no directories in it"):
@@ -532,6 +550,12 @@ class TestTar:
 
 
 class TestWebDataset:
+    def test_samples_of_many_files(self, tmp_path):
+        texts = [(f"0.text{i}", b"x") for i in range(9)]
+        path = write_tar(tmp_path / "w.tar", [*texts, ("0.cls", b"7"), ("0.jpg", png(0))])
+        rows = listed(open_source(path).train, tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("7", png(0))]
+
     def test_labels_of_both_kinds(self, tmp_path):
         rows = listed(open_source(write_tar(tmp_path / "w.tar", SAMPLES)).train, tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("3", png(0)), ("12", png(1))]

@@ -108,6 +108,23 @@ class SourceKind:
     uses: frozenset[str] = frozenset()
 
 
+def find_files(source: str, *suffixes: str) -> list[str]:
+    """Returns the files that a user means, see `storage.glob`.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    paths = storage.glob(source, *suffixes)
+    if not paths:
+        raise UsageError(f"source must be a file, or a pattern with * that files match; got {source!r}: there is none")
+    return paths
+
+
+def is_hidden(path: str) -> bool:
+    """Tells whether a relative path has a part that starts with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
 def order_of_names(names: set[str]) -> tuple[str, ...]:
     """Returns discovered class names in order: as numbers if all are numbers, else as text."""
     if all(name.isdecimal() for name in names):

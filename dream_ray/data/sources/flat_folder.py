@@ -11,8 +11,7 @@ import re
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING
-from dream_ray.data.sources.image_folder import is_hidden
+from dream_ray.data.sources.base import LISTING, is_hidden
 from dream_ray.errors import UsageError
 
 

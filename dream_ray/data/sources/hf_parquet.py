@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_files
+from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, find_files, open_files
 from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
@@ -91,14 +91,11 @@ class HuggingFaceParquet:
 
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
     """Opens Parquet files; where their names tell splits, see `open_files`."""
-    paths = storage.glob(source, ".parquet")
-    if not paths:
-        raise UsageError(f"source {source} is not a file")
 
     def part(chosen: Sequence[str]) -> HuggingFaceParquet:
         return HuggingFaceParquet(chosen, image_column=options.image_column, label_column=options.label_column)
 
-    return open_files(paths, source, part)
+    return open_files(find_files(source, ".parquet"), source, part)
 
 
 def _cut(path: str, metadata: Any) -> Iterator[_Shard]:

@@ -21,6 +21,7 @@ class Member:
     """A regular file in an archive.
 
     Attributes:
+        archive: The archive.
         parts: Its path in the archive, without "." parts.
         path: File in which its bytes lie: the archive, or the spool for a compressed one.
         offset: Of its first byte there.
@@ -28,6 +29,7 @@ class Member:
         read: Returns them.
     """
 
+    archive: str
     parts: tuple[str, ...]
     path: str
     offset: int
@@ -44,10 +46,16 @@ class Member:
         """Whether the path points out of the archive."""
         return ".." in self.parts or not self.parts[0]
 
-    @property
-    def is_hidden(self) -> bool:
-        """Whether a part of the path starts with a dot."""
-        return any(part.startswith(".") for part in self.parts)
+    def row(self, class_name: str | None, problem: str | None = None) -> dict[str, Any]:
+        """Returns its row of a listing."""
+        return {
+            "class": class_name,
+            "name": f"{self.archive}: {self.name}",
+            "path": self.path,
+            "offset": self.offset,
+            "length": self.length,
+            "problem": problem,
+        }
 
 
 def members(path: str, spool: str | None) -> Iterator[Member]:
@@ -88,10 +96,10 @@ def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Sp
         return file.read()
 
     if copy is None:
-        return Member(parts, path, info.offset_data, info.size, read)
+        return Member(path, parts, path, info.offset_data, info.size, read)
     data = read()
     offset, length = copy.add(data)
-    return Member(parts, copy.path, offset, length, lambda: data)
+    return Member(path, parts, copy.path, offset, length, lambda: data)
 
 
 @contextmanager
