@@ -621,7 +621,10 @@ class TestFlatFolder:
         ("text", "message"),
         [
             ("n01\nn02", "a line per image; it has 2, images 3"),
-            ("1\n2\n3", "holds bare numbers"),
+            ("1\n2\n3", "holds bare numbers.* give LOC_val_solution.csv of Kaggle, or lines of file name"),
+            ("v0 n01\nv1 n01\nv2 n02\nv1 n02", r"labels\.txt must name an image once; 'v1' occurs twice"),
+            ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
+            ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all have a file name and a class; got 'v1'"),
             ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
         ],
     )
@@ -629,6 +632,18 @@ class TestFlatFolder:
         (tmp_path / "labels.txt").write_text(text)
         with pytest.raises(UsageError, match=message):
             listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+
+    @pytest.mark.parametrize("directory", ["", "./", "val/"])
+    @pytest.mark.parametrize(("name", "mode"), [("val.tar", "w"), ("val.tgz", "w:gz")])
+    def test_an_archive(self, tmp_path, directory, name, mode):
+        files = [(f"{directory}v{key}.png", png(key)) for key in (2, 0, 1)]
+        path = write_tar(tmp_path / name, [*files, (f"{directory}.hidden", b"")], mode)
+        (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
+        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
+        (tmp_path / "labels.txt").write_text("ImageId,PredictionString\nv1,n03 1 2 3 4\nv2,n01 1 2 3 4")
+        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
 
     def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
@@ -640,9 +655,11 @@ class TestFlatFolder:
         rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [row["class"] for row in rows] == ["12", "3", "12"]
 
-    def test_no_directory(self, tmp_path):
-        with pytest.raises(UsageError, match="test must be a directory of images"):
-            FlatFolder(str(tmp_path / "nothing"), "labels.txt", self.CLASSES)
+    def test_no_directory_and_no_archive(self, tmp_path):
+        (tmp_path / "file").touch()
+        for root in ("nothing", "nothing.tar", "file"):
+            with pytest.raises(UsageError, match=f"test must be a directory or a tar archive of images.*/{root}$"):
+                FlatFolder(str(tmp_path / root), "labels.txt", self.CLASSES)
 
 
 class TestTorchvision:
