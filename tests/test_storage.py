@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import uuid
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_ray import storage
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.storage.paths import resolve
 
 
@@ -55,6 +56,14 @@ class TestEveryKindOfPath:
             file.seek(50)
             assert file.read(2) == bytes([50, 51])
 
+    def test_python_file_objects(self, root):
+        path = storage.join(root, "x")
+        storage.write_bytes(path, bytes(range(100)))
+        with storage.open_raw(path) as file:
+            assert file.seek(-2, os.SEEK_END) == 98 and file.read(5) == bytes([98, 99]) and file.read(5) == b""
+            assert file.seek(1000) == 1000 and file.read(1) == b"" and file.seek(-999, os.SEEK_CUR) == 1
+            assert io.BufferedReader(file, 16).read(50) == bytes(range(1, 51))
+
     def test_a_failing_block_leaves_the_old_file_and_no_other(self, root):
         path = storage.join(root, "x")
         storage.write_bytes(path, b"old")
@@ -67,7 +76,7 @@ class TestEveryKindOfPath:
 
     def test_missing_things(self, root):
         assert storage.list_directory(root) == storage.list_files(root) == []
-        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.sha256):
+        for read in (storage.read_bytes, storage.read_text, storage.open_input, storage.open_raw, storage.sha256):
             with pytest.raises(RunError, match=r"cannot read .*missing"):
                 read(storage.join(root, "missing"))
 
@@ -111,6 +120,17 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     (tmp_path / "deep" / f".y.{uuid.uuid4().hex}.partial").write_bytes(b"half")
     storage.delete_temporaries(str(tmp_path))
     assert not list(tmp_path.rglob(".*")) and storage.list_files(str(tmp_path)) == ["whole"]
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    (tmp_path / "d").mkdir()
+    try:
+        (tmp_path / "d" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    for listing in (storage.list_files, storage.file_sizes, storage.delete_temporaries):
+        with pytest.raises(RunError, match=r"cannot list .*: file names must be UTF-8; got b'.*/d/caf\\xe9\.jpg'"):
+            listing(str(tmp_path))
 
 
 def test_text_that_is_no_text(tmp_path):
@@ -157,6 +177,20 @@ def test_an_error_of_the_disk_names_path_and_reason(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=rf"cannot write {path}: No space left on device"):
         storage.write_bytes(path, b"new")
     assert os.listdir(tmp_path) == ["x"] and storage.read_bytes(path) == b"old"
+
+
+@pytest.mark.parametrize(("path", "error"), [("s3://b/x", storage.RemoteError), ("x", TransientError)])
+def test_a_read_that_fails_names_path_and_reason(tmp_path, monkeypatch, path, error):
+    class Lost(io.BytesIO):
+        def size(self):
+            return 3
+
+        def readinto(self, buffer):
+            raise OSError("connection lost")
+
+    monkeypatch.setattr("dream_ray.storage.reading.open_input", lambda path: Lost(b"abc"))
+    with pytest.raises(error, match=f"cannot read {path}: connection lost"):
+        storage.sha256(path)
 
 
 @pytest.fixture

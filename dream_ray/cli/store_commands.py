@@ -26,7 +26,7 @@ def ingest(
     store: Annotated[str, typer.Argument(help="New directory of the store.")],
     test: Annotated[str | None, typer.Option("--test", help="Source of the test split.")] = None,
     test_labels: Annotated[
-        str | None, typer.Option("--test-labels", help="Label file, where --test is a flat directory of images.")
+        str | None, typer.Option("--test-labels", help="Label file, where --test is a flat directory or .tar file.")
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels: resize and centre crop.")] = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as the source]")] = None,

@@ -22,12 +22,12 @@ from dream_ray.storage.files import (
     open_input,
     read_bytes,
     read_text,
-    sha256,
     start_write_back,
     write_bytes,
     write_text,
 )
 from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join, sibling
+from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
     "NotReadable",
@@ -51,6 +51,7 @@ __all__ = [
     "mark_used",
     "open_cached",
     "open_input",
+    "open_raw",
     "read_bytes",
     "read_text",
     "sha256",

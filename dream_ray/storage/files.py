@@ -1,6 +1,5 @@
 """Files and directories: open, list, write atomically, delete."""
 
-import hashlib
 import io
 import os
 import uuid
@@ -16,7 +15,6 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.paths import NotReadable, failure, is_object_store, join, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
-_HASH_BLOCK_BYTES = 1 << 20
 # Less than the smallest part of an upload in parts (5 MiB), so that it goes up in one.
 _ONE_UPLOAD_BYTES = 4 << 20
 
@@ -71,9 +69,8 @@ def list_files(path: str, *, recursive: bool = True) -> list[str]:
 
 def file_sizes(path: str) -> list[tuple[str, float, int]]:
     """Returns (relative path, seconds of its last change, bytes) of all files below a directory, at any depth."""
-    _, target, infos = _infos(path)
-    files = [info for info in infos if info.type is FileType.File]
-    return [(info.path[len(target) :].lstrip("/"), info.mtime_ns / 1e9, info.size) for info in files]
+    _, infos = _infos(path)
+    return [(name, info.mtime_ns / 1e9, info.size) for name, info in infos if info.type is FileType.File]
 
 
 def ensure_writable(path: str) -> None:
@@ -218,22 +215,13 @@ def delete(path: str) -> None:
 
 def delete_temporaries(path: str) -> None:
     """Deletes what killed writers left below a directory; nobody may be writing there any more."""
-    filesystem, _, infos = _infos(path)
-    for info in infos:
-        if _is_temporary(info.path):
+    filesystem, infos = _infos(path)
+    for name, info in infos:
+        if _is_temporary(name):
             try:
                 filesystem.delete_file(info.path)
             except OSError as error:
                 raise failure("delete", path, error) from None
-
-
-def sha256(path: str) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal."""
-    digest = hashlib.sha256()
-    with open_input(path) as file:
-        while block := file.read_buffer(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _kind(path: str) -> Any:
@@ -245,16 +233,19 @@ def _kind(path: str) -> Any:
 
 
 def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
-    _, target, infos = _infos(path, recursive=recursive)
-    entries = [(info.type, info.path[len(target) :].lstrip("/")) for info in infos]
-    return [(kind, name) for kind, name in entries if not _is_temporary(name)]
+    _, infos = _infos(path, recursive=recursive)
+    return [(info.type, name) for name, info in infos if not _is_temporary(name)]
 
 
-def _infos(path: str, *, recursive: bool = True) -> tuple[Any, str, list[Any]]:
+def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, Any]]]:
+    """Returns the file system, and the relative path and what else is known of all that is in a directory."""
     filesystem, target = resolve(path)
     try:
         selector = FileSelector(target, allow_not_found=True, recursive=recursive)
-        return filesystem, target, filesystem.get_file_info(selector)
+        infos = filesystem.get_file_info(selector)
+        return filesystem, [(info.path[len(target) :].lstrip("/"), info) for info in infos]
+    except UnicodeDecodeError as error:
+        raise RunError(f"cannot list {path}: file names must be UTF-8; got {error.object!r}") from None
     except OSError as error:
         raise failure("list", path, error) from None
 

@@ -1,6 +1,8 @@
 """Tests of the sources: one contract for all, then each kind."""
 
+import errno
 import gzip
+import io
 import json
 import struct
 import subprocess
@@ -16,7 +18,11 @@ from samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
+from dream_ray.data.sources.base import open_files
+from dream_ray.data.sources.hf_parquet import HuggingFaceParquet
 from dream_ray.data.sources.spool import pnm
+from dream_ray.data.sources.tar_archive import TarPerClass
+from dream_ray.data.sources.webdataset import WebDataset
 from dream_ray.errors import RunError, UsageError
 
 
@@ -111,11 +117,149 @@ def test_discovered_names_are_ordered_as_numbers_where_they_are_numbers(names, o
     assert order_of_names(names) == order
 
 
+class TestSplitsInFileNames:
+    @staticmethod
+    def opened(names):
+        return open_files([f"s3://b/set/{name}" for name in names], "s3://b/set", list)
+
+    @pytest.mark.parametrize(
+        ("train", "test"),
+        [
+            ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
+            ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+            ("cifar_Train.parquet", "cifar_TEST.parquet"),
+            ("set.train.0.tar", "set.val.0.tar"),
+            ("train0.tar", "val0.tar"),
+        ],
+    )
+    def test_a_word_anywhere_in_the_name(self, train, test):
+        opened = self.opened([train, test])
+        assert opened.train == [f"s3://b/set/{train}"] and opened.open_test() == [f"s3://b/set/{test}"]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["a-0.tar", "b-1.tar"],
+            ["strain-0.tar", "contest-1.tar"],
+            ["val-0.tar", "val-1.tar"],
+            ["train-test.tar"],
+            ["test-tube-train-0.tar", "test-tube-train-1.tar"],
+        ],
+    )
+    def test_names_that_tell_the_same_are_one_set(self, names):
+        opened = self.opened(names)
+        assert opened.train == [f"s3://b/set/{name}" for name in names] and opened.open_test is None
+
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (
+                ["README.parquet", "test-0.parquet", "train-0.parquet"],
+                r"README.parquet \(none\), test-0.parquet \(test\), train-0.parquet \(train\)",
+            ),
+            (["train-0.parquet", "valid-0.parquet"], r"train-0.parquet \(train\), valid-0.parquet \(none\)"),
+            (["train-0.parquet", "train-val-1.parquet"], r"train-val-1.parquet \(train and val\)"),
+        ],
+    )
+    def test_names_that_do_not_tell_every_split(self, names, found):
+        message = f"files of s3://b/set must all be of one split, .*got .*{found}: .* s3://b/set/train-\\*.parquet$"
+        with pytest.raises(UsageError, match=message):
+            self.opened(names)
+
+    def test_two_splits_without_training_images(self):
+        with pytest.raises(UsageError, match=r"train among them; got test-0.tar \(test\), val-0.tar \(val\)"):
+            self.opened(["test-0.tar", "val-0.tar"])
+
+    def test_archives_of_classes_with_such_names(self, tmp_path):
+        names = ["bus", "test-tube", "train", "val"]
+        for key, name in enumerate(names):
+            write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
+        opened = open_source(tmp_path)
+        assert list(opened.train.class_names) == names and opened.open_test is None
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 def test_pnm_is_what_pillow_reads(shape):
     pixels = noise(0, *shape)
     image = decode(pnm(pixels), channels=1 if len(shape) == 2 else 3, size=None)
     assert np.array_equal(image, pixels[None] if len(shape) == 2 else pixels.transpose(2, 0, 1))
+
+
+class Remote:
+    """A file of a bucket, whose connection is lost once so many bytes were read."""
+
+    def __init__(self, file, limit, reads):
+        self._file, self._left, self._reads = file, limit, reads
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def readinto(self, buffer):
+        count = self._file.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise OSError("connection lost")
+        self._reads.append(count)
+        return count
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """Make `s3://b/NAME` mean a file of the test; returns how connections are limited, and the sizes of all reads."""
+
+    def limit(num_bytes=1 << 30):
+        reads = []
+        monkeypatch.setattr(
+            "dream_ray.storage.reading.open_input",
+            lambda path: Remote(storage.open_input(str(tmp_path / path.removeprefix("s3://b/"))), num_bytes, reads),
+        )
+        return reads
+
+    return limit
+
+
+class TestLostConnections:
+    """Remote storage that fails is asked again (`with_retries`), so it must not look like a damaged file."""
+
+    @pytest.mark.parametrize("name", ["f.tar", "f.tar.gz", "w.tar"])
+    @pytest.mark.parametrize("limit", [0, 5000])
+    def test_tar(self, tmp_path, bucket, monkeypatch, name, limit):
+        monkeypatch.setattr("dream_ray.data.sources.tar_members._BUFFER_BYTES", 1024)
+        files = [*FOLDER_TAR, ("x/b/9.bin", noise(0, 30_000).tobytes()), *SAMPLES]
+        write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
+        path = f"s3://b/{name}"
+        source = WebDataset([path], "label") if name == "w.tar" else TarPerClass([path], None)
+        bucket(limit)
+        with pytest.raises(storage.RemoteError, match=f"cannot read {path}: connection lost"):
+            source.list_shard(0, str(tmp_path / "spool"))
+        bucket()
+        assert source.list_shard(0, str(tmp_path / "spool")).num_rows >= 4
+
+    def test_parquet(self, tmp_path, bucket, make_parquet):
+        path = make_parquet("a.parquet", [noise(i, 100_000).tobytes() for i in range(9)], [0, 1, 2] * 3)
+        columns = {"image_column": "image", "label_column": "label"}
+        bucket(0)
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/a\.parquet: connection lost"):
+            HuggingFaceParquet(["s3://b/a.parquet"], **columns)
+        bucket(path.stat().st_size // 2)
+        source = HuggingFaceParquet(["s3://b/a.parquet"], **columns)
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/a\.parquet: connection lost"):
+            source.list_shard(0, str(tmp_path / "spool"))
+        bucket()
+        assert source.list_shard(0, str(tmp_path / "spool")).num_rows == 9
+
+    @pytest.mark.parametrize("kind", ["tar", "parquet"])
+    def test_a_disk_without_room_for_the_spool(self, tmp_path, make_parquet, monkeypatch, kind):
+        def full(_spool, _data):
+            raise OSError(errno.ENOSPC, "x")
+
+        if kind == "tar":
+            source = open_source(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz")).train
+        else:
+            source = open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1])).train
+        monkeypatch.setattr("dream_ray.data.sources.spool.Spool.add", full)
+        with pytest.raises(RunError, match=rf"cannot write {tmp_path}/spool-0: No space left on device"):
+            listed(source, tmp_path)
 
 
 class TestDigits:
@@ -187,6 +331,27 @@ class TestParquet:
         assert content(first) == png(0) and (first["class"], second["class"]) == ("3", "5")
         assert "no bytes" in second["problem"]
 
+    @pytest.mark.parametrize(
+        ("kind", "paths", "names"),
+        [
+            (pa.binary(), [b"caf\xe9.jpg", b""], [r"caf\xe9.jpg", "row 1"]),
+            (pa.int32(), [3, 4], ["row 0", "row 1"]),
+            (pa.large_string(), ["é.jpg", None], ["é.jpg", "row 1"]),
+        ],
+    )
+    def test_kinds_of_paths(self, tmp_path, kind, paths, names):
+        images = [{"bytes": png(key), "path": path} for key, path in enumerate(paths)]
+        column = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", kind)]))
+        pq.write_table(pa.table({"image": column, "label": [0, 1]}), tmp_path / "a.parquet")
+        assert [row["name"] for row in listed(open_source(tmp_path / "a.parquet").train, tmp_path)] == names
+
+    def test_a_path_that_is_not_utf8(self, tmp_path):
+        paths = pa.array([b"caf\xe9.jpg", b"ok.jpg"]).view(pa.string())
+        column = pa.StructArray.from_arrays([pa.array([png(0), png(1)]), paths], ["bytes", "path"])
+        pq.write_table(pa.table({"image": column, "label": [0, 1]}), tmp_path / "a.parquet")
+        rows = listed(open_source(tmp_path / "a.parquet").train, tmp_path)
+        assert [row["name"] for row in rows] == [r"caf\xe9.jpg", "ok.jpg"]
+
     def test_null_images(self, tmp_path, make_parquet):
         rows = listed(open_source(make_parquet("a.parquet", [png(0), None], [0, 1])).train, tmp_path)
         assert "no bytes" in rows[1]["problem"]
@@ -222,8 +387,19 @@ class TestParquet:
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
             open_source(tmp_path / "bad.parquet")
-        with pytest.raises(UsageError, match="is not a file"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*missing.*: there is none"):
             open_source(tmp_path / "missing.parquet")
+
+    def test_a_large_row_group_is_read_in_pieces(self, tmp_path, bucket, monkeypatch):
+        monkeypatch.setattr("dream_ray.data.sources.hf_parquet._BUFFER_BYTES", 1 << 16)
+        images = [noise(i, 2000).tobytes() for i in range(2000)]
+        table = pa.table({"image": images, "label": [0, 1] * 1000})
+        pq.write_table(table, tmp_path / "a.parquet", data_page_size=10_000, write_batch_size=5, use_dictionary=False)
+        assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
+        reads = bucket()
+        source = HuggingFaceParquet(["s3://b/a.parquet"], image_column="image", label_column="label")
+        assert source.list_shard(0, str(tmp_path / "spool")).num_rows == 2000
+        assert sum(reads) > 4_000_000 and max(reads) <= 1 << 17
 
     def test_damaged_pages(self, tmp_path, make_parquet):
         path = make_parquet("a.parquet", [png(0, 40, 40)] * 4, [0, 1] * 2)
@@ -310,6 +486,17 @@ class TestTar:
         rows = listed(open_source(write_tar(tmp_path / "f.tar", files)).train, tmp_path)
         assert len(rows) == 4 and rows[3]["class"] is None and "leads out of the archive" in rows[3]["problem"]
 
+    @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_a_name_that_is_not_utf8_is_made_printable(self, tmp_path, form):
+        with tarfile.open(tmp_path / "f.tar", "w", format=form) as archive:
+            for name in ("x/a/caf\udce9.png", "x/b/0.png"):
+                info = tarfile.TarInfo(name)
+                info.size = len(png(0))
+                archive.addfile(info, io.BytesIO(png(0)))
+        rows = listed(open_source(tmp_path / "f.tar").train, tmp_path)
+        assert [row["name"] for row in rows] == [rf"{tmp_path}/f.tar: x/a/caf\xe9.png", f"{tmp_path}/f.tar: x/b/0.png"]
+        assert content(rows[0]) == png(0)
+
     def test_links_are_no_images(self, tmp_path):
         path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
         with tarfile.open(path, "a") as archive:
@@ -324,19 +511,38 @@ class TestTar:
         with pytest.raises(UsageError, match=r"must differ; 'x/a/0\.png' occurs twice"):
             open_source(path)
 
-    @pytest.mark.parametrize("kept", [700, 100])
-    def test_cut_short(self, tmp_path, kept):
-        path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
+    @pytest.mark.parametrize("kept", [100, 530, 700])
+    @pytest.mark.parametrize(("name", "mode"), [("f.tar", "w"), ("f.tar.gz", "w:gz")])
+    def test_cut_short(self, tmp_path, kept, name, mode):
+        path = write_tar(tmp_path / name, [("x/a/9.png", noise(0, 3000).tobytes()), *FOLDER_TAR], mode)
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises((UsageError, RunError), match=r"f\.tar.* (is not a whole tar archive|out of bounds)"):
+        with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive"):
             open_source(path)
 
     def test_no_archive(self, tmp_path):
         (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
         with pytest.raises(UsageError, match="is not a whole tar archive"):
             open_source(tmp_path / "f.tar")
-        with pytest.raises(UsageError, match="is not a file"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*/g\.tar': there is none"):
             open_source(tmp_path / "g.tar")
+
+    def test_a_json_file_among_the_first_does_not_make_it_a_webdataset(self, tmp_path):
+        files = [("x/classes.json", b"[]"), ("x/a/0.png", png(0)), ("x/b/notes.cls", b""), ("x/b/1.png", png(1))]
+        source = open_source(write_tar(tmp_path / "f.tar", files)).train
+        assert source.class_names == ("a", "b")
+
+    def test_class_names_with_dots(self, tmp_path):
+        for key, name in enumerate(("dr.who.tar", "dr.no.tar", "m.tar.gz", "q.tgz")):
+            write_tar(tmp_path / name, [("0.png", png(key))], "w" if name.endswith(".tar") else "w:gz")
+        source = open_source(tmp_path).train
+        assert source.class_names == ("dr.no", "dr.who", "m", "q")
+        assert [row["class"] for row in listed(source, tmp_path)] == ["dr.no", "dr.who", "m", "q"]
+
+    def test_several_archives_of_folders(self, tmp_path):
+        for name in "ab":
+            write_tar(tmp_path / f"{name}.tar", FOLDER_TAR)
+        with pytest.raises(UsageError, match=r"must be one archive of .*; got 2 archives, and x/a/0\.png in"):
+            open_source(tmp_path)
 
     def test_flat(self, tmp_path):
         with pytest.raises(UsageError, match="no directories in it"):
@@ -344,6 +550,12 @@ class TestTar:
 
 
 class TestWebDataset:
+    def test_samples_of_many_files(self, tmp_path):
+        texts = [(f"0.text{i}", b"x") for i in range(9)]
+        path = write_tar(tmp_path / "w.tar", [*texts, ("0.cls", b"7"), ("0.jpg", png(0))])
+        rows = listed(open_source(path).train, tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("7", png(0))]
+
     def test_labels_of_both_kinds(self, tmp_path):
         rows = listed(open_source(write_tar(tmp_path / "w.tar", SAMPLES)).train, tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("3", png(0)), ("12", png(1))]
@@ -409,7 +621,10 @@ class TestFlatFolder:
         ("text", "message"),
         [
             ("n01\nn02", "a line per image; it has 2, images 3"),
-            ("1\n2\n3", "holds bare numbers"),
+            ("1\n2\n3", "holds bare numbers.* give LOC_val_solution.csv of Kaggle, or lines of file name"),
+            ("v0 n01\nv1 n01\nv2 n02\nv1 n02", r"labels\.txt must name an image once; 'v1' occurs twice"),
+            ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
+            ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all have a file name and a class; got 'v1'"),
             ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
         ],
     )
@@ -417,6 +632,18 @@ class TestFlatFolder:
         (tmp_path / "labels.txt").write_text(text)
         with pytest.raises(UsageError, match=message):
             listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+
+    @pytest.mark.parametrize("directory", ["", "./", "val/"])
+    @pytest.mark.parametrize(("name", "mode"), [("val.tar", "w"), ("val.tgz", "w:gz")])
+    def test_an_archive(self, tmp_path, directory, name, mode):
+        files = [(f"{directory}v{key}.png", png(key)) for key in (2, 0, 1)]
+        path = write_tar(tmp_path / name, [*files, (f"{directory}.hidden", b"")], mode)
+        (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
+        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
+        (tmp_path / "labels.txt").write_text("ImageId,PredictionString\nv1,n03 1 2 3 4\nv2,n01 1 2 3 4")
+        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
 
     def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
@@ -428,9 +655,11 @@ class TestFlatFolder:
         rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [row["class"] for row in rows] == ["12", "3", "12"]
 
-    def test_no_directory(self, tmp_path):
-        with pytest.raises(UsageError, match="test must be a directory of images"):
-            FlatFolder(str(tmp_path / "nothing"), "labels.txt", self.CLASSES)
+    def test_no_directory_and_no_archive(self, tmp_path):
+        (tmp_path / "file").touch()
+        for root in ("nothing", "nothing.tar", "file"):
+            with pytest.raises(UsageError, match=f"test must be a directory or a tar archive of images.*/{root}$"):
+                FlatFolder(str(tmp_path / root), "labels.txt", self.CLASSES)
 
 
 class TestTorchvision:

@@ -4,6 +4,8 @@ import io
 import os
 import tarfile
 import time
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from dream_ray.errors import RunError, UsageError
 
 pytestmark = pytest.mark.slow
 FIRST = np.array([0])
+TRAIN, TEST = range(12), range(12, 16)
 
 NAMES = [
     f"{split}/{name}/{key}.jpg" for split, count in (("train", 6), ("val", 2)) for name in "ab" for key in range(count)
@@ -89,23 +92,66 @@ def test_from_bucket_to_bucket(bucket: str, local: Store, tmp_path: Path) -> Non
     store.verify()
 
 
-def test_tar_and_parquet_in_a_bucket(bucket: str, local: Store, tmp_path: Path) -> None:
+def write_tar(path: str, files: list[tuple[str, bytes]]) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for key, name in enumerate(NAMES):
-            info = tarfile.TarInfo(f"top/{name}")
-            data = jpeg(key)
+        for name, data in files:
+            info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    storage.write_bytes(storage.join(bucket, "f.tar"), buffer.getvalue())
-    for part, keys in (("train", range(12)), ("test", range(12, 16))):
-        labels = ["ab".index(NAMES[key].split("/")[1]) for key in keys]
-        table = pa.table({"image": [jpeg(key) for key in keys], "label": labels})
+    storage.write_bytes(path, buffer.getvalue())
+
+
+def class_of(key: int) -> str:
+    return NAMES[key].split("/")[1]
+
+
+def tar(bucket: str) -> dict[str, str]:
+    path = storage.join(bucket, "f.tar")
+    write_tar(path, [(f"top/{name}", jpeg(key)) for key, name in enumerate(NAMES)])
+    return {"source": path}
+
+
+def parquet(bucket: str) -> dict[str, str]:
+    for part, keys in (("train", TRAIN), ("test", TEST)):
+        table = pa.table({"image": [jpeg(key) for key in keys], "label": ["ab".index(class_of(key)) for key in keys]})
         with storage.atomic_output(storage.join(bucket, "set", f"{part}-0.parquet")) as file:
             pq.write_table(table.replace_schema_metadata({"classes": "a,b"}), file)
-    for source in ("f.tar", "set"):
-        manifest = ingest(IngestSettings(source=storage.join(bucket, source), size=16), str(tmp_path / source))
-        assert [file.sha256 for file in manifest.files] == [file.sha256 for file in local.manifest.files]
+    return {"source": storage.join(bucket, "set")}
+
+
+def webdataset(bucket: str) -> dict[str, str]:
+    for part, keys in (("train", TRAIN), ("validation", TEST)):
+        samples = [((f"{key}.jpg", jpeg(key)), (f"{key}.cls", class_of(key).encode())) for key in keys]
+        write_tar(storage.join(bucket, "set", f"imagenet-{part}-0.tar"), list(chain.from_iterable(samples)))
+    return {"source": storage.join(bucket, "set")}
+
+
+def flat_directory(bucket: str) -> dict[str, str]:
+    for key in TEST:
+        storage.write_bytes(storage.join(bucket, "flat", f"{key}.jpg"), jpeg(key))
+    return {"test": storage.join(bucket, "flat"), **folder_and_labels(bucket)}
+
+
+def flat_archive(bucket: str) -> dict[str, str]:
+    write_tar(storage.join(bucket, "flat.tar"), [(f"{key}.jpg", jpeg(key)) for key in TEST])
+    return {"test": storage.join(bucket, "flat.tar"), **folder_and_labels(bucket)}
+
+
+def folder_and_labels(bucket: str) -> dict[str, str]:
+    source, labels = storage.join(bucket, "set"), storage.join(bucket, "labels.csv")
+    for key in TRAIN:
+        storage.write_bytes(storage.join(source, NAMES[key].removeprefix("train/")), jpeg(key))
+    storage.write_text(labels, "".join(f"{key},{class_of(key)}\n" for key in TEST))
+    return {"source": source, "test_labels": labels}
+
+
+@pytest.mark.parametrize("write", [tar, parquet, webdataset, flat_directory, flat_archive])
+def test_other_sources_in_a_bucket(
+    bucket: str, local: Store, tmp_path: Path, write: Callable[[str], dict[str, str]]
+) -> None:
+    manifest = ingest(IngestSettings(**write(bucket), size=16), str(tmp_path / "store"))
+    assert [file.sha256 for file in manifest.files] == [file.sha256 for file in local.manifest.files]
 
 
 class TestCache:

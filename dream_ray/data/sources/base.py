@@ -1,14 +1,16 @@
 """What a source of labelled images is: a list of pieces, each of which says where its images lie."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
+from dream_ray import storage
 from dream_ray.errors import UsageError
 
-_HELD_OUT = ("val", "validation", "test")
+_SPLITS = ("train", "val", "validation", "test")
 
 LISTING = pa.schema(
     [
@@ -106,6 +108,23 @@ class SourceKind:
     uses: frozenset[str] = frozenset()
 
 
+def find_files(source: str, *suffixes: str) -> list[str]:
+    """Returns the files that a user means, see `storage.glob`.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    paths = storage.glob(source, *suffixes)
+    if not paths:
+        raise UsageError(f"source must be a file, or a pattern with * that files match; got {source!r}: there is none")
+    return paths
+
+
+def is_hidden(path: str) -> bool:
+    """Tells whether a relative path has a part that starts with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
 def order_of_names(names: set[str]) -> tuple[str, ...]:
     """Returns discovered class names in order: as numbers if all are numbers, else as text."""
     if all(name.isdecimal() for name in names):
@@ -115,7 +134,7 @@ def order_of_names(names: set[str]) -> tuple[str, ...]:
 
 def split_names(names: Sequence[str]) -> bool:
     """Tells whether the parts of a set are its splits: `train` and nothing but `val`, `validation` and `test`."""
-    return "train" in names and set(names) <= {"train", *_HELD_OUT}
+    return "train" in names and set(names) <= set(_SPLITS)
 
 
 def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
@@ -137,10 +156,37 @@ def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], So
 
 
 def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[str]], Source]) -> OpenedSource:
-    """Opens a set of files; where they are called `train-*`, `test-*` and so on, these are its splits."""
+    """Opens a set of files whose names may tell their splits: `train-00000.tar`, `imagenet_validation_3.parquet`.
+
+    Args:
+        paths: The files; where all names tell the same split, or none, they are one set.
+        source: The set, for messages.
+        open_part: Opens some of them.
+
+    Raises:
+        UsageError: If only some names tell a split, or one tells several, or none is `train`.
+    """
     by_split: dict[str, list[str]] = {}
     for path in paths:
-        by_split.setdefault(path.rpartition("/")[2].partition("-")[0], []).append(path)
-    if not split_names(list(by_split)):
+        by_split.setdefault(_splits_in(path), []).append(path)
+    if len(by_split) == 1:
         return OpenedSource(open_part(paths))
+    if not split_names(list(by_split)):
+        pattern = _pattern(by_split.get("train", paths)[0])
+        found = ", ".join(f"{of_split[0].rpartition('/')[2]} ({split})" for split, of_split in by_split.items())
+        raise UsageError(
+            f"files of {source} must all be of one split, or each have one of {', '.join(_SPLITS)} in its name, train "
+            f"among them; got {found}: give those to use by a pattern such as {pattern}"
+        )
     return open_splits(list(by_split), source, lambda name: open_part(by_split[name]))
+
+
+def _splits_in(path: str) -> str:
+    """Returns the splits that are words, which are runs of letters, in a file's name."""
+    words = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
+    return " and ".join(split for split in _SPLITS if split in words) or "none"
+
+
+def _pattern(path: str) -> str:
+    """Returns a pattern for a file and those that are called alike but for their numbers."""
+    return storage.sibling(path, re.sub(r"\d+", "*", path.rpartition("/")[2]))

@@ -4,8 +4,8 @@ A row is an image, `struct<bytes: binary, path: string>` (or plain `binary`), an
 those of the schema's metadata: `classes` (a JSON list, or names parted by commas), else the ClassLabel of the label
 column in `huggingface`, else the labels that occur, as text.
 
-In a directory, files called `train-*` hold the training images and those called `test-*`, `validation-*` or `val-*`
-the test images, as `datasets` names them.
+Of several files, those with `train` in their names hold the training images and those with `test`, `validation` or
+`val` the test images: `train-00000-of-00002.parquet`, as `datasets` names them.
 """
 
 import json
@@ -20,11 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_files
+from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, find_files, open_files
 from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256
+# A column is read in pieces of this size. By default Arrow reads whole row groups first; one may have gigabytes.
+_BUFFER_BYTES = 4 << 20
 _SHARD_BYTES = 256 << 20
 
 
@@ -67,8 +69,8 @@ class HuggingFaceParquet:
         shard = self._shards[number]
         tables = []
         first = shard.first_row
-        with _opened(shard.path) as file, new_spool(spool) as out, _reading(shard.path):
-            for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(self._columns)):
+        with new_spool(spool) as out, _opened(shard.path) as file:
+            for batch in _batches(file, shard, self._columns):
                 classes = self._classes(shard.path, batch.column(self._columns[1]), first)
                 tables.append(_list_batch(batch.column(self._columns[0]), classes, first, out))
                 first += len(batch)
@@ -88,15 +90,12 @@ class HuggingFaceParquet:
 
 
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
-    """Opens Parquet files; a directory whose files are named by split has the training images in `train-*`."""
-    paths = storage.glob(source, ".parquet")
-    if not paths:
-        raise UsageError(f"source {source} is not a file")
+    """Opens Parquet files; where their names tell splits, see `open_files`."""
 
     def part(chosen: Sequence[str]) -> HuggingFaceParquet:
         return HuggingFaceParquet(chosen, image_column=options.image_column, label_column=options.label_column)
 
-    return open_files(paths, source, part)
+    return open_files(find_files(source, ".parquet"), source, part)
 
 
 def _cut(path: str, metadata: Any) -> Iterator[_Shard]:
@@ -122,7 +121,7 @@ def _list_batch(images: pa.Array, classes: list[str], first: int, spool: Spool) 
         rows.append(
             {
                 "class": class_name,
-                "name": path.as_py() or f"row {number}",
+                "name": (path.as_py() or b"").decode(errors="backslashreplace") or f"row {number}",
                 "path": spool.path,
                 "offset": offset,
                 "length": length,
@@ -134,20 +133,20 @@ def _list_batch(images: pa.Array, classes: list[str], first: int, spool: Spool) 
 
 @contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
-    with storage.open_input(path) as file:
+    with storage.open_raw(path) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"source {path} is not a Parquet file: {error}") from None
         yield parquet
 
 
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
+def _batches(file: pq.ParquetFile, shard: _Shard, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(columns))
     try:
-        yield
+        yield from batches
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"cannot read {path}: {error}") from None
+        raise RunError(f"cannot read {shard.path}: {error}") from None
 
 
 def _check_columns(path: str, schema: pa.Schema, image_column: str, label_column: str) -> None:
@@ -166,13 +165,19 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _parts(column: Any) -> tuple[Any, Any]:
-    no_path = pa.nulls(len(column), pa.string())
+    """Returns the images and their paths, both as bytes; paths of another type are left out."""
+    no_path = pa.nulls(len(column), pa.binary())
     if _is_binary(column.type):
         return column, no_path
-    has_path = column.type.get_field_index("path") >= 0
+    index = column.type.get_field_index("path")
+    has_path = index >= 0 and _is_text(column.type.field(index).type)
     # struct_field, unlike .field, turns a null image into null bytes.
-    path = pc.struct_field(column, "path").cast(pa.string()) if has_path else no_path
+    path = pc.struct_field(column, "path").cast(pa.binary()) if has_path else no_path
     return pc.struct_field(column, "bytes"), path
 
 

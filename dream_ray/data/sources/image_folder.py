@@ -13,7 +13,15 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions, open_splits, split_names
+from dream_ray.data.sources.base import (
+    LISTING,
+    OpenedSource,
+    SourceKind,
+    SourceOptions,
+    is_hidden,
+    open_splits,
+    split_names,
+)
 from dream_ray.errors import RunError, UsageError
 
 
@@ -52,11 +60,6 @@ def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     if not split_names(names):
         return OpenedSource(ImageFolder(source, options.classes))
     return open_splits(names, source, lambda name: ImageFolder(storage.join(source, name), options.classes))
-
-
-def is_hidden(file: str) -> bool:
-    """Tells whether a relative path has a part that starts with a dot."""
-    return any(part.startswith(".") for part in file.split("/"))
 
 
 def _subdirectories(root: str) -> list[str]:

@@ -3,15 +3,13 @@
 - One archive of an image folder: the directories that hold everything are skipped (`imagenet/train/CLASS/...`), then
   it is read as the directory would be, with its splits.
 - Several archives of plain files: each is a class, called as the archive (ImageNet's `n01440764.tar`).
-- Archives with labels beside the images: WebDataset, see `webdataset.py`.
+- Archives with an image and its label under one key: WebDataset, see `webdataset.py`.
 
 Compressed archives (`.tar.gz`, `.tgz`) have no random access; listing one copies its images to the spool.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,16 +20,18 @@ from dream_ray.data.sources.base import (
     Source,
     SourceKind,
     SourceOptions,
+    find_files,
+    is_hidden,
     open_files,
     open_splits,
     split_names,
 )
-from dream_ray.data.sources.spool import new_spool
-from dream_ray.data.sources.tar_members import SUFFIXES, Member, is_compressed, members
-from dream_ray.data.sources.webdataset import LABEL_SUFFIXES, WebDataset
+from dream_ray.data.sources.tar_members import SUFFIXES, members
+from dream_ray.data.sources.webdataset import WebDataset, has_samples
 from dream_ray.errors import UsageError
 
-_SNIFFED = 4
+# A sample of a WebDataset has a few files; some may come before the first image and its label.
+_SNIFFED = 16
 
 
 class TarFolder:
@@ -46,20 +46,19 @@ class TarFolder:
     channels = 3
 
     def __init__(self, path: str, prefix: tuple[str, ...], directories: Iterable[tuple[str, ...]]) -> None:
-        depth = len(prefix)
         self._prefix = prefix
-        self.class_names = tuple(sorted({parts[depth] for parts in directories if parts[:depth] == prefix}))
+        self.class_names = tuple(_names_below(directories, prefix))
         self.shards = (path,)
 
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files below `prefix`."""
         depth = len(self._prefix)
         rows = []
-        for member in walk(self.shards[number], spool):
+        for member in members(self.shards[number], spool):
             if member.escapes:
-                rows.append(row(member, self.shards[number], None, "its path leads out of the archive"))
-            elif not member.is_hidden and member.parts[:depth] == self._prefix and len(member.parts) > depth + 1:
-                rows.append(row(member, self.shards[number], member.parts[depth]))
+                rows.append(member.row(None, "its path leads out of the archive"))
+            elif not is_hidden(member.name) and member.parts[:depth] == self._prefix and len(member.parts) > depth + 1:
+                rows.append(member.row(member.parts[depth]))
         return pa.Table.from_pylist(rows, schema=LISTING)
 
 
@@ -74,52 +73,38 @@ class TarPerClass:
     channels = 3
 
     def __init__(self, paths: Sequence[str], only: Sequence[str] | None) -> None:
-        self.class_names = tuple(sorted(_stem(path) for path in paths))
-        self.shards = tuple(path for path in paths if only is None or _stem(path) in only)
+        self.class_names = tuple(sorted(_class_of(path) for path in paths))
+        self.shards = tuple(path for path in paths if only is None or _class_of(path) in only)
 
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files of a class."""
         path = self.shards[number]
-        rows = [row(member, path, _stem(path)) for member in walk(path, spool) if not member.is_hidden]
+        rows = [member.row(_class_of(path)) for member in members(path, spool) if not is_hidden(member.name)]
         return pa.Table.from_pylist(rows, schema=LISTING)
-
-
-def walk(path: str, spool: str) -> Iterator[Member]:
-    """Yields the files of an archive; those of a compressed one go to the spool."""
-    with new_spool(spool) if is_compressed(path) else nullcontext() as file:
-        yield from members(path, file)
-
-
-def row(member: Member, archive: str, class_name: str | None, problem: str | None = None) -> dict[str, Any]:
-    """Returns the row of a listing."""
-    return {
-        "class": class_name,
-        "name": f"{archive}: {member.name}",
-        "path": member.path,
-        "offset": member.offset,
-        "length": member.length,
-        "problem": problem,
-    }
 
 
 def open_tar(source: str, options: SourceOptions) -> OpenedSource:
     """Opens archives."""
-    paths = storage.glob(source, *SUFFIXES)
-    if not paths:
-        raise UsageError(f"source {source} is not a file")
-    first = [member.parts for member in islice(members(paths[0], None), _SNIFFED)]
-    if any(parts[-1].endswith(LABEL_SUFFIXES) for parts in first):
+    paths = find_files(source, *SUFFIXES)
+    first = list(islice(members(paths[0], None), _SNIFFED))
+    if has_samples(first):
         return open_files(paths, source, lambda chosen: WebDataset(chosen, options.label_column))
     if len(paths) == 1:
         return _open_folder(paths[0])
-    if any(len(parts) > 1 for parts in first):
-        raise UsageError(f"source {source} must be one archive, one per class, or WebDataset shards; got several")
+    deep = next((member.name for member in first if len(member.parts) > 1), None)
+    if deep is not None:
+        raise UsageError(
+            f"source {source} must be one archive of an image folder, WebDataset shards, or an archive per class, "
+            f"without directories in it; got {len(paths)} archives, and {deep} in {paths[0]}"
+        )
     return OpenedSource(TarPerClass(paths, options.classes))
 
 
 def _open_folder(path: str) -> OpenedSource:
-    directories = {member.parts[:-1] for member in members(path, None) if not (member.escapes or member.is_hidden)} - {
-        ()
+    directories = {
+        member.parts[:-1]
+        for member in members(path, None)
+        if len(member.parts) > 1 and not (member.escapes or is_hidden(member.name))
     }
     if not directories:
         raise UsageError(f"source {path} has no directories in it; an image folder holds one per class")
@@ -144,8 +129,9 @@ def _has_depth(directories: Iterable[tuple[str, ...]], depth: int) -> bool:
     return any(len(parts) >= depth for parts in directories)
 
 
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2].partition(".")[0]
+def _class_of(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name[: -len(next(suffix for suffix in SUFFIXES if name.endswith(suffix)))]
 
 
 def _matches(source: str) -> bool:

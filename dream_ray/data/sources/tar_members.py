@@ -3,12 +3,12 @@
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dream_ray import storage
-from dream_ray.data.sources.spool import Spool
+from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -21,6 +21,7 @@ class Member:
     """A regular file in an archive.
 
     Attributes:
+        archive: The archive.
         parts: Its path in the archive, without "." parts.
         path: File in which its bytes lie: the archive, or the spool for a compressed one.
         offset: Of its first byte there.
@@ -28,6 +29,7 @@ class Member:
         read: Returns them.
     """
 
+    archive: str
     parts: tuple[str, ...]
     path: str
     offset: int
@@ -44,41 +46,46 @@ class Member:
         """Whether the path points out of the archive."""
         return ".." in self.parts or not self.parts[0]
 
-    @property
-    def is_hidden(self) -> bool:
-        """Whether a part of the path starts with a dot."""
-        return any(part.startswith(".") for part in self.parts)
+    def row(self, class_name: str | None, problem: str | None = None) -> dict[str, Any]:
+        """Returns its row of a listing."""
+        return {
+            "class": class_name,
+            "name": f"{self.archive}: {self.name}",
+            "path": self.path,
+            "offset": self.offset,
+            "length": self.length,
+            "problem": problem,
+        }
 
 
-def is_compressed(path: str) -> bool:
-    """Tells by its name whether an archive is compressed, and so has no random access."""
-    return not path.endswith(".tar")
-
-
-def members(path: str, spool: Spool | None) -> Iterator[Member]:
+def members(path: str, spool: str | None) -> Iterator[Member]:
     """Yields the regular files of an archive in their order.
 
     Args:
         path: The archive.
-        spool: Takes the files of a compressed archive; None: their places in it are of no interest.
+        spool: File to copy those of a compressed archive to; None: their places in it are of no interest.
 
     Raises:
         UsageError: If it is no tar archive, or two members have one name.
-        RunError: If it is damaged or cannot be read.
+        RunError: If it is damaged or cannot be read, or the spool cannot be written.
     """
+    compressed = not path.endswith(".tar")  # and so without random access
     seen = set()
-    with _opened(path) as archive:
+    with (
+        new_spool(spool) if compressed and spool is not None else nullcontext() as copy,
+        _opened(path, "r|gz" if compressed else "r:") as archive,
+    ):
         for info in archive:
             if not info.isreg() or info.issparse():
                 continue
-            member = _member(path, archive, info, spool)
+            member = _member(path, archive, info, copy)
             if member.parts in seen:
                 raise UsageError(f"file names in {path} must differ; {info.name!r} occurs twice")
             seen.add(member.parts)
             yield member
 
 
-def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, spool: Spool | None) -> Member:
+def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Spool | None) -> Member:
     # An absolute name keeps its empty first part, by which `escapes` knows it.
     absolute = ("",) if info.name.startswith("/") else ()
     parts = absolute + tuple(part for part in info.name.split("/") if part not in ("", "."))
@@ -88,21 +95,22 @@ def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, spool: S
         assert file is not None, "a regular file has content"
         return file.read()
 
-    if spool is None or not is_compressed(path):
-        return Member(parts, path, info.offset_data, info.size, read)
+    if copy is None:
+        return Member(path, parts, path, info.offset_data, info.size, read)
     data = read()
-    offset, length = spool.add(data)
-    return Member(parts, spool.path, offset, length, lambda: data)
+    offset, length = copy.add(data)
+    return Member(path, parts, copy.path, offset, length, lambda: data)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tarfile.TarFile]:
-    with storage.open_input(path) as file:
-        buffered: IO[Any] = io.BufferedReader(file, _BUFFER_BYTES)
+def _opened(path: str, mode: Any) -> Iterator[tarfile.TarFile]:
+    with storage.open_raw(path) as file:
+        buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         try:
-            with tarfile.open(fileobj=buffered, mode="r|gz" if is_compressed(path) else "r:") as archive:
+            # A name that is not UTF-8 is made printable: the image in the file is none the worse for it.
+            with tarfile.open(fileobj=buffered, mode=mode, encoding="utf-8", errors="backslashreplace") as archive:
                 yield archive
         except tarfile.ReadError as error:
             raise UsageError(f"source {path} is not a whole tar archive: {error}") from None
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, EOFError) as error:
             raise RunError(f"cannot read {path}: {error}") from None

@@ -6,18 +6,16 @@ that occur.
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from dream_ray.data.sources.base import LISTING
-from dream_ray.data.sources.spool import new_spool
-from dream_ray.data.sources.tar_members import Member, is_compressed, members
+from dream_ray.data.sources.tar_members import Member, members
 from dream_ray.errors import UsageError
 
-LABEL_SUFFIXES = (".cls", ".json")
+_LABEL_SUFFIXES = (".cls", ".json")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
@@ -47,21 +45,19 @@ class WebDataset:
         seen: set[str] = set()
         key: str | None = None
         sample: dict[str, Any] = {}
-        with new_spool(spool) if is_compressed(path) else nullcontext() as file:
-            for member in members(path, file):
-                stem, _, kind = member.parts[-1].partition(".")
-                its_key = "/".join((*member.parts[:-1], stem))
-                if its_key != key:
-                    if its_key in seen:
-                        raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
-                    rows += _row(path, key, sample)
-                    seen.add(its_key)
-                    key, sample = its_key, {}
-                self._note(sample, member, f".{kind}")
+        for member in members(path, spool):
+            its_key, kind = _key_and_kind(member)
+            if its_key != key:
+                if its_key in seen:
+                    raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
+                rows += _row(path, key, sample)
+                seen.add(its_key)
+                key, sample = its_key, {}
+            self._note(sample, member, kind)
         return pa.Table.from_pylist(rows + _row(path, key, sample), schema=LISTING)
 
     def _note(self, sample: dict[str, Any], member: Member, kind: str) -> None:
-        if kind.lower().endswith(_IMAGE_SUFFIXES):
+        if _is_image(kind):
             sample["image"] = member
         elif kind == ".cls":
             sample["label"] = member.read().decode(errors="replace").strip()
@@ -72,6 +68,22 @@ class WebDataset:
                 return  # the sample stays without a label, and says so
             if isinstance(label, (int, str)) and not isinstance(label, bool):
                 sample["label"] = str(label)
+
+
+def has_samples(members: Iterable[Member]) -> bool:
+    """Tells whether an image and a label lie under one key."""
+    kinds = [_key_and_kind(member) for member in members]
+    images = {key for key, kind in kinds if _is_image(kind)}
+    return any(key in images for key, kind in kinds if kind in _LABEL_SUFFIXES)
+
+
+def _key_and_kind(member: Member) -> tuple[str, str]:
+    stem, dot, kind = member.parts[-1].partition(".")
+    return "/".join((*member.parts[:-1], stem)), dot + kind
+
+
+def _is_image(kind: str) -> bool:
+    return kind.lower().endswith(_IMAGE_SUFFIXES)
 
 
 def _row(path: str, key: str | None, sample: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,66 @@
+"""Files as Python's libraries read them, piece by piece."""
+
+import hashlib
+import io
+from typing import Any
+
+from dream_ray.storage.files import open_input
+from dream_ray.storage.paths import failure
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def open_raw(path: str) -> io.RawIOBase:
+    """Opens a file for a library that takes Python's file objects.
+
+    What the library finds wrong with the content and what goes wrong with the storage are different exceptions then: a
+    read that fails raises as `read_bytes` does, and no OSError; beyond the end there is nothing to read.
+
+    Raises:
+        RunError: If it is missing or cannot be read.
+    """
+    return _RawFile(path, open_input(path))
+
+
+def sha256(path: str) -> str:
+    """Returns the SHA-256 of a file's content in hexadecimal; raises RunError if it cannot be read."""
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_HASH_BLOCK_BYTES))
+    with open_raw(path) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
+
+
+class _RawFile(io.RawIOBase):
+    def __init__(self, path: str, file: Any) -> None:
+        self._path = path
+        self._file = file
+        self._size = file.size()
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._position >= self._size:  # where Arrow's files raise what could as well be a lost connection
+            return 0
+        try:
+            self._file.seek(self._position)
+            count = int(self._file.readinto(buffer))
+        except OSError as error:
+            raise failure("read", self._path, error) from None
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
