@@ -519,6 +519,20 @@ class TestTar:
         with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive"):
             open_source(path)
 
+    @pytest.mark.parametrize(("name", "mode"), [("f.tar", "w"), ("f.tar.gz", "w:gz")])
+    @pytest.mark.parametrize("damage", ["header", "end"])
+    def test_the_rest_of_a_damaged_archive_is_not_left_out(self, tmp_path, name, mode, damage):
+        path = write_tar(tmp_path / "whole.tar", FOLDER_TAR)
+        with tarfile.open(path) as archive:
+            last = archive.getmembers()[-1]
+        content = path.read_bytes()
+        end = last.offset_data + -(-last.size // 512) * 512
+        content = content[:end] if damage == "end" else content[: last.offset] + b"damage" + content[last.offset + 6 :]
+        damaged = tmp_path / name
+        damaged.write_bytes(content if mode == "w" else gzip.compress(content))
+        with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive"):
+            open_source(damaged)
+
     def test_no_archive(self, tmp_path):
         (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
         with pytest.raises(UsageError, match="is not a whole tar archive"):

@@ -102,13 +102,28 @@ def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Sp
     return Member(path, parts, copy.path, offset, length, lambda: data)
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is damaged or missing is an error, wherever it lies; tarfile takes it for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros: the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
 @contextmanager
 def _opened(path: str, mode: Any) -> Iterator[tarfile.TarFile]:
     with storage.open_raw(path) as file:
         buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         try:
             # A name that is not UTF-8 is made printable: the image in the file is none the worse for it.
-            with tarfile.open(fileobj=buffered, mode=mode, encoding="utf-8", errors="backslashreplace") as archive:
+            with tarfile.open(
+                fileobj=buffered, mode=mode, tarinfo=_Header, encoding="utf-8", errors="backslashreplace"
+            ) as archive:
                 yield archive
         except tarfile.ReadError as error:
             raise UsageError(f"source {path} is not a whole tar archive: {error}") from None
