@@ -425,6 +425,58 @@ class TestFaults:
         assert "No such file" in pq.read_table(str(tmp_path / "s" / "rejects.parquet"))["reason"][0].as_py()
 
 
+class TestVanishedSources:
+    """What goes away once the images are listed and planned, and comes back before the same call again."""
+
+    @pytest.fixture
+    def hide(self, tmp_path, monkeypatch):
+        """Take paths away after the plan is made; what is returned puts them back."""
+        moved = {}
+
+        def restore():
+            monkeypatch.undo()
+            for path, aside in moved.items():
+                path.parent.mkdir(exist_ok=True)
+                aside.rename(path)
+
+        def hide(*paths):
+            load = pipeline.load_or_make_plan
+
+            def plan_and_hide(*arguments):
+                plan = load(*arguments)
+                for number, path in enumerate(paths):
+                    moved[path] = path.rename(tmp_path / f"aside-{number}")
+                return plan
+
+            monkeypatch.setattr(pipeline, "load_or_make_plan", plan_and_hide)
+            return restore
+
+        return hide
+
+    @pytest.mark.parametrize("what", ["the directory", "all that is in it"])
+    def test_a_disk_that_is_not_mounted_any_more(self, tmp_path, make_folder, hide, what):
+        root = make_folder("f", {"a": 3, "b": 3})
+        restore = hide(*([root] if what == "the directory" else sorted(root.rglob("*.png"))))
+        with pytest.raises(RunError, match=rf"source {root}/a/ is gone, .*No such file.*; with it back, repeat"):
+            ingest(str(root), str(tmp_path / "s"), max_rejects=1.0)
+        assert not storage.list_directory(str(tmp_path / "s" / "work" / "done"))
+        restore()
+        manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.0)
+        assert manifest == ingest(str(root), str(tmp_path / "whole"))
+
+    def test_files_that_come_back_are_tried_again_where_too_many_were_missing(self, tmp_path, make_folder, hide):
+        root = make_folder("f", {"a": 3, "b": 3, "c": {"0.png": png(9), "1.png": b""}})
+        restore = hide(root / "b" / "001.png")
+        path = tmp_path / "s"
+        with pytest.raises(RunError, match="2 of 8 images are unreadable"):
+            ingest(str(root), str(path), max_rejects=0.2)
+        assert storage.list_directory(str(path / "work" / "done")) == ["000000.json", "000002.json"]
+        restore()
+        assert ingest(str(root), str(path), max_rejects=0.2) == ingest(
+            str(root), str(tmp_path / "whole"), max_rejects=0.2
+        )
+
+
 class TestRetries:
     @pytest.fixture
     def naps(self, monkeypatch):

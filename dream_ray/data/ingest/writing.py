@@ -23,6 +23,10 @@ FILES = "files.arrow"
 _REMOTE_READS = 16
 
 
+class UnreachedImage(UnreadableImage):
+    """Its bytes could not be had: another time it may be an image after all."""
+
+
 @dataclass(frozen=True)
 class Form:
     """The form of every image of a store.
@@ -136,15 +140,28 @@ def read_image(row: dict[str, Any]) -> bytes:
     """Reads the bytes of a listed image.
 
     Raises:
-        UnreadableImage: If there are none.
-        RunError: If the place where they lie cannot be reached.
+        UnreadableImage: If there are none; `UnreachedImage` where there may be some another time.
+        RunError: If the place where they lie is gone or cannot be reached.
     """
     if row["problem"] is not None:
         raise UnreadableImage(row["problem"])
     try:
         return storage.read_bytes(row["path"], row["offset"], row["length"])
     except storage.NotReadable as error:
-        raise UnreadableImage(str(error)) from None
+        _check_place(row["path"], error)
+        raise UnreachedImage(str(error)) from None
+
+
+def _check_place(path: str, error: Exception) -> None:
+    """Raises RunError if the place of a file that cannot be read is gone.
+
+    One file that went away is a reject, but a disk that is not mounted any more, or a bucket that was emptied, would
+    make a reject of every image to come. Of either nothing is left beside the file: a mount point stays as an empty
+    directory, and a bucket has no directory without files.
+    """
+    directory = storage.sibling(storage.absolute(path), "")
+    if not storage.list_directory(directory):
+        raise RunError(f"source {directory} is gone, there is nothing in it: {error}; with it back, repeat the command")
 
 
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
@@ -154,7 +171,15 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
                 raise data
             image_CHW = decode(data, channels=job.form.channels, size=job.form.size)
         except UnreadableImage as reason:
-            rejects.append({"path": row["name"], "split": job.split, "label": job.label, "reason": str(reason)})
+            rejects.append(
+                {
+                    "path": row["name"],
+                    "split": job.split,
+                    "label": job.label,
+                    "reason": str(reason),
+                    "unreached": isinstance(reason, UnreachedImage),
+                }
+            )
             continue
         job.form.check(row["name"], image_CHW)
         yield image_CHW
