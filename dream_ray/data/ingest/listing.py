@@ -11,6 +11,8 @@ from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import FlatFolder, Source, SourceKind, SourceOptions, find_source, order_of_names
 from dream_ray.errors import RunError, UsageError
 
+LISTINGS, SPOOL = "listing", "spool"
+
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +91,7 @@ def shard_jobs(work: str, parts: Iterable[Part]) -> list[ShardJob]:
 def list_shard(work: str, job: ShardJob) -> None:
     """Writes the listing of a shard, and its spool if it has one."""
     name = f"{job.part.name}-{job.number:06d}"
-    table = job.part.source.list_shard(job.number, storage.join(work, "spool", name))
+    table = job.part.source.list_shard(job.number, storage.join(work, SPOOL, name))
     path = storage.join(work, _file(job.part.name, job.number))
     with storage.atomic_output(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
@@ -126,4 +128,4 @@ def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str,
 
 
 def _file(part: str, number: int) -> str:
-    return f"listing/{part}-{number:06d}.arrow"
+    return f"{LISTINGS}/{part}-{number:06d}.arrow"

@@ -15,7 +15,7 @@ from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, Form, WriteJob, read_image, read_rows
 from dream_ray.errors import RunError, UsageError
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
 
 def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
     """Returns the plan of an ingest whose shards are listed."""
-    path = storage.join(work, _PLAN)
+    path = storage.join(work, PLAN)
     if storage.exists(path):
         values = json.loads(storage.read_text(path))
         return Plan(
