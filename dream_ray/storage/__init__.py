@@ -27,7 +27,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join, sibling
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, join, sibling
 
 __all__ = [
     "NotReadable",
@@ -39,6 +39,7 @@ __all__ = [
     "delete_temporaries",
     "ensure_writable",
     "exists",
+    "failure",
     "file_sizes",
     "glob",
     "is_directory",

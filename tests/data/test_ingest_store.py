@@ -1,6 +1,7 @@
 """Tests of ingest: what a store then holds, and what is refused."""
 
 import errno
+import io
 import os
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ from samples import SAMPLES, bomb, encode, ingest, noise, png, write_tar
 from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.ingest import pipeline, with_retries
+from dream_ray.data.ingest.listing import read_listing
+from dream_ray.data.ingest.writing import read_rows
 from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
@@ -502,6 +505,48 @@ class TestRetries:
         with pytest.raises(RunError, match="away"):
             with_retries(job, 1)
         assert naps == [1, 2, 4, 8]
+
+    def test_every_stage_is_asked_again(self, tmp_path, make_folder, naps, monkeypatch):
+        root = make_folder("f", {"a": 2, "b": 2})
+        whole = ingest(str(root), str(tmp_path / "whole"))
+        stages = [
+            (pipeline, "_check_target"),
+            (pipeline, "open_parts"),
+            (storage, "ensure_writable"),
+            (pipeline, "shard_jobs"),
+            (pipeline, "load_or_make_plan"),
+            (storage, "delete_temporaries"),
+            (pipeline, "finish"),
+            (storage, "delete"),
+        ]
+        for module, name in stages:
+            self.fail_once(monkeypatch, module, name)
+        assert ingest(str(root), str(tmp_path / "s")) == whole
+        assert naps == [1] * len(stages)
+        assert storage.list_directory(str(tmp_path / "s")) == ["images", "manifest.json", "rejects.parquet"]
+
+    @staticmethod
+    def fail_once(monkeypatch, module, name):
+        function, answers = getattr(module, name), [storage.RemoteError("away")]
+
+        def asked(*arguments, **keywords):
+            if answers:
+                raise answers.pop()
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, asked)
+
+    @pytest.mark.parametrize(
+        "read", [lambda: read_rows("s3://b/s/work", 0), lambda: read_listing("s3://b/s/work", "train", 0)]
+    )
+    def test_a_bucket_that_fails_while_it_is_read_is_asked_again(self, monkeypatch, read):
+        class Away(io.BytesIO):
+            def read(self, size=-1):
+                raise OSError("curlCode: 28, Timeout was reached")
+
+        monkeypatch.setattr(storage, "open_input", lambda path: Away(bytes(1000)))
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/work/.*arrow: curlCode: 28"):
+            read()
 
     def test_other_errors_are_not_repeated(self, naps):
         def job(number):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 import dream_ray
 from dream_ray import storage
+from dream_ray.data.ingest.jobs import with_retries
 from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import NOTES, note_name
@@ -51,7 +52,7 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
     except RunError:
         for number, note in enumerate(notes):
             if any(reject["unreached"] for reject in note["rejects"]):
-                storage.delete(storage.join(work, NOTES, note_name(number)))
+                with_retries(storage.delete, storage.join(work, NOTES, note_name(number)))
         raise
     sums = [PixelSums.of_lists(*note["sums"]) for note in notes if note["split"] != "test"]
     manifest = _describe(settings, plan, files, reduce(add, sums), len(rejects))

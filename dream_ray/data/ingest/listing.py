@@ -103,8 +103,10 @@ def read_listing(work: str, part: str, number: int) -> pa.Table:
     try:
         with storage.open_input(path) as file:
             return pa.ipc.open_file(file).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or cannot be read: {error}") from None
+    except pa.ArrowException as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise storage.failure("read", path, error) from None
 
 
 def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.data.ingest.finish import REJECTS, finish, versions
-from dream_ray.data.ingest.jobs import Mapper, run_here
+from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
 from dream_ray.data.ingest.listing import LISTINGS, SPOOL, Part, list_shard, open_parts, shard_jobs
 from dream_ray.data.ingest.plan_file import PLAN, Plan, load_or_make_plan
 from dream_ray.data.ingest.settings import IngestSettings
@@ -71,26 +71,26 @@ def ingest(
         raise UsageError(f"max_rejects must be a fraction in [0, 1]; got {max_rejects}")
     identity = {**settings.plain(), "versions": versions()}
     work = storage.join(store, WORK)
-    finished = _check_target(store, identity)
+    finished = with_retries(_check_target, store, identity)
     if finished is not None:
-        storage.delete(work)
+        with_retries(storage.delete, work)
         return finished
-    parts = open_parts(settings, download=download)
-    storage.ensure_writable(store)
-    storage.write_text(storage.join(store, IDENTITY), json.dumps(identity))
+    parts = with_retries(open_parts, settings, download=download)
+    with_retries(storage.ensure_writable, store)
+    with_retries(storage.write_text, storage.join(store, IDENTITY), json.dumps(identity))
     with runner or nullcontext(run_here) as run_jobs:
         try:
             _list(work, parts, run_jobs, progress)
-            plan = load_or_make_plan(settings, work, parts)
+            plan = with_retries(load_or_make_plan, settings, work, parts)
             _write(store, work, plan, run_jobs, progress)
         except UsageError:
             # It was asked for what cannot be: nothing of this is of use to a call with other settings.
             for name in _LAST_FIRST:
-                storage.delete(storage.join(store, name))
+                with_retries(storage.delete, storage.join(store, name))
             raise
-    storage.delete_temporaries(store)
-    manifest = finish(settings, store, work, plan, max_rejects)
-    storage.delete(work)
+    with_retries(storage.delete_temporaries, store)
+    manifest = with_retries(finish, settings, store, work, plan, max_rejects)
+    with_retries(storage.delete, work)
     return manifest
 
 
@@ -131,14 +131,14 @@ def _check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
 
 def _list(work: str, parts: dict[str, Part], run_jobs: Mapper, progress: Progress) -> None:
     total = sum(len(part.source.shards) for part in parts.values())
-    jobs = shard_jobs(work, parts.values())
+    jobs = with_retries(shard_jobs, work, parts.values())
     progress("shards listed", total - len(jobs), total)
     for done, _ in enumerate(run_jobs(partial(list_shard, work), jobs), total - len(jobs) + 1):
         progress("shards listed", done, total)
 
 
 def _write(store: str, work: str, plan: Plan, run_jobs: Mapper, progress: Progress) -> None:
-    done = set(storage.list_directory(storage.join(work, NOTES)))
+    done = set(with_retries(storage.list_directory, storage.join(work, NOTES)))
     jobs = [job for job in plan.jobs(store, work) if note_name(job.number) not in done]
     total = sum(plan.counts)
     written = total - sum(plan.counts[job.number] for job in jobs)

@@ -127,8 +127,10 @@ def read_rows(work: str, number: int) -> list[dict[str, Any]]:
         with storage.open_input(path) as file:
             rows: list[dict[str, Any]] = pa.ipc.open_file(file).get_batch(number).to_pylist()
             return rows
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or cannot be read: {error}") from None
+    except pa.ArrowException as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise storage.failure("read", path, error) from None
 
 
 def note_name(number: int) -> str:
