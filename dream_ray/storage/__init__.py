@@ -28,6 +28,7 @@ from dream_ray.storage.files import (
     write_text,
 )
 from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, join, sibling
+from dream_ray.storage.small import read_small
 
 __all__ = [
     "NotReadable",
@@ -53,6 +54,7 @@ __all__ = [
     "open_cached",
     "open_input",
     "read_bytes",
+    "read_small",
     "read_text",
     "sha256",
     "sibling",

@@ -413,6 +413,17 @@ class TestFaults:
             (0, "its sample has no image"),
         ]
 
+    def test_a_file_that_is_too_large_is_not_read(self, tmp_path, make_folder, monkeypatch):
+        monkeypatch.setattr("dream_ray.data.ingest.writing._MAX_BYTES", 1000)
+        large = png(7, 40, 40)
+        root = make_folder("f", {"a": {"0.png": png(0), "large.png": large}, "b": 1})
+        tar = write_tar(tmp_path / "f.tar", [("x/a/0.png", png(0)), ("x/a/large.png", large), ("x/b/0.png", png(1))])
+        for number, source in enumerate((root, tar)):
+            path = str(tmp_path / f"s{number}")
+            assert ingest(str(source), path, size=4, max_rejects=0.5).counts["train"] == (1, 1)
+            reasons = pq.read_table(path + "/rejects.parquet")["reason"].to_pylist()
+            assert len(reasons) == 1 and f"must have at most 1000 bytes; it has {len(large)}" in reasons[0]
+
     def test_a_file_that_goes_away_after_it_was_listed(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 3, "b": 3})
         load = pipeline.load_or_make_plan

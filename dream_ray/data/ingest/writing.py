@@ -21,6 +21,9 @@ FILES = "files.arrow"
 
 # A bucket answers after tens of milliseconds: as many images are asked for at a time.
 _REMOTE_READS = 16
+# The pixels of the largest image that is decoded (`PIL.Image.MAX_IMAGE_PIXELS`), uncompressed in RGB: a larger file is
+# none, but a film or an archive that lies between the images, and must not fill the memory.
+_MAX_BYTES = 256 << 20
 
 
 class UnreachedImage(UnreadableImage):
@@ -147,8 +150,13 @@ def read_image(row: dict[str, Any]) -> bytes:
     """
     if row["problem"] is not None:
         raise UnreadableImage(row["problem"])
+    length = row["length"]
+    if length is not None and length > _MAX_BYTES:
+        raise UnreadableImage(f"it must have at most {_MAX_BYTES} bytes; it has {length}")
     try:
-        return storage.read_bytes(row["path"], row["offset"], row["length"])
+        if length is None:
+            return storage.read_small(row["path"], _MAX_BYTES)
+        return storage.read_bytes(row["path"], row["offset"], length)
     except storage.NotReadable as error:
         _check_place(row["path"], error)
         raise UnreachedImage(str(error)) from None
