@@ -5,7 +5,7 @@ A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.fro
 `UsageError`. A file that is written is either whole or not there.
 """
 
-from dream_ray.storage.cache import make_room, mark_used, open_cached
+from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
 from dream_ray.storage.claims import claimed
 from dream_ray.storage.files import (
     atomic_output,
@@ -43,6 +43,7 @@ __all__ = [
     "failure",
     "file_sizes",
     "glob",
+    "is_cached",
     "is_directory",
     "is_remote",
     "join",

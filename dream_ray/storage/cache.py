@@ -3,7 +3,7 @@
 A file is known by the digest of its content: it can be shared by all processes of a machine and never grows old. The
 cache is $DREAM_RAY_CACHE, else `dream_ray` in the user's cache directory, and holds at most $DREAM_RAY_CACHE_GB (100)
 gigabytes: the files that were not opened for the longest time go first. A file that is mapped stays readable when it
-is removed.
+is removed, and on the disk for so long: who keeps mappings lets those go whose file is no longer cached.
 """
 
 import hashlib
@@ -49,6 +49,11 @@ def open_cached(path: str, digest: str) -> Any:
             continue
         mark_used(cached)
         return file
+
+
+def is_cached(path: str, digest: str) -> bool:
+    """Tells whether `open_cached` would not fetch a file: it is in the cache, or on this machine anyway."""
+    return not is_remote(path) or os.path.exists(os.path.join(_directory(), digest))
 
 
 def _directory() -> str:

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pytest
 
 from dream_ray import storage
@@ -144,6 +146,30 @@ class TestMapping:
         assert len(images) == store.count("train", 0)
         with pytest.raises(RunError, match="cannot read"):
             images.take(FIRST)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to see what is mapped")
+def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypatch):
+    uri = f"fsspec+memory:///{uuid.uuid4().hex}"
+    try:
+        pyarrow.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, ImportError):
+        pytest.skip("this pyarrow has no fsspec URIs")
+    for name in storage.list_files(str(digits)):
+        storage.write_bytes(storage.join(uri, name), (digits / name).read_bytes())
+    here, there = Store.open(str(digits)), Store.open(uri)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DREAM_RAY_CACHE", str(cache))
+    monkeypatch.setenv("DREAM_RAY_CACHE_GB", str(2.5 * max(file.bytes for file in there.manifest.files) / 1e9))
+    images, _ = there.training_set(("train", "validation"))
+    expected, _ = here.training_set(("train", "validation"))
+    rows = np.arange(len(images))
+    for _ in range(2):
+        assert np.array_equal(images.take(rows), expected.take(rows))
+        mapped = {
+            line.partition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line
+        }
+        assert mapped <= {str(path)[1:] for path in cache.iterdir()} and len(mapped) >= 2
 
 
 class TestDamage:
