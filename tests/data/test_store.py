@@ -16,8 +16,9 @@ from dream_ray.data import image_file
 from dream_ray.data.image_file import new_image_file, read_images
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.statistics import PixelSums
-from dream_ray.data.store import SCHEMA_VERSION, SPLITS, Manifest, Store
+from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
 
 FIRST = np.array([0])
@@ -184,6 +185,22 @@ class TestDamage:
         path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(RunError, match=rf"{path} is damaged"):
             Store.open(str(copy)).images(0, ("train",)).take(FIRST)
+
+    @pytest.mark.parametrize("place", ["pixels", "shape"])
+    def test_damaged_jpeg_bytes(self, tmp_path, place):
+        ingest(IngestSettings(source="digits", encoding="jpeg"), str(tmp_path / "s"))
+        path = file_of(tmp_path / "s")
+        data = bytearray(path.read_bytes())
+        start = data.index(b"\xff\xd8\xff")
+        if place == "pixels":
+            scan = data.index(b"\xff\xda", start)
+            data[scan : scan + 20] = bytes(20)
+        else:
+            height = data.index(b"\xff\xc0", start) + 5
+            data[height : height + 2] = (1).to_bytes(2, "big")
+        path.write_bytes(data)
+        with pytest.raises(RunError, match=rf"{path} is damaged: .*; ingest the store again"):
+            Store.open(str(tmp_path / "s")).images(0, ("train",)).take(FIRST)
 
     def test_verify_finds_one_changed_pixel(self, copy):
         Store.open(str(copy)).verify()

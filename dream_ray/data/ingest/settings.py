@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dream_ray.data.image_file import ENCODINGS
+from dream_ray.data.encodings import ENCODINGS
 from dream_ray.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """Settings that decide the content of a store.
+    """Settings that decide the content of a store. A value that breaks a rule raises UsageError.
 
     Attributes:
         source: Training images: a kind and its place, see `dream_ray.data.sources`.

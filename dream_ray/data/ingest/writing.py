@@ -37,7 +37,7 @@ class Form:
     Attributes:
         channels: 1 or 3.
         size: Side in pixels, or None to keep the images' own shape.
-        encoding: See `image_file.ENCODINGS`.
+        encoding: A key of `encodings.ENCODINGS`.
         first: Name of the image whose shape all must have.
         height: Its height in pixels.
         width: Its width.
