@@ -62,11 +62,10 @@ def ingest(
         The manifest of the store.
 
     Raises:
-        UsageError: If a setting breaks a rule, the source is missing or not of its form, or the store exists.
+        UsageError: If max_rejects breaks its rule, the source is missing or not of its form, or the store exists.
         RunError: If too many images are unreadable, or the store cannot be written. What is done is kept, and the
             same call goes on from there.
     """
-    settings.check()
     if not 0 <= max_rejects <= 1:
         raise UsageError(f"max_rejects must be a fraction in [0, 1]; got {max_rejects}")
     identity = {**settings.plain(), "versions": versions()}

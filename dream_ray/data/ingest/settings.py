@@ -41,8 +41,7 @@ class IngestSettings:
     label_column: str = "label"
     root: str | None = None
 
-    def check(self) -> None:
-        """Raises UsageError where a value breaks a rule."""
+    def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise UsageError(f"size must be an int >= 1; got {self.size}")
         if self.channels not in (None, 1, 3):
