@@ -297,7 +297,7 @@ class TestTarget:
 
         def full_after_a_while(descriptor):
             calls.append(descriptor)
-            if len(calls) > 60:
+            if len(calls) > 58:
                 raise OSError(errno.ENOSPC, "x")
             synced(descriptor)
 
