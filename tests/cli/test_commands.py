@@ -308,6 +308,14 @@ def test_inspect_shows_a_store_of_some_classes(call: Callable[..., Answer], tmp_
     assert (tmp_path / "s" / "contact_sheet.png").stat().st_size > 500
 
 
+def test_inspect_shows_a_store_that_nobody_may_write_to(call: Callable[..., Answer], tmp_path: Path) -> None:
+    call("ingest", "digits", tmp_path / "s", "--local")
+    (tmp_path / "s" / "contact_sheet.png").mkdir()
+    code, text, error = call("inspect", tmp_path / "s")
+    assert code == 1 and "cannot write" in error
+    assert "images: 1797" in text.splitlines()
+
+
 @pytest.mark.slow
 def test_kill_minus_9_of_an_ingest_costs_no_byte(tmp_path: Path) -> None:
     pixels = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (300, 400, 3), dtype=np.uint8)
