@@ -1,9 +1,11 @@
 """What a user asks of an ingest."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dream_ray import storage
 from dream_ray.data.encodings import ENCODINGS
+from dream_ray.data.sources import SOURCES
 from dream_ray.errors import UsageError
 
 
@@ -58,6 +60,18 @@ class IngestSettings:
         if self.test_labels is not None and self.test is None:
             raise UsageError("test_labels needs test, the directory of the images that it labels")
 
+    def absolute(self) -> "IngestSettings":
+        """Returns them with paths that mean the same in any working directory."""
+        sources = {"source": self.source, "test": self.test}
+        given = {name: source for name, source in sources.items() if source and not _is_name(source)}
+        given |= {name: path for name, path in (("test_labels", self.test_labels), ("root", self.root)) if path}
+        absolute: dict[str, Any] = {name: storage.absolute(path) for name, path in given.items()}
+        return replace(self, **absolute)
+
     def plain(self) -> dict[str, Any]:
         """Returns them as JSON values."""
         return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}
+
+
+def _is_name(source: str) -> bool:
+    return any(SOURCES[kind].matches(source) for kind in ("digits", "torchvision"))
