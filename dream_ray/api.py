@@ -42,7 +42,7 @@ def ingest(
     """Writes an image set as a store, or goes on with one that an earlier call did not finish.
 
     Args:
-        settings: What the store is to hold.
+        settings: What the store is to hold; relative paths are made absolute, for the workers and the manifest.
         store: Directory to write.
         max_rejects: Largest fraction of unreadable images, see `dream_ray.data.ingest.ingest`.
         download: Let torchvision download what is missing.
@@ -55,6 +55,7 @@ def ingest(
     Returns:
         The manifest of the store.
     """
+    settings = settings.absolute()
     if local:
         if workers not in (None, 1):
             raise UsageError(f"workers must be 1 with local, which runs in this process; got {workers}")

@@ -98,7 +98,8 @@ def inspect(store: Annotated[str, typer.Argument(help="Directory of a store.")])
     from dream_ray.data.store import Store as ImageStore
 
     opened = ImageStore.open(store)
+    # Before the picture, for which there may be no permission.
+    display.show_manifest(store, opened.manifest)
     sheet = storage.join(store, "contact_sheet.png")
     contact_sheet(opened, sheet)
-    display.show_manifest(store, opened.manifest)
     display.say(f"contact sheet: {sheet}")

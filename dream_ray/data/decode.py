@@ -10,10 +10,14 @@ What is done with the kinds found in the wild:
 - 16-bit greyscale: 0..65535 is scaled to 0..255 and rounded. Floating-point pixels have no range: unreadable.
 - Several frames: the first.
 - More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
+
+Pillow holds colours in 4 bytes a pixel, so an image of the largest size has 358 MB. What is made of one is made strip
+by strip, and no step holds more than its input and its output: see docs/data.md for what that takes.
 """
 
 import io
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 
@@ -27,6 +31,7 @@ from dream_ray.data.jpeg import decode_plain_jpeg, has_exif, plain_jpeg_pixels
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
+_STRIP_PIXELS = 1 << 20
 _ORIENTATION = 0x0112
 _H, _W = 1, 2
 # EXIF orientation -> whether rows and columns change places, then the axes of (C, H, W) that are reversed.
@@ -69,9 +74,7 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_formats()) as file:
-                file.load()
-                return _finish(_plain(_upright(file)), channels, size)
+            return _finish(_plain(_load(data)), channels, size)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -150,8 +153,16 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def _load(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_formats()) as file:
+        file.load()
+        return _upright(file)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
+        if image.getexif().get(_ORIENTATION) not in _TURNS:
+            return image  # of which Pillow would make a copy
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels are whole already; only the EXIF reader failed, in one of its many ways
         return image
@@ -161,22 +172,45 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImage("its pixels are floating-point numbers of no defined range")
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image))
+        return _from_16_bit(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        foreground = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), foreground).convert("RGB")
+        return _over_white(image)
     return image if image.mode in _MODES.values() else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _from_16_bit(values_HW: np.ndarray) -> Image.Image:
-    lowest, highest = int(values_HW.min()), int(values_HW.max())
-    if not 0 <= lowest <= highest <= 65535:
-        raise UnreadableImage(f"its pixels lie in {lowest}..{highest}, which is not 16 bit")
-    return Image.fromarray(((values_HW.astype(np.int64) + 128) // 257).astype(np.uint8))
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yields strips of whole rows, from the top, with the number of their first row."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    pixels_HW = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, strip in _strips(image):
+        values_HW = np.asarray(strip)
+        lowest, highest = int(values_HW.min()), int(values_HW.max())
+        if not 0 <= lowest <= highest <= 65535:
+            raise UnreadableImage(f"its pixels lie in {lowest}..{highest}, which is not 16 bit")
+        pixels_HW[top : top + strip.height] = (values_HW.astype(np.uint32) + 128) // 257
+    return Image.fromarray(pixels_HW)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    opaque = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        white = Image.new("RGBA", strip.size, "white")
+        opaque.paste(Image.alpha_composite(white, strip.convert("RGBA")).convert("RGB"), (0, top))
+    return opaque
 
 
 def _finish(image: Image.Image, channels: int, size: int | None) -> UInt8Array:
-    converted = image.convert(_MODES[channels])
-    sized = converted if size is None else fit(converted, size)
-    pixels = np.asarray(sized, dtype=np.uint8)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if image.mode != _MODES[channels]:
+        image = image.convert(_MODES[channels])
+    if size is not None:
+        image = fit(image, size)
+    pixels_CHW = np.empty((channels, image.height, image.width), dtype=np.uint8)
+    for top, strip in _strips(image):
+        pixels_HWC = np.asarray(strip).reshape(strip.height, strip.width, channels)
+        pixels_CHW[:, top : top + strip.height] = pixels_HWC.transpose(2, 0, 1)
+    return pixels_CHW

@@ -68,12 +68,18 @@ def decode_jpegs(encoded: Sequence[Any], shape_CHW: Sequence[int]) -> UInt8Array
 
     Returns:
         (n, C, H, W) uint8.
+
+    Raises:
+        ValueError: If there is anything wrong with one of them.
     """
     # torch turns (H, W, C) into (C, H, W) several times faster than numpy.
     import torch
 
     images_NCHW = torch.empty((len(encoded), *shape_CHW), dtype=torch.uint8)
     for image_CHW, data in zip(images_NCHW, encoded, strict=True):
-        image_CHW.copy_(torch.from_numpy(decode_plain_jpeg(data, channels=shape_CHW[0])).permute(2, 0, 1))
+        seen_CHW = torch.from_numpy(decode_plain_jpeg(data, channels=shape_CHW[0])).permute(2, 0, 1)
+        if seen_CHW.shape != image_CHW.shape:
+            raise ValueError(f"an image has shape {tuple(seen_CHW.shape)}, not {tuple(image_CHW.shape)}")
+        image_CHW.copy_(seen_CHW)
     pixels: UInt8Array = images_NCHW.numpy()
     return pixels

@@ -44,7 +44,7 @@ class Manifest:
         channels: 1 or 3.
         height: Of every image, in pixels.
         width: Likewise.
-        encoding: "raw" or "jpeg", see `image_file`.
+        encoding: A key of `encodings.ENCODINGS`.
         counts: Images by split and label; a split that the store does not have counts 0 everywhere.
         mean: Per channel, over the pixels of train and validation scaled to [0, 1].
         std: Population standard deviation, likewise.

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dream_ray import storage
 from dream_ray.data.images import UInt8Array
-from dream_ray.data.store import SPLITS, Store
+from dream_ray.data.manifest import SPLITS
+from dream_ray.data.store import Store
 
 _BACKGROUND = (208, 208, 208)
 _INK = (0, 0, 0)

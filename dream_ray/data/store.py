@@ -6,11 +6,9 @@ import numpy as np
 
 from dream_ray import storage
 from dream_ray.data.images import Chunk, ImageChunks, Int64Array
-from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
+from dream_ray.data.manifest import SPLITS, ImageFile, Manifest
 from dream_ray.data.mapped_file import MappedFile
 from dream_ray.errors import RunError, UsageError
-
-__all__ = ["SCHEMA_VERSION", "SPLITS", "ImageFile", "Manifest", "Store"]
 
 
 class Store:

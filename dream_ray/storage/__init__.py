@@ -5,7 +5,7 @@ A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.fro
 `UsageError`. A file that is written is either whole or not there.
 """
 
-from dream_ray.storage.cache import make_room, mark_used, open_cached
+from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
 from dream_ray.storage.claims import claimed
 from dream_ray.storage.files import (
     atomic_output,
@@ -26,7 +26,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, is_remote, join, sibling
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, join, sibling
 from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
@@ -39,8 +39,10 @@ __all__ = [
     "delete_temporaries",
     "ensure_writable",
     "exists",
+    "failure",
     "file_sizes",
     "glob",
+    "is_cached",
     "is_directory",
     "is_remote",
     "join",

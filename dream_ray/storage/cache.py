@@ -3,22 +3,25 @@
 A file is known by the digest of its content: it can be shared by all processes of a machine and never grows old. The
 cache is $DREAM_RAY_CACHE, else `dream_ray` in the user's cache directory, and holds at most $DREAM_RAY_CACHE_GB (100)
 gigabytes: the files that were not opened for the longest time go first. A file that is mapped stays readable when it
-is removed.
+is removed, and on the disk for so long: who keeps mappings lets those go whose file is no longer cached.
 """
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.files import atomic_output, delete, file_sizes, open_input
+from dream_ray.storage.files import _is_temporary, atomic_output, delete, file_sizes, open_input
 from dream_ray.storage.paths import failure, is_remote, join
 
 _DEFAULT_GB = 100.0
 _BLOCK_BYTES = 8 << 20
+# Who has not written to a temporary file for a day was killed.
+_WRITING_S = 24 * 3600.0
 
 
 def open_cached(path: str, digest: str) -> Any:
@@ -46,6 +49,11 @@ def open_cached(path: str, digest: str) -> Any:
             continue
         mark_used(cached)
         return file
+
+
+def is_cached(path: str, digest: str) -> bool:
+    """Tells whether `open_cached` would not fetch a file: it is in the cache, or on this machine anyway."""
+    return not is_remote(path) or os.path.exists(os.path.join(_directory(), digest))
 
 
 def _directory() -> str:
@@ -89,6 +97,8 @@ def _read_block(path: str, source: Any) -> bytes:
 def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
     """Deletes the files below a directory that were not used for the longest time until there is room for others.
 
+    What another process is writing counts, but is left to it; what a killed one left goes after a day.
+
     Args:
         directory: Which need not be there. Any number of processes may make room in it.
         num_bytes: Of what is to be written.
@@ -96,9 +106,11 @@ def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
     """
     entries = _files_by_age(directory) if is_remote(directory) else _local_files_by_age(directory)
     total = sum(size for _, size, _ in entries)
-    for _, size, path in entries:
+    for modified, size, path in entries:
         if total + num_bytes <= limit_bytes:
             return
+        if _is_temporary(path) and time.time() - modified < _WRITING_S:
+            continue
         delete(path)
         total -= size
 

@@ -108,16 +108,25 @@ def open_input(path: str) -> Any:
         raise failure("read", path, error) from None
 
 
-def read_bytes(path: str, offset: int = 0, length: int | None = None) -> bytes:
+def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: int | None = None) -> bytes:
     """Returns a file's content, or `length` bytes of it from `offset` on.
 
+    Args:
+        path: The file.
+        offset: First byte.
+        length: In bytes; None: the whole file.
+        most: Largest number of bytes to read; None: any.
+
     Raises:
-        NotReadable: If it is missing, may not be read, or ends before.
+        NotReadable: If it is missing, may not be read, ends before, or has more bytes than may be read.
         RunError: If reading fails.
     """
     filesystem, target = resolve(path)
     try:
         with filesystem.open_input_file(target) as file:
+            size = file.size() if length is None else length
+            if most is not None and size > most:
+                raise NotReadable(f"{path} must have at most {most} bytes; it has {size}")
             data = bytes(file.read() if length is None else file.read_at(length, offset))
     except OSError as error:
         raise failure("read", path, error) from None

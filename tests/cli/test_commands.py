@@ -278,7 +278,7 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
     base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, _ = call(*base, "--memory", "64GB")
     assert code == 0
-    assert re.search(r"together +│ +[0-9,]+ ", text) and "2 workers and 1 producers of " in text
+    assert re.search(r"together +│ +[0-9,]+ ", text) and re.search("2 workers, 1 producers of .* made ahead", text)
     # With batches as small as they get, at the first of its attempts.
     code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
     assert code == 2
@@ -306,6 +306,14 @@ def test_inspect_shows_a_store_of_some_classes(call: Callable[..., Answer], tmp_
     assert code == 0
     assert {"images: 80", "classes: 2", "encoding: jpeg", "train: 36 (18 to 18 a class)"} <= set(text.splitlines())
     assert (tmp_path / "s" / "contact_sheet.png").stat().st_size > 500
+
+
+def test_inspect_shows_a_store_that_nobody_may_write_to(call: Callable[..., Answer], tmp_path: Path) -> None:
+    call("ingest", "digits", tmp_path / "s", "--local")
+    (tmp_path / "s" / "contact_sheet.png").mkdir()
+    code, text, error = call("inspect", tmp_path / "s")
+    assert code == 1 and "cannot write" in error
+    assert "images: 1797" in text.splitlines()
 
 
 @pytest.mark.slow

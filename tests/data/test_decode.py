@@ -70,6 +70,36 @@ def test_a_transparent_colour_becomes_white(mode):
     assert pixel(encode(image, transparency=colour)) == (255, 255, 255)
 
 
+def over_white(image):
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def scaled_to_8_bit(image):
+    return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+@pytest.mark.parametrize("strip_pixels", [1, 50, 1 << 20])
+@pytest.mark.parametrize(
+    ("image", "options", "plain"),
+    [
+        (Image.fromarray(noise(10, 9, 7, 3)), {}, lambda image: image),
+        (Image.fromarray(noise(10, 9, 7)), {}, lambda image: image.convert("RGB")),
+        (Image.fromarray(noise(10, 9, 7, 4)), {}, over_white),
+        (Image.fromarray(noise(10, 9, 7, 2)), {}, over_white),
+        (Image.fromarray(noise(10, 9, 7, 3)).quantize(8), {"transparency": bytes(range(0, 256, 32))}, over_white),
+        (Image.fromarray(noise(10, 9, 7, 2).view(np.uint16)[:, :, 0]), {}, scaled_to_8_bit),
+    ],
+)
+def test_strips_are_not_seen(monkeypatch, strip_pixels, image, options, plain):
+    monkeypatch.setattr(decode_module, "_STRIP_PIXELS", strip_pixels)
+    data = encode(image, **options)
+    expected = plain(Image.open(io.BytesIO(data)))
+    for channels, mode in ((1, "L"), (3, "RGB")):
+        decoded = decode(data, channels=channels, size=None)
+        assert decoded.flags.c_contiguous
+        assert np.array_equal(decoded, np.asarray(expected.convert(mode)).reshape(9, 7, channels).transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation):
     upright = np.zeros((2, 3), np.uint8)

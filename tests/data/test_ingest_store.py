@@ -1,6 +1,7 @@
 """Tests of ingest: what a store then holds, and what is refused."""
 
 import errno
+import io
 import os
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ from samples import SAMPLES, bomb, encode, ingest, noise, png, write_tar
 from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.ingest import pipeline, with_retries
+from dream_ray.data.ingest.listing import read_listing
+from dream_ray.data.ingest.writing import read_rows
 from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
@@ -294,7 +297,7 @@ class TestTarget:
 
         def full_after_a_while(descriptor):
             calls.append(descriptor)
-            if len(calls) > 60:
+            if len(calls) > 58:
                 raise OSError(errno.ENOSPC, "x")
             synced(descriptor)
 
@@ -410,6 +413,17 @@ class TestFaults:
             (0, "its sample has no image"),
         ]
 
+    def test_a_file_that_is_too_large_is_not_read(self, tmp_path, make_folder, monkeypatch):
+        monkeypatch.setattr("dream_ray.data.ingest.writing._MAX_BYTES", 1000)
+        large = png(7, 40, 40)
+        root = make_folder("f", {"a": {"0.png": png(0), "large.png": large}, "b": 1})
+        tar = write_tar(tmp_path / "f.tar", [("x/a/0.png", png(0)), ("x/a/large.png", large), ("x/b/0.png", png(1))])
+        for number, source in enumerate((root, tar)):
+            path = str(tmp_path / f"s{number}")
+            assert ingest(str(source), path, size=4, max_rejects=0.5).counts["train"] == (1, 1)
+            reasons = pq.read_table(path + "/rejects.parquet")["reason"].to_pylist()
+            assert len(reasons) == 1 and f"must have at most 1000 bytes; it has {len(large)}" in reasons[0]
+
     def test_a_file_that_goes_away_after_it_was_listed(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 3, "b": 3})
         load = pipeline.load_or_make_plan
@@ -423,6 +437,58 @@ class TestFaults:
         manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
         assert manifest.num_rejects == 1 and manifest.counts["train"] == (3, 2)
         assert "No such file" in pq.read_table(str(tmp_path / "s" / "rejects.parquet"))["reason"][0].as_py()
+
+
+class TestVanishedSources:
+    """What goes away once the images are listed and planned, and comes back before the same call again."""
+
+    @pytest.fixture
+    def hide(self, tmp_path, monkeypatch):
+        """Take paths away after the plan is made; what is returned puts them back."""
+        moved = {}
+
+        def restore():
+            monkeypatch.undo()
+            for path, aside in moved.items():
+                path.parent.mkdir(exist_ok=True)
+                aside.rename(path)
+
+        def hide(*paths):
+            load = pipeline.load_or_make_plan
+
+            def plan_and_hide(*arguments):
+                plan = load(*arguments)
+                for number, path in enumerate(paths):
+                    moved[path] = path.rename(tmp_path / f"aside-{number}")
+                return plan
+
+            monkeypatch.setattr(pipeline, "load_or_make_plan", plan_and_hide)
+            return restore
+
+        return hide
+
+    @pytest.mark.parametrize("what", ["the directory", "all that is in it"])
+    def test_a_disk_that_is_not_mounted_any_more(self, tmp_path, make_folder, hide, what):
+        root = make_folder("f", {"a": 3, "b": 3})
+        restore = hide(*([root] if what == "the directory" else sorted(root.rglob("*.png"))))
+        with pytest.raises(RunError, match=rf"source {root}/a/ is gone, .*No such file.*; with it back, repeat"):
+            ingest(str(root), str(tmp_path / "s"), max_rejects=1.0)
+        assert not storage.list_directory(str(tmp_path / "s" / "work" / "done"))
+        restore()
+        manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.0)
+        assert manifest == ingest(str(root), str(tmp_path / "whole"))
+
+    def test_files_that_come_back_are_tried_again_where_too_many_were_missing(self, tmp_path, make_folder, hide):
+        root = make_folder("f", {"a": 3, "b": 3, "c": {"0.png": png(9), "1.png": b""}})
+        restore = hide(root / "b" / "001.png")
+        path = tmp_path / "s"
+        with pytest.raises(RunError, match="2 of 8 images are unreadable"):
+            ingest(str(root), str(path), max_rejects=0.2)
+        assert storage.list_directory(str(path / "work" / "done")) == ["000000.json", "000002.json"]
+        restore()
+        assert ingest(str(root), str(path), max_rejects=0.2) == ingest(
+            str(root), str(tmp_path / "whole"), max_rejects=0.2
+        )
 
 
 class TestRetries:
@@ -450,6 +516,48 @@ class TestRetries:
         with pytest.raises(RunError, match="away"):
             with_retries(job, 1)
         assert naps == [1, 2, 4, 8]
+
+    def test_every_stage_is_asked_again(self, tmp_path, make_folder, naps, monkeypatch):
+        root = make_folder("f", {"a": 2, "b": 2})
+        whole = ingest(str(root), str(tmp_path / "whole"))
+        stages = [
+            (pipeline, "_check_target"),
+            (pipeline, "open_parts"),
+            (storage, "ensure_writable"),
+            (pipeline, "shard_jobs"),
+            (pipeline, "load_or_make_plan"),
+            (storage, "delete_temporaries"),
+            (pipeline, "finish"),
+            (storage, "delete"),
+        ]
+        for module, name in stages:
+            self.fail_once(monkeypatch, module, name)
+        assert ingest(str(root), str(tmp_path / "s")) == whole
+        assert naps == [1] * len(stages)
+        assert storage.list_directory(str(tmp_path / "s")) == ["images", "manifest.json", "rejects.parquet"]
+
+    @staticmethod
+    def fail_once(monkeypatch, module, name):
+        function, answers = getattr(module, name), [storage.RemoteError("away")]
+
+        def asked(*arguments, **keywords):
+            if answers:
+                raise answers.pop()
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, asked)
+
+    @pytest.mark.parametrize(
+        "read", [lambda: read_rows("s3://b/s/work", 0), lambda: read_listing("s3://b/s/work", "train", 0)]
+    )
+    def test_a_bucket_that_fails_while_it_is_read_is_asked_again(self, monkeypatch, read):
+        class Away(io.BytesIO):
+            def read(self, size=-1):
+                raise OSError("curlCode: 28, Timeout was reached")
+
+        monkeypatch.setattr(storage, "open_input", lambda path: Away(bytes(1000)))
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/work/.*arrow: curlCode: 28"):
+            read()
 
     def test_other_errors_are_not_repeated(self, naps):
         def job(number):

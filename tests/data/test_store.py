@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pytest
 
 from dream_ray import storage
@@ -14,8 +16,9 @@ from dream_ray.data import image_file
 from dream_ray.data.image_file import new_image_file, read_images
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.statistics import PixelSums
-from dream_ray.data.store import SCHEMA_VERSION, SPLITS, Manifest, Store
+from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
 
 FIRST = np.array([0])
@@ -144,6 +147,30 @@ class TestMapping:
             images.take(FIRST)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to see what is mapped")
+def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypatch):
+    uri = f"fsspec+memory:///{uuid.uuid4().hex}"
+    try:
+        pyarrow.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, ImportError):
+        pytest.skip("this pyarrow has no fsspec URIs")
+    for name in storage.list_files(str(digits)):
+        storage.write_bytes(storage.join(uri, name), (digits / name).read_bytes())
+    here, there = Store.open(str(digits)), Store.open(uri)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DREAM_RAY_CACHE", str(cache))
+    monkeypatch.setenv("DREAM_RAY_CACHE_GB", str(2.5 * max(file.bytes for file in there.manifest.files) / 1e9))
+    images, _ = there.training_set(("train", "validation"))
+    expected, _ = here.training_set(("train", "validation"))
+    rows = np.arange(len(images))
+    for _ in range(2):
+        assert np.array_equal(images.take(rows), expected.take(rows))
+        mapped = {
+            line.partition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line
+        }
+        assert mapped <= {str(path)[1:] for path in cache.iterdir()} and len(mapped) >= 2
+
+
 class TestDamage:
     def test_a_file_cut_short(self, copy):
         path = file_of(copy)
@@ -156,6 +183,22 @@ class TestDamage:
         path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(RunError, match=rf"{path} is damaged"):
             Store.open(str(copy)).images(0, ("train",)).take(FIRST)
+
+    @pytest.mark.parametrize("place", ["pixels", "shape"])
+    def test_damaged_jpeg_bytes(self, tmp_path, place):
+        ingest(IngestSettings(source="digits", encoding="jpeg"), str(tmp_path / "s"))
+        path = file_of(tmp_path / "s")
+        data = bytearray(path.read_bytes())
+        start = data.index(b"\xff\xd8\xff")
+        if place == "pixels":
+            scan = data.index(b"\xff\xda", start)
+            data[scan : scan + 20] = bytes(20)
+        else:
+            height = data.index(b"\xff\xc0", start) + 5
+            data[height : height + 2] = (1).to_bytes(2, "big")
+        path.write_bytes(data)
+        with pytest.raises(RunError, match=rf"{path} is damaged: .*; ingest the store again"):
+            Store.open(str(tmp_path / "s")).images(0, ("train",)).take(FIRST)
 
     def test_verify_finds_one_changed_pixel(self, copy):
         Store.open(str(copy)).verify()

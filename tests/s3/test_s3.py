@@ -176,7 +176,7 @@ class TestCache:
             (file.label, file.split) for file in store.manifest.files if (tmp_path / "cache" / file.sha256).exists()
         }
         assert cached == {(0, "train"), (0, "test")}
-        for (label, split), mapped in images.items():  # a file that went is still mapped
+        for (label, split), mapped in images.items():  # a file that went is fetched again
             rows = np.arange(len(mapped))
             assert np.array_equal(mapped.take(rows), local.images(label, (split,)).take(rows))
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 import dream_ray
 from dream_ray import storage
+from dream_ray.data.ingest.jobs import with_retries
 from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import NOTES, note_name
@@ -32,7 +33,8 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
     """Writes rejects.parquet and, if nothing is wrong with what was written, the manifest.
 
     Raises:
-        RunError: If too many images are unreadable, or all of a class.
+        RunError: If too many images are unreadable, or all of a class. The files whose images could not be reached are
+            then no longer noted as done, so that the next call tries them again.
     """
     notes = [
         json.loads(storage.read_text(storage.join(work, NOTES, note_name(number)))) for number in range(len(plan.files))
@@ -45,7 +47,13 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
         for note in notes
         if note["rows"]
     )
-    _check(store, plan, files, rejects, max_rejects)
+    try:
+        _check(store, plan, files, rejects, max_rejects)
+    except RunError:
+        for number, note in enumerate(notes):
+            if any(reject["unreached"] for reject in note["rejects"]):
+                with_retries(storage.delete, storage.join(work, NOTES, note_name(number)))
+        raise
     sums = [PixelSums.of_lists(*note["sums"]) for note in notes if note["split"] != "test"]
     manifest = _describe(settings, plan, files, reduce(add, sums), len(rejects))
     manifest.write(store)

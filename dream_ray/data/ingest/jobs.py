@@ -1,13 +1,16 @@
-"""How the jobs of an ingest are run: here, or by whoever gives another `Mapper`."""
+"""How the jobs of an ingest are run: here, or by whoever gives another `Mapper`; and again where storage fails."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from dream_ray import storage
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """(function, jobs) -> results in any order. Jobs and results are plain values; the function may run anywhere."""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # A bucket that is away for a moment is asked again after 1, 2, 4 and 8 seconds.
 _ATTEMPTS = 5
@@ -19,14 +22,16 @@ def run_here(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[An
     return (with_retries(function, job) for job in jobs)
 
 
-def with_retries(function: Callable[[Any], Any], job: Any) -> Any:
-    """Runs a job, again and again with longer and longer breaks while remote storage fails.
+def with_retries(
+    function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
+) -> Result:
+    """Calls a function, again and again with longer and longer breaks while remote storage fails.
 
-    A job may be repeated, for what it writes appears whole or not at all.
+    Jobs and stages may be repeated, for what they write appears whole or not at all.
     """
     for attempt in range(_ATTEMPTS - 1):
         try:
-            return function(job)
+            return function(*arguments, **keywords)
         except storage.RemoteError:
             time.sleep(_FIRST_WAIT_S * 2**attempt)
-    return function(job)
+    return function(*arguments, **keywords)

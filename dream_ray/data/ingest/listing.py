@@ -11,6 +11,8 @@ from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import FlatFolder, Source, SourceKind, SourceOptions, find_source, order_of_names
 from dream_ray.errors import RunError, UsageError
 
+LISTINGS, SPOOL = "listing", "spool"
+
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +91,7 @@ def shard_jobs(work: str, parts: Iterable[Part]) -> list[ShardJob]:
 def list_shard(work: str, job: ShardJob) -> None:
     """Writes the listing of a shard, and its spool if it has one."""
     name = f"{job.part.name}-{job.number:06d}"
-    table = job.part.source.list_shard(job.number, storage.join(work, "spool", name))
+    table = job.part.source.list_shard(job.number, storage.join(work, SPOOL, name))
     path = storage.join(work, _file(job.part.name, job.number))
     with storage.atomic_output(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
@@ -101,8 +103,10 @@ def read_listing(work: str, part: str, number: int) -> pa.Table:
     try:
         with storage.open_input(path) as file:
             return pa.ipc.open_file(file).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or cannot be read: {error}") from None
+    except pa.ArrowException as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise storage.failure("read", path, error) from None
 
 
 def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str, ...]:
@@ -126,4 +130,4 @@ def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str,
 
 
 def _file(part: str, number: int) -> str:
-    return f"listing/{part}-{number:06d}.arrow"
+    return f"{LISTINGS}/{part}-{number:06d}.arrow"

@@ -3,19 +3,21 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.decode import UnreadableImage, decode
+from dream_ray.data.images import Int64Array
 from dream_ray.data.ingest.listing import Part, class_names, read_listing
 from dream_ray.data.ingest.plan import ImageFilePlan, choose_classes, gather, plan_files, rows_by_class
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.writing import FILES, Form, WriteJob, read_image, read_rows
+from dream_ray.data.ingest.writing import FILES, Form, WriteJob, read_image
 from dream_ray.errors import RunError, UsageError
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Plan:
 
 def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
     """Returns the plan of an ingest whose shards are listed."""
-    path = storage.join(work, _PLAN)
+    path = storage.join(work, PLAN)
     if storage.exists(path):
         values = json.loads(storage.read_text(path))
         return Plan(
@@ -75,16 +77,11 @@ def _make(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
     rejects = tuple(reject for name, tables in listings.items() for reject in _without_class(name, tables))
 
     channels = parts["train"].source.channels if settings.channels is None else settings.channels
-    side = settings.size or 1
-    plans = plan_files(train, test, names, validation=settings.validation, image_bytes=channels * side**2)
+    first, (height, width) = _first_image(listings["train"], train, channels, settings.size)
+    form = Form(channels, settings.size, settings.encoding, first, height, width)
+    image_bytes = channels * height * width
+    plans = plan_files(train, test, names, validation=settings.validation, image_bytes=image_bytes)
     _write_files(work, plans, listings)
-    name, shape = _first_image(work, len(plans), channels, settings.size)
-    if settings.size is None:
-        # Only now the size of an image is known.
-        image_bytes = channels * shape[0] * shape[1]
-        plans = plan_files(train, test, names, validation=settings.validation, image_bytes=image_bytes)
-        _write_files(work, plans, listings)
-    form = Form(channels, settings.size, settings.encoding, name, *shape)
     files = tuple((plan.split, plan.label, plan.chunk) for plan in plans)
     return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects)
 
@@ -118,13 +115,15 @@ def _write_files(work: str, plans: Sequence[ImageFilePlan], listings: dict[str, 
             writer.write_batch(batch)
 
 
-def _first_image(work: str, num_files: int, channels: int, size: int | None) -> tuple[str, tuple[int, int]]:
+def _first_image(
+    listings: Sequence[pa.Table], rows: Sequence[Int64Array], channels: int, size: int | None
+) -> tuple[str, tuple[int, int]]:
     """Returns name, and (height, width) in the store, of the first image that can be read."""
-    for number in range(num_files):
-        for row in read_rows(work, number):
-            try:
-                image_CHW = decode(read_image(row), channels=channels, size=size)
-            except UnreadableImage:
-                continue
-            return row["name"], (image_CHW.shape[1], image_CHW.shape[2])
-    raise RunError("no image of the source could be read")
+    for shard, number in chain.from_iterable(rows):
+        [row] = listings[shard].slice(number, 1).to_pylist()
+        try:
+            image_CHW = decode(read_image(row), channels=channels, size=size)
+        except UnreadableImage:
+            continue
+        return row["name"], (image_CHW.shape[1], image_CHW.shape[2])
+    raise RunError("no training image of the source could be read")

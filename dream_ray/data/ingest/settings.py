@@ -1,15 +1,17 @@
 """What a user asks of an ingest."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dream_ray.data.image_file import ENCODINGS
+from dream_ray import storage
+from dream_ray.data.encodings import ENCODINGS
+from dream_ray.data.sources import SOURCES
 from dream_ray.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """Settings that decide the content of a store.
+    """Settings that decide the content of a store. A value that breaks a rule raises UsageError.
 
     Attributes:
         source: Training images: a kind and its place, see `dream_ray.data.sources`.
@@ -41,8 +43,7 @@ class IngestSettings:
     label_column: str = "label"
     root: str | None = None
 
-    def check(self) -> None:
-        """Raises UsageError where a value breaks a rule."""
+    def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise UsageError(f"size must be an int >= 1; got {self.size}")
         if self.channels not in (None, 1, 3):
@@ -59,6 +60,18 @@ class IngestSettings:
         if self.test_labels is not None and self.test is None:
             raise UsageError("test_labels needs test, the directory of the images that it labels")
 
+    def absolute(self) -> "IngestSettings":
+        """Returns them with paths that mean the same in any working directory."""
+        sources = {"source": self.source, "test": self.test}
+        given = {name: source for name, source in sources.items() if source and not _is_name(source)}
+        given |= {name: path for name, path in (("test_labels", self.test_labels), ("root", self.root)) if path}
+        absolute: dict[str, Any] = {name: storage.absolute(path) for name, path in given.items()}
+        return replace(self, **absolute)
+
     def plain(self) -> dict[str, Any]:
         """Returns them as JSON values."""
         return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}
+
+
+def _is_name(source: str) -> bool:
+    return any(SOURCES[kind].matches(source) for kind in ("digits", "torchvision"))

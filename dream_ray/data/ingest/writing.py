@@ -21,6 +21,13 @@ FILES = "files.arrow"
 
 # A bucket answers after tens of milliseconds: as many images are asked for at a time.
 _REMOTE_READS = 16
+# The pixels of the largest image that is decoded (`PIL.Image.MAX_IMAGE_PIXELS`), uncompressed in RGB: a larger file is
+# none, but a film or an archive that lies between the images, and must not fill the memory.
+_MAX_BYTES = 256 << 20
+
+
+class UnreachedImage(UnreadableImage):
+    """Its bytes could not be had: another time it may be an image after all."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Form:
     Attributes:
         channels: 1 or 3.
         size: Side in pixels, or None to keep the images' own shape.
-        encoding: See `image_file.ENCODINGS`.
+        encoding: A key of `encodings.ENCODINGS`.
         first: Name of the image whose shape all must have.
         height: Its height in pixels.
         width: Its width.
@@ -123,8 +130,10 @@ def read_rows(work: str, number: int) -> list[dict[str, Any]]:
         with storage.open_input(path) as file:
             rows: list[dict[str, Any]] = pa.ipc.open_file(file).get_batch(number).to_pylist()
             return rows
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged or cannot be read: {error}") from None
+    except pa.ArrowException as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise storage.failure("read", path, error) from None
 
 
 def note_name(number: int) -> str:
@@ -136,15 +145,28 @@ def read_image(row: dict[str, Any]) -> bytes:
     """Reads the bytes of a listed image.
 
     Raises:
-        UnreadableImage: If there are none.
-        RunError: If the place where they lie cannot be reached.
+        UnreadableImage: If there are none; `UnreachedImage` where there may be some another time.
+        RunError: If the place where they lie is gone or cannot be reached.
     """
     if row["problem"] is not None:
         raise UnreadableImage(row["problem"])
     try:
-        return storage.read_bytes(row["path"], row["offset"], row["length"])
+        return storage.read_bytes(row["path"], row["offset"], row["length"], most=_MAX_BYTES)
     except storage.NotReadable as error:
-        raise UnreadableImage(str(error)) from None
+        _check_place(row["path"], error)
+        raise UnreachedImage(str(error)) from None
+
+
+def _check_place(path: str, error: Exception) -> None:
+    """Raises RunError if the place of a file that cannot be read is gone.
+
+    One file that went away is a reject, but a disk that is not mounted any more, or a bucket that was emptied, would
+    make a reject of every image to come. Of either nothing is left beside the file: a mount point stays as an empty
+    directory, and a bucket has no directory without files.
+    """
+    directory = storage.sibling(storage.absolute(path), "")
+    if not storage.list_directory(directory):
+        raise RunError(f"source {directory} is gone, there is nothing in it: {error}; with it back, repeat the command")
 
 
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
@@ -154,7 +176,15 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
                 raise data
             image_CHW = decode(data, channels=job.form.channels, size=job.form.size)
         except UnreadableImage as reason:
-            rejects.append({"path": row["name"], "split": job.split, "label": job.label, "reason": str(reason)})
+            rejects.append(
+                {
+                    "path": row["name"],
+                    "split": job.split,
+                    "label": job.label,
+                    "reason": str(reason),
+                    "unreached": isinstance(reason, UnreachedImage),
+                }
+            )
             continue
         job.form.check(row["name"], image_CHW)
         yield image_CHW
