@@ -1,5 +1,6 @@
 """Producers of networks as Ray actors, and the conveyor between them and the workers of Ray Train."""
 
+import itertools
 import threading
 import time
 import uuid
@@ -121,7 +122,7 @@ class RayNetworks:
         try:
             state: NetworkState = ray.get(references[0])
         except ObjectLostError:  # it died with the producer that made it, or with its node
-            self._call("lose", step)
+            self._call("lose", step, references)
             return None
         return state
 
@@ -208,8 +209,9 @@ class _Producers:
         self._call = _ConveyorCalls(conveyor)
         self._ended = threading.Event()
         self._running: dict[Any, tuple[int, ActorHandle[Any]]] = {}
-        for number in range(plan.count):
-            self._start(number, plan.cpus, plan.gpus)
+        self._numbers = itertools.count()  # what the conveyor knows of one that is gone is never said of another
+        for _ in range(plan.count):
+            self._start(plan.cpus, plan.gpus)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
@@ -220,7 +222,8 @@ class _Producers:
         for _, producer in self._running.values():
             ray.kill(producer)
 
-    def _start(self, number: int, cpus: int, gpus: float) -> None:
+    def _start(self, cpus: int, gpus: float) -> None:
+        number = next(self._numbers)
         producer: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Producer).remote()
         self._running[producer.run.remote(self._conveyor, number, self._path)] = number, producer
 
@@ -234,7 +237,7 @@ class _Producers:
                 except RayActorError:
                     # Its place may be gone with its node: the next one shares a place with others.
                     self._call("abandon", number)
-                    self._start(number, 0, 0.0)
+                    self._start(0, 0.0)
                 except (UsageError, RunError) as error:
                     self._call("close", str(error))
                 except Exception as error:
