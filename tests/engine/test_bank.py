@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     next(training)
     assert weights(banked(second, tmp_path).trajectory(1)) == [10, 11, 12, 13, 14]
     assert len(second.trained) == STEPS
+
+
+def test_waiting_ends_where_nobody_wants_the_networks_any_more(tmp_path: Path) -> None:
+    def check() -> None:
+        raise InterruptedError
+
+    training = banked(Counting(), tmp_path).trajectory(1)
+    next(training)
+    waiting = replace(banked(Counting(), tmp_path), check=check).trajectory(1)
+    assert next(waiting).inner == 0
+    with pytest.raises(InterruptedError):
+        next(waiting)
 
 
 def test_another_trajectory_is_not_waited_for(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ class BankedNetworks:
         recipe: Makes its optimiser.
         inner_steps: Networks per trajectory.
         is_restart_point: Tells of (outer, inner) whether a run may be resumed there; only there momentum is kept.
+        check: Called while one waits for another process; raises to end that.
     """
 
     source: NetworkSource
@@ -115,6 +116,7 @@ class BankedNetworks:
     recipe: Recipe
     inner_steps: int
     is_restart_point: Callable[[int, int], bool]
+    check: Callable[[], None] = lambda: None
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`.
@@ -134,6 +136,7 @@ class BankedNetworks:
                         yield from self._train(outer, inner, known)
                         return
                 if not ours:
+                    self.check()
                     time.sleep(_POLL_S)
                 continue
             values, is_complete = found

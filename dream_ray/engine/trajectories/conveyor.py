@@ -203,6 +203,11 @@ class Conveyor(Generic[Item]):
             self._problem = problem or self._problem
             self._changed.notify_all()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody needs anything any more."""
+        return self._closed
+
     def _check_begun(self, rank: int) -> None:
         # That another one spoke for it is not enough: it may need what nobody makes, networks before the other's.
         if rank not in self._begun:
