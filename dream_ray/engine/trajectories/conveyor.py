@@ -196,6 +196,10 @@ class Conveyor(Generic[Item]):
             self._jobs.pop(producer, None)
             self._drop(self._made_by(producer))
 
+    def has_begun(self) -> bool:
+        """Tells whether a worker has begun."""
+        return bool(self._begun)
+
     def close(self, problem: str | None = None) -> None:
         """Ends the waiting of everybody; workers that still wait are told the problem."""
         with self._changed:
