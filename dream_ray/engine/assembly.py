@@ -98,7 +98,7 @@ def network_source(
     )
     if bank is None:
         return source
-    return BankedNetworks(
+    banked = BankedNetworks(
         source,
         bank,
         lambda: build(config, store).to(normalise.device),
@@ -108,6 +108,17 @@ def network_source(
         lambda outer, inner: config.source.kind == "expert" or config.saves_at(config.step_of(outer, inner)),
         check,
     )
+    if not isinstance(source, PoolNetworks):
+        return banked
+    # Each is the beginning of many trajectories.
+    members = replace(
+        banked,
+        source=source.members,
+        bank=bank.of("members of the pool"),
+        inner_steps=1,
+        is_restart_point=lambda outer, inner: True,
+    )
+    return replace(banked, source=replace(source, members=members))
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:

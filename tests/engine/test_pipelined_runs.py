@@ -21,9 +21,10 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot
 from dream_ray.engine.run import Run, create_run, finish_run
 from dream_ray.engine.selecting import selecting_ahead
+from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
@@ -286,6 +287,26 @@ def test_a_second_run_trains_no_network(
     work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training
     assert torch.equal(final_images(second), expected)
+
+
+def test_a_member_of_a_pool_is_warmed_up_by_one_process(
+    start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path, training: list[int]
+) -> None:
+    """Two producers, or a run that is resumed, begin several trajectories with it."""
+    settings = {**tiny, "source": {"kind": "pool", "pool_size": 1}, "update": {**tiny["update"], "warmup_epochs": 3}}
+
+    def states(run: Run, sources: list[NetworkSource]) -> list[NetworkState]:
+        return [snapshot.state() for outer in range(2) for snapshot in sources[outer].trajectory(outer)]
+
+    plain = start(settings, "plain")
+    expected = states(plain, [trained_networks(plain, plain.open_store())] * 2)
+    passes = len(training)
+    training.clear()
+    run = banked(start, settings, "banked", tmp_path / "bank")
+    found = states(run, [trained_networks(run, run.open_store()) for _ in range(2)])
+    assert len(training) == passes == 3 + 2 * 3
+    for state, other in zip(found, expected, strict=True):
+        assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
 
 
 def test_other_networks_are_not_taken_for_these(

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dream_ray import storage
 from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
@@ -44,6 +44,10 @@ class TrajectoryBank:
     root: str
     max_bytes: int
     identity: str
+
+    def of(self, part: str) -> "TrajectoryBank":
+        """Returns the same bank for other networks of the same settings."""
+        return replace(self, identity=f"{self.identity} {part}")
 
     def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
         """Reads a network.
