@@ -47,7 +47,7 @@ def interruptible(how_to_go_on: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _ERR.print(f"interrupted; what is done is saved: {how_to_go_on}", markup=False)
+        _ERR.print(f"interrupted; {how_to_go_on}", markup=False)
         raise SystemExit(_INTERRUPTED) from None
 
 

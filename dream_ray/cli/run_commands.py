@@ -263,7 +263,7 @@ def evaluate(
 
 
 def _resume(run: str) -> str:
-    return f"continue with `dream-ray resume {run}`"
+    return f"`dream-ray resume {run}` goes on from the last checkpoint (there is one every checkpoint_every steps)"
 
 
 def _refuse(given: dict[str, bool], why: str) -> None:

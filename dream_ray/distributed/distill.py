@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import NodeDiedError, TaskUnschedulableError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -17,10 +20,11 @@ from dream_ray.core.team import ALONE
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
-from dream_ray.distributed.place import check_seen, wait_for_nodes
+from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nodes
 from dream_ray.distributed.process_team import join_everyone, join_team
-from dream_ray.distributed.session import possible_resources, ray_session, require_resources
-from dream_ray.distributed.trajectories import RayNetworks, plan_producers, producing_actors
+from dream_ray.distributed.room import Needs, places
+from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
+from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
@@ -35,6 +39,7 @@ _MAX_FAILURES = 3
 _GROW_S = 60.0
 # The longest time in which Ray finds out that a node is gone.
 _DEATH_S = 60.0
+_LOOK_S = 1.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, storage.NotReadable)}
 
@@ -62,17 +67,8 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         require_resources(fewest, run.threads, gpus_per_worker)
         check_seen("store", store.path, storage.join(store.path, MANIFEST))
         check_seen("out", run.path, run.file("config.yaml"))
-        there = possible_resources()
         train_experts(run, gpus=gpus_per_worker)
-        plan = plan_producers(
-            launch.producers if are_made_ahead(run.config) else 0,
-            workers=launch.workers,
-            cpus=run.threads,
-            gpus=gpus_per_worker,
-            # Every place may become a worker's.
-            available_cpus=0 if fewest < launch.workers else there.get("CPU", 0),
-            available_gpus=0 if fewest < launch.workers else there.get("GPU", 0),
-        )
+        plan = _plan_producers(run, launch, gpus_per_worker)
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
         loop = {
             "run_path": storage.absolute(run.path),
@@ -100,10 +96,24 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
 
         if fewest < launch.workers:
             ending.enter_context(_looking_again_soon())
-        ending.enter_context(background_validation(run, lambda path, step: _validate.remote(path, step).future()))
+        ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus_per_worker)))
         _fit_while_it_gets_on(trainer, run.checkpoints(store.num_classes).newest)
     _raise_failure(run)
     storage.delete(run.file("ray_train"))
+
+
+def _plan_producers(run: Run, launch: Launch, gpus: float) -> ProducerPlan:
+    needs = Needs(cpus=run.threads, gpus=gpus)
+    # Of a run that may grow, every place may become a worker's.
+    is_fixed = launch.min_workers in (None, launch.workers)
+    return plan_producers(
+        launch.producers if are_made_ahead(run.config) else 0,
+        workers=launch.workers,
+        cpus=run.threads,
+        gpus=gpus,
+        places=places(needs, present_nodes()) if is_fixed else 0,
+        possible_places=places(needs, possible_nodes()) if is_fixed else 0,
+    )
 
 
 class _DeadNodesAreKnown(UserCallback):
@@ -213,7 +223,12 @@ def _raise_failure(run: Run) -> None:
         raise _ERRORS[failure["kind"]](failure["message"])
 
 
-@ray.remote(num_cpus=0, max_retries=3)
-def _validate(run_path: str, step: int) -> float:
-    # No CPU of its own: every CPU may belong to the workers, and it must not wait for the end of the run.
-    return validate_step(run_path, step)
+def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:
+    """Validates on a node of the workers; does nothing where there is none just now, or it goes meanwhile."""
+    place = beside_workers(gpus)
+    if place is None:
+        time.sleep(_LOOK_S)
+        return
+    # Nothing of its own: everything may belong to the workers, and it must not wait for the end of the run.
+    with suppress(NodeDiedError, TaskUnschedulableError):
+        ray.get(ray.remote(max_retries=3, **place)(validate_step).remote(run_path, step))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -106,6 +106,40 @@ def check_seen(name: str, path: str, file: str) -> None:
                 f"{name} must be seen by every node of the cluster: a URI such as s3://bucket/key, or a directory of a "
                 f"file system that all of them mount at the same path; {where} does not see {path}: {problem}"
             )
+
+
+def node_with_gpus(nodes: Sequence[Mapping[str, Any]], turn: int = 0) -> str | None:
+    """Chooses a node that is alive and has GPUs, whoever holds them.
+
+    Args:
+        nodes: As `ray.nodes` describes them.
+        turn: Another one is chosen each turn, until all had theirs.
+
+    Returns:
+        Its id; None where there is none just now.
+    """
+    found = sorted(node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) > 0)
+    return found[turn % len(found)] if found else None
+
+
+def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
+    """Returns options for a task or an actor that reserves nothing and computes where workers can.
+
+    Ray puts what asks for no GPU on a node without one where it can, and hides none from it where there are some.
+
+    Args:
+        gpus: Of a worker.
+        turn: See `node_with_gpus`.
+
+    Returns:
+        The options; None where there is no such node just now.
+    """
+    if gpus == 0:
+        return {"num_cpus": 0}
+    node = node_with_gpus(ray.nodes(), turn)  # type: ignore[no-untyped-call]
+    if node is None:
+        return None
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def wait_for_nodes(timeout_s: float) -> None:

@@ -47,6 +47,11 @@ def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
     return Needs(wanted.workers, wanted.cpus, gpus, "cuda" if gpus and device != "cpu" else "cpu")
 
 
+def places(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Returns how many workers there is room for, each on one of the nodes."""
+    return sum(_workers_on(needs, node, 0) for node in nodes)
+
+
 def possible_trials(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
     """Returns how many trials find room for all of their workers, wherever Ray puts the processes of the trials.
 
@@ -74,11 +79,11 @@ def possible_trials(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> int:
 def _sure_workers(needs: Needs, nodes: Sequence[Mapping[str, float]], trials: int) -> int:
     """Returns how many workers there is room for if the processes of trials lie where they are most in the way."""
     if needs.workers == 1:  # they are the workers
-        return sum(_workers_on(needs, node, 0) for node in nodes)
+        return places(needs, nodes)
     # The drivers that it takes on a node to displace one worker, and each one more.
     first = [_drivers_in_the_way(needs, node) for node in nodes if _workers_on(needs, node, 0)]
     more = [int(needs.cpus / DRIVER_CPUS)] * trials
-    room = sum(_workers_on(needs, node, 0) for node in nodes)
+    room = places(needs, nodes)
     left = trials
     for drivers in sorted(first + more):
         if drivers > left:

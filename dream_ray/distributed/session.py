@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 from ray._private.state import state
@@ -86,15 +85,18 @@ def cpus_for_tasks() -> int:
 
     Nodes with GPUs would be started for it, and paid for, once the others are busy.
     """
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    here = sum(resources.get("CPU", 0) for resources in alive if not resources.get("GPU"))
+    here = sum(resources.get("CPU", 0) for resources in present_nodes() if not resources.get("GPU"))
     return int(max(here, known_limits().addable("CPU", without="GPU")) or possible_resources().get("CPU", 1))
+
+
+def present_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node that is there."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def possible_nodes() -> list[dict[str, float]]:
     """Returns the resources of each node, and as one more what can be added on demand."""
-    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = present_nodes()
     most = possible_resources()
     more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     added = {name: count for name, count in more.items() if count > 0}

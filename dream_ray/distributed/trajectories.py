@@ -1,5 +1,6 @@
 """Producers of networks as Ray actors, and the conveyor between them and the workers of Ray Train."""
 
+import itertools
 import threading
 import time
 import uuid
@@ -10,9 +11,10 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from dream_ray import storage
+from dream_ray.distributed.place import beside_workers
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.network_source import NetworkState
@@ -28,15 +30,25 @@ _REPLY_S = 30.0
 
 @dataclass(frozen=True)
 class ProducerPlan:
-    """How many producers a run gets, and what each reserves; reserving nothing, they share the workers' cores."""
+    """How many producers a run gets, and where they are.
+
+    Attributes:
+        count: Producers.
+        cpus: CPUs of a worker's place.
+        gpus: GPUs of a worker's place.
+        reserves: Whether each reserves a place; otherwise they share the workers' cores and GPUs.
+        follows: Whether they take their places only when the workers have theirs.
+    """
 
     count: int
     cpus: int
     gpus: float
+    reserves: bool
+    follows: bool = False
 
 
 def plan_producers(
-    requested: int | None, *, workers: int, cpus: int, gpus: float, available_cpus: float, available_gpus: float
+    requested: int | None, *, workers: int, cpus: int, gpus: float, places: int, possible_places: int
 ) -> ProducerPlan:
     """Decides on the producers of a run.
 
@@ -46,14 +58,13 @@ def plan_producers(
         workers: Ray Train workers.
         cpus: CPUs of a worker, and of a producer.
         gpus: GPUs of a worker, and of a producer.
-        available_cpus: CPUs of the cluster.
-        available_gpus: GPUs of the cluster.
+        places: Workers that the nodes have room for which are there.
+        possible_places: The same with the nodes that can be added, for which a run waits only where it was asked to.
     """
-    places = int((available_cpus - workers * cpus) // cpus)
-    if gpus > 0:
-        places = min(places, int((available_gpus - workers * gpus) // gpus))
-    count = max(min(places, workers), int(workers > 1)) if requested is None else requested
-    return ProducerPlan(count, cpus, gpus) if count <= places else ProducerPlan(count, 0, 0.0)
+    free = places - workers
+    count = max(min(free, workers), int(workers > 1)) if requested is None else requested
+    reserves = count <= (free if requested is None else possible_places - workers)
+    return ProducerPlan(count, cpus, gpus, reserves=reserves, follows=reserves and count > free)
 
 
 class _ConveyorCalls:
@@ -121,7 +132,7 @@ class RayNetworks:
         try:
             state: NetworkState = ray.get(references[0])
         except ObjectLostError:  # it died with the producer that made it, or with its node
-            self._call("lose", step)
+            self._call("lose", step, references)
             return None
         return state
 
@@ -207,9 +218,10 @@ class _Producers:
         self._path, self._conveyor = storage.absolute(run.path), conveyor
         self._call = _ConveyorCalls(conveyor)
         self._ended = threading.Event()
+        self._plan = plan
         self._running: dict[Any, tuple[int, ActorHandle[Any]]] = {}
-        for number in range(plan.count):
-            self._start(number, plan.cpus, plan.gpus)
+        self._numbers = itertools.count()  # what the conveyor knows of one that is gone is never said of another
+        self._due = [plan.reserves] * plan.count  # for each that is to be started: whether it reserves a place
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
@@ -220,26 +232,44 @@ class _Producers:
         for _, producer in self._running.values():
             ray.kill(producer)
 
-    def _start(self, number: int, cpus: int, gpus: float) -> None:
-        producer: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Producer).remote()
-        self._running[producer.run.remote(self._conveyor, number, self._path)] = number, producer
-
     def _watch(self) -> None:
-        while self._running and not self._ended.is_set():
+        while (self._due or self._running) and not self._ended.is_set():
+            self._due = [reserves for reserves in self._due if not self._start(reserves)]
+            if not self._running:
+                self._ended.wait(_LOOK_S)
+                continue
             ended, _ = ray.wait(list(self._running), timeout=_LOOK_S)
             for reference in ended:
-                number, _ = self._running.pop(reference)
-                try:
-                    _value(reference)
-                except RayActorError:
-                    # Its place may be gone with its node: the next one shares a place with others.
-                    self._call("abandon", number)
-                    self._start(number, 0, 0.0)
-                except (UsageError, RunError) as error:
-                    self._call("close", str(error))
-                except Exception as error:
-                    self._call("close", f"a producer of networks failed: {error!r}")
-                    raise
+                self._take_leave(reference)
+
+    def _start(self, reserves: bool) -> bool:
+        """Starts a producer where there is a place for it now; tells whether there was."""
+        number = next(self._numbers)
+        if reserves:
+            if self._plan.follows and not self._call("has_begun"):
+                return False
+            options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
+        else:
+            options = beside_workers(self._plan.gpus, number)
+        if options is None:
+            return False
+        producer: Any = ray.remote(**options)(_Producer).remote()
+        self._running[producer.run.remote(self._conveyor, number, self._path)] = number, producer
+        return True
+
+    def _take_leave(self, reference: Any) -> None:
+        number, _ = self._running.pop(reference)
+        try:
+            _value(reference)
+        except (RayActorError, ActorUnschedulableError):
+            # Its place may be gone with its node: the next one shares a place with others.
+            self._call("abandon", number)
+            self._due.append(False)
+        except (UsageError, RunError) as error:
+            self._call("close", str(error))
+        except Exception as error:
+            self._call("close", f"a producer of networks failed: {error!r}")
+            raise
 
 
 def _value(reference: Any) -> Any:

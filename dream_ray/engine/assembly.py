@@ -17,7 +17,14 @@ from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.flat_training import flat_backward
 from dream_ray.engine.kernels import CompiledBackward
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import NetworkSource, PoolNetworks, RandomNetworks, Snapshot, TrainedNetworks
+from dream_ray.engine.network_source import (
+    CheckedImages,
+    NetworkSource,
+    PoolNetworks,
+    RandomNetworks,
+    Snapshot,
+    TrainedNetworks,
+)
 from dream_ray.engine.representatives import RepresentativeImages
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages, backward
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank
@@ -92,6 +99,7 @@ def network_source(
     *,
     compiled: bool = False,
     synthetic: Callable[[], TrainingImages] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
     """Makes the network source of a run.
 
@@ -102,12 +110,19 @@ def network_source(
         bank: Keeps what is trained on real data; None: nobody does.
         compiled: Whether networks are trained through compiled functions.
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
+        check: Called before every batch of training, and while one waits for another's; raises to end it.
     """
     images = training_images(config, store, normalise) if synthetic is None else lambda _: synthetic()
-    source = networks_on(config, images, normalise, lambda: build(config, store), compiled=compiled)
+    source = networks_on(
+        config,
+        lambda snapshot: CheckedImages(images(snapshot), check),
+        normalise,
+        lambda: build(config, store),
+        compiled=compiled,
+    )
     if bank is None:
         return source
-    return BankedNetworks(
+    banked = BankedNetworks(
         source,
         bank,
         lambda: build(config, store).to(normalise.device),
@@ -115,7 +130,19 @@ def network_source(
         trajectory_length(config),
         # An expert is trained without momentum, or seldom; training may go on from everywhere.
         lambda outer, inner: config.source.kind == "expert" or config.saves_at(config.step_of(outer, inner)),
+        check,
     )
+    if not isinstance(source, PoolNetworks):
+        return banked
+    # Each is the beginning of many trajectories.
+    members = replace(
+        banked,
+        source=source.members,
+        bank=bank.of("members of the pool"),
+        inner_steps=1,
+        is_restart_point=lambda outer, inner: True,
+    )
+    return replace(banked, source=replace(source, members=members))
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:

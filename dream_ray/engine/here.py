@@ -47,7 +47,9 @@ def distill_here(run: Run, launch: Launch) -> None:
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
         pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
-        ending.enter_context(background_validation(run, lambda path, step: pool.submit(validate_step, path, step)))
+        ending.enter_context(
+            background_validation(run, lambda path, step: pool.submit(validate_step, path, step).result())
+        )
         for expert in missing_experts(run):
             make_expert(run.path, expert)
         if producers == 0:

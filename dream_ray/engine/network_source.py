@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,6 +118,27 @@ class NetworkSource(Protocol):
             state: State of theta(outer, start); needed where start > 0.
         """
         ...
+
+
+@dataclass(frozen=True)
+class CheckedImages:
+    """Images for whose training is checked, before every batch, that somebody still wants it.
+
+    Attributes:
+        images: The images.
+        check: Raises where nobody does.
+    """
+
+    images: TrainingImages
+    check: Callable[[], None]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `TrainingImages.batch`."""
+        self.check()
+        return self.images.batch(indices, device)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ run computes it in another process.
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dream_ray import storage
@@ -72,14 +72,14 @@ def _file_name(step: int) -> str:
 
 
 @contextmanager
-def background_validation(run: Run, submit: Callable[[str, int], "Future[float]"]) -> Iterator[None]:
+def background_validation(run: Run, validate: Callable[[str, int], object]) -> Iterator[None]:
     """Keeps the validation accuracies of a run coming while the block runs, one at a time.
 
     At the end of the block, the ones that are still due are waited for.
 
     Args:
         run: The run; nothing is done where `evaluation.every` is 0.
-        submit: Starts `validate_step` in another process.
+        validate: Does `validate_step` in another process; where it could not, it is called again.
     """
     if run.config.evaluation.every == 0:
         yield
@@ -90,7 +90,7 @@ def background_validation(run: Run, submit: Callable[[str, int], "Future[float]"
     def watch() -> None:
         while not done.wait(_POLL_S):
             for step in pending_steps(run, checkpoints)[:1]:
-                submit(run.path, step).result()
+                validate(run.path, step)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         watching = pool.submit(watch)
@@ -99,5 +99,5 @@ def background_validation(run: Run, submit: Callable[[str, int], "Future[float]"
         finally:
             done.set()
             watching.result()
-    for step in pending_steps(run, checkpoints):
-        submit(run.path, step).result()
+    while steps := pending_steps(run, checkpoints):
+        validate(run.path, steps[0])

@@ -1,6 +1,8 @@
 """Where the workers of a run are, and whether they see what the user named."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from dream_ray.distributed.ingest import _places
 from dream_ray.distributed.limits import LIMITS, parse_limits, publish_limits
 from dream_ray.engine.environment import resolve_device
 from dream_ray.errors import RunError, UsageError
+from tests.ray_nodes import nodes_environment
 
 pytestmark = pytest.mark.ray
 NODES = [
@@ -130,3 +133,43 @@ def test_nodes_that_the_head_says_can_be_added_count(local_ray: None, monkeypatc
 def test_limits_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=f"{LIMITS} must be a file of the cluster launcher"):
         parse_limits(text)
+
+
+def test_what_reserves_no_gpu_goes_to_the_nodes_that_have_some_in_turn() -> None:
+    nodes = [
+        {"NodeID": "head", "Alive": True, "Resources": {}},
+        {"NodeID": "cpu", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 0.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 4.0}},
+        {"NodeID": "a", "Alive": True, "Resources": {"GPU": 1.0}},
+        {"NodeID": "gone", "Alive": False, "Resources": {"GPU": 4.0}},
+    ]
+    assert [place.node_with_gpus(nodes, turn) for turn in range(3)] == ["a", "b", "a"]
+    assert place.node_with_gpus(nodes[:2]) is None
+    assert place.beside_workers(0) == {"num_cpus": 0}
+
+
+# A process of its own: other tests hold a connection to another Ray in this one.
+BESIDE_GPUS = """
+import ray
+from ray.cluster_utils import Cluster
+from dream_ray.distributed.place import _node_of_this_process, beside_workers
+
+node = {"object_store_memory": 80 * 1024**2, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **node})
+ray.init(address=cluster.address, logging_level="ERROR")
+assert beside_workers(1.0) is None
+there = cluster.add_node(num_cpus=1, num_gpus=1, **node)
+cluster.wait_for_nodes()
+holder = ray.remote(num_gpus=1)(type("Worker", (), {})).remote()
+ray.get(holder.__ray_ready__.remote())
+assert ray.get(ray.remote(**beside_workers(1.0))(_node_of_this_process).remote(), timeout=60) == there.node_id
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_what_reserves_no_gpu_runs_beside_those_who_hold_them_all() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", BESIDE_GPUS]
+    done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -23,32 +23,33 @@ from dream_ray.errors import RunError
 pytestmark = pytest.mark.ray
 
 
+OWN, FOLLOWING, SHARED = {"reserves": True}, {"reserves": True, "follows": True}, {"reserves": False}
+
+
 @pytest.mark.parametrize(
-    ("requested", "workers", "cpus", "available", "plan"),
+    ("requested", "workers", "places", "possible", "count", "where"),
     [
-        (None, 1, 1, 1, ProducerPlan(0, 1, 0.0)),
-        (None, 1, 1, 2, ProducerPlan(1, 1, 0.0)),
-        (None, 2, 1, 2, ProducerPlan(1, 0, 0.0)),
-        (None, 2, 1, 16, ProducerPlan(2, 1, 0.0)),
-        (None, 2, 4, 12, ProducerPlan(1, 4, 0.0)),
-        (0, 2, 1, 16, ProducerPlan(0, 1, 0.0)),
-        (3, 2, 1, 4, ProducerPlan(3, 0, 0.0)),
-        (3, 2, 1, 5, ProducerPlan(3, 1, 0.0)),
+        (None, 1, 1, 1, 0, OWN),
+        (None, 1, 2, 2, 1, OWN),
+        (None, 2, 2, 2, 1, SHARED),
+        (None, 2, 3, 3, 1, OWN),
+        (None, 2, 16, 16, 2, OWN),
+        (None, 8, 8, 16, 1, SHARED),
+        (None, 8, 0, 16, 1, SHARED),
+        (0, 2, 16, 16, 0, OWN),
+        (3, 2, 4, 4, 3, SHARED),
+        (3, 2, 5, 5, 3, OWN),
+        (3, 2, 4, 5, 3, FOLLOWING),
+        (8, 8, 8, 16, 8, FOLLOWING),
+        (1, 2, 0, 0, 1, SHARED),
     ],
 )
-def test_producers_take_the_places_that_are_free(
-    requested: int | None, workers: int, cpus: int, available: int, plan: ProducerPlan
+def test_producers_take_the_places_that_workers_leave(
+    requested: int | None, workers: int, places: int, possible: int, count: int, where: dict[str, bool]
 ) -> None:
-    found = plan_producers(requested, workers=workers, cpus=cpus, gpus=0, available_cpus=available, available_gpus=0)
-    assert found == plan
-
-
-@pytest.mark.parametrize(
-    ("available", "plan"), [(2, ProducerPlan(1, 0, 0.0)), (3, ProducerPlan(1, 2, 1.0)), (8, ProducerPlan(2, 2, 1.0))]
-)
-def test_producers_of_a_gpu_run_need_free_gpus(available: int, plan: ProducerPlan) -> None:
-    found = plan_producers(None, workers=2, cpus=2, gpus=1, available_cpus=64, available_gpus=available)
-    assert found == plan
+    """A node that may still be added is one of the workers first, and of nobody who was not asked for."""
+    found = plan_producers(requested, workers=workers, cpus=2, gpus=1.0, places=places, possible_places=possible)
+    assert found == ProducerPlan(count, 2, 1.0, **where)
 
 
 def images(path: str) -> Tensor:
@@ -109,7 +110,7 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 ) -> None:
     launch = Launch(bank="tape://b/k", bank_bytes=1)
     run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch)
-    with producing_actors(run, ProducerPlan(1, 0, 0.0), 1) as conveyor:
+    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as conveyor:
         assert conveyor is not None
         networks = RayNetworks(conveyor, 0, 1)
         networks.begin(0, None)

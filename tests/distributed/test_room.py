@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_ray.distributed import session
-from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, possible_trials
+from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, places, possible_trials
 from dream_ray.errors import UsageError
 from dream_ray.sweep.parts import Resources
 
@@ -28,6 +28,11 @@ def test_room_on_one_node() -> None:
     assert possible_trials(needs, [{"CPU": 13.0, "GPU": 8.0}]) == 2, "CPUs for two, with their drivers"
     assert possible_trials(Needs(gpus=0.4), [{"CPU": 16.0, "GPU": 2.0}]) == 4, "two on each GPU"
     assert possible_trials(Needs(), [{"CPU": 2.0}, {"CPU": 1.0}, {}]) == 3
+
+
+def test_places_are_on_one_node_each() -> None:
+    assert places(Needs(cpus=2), [{"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 4.0, "GPU": 1.0}, {}]) == 4
+    assert places(Needs(cpus=2, gpus=1), [{"CPU": 64.0}, {"CPU": 64.0, "GPU": 2.0}, {"CPU": 2.0, "GPU": 4.0}]) == 3
 
 
 @given(cpus=st.lists(st.integers(0, 5), min_size=1, max_size=3), workers=st.integers(2, 3), each=st.integers(1, 3))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,10 @@ class Counting:
             yield Snapshot(outer, inner, network, RECIPE.optimizer(network))
 
 
-def banked(source: Counting, directory: Path, restarts: tuple[int, ...] = (0,)) -> BankedNetworks:
-    bank = open_bank(str(directory), 10**6, "same")
+def banked(
+    source: Counting, directory: Path, restarts: tuple[int, ...] = (0,), max_bytes: int = 10**6
+) -> BankedNetworks:
+    bank = open_bank(str(directory), max_bytes, "same")
     return BankedNetworks(source, bank, line, RECIPE, STEPS, lambda outer, inner: inner in restarts)
 
 
@@ -85,6 +88,37 @@ def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     next(training)
     assert weights(banked(second, tmp_path).trajectory(1)) == [10, 11, 12, 13, 14]
     assert len(second.trained) == STEPS
+
+
+def test_waiting_ends_where_nobody_wants_the_networks_any_more(tmp_path: Path) -> None:
+    def check() -> None:
+        raise InterruptedError
+
+    training = banked(Counting(), tmp_path).trajectory(1)
+    next(training)
+    waiting = replace(banked(Counting(), tmp_path), check=check).trajectory(1)
+    assert next(waiting).inner == 0
+    with pytest.raises(InterruptedError):
+        next(waiting)
+
+
+def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    each, most = 272, STEPS + 1
+    monkeypatch.setattr(module, "_ROOM_FOR", 1)
+    monkeypatch.setattr(module, "_HEADER_BYTES", each // 2 - 4)  # two tensors of four bytes
+    both = [banked(Counting(), tmp_path, max_bytes=most * each).trajectory(outer) for outer in (1, 2)]
+    kept = []
+    for _ in zip(*both, strict=True):
+        files = storage.list_files(str(tmp_path))
+        assert sum(size for _, _, size in storage.file_sizes(str(tmp_path))) == len(files) * each
+        kept.append(len(files))
+    assert kept == [2, 4, 6, most, most]
+
+
+def test_a_claim_is_not_among_the_files_that_go_for_others(tmp_path: Path) -> None:
+    training = banked(Counting(), tmp_path).trajectory(1)
+    next(training)
+    assert [name.rpartition("/")[2] for name in storage.list_files(str(tmp_path))] == ["000000.safetensors"]
 
 
 def test_another_trajectory_is_not_waited_for(tmp_path: Path) -> None:

@@ -108,12 +108,41 @@ def test_a_producer_waits_for_the_slowest_worker() -> None:
     assert not producing.is_alive()
 
 
-def test_what_a_dead_producer_left_is_made_by_another() -> None:
+def test_a_dead_producer_costs_one_training_of_each_of_its_trajectories() -> None:
+    """What it had handed over is gone with it; what another made is not."""
     belt = conveyor()
     belt.begin(0, 1, 0, None)
+    make(belt, 0, INNER)
+    make(belt, 1, INNER)
+    make(belt, 0, 2)
+    assert belt.get(0, 1, 0) == "0.1"
+    belt.abandon(0)
+    assert [belt.next_job(number) for number in (2, 3)] == [Job(0, 0, None, 1, INNER), Job(2, 0, None, 0, INNER)]
+    assert fetched(belt, 0, range(INNER, 2 * INNER)) == names(range(INNER, 2 * INNER))
+
+
+def test_what_a_dead_producer_left_is_trained_on_from_a_checkpoint() -> None:
+    belt, state = conveyor(), {"network.weight": None}
+    belt.begin(0, 1, INNER + 1, state)  # type: ignore[arg-type]
     make(belt, 0, 2)
     belt.abandon(0)
-    assert belt.next_job(1) == Job(0, 0, None, 2, INNER)
+    assert belt.next_job(1) == Job(1, 1, state, 1, INNER)  # type: ignore[arg-type]
+
+
+def test_the_calls_of_a_dead_producer_take_nothing_and_put_nothing_in() -> None:
+    """Ray goes on with them: they wait in the conveyor while the process is gone."""
+    belt = conveyor(window=1)
+    belt.begin(0, 1, 0, None)
+    for number in range(OUTER):
+        belt.next_job(number)
+    with ThreadPoolExecutor(2) as pool:
+        putting, asking = pool.submit(belt.put, 1, 0, "of a dead one"), pool.submit(belt.next_job, OUTER)
+        belt.abandon(1)
+        belt.abandon(OUTER)
+        assert putting.result(10) is False
+        assert asking.result(10) is None
+    assert belt.next_job(OUTER + 1) == Job(1, 0, None, 0, INNER)
+    assert belt.get(0, INNER, 0) is None
 
 
 def test_what_a_restarted_producer_had_left_comes_back_to_it() -> None:
@@ -123,13 +152,38 @@ def test_what_a_restarted_producer_had_left_comes_back_to_it() -> None:
     assert belt.next_job(0) == Job(0, 0, None, 3, INNER)
 
 
-def test_a_lost_network_is_made_again() -> None:
+def test_a_lost_network_is_made_again_with_those_that_are_lost_like_it() -> None:
     belt = conveyor()
     belt.begin(0, 1, 0, None)
     make(belt, 0, 2 * INNER)
-    belt.lose(INNER + 1)
-    belt.lose(INNER + 1)
-    assert belt.next_job(0) == Job(1, 0, None, 1, 2)
+    for _ in range(2):
+        belt.lose(INNER + 1, "1.1")
+    assert belt.next_job(1) == Job(1, 0, None, 1, INNER)
+    assert fetched(belt, 0, range(INNER + 1)) == names(range(INNER + 1))
+
+
+def test_a_network_that_was_made_again_is_not_lost_with_the_one_before() -> None:
+    """Who waits for an object of a lost node learns late that it is gone."""
+    belt = conveyor()
+    belt.begin(0, 1, 0, None)
+    make(belt, 0, 1)
+    belt.abandon(0)
+    belt.next_job(1)
+    belt.put(1, 0, "0.0 again")
+    belt.lose(0, "0.0")
+    assert belt.get(0, 0, 0) == "0.0 again"
+
+
+def test_what_another_producer_made_is_not_lost() -> None:
+    belt = conveyor()
+    belt.begin(0, 1, 0, None)
+    make(belt, 0, 2)
+    belt.lose(1, "0.1")
+    make(belt, 1, 1)
+    belt.put(0, 2, "0.2")
+    belt.lose(0, "0.0")
+    assert belt.peek(0, 1, 0) == "0.1"
+    assert [belt.next_job(number) for number in (2, 3)] == [Job(0, 0, None, 0, 1), Job(0, 0, None, 2, 3)]
 
 
 def test_a_group_that_starts_again_gets_what_was_dropped() -> None:
@@ -273,7 +327,7 @@ def _produce(belt: Conveyor[str], number: int, deaths: list[int]) -> None:
             step = job.outer * INNER + inner
             if step in left:
                 left.remove(step)
-                belt.lose(step - 1)
+                belt.lose(step - 1, f"{(step - 1) // INNER}.{(step - 1) % INNER}")
                 break
             if not belt.put(number, inner, f"{job.outer}.{inner}"):
                 break

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from dream_ray.engine import network_source, session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.matching import Assignments, ClassMatcher
-from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.matching import ClassMatcher
+from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot
 from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.selecting import selecting_ahead
+from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
@@ -173,16 +176,51 @@ def test_all_selections_but_the_first_are_made_ahead(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int, bool]] = []
-    original = ClassMatcher.select_all
+    original = ClassMatcher.select
 
-    def spy(self: ClassMatcher, snapshot: Snapshot, previous: Assignments) -> Any:
+    def spy(self: ClassMatcher, snapshot: Snapshot, label: int, previous_N: Tensor) -> Any:
         ahead = threading.current_thread().name.startswith("selecting-ahead")
         seen.append((snapshot.outer, snapshot.inner, ahead))
-        return original(self, snapshot, previous)
+        return original(self, snapshot, label, previous_N)
 
-    monkeypatch.setattr(ClassMatcher, "select_all", spy)
+    monkeypatch.setattr(ClassMatcher, "select", spy)
     run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
-    assert seen == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
+    assert seen[::NUM_CLASSES] == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
+
+
+def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[str, Any]) -> None:
+    """As after Ctrl-C: all classes may take minutes."""
+    begun, seen = threading.Event(), []
+
+    def select(snapshot: Any, label: int, previous_N: Any) -> Any:
+        seen.append(label)
+        if threading.current_thread().name.startswith("selecting-ahead"):
+            begun.set()
+            time.sleep(0.02)
+        return SimpleNamespace(assignment_N=None)
+
+    labels = range(200)
+    matcher: Any = SimpleNamespace(
+        real=labels, select=select, select_all=lambda *_: {n: select(None, n, None) for n in labels}
+    )
+    source: Any = SimpleNamespace(glimpse=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
+    with selecting_ahead(parse_config(tiny), matcher, source) as choose:
+        choose(source.glimpse(0, 0), dict.fromkeys(labels))
+        assert begun.wait(60)
+    assert len(labels) < len(seen) < 2 * len(labels)
+
+
+def test_a_warm_up_that_nobody_needs_is_left_between_two_batches(
+    start: Callable[..., Run], tiny: dict[str, Any], training: list[int]
+) -> None:
+    """As after Ctrl-C: a producer of this process is waited for."""
+    run = start({**tiny, "initialisation": {"warmup_epochs": 1000}})
+    with producing_threads(run, 1) as conveyor:
+        LocalNetworks(conveyor, 0, 1).begin(0, None)
+        while not training:
+            time.sleep(0.01)
+    assert len(training) < 1000
+    assert not own_threads()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -249,6 +287,26 @@ def test_a_second_run_trains_no_network(
     work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training
     assert torch.equal(final_images(second), expected)
+
+
+def test_a_member_of_a_pool_is_warmed_up_by_one_process(
+    start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path, training: list[int]
+) -> None:
+    """Two producers, or a run that is resumed, begin several trajectories with it."""
+    settings = {**tiny, "source": {"kind": "pool", "pool_size": 1}, "update": {**tiny["update"], "warmup_epochs": 3}}
+
+    def states(run: Run, sources: list[NetworkSource]) -> list[NetworkState]:
+        return [snapshot.state() for outer in range(2) for snapshot in sources[outer].trajectory(outer)]
+
+    plain = start(settings, "plain")
+    expected = states(plain, [trained_networks(plain, plain.open_store())] * 2)
+    passes = len(training)
+    training.clear()
+    run = banked(start, settings, "banked", tmp_path / "bank")
+    found = states(run, [trained_networks(run, run.open_store()) for _ in range(2)])
+    assert len(training) == passes == 3 + 2 * 3
+    for state, other in zip(found, expected, strict=True):
+        assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
 
 
 def test_other_networks_are_not_taken_for_these(

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dream_ray import storage
 from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
@@ -20,10 +20,14 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
 _COMPLETE = "complete"
+# Like the name of a file that is being written, which nobody deletes to make room.
+_CLAIM = ".claim.partial"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
 # After so long without another network, one stops waiting for who trains them, and does it too.
 _PATIENCE_S = 60.0
+# Networks for which room is made at a time: it takes a listing of the whole bank, and several may write.
+_ROOM_FOR = 8
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,17 @@ class TrajectoryBank:
     Attributes:
         root: Directory of the whole bank: on this machine, on a file system shared by all, or in a bucket.
         max_bytes: Most bytes of the whole bank; the networks that were not used (of a bucket:
-            written) for the longest time go first.
+            written) for the longest time go first. While several write, some of their networks may lie beyond it.
         identity: What the networks depend on besides their number, as text.
     """
 
     root: str
     max_bytes: int
     identity: str
+
+    def of(self, part: str) -> "TrajectoryBank":
+        """Returns the same bank for other networks of the same settings."""
+        return replace(self, identity=f"{self.identity} {part}")
 
     def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
         """Reads a network.
@@ -61,17 +69,20 @@ class TrajectoryBank:
         """Writes a network; see `load` for `complete`."""
         write_tensors(self._path(outer, inner), state, {_COMPLETE: str(int(complete))})
 
-    def make_room(self, num_bytes: int) -> None:
-        """Makes room for a trajectory; raises UsageError if the bank cannot hold one."""
+    def check_size(self, num_bytes: int) -> None:
+        """Raises UsageError if the bank cannot hold a trajectory of so many bytes."""
         if num_bytes > self.max_bytes:
             raise UsageError(
                 f"bank-size must be at least a trajectory, {num_bytes / 1e9:.3g} GB; got {self.max_bytes / 1e9:g} GB"
             )
+
+    def make_room(self, num_bytes: int) -> None:
+        """Makes room for what is to be written, at most `max_bytes`."""
         storage.make_room(self.root, num_bytes, self.max_bytes)
 
     def claim(self, outer: int) -> AbstractContextManager[bool]:
         """Claims the training of a trajectory, see `storage.claimed`."""
-        return storage.claimed(storage.join(self._directory(outer), "claim"))
+        return storage.claimed(storage.join(self._directory(outer), _CLAIM))
 
     def _path(self, outer: int, inner: int) -> str:
         return storage.join(self._directory(outer), f"{inner:06d}.safetensors")
@@ -107,6 +118,7 @@ class BankedNetworks:
         recipe: Makes its optimiser.
         inner_steps: Networks per trajectory.
         is_restart_point: Tells of (outer, inner) whether a run may be resumed there; only there momentum is kept.
+        check: Called while one waits for another process; raises to end that.
     """
 
     source: NetworkSource
@@ -115,6 +127,7 @@ class BankedNetworks:
     recipe: Recipe
     inner_steps: int
     is_restart_point: Callable[[int, int], bool]
+    check: Callable[[], None] = lambda: None
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`.
@@ -134,6 +147,7 @@ class BankedNetworks:
                         yield from self._train(outer, inner, known)
                         return
                 if not ours:
+                    self.check()
                     time.sleep(_POLL_S)
                 continue
             values, is_complete = found
@@ -155,15 +169,18 @@ class BankedNetworks:
 
     def _train(self, outer: int, inner: int, known: tuple[int, NetworkState | None]) -> Iterator[Snapshot]:
         """Trains on from what is known, and keeps the networks from `inner` on."""
-        has_room = False
         for snapshot in self.source.trajectory(outer, *known):
             if snapshot.inner < inner:
                 continue
             trained = snapshot.state()
-            if not has_room:
-                each = sum(tensor.nbytes + _HEADER_BYTES for tensor in trained.values())
-                self.bank.make_room((self.inner_steps - inner) * each)
-                has_room = True
+            each = sum(tensor.nbytes + _HEADER_BYTES for tensor in trained.values())
+            left = self.inner_steps - snapshot.inner
+            if snapshot.inner == inner:
+                self.bank.check_size(left * each)
+            if (snapshot.inner - inner) % _ROOM_FOR == 0:
+                self.bank.make_room(min(left, _ROOM_FOR) * each)
             complete = self.is_restart_point(outer, snapshot.inner)
             self.bank.save(outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete)
+            if left == 1:
+                self.bank.make_room(0)  # others may have written meanwhile
             yield snapshot

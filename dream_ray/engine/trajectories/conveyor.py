@@ -2,8 +2,9 @@
 
 Networks are numbered by the step they serve, outer * inner_steps + inner. Producers ask for jobs and put networks in;
 workers get them out, each in ascending order. A network is dropped when every worker is past it, and a producer that is
-`window` networks ahead of the slowest worker waits with the next one in its hands. What is lost (a producer, an object,
-a worker group that starts again from its checkpoint) is made again: a network is a function of its number.
+`window` networks ahead of the slowest worker waits with the next one in its hands. What is lost (a producer with all
+that it handed over, an object, a worker group that starts again from its checkpoint) is made again: a network is a
+function of its number.
 
 All methods may be called by many threads at a time; `distributed.trajectories` makes an actor of it.
 """
@@ -62,10 +63,13 @@ class Conveyor(Generic[Item]):
         self._positions: dict[int, int] = {}
         self._begun: set[int] = set()
         self._made: dict[int, Item] = {}
+        self._makers: dict[int, int] = {}  # of all that were ever made: with a process go the references it handed over
+        self._known: tuple[int, NetworkState] | None = None  # a network of a checkpoint, by step
         self._repairs: list[Job] = []
         self._next_outer: int | None = None
         self._jobs: dict[int, Job] = {}
         self._called: set[int] = set()
+        self._gone: set[int] = set()
         self._closed = False
         self._problem = "the run has ended"
 
@@ -85,9 +89,14 @@ class Conveyor(Generic[Item]):
                 self._positions = dict.fromkeys(range(num_workers), step)
             self._begun.add(rank)
             self._positions[rank] = step
+            if state is not None:
+                self._known = step, state
+            outer, inner = divmod(step, self._inner_steps)
             if self._next_outer is None:
-                self._next_outer = step // self._inner_steps
-            self._want(step, state)
+                self._next_outer = outer
+            if inner and outer == self._next_outer:
+                self._next_outer += 1
+            self._plan_repairs()
             self._changed.notify_all()
 
     def get(self, rank: int, step: int, timeout_s: float) -> Item | None:
@@ -124,12 +133,17 @@ class Conveyor(Generic[Item]):
             self._changed.wait_for(lambda: step in self._made or self._closed, timeout_s)
             return self._made.get(step)
 
-    def lose(self, step: int) -> None:
-        """A network that was handed over cannot be read: it is made again."""
+    def lose(self, step: int, item: Item) -> None:
+        """A network cannot be read: it and those that its producer made after it, lost like it, are made again.
+
+        Args:
+            step: Its number.
+            item: What `get` returned; where the network was made again since, there is nothing to do.
+        """
         with self._changed:
-            if self._made.pop(step, None) is not None:
-                self._want(step, None)
-                self._changed.notify_all()
+            if step in self._made and self._made[step] == item:
+                end = (step // self._inner_steps + 1) * self._inner_steps
+                self._drop([later for later in self._made_by(self._makers[step]) if step <= later < end])
 
     def next_job(self, producer: int) -> Job | None:
         """Waits for work; what the producer had not finished of its last job is left to whoever asks next.
@@ -138,8 +152,10 @@ class Conveyor(Generic[Item]):
             A job, or None when there is nothing to make any more.
         """
         with self._changed:
-            self._give_back(producer)
-            while not self._closed:
+            if self._jobs.pop(producer, None) is not None:
+                self._called.discard(producer)
+                self._plan_repairs()
+            while not self._is_over(producer):
                 job = self._take_job()
                 if job is not None:
                     self._jobs[producer] = job
@@ -158,23 +174,31 @@ class Conveyor(Generic[Item]):
             if job is None:
                 return False  # another conveyor had given it: this one is new
             step = job.outer * self._inner_steps + inner
-            self._changed.wait_for(lambda: self._may_hand_over(step) or self._is_needed_elsewhere() or self._closed)
-            if self._closed:
+            self._changed.wait_for(
+                lambda: self._may_hand_over(step) or self._is_needed_elsewhere() or self._is_over(producer)
+            )
+            if self._is_over(producer):
                 return False
             if not self._may_hand_over(step):
                 self._called.add(producer)
                 return False
             if step >= self._slowest:
-                self._made[step] = item
+                self._made[step], self._makers[step] = item, producer
             self._jobs[producer] = replace(job, first=inner + 1)
             self._changed.notify_all()
             return inner + 1 < job.stop
 
     def abandon(self, producer: int) -> None:
-        """A producer is gone; what it had not finished is left to the others."""
+        """A producer is gone, and its number with it: what it was to make, and what it had made, is left to others."""
         with self._changed:
-            self._give_back(producer)
-            self._changed.notify_all()
+            self._gone.add(producer)
+            self._called.discard(producer)
+            self._jobs.pop(producer, None)
+            self._drop(self._made_by(producer))
+
+    def has_begun(self) -> bool:
+        """Tells whether a worker has begun."""
+        return bool(self._begun)
 
     def close(self, problem: str | None = None) -> None:
         """Ends the waiting of everybody; workers that still wait are told the problem."""
@@ -183,10 +207,19 @@ class Conveyor(Generic[Item]):
             self._problem = problem or self._problem
             self._changed.notify_all()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody needs anything any more."""
+        return self._closed
+
     def _check_begun(self, rank: int) -> None:
         # That another one spoke for it is not enough: it may need what nobody makes, networks before the other's.
         if rank not in self._begun:
             raise KeyError(f"worker {rank} never began")
+
+    def _is_over(self, producer: int) -> bool:
+        # The calls of one that died go on waiting here, and must neither take a job nor put anything in.
+        return self._closed or producer in self._gone
 
     @property
     def _slowest(self) -> int:
@@ -210,32 +243,39 @@ class Conveyor(Generic[Item]):
             return None
         # However far ahead: the warm-up may take long, and nothing is handed over before its time.
         self._next_outer = outer + 1
-        return Job(outer, 0, None, 0, self._inner_steps)
+        return self._job(outer, 0, self._inner_steps)
 
-    def _give_back(self, producer: int) -> None:
-        self._called.discard(producer)
-        job = self._jobs.pop(producer, None)
-        if job is not None and job.first < job.stop:
-            self._repairs.append(job)
+    def _made_by(self, producer: int) -> list[int]:
+        return [step for step in self._made if self._makers[step] == producer]
 
-    def _want(self, step: int, state: NetworkState | None) -> None:
-        """Sees to it that every network from `step` on, of the trajectories that were begun, is there or coming."""
-        first_outer, first = divmod(step, self._inner_steps)
-        assert self._next_outer is not None
-        if first and first_outer == self._next_outer:
-            self._next_outer += 1
-        for outer in range(first_outer, self._next_outer):
-            start = first if outer == first_outer else 0
-            for begin, stop in _runs(range(start, self._inner_steps), self._covered(outer)):
-                known = state is not None and (outer, begin) == (first_outer, first)
-                job = Job(outer, begin if known else 0, state if known else None, begin, stop)
-                self._repairs.append(job)
+    def _drop(self, steps: list[int]) -> None:
+        for step in steps:
+            del self._made[step]
+        self._plan_repairs()
+        self._changed.notify_all()
+
+    def _plan_repairs(self) -> None:
+        """Sees to it that all that workers still need of the trajectories that were begun is there or coming."""
+        self._repairs.clear()
+        if self._next_outer is None:
+            return
+        for outer in range(self._slowest // self._inner_steps, self._next_outer):
+            steps = range(max(self._slowest - outer * self._inner_steps, 0), self._inner_steps)
+            for first, stop in _runs(steps, self._covered(outer)):
+                self._repairs.append(self._job(outer, first, stop))
+
+    def _job(self, outer: int, first: int, stop: int) -> Job:
+        if self._known is not None:
+            known_outer, known_inner = divmod(self._known[0], self._inner_steps)
+            if known_outer == outer and known_inner <= first:
+                return Job(outer, known_inner, self._known[1], first, stop)
+        return Job(outer, 0, None, first, stop)
 
     def _covered(self, outer: int) -> set[int]:
         """Returns the inner steps of a trajectory that are there or that somebody makes."""
         steps = range(outer * self._inner_steps, (outer + 1) * self._inner_steps)
         covered = {step - steps.start for step in steps if step in self._made}
-        for job in (*self._jobs.values(), *self._repairs):
+        for job in self._jobs.values():
             if job.outer == outer:
                 covered.update(range(job.first, job.stop))
         return covered

@@ -1,6 +1,7 @@
 """The loop of a producer: it takes jobs from a conveyor and makes the networks."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
@@ -26,17 +27,23 @@ class Jobs(Protocol):
         ...
 
 
-def trained_networks(run: Run, store: Store, synthetic: Callable[[], TrainingImages] | None = None) -> NetworkSource:
+def trained_networks(
+    run: Run,
+    store: Store,
+    synthetic: Callable[[], TrainingImages] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> NetworkSource:
     """Makes the network source of a run that trains the networks, or reads what its bank has of them.
 
     Args:
         run: The run.
         store: Its store.
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
+        check: See `network_source`.
     """
     bank = None if run.launch.bank is None or synthetic is not None else _bank(run, run.launch.bank)
     normalise = run.normalise(store)
-    return network_source(run.config, store, normalise, bank, compiled=run.compiled, synthetic=synthetic)
+    return network_source(run.config, store, normalise, bank, compiled=run.compiled, synthetic=synthetic, check=check)
 
 
 def experts(run: Run, store: Store) -> BankedNetworks:
@@ -98,12 +105,17 @@ def _network_bytes(run: Run, *, momentum: bool = False) -> int:
     return sum(tensor.nbytes for tensor in kept)
 
 
+class _Unwanted(Exception):  # noqa: N818 (not an error)
+    """Nobody waits for the network any more."""
+
+
 def produce(
     conveyor: Jobs,
     producer: int,
     run: Run,
     *,
     pack: Callable[[NetworkState], Any] = lambda state: state,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     """Makes networks until there is nothing to make any more.
 
@@ -112,15 +124,22 @@ def produce(
         producer: Number of this producer.
         run: The run that they are for.
         pack: Makes what is put in of a network's state.
+        is_over: Tells, before every batch of training, whether to leave it; a warm-up may take minutes.
     """
+
+    def check() -> None:
+        if is_over():
+            raise _Unwanted
+
     config = run.config
-    source = trained_networks(run, run.open_store())
-    while (job := conveyor.next_job(producer)) is not None:
-        for snapshot in source.trajectory(job.outer, job.start, job.state):
-            if snapshot.inner < job.first:
-                continue
-            state = snapshot.state()
-            if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
-                state = without_momentum(state)  # nobody trains on from there
-            if not conveyor.put(producer, snapshot.inner, pack(state)):
-                break
+    source = trained_networks(run, run.open_store(), check=check)
+    with suppress(_Unwanted):
+        while (job := conveyor.next_job(producer)) is not None:
+            for snapshot in source.trajectory(job.outer, job.start, job.state):
+                if snapshot.inner < job.first:
+                    continue
+                state = snapshot.state()
+                if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
+                    state = without_momentum(state)  # nobody trains on from there
+                if not conveyor.put(producer, snapshot.inner, pack(state)):
+                    break

@@ -59,7 +59,7 @@ def producing_threads(run: Run, num_producers: int) -> Iterator[Conveyor[Network
 
 def _produce(conveyor: Conveyor[NetworkState], number: int, run: Run) -> None:
     try:
-        produce(conveyor, number, run)
+        produce(conveyor, number, run, is_over=lambda: conveyor.is_closed)
     except (UsageError, RunError) as error:
         conveyor.close(str(error))
     except BaseException as error:
