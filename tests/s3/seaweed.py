@@ -80,10 +80,10 @@ class Server:
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
 
-    def stop(self, number: int = signal.SIGKILL) -> None:
-        """Ends it; all is on its disk where it may end by itself."""
+    def stop(self) -> None:
+        """Ends it at once; asked to end, it takes minutes."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def environment(self, cache: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -67,7 +66,7 @@ def test_a_bucket_that_goes_for_a_moment_costs_nothing(tmp_path: Path, monkeypat
                 assert running.poll() is None
                 time.sleep(0.05)
             assert not storage.exists(storage.join(store, MANIFEST))
-            server.stop(signal.SIGTERM)
+            server.stop()
             time.sleep(1)
             server.start()
             _, errors = running.communicate(timeout=400)
