@@ -33,14 +33,22 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a source tree
             versions[package] = "not installed"
-    return {
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    described: dict[str, Any] = {
         "versions": versions,
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model(),
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_model(),
     }
+    if on_gpu:  # in which convolutions and products of matrices of float32 are rounded to ten bits
+        tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
+        described["tf32"] = tf32
+    return described
 
 
 @contextmanager

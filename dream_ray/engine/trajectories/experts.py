@@ -5,14 +5,14 @@ from dream_ray.engine.assembly import trajectory_length
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.session import Session
-from dream_ray.engine.trajectories.producing import experts
+from dream_ray.engine.trajectories.producing import bank_of_experts, experts
 
 
 def missing_experts(run: Run) -> list[int]:
     """Returns the experts of a run whose ways are not in its bank to the end; none where it follows none."""
     if run.config.source.kind != "expert":
         return []
-    bank, last = experts(run, run.open_store()).bank, trajectory_length(run.config) - 1
+    bank, last = bank_of_experts(run), trajectory_length(run.config) - 1
     return [number for number in range(run.config.trajectory.num_experts) if bank.load(number, last) is None]
 
 

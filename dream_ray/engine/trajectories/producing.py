@@ -47,10 +47,18 @@ def trained_networks(
 
 
 def experts(run: Run, store: Store) -> BankedNetworks:
-    """Makes the source of the ways of experts (MTT); where no bank is given, the run has one of its own.
+    """Makes the source of the ways of experts (MTT), on the device of the run; see `bank_of_experts`."""
+    bank = bank_of_experts(run)
+    source = network_source(run.config, store, run.normalise(store), bank, compiled=run.compiled)
+    assert isinstance(source, BankedNetworks)
+    return source
+
+
+def bank_of_experts(run: Run) -> TrajectoryBank:
+    """Returns where the ways of experts are kept; where no bank is given, the run has one of its own.
 
     Raises:
-        UsageError: If the bank cannot hold all of them: they would be trained again and again.
+        UsageError: If it cannot hold all of them: they would be trained again and again.
     """
     settings, length = run.config.trajectory, trajectory_length(run.config)
     # Its training may go on from each of its networks, so each is kept with its momentum.
@@ -61,10 +69,7 @@ def experts(run: Run, store: Store) -> BankedNetworks:
             f"bank-size must be at least what trajectory.num_experts {settings.num_experts} of {length} networks each "
             f"take, {num_bytes / 1e9:.3g} GB; got {run.launch.bank_bytes / 1e9:g} GB"
         )
-    bank = _bank(run, run.launch.bank or run.file("experts"))
-    source = network_source(run.config, store, run.normalise(store), bank, compiled=run.compiled)
-    assert isinstance(source, BankedNetworks)
-    return source
+    return _bank(run, run.launch.bank or run.file("experts"))
 
 
 def _bank(run: Run, root: str) -> TrajectoryBank:
