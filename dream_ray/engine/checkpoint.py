@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.engine.state import ClassState, RunState
@@ -36,9 +36,7 @@ def background_writer(write: Callable[[RunState], None]) -> Iterator[Callable[[R
         nonlocal pending
         if pending is not None:
             pending.result()
-        # Tensors of a state are replaced, never changed: the thread may look at these while the run moves on.
-        classes = {label: replace(class_state) for label, class_state in state.classes.items()}
-        pending = pool.submit(write, replace(state, classes=classes, learned=dict(state.learned)))
+        pending = pool.submit(write, state.copy())  # the run moves on meanwhile
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as pool:
         try:

@@ -9,7 +9,7 @@ step, inside of the source or the matcher.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -97,6 +97,7 @@ def distill(
     select: Callable[[AnyMoment, Assignments], dict[int, Selection]],
     save: Callable[[RunState], None],
     report: Callable[[StepReport], None],
+    interrupted: Callable[[RunState], None] = lambda state: None,
 ) -> RunState:
     """Distils the classes of `matcher` from `state` to the end of the run.
 
@@ -109,6 +110,7 @@ def distill(
         select: Chooses the real images of every class: `ClassMatcher.select_all`, or what has done so ahead of time.
         save: Called with the state every `checkpoint_every` steps and at the end.
         report: Called with every `log_every`-th step.
+        interrupted: Called at Ctrl-C, with the state before the step that is broken off and without its network.
 
     Returns:
         The final state, its images clamped to what `pixels.space` allows.
@@ -118,34 +120,55 @@ def distill(
     """
     resumed_at = config.step_of(state.outer, state.inner) if state.classes else -1
     losses = _Losses(config)
-    for outer in range(state.outer, config.outer_steps):
-        for moment in source.trajectory(outer, state.inner, state.network):
-            state.outer, state.inner, state.network = outer, moment.inner, None
-            step = config.step_of(outer, moment.inner)
-            if not state.classes:
-                state.classes = initialise(moment)
-            if moment.inner == 0:
-                _clamp(state, matcher.space)
-            if config.saves_at(step) and step != resumed_at:
-                losses.check()
-                state.network = moment.state()
-                save(state)
+    with _Interruptible(interrupted) as whole:
+        for outer in range(state.outer, config.outer_steps):
+            for moment in source.trajectory(outer, state.inner, state.network):
+                state.outer, state.inner, state.network = outer, moment.inner, None
+                step = config.step_of(outer, moment.inner)
+                if not state.classes:
+                    state.classes = initialise(moment)
+                if moment.inner == 0:
+                    _clamp(state, matcher.space)
+                if config.saves_at(step) and step != resumed_at:
+                    losses.check()
+                    state.network = moment.state()
+                    save(state)
+                whole.keep(state)
 
-            if config.selects_at(moment.inner):
-                previous = {label: class_state.assignment for label, class_state in state.classes.items()}
-                for label, chosen in select(moment, previous).items():
-                    state.classes[label].indices = chosen.indices
-                    state.classes[label].assignment = chosen.assignment_N
-            for label, loss in matcher.match_all(moment, state):
-                losses.add(step, label, loss)
+                if config.selects_at(moment.inner):
+                    previous = {label: class_state.assignment for label, class_state in state.classes.items()}
+                    for label, chosen in select(moment, previous).items():
+                        state.classes[label].indices = chosen.indices
+                        state.classes[label].assignment = chosen.assignment_N
+                for label, loss in matcher.match_all(moment, state):
+                    losses.add(step, label, loss)
 
-            if (step + 1) % config.log_every == 0:
-                report(StepReport(step, outer, moment.inner, losses.check()))
-        state.outer, state.inner, state.network = outer + 1, 0, None
+                if (step + 1) % config.log_every == 0:
+                    report(StepReport(step, outer, moment.inner, losses.check()))
+            state.outer, state.inner, state.network = outer + 1, 0, None
     losses.check()
     _clamp(state, matcher.space)
     save(state)
     return state
+
+
+class _Interruptible:
+    """Hands on, at Ctrl-C, the state before the step that is under way."""
+
+    def __init__(self, interrupted: Callable[[RunState], None]) -> None:
+        self._interrupted = interrupted
+        self._state: RunState | None = None
+
+    def keep(self, state: RunState) -> None:
+        """Notes a state; not its network, which may be trained on in place."""
+        self._state = replace(state.copy(), network=None)
+
+    def __enter__(self) -> "_Interruptible":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is KeyboardInterrupt and self._state is not None:
+            self._interrupted(self._state)
 
 
 def _clamp(state: RunState, space: PixelSpace) -> None:

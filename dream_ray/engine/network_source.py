@@ -7,6 +7,7 @@ trained on the synthetic images (DC, DSA) need these from all workers, between e
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -115,7 +116,7 @@ class NetworkSource(Protocol):
         Args:
             outer: Outer step t.
             start: First inner step to yield.
-            state: State of theta(outer, start); needed where start > 0.
+            state: State of theta(outer, start), to train on from; None: all of the trajectory is trained.
         """
         ...
 
@@ -180,13 +181,13 @@ class TrainedNetworks:
         if state is not None:
             snapshot = Snapshot.of(state, outer, start, network, self.recipe)
         else:
-            assert start == 0, "a trajectory that starts later needs its state"
             snapshot = Snapshot(outer, 0, network, self.recipe.optimizer(network))
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
             self._train(snapshot, warmup, None, "warm-up")
-        for inner in range(start, self.inner_steps):
+        for inner in range(snapshot.inner, self.inner_steps):
             snapshot = replace(snapshot, inner=inner)
-            yield snapshot
+            if inner >= start:
+                yield snapshot
             if inner + 1 < self.inner_steps:
                 self._train(snapshot, self.epochs, self.num_images, "update")
 
@@ -255,9 +256,9 @@ class PoolNetworks:
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """Draws a member and trains as it goes; see `NetworkSource.trajectory`."""
-        if state is None:
-            member = int(rng.stream(self.seed, "pool", outer=outer).integers(self.size))
-            if member not in self.known:
-                self.known[member] = next(iter(self.members.trajectory(member))).state()
-            state = self.known[member]
-        return self.networks.trajectory(outer, start, state)
+        if state is not None:
+            return self.networks.trajectory(outer, start, state)
+        member = int(rng.stream(self.seed, "pool", outer=outer).integers(self.size))
+        if member not in self.known:
+            self.known[member] = next(iter(self.members.trajectory(member))).state()
+        return islice(self.networks.trajectory(outer, 0, self.known[member]), start, None)

@@ -1,6 +1,6 @@
 """The state of a run: what a checkpoint holds and a resumed run starts from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -45,3 +45,8 @@ class RunState:
     classes: dict[int, ClassState] = field(default_factory=dict)
     network: NetworkState | None = None
     learned: dict[str, Tensor] = field(default_factory=dict)
+
+    def copy(self) -> "RunState":
+        """Returns one that stays as this one is now: steps replace tensors, and never change them."""
+        classes = {label: replace(class_state) for label, class_state in self.classes.items()}
+        return replace(self, classes=classes, learned=dict(self.learned))

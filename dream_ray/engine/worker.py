@@ -129,10 +129,17 @@ class _Worker:
                 if should_stop():
                     raise Stopped
 
+            def interrupted(state: RunState) -> None:
+                # Of several workers each is at another step; and networks that were trained on synthetic images cannot
+                # be trained again up to here.
+                if self.num_shards == 1 and run.config.source.kind != "synthetic":
+                    session.flush(run.config.step_of(state.outer, state.inner))
+                    writer(state)
+
             if run.config.matching.objective == "trajectory":
-                _distill(run, self._trajectory_parts(store), state, session, save)
+                _distill(run, self._trajectory_parts(store), state, session, save, interrupted)
             else:
-                _distill(run, self._class_parts(store, state, session, ending), state, session, save)
+                _distill(run, self._class_parts(store, state, session, ending), state, session, save, interrupted)
         session.end()
 
     def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
@@ -193,7 +200,12 @@ class _Worker:
 
 
 def _distill(
-    run: Run, parts: _Parts[AnyMoment], state: RunState, session: Session, save: Callable[[RunState], None]
+    run: Run,
+    parts: _Parts[AnyMoment],
+    state: RunState,
+    session: Session,
+    save: Callable[[RunState], None],
+    interrupted: Callable[[RunState], None],
 ) -> None:
     distill(
         run.config,
@@ -204,6 +216,7 @@ def _distill(
         select=session.stopwatch.selecting(parts.select),
         save=save,
         report=session.report,
+        interrupted=interrupted,
     )
 
 

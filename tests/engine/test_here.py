@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ from dream_ray.config import parse_config
 from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
+from dream_ray.engine.distill import _Losses as Losses
+from dream_ray.engine.run import open_run
 from dream_ray.errors import RunError
+from tests.frameworks import tiny_run
 
 Report = Callable[[Any, StepReport], None]
 
@@ -59,3 +64,43 @@ def test_one_that_fails_ends_them_all(
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=four_digits_store, out=out, workers=2, local=True)
     assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}
+
+
+@pytest.mark.parametrize(
+    ("framework", "producers", "saved"),
+    [("dream_plus", 0, [0, 5]), ("dream_plus", 1, [0, 5]), ("dm", 1, [0, 5]), ("mtt", 0, [0, 5]), ("dc", 0, [0])],
+)
+def test_ctrl_c_saves_the_state_before_the_step(
+    four_digits_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    framework: str,
+    producers: int,
+    saved: list[int],
+) -> None:
+    config = parse_config({**tiny_run(framework, "representative"), "checkpoint_every": 1000})
+    sets = []
+    for name in ("whole", "broken"):
+        out = str(tmp_path / name)
+        with ExitStack() as ending:
+            if name == "broken":
+                ending.enter_context(monkeypatch.context()).setattr(Losses, "add", interrupting_at(5))
+                ending.enter_context(pytest.raises(KeyboardInterrupt))
+            api.distill(config, store=four_digits_store, out=out, producers=producers, local=True)
+        if name == "broken":
+            assert open_run(out).checkpoints(4).complete_steps() == saved
+            api.resume(out, local=True)
+        sets.append(read_synthetic(f"{out}/synthetic.parquet")[0].images_LNCHW)
+    assert torch.equal(*sets)
+
+
+def interrupting_at(at: int) -> Callable[..., None]:
+    """Stands in for the losses: when some classes have moved and others have not, somebody presses Ctrl-C."""
+    add = Losses.add
+
+    def interrupting(self: Any, step: int, label: int, loss: torch.Tensor | None) -> None:
+        add(self, step, label, loss)
+        if step == at:
+            raise KeyboardInterrupt
+
+    return interrupting
