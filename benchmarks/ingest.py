@@ -9,7 +9,7 @@
   without Ray.
 - The ceiling of each: bare decode and resize of the same files on the same cores, without Ray or a store, before and
   after in the same run; by torchvision's decoder, the fastest one that was there when this was planned, and by ours.
-- What an image costs in each part of the work; the decoders; record batches of several sizes (one process each).
+- What an image costs in each part of the work; the decoders; record batches and files of several sizes.
 - Reading: random batches of one class, raw and jpeg stores against an array in memory.
 - A projection to ImageNet-1K, which is arithmetic and no measurement.
 
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.ingest_parts import DECODERS, SIZE, decoders, parts, record_batches
+from benchmarks.ingest_parts import DECODERS, SIZE, decoders, files_of_a_class, parts, record_batches
 from benchmarks.processes import watched
 from benchmarks.report import provenance, write_result
 from dream_ray.data.ingest import IngestSettings, Mapper
@@ -220,7 +220,7 @@ def measure(data: Path, root: Path, num_images: int, num_tiny: int, workers: int
     yield {"photographs_jpeg_quarter": on_ray(root / "jpeg", workers, **quarter, encoding="jpeg")}
     yield {"reading_images_per_s": reading(root / "quarter", root / "jpeg")}
     one_core = {"parts_us": parts(files, root), "decoders_images_per_s": decoders(files)}
-    yield {"one_core": {**one_core, "record_batch_mb": record_batches(root)}}
+    yield {"one_core": {**one_core, "record_batch_mb": record_batches(root), "file_mb": files_of_a_class(root)}}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ SIZE = 224
 SHAPE = (3, SIZE, SIZE)
 PASSES = 3
 BATCH_MB = (1, 4, 16, 64)
+FILE_MB = (16, 64, 256)
 ROWS, READ_BATCH, READ_S = 1300, 128, 2.0
 
 
@@ -115,27 +117,44 @@ def _write(path: Path, images: Sequence[UInt8Array]) -> None:
 
 
 def record_batches(root: Path) -> dict[str, dict[str, float]]:
-    """Writes and reads one file of a class, by the size of its record batches in MB."""
-    generator = np.random.Generator(np.random.Philox(key=1))
-    image_CHW = generator.integers(0, 256, SHAPE, dtype=np.uint8)
-    draws = [generator.choice(ROWS, READ_BATCH, replace=False) for _ in range(64)]
-    path, results = root / "batches.arrow", {}
+    """Writes and reads a class in one file, by the size of its record batches in MB."""
+    results = {}
     for megabytes in BATCH_MB:
         with patch.object(image_file, "BATCH_BYTES", megabytes << 20):
-            written_s = _seconds(lambda rows: _write(path, [image_CHW] * rows), [ROWS])
-        opened_s = _seconds(_open, [path])
-        chunks, done, started = _open(path), 0, time.perf_counter()
-        while time.perf_counter() - started < READ_S:
-            chunks.take(draws[done % len(draws)])
-            done += 1
-        results[str(megabytes)] = {
-            "written_images_per_s": ROWS / written_s,
-            "opened_ms": 1e3 * opened_s,
-            "read_images_per_s": done * READ_BATCH / (time.perf_counter() - started),
-        }
-    path.unlink()
+            results[str(megabytes)] = _one_class(root, ROWS)
     return results
 
 
-def _open(path: Path) -> ImageChunks:
-    return ImageChunks(read_images(storage.open_input(str(path)), str(path)))
+def files_of_a_class(root: Path) -> dict[str, dict[str, float]]:
+    """Writes and reads a class, by the size of its files in MB."""
+    return {str(megabytes): _one_class(root, (megabytes << 20) // math.prod(SHAPE)) for megabytes in FILE_MB}
+
+
+def _one_class(root: Path, rows_per_file: int) -> dict[str, float]:
+    generator = np.random.Generator(np.random.Philox(key=1))
+    image_CHW = generator.integers(0, 256, SHAPE, dtype=np.uint8)
+    draws = [generator.choice(ROWS, READ_BATCH, replace=False) for _ in range(64)]
+    sizes = [min(rows_per_file, ROWS - start) for start in range(0, ROWS, rows_per_file)]
+    paths = [root / f"{number}.arrow" for number in range(len(sizes))]
+
+    def write(_: object) -> None:
+        for path, size in zip(paths, sizes, strict=True):
+            _write(path, [image_CHW] * size)
+
+    written_s, opened_s = _seconds(write, [None]), _seconds(_open, [paths])
+    chunks, done, started = _open(paths), 0, time.perf_counter()
+    while time.perf_counter() - started < READ_S:
+        chunks.take(draws[done % len(draws)])
+        done += 1
+    read_s = time.perf_counter() - started
+    for path in paths:
+        path.unlink()
+    return {
+        "written_images_per_s": ROWS / written_s,
+        "opened_ms": 1e3 * opened_s,
+        "read_images_per_s": done * READ_BATCH / read_s,
+    }
+
+
+def _open(paths: Sequence[Path]) -> ImageChunks:
+    return ImageChunks([chunk for path in paths for chunk in read_images(storage.open_input(str(path)), str(path))])

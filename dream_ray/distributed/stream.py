@@ -1,5 +1,6 @@
 """The whole training set as a stream of shuffled batches, for networks that are trained on everything."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from dream_ray.distributed.session import prepare_ray_data
 # Read together: small, so that every batch is mixed from many classes.
 _ROWS_PER_PIECE = 256
 _BUFFERED_PIECES = 16
+_BUFFER_BYTES = 256 << 20
 
 
 def shuffled_batches(
@@ -23,8 +25,8 @@ def shuffled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Streams every image of a store once, in an order that seed and epoch decide; Ray must be connected.
 
-    Pieces of classes are read in a shuffled order by Ray Data tasks, and rows are shuffled again in a buffer of
-    thousands of images: no more of the set is in memory.
+    Pieces of classes are read in a shuffled order by Ray Data tasks, and rows are shuffled again in a buffer of 4,096
+    images or 256 MiB, whichever is less: no more of the set is in memory.
 
     Args:
         path: The store.
@@ -43,6 +45,7 @@ def shuffled_batches(
         for start in range(0, sum(store.count(split, label) for split in splits), _ROWS_PER_PIECE)
     ]
     order = rng.stream(seed, "stream", outer=epoch).permutation(len(pieces))
+    buffered = min(_BUFFERED_PIECES * _ROWS_PER_PIECE, max(1, _BUFFER_BYTES // math.prod(store.shape_CHW)))
     prepare_ray_data(preserve_order=True)
     stream = ray.data.from_items([pieces[number] for number in order], override_num_blocks=len(pieces)).map_batches(
         partial(_read, path=storage.absolute(path), splits=tuple(splits)),
@@ -50,7 +53,7 @@ def shuffled_batches(
     )
     batches = stream.iter_torch_batches(
         batch_size=batch_size,
-        local_shuffle_buffer_size=_BUFFERED_PIECES * _ROWS_PER_PIECE,
+        local_shuffle_buffer_size=buffered,
         local_shuffle_seed=int(rng.stream(seed, "stream-buffer", outer=epoch).integers(2**31)),
     )
     for batch in batches:
