@@ -1,10 +1,11 @@
 """Third stage: every file of the plan is written, independently of the others, and leaves a note that it is done."""
 
 import json
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -191,14 +192,16 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
 
 
 def _read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes | UnreadableImage]]:
-    """Reads the images in order; those of a remote source several at a time."""
+    """Reads the images in order; of a remote source, the next ones while these are decoded."""
     if not any(storage.is_remote(row["path"]) for row in rows):
         yield from ((row, _read_or_reason(row)) for row in rows)
         return
     with ThreadPoolExecutor(_REMOTE_READS) as pool:
-        for start in range(0, len(rows), _REMOTE_READS):
-            batch = rows[start : start + _REMOTE_READS]
-            yield from zip(batch, pool.map(_read_or_reason, batch), strict=True)
+        ahead: deque[Future[bytes | UnreadableImage]] = deque()
+        following = iter(rows)
+        for row in rows:
+            ahead.extend(pool.submit(_read_or_reason, later) for later in islice(following, _REMOTE_READS - len(ahead)))
+            yield row, ahead.popleft().result()
 
 
 def _read_or_reason(row: dict[str, Any]) -> bytes | UnreadableImage:
