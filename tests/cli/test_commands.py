@@ -280,7 +280,7 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
     assert code == 0
     assert re.search(r"together +│ +[0-9,]+ ", text)
     assert re.search(
-        r"2 workers, 1 producers of [0-9]+ MB and [0-9]+ MB of networks made ahead", " ".join(text.split())
+        r"2 workers, 1 producers of [0-9,]+ MB and [0-9,]+ MB of networks made ahead", " ".join(text.split())
     )
     # With batches as small as they get, at the first of its attempts.
     code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
