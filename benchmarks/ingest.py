@@ -227,9 +227,9 @@ def main() -> None:
     """Measures and writes benchmarks/results/NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=90_000, help="photographs to ingest")
-    parser.add_argument("--tiny-images", type=int, default=1_200_000, help="images of tiny-imagenet-50 to ingest")
+    parser.add_argument("--tiny-images", type=int, default=2_000_000, help="images of tiny-imagenet-50 to ingest")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--scratch", help="directory for sources and stores; 20 GB for the default")
+    parser.add_argument("--scratch", help="directory for sources and stores; 30 GB for the default")
     parser.add_argument("--name", default="ingest-cpu", help="of the result, for example for another kind of scratch")
     arguments = parser.parse_args()
     data = Path(os.environ["DREAM_RAY_DATA"])
