@@ -102,5 +102,5 @@ def test_more_workers_than_cpus_are_refused_with_the_numbers(local_ray: None, ph
 
 def test_memory_bounds_the_tasks() -> None:
     assert tasks_in(TASK_BYTES) == 1 and tasks_in(5 * TASK_BYTES - 1) == 4
-    with pytest.raises(UsageError, match="memory must have room for a worker, 900 MB; got 500 MB"):
+    with pytest.raises(UsageError, match="memory must have room for a worker, 1000 MB; got 500 MB"):
         tasks_in(500_000_000)
