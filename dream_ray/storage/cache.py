@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.files import _is_temporary, atomic_output, delete, file_sizes, open_input
+from dream_ray.storage.files import is_temporary, atomic_output, delete, file_sizes, open_input
 from dream_ray.storage.paths import failure, is_remote, join
 
 _DEFAULT_GB = 100.0
@@ -109,7 +109,7 @@ def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
     for modified, size, path in entries:
         if total + num_bytes <= limit_bytes:
             return
-        if _is_temporary(path) and time.time() - modified < _WRITING_S:
+        if is_temporary(path) and time.time() - modified < _WRITING_S:
             continue
         delete(path)
         total -= size

@@ -226,7 +226,7 @@ def delete_temporaries(path: str) -> None:
     """Deletes what killed writers left below a directory; nobody may be writing there any more."""
     filesystem, infos = _infos(path)
     for name, info in infos:
-        if _is_temporary(name):
+        if is_temporary(name):
             try:
                 filesystem.delete_file(info.path)
             except OSError as error:
@@ -243,7 +243,7 @@ def _kind(path: str) -> Any:
 
 def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
     _, infos = _infos(path, recursive=recursive)
-    return [(info.type, name) for name, info in infos if not _is_temporary(name)]
+    return [(info.type, name) for name, info in infos if not is_temporary(name)]
 
 
 def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, Any]]]:
@@ -269,7 +269,8 @@ def _temporary_beside(target: str) -> str:
     return f"{directory}/.{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
 
 
-def _is_temporary(name: str) -> bool:
+def is_temporary(name: str) -> bool:
+    """Tells by its name whether a file is one that somebody is writing, or left when it was killed."""
     base = name.rpartition("/")[2]
     return base.startswith(".") and base.endswith(_TEMPORARY_SUFFIX)
 

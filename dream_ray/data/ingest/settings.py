@@ -17,7 +17,7 @@ class IngestSettings:
         source: Training images: a kind and its place, see `dream_ray.data.sources`.
         test: Source of the test split; None takes the test images that belong to `source`, if there are any. Of a
             source that has test images these are taken, else all of it; its classes are found by their names.
-        test_labels: Label file, where `test` is a directory of images without class directories.
+        test_labels: Label file, where `test` is a directory or archive of images without class directories.
         size: Side in pixels: the shorter side is resized to it and the centre cropped. None keeps the images as they
             are; they must then have one shape.
         channels: 1 (greyscale) or 3 (RGB). None: as the set is for digits and torchvision, 3 for image files.
@@ -58,7 +58,7 @@ class IngestSettings:
             repeated = next(name for name in self.classes if self.classes.count(name) > 1)
             raise UsageError(f"classes must differ; {repeated!r} occurs twice")
         if self.test_labels is not None and self.test is None:
-            raise UsageError("test_labels needs test, the directory of the images that it labels")
+            raise UsageError("test_labels needs test, the directory or archive of the images that it labels")
 
     def absolute(self) -> "IngestSettings":
         """Returns them with paths that mean the same in any working directory."""
