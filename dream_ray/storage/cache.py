@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.files import is_temporary, atomic_output, delete, file_sizes, open_input
+from dream_ray.storage.files import atomic_output, delete, file_sizes, is_temporary, open_input
 from dream_ray.storage.paths import failure, is_remote, join
 
 _DEFAULT_GB = 100.0
