@@ -30,7 +30,7 @@ def show_memory(plan: Any) -> None:
     table = Table("memory of the largest worker", Column("MB", justify="right"))
     rows = {
         "a process that embeds, matches and trains (measured)": plan.step,
-        "features of the largest class": plan.features,
+        "features of the largest class": 0 if plan.gpu else plan.features,
         "synthetic images": plan.synthetic,
         "real images kept in memory": plan.resident,
         "networks of the pool": plan.pool,
@@ -41,7 +41,7 @@ def show_memory(plan: Any) -> None:
     table.add_section()
     table.add_row("together", f"{plan.total / 1e6:,.0f}")
     if plan.gpu:
-        table.add_row("on the GPU (measured)", f"{plan.gpu / 1e6:,.0f}")
+        table.add_row("on the GPU, features included", f"{plan.on_gpu / 1e6:,.0f}")
     display.show_table(table)
     display.say(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "

@@ -34,7 +34,7 @@ def fit_memory(
 
     First fewer images are embedded at a time, which costs time; then fewer decoded synthetic images are matched at a
     time (`batch_synthetic_max`), which changes what is computed. What is left is given to the decoded real images of a
-    store that would decode them at every use. Every attempt is measured.
+    store that would decode them at every use. Every attempt is measured. What is on a GPU must fit there as well.
 
     Args:
         config: Settings; those named above are upper limits, and `data.resident_mb` is chosen anew.
@@ -53,12 +53,19 @@ def fit_memory(
     """
     if budget_bytes is None:
         return plan_run(config, store, launch, threads=threads, device=device, compiling=compiling)
+    on_gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     for candidate in _candidates(config):
         plan = plan_run(candidate, store, launch, threads=threads, device=device, compiling=compiling)
         spare = budget_bytes - plan.memory.everybody
-        if spare >= 0:
+        if spare >= 0 and plan.memory.on_gpu <= on_gpu:
             return _with_residents(plan, store, spare)
     memory = plan.memory
+    if spare >= 0:
+        raise UsageError(
+            f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, with selection.embedding_batch "
+            f"{candidate.selection.embedding_batch} and batch_synthetic_max {candidate.batch_synthetic_max}; got "
+            f"{on_gpu / 1e9:.2f} GB"
+        )
     raise UsageError(
         f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "

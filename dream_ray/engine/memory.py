@@ -62,7 +62,13 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """What must be there for a worker: all but the mapped files and the GPU's memory."""
-        return self.step + self.features + self.synthetic + self.resident + self.pool + self.ray
+        here = self.step + self.synthetic + self.resident + self.pool + self.ray
+        return here if self.gpu else here + self.features
+
+    @property
+    def on_gpu(self) -> int:
+        """What a worker takes of its GPU, where the features of a class are then; 0 on a CPU."""
+        return self.gpu + self.features if self.gpu else 0
 
 
 def plan_memory(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,8 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     def plan(config: Config, store: Store, launch: Launch, **how: Any) -> RunPlan:
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
-        memory = MemoryPlan(step, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
+        gpu = 10 * step if how["device"].type == "cuda" else 0
+        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
         return RunPlan(config, memory, COSTS, SCHEDULE)
 
     monkeypatch.setattr(fitting, "plan_run", plan)
@@ -41,9 +43,9 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
 @pytest.fixture
 def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Callable[..., RunPlan]:
-    def run(budget: int | None, store: str = digits_store) -> RunPlan:
+    def run(budget: int | None, store: str = digits_store, device: str = "cpu") -> RunPlan:
         config = parse_config({**tiny, "ipc": 8, "factor": 2, "data": {"resident_mb": 7}})
-        return fit_memory(config, Store.open(store), LAUNCH, budget, threads=1, device=torch.device("cpu"))
+        return fit_memory(config, Store.open(store), LAUNCH, budget, threads=1, device=torch.device(device))
 
     return run
 
@@ -75,6 +77,16 @@ def test_what_cannot_fit_is_refused_with_the_numbers(fit: Callable[..., RunPlan]
         UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producers .*_max 8; got"
     ):
         fit(2 * 24_000 + PRODUCER - 1)
+
+
+def test_a_gpu_must_have_room_too(fit: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+    total = 10 * 128_000
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
+    assert fit(10**9, device="cuda").config.selection.embedding_batch == 64, "128 images take 1.92 MB on the GPU"
+    assert fit(10**9).config.selection.embedding_batch == 128
+    total = 1000
+    with pytest.raises(UsageError, match=r"a worker's GPU must have at least 0\.00 GB.*_max 8; got 0\.00 GB"):
+        fit(10**9, device="cuda")
 
 
 def test_the_rest_holds_decoded_images(fit: Callable[..., RunPlan], tmp_path: Path, monkeypatch: Any) -> None:
