@@ -556,7 +556,7 @@ class TestRetries:
                 raise OSError("curlCode: 28, Timeout was reached")
 
         monkeypatch.setattr(storage, "open_input", lambda path: Away(bytes(1000)))
-        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/work/.*arrow: curlCode: 28"):
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/.*arrow: curlCode: 28"):
             read()
 
     def test_other_errors_are_not_repeated(self, naps):

@@ -14,6 +14,8 @@ from seaweed import BUCKET, Server
 
 from dream_ray import storage
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.data.ingest.pipeline import WORK
+from dream_ray.data.ingest.writing import NOTES
 from dream_ray.data.manifest import MANIFEST, Manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -62,7 +64,7 @@ def test_a_bucket_that_goes_for_a_moment_costs_nothing(tmp_path: Path, monkeypat
         command = [sys.executable, "-m", "dream_ray", "ingest", asked.source, store, "--size", "16", "--workers", "2"]
         command += ["--test", str(asked.test), "--test-labels", str(asked.test_labels)]
         with subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True) as running:
-            while not storage.list_directory(f"{store}/work/done"):
+            while not storage.list_directory(storage.join(store, WORK, NOTES)):
                 assert running.poll() is None
                 time.sleep(0.05)
             assert not storage.exists(storage.join(store, MANIFEST))
