@@ -2,7 +2,8 @@
 
     DREAM_RAY_DATA=DIR python -m benchmarks.memory_plan
 
-Short runs at published settings on the images of DIR, each in processes of its own. The plan promises memory for the
+Short runs at published settings, with networks of a quarter of the width, on the images of DIR, each in processes of its
+own. The plan promises memory for the
 largest worker, and says apart what files of the store may be mapped; the system counts those among a process's resident
 memory as far as they were read, so that a run should take no more than both together.
 """
@@ -53,12 +54,13 @@ class Case:
         return ", ".join([self.preset, *self.changes, who])
 
 
+NARROW = ("network.options.width=32",)
 LOCAL, TWO_ON_RAY = Launch(local=True, producers=0), Launch(workers=2, producers=1)
 CASES = (
-    Case("cifar10-ipc10", "cifar10", LOCAL),
-    Case("cifar10-ipc10", "cifar10", TWO_ON_RAY),
-    Case("tiny-imagenet-ipc1", "tiny", LOCAL, ("network.options.width=32",)),
-    Case("tiny-imagenet-ipc1", "tiny", TWO_ON_RAY, ("network.options.width=32",)),
+    Case("cifar10-ipc10", "cifar10", LOCAL, NARROW),
+    Case("cifar10-ipc10", "cifar10", TWO_ON_RAY, NARROW),
+    Case("tiny-imagenet-ipc1", "tiny", LOCAL, NARROW),
+    Case("tiny-imagenet-ipc1", "tiny", TWO_ON_RAY, NARROW),
 )
 """Stores are the names of those that `main` makes."""
 
