@@ -2,10 +2,10 @@
 
     DREAM_RAY_DATA=DIR python -m benchmarks.memory_plan
 
-Short runs at published settings, with networks of a quarter of the width, on the images of DIR, each in processes of its
-own. The plan promises memory for the
-largest worker, and says apart what files of the store may be mapped; the system counts those among a process's resident
-memory as far as they were read, so that a run should take no more than both together.
+Short runs at published settings, with networks of a quarter of the width, on the images of DIR, each in processes of
+its own. The plan promises memory for the largest worker, and says apart what files of the store may be mapped; the
+system counts those among a process's resident memory as far as they were read, so that a run should take no more than
+both together.
 """
 
 import json
