@@ -17,7 +17,7 @@ from dream_ray.engine.measuring.costs import Measurement
 RAY_BYTES = 350_000_000
 _FLOAT_BYTES = 4
 # Over the measured process: kept memory falls apart into more pieces over thousands of steps than over a few. The
-# larger of the two real runs in docs/data.md took 1.4 times as much, beside RAY_BYTES and the mapped files.
+# larger of two real runs took 1.4 times as much, beside RAY_BYTES and the mapped files.
 _MARGIN = 1.6
 
 
