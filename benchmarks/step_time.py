@@ -37,6 +37,7 @@ from dream_ray.core import kmeans, rng
 from dream_ray.core.multiformation import compose
 from dream_ray.core.normalisation import Normalisation, to_unit
 from dream_ray.core.selection import nearest_to_each
+from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import networks_on
@@ -94,7 +95,7 @@ def first_assignments(num_classes: int, device: torch.device) -> list[torch.Tens
     generator = rng.stream(0, "benchmark assignment")
     clusters = setting().selection.num_clusters
     draws = [generator.permutation(IMAGES_PER_CLASS) % clusters for _ in range(num_classes)]
-    return [torch.from_numpy(draw).to(device) for draw in draws]
+    return [to_device(draw, device) for draw in draws]
 
 
 def initial_images(config: Config, real: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:

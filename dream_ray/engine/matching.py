@@ -6,6 +6,7 @@ N images, C channels, H, W, D features.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -109,9 +110,12 @@ class ClassMatcher:
             features.append(self.kernels.features(snapshot, pixels))
         return torch.cat(features)
 
-    def select_all(self, snapshot: Snapshot, previous: Assignments) -> dict[int, selection.Selection]:
-        """Chooses the representative images of every class; see `Select`."""
-        return {label: self.select(snapshot, label, previous[label]) for label in self.real}
+    def select_all(
+        self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
+    ) -> dict[int, selection.Selection]:
+        """Chooses the representative images of every class, see `Select`; of no more of them once `is_over`."""
+        wanted = takewhile(lambda _: not is_over(), self.real)
+        return {label: self.select(snapshot, label, previous[label]) for label in wanted}
 
     def select(self, snapshot: Snapshot, label: int, previous_N: Tensor) -> selection.Selection:
         """Chooses the representative images of a class for the next `interval` steps.

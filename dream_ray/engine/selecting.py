@@ -64,14 +64,5 @@ class _Ahead:
     def _select(self, outer: int, inner: int, previous: Assignments) -> dict[int, Selection]:
         while not self._ended.is_set():
             if (snapshot := self._source.glimpse(outer, inner)) is not None:
-                return self._select_all(snapshot, previous)
+                return self._matcher.select_all(snapshot, previous, is_over=self._ended.is_set)
         return {}
-
-    def _select_all(self, snapshot: Snapshot, previous: Assignments) -> dict[int, Selection]:
-        """Does what `ClassMatcher.select_all` does, and leaves it between two classes where the block has ended."""
-        chosen: dict[int, Selection] = {}
-        for label in self._matcher.real:
-            if self._ended.is_set():
-                break
-            chosen[label] = self._matcher.select(snapshot, label, previous[label])
-        return chosen

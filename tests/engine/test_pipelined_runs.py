@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,9 +201,8 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
         return SimpleNamespace(assignment_N=None)
 
     labels = range(200)
-    matcher: Any = SimpleNamespace(
-        real=labels, select=select, select_all=lambda *_: {n: select(None, n, None) for n in labels}
-    )
+    matcher: Any = SimpleNamespace(real=labels, select=select)
+    matcher.select_all = partial(ClassMatcher.select_all, matcher)
     source: Any = SimpleNamespace(glimpse=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
     with selecting_ahead(parse_config(tiny), matcher, source) as choose:
         choose(source.glimpse(0, 0), dict.fromkeys(labels))
