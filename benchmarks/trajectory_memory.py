@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from time import perf_counter, process_time
 
 import torch
@@ -29,6 +28,7 @@ from dream_ray.core.augment import augment, sample_params
 from dream_ray.core.objectives import Forward, Parameters
 from dream_ray.core.trajectory_matching import Batch, Student, TrajectoryMatch, match_trajectory, squared_distance
 from dream_ray.engine.allocator import keep_freed_memory
+from dream_ray.engine.environment import peak_rss_bytes
 from dream_ray.engine.network_source import detached_parameters, training_function
 from dream_ray.nets import Classifier, build_network
 
@@ -106,24 +106,18 @@ def largest_difference(num_steps: int) -> float:
     return max(float((one - other).norm() / one.norm()) for one, other in parts)
 
 
-def peak_mb() -> float:
-    """Returns the most memory that this process has had at once."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-
-
 def measure(side: str, num_steps: int) -> dict[str, float]:
     """Takes one step of trajectory matching in this process, which keeps its memory as the processes of a run do."""
     keep_freed_memory()
     forward, start, target, images, step_size = setting(torch.float32)
-    before = peak_mb()
+    before = peak_rss_bytes() / 2**20
     SIDES[side](forward, start, target, batches_of(1), images, step_size)
     began, began_cpu = perf_counter(), process_time()
     SIDES[side](forward, start, target, batches_of(num_steps), images, step_size)
     return {
         "seconds": perf_counter() - began,
         "cpu_seconds": process_time() - began_cpu,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak_rss_bytes() / 2**20,
         "peak_mb_before": before,
         "parameters_mb": sum(values.nbytes for values in start.values()) / 2**20,
     }

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -63,11 +63,17 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 
 def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or a CPU that does not say
-        return platform.processor()
+    return _said_by_linux("/proc/cpuinfo", "model name") or platform.processor()
+
+
+def _said_by_linux(path: str, name: str) -> str | None:
+    """Returns the first value that a file of `name: value` lines has under a name; None where there is none."""
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return None
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
@@ -82,6 +88,15 @@ def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
     return found
 
 
+def peak_rss_bytes() -> int:
+    """Returns the largest resident memory that this process ever had."""
+    if high_water := _said_by_linux("/proc/self/status", "VmHWM"):
+        return int(high_water.split()[0]) * 1024
+    # On Linux this would begin with the memory of the process that started this one. It counts KiB, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 class CostMeter:
     """Counts what this process spends from its construction on."""
 
@@ -94,14 +109,12 @@ class CostMeter:
         """Returns started_at and updated_at (Unix seconds), cpu_s, gpu_s, peak_rss_bytes and peak_gpu_bytes."""
         on_gpu = self._device.type == "cuda"
         now = time.time()
-        # ru_maxrss counts KiB on Linux and bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
         return {
             "started_at": self._started_at,
             "updated_at": now,
             "cpu_s": time.process_time() - self._cpu_s,
             "gpu_s": now - self._started_at if on_gpu else 0.0,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_rss_bytes": peak_rss_bytes(),
             "peak_gpu_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else 0,
         }
 

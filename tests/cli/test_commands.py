@@ -285,7 +285,7 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
     # With batches as small as they get, at the first of its attempts.
     code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
     assert code == 2
-    assert re.search(r"memory must be at least \d\.\d\d GB, for 2 workers of \d\.\d\d GB.*; got 0\.10 GB", error)
+    assert re.search(r"memory must be at least \d+\.\d\d GB, for 2 workers of \d+\.\d\d GB.*; got 0\.10 GB", error)
 
 
 def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:

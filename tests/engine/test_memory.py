@@ -53,6 +53,15 @@ def test_a_run_stays_within_the_plan(
     assert used > plan.total / 2, "the plan is of use"
 
 
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    child = "from dream_ray.engine.environment import peak_rss_bytes; print(peak_rss_bytes())"
+    parent = (
+        f"held = b'1' * 10**9; import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True)
+    assert 5e7 < int(done.stdout) < 9e8
+
+
 @pytest.mark.slow
 def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: str) -> None:
     store = Store.open(digits_store)
