@@ -40,7 +40,9 @@ job, *command = sys.argv[1:]
 passed_on = os.environ.get("SUBMIT_ENV", "").split()
 if missing := [name for name in passed_on if name not in os.environ]:
     sys.exit(f"submit: SUBMIT_ENV names {', '.join(missing)}, which this shell does not have")
-variables = {name: os.environ[name] for name in passed_on}
+# `ray job stop` is then the Ctrl-C of a terminal, and the command has time to save.
+stopping = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
+variables = stopping | {name: os.environ[name] for name in passed_on}
 environment = {"working_dir": ".", "excludes": EXCLUDES, "env_vars": variables}
 entrypoint = shlex.join(["python", "-m", "dream_ray", *command])
 for left in reversed(range(ATTEMPTS)):
@@ -80,8 +82,8 @@ EOF
 stop() {
     trap '' INT TERM
     echo "submit: stopping job $id" >&2
-    [[ -z $following ]] || kill "$following" 2>/dev/null || true
     "${ray[@]}" stop "$id" >&2 || true
+    [[ -z $following ]] || kill "$following" 2>/dev/null || true
     exit 130
 }
 

@@ -263,7 +263,7 @@ def evaluate(
 
 
 def _resume(run: str) -> str:
-    return f"`dream-ray resume {run}` goes on from the last checkpoint (there is one every checkpoint_every steps)"
+    return f"`dream-ray resume {run}` goes on from the last checkpoint"
 
 
 def _refuse(given: dict[str, bool], why: str) -> None:

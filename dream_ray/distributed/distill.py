@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ import ray
 import ray.train
 from ray.exceptions import NodeDiedError, TaskUnschedulableError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from dream_ray import storage
+from dream_ray.core.placement import Placement
 from dream_ray.core.team import ALONE
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.experts import train_experts
@@ -24,13 +25,15 @@ from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nod
 from dream_ray.distributed.process_team import join_everyone, join_team
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
+from dream_ray.distributed.stopping import RayStopRequest, StoppableTrainer
 from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
 from dream_ray.engine.validation import background_validation, validate_step
-from dream_ray.engine.worker import Stopped, work
+from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, TransientError, UsageError
 
 # Restarts of the worker group after worker deaths, before the run gives up if it got no further meanwhile.
@@ -57,6 +60,7 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
     Raises:
         UsageError: If the resources are not there, or so many workers cannot share the classes.
         RunError: If a worker failed, or died too often.
+        KeyboardInterrupt: After Ctrl-C; the workers have saved, if they could.
     """
     store = run.open_store()
     check_workers(run.config, store, launch)
@@ -70,14 +74,17 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         train_experts(run, gpus=gpus_per_worker)
         plan = _plan_producers(run, launch, gpus_per_worker)
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
+        request = RayStopRequest.start()
         loop = {
             "run_path": storage.absolute(run.path),
             "class_counts": class_counts(run.config, store),
             "conveyor": conveyor,
+            "request": request,
         }
 
-        def trainer() -> TorchTrainer:
-            return TorchTrainer(
+        def trainer() -> StoppableTrainer:
+            return StoppableTrainer(
+                request.ask,
                 _worker_loop,
                 train_loop_config=loop,
                 torch_config=TorchConfig(backend="gloo"),
@@ -99,6 +106,8 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus_per_worker)))
         _fit_while_it_gets_on(trainer, run.checkpoints(store.num_classes).newest)
     _raise_failure(run)
+    if request.is_heard:
+        raise KeyboardInterrupt
     storage.delete(run.file("ray_train"))
 
 
@@ -154,7 +163,7 @@ def _resources(cpus: int, gpus: float) -> dict[str, float]:
     return {"CPU": cpus, "GPU": gpus} if gpus > 0 else {"CPU": cpus}
 
 
-def _fit_while_it_gets_on(trainer: Callable[[], TorchTrainer], newest: Callable[[], int | None]) -> None:
+def _fit_while_it_gets_on(trainer: Callable[[], StoppableTrainer], newest: Callable[[], int | None]) -> None:
     """Fits, and again as long as there are new checkpoints: nodes of a spot market go any number of times."""
     while True:
         before = newest()
@@ -169,11 +178,12 @@ class _Died(TransientError):  # noqa: N818 - what happened to the workers
     """The workers died too often."""
 
 
-def _fit(trainer: TorchTrainer) -> None:
+def _fit(trainer: StoppableTrainer) -> None:
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        trainer.fit()
+        with ctrl_c_as_before():
+            trainer.fit()
     except SystemExit:
         # How Ray Train ends a run after Ctrl-C.
         raise KeyboardInterrupt from None
@@ -196,15 +206,18 @@ def _worker_loop(config: dict[str, Any]) -> None:
     settings = open_run(run_path).config
     placed = placement(settings, config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
+    team = join_team([one.team for one in placed], rank)
+    everyone = join_everyone(world) if settings.source.kind == "synthetic" else ALONE
     try:
         work(
             run_path,
             placed[rank].labels,
             shard=rank,
             num_shards=world,
-            team=join_team([one.team for one in placed], rank),
-            everyone=join_everyone(world) if settings.source.kind == "synthetic" else ALONE,
+            team=team,
+            everyone=everyone,
             should_stop=lambda: storage.exists(failure),
+            stopping=_stopping(config["request"], placed, rank, alone=everyone is ALONE),
             networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
             tell=telling_ray(run_path, rank),
         )
@@ -214,6 +227,14 @@ def _worker_loop(config: dict[str, Any]) -> None:
         storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
     except Stopped:
         pass
+
+
+def _stopping(request: RayStopRequest, placed: Sequence[Placement], rank: int, *, alone: bool) -> Stopping:
+    """Returns how a worker stops; all of its team do so at one step, and where all exchange something, all."""
+    if not alone:
+        return Stopping(request)
+    teams = sorted({one.team for one in placed})
+    return Stopping(request, teams.index(placed[rank].team), len(teams))
 
 
 def _raise_failure(run: Run) -> None:

@@ -76,7 +76,7 @@ def check_lasting(paths: Mapping[str, str]) -> None:
 
 def are_elsewhere() -> bool:
     """Tells whether the workers may be on another machine than this process."""
-    here = ray.get_runtime_context().get_node_id()
+    here = _node_of_this_process()
     # What can be got beyond what is there comes on new nodes.
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     grows = any(most > there.get(name, 0) for name, most in possible_resources().items())
@@ -139,7 +139,16 @@ def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
     node = node_with_gpus(ray.nodes(), turn)  # type: ignore[no-untyped-call]
     if node is None:
         return None
-    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    return _on_node(node)
+
+
+def on_this_node() -> dict[str, Any]:
+    """Returns options for an actor that reserves nothing and lives where this process does, no longer than its node."""
+    return _on_node(_node_of_this_process())
+
+
+def _on_node(node_id: str) -> dict[str, Any]:
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
 
 def wait_for_nodes(timeout_s: float) -> None:
@@ -153,8 +162,7 @@ def wait_for_nodes(timeout_s: float) -> None:
 
 
 def _answer_from(node_id: str) -> Any:
-    there: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
-    return ray.remote(num_cpus=0, max_retries=0, **there)(_node_of_this_process).remote()
+    return ray.remote(max_retries=0, **_on_node(node_id))(_node_of_this_process).remote()
 
 
 def _node_of_this_process() -> str:
@@ -182,9 +190,8 @@ def _look_from_a_new_node(file: str) -> str:
 
 
 def _look_from(node_id: str, file: str) -> str:
-    there: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
     try:
-        answer: str = ray.get(ray.remote(num_cpus=0, **there)(_look).remote(file))
+        answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
         return ""  # it went meanwhile, and nothing will run there
     return answer

@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from dream_ray import storage
-from dream_ray.distributed.place import beside_workers
+from dream_ray.distributed.place import beside_workers, on_this_node
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.network_source import NetworkState
@@ -183,7 +183,7 @@ def _kept_conveyor(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[s
     """Yields the name of a conveyor that is replaced when it dies or does not answer."""
     name = f"conveyor-{uuid.uuid4().hex}"
     # Everybody may wait in it at a time, and the driver has to get through.
-    options: dict[str, Any] = {"name": name, "max_concurrency": 2 * (num_workers + plan.count) + 8}
+    options = {**on_this_node(), "name": name, "max_concurrency": 2 * (num_workers + plan.count) + 8}
     sizes = {"outer_steps": run.config.outer_steps, "inner_steps": run.config.inner_steps}
     window = window_of(run, plan.count)
     ended = threading.Event()
@@ -191,7 +191,7 @@ def _kept_conveyor(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[s
     def keep() -> None:
         while not ended.is_set():
             try:
-                actor: Any = ray.remote(num_cpus=0, **options)(Conveyor).remote(**sizes, window=window)
+                actor: Any = ray.remote(**options)(Conveyor).remote(**sizes, window=window)
             except ValueError:  # Ray has still to take note of the death of the one before
                 ended.wait(_LOOK_S)
                 continue

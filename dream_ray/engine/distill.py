@@ -38,8 +38,8 @@ class Moment(Protocol):
     def inner(self) -> int:
         """J."""
 
-    def state(self) -> NetworkState | None:
-        """Returns what a source needs to start here; None where it needs nothing."""
+    def restart_state(self) -> NetworkState | None:
+        """Returns what a source goes on from; None where it starts the outer step again, or needs nothing."""
 
 
 AnyMoment = TypeVar("AnyMoment", bound=Moment)
@@ -95,6 +95,7 @@ def distill(
     *,
     initialise: Callable[[AnyMoment], dict[int, ClassState]],
     select: Callable[[AnyMoment, Assignments], dict[int, Selection]],
+    saves_before: Callable[[int], bool],
     save: Callable[[RunState], None],
     report: Callable[[StepReport], None],
     interrupted: Callable[[RunState], None] = lambda state: None,
@@ -108,7 +109,8 @@ def distill(
         state: Where to start; changed in place. A new `RunState` starts from the initialisation.
         initialise: Makes the first state of every class.
         select: Chooses the real images of every class: `ClassMatcher.select_all`, or what has done so ahead of time.
-        save: Called with the state every `checkpoint_every` steps and at the end.
+        saves_before: Asked before every step whether to save.
+        save: Called with the state where `saves_before` said so, and at the end; what it raises ends the run.
         report: Called with every `log_every`-th step.
         interrupted: Called at Ctrl-C, with the state before the step that is broken off and without its network.
 
@@ -118,7 +120,6 @@ def distill(
     Raises:
         RunError: If a loss is not finite; the last checkpoint is from before.
     """
-    resumed_at = config.step_of(state.outer, state.inner) if state.classes else -1
     losses = _Losses(config)
     with _Interruptible(interrupted) as whole:
         for outer in range(state.outer, config.outer_steps):
@@ -129,9 +130,9 @@ def distill(
                     state.classes = initialise(moment)
                 if moment.inner == 0:
                     _clamp(state, matcher.space)
-                if config.saves_at(step) and step != resumed_at:
+                if saves_before(step):
                     losses.check()
-                    state.network = moment.state()
+                    state.network = moment.restart_state()
                     save(state)
                 whole.keep(state)
 

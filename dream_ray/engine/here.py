@@ -4,6 +4,7 @@ PyTorch computes outside of Python's lock, so threads use several cores.
 """
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -13,7 +14,10 @@ from dream_ray.config import Config
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import Run
+from dream_ray.engine.stopping import Stopped, Stopping, StopRequest, ask_at_ctrl_c, ctrl_c_as_before
+from dream_ray.engine.trajectories.conveyor import Conveyor
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
@@ -40,6 +44,7 @@ def distill_here(run: Run, launch: Launch) -> None:
     Raises:
         UsageError: If there are more workers than classes, or nobody trains networks for several of them.
         RunError: If one of them failed.
+        KeyboardInterrupt: After Ctrl-C; they have saved, if they could.
     """
     store = run.open_store()
     check_workers(run.config, store, launch)
@@ -56,24 +61,48 @@ def distill_here(run: Run, launch: Launch) -> None:
             work(run.path, range(store.num_classes), shard=0, num_shards=1)
             return
         conveyor = ending.enter_context(producing_threads(run, producers))
-        placed = placement(run.config, class_counts(run.config, store), launch.workers)
-        helpers = ending.enter_context(ThreadPoolExecutor(launch.workers, thread_name_prefix="worker"))
-        # Whatever ends this block ends the others too, at their next network.
+        request = StopRequest()
+        if launch.workers > 1:
+            ending.enter_context(ctrl_c_as_before())
+            ask_at_ctrl_c(request.ask)
+        if not _work_together(run, class_counts(run.config, store), launch.workers, conveyor, request):
+            raise KeyboardInterrupt
+
+
+def _work_together(
+    run: Run, counts: Sequence[int], num_workers: int, conveyor: Conveyor[NetworkState], request: StopRequest
+) -> bool:
+    """Runs workers in threads, the first in this one; tells whether they came to the end or were stopped before."""
+    placed = placement(run.config, counts, num_workers)
+    with ExitStack() as ending:
+        helpers = ending.enter_context(ThreadPoolExecutor(num_workers, thread_name_prefix="worker"))
+        # Whatever ends this block ends the others too, at their next network or while they wait for each other.
         ending.callback(conveyor.close)
+        ending.callback(request.break_off)
 
-        def start(rank: int) -> None:
-            networks = LocalNetworks(conveyor, rank, launch.workers)
-            work(run.path, placed[rank].labels, shard=rank, num_shards=launch.workers, networks=networks)
-
-        def start_beside(rank: int) -> None:
+        def start(rank: int) -> bool:
+            stopping = Stopping(request, rank, num_workers)
+            networks = LocalNetworks(conveyor, rank, num_workers)
             try:
-                start(rank)
+                work(
+                    run.path,
+                    placed[rank].labels,
+                    shard=rank,
+                    num_shards=num_workers,
+                    stopping=stopping,
+                    networks=networks,
+                )
+            except Stopped:
+                return False
+            return True
+
+        def start_beside(rank: int) -> bool:
+            try:
+                return start(rank)
             except Exception as error:
                 is_ours = isinstance(error, (UsageError, RunError))
                 conveyor.close(str(error) if is_ours else f"a worker failed: {error!r}")
                 raise
 
-        others = [helpers.submit(start_beside, rank) for rank in range(1, launch.workers)]
-        start(0)
-        for other in others:
-            other.result()
+        others = [helpers.submit(start_beside, rank) for rank in range(1, num_workers)]
+        return all([start(0), *(other.result() for other in others)])

@@ -90,6 +90,12 @@ class Snapshot:
         }
         return {name: tensor.detach().clone() for name, tensor in {**network, **momentum}.items()}
 
+    def restart_state(self) -> NetworkState | None:
+        """Returns what training can go on from; None where the momentum is not known, as somebody else has it."""
+        state = self.state()
+        has_momentum = any(name.startswith(_MOMENTUM) for name in state)
+        return state if has_momentum or not self.optimizer.defaults["momentum"] else None
+
     @staticmethod
     def of(state: NetworkState, outer: int, inner: int, network: Classifier, recipe: Recipe) -> "Snapshot":
         """Puts what `state` returned into a network."""

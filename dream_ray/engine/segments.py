@@ -46,7 +46,7 @@ class Segments:
     inner: int
     own: tuple[Segment, ...]
 
-    def state(self) -> None:
+    def restart_state(self) -> None:
         """Nothing is needed to start here."""
 
 

@@ -35,14 +35,11 @@ from dream_ray.engine.segments import ExpertSegments, Segments
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.session import Session, Tell
 from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.stopping import Stopped, Stopping, StopRequest
 from dream_ray.engine.trajectories.fetched import Networks
 from dream_ray.engine.trajectories.producing import experts, feature_bank, trained_networks
 from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.validation import pinned_steps
-
-
-class Stopped(Exception):  # noqa: N818 (not an error)
-    """The run was asked to stop; everything up to the last checkpoint is saved."""
 
 
 def work(
@@ -54,6 +51,7 @@ def work(
     team: Team = ALONE,
     everyone: Team = ALONE,
     should_stop: Callable[[], bool] = lambda: False,
+    stopping: Stopping | None = None,
     networks: Networks | None = None,
     tell: Tell = lambda progress: None,
 ) -> None:
@@ -67,21 +65,27 @@ def work(
         team: Workers that share these classes; only the first writes checkpoints and losses.
         everyone: All workers, where networks are trained on the synthetic images of all classes.
         should_stop: Asked after every checkpoint.
+        stopping: How it stops together with others; None: it does not.
         networks: Where the networks come from; None: this worker trains them itself.
         tell: Called with the progress whenever it is written.
 
     Raises:
-        Stopped: If `should_stop` said so, or another worker that this one depends on stopped.
+        Stopped: If `should_stop` or `stopping` said so, or another worker that this one depends on stopped.
         UsageError: If the run is a compiled one and this machine cannot compile.
     """
+    if stopping is None:
+        stopping = Stopping(StopRequest())
     try:
         with ExitStack() as ending:
             for group in (team, everyone):
                 ending.callback(group.leave)
             worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, team, everyone, networks)
-            worker.run_to_the_end(should_stop, tell)
-    except TeamLeft:
-        raise Stopped from None
+            worker.run_to_the_end(should_stop, stopping, tell)
+    except BaseException as error:
+        stopping.break_off()
+        if isinstance(error, TeamLeft):
+            raise Stopped from None
+        raise
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,9 @@ class _Worker:
     everyone: Team
     networks: Networks | None
 
-    def run_to_the_end(self, should_stop: Callable[[], bool], tell: Tell) -> None:
+    def run_to_the_end(self, should_stop: Callable[[], bool], stopping: Stopping, tell: Tell) -> None:
         run = self.run
+        stopping.begin()
         if run.compiled:
             check_compiler(run.device)
         keep_freed_memory()
@@ -122,24 +127,12 @@ class _Worker:
             ending.enter_context(fixed_threads(run.threads))
             writer = ending.enter_context(background_writer(lambda state: self._write(checkpoints, state)))
 
-            def save(state: RunState) -> None:
-                session.flush(run.config.step_of(state.outer, state.inner))
-                if self.team.rank == 0:
-                    writer(state)
-                if should_stop():
-                    raise Stopped
-
-            def interrupted(state: RunState) -> None:
-                # Of several workers each is at another step; and networks that were trained on synthetic images cannot
-                # be trained again up to here.
-                if self.num_shards == 1 and run.config.source.kind != "synthetic":
-                    session.flush(run.config.step_of(state.outer, state.inner))
-                    writer(state)
-
+            saving = _Saving(self, session, writer, stopping, should_stop, -1 if found is None else found[0])
             if run.config.matching.objective == "trajectory":
-                _distill(run, self._trajectory_parts(store), state, session, save, interrupted)
+                _distill(run, self._trajectory_parts(store), state, session, saving)
             else:
-                _distill(run, self._class_parts(store, state, session, ending), state, session, save, interrupted)
+                _distill(run, self._class_parts(store, state, session, ending), state, session, saving)
+        stopping.finish(run.config.total_steps)
         session.end()
 
     def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
@@ -199,14 +192,53 @@ class _Worker:
         return _Parts(matcher, ExpertSegments(config, ways, names, run.device, self.team), initialise, select)
 
 
-def _distill(
-    run: Run,
-    parts: _Parts[AnyMoment],
-    state: RunState,
-    session: Session,
-    save: Callable[[RunState], None],
-    interrupted: Callable[[RunState], None],
-) -> None:
+@dataclass
+class _Saving:
+    """When a worker saves, and whether it ends then.
+
+    Attributes:
+        worker: The worker.
+        session: Its session.
+        write: Writes a checkpoint.
+        stopping, should_stop: See `work`.
+        saved_at: Step of the checkpoint that it began with, or -1.
+        is_last: Whether it ends with the next one.
+    """
+
+    worker: _Worker
+    session: Session
+    write: Callable[[RunState], None]
+    stopping: Stopping
+    should_stop: Callable[[], bool]
+    saved_at: int
+    is_last: bool = False
+
+    def is_due(self, step: int) -> bool:
+        # Those that work in step stop where the first of them does.
+        group = self.worker.team if self.worker.everyone.size == 1 else self.worker.everyone
+        asked = int(group.rank == 0 and self.stopping.is_due(step))
+        self.is_last = bool(group.all_gather([torch.tensor([asked])])[0][0])
+        return self.is_last or (self.worker.run.config.saves_at(step) and step != self.saved_at)
+
+    def save(self, state: RunState) -> None:
+        self._flush(state)
+        if self.worker.team.rank == 0:
+            self.write(state)
+        if self.is_last or self.should_stop():
+            raise Stopped
+
+    def interrupted(self, state: RunState) -> None:
+        # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
+        # trained again up to here.
+        if self.worker.num_shards == 1 and self.worker.run.config.source.kind != "synthetic":
+            self._flush(state)
+            self.write(state)
+
+    def _flush(self, state: RunState) -> None:
+        self.session.flush(self.worker.run.config.step_of(state.outer, state.inner))
+
+
+def _distill(run: Run, parts: _Parts[AnyMoment], state: RunState, session: Session, saving: _Saving) -> None:
     distill(
         run.config,
         parts.matcher,
@@ -214,9 +246,10 @@ def _distill(
         state,
         initialise=parts.initialise,
         select=session.stopwatch.selecting(parts.select),
-        save=save,
+        saves_before=saving.is_due,
+        save=saving.save,
         report=session.report,
-        interrupted=interrupted,
+        interrupted=saving.interrupted,
     )
 
 

@@ -84,8 +84,9 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
         told |= gauges(head, run)
         time.sleep(0.2)
     os.killpg(job.pid, signal.SIGINT)
-    _, errors = job.communicate(timeout=LONGEST_S)
+    output, errors = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 130 and "stopping job stopped" in errors
+    assert "The workers save" in output
     assert not (run / "synthetic.parquet").exists()
     while any("ray::" in process and "RayTrain" in process for process in head.processes()):
         assert time.monotonic() < deadline, "its workers are still there"

@@ -34,8 +34,9 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
+from dream_ray.engine.stopping import Stopped, Stopping, StopRequest
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
-from dream_ray.engine.worker import Stopped, work
+from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 from tests.thread_team import run_team
@@ -78,7 +79,7 @@ def begin(path: str, store: str, case: tuple[str, str]) -> Run:
     return create_run(path, parse_config(tiny_run(*case)), store, device=CPU, threads=1)
 
 
-def run_all(run: Run, num_workers: int) -> None:
+def run_all(run: Run, num_workers: int, request: StopRequest | None = None) -> None:
     """Runs all workers of a run to its end: at a time where they exchange something, else one after the other."""
     for number in missing_experts(run):
         make_expert(run.path, number)
@@ -87,7 +88,15 @@ def run_all(run: Run, num_workers: int) -> None:
     def worker(rank: int, everyone: Team) -> None:
         shared = placed[rank].team if len(placed[rank].team) > 1 else None
         team, others = (everyone, ALONE) if shared else (ALONE, everyone)
-        work(run.path, placed[rank].labels, shard=rank, num_shards=num_workers, team=team, everyone=others)
+        work(
+            run.path,
+            placed[rank].labels,
+            shard=rank,
+            num_shards=num_workers,
+            team=team,
+            everyone=others,
+            stopping=None if request is None else Stopping(request),
+        )
 
     if are_made_ahead(run.config):
         for rank in range(num_workers):
@@ -154,6 +163,34 @@ class TestEveryFramework:
             with pytest.raises((Killed, Stopped)):
                 run_all(run, before)
         run_all(run, after)
+        finish_run(run)
+        assert torch.equal(images(run), images(runs(case)))
+
+    def test_a_stopped_run_resumes_to_the_same_bits(
+        self,
+        runs: Any,
+        store: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        case: tuple[str, str],
+    ) -> None:
+        run = begin(str(tmp_path / "run"), store, case)
+        workers = 1 if are_made_ahead(run.config) else 2  # for others not in step: test_stopping.py
+        request = StopRequest()
+        original = session.Session.report
+
+        def report(self: Any, report: StepReport) -> None:
+            original(self, report)
+            if report.step == 4:
+                request.ask()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session.Session, "report", report)
+            patch.setattr("dream_ray.engine.stopping._LOOK_S", 0.0)
+            with pytest.raises(Stopped):
+                run_all(run, workers, request)
+        assert run.checkpoints(4).complete_steps()[-1] == 5
+        run_all(run, 3 - workers)
         finish_run(run)
         assert torch.equal(images(run), images(runs(case)))
 

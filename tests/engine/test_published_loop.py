@@ -61,6 +61,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
         RunState(),
         initialise=matcher.initial_states,
         select=matcher.select_all,
+        saves_before=config.saves_at,
         save=saved.append,
         report=reports.append,
     )

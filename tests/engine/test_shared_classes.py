@@ -22,7 +22,8 @@ from dream_ray.engine.checks import check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
-from dream_ray.engine.worker import Stopped, work
+from dream_ray.engine.stopping import Stopped
+from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 from tests.thread_team import run_team
 

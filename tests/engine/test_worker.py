@@ -16,7 +16,8 @@ from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.run import Run, create_run, finish_run
-from dream_ray.engine.worker import Stopped, work
+from dream_ray.engine.stopping import Stopped
+from dream_ray.engine.worker import work
 from dream_ray.errors import RunError
 
 CPU = torch.device("cpu")

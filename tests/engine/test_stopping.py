@@ -1,0 +1,165 @@
+"""Workers that are asked to stop save at one step, and what comes of the run afterwards is the same to the bit."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dream_ray.config import parse_config
+from dream_ray.core.team import Team
+from dream_ray.engine import session, stopping
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.here import distill_here
+from dream_ray.engine.launch import Launch
+from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.stopping import Stopped, Stopping, StopRequest, ask_at_ctrl_c, ctrl_c_as_before
+from dream_ray.engine.worker import work
+from tests.thread_team import run_team
+
+CPU = torch.device("cpu")
+ASKED_AT = 5
+
+
+@pytest.fixture(autouse=True)
+def looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_LOOK_S", 0.0)
+    monkeypatch.setattr(stopping, "_WAIT_S", 0.001)
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    with ctrl_c_as_before():
+        yield
+
+
+def walk(request: StopRequest, group: int, num_groups: int, first: int, total: int = 50) -> int:
+    """Takes steps until it is to stop, and returns where that is."""
+    own = Stopping(request, group, num_groups)
+    for step in range(first, total):
+        if own.is_due(step):
+            return step
+    own.finish(total)
+    return total
+
+
+def walk_together(request: StopRequest, starts: Sequence[int]) -> list[int]:
+    with ThreadPoolExecutor(len(starts)) as pool:
+        ends = [pool.submit(walk, request, group, len(starts), first) for group, first in enumerate(starts)]
+        return [end.result() for end in ends]
+
+
+@pytest.mark.parametrize("starts", [[7], [3, 3], [0, 20, 4], [49, 0], [50, 0, 12]])
+def test_all_stop_where_the_furthest_is(starts: list[int]) -> None:
+    """Who has come to the end already is the furthest."""
+    request = StopRequest()
+    request.ask()
+    assert walk_together(request, starts) == [max(starts)] * len(starts)
+
+
+def test_nobody_stops_who_is_not_asked() -> None:
+    assert walk_together(StopRequest(), [0, 30]) == [50, 50]
+
+
+def test_nothing_is_to_be_saved_before_the_first_step() -> None:
+    request = StopRequest()
+    assert not request.ask()
+    walk(request, 0, 1, 3)
+    assert request.ask()
+
+
+def test_nobody_waits_for_one_that_died_or_began_again() -> None:
+    for end in (StopRequest.break_off, StopRequest.begin):
+        request = StopRequest()
+        request.ask()
+        end(request)
+        assert walk(request, 0, 2, 3) == 3
+        with pytest.raises(Stopped):
+            Stopping(request, 1, 2).begin()
+
+
+def test_the_first_ctrl_c_asks_and_the_second_ends(as_before: None, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+    ask_at_ctrl_c(lambda: bool(asked.append(1)) or True)
+    signal.raise_signal(signal.SIGINT)
+    assert asked == [1] and "Ctrl-C again" in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert asked == [1]
+
+
+def test_ctrl_c_ends_at_once_where_nothing_is_to_be_saved(as_before: None) -> None:
+    ask_at_ctrl_c(lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def start(four_digits_store: str, tmp_path: Path, tiny: dict[str, Any]) -> Callable[..., Run]:
+    def make(name: str) -> Run:
+        config = parse_config({**tiny, "outer_steps": 4, "checkpoint_every": 100})
+        return create_run(str(tmp_path / name), config, four_digits_store, device=CPU, threads=1)
+
+    return make
+
+
+def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
+    original = session.Session.report
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        if report.step == ASKED_AT and self._shard == 0:
+            ask()
+
+    monkeypatch.setattr(session.Session, "report", report)
+
+
+def final_images(run: Run) -> Tensor:
+    finish_run(run)
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_with_networks_made_ahead(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, as_before: None, workers: int
+) -> None:
+    launch = Launch(workers=workers, local=True, producers=1)
+    run, whole = start("run"), start("whole")
+    distill_here(whole, launch)
+    with monkeypatch.context() as patch:
+        ask_in_the_middle(patch, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            distill_here(run, launch)
+    assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
+    distill_here(run, Launch(workers=1, local=True, producers=0))
+    assert torch.equal(final_images(run), final_images(whole))
+
+
+def test_teams_that_share_a_class(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two teams of three; the members of each stop where their first does."""
+    run, whole = start("run"), start("whole")
+    work(whole.path, range(4), shard=0, num_shards=1)
+    request = StopRequest()
+
+    def member(team: Team, group: int) -> bool:
+        shard = 3 * group + team.rank
+        labels = (2 * group, 2 * group + 1)
+        try:
+            work(run.path, labels, shard=shard, num_shards=6, team=team, stopping=Stopping(request, group, 2))
+        except Stopped:
+            return True
+        return False
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        ask_in_the_middle(patch, request.ask)
+        teams = [pool.submit(run_team, 3, partial(member, group=group)) for group in range(2)]
+        assert all(stopped for team in teams for stopped in team.result())
+    assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
+    work(run.path, range(4), shard=0, num_shards=1)
+    assert torch.equal(final_images(run), final_images(whole))
