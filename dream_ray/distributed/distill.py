@@ -26,7 +26,13 @@ from dream_ray.distributed.process_team import join_everyone, join_team
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
 from dream_ray.distributed.stopping import RayStopRequest, StoppableTrainer
-from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
+from dream_ray.distributed.trajectories import (
+    ConveyorCalls,
+    ProducerPlan,
+    RayNetworks,
+    plan_producers,
+    producing_actors,
+)
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
@@ -82,6 +88,8 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
             "request": request,
         }
 
+        after_death: Any = _AfterDeath(conveyor)
+
         def trainer() -> StoppableTrainer:
             return StoppableTrainer(
                 request.ask,
@@ -97,7 +105,7 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
                     name="ray_train",
                     storage_path=storage.absolute(run.path),
                     failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-                    callbacks=_CALLBACKS,
+                    callbacks=[after_death],
                 ),
             )
 
@@ -125,19 +133,24 @@ def _plan_producers(run: Run, launch: Launch, gpus: float) -> ProducerPlan:
     )
 
 
-class _DeadNodesAreKnown(UserCallback):
+class _AfterDeath(UserCallback):
     """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
 
     A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
     start.
+
+    Args:
+        conveyor: Name of what hands them networks, or None.
     """
+
+    def __init__(self, conveyor: str | None) -> None:
+        self._conveyor = conveyor
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Waits in the controller until every node answers that is said to be alive."""
+        if self._conveyor is not None:
+            ConveyorCalls(self._conveyor)("lose_workers")
         wait_for_nodes(_DEATH_S)
-
-
-_CALLBACKS: list[Any] = [_DeadNodesAreKnown()]
 
 
 @contextmanager

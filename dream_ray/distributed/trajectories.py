@@ -26,6 +26,8 @@ from dream_ray.errors import RunError, UsageError
 _PATIENCE_S = 10.0
 _LOOK_S = 1.0
 _REPLY_S = 30.0
+# How long workers that died may look for new places before producers leave them theirs.
+_GIVE_WAY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def plan_producers(
     return ProducerPlan(count, cpus, gpus, reserves=reserves, follows=reserves and count > free)
 
 
-class _ConveyorCalls:
+class ConveyorCalls:
     """Calls the conveyor of a run, whichever process it is in just now.
 
     Ray could restart the actor itself, but now and then (one death in nine, Ray 2.60) it never does, and calls wait for
@@ -100,7 +102,7 @@ class RayNetworks:
     """The end of the conveyor that belongs to one worker of Ray Train."""
 
     def __init__(self, conveyor: str, rank: int, num_workers: int) -> None:
-        self._call = _ConveyorCalls(conveyor)
+        self._call = ConveyorCalls(conveyor)
         self._rank, self._num_workers = rank, num_workers
 
     def begin(self, step: int, state: NetworkState | None) -> None:
@@ -141,7 +143,7 @@ class _RayJobs:
     """The end of the conveyor that belongs to the producers."""
 
     def __init__(self, conveyor: str) -> None:
-        self._call = _ConveyorCalls(conveyor)
+        self._call = ConveyorCalls(conveyor)
 
     def next_job(self, producer: int) -> Job | None:
         job: Job | None = self._call("next_job", producer)
@@ -211,15 +213,25 @@ def _kept_conveyor(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[s
         keeper.join()
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A producer that was started; whether it reserves a place."""
+
+    number: int
+    producer: ActorHandle[Any]
+    reserves: bool
+
+
 class _Producers:
     """The producers of a run; one that dies is replaced."""
 
     def __init__(self, run: Run, plan: ProducerPlan, conveyor: str) -> None:
         self._path, self._conveyor = storage.absolute(run.path), conveyor
-        self._call = _ConveyorCalls(conveyor)
+        self._call = ConveyorCalls(conveyor)
         self._ended = threading.Event()
         self._plan = plan
-        self._running: dict[Any, tuple[int, ActorHandle[Any]]] = {}
+        self._running: dict[Any, _Running] = {}
+        self._workers_seen: float | None = None
         self._numbers = itertools.count()  # what the conveyor knows of one that is gone is never said of another
         self._due = [plan.reserves] * plan.count  # for each that is to be started: whether it reserves a place
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -229,8 +241,8 @@ class _Producers:
         """Ends all of them."""
         self._ended.set()
         self._watcher.join()
-        for _, producer in self._running.values():
-            ray.kill(producer)
+        for running in self._running.values():
+            ray.kill(running.producer)
 
     def _watch(self) -> None:
         while (self._due or self._running) and not self._ended.is_set():
@@ -238,6 +250,7 @@ class _Producers:
             if not self._running:
                 self._ended.wait(_LOOK_S)
                 continue
+            self._give_way()
             ended, _ = ray.wait(list(self._running), timeout=_LOOK_S)
             for reference in ended:
                 self._take_leave(reference)
@@ -254,11 +267,20 @@ class _Producers:
         if options is None:
             return False
         producer: Any = ray.remote(**options)(_Producer).remote()
-        self._running[producer.run.remote(self._conveyor, number, self._path)] = number, producer
+        self._running[producer.run.remote(self._conveyor, number, self._path)] = _Running(number, producer, reserves)
         return True
 
+    def _give_way(self) -> None:
+        """Ends those that hold places where workers died and have long found none; others then share what there is."""
+        if self._call("has_begun"):
+            self._workers_seen = time.monotonic()
+        elif self._workers_seen is not None and time.monotonic() - self._workers_seen > _GIVE_WAY_S:
+            for running in self._running.values():
+                if running.reserves:
+                    ray.kill(running.producer)
+
     def _take_leave(self, reference: Any) -> None:
-        number, _ = self._running.pop(reference)
+        number = self._running.pop(reference).number
         try:
             _value(reference)
         except (RayActorError, ActorUnschedulableError):

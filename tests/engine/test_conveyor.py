@@ -57,6 +57,20 @@ def test_nothing_is_made_before_a_worker_says_where_it_starts() -> None:
     assert jobs == [Job(2, 0, None, 0, INNER)]
 
 
+def test_workers_that_died_have_not_begun() -> None:
+    belt = conveyor()
+    belt.begin(0, 2, 5, None)
+    assert belt.has_begun()
+    belt.lose_workers()
+    assert not belt.has_begun()
+    with pytest.raises(KeyError):
+        belt.get(0, 5, 0)
+    belt.begin(1, 2, 3, None)  # the new group starts from its checkpoint, whoever is first
+    assert belt.has_begun()
+    make(belt, 0, INNER)
+    assert fetched(belt, 1, range(3, 4)) == names(range(3, 4))
+
+
 def test_a_resumed_run_trains_on_from_the_network_of_its_checkpoint() -> None:
     belt, state = conveyor(), {"network.weight": None}
     belt.begin(0, 1, INNER + 2, state)  # type: ignore[arg-type]

@@ -196,8 +196,13 @@ class Conveyor(Generic[Item]):
             self._jobs.pop(producer, None)
             self._drop(self._made_by(producer))
 
+    def lose_workers(self) -> None:
+        """The workers died; a new group begins when it has found places."""
+        with self._changed:
+            self._begun.clear()
+
     def has_begun(self) -> bool:
-        """Tells whether a worker has begun."""
+        """Tells whether a worker has begun, and is alive as far as is known."""
         return bool(self._begun)
 
     def close(self, problem: str | None = None) -> None:
