@@ -237,6 +237,7 @@ def show_run(path: str) -> None:
 
 _ADVICE = {
     "silent": "no worker has told anything for {silent}: killed, or hanging; continue with `dream-ray resume {run}`",
+    "stopped": "the workers saved where they were; continue with `dream-ray resume {run}`",
     "failed": "{reason}\nafter a change of what it says, continue with `dream-ray resume {run}`",
     "waiting": "no worker has begun: Ray starts them, or waits for nodes",
 }

@@ -18,6 +18,9 @@ _LOG = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 
+STOPPED = "stopped"
+"""The phase of a process that was asked to stop and has saved."""
+
 _HEARTBEAT_S = 1.0
 _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 

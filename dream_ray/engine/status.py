@@ -7,6 +7,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.engine.progress import Progress, current_sessions, summarise_progress
 from dream_ray.engine.run import Run, read_sessions
+from dream_ray.engine.session import STOPPED
 
 # A worker tells the world after every step, a second or (to a bucket) ten seconds apart.
 _SILENT_S = 60.0
@@ -18,8 +19,8 @@ class Status:
     """The state of a run.
 
     Attributes:
-        state: "waiting" (no worker has begun), "running", "silent" (no worker has told anything for a while), "failed"
-            or "finished".
+        state: "waiting" (no worker has begun), "running", "stopped" (the workers were asked to, and saved), "silent"
+            (no worker has told anything for a while), "failed" or "finished".
         reason: Why it failed, or nothing.
         progress: Where it is; None while it is waiting.
         sessions: The newest session of every worker.
@@ -55,7 +56,7 @@ def read_status(run: Run, now: float) -> Status:
     failure = run.file("failure.json")
     reason = json.loads(storage.read_text(failure))["message"] if storage.exists(failure) else ""
     return Status(
-        state=_state(run.is_finished, bool(reason), progress, silent_s),
+        state=_state(run.is_finished, bool(reason), current, progress, silent_s),
         reason=reason,
         progress=progress,
         sessions=current,
@@ -67,13 +68,17 @@ def read_status(run: Run, now: float) -> Status:
     )
 
 
-def _state(finished: bool, failed: bool, progress: Progress | None, silent_s: float | None) -> str:
+def _state(
+    finished: bool, failed: bool, current: list[dict[str, Any]], progress: Progress | None, silent_s: float | None
+) -> str:
     if finished:
         return "finished"
     if failed:
         return "failed"
     if progress is None or silent_s is None:
         return "waiting"
+    if all(session["phase"] == STOPPED for session in current):
+        return "stopped"
     patience_s = max(_SILENT_S, _SILENT_STEPS * (progress.seconds_per_step or 0.0))
     return "silent" if silent_s > patience_s else "running"
 

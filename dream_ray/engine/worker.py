@@ -33,7 +33,7 @@ from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_netwo
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
 from dream_ray.engine.selecting import selecting_ahead
-from dream_ray.engine.session import Session, Tell
+from dream_ray.engine.session import STOPPED, Session, Tell
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.stopping import Stopped, Stopping, StopRequest
 from dream_ray.engine.trajectories.fetched import Networks
@@ -224,6 +224,8 @@ class _Saving:
         self._flush(state)
         if self.worker.team.rank == 0:
             self.write(state)
+        if self.is_last:
+            self.session.beat(STOPPED)
         if self.is_last or self.should_stop():
             raise Stopped
 
@@ -233,6 +235,7 @@ class _Saving:
         if self.worker.num_shards == 1 and self.worker.run.config.source.kind != "synthetic":
             self._flush(state)
             self.write(state)
+            self.session.beat(STOPPED)
 
     def _flush(self, state: RunState) -> None:
         self.session.flush(self.worker.run.config.step_of(state.outer, state.inner))

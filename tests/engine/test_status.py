@@ -14,6 +14,7 @@ from dream_ray.config import Config
 from dream_ray.dispatch import begin
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.session import STOPPED
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.status import Status, read_status
 
@@ -23,9 +24,18 @@ def run(tiny_config: Config, digits_store: str, out: str) -> Run:
     return begin(out, tiny_config, digits_store, "cpu", 1, Launch(workers=2, producers=0), "off")
 
 
-def tell(run: Run, shard: int, step: int, *, updated_at: float, seconds: float | None = 2.0, shards: int = 2) -> None:
+def tell(
+    run: Run,
+    shard: int,
+    step: int,
+    *,
+    updated_at: float,
+    seconds: float | None = 2.0,
+    shards: int = 2,
+    phase: str = "matching",
+) -> None:
     session = {
-        "shard": shard, "num_shards": shards, "phase": "matching", "step": step, "total_steps": 8, "loss": 0.5,
+        "shard": shard, "num_shards": shards, "phase": phase, "step": step, "total_steps": 8, "loss": 0.5,
         "seconds_per_step": seconds, "networks_s": 1.0, "selecting_s": 2.0, "started_at": 100.0 + shard,
         "updated_at": updated_at, "peak_rss_bytes": 10**8,
     }  # fmt: skip
@@ -53,6 +63,15 @@ def test_a_run_that_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "step: 5 of 8 (62 %)" in text and "outer step: 1 of 2, inner step: 1 of 4" in text
     assert "time left: 0:06" in text
     assert [one["shard"] for one in status.sessions] == [0, 1]
+
+
+def test_a_run_that_was_stopped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    tell(run, 0, 6, updated_at=100.0, phase=STOPPED)
+    tell(run, 1, 6, updated_at=100.0)
+    assert read_status(run, now=101.0).state == "running", "one still has to save"
+    tell(run, 1, 6, updated_at=100.0, phase=STOPPED)
+    status = read_status(run, now=900.0)
+    assert status.state == "stopped" and "`dream-ray resume RUN`" in shown(status, capsys)
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(2.0, "silent"), (None, "silent"), (30.0, "running")])
