@@ -80,11 +80,16 @@ EOF
 }
 
 stop() {
-    trap '' INT TERM
+    trap 'end 130' INT TERM # the next one waits no more
     echo "submit: stopping job $id" >&2
-    "${ray[@]}" stop "$id" >&2 || true
+    "${ray[@]}" stop "$id" >&2 &
+    wait $! || true
+    end 130
+}
+
+end() {
     [[ -z $following ]] || kill "$following" 2>/dev/null || true
-    exit 130
+    exit "$1"
 }
 
 trap stop INT TERM

@@ -22,16 +22,16 @@ from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nodes
-from dream_ray.distributed.process_team import join_everyone, join_team
+from dream_ray.distributed.process_team import group_number, join_everyone, join_team
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
-from dream_ray.distributed.stopping import RayStopRequest, StoppableTrainer
+from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
 from dream_ray.distributed.trajectories import (
-    ConveyorCalls,
     ProducerPlan,
     RayNetworks,
     plan_producers,
     producing_actors,
+    tell_of_death,
 )
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
@@ -80,19 +80,19 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         train_experts(run, gpus=gpus_per_worker)
         plan = _plan_producers(run, launch, gpus_per_worker)
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
-        request = RayStopRequest.start()
+        agreement = RayAgreement.begun()
         loop = {
             "run_path": storage.absolute(run.path),
             "class_counts": class_counts(run.config, store),
             "conveyor": conveyor,
-            "request": request,
+            "agreement": agreement,
         }
 
-        after_death: Any = _AfterDeath(conveyor)
+        after_death: Any = _AfterDeath(agreement, conveyor)
 
         def trainer() -> StoppableTrainer:
             return StoppableTrainer(
-                request.ask,
+                agreement.ask,
                 _worker_loop,
                 train_loop_config=loop,
                 torch_config=TorchConfig(backend="gloo"),
@@ -112,10 +112,11 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
         if fewest < launch.workers:
             ending.enter_context(_looking_again_soon())
         ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus_per_worker)))
-        _fit_while_it_gets_on(trainer, run.checkpoints(store.num_classes).newest)
-    _raise_failure(run)
-    if request.is_heard:
-        raise KeyboardInterrupt
+        newest = run.checkpoints(store.num_classes).newest
+        _fit_while_it_gets_on(trainer, newest)
+        _raise_failure(run)
+        if agreement.is_asked_here and newest() != run.config.total_steps:
+            raise KeyboardInterrupt
     storage.delete(run.file("ray_train"))
 
 
@@ -137,20 +138,22 @@ class _AfterDeath(UserCallback):
     """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
 
     A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
-    start.
+    start. Until they have, there is nothing to save, and those that hold places know that these are looked for.
 
     Args:
+        agreement: What the workers agree on.
         conveyor: Name of what hands them networks, or None.
     """
 
-    def __init__(self, conveyor: str | None) -> None:
-        self._conveyor = conveyor
+    def __init__(self, agreement: RayAgreement, conveyor: str | None) -> None:
+        self._agreement, self._conveyor = agreement, conveyor
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Waits in the controller until every node answers that is said to be alive."""
-        if self._conveyor is not None:
-            ConveyorCalls(self._conveyor)("lose_workers")
+        self._agreement.lose_group()
         wait_for_nodes(_DEATH_S)
+        if self._conveyor is not None:
+            tell_of_death(self._conveyor)
 
 
 @contextmanager
@@ -219,6 +222,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     settings = open_run(run_path).config
     placed = placement(settings, config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
+    group = group_number(world)
     team = join_team([one.team for one in placed], rank)
     everyone = join_everyone(world) if settings.source.kind == "synthetic" else ALONE
     try:
@@ -230,8 +234,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
             team=team,
             everyone=everyone,
             should_stop=lambda: storage.exists(failure),
-            stopping=_stopping(config["request"], placed, rank, alone=everyone is ALONE),
-            networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world),
+            stopping=_stopping(config["agreement"], placed, rank, group, alone=everyone is ALONE),
+            networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world, group),
             tell=telling_ray(run_path, rank),
         )
     except storage.RemoteError:
@@ -242,12 +246,12 @@ def _worker_loop(config: dict[str, Any]) -> None:
         pass
 
 
-def _stopping(request: RayStopRequest, placed: Sequence[Placement], rank: int, *, alone: bool) -> Stopping:
+def _stopping(agreement: RayAgreement, placed: Sequence[Placement], rank: int, group: int, *, alone: bool) -> Stopping:
     """Returns how a worker stops; all of its team do so at one step, and where all exchange something, all."""
     if not alone:
-        return Stopping(request)
+        return Stopping(agreement, group=group)
     teams = sorted({one.team for one in placed})
-    return Stopping(request, teams.index(placed[rank].team), len(teams))
+    return Stopping(agreement, teams.index(placed[rank].team), len(teams), group)
 
 
 def _raise_failure(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Teams of Ray Train workers: they exchange tensors over the gloo process group that Ray Train has set up."""
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,17 @@ def join_team(teams: Sequence[tuple[int, ...]], worker: int) -> Team:
 def join_everyone(num_workers: int) -> Team:
     """Returns the team of all workers, beside those that share classes; all workers must call it."""
     return join_team([tuple(range(num_workers))] * num_workers, dist.get_rank()) if num_workers > 1 else ALONE
+
+
+def group_number(num_workers: int) -> int:
+    """Returns a number that the workers of a Ray Train group share, and no group before or after them has.
+
+    All workers must call it.
+    """
+    number = torch.tensor([time.time_ns()])
+    if num_workers > 1:
+        dist.broadcast(number, src=0)
+    return int(number)
 
 
 class ProcessTeam:

@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ _LOOK_S = 1.0
 _REPLY_S = 30.0
 # How long workers that died may look for new places before producers leave them theirs.
 _GIVE_WAY_S = 60.0
+_TELL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def plan_producers(
     return ProducerPlan(count, cpus, gpus, reserves=reserves, follows=reserves and count > free)
 
 
-class ConveyorCalls:
+class _ConveyorCalls:
     """Calls the conveyor of a run, whichever process it is in just now.
 
     Ray could restart the actor itself, but now and then (one death in nine, Ray 2.60) it never does, and calls wait for
@@ -98,16 +99,22 @@ class ConveyorCalls:
                 time.sleep(_LOOK_S)
 
 
-class RayNetworks:
-    """The end of the conveyor that belongs to one worker of Ray Train."""
+def tell_of_death(conveyor: str) -> None:
+    """Lets the producers of a run know that its workers died; does nothing where their conveyor does not answer."""
+    with suppress(ValueError, RayActorError, GetTimeoutError):
+        ray.get(ray.get_actor(conveyor).lose_group.remote(), timeout=_TELL_S)
 
-    def __init__(self, conveyor: str, rank: int, num_workers: int) -> None:
-        self._call = ConveyorCalls(conveyor)
-        self._rank, self._num_workers = rank, num_workers
+
+class RayNetworks:
+    """The end of the conveyor that belongs to one worker of Ray Train; for `group` see `group_number`."""
+
+    def __init__(self, conveyor: str, rank: int, num_workers: int, group: int = 0) -> None:
+        self._call = _ConveyorCalls(conveyor)
+        self._rank, self._num_workers, self._group = rank, num_workers, group
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `Networks.begin`."""
-        self._call("begin", self._rank, self._num_workers, step, state)
+        self._call("begin", self._rank, self._num_workers, step, state, self._group)
 
     def get(self, step: int) -> NetworkState:
         """See `Networks.get`."""
@@ -143,7 +150,7 @@ class _RayJobs:
     """The end of the conveyor that belongs to the producers."""
 
     def __init__(self, conveyor: str) -> None:
-        self._call = ConveyorCalls(conveyor)
+        self._call = _ConveyorCalls(conveyor)
 
     def next_job(self, producer: int) -> Job | None:
         job: Job | None = self._call("next_job", producer)
@@ -227,11 +234,11 @@ class _Producers:
 
     def __init__(self, run: Run, plan: ProducerPlan, conveyor: str) -> None:
         self._path, self._conveyor = storage.absolute(run.path), conveyor
-        self._call = ConveyorCalls(conveyor)
+        self._call = _ConveyorCalls(conveyor)
         self._ended = threading.Event()
         self._plan = plan
         self._running: dict[Any, _Running] = {}
-        self._workers_seen: float | None = None
+        self._lost_since: float | None = None
         self._numbers = itertools.count()  # what the conveyor knows of one that is gone is never said of another
         self._due = [plan.reserves] * plan.count  # for each that is to be started: whether it reserves a place
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -272,9 +279,12 @@ class _Producers:
 
     def _give_way(self) -> None:
         """Ends those that hold places where workers died and have long found none; others then share what there is."""
-        if self._call("has_begun"):
-            self._workers_seen = time.monotonic()
-        elif self._workers_seen is not None and time.monotonic() - self._workers_seen > _GIVE_WAY_S:
+        now = time.monotonic()
+        if not self._call("is_group_lost"):
+            self._lost_since = None
+        elif self._lost_since is None:
+            self._lost_since = now
+        elif now - self._lost_since > _GIVE_WAY_S:
             for running in self._running.values():
                 if running.reserves:
                     ray.kill(running.producer)

@@ -16,7 +16,14 @@ from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import Run
-from dream_ray.engine.stopping import Stopped, Stopping, StopRequest, ask_at_ctrl_c, ctrl_c_as_before
+from dream_ray.engine.stopping import (
+    LocalAgreement,
+    Stopped,
+    Stopping,
+    ask_at_ctrl_c,
+    ctrl_c_as_before,
+    ignore_first_ctrl_c,
+)
 from dream_ray.engine.trajectories.conveyor import Conveyor
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
@@ -51,7 +58,8 @@ def distill_here(run: Run, launch: Launch) -> None:
     producers = producers_here(run.config, launch, run.threads, run.device)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
-        pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
+        helping = ignore_first_ctrl_c if launch.workers > 1 else None
+        pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=helping))
         ending.enter_context(
             background_validation(run, lambda path, step: pool.submit(validate_step, path, step).result())
         )
@@ -61,16 +69,16 @@ def distill_here(run: Run, launch: Launch) -> None:
             work(run.path, range(store.num_classes), shard=0, num_shards=1)
             return
         conveyor = ending.enter_context(producing_threads(run, producers))
-        request = StopRequest()
+        agreement = LocalAgreement()
         if launch.workers > 1:
             ending.enter_context(ctrl_c_as_before())
-            ask_at_ctrl_c(request.ask)
-        if not _work_together(run, class_counts(run.config, store), launch.workers, conveyor, request):
+            ask_at_ctrl_c(agreement.ask)
+        if not _work_together(run, class_counts(run.config, store), launch.workers, conveyor, agreement):
             raise KeyboardInterrupt
 
 
 def _work_together(
-    run: Run, counts: Sequence[int], num_workers: int, conveyor: Conveyor[NetworkState], request: StopRequest
+    run: Run, counts: Sequence[int], num_workers: int, conveyor: Conveyor[NetworkState], agreement: LocalAgreement
 ) -> bool:
     """Runs workers in threads, the first in this one; tells whether they came to the end or were stopped before."""
     placed = placement(run.config, counts, num_workers)
@@ -78,10 +86,10 @@ def _work_together(
         helpers = ending.enter_context(ThreadPoolExecutor(num_workers, thread_name_prefix="worker"))
         # Whatever ends this block ends the others too, at their next network or while they wait for each other.
         ending.callback(conveyor.close)
-        ending.callback(request.break_off)
+        ending.callback(agreement.break_off)
 
         def start(rank: int) -> bool:
-            stopping = Stopping(request, rank, num_workers)
+            stopping = Stopping(agreement, rank, num_workers)
             networks = LocalNetworks(conveyor, rank, num_workers)
             try:
                 work(

@@ -12,6 +12,7 @@ from dream_ray import storage
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.environment import CostMeter
 from dream_ray.engine.run import Run
+from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.stopwatch import Stopwatch
 
 _LOG = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class Session:
     Attributes:
         stopwatch: Where its time goes.
         gathered_bytes: Tells how many bytes of synthetic images came from other workers.
+        is_stopped: Whether it was asked to stop, and saves.
     """
 
     def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell) -> None:
         self._run, self._tell = run, tell
         self.stopwatch = Stopwatch()
         self.gathered_bytes: Callable[[], int] = lambda: 0
+        self.is_stopped = False
         self._images_per_step = num_classes * run.config.real_batch
         self._checkpoint_at: float | None = None
         self._shard, self._num_shards = shard, num_shards
@@ -91,6 +94,11 @@ class Session:
         """Writes the final progress."""
         self._step = self._run.config.total_steps
         self.beat("done")
+
+    def end_early(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Writes that it was stopped, unless something else has ended it: the way out of a `with` block."""
+        if self.is_stopped and kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt)):
+            self.beat(STOPPED)
 
     def beat(self, phase: str) -> None:
         """Writes the progress."""

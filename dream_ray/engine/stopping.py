@@ -21,105 +21,136 @@ class Stopped(Exception):  # noqa: N818 (not an error)
 
 
 class Agreement(Protocol):
-    """Where groups of workers agree on the step at which they stop; a group works in step and is one here."""
+    """Where teams agree on the step at which all stop; a worker that shares its classes with nobody is one here."""
 
-    def begin(self) -> bool:
-        """Says that a group begins; tells whether it should not, because the others stop."""
+    def begin(self, group: int) -> bool:
+        """Says that a worker begins.
 
-    def is_asked(self) -> bool:
-        """Says that a group has come to a step; tells whether it is asked to stop."""
-
-    def agree(self, group: int, num_groups: int, step: int) -> int | None:
-        """Says where a group is; it goes no further before it knows where all stop.
+        Args:
+            group: Number of all workers that began together; a new one, where those before died.
 
         Returns:
-            The step at which all stop; None as long as not all have said where they are.
+            Whether it should not, for it is to stop already.
+        """
+
+    def start(self) -> None:
+        """Says that a team has come to its first step: there is something to save from now on."""
+
+    def is_asked(self) -> bool:
+        """Tells whether all are to stop."""
+
+    def agree(self, team: int, num_teams: int, step: int) -> int | None:
+        """Says where a team is; it goes no further before it knows where all stop.
+
+        Returns:
+            The step at which all stop; None as long as not all have said where they are, NOWHERE if one never will.
         """
 
     def break_off(self) -> None:
-        """Says that a group ends without having agreed: nobody waits for it any more."""
+        """Says that a worker ends before all have agreed: nobody need wait for it any more."""
 
 
-class StopRequest:
+NOWHERE = -1
+"""Where teams stop that cannot agree: at once, and without saving what would never be whole."""
+
+
+class LocalAgreement:
     """The agreement of a run, in the process that is asked to stop; any thread may call it."""
 
     def __init__(self) -> None:
-        self._is_asked = self._is_under_way = self._is_broken_off = False
-        self._steps: dict[tuple[int, int], int] = {}
+        self._group: int | None = None
+        self._is_asked = False
+        self._forget()
 
     def ask(self) -> bool:
-        """Asks the workers to stop; tells whether there is something to save: one of them has come to a step."""
+        """Asks the workers to stop; tells whether they have something to save."""
         self._is_asked = True
-        return self._is_under_way
+        return self._has_started
 
-    def begin(self) -> bool:
+    def begin(self, group: int) -> bool:
         """See `Agreement`."""
         if self._is_asked:
             self.break_off()
+        elif group != self._group:
+            self._group = group
+            self._forget()
         return self._is_asked
+
+    def lose_group(self) -> None:
+        """Says that the workers died; until others have begun, there is nothing to save."""
+        self._has_started = False
+
+    def start(self) -> None:
+        """See `Agreement`."""
+        self._has_started = True
 
     def is_asked(self) -> bool:
         """See `Agreement`."""
-        self._is_under_way = True
         return self._is_asked
 
-    def agree(self, group: int, num_groups: int, step: int) -> int | None:
+    def agree(self, team: int, num_teams: int, step: int) -> int | None:
         """See `Agreement`."""
-        # A group that was started again, with as many others, may be behind where it was.
-        self._steps[group, num_groups] = step
-        steps = [self._steps.get((other, num_groups)) for other in range(num_groups)]
-        known = [step for step in steps if step is not None]
-        if len(known) == num_groups:
-            return max(known)
-        return step if self._is_broken_off else None
+        self._steps[team] = step
+        if len(self._steps) == num_teams:
+            return max(self._steps.values())
+        return NOWHERE if self._is_broken_off else None
 
     def break_off(self) -> None:
         """See `Agreement`."""
         self._is_broken_off = True
 
+    def _forget(self) -> None:
+        self._has_started = self._is_broken_off = False
+        self._steps: dict[int, int] = {}
+
 
 class Stopping:
-    """What one group does about a request.
+    """What one team does about being asked to stop.
 
     Args:
-        agreement: Of all groups.
-        group: Number of this one.
-        num_groups: How many there are.
+        agreement: Of all teams.
+        team: Number of this one.
+        num_teams: How many there are.
+        group: See `Agreement.begin`.
     """
 
-    def __init__(self, agreement: Agreement, group: int = 0, num_groups: int = 1) -> None:
-        self._agreement, self._group, self._num_groups = agreement, group, num_groups
-        self._looked_at = float("-inf")
+    def __init__(self, agreement: Agreement, team: int = 0, num_teams: int = 1, group: int = 0) -> None:
+        self._agreement, self._team, self._num_teams, self._group = agreement, team, num_teams, group
+        self._looked_at: float | None = None
         self._stops_at: int | None = None
 
-    def begin(self) -> None:
-        """Raises Stopped where the others stop already."""
-        if self._agreement.begin():
-            raise Stopped
+    def begin(self) -> bool:
+        """See `Agreement`."""
+        return self._agreement.begin(self._group)
 
-    def is_due(self, step: int) -> bool:
-        """Tells whether the group saves and ends before this step; waits for the others where they are asked to."""
-        if self._stops_at is None and time.monotonic() - self._looked_at >= _LOOK_S:
+    def stops_before(self, step: int) -> bool:
+        """Tells whether the team saves and ends before this step; waits for the others where they are asked to.
+
+        Raises:
+            Stopped: If one of the others ended meanwhile.
+        """
+        if self._looked_at is None:
+            self._agreement.start()
+        if self._stops_at is None and (self._looked_at is None or time.monotonic() - self._looked_at >= _LOOK_S):
             self._looked_at = time.monotonic()
             if self._agreement.is_asked():
                 self._stops_at = self._wait(step)
+        if self._stops_at == NOWHERE:
+            raise Stopped
         return step == self._stops_at
 
     def finish(self, step: int) -> None:
-        """Says that the group has come to the end of the run; `step` is the number of all steps."""
-        self._agree(step)
+        """Says that the team has come to the end of the run; `step` is the number of all steps."""
+        self._agreement.agree(self._team, self._num_teams, step)
 
     def break_off(self) -> None:
         """See `Agreement`."""
         self._agreement.break_off()
 
     def _wait(self, step: int) -> int:
-        while (agreed := self._agree(step)) is None:
+        while (agreed := self._agreement.agree(self._team, self._num_teams, step)) is None:
             time.sleep(_WAIT_S)
         return agreed
-
-    def _agree(self, step: int) -> int | None:
-        return self._agreement.agree(self._group, self._num_groups, step)
 
 
 @contextmanager
@@ -138,14 +169,14 @@ def ctrl_c_as_before() -> Iterator[None]:
 def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
     """Lets the next Ctrl-C ask the workers to stop; the one after it does again what Ctrl-C did so far.
 
-    So does the first where there is nothing to save.
+    So does the first where they have nothing to save.
 
     Args:
-        ask: See `StopRequest.ask`.
+        ask: See `LocalAgreement.ask`.
     """
-    otherwise = signal.getsignal(signal.SIGINT)
-    if not _hears_signals() or not callable(otherwise):  # a run in the background ignores Ctrl-C
+    if not _hears_signals():
         return
+    otherwise = signal.getsignal(signal.SIGINT)
 
     def answer(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, otherwise)
@@ -157,5 +188,13 @@ def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
     signal.signal(signal.SIGINT, answer)
 
 
+def ignore_first_ctrl_c() -> None:
+    """Lets a process that helps the workers live on while they save; a terminal tells it of Ctrl-C as well."""
+    otherwise = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda number, frame: signal.signal(signal.SIGINT, otherwise))
+
+
 def _hears_signals() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    """Tells whether a signal can be answered: in the main thread, where the program is not told to ignore them."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and callable(signal.getsignal(signal.SIGINT))

@@ -33,9 +33,9 @@ from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_netwo
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
 from dream_ray.engine.selecting import selecting_ahead
-from dream_ray.engine.session import STOPPED, Session, Tell
+from dream_ray.engine.session import Session, Tell
 from dream_ray.engine.state import ClassState, RunState
-from dream_ray.engine.stopping import Stopped, Stopping, StopRequest
+from dream_ray.engine.stopping import Stopped, Stopping
 from dream_ray.engine.trajectories.fetched import Networks
 from dream_ray.engine.trajectories.producing import experts, feature_bank, trained_networks
 from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
@@ -73,16 +73,16 @@ def work(
         Stopped: If `should_stop` or `stopping` said so, or another worker that this one depends on stopped.
         UsageError: If the run is a compiled one and this machine cannot compile.
     """
-    if stopping is None:
-        stopping = Stopping(StopRequest())
     try:
         with ExitStack() as ending:
-            for group in (team, everyone):
+            # They are left in the order in which `_latest` meets them: nobody waits for one in another group.
+            for group in (everyone, team):
                 ending.callback(group.leave)
-            worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, team, everyone, networks)
-            worker.run_to_the_end(should_stop, stopping, tell)
+            worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, team, everyone, networks, stopping)
+            worker.run_to_the_end(should_stop, tell)
     except BaseException as error:
-        stopping.break_off()
+        if stopping is not None:
+            stopping.break_off()
         if isinstance(error, TeamLeft):
             raise Stopped from None
         raise
@@ -109,10 +109,12 @@ class _Worker:
     team: Team
     everyone: Team
     networks: Networks | None
+    stopping: Stopping | None
 
-    def run_to_the_end(self, should_stop: Callable[[], bool], stopping: Stopping, tell: Tell) -> None:
+    def run_to_the_end(self, should_stop: Callable[[], bool], tell: Tell) -> None:
         run = self.run
-        stopping.begin()
+        if self.decide(lambda stopping: stopping.begin()):
+            raise Stopped
         if run.compiled:
             check_compiler(run.device)
         keep_freed_memory()
@@ -124,16 +126,25 @@ class _Worker:
         _move(state, run.device)
         session.begin(0 if found is None else found[0])
         with ExitStack() as ending:
+            ending.push(session.end_early)  # when all is written
             ending.enter_context(fixed_threads(run.threads))
             writer = ending.enter_context(background_writer(lambda state: self._write(checkpoints, state)))
-
-            saving = _Saving(self, session, writer, stopping, should_stop, -1 if found is None else found[0])
+            saving = _Saving(self, session, writer, should_stop, -1 if found is None else found[0])
             if run.config.matching.objective == "trajectory":
                 _distill(run, self._trajectory_parts(store), state, session, saving)
             else:
                 _distill(run, self._class_parts(store, state, session, ending), state, session, saving)
-        stopping.finish(run.config.total_steps)
+        if self.stopping is not None:
+            self.stopping.finish(run.config.total_steps)
         session.end()
+
+    def decide(self, whether: Callable[[Stopping], bool]) -> bool:
+        """Decides about stopping; the first of those that work in step does so for all of them."""
+        if self.stopping is None:
+            return False
+        group = self.team if self.everyone.size == 1 else self.everyone
+        decided = int(group.rank == 0 and whether(self.stopping))
+        return bool(group.all_gather([torch.tensor([decided])])[0][0])
 
     def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
         step = self.run.config.step_of(state.outer, state.inner)
@@ -200,42 +211,37 @@ class _Saving:
         worker: The worker.
         session: Its session.
         write: Writes a checkpoint.
-        stopping, should_stop: See `work`.
+        should_stop: See `work`.
         saved_at: Step of the checkpoint that it began with, or -1.
-        is_last: Whether it ends with the next one.
     """
 
     worker: _Worker
     session: Session
     write: Callable[[RunState], None]
-    stopping: Stopping
     should_stop: Callable[[], bool]
     saved_at: int
-    is_last: bool = False
 
-    def is_due(self, step: int) -> bool:
-        # Those that work in step stop where the first of them does.
-        group = self.worker.team if self.worker.everyone.size == 1 else self.worker.everyone
-        asked = int(group.rank == 0 and self.stopping.is_due(step))
-        self.is_last = bool(group.all_gather([torch.tensor([asked])])[0][0])
-        return self.is_last or (self.worker.run.config.saves_at(step) and step != self.saved_at)
+    def saves_before(self, step: int) -> bool:
+        """Tells whether to save before a step; waits for the other workers where all are asked to stop."""
+        self.session.is_stopped = self.worker.decide(lambda stopping: stopping.stops_before(step))
+        return self.session.is_stopped or (self.worker.run.config.saves_at(step) and step != self.saved_at)
 
     def save(self, state: RunState) -> None:
+        """Saves; raises Stopped where that is the end."""
         self._flush(state)
         if self.worker.team.rank == 0:
             self.write(state)
-        if self.is_last:
-            self.session.beat(STOPPED)
-        if self.is_last or self.should_stop():
+        if self.session.is_stopped or self.should_stop():
             raise Stopped
 
     def interrupted(self, state: RunState) -> None:
+        """Saves the state before the step that Ctrl-C has broken off, where that can be gone on from."""
         # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
         # trained again up to here.
         if self.worker.num_shards == 1 and self.worker.run.config.source.kind != "synthetic":
+            self.session.is_stopped = True
             self._flush(state)
             self.write(state)
-            self.session.beat(STOPPED)
 
     def _flush(self, state: RunState) -> None:
         self.session.flush(self.worker.run.config.step_of(state.outer, state.inner))
@@ -249,7 +255,7 @@ def _distill(run: Run, parts: _Parts[AnyMoment], state: RunState, session: Sessi
         state,
         initialise=parts.initialise,
         select=session.stopwatch.selecting(parts.select),
-        saves_before=saving.is_due,
+        saves_before=saving.saves_before,
         save=saving.save,
         report=session.report,
         interrupted=saving.interrupted,

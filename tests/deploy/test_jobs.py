@@ -86,7 +86,7 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     os.killpg(job.pid, signal.SIGINT)
     output, errors = job.communicate(timeout=LONGEST_S)
     assert job.returncode == 130 and "stopping job stopped" in errors
-    assert "The workers save" in output
+    assert "The workers save" in output and api.status(str(run)).state == "stopped"
     assert not (run / "synthetic.parquet").exists()
     while any("ray::" in process and "RayTrain" in process for process in head.processes()):
         assert time.monotonic() < deadline, "its workers are still there"

@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 import yaml
 from torch import Tensor
 
 from dream_ray import api
 from dream_ray.config import load_config
+from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.stopping import NOWHERE
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,6 +51,15 @@ def steps(run: Path) -> list[int]:
     if not (run / "config.yaml").exists():  # written last
         return []
     return [session["step"] for session in read_sessions(open_run(str(run)))]
+
+
+def test_without_its_actor_ctrl_c_ends_a_run_as_if_there_were_none(local_ray: None) -> None:
+    agreement = RayAgreement.begun()
+    agreement.start()
+    assert agreement.ask() and agreement.is_asked_here and agreement.agree(0, 2, 5) is None
+    ray.kill(agreement._actor)
+    assert agreement.agree(0, 2, 5) == NOWHERE
+    assert not agreement.ask() and not agreement.is_asked_here and not agreement.begin(1)
 
 
 @pytest.mark.parametrize("where", [[], ["--local"]], ids=["on Ray", "in threads"])

@@ -1,4 +1,4 @@
-"""A node is lost with the worker or with the producer that has its place on it; the run ends with the same bits."""
+"""A node is lost with a worker or with the producer that has its place on it; the run ends with the same bits."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ from dream_ray.distributed import trajectories
 
 settings, store, out, address = sys.argv[1:]
 trajectories._GIVE_WAY_S = 1.0
-api.distill(parse_config(json.loads(settings)), store=store, out=out, workers=1, producers=1, address=address)
+api.distill(parse_config(json.loads(settings)), store=store, out=out, workers=2, producers=1, address=address)
 """
 # Processes of their own: other tests hold a connection to another Ray in this one. The head has room for nobody, each
 # of the others for one.
@@ -39,7 +39,7 @@ from dream_ray.errors import UsageError
 title, *command = sys.argv[1:]
 node = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
-others = [cluster.add_node(**node) for _ in range(2)]
+others = [cluster.add_node(**node) for _ in range(3)]
 run = subprocess.Popen([*command, cluster.address])
 
 def step():
@@ -51,7 +51,7 @@ def step():
 while step() < 20:
     assert run.poll() is None, "the run ended before that"
     time.sleep(0.05)
-[process] = started_here(title)
+process = started_here(title)[0]
 environment = Path(f"/proc/{process}/environ").read_bytes()
 [lost] = [
     node
@@ -66,8 +66,8 @@ cluster.shutdown()
 
 @pytest.mark.parametrize("title", ["ray::_Producer", "ray::RayTrainWorker"])
 def test_a_node_is_lost(tiny: dict[str, Any], four_digits_store: str, tmp_path: Path, title: str) -> None:
-    """The only place that is left is the worker's: a producer leaves it where it has to, and shares it."""
-    settings = {**tiny, "outer_steps": 30, "inner_steps": 10, "checkpoint_every": 10}
+    """The two places that are left are the workers': a producer leaves them its own where it has one, and shares."""
+    settings = {**tiny, "outer_steps": 16, "inner_steps": 10, "checkpoint_every": 10}
     whole, out = str(tmp_path / "whole"), str(tmp_path / "run")
     api.distill(parse_config(settings), store=four_digits_store, out=whole, local=True)
     command = [sys.executable, "-c", CLUSTER, title]

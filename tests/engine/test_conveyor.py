@@ -57,18 +57,33 @@ def test_nothing_is_made_before_a_worker_says_where_it_starts() -> None:
     assert jobs == [Job(2, 0, None, 0, INNER)]
 
 
-def test_workers_that_died_have_not_begun() -> None:
-    belt = conveyor()
-    belt.begin(0, 2, 5, None)
-    assert belt.has_begun()
-    belt.lose_workers()
-    assert not belt.has_begun()
-    with pytest.raises(KeyError):
-        belt.get(0, 5, 0)
-    belt.begin(1, 2, 3, None)  # the new group starts from its checkpoint, whoever is first
-    assert belt.has_begun()
+@pytest.mark.parametrize("survivor", [0, 1, 2])
+def test_a_smaller_group_goes_on_whoever_survives_for_a_while(survivor: int) -> None:
+    """What a worker still asks for that will be ended holds nobody up."""
+    belt = conveyor(window=INNER)
+    for rank in range(3):
+        belt.begin(rank, 3, 0, None)
     make(belt, 0, INNER)
-    assert fetched(belt, 1, range(3, 4)) == names(range(3, 4))
+    belt.lose_group()
+    assert belt.is_group_lost()
+    assert fetched(belt, survivor, range(INNER)) == names(range(INNER))
+    assert belt.is_group_lost(), "it is of the group that is lost"
+    for rank in range(2):
+        belt.begin(rank, 2, 2, None, group=1)
+    assert not belt.is_group_lost()
+    with ThreadPoolExecutor(3) as pool:
+        making = pool.submit(make, belt, 1, OUTER * INNER)
+        steps = range(2, OUTER * INNER)
+        got = [pool.submit(lambda rank=rank: [belt.get(rank, step, 30) for step in steps]) for rank in range(2)]
+        assert [one.result() for one in got] == [names(steps)] * 2
+        belt.close()
+        making.result()
+
+
+def test_no_group_is_lost_before_one_has_begun() -> None:
+    belt = conveyor()
+    belt.lose_group()
+    assert not belt.is_group_lost()
 
 
 def test_a_resumed_run_trains_on_from_the_network_of_its_checkpoint() -> None:

@@ -34,7 +34,7 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
-from dream_ray.engine.stopping import Stopped, Stopping, StopRequest
+from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
@@ -79,7 +79,7 @@ def begin(path: str, store: str, case: tuple[str, str]) -> Run:
     return create_run(path, parse_config(tiny_run(*case)), store, device=CPU, threads=1)
 
 
-def run_all(run: Run, num_workers: int, request: StopRequest | None = None) -> None:
+def run_all(run: Run, num_workers: int, request: LocalAgreement | None = None) -> None:
     """Runs all workers of a run to its end: at a time where they exchange something, else one after the other."""
     for number in missing_experts(run):
         make_expert(run.path, number)
@@ -176,7 +176,7 @@ class TestEveryFramework:
     ) -> None:
         run = begin(str(tmp_path / "run"), store, case)
         workers = 1 if are_made_ahead(run.config) else 2  # for others not in step: test_stopping.py
-        request = StopRequest()
+        request = LocalAgreement()
         original = session.Session.report
 
         def report(self: Any, report: StepReport) -> None:

@@ -19,7 +19,7 @@ from dream_ray.engine.distill import StepReport
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run
-from dream_ray.engine.stopping import Stopped, Stopping, StopRequest, ask_at_ctrl_c, ctrl_c_as_before
+from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping, ask_at_ctrl_c, ctrl_c_as_before
 from dream_ray.engine.worker import work
 from tests.thread_team import run_team
 
@@ -39,49 +39,69 @@ def as_before() -> Iterator[None]:
         yield
 
 
-def walk(request: StopRequest, group: int, num_groups: int, first: int, total: int = 50) -> int:
+def walk(agreement: LocalAgreement, team: int, num_teams: int, first: int, total: int = 50) -> int:
     """Takes steps until it is to stop, and returns where that is."""
-    own = Stopping(request, group, num_groups)
+    own = Stopping(agreement, team, num_teams)
     for step in range(first, total):
-        if own.is_due(step):
+        if own.stops_before(step):
             return step
     own.finish(total)
     return total
 
 
-def walk_together(request: StopRequest, starts: Sequence[int]) -> list[int]:
+def walk_together(agreement: LocalAgreement, starts: Sequence[int]) -> list[int]:
     with ThreadPoolExecutor(len(starts)) as pool:
-        ends = [pool.submit(walk, request, group, len(starts), first) for group, first in enumerate(starts)]
+        ends = [pool.submit(walk, agreement, team, len(starts), first) for team, first in enumerate(starts)]
         return [end.result() for end in ends]
 
 
 @pytest.mark.parametrize("starts", [[7], [3, 3], [0, 20, 4], [49, 0], [50, 0, 12]])
 def test_all_stop_where_the_furthest_is(starts: list[int]) -> None:
     """Who has come to the end already is the furthest."""
-    request = StopRequest()
-    request.ask()
-    assert walk_together(request, starts) == [max(starts)] * len(starts)
+    agreement = LocalAgreement()
+    agreement.ask()
+    assert walk_together(agreement, starts) == [max(starts)] * len(starts)
 
 
 def test_nobody_stops_who_is_not_asked() -> None:
-    assert walk_together(StopRequest(), [0, 30]) == [50, 50]
+    assert walk_together(LocalAgreement(), [0, 30]) == [50, 50]
 
 
 def test_nothing_is_to_be_saved_before_the_first_step() -> None:
-    request = StopRequest()
-    assert not request.ask()
-    walk(request, 0, 1, 3)
-    assert request.ask()
+    agreement = LocalAgreement()
+    assert not agreement.ask()
+    walk(agreement, 0, 1, 3)
+    assert agreement.ask()
 
 
-def test_nobody_waits_for_one_that_died_or_began_again() -> None:
-    for end in (StopRequest.break_off, StopRequest.begin):
-        request = StopRequest()
-        request.ask()
-        end(request)
-        assert walk(request, 0, 2, 3) == 3
+def test_nobody_waits_for_one_that_ended_or_began_again() -> None:
+    """Nor is anything saved: it would never be whole."""
+    for end in (LocalAgreement.break_off, lambda agreement: agreement.begin(1)):
+        agreement = LocalAgreement()
+        agreement.ask()
+        end(agreement)
         with pytest.raises(Stopped):
-            Stopping(request, 1, 2).begin()
+            walk(agreement, 0, 2, 3)
+
+
+def test_a_group_that_was_started_again_knows_nothing_of_the_one_before() -> None:
+    """One of the first had come to the end, and another had failed."""
+    agreement = LocalAgreement()
+    assert not agreement.begin(1)
+    walk(agreement, 0, 2, 3)
+    agreement.break_off()
+    agreement.lose_group()
+    assert not agreement.begin(2)
+    agreement.ask()
+    assert walk_together(agreement, [11, 13]) == [13, 13]
+
+
+def test_nothing_is_to_be_saved_while_no_worker_lives() -> None:
+    agreement = LocalAgreement()
+    agreement.begin(1)
+    walk(agreement, 0, 1, 3)
+    agreement.lose_group()
+    assert not agreement.ask()
 
 
 def test_the_first_ctrl_c_asks_and_the_second_ends(as_before: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -134,8 +154,10 @@ def test_workers_with_networks_made_ahead(
     distill_here(whole, launch)
     with monkeypatch.context() as patch:
         ask_in_the_middle(patch, lambda: signal.raise_signal(signal.SIGINT))
+        before = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             distill_here(run, launch)
+        assert signal.getsignal(signal.SIGINT) == before
     assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
     distill_here(run, Launch(workers=1, local=True, producers=0))
     assert torch.equal(final_images(run), final_images(whole))
@@ -145,19 +167,19 @@ def test_teams_that_share_a_class(start: Callable[..., Run], monkeypatch: pytest
     """Two teams of three; the members of each stop where their first does."""
     run, whole = start("run"), start("whole")
     work(whole.path, range(4), shard=0, num_shards=1)
-    request = StopRequest()
+    agreement = LocalAgreement()
 
     def member(team: Team, group: int) -> bool:
         shard = 3 * group + team.rank
         labels = (2 * group, 2 * group + 1)
         try:
-            work(run.path, labels, shard=shard, num_shards=6, team=team, stopping=Stopping(request, group, 2))
+            work(run.path, labels, shard=shard, num_shards=6, team=team, stopping=Stopping(agreement, group, 2))
         except Stopped:
             return True
         return False
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        ask_in_the_middle(patch, request.ask)
+        ask_in_the_middle(patch, agreement.ask)
         teams = [pool.submit(run_team, 3, partial(member, group=group)) for group in range(2)]
         assert all(stopped for team in teams for stopped in team.result())
     assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT

@@ -60,6 +60,8 @@ class Conveyor(Generic[Item]):
         assert window >= 1
         self._outer_steps, self._inner_steps, self._window = outer_steps, inner_steps, window
         self._changed = threading.Condition()
+        self._group: int | None = None
+        self._is_lost = False
         self._positions: dict[int, int] = {}
         self._begun: set[int] = set()
         self._made: dict[int, Item] = {}
@@ -73,7 +75,7 @@ class Conveyor(Generic[Item]):
         self._closed = False
         self._problem = "the run has ended"
 
-    def begin(self, rank: int, num_workers: int, step: int, state: NetworkState | None) -> None:
+    def begin(self, rank: int, num_workers: int, step: int, state: NetworkState | None, group: int = 0) -> None:
         """A worker starts at a step; the first one of a new group speaks for those who have not begun yet.
 
         Args:
@@ -81,11 +83,12 @@ class Conveyor(Generic[Item]):
             num_workers: Workers of the group.
             step: First network that it needs.
             state: That network where the worker knows it (from a checkpoint); saves training up to there.
+            group: Which one, when the workers before died.
         """
         with self._changed:
-            if rank in self._begun:
+            if group != self._group:
+                self._group, self._is_lost = group, False
                 self._begun.clear()
-            if not self._begun:
                 self._positions = dict.fromkeys(range(num_workers), step)
             self._begun.add(rank)
             self._positions[rank] = step
@@ -196,14 +199,17 @@ class Conveyor(Generic[Item]):
             self._jobs.pop(producer, None)
             self._drop(self._made_by(producer))
 
-    def lose_workers(self) -> None:
-        """The workers died; a new group begins when it has found places."""
-        with self._changed:
-            self._begun.clear()
-
     def has_begun(self) -> bool:
-        """Tells whether a worker has begun, and is alive as far as is known."""
+        """Tells whether a worker has begun."""
         return bool(self._begun)
+
+    def lose_group(self) -> None:
+        """A worker died, and the others of its group will; a new group begins when it has found places."""
+        self._is_lost = self._group is not None
+
+    def is_group_lost(self) -> bool:
+        """Tells whether workers died and no others have begun yet."""
+        return self._is_lost
 
     def close(self, problem: str | None = None) -> None:
         """Ends the waiting of everybody; workers that still wait are told the problem."""
