@@ -18,7 +18,7 @@ from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S
-from dream_ray.engine.trajectories.conveyor import networks_ahead
+from dream_ray.engine.trajectories.producing import networks_ahead
 
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167
 IMAGES = round(TRAIN_IMAGES / NUM_CLASSES)

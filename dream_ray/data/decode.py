@@ -18,14 +18,13 @@ by strip, and no step holds more than its input and its output: see docs/data.md
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dream_ray.data.images import UInt8Array
-from dream_ray.data.jpeg import decode_plain_jpeg, has_exif, plain_jpeg_pixels
+from dream_ray.data.jpeg import decode_plain_jpeg, has_exif, is_damage, plain_jpeg_pixels
 
 # The other formats of Pillow include some that start programs (EPS) or hold no photographs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -69,8 +68,12 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
     try:
         orientation = _plain_jpeg_orientation(data)
         if orientation is not None:
-            with suppress(ValueError):  # Pillow can read it all the same, or says what is wrong
+            try:
                 return _decode_jpeg(data, channels, size, orientation)
+            except ValueError as error:
+                if is_damage(error):
+                    raise UnreadableImage(f"its pixels are damaged: {error}") from None
+                # Pillow can read it all the same, or says what is wrong.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)

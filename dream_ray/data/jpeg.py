@@ -11,6 +11,7 @@ from dream_ray.data.images import UInt8Array
 QUALITY = 95
 """Of the images in a store of encoding `jpeg`."""
 _START_OF_SCAN = b"\xff\xda"
+_END_OF_IMAGE = "0xd9"
 _COLOURS = {1: "GRAY", 3: "RGB"}
 
 
@@ -50,6 +51,16 @@ def decode_plain_jpeg(data: Any, *, channels: int) -> UInt8Array:
     """
     pixels_HWC: UInt8Array = simplejpeg.decode_jpeg(data, _COLOURS[channels])
     return pixels_HWC
+
+
+def is_damage(error: ValueError) -> bool:
+    """Tells whether what `decode_plain_jpeg` raised is said of the pixels.
+
+    Libjpeg-turbo fills in what it cannot read, and only warns. Bytes too many before the end mark harm no pixel.
+    """
+    reason = str(error)
+    extraneous = "extraneous bytes before marker" in reason and not reason.endswith(_END_OF_IMAGE)
+    return extraneous or "remature end" in reason or "bad Huffman code" in reason
 
 
 def encode_jpeg(image_CHW: UInt8Array) -> bytes:

@@ -19,20 +19,15 @@ from dream_ray import storage
 from dream_ray.core.placement import Placement
 from dream_ray.core.team import ALONE
 from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.conveyor import RayNetworks, tell_of_death
 from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nodes
 from dream_ray.distributed.process_team import group_number, join_everyone, join_team
+from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
 from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
-from dream_ray.distributed.trajectories import (
-    ProducerPlan,
-    RayNetworks,
-    plan_producers,
-    producing_actors,
-    tell_of_death,
-)
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch

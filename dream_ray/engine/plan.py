@@ -15,7 +15,7 @@ from dream_ray.engine.here import producers_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import MemoryPlan, plan_memory
-from dream_ray.engine.trajectories.conveyor import networks_ahead
+from dream_ray.engine.trajectories.producing import networks_ahead
 
 # What a forecast supposes where nothing is measured: links of 10 Gbit/s, and a message that takes a millisecond.
 LINK_BYTES_PER_S, LINK_LATENCY_S = 1.25e9, 1e-3

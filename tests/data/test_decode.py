@@ -185,7 +185,17 @@ def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
     assert np.abs(decode(WHOLE, channels=3, size=8).astype(int) - expected).max() <= 2
 
 
+def test_bytes_too_many_before_the_end_mark_harm_no_pixel():
+    """There are photographs with some in ImageNet; the decoder warns of them."""
+    padded = WHOLE[:-2] + bytes(40) + WHOLE[-2:]
+    with pytest.raises(ValueError, match="extraneous"):
+        decode_module.decode_plain_jpeg(padded, channels=3)
+    expected = decode(WHOLE, channels=3, size=None)
+    assert np.abs(decode(padded, channels=3, size=None).astype(int) - expected).max() <= 2
+
+
 WHOLE = encode(Image.fromarray(noise(5, 64, 64, 3)), "JPEG")
+PROGRESSIVE = encode(Image.fromarray(noise(5, 64, 64, 3)), "JPEG", progressive=True)
 WHOLE_PNG = encode(Image.fromarray(noise(5, 64, 64, 3)))
 
 
@@ -194,7 +204,11 @@ WHOLE_PNG = encode(Image.fromarray(noise(5, 64, 64, 3)))
     [
         (b"", "empty"),
         (b"no image at all\n" * 10, "known format"),
-        (WHOLE[: len(WHOLE) // 2], "truncated"),
+        (WHOLE[: len(WHOLE) // 2], "Premature end"),
+        (WHOLE[: len(WHOLE) // 2].ljust(len(WHOLE), b"\0"), "Premature end"),
+        (WHOLE[: len(WHOLE) // 2] + b"\xff\xd9", "premature end"),
+        (WHOLE[: len(WHOLE) // 2] + WHOLE[len(WHOLE) // 2 + 300 :], "premature end"),
+        (PROGRESSIVE[: len(PROGRESSIVE) // 6] + bytes(64) + PROGRESSIVE[len(PROGRESSIVE) // 6 + 64 :], "extraneous"),
         (WHOLE[:30], "."),
         (WHOLE_PNG[: len(WHOLE_PNG) // 2], "."),
         (bomb(), "DecompressionBomb"),

@@ -20,10 +20,10 @@ RUN = """
 import json, sys
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed import trajectories
+from dream_ray.distributed import producers
 
 settings, store, out, address = sys.argv[1:]
-trajectories._GIVE_WAY_S = 1.0
+producers._GIVE_WAY_S = 1.0
 api.distill(parse_config(json.loads(settings)), store=store, out=out, workers=2, producers=1, address=address)
 """
 # Processes of their own: other tests hold a connection to another Ray in this one. The head has room for nobody, each

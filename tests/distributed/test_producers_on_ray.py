@@ -14,7 +14,8 @@ from torch import Tensor
 from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed.trajectories import ProducerPlan, RayNetworks, plan_producers, producing_actors
+from dream_ray.distributed.conveyor import RayNetworks
+from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, open_run, read_sessions

@@ -6,7 +6,7 @@ workers get them out, each in ascending order. A network is dropped when every w
 that it handed over, an object, a worker group that starts again from its checkpoint) is made again: a network is a
 function of its number.
 
-All methods may be called by many threads at a time; `distributed.trajectories` makes an actor of it.
+All methods may be called by many threads at a time; `distributed.conveyor` makes an actor of it.
 """
 
 import threading
@@ -18,14 +18,6 @@ from dream_ray.engine.network_source import NetworkState
 from dream_ray.errors import RunError
 
 Item = TypeVar("Item")
-
-# Of all networks that were made and not yet fetched by everybody.
-_AHEAD_BYTES = 256 * 10**6
-
-
-def networks_ahead(num_producers: int, inner_steps: int, network_bytes: int) -> int:
-    """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
-    return max(2, min(num_producers * inner_steps, _AHEAD_BYTES // network_bytes))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_n
 from dream_ray.engine.run import Run
 from dream_ray.engine.training import TrainingImages
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
-from dream_ray.engine.trajectories.conveyor import Job, networks_ahead
+from dream_ray.engine.trajectories.conveyor import Job
 from dream_ray.errors import UsageError
+
+# Of all networks that were made and not yet fetched by everybody.
+_AHEAD_BYTES = 256 * 10**6
 
 
 class Jobs(Protocol):
@@ -99,8 +102,13 @@ def _identity(run: Run) -> dict[str, Any]:
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 
-def window_of(run: Run, num_producers: int) -> int:
+def networks_ahead(num_producers: int, inner_steps: int, network_bytes: int) -> int:
     """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
+    return max(2, min(num_producers * inner_steps, _AHEAD_BYTES // network_bytes))
+
+
+def window_of(run: Run, num_producers: int) -> int:
+    """Returns how many networks of a run may be made ahead."""
     return networks_ahead(num_producers, run.config.inner_steps, _network_bytes(run))
 
 
