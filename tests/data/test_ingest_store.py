@@ -185,6 +185,11 @@ class TestRejects:
         assert ingest(str(root), path, max_rejects=0.34).num_rejects == 3
         assert all(os.stat(file).st_mtime_ns == written[file] for file in Path(path, "images").rglob("*.arrow"))
 
+    def test_the_fraction_is_the_number_that_was_written(self, tmp_path, make_folder):
+        """In binary floating point, 0.29 of 100 is less than 29."""
+        root = make_folder("f", {"a": {f"{number}.png": png(number) if number < 71 else b"" for number in range(100)}})
+        assert ingest(str(root), str(tmp_path / "s"), max_rejects=0.29).num_rejects == 29
+
     def test_a_class_without_a_readable_image(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 2, "b": {"x.png": b""}})
         with pytest.raises(RunError, match="no training image of class 'b' could be read"):

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from fractions import Fraction
 from functools import reduce
 from importlib.metadata import version
 from operator import add
@@ -78,17 +79,20 @@ def _check(
 ) -> None:
     path = storage.join(store, REJECTS)
     num_images = sum(plan.counts) + len(plan.rejects)
-    if len(rejects) > max_rejects * num_images:
+    if len(rejects) > Fraction(str(max_rejects)) * num_images:
         first = "; ".join(f"{reject['path']}: {reject['reason']}" for reject in rejects[:_NAMED_REJECTS])
         raise RunError(
             f"{len(rejects)} of {num_images} images are unreadable, more than max_rejects = {max_rejects:g} allows; "
             f"all are listed in {path}; the first: {first}. What could be read is kept: repeat the command with a "
-            "larger --max-rejects to accept it"
+            f"larger --max-rejects to accept it. Mended images are read after {store} is deleted"
         )
     labels = {file.label for file in files if file.split == "train"}
     for label, name in enumerate(plan.class_names):
         if label not in labels:
-            raise RunError(f"no training image of class {name!r} could be read; see {path}")
+            raise RunError(
+                f"no training image of class {name!r} could be read; see {path}. Delete {store}, and begin again with "
+                "mended images or without the class"
+            )
 
 
 def _describe(
