@@ -497,15 +497,6 @@ class TestTar:
         assert [row["name"] for row in rows] == [rf"{tmp_path}/f.tar: x/a/caf\xe9.png", f"{tmp_path}/f.tar: x/b/0.png"]
         assert content(rows[0]) == png(0)
 
-    def test_links_are_no_images(self, tmp_path):
-        path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
-        with tarfile.open(path, "a") as archive:
-            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-                info = tarfile.TarInfo(f"x/a/link{kind!r}.png")
-                info.type, info.linkname = kind, "/etc/passwd"
-                archive.addfile(info)
-        assert len(listed(open_source(path).train, tmp_path)) == 3
-
     def test_names_that_occur_twice(self, tmp_path):
         path = write_tar(tmp_path / "f.tar", [*FOLDER_TAR, FOLDER_TAR[0]])
         with pytest.raises(UsageError, match=r"must differ; 'x/a/0\.png' occurs twice"):

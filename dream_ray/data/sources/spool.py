@@ -24,7 +24,7 @@ class Spool:
         self._end = 0
 
     def add(self, data: bytes) -> tuple[int, int]:
-        """Appends an image; returns (offset, length)."""
+        """Appends an image, or more of the last one; returns (offset, length)."""
         self._file.write(data)
         offset, self._end = self._end, self._end + len(data)
         return offset, len(data)

@@ -56,7 +56,7 @@ class TarFolder:
         rows = []
         for member in members(self.shards[number], spool):
             if member.escapes:
-                rows.append(member.row(None, "its path leads out of the archive"))
+                rows.append(member.row(None))
             elif not is_hidden(member.name) and member.parts[:depth] == self._prefix and len(member.parts) > depth + 1:
                 rows.append(member.row(member.parts[depth]))
         return pa.Table.from_pylist(rows, schema=LISTING)
@@ -79,7 +79,11 @@ class TarPerClass:
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files of a class."""
         path = self.shards[number]
-        rows = [member.row(_class_of(path)) for member in members(path, spool) if not is_hidden(member.name)]
+        rows = [
+            member.row(_class_of(path))
+            for member in members(path, spool)
+            if member.escapes or not is_hidden(member.name)
+        ]
         return pa.Table.from_pylist(rows, schema=LISTING)
 
 

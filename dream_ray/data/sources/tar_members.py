@@ -1,10 +1,12 @@
 """Walks over the files in a tar archive without unpacking it: nothing is written where a member's name points to."""
 
+import gzip
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from dream_ray import storage
@@ -12,13 +14,19 @@ from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 # Headers lie between the images: with a buffer, a remote archive is read in few large requests.
 _BUFFER_BYTES = 4 << 20
+# Members are copied in blocks: one that is large, though it compressed well, must not fill the memory.
+_BLOCK_BYTES = 1 << 20
+# A larger file is no image to the ingest (`writing.py`), so there is no use in copying it.
+_MAX_BYTES = 256 << 20
+_MAX_TEXT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive.
+    """A file in an archive.
 
     Attributes:
         archive: The archive.
@@ -26,7 +34,8 @@ class Member:
         path: File in which its bytes lie: the archive, or the spool for a compressed one.
         offset: Of its first byte there.
         length: In bytes.
-        read: Returns them.
+        text: The bytes themselves where they were asked for; None for a link, and for more than 16 MiB.
+        problem: Why it is no image, else None.
     """
 
     archive: str
@@ -34,19 +43,20 @@ class Member:
     path: str
     offset: int
     length: int
-    read: Callable[[], bytes]
+    text: bytes | None = None
+    problem: str | None = None
 
     @property
     def name(self) -> str:
         """Its path in the archive."""
-        return "/".join(self.parts)
+        return "/".join(self.parts) or "(no name)"
 
     @property
     def escapes(self) -> bool:
-        """Whether the path points out of the archive."""
-        return ".." in self.parts or not self.parts[0]
+        """Whether the path points to no place in the archive."""
+        return _place_problem(self.parts) is not None
 
-    def row(self, class_name: str | None, problem: str | None = None) -> dict[str, Any]:
+    def row(self, class_name: str | None) -> dict[str, Any]:
         """Returns its row of a listing."""
         return {
             "class": class_name,
@@ -54,52 +64,96 @@ class Member:
             "path": self.path,
             "offset": self.offset,
             "length": self.length,
-            "problem": problem,
+            "problem": self.problem,
         }
 
 
-def members(path: str, spool: str | None) -> Iterator[Member]:
-    """Yields the regular files of an archive in their order.
+def members(path: str, spool: str | None, texts: tuple[str, ...] = ()) -> Iterator[Member]:
+    """Yields the files of an archive in their order: what is neither a file nor called an image is left out.
 
     Args:
         path: The archive.
         spool: File to copy those of a compressed archive to; None: their places in it are of no interest.
+        texts: Suffixes of those whose content is asked for.
 
     Raises:
         UsageError: If it is no tar archive, or two members have one name.
         RunError: If it is damaged or cannot be read, or the spool cannot be written.
     """
     compressed = not path.endswith(".tar")  # and so without random access
-    seen = set()
+    earlier: dict[tuple[str, ...], Member] = {}
     with (
         new_spool(spool) if compressed and spool is not None else nullcontext() as copy,
-        _opened(path, "r|gz" if compressed else "r:") as archive,
+        _opened(path, compressed) as archive,
     ):
         for info in archive:
-            if not info.isreg() or info.issparse():
+            parts = _parts(info.name)
+            if info.isdir() or not (info.isreg() or info.islnk() or info.name.lower().endswith(IMAGE_SUFFIXES)):
                 continue
-            member = _member(path, archive, info, copy)
-            if member.parts in seen:
+            if parts in earlier:
                 raise UsageError(f"file names in {path} must differ; {info.name!r} occurs twice")
-            seen.add(member.parts)
+            if info.islnk():
+                member = _linked(path, parts, earlier.get(_parts(info.linkname)))
+            else:
+                member = _member(path, archive, info, copy, texts)
+            member = replace(member, problem=_place_problem(parts) or member.problem)
+            # Only its place is kept for links: the texts of all samples may be large.
+            earlier[parts] = replace(member, text=None)
             yield member
+        _check_end(archive)
 
 
-def _member(path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Spool | None) -> Member:
-    # An absolute name keeps its empty first part, by which `escapes` knows it.
-    absolute = ("",) if info.name.startswith("/") else ()
-    parts = absolute + tuple(part for part in info.name.split("/") if part not in ("", "."))
+def _parts(name: str) -> tuple[str, ...]:
+    # An absolute name keeps its empty first part, by which `escapes` knows it, and so does one of nothing but dots.
+    absolute = ("",) if name.startswith("/") else ()
+    return absolute + tuple(part for part in name.split("/") if part not in ("", ".")) or ("",)
 
-    def read() -> bytes:
-        file = archive.extractfile(info)
-        assert file is not None, "a regular file has content"
-        return file.read()
 
+def _member(
+    path: str, archive: tarfile.TarFile, info: tarfile.TarInfo, copy: Spool | None, texts: tuple[str, ...]
+) -> Member:
+    parts = _parts(info.name)
+    if not info.isreg() or info.issparse():
+        return Member(path, parts, path, 0, 0, problem=_kind_problem(info))
+    if copy is not None and info.size > _MAX_BYTES:
+        problem = f"it must have at most {_MAX_BYTES} bytes; it has {info.size}"
+        return Member(path, parts, copy.path, 0, info.size, problem=problem)
+    file = archive.extractfile(info)
+    assert file is not None, "a regular file has content"
+    text = file.read() if info.name.lower().endswith(texts) and info.size <= _MAX_TEXT_BYTES else None
     if copy is None:
-        return Member(path, parts, path, info.offset_data, info.size, read)
-    data = read()
-    offset, length = copy.add(data)
-    return Member(path, parts, copy.path, offset, length, lambda: data)
+        return Member(path, parts, path, info.offset_data, info.size, text)
+    offset, _ = copy.add(text or b"")
+    while block := file.read(_BLOCK_BYTES):
+        copy.add(block)
+    return Member(path, parts, copy.path, offset, info.size, text)
+
+
+def _linked(path: str, parts: tuple[str, ...], target: Member | None) -> Member:
+    """Returns a hard link: another name of a file that came before."""
+    if target is None:
+        return Member(path, parts, path, 0, 0, problem="a link to no file before it")
+    return replace(target, parts=parts)
+
+
+def _place_problem(parts: tuple[str, ...]) -> str | None:
+    if parts == ("",):
+        return "it has no name"
+    return "its path leads out of the archive" if ".." in parts or not parts[0] else None
+
+
+def _kind_problem(info: tarfile.TarInfo) -> str:
+    if info.issym():
+        return "a link, which is not followed"
+    return "a sparse file, which is not read" if info.issparse() else "a device or a pipe, no file"
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises ReadError if more than zeros follows the end mark; tarfile would leave it out without a word."""
+    rest = cast(IO[bytes], archive.fileobj)
+    while block := rest.read(_BLOCK_BYTES):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("data follows its end mark, as if archives were put one after the other")
 
 
 class _Header(tarfile.TarInfo):
@@ -116,16 +170,26 @@ class _Header(tarfile.TarInfo):
 
 
 @contextmanager
-def _opened(path: str, mode: Any) -> Iterator[tarfile.TarFile]:
+def _opened(path: str, compressed: bool) -> Iterator[tarfile.TarFile]:
     with storage.open_raw(path) as file:
         buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
+        mode: Any = "r|" if compressed else "r:"
         try:
-            # A name that is not UTF-8 is made printable: the image in the file is none the worse for it.
-            with tarfile.open(
-                fileobj=buffered, mode=mode, tarinfo=_Header, encoding="utf-8", errors="backslashreplace"
-            ) as archive:
+            with (
+                # Of gzip data that come one after the other, tarfile itself would read the first only.
+                gzip.GzipFile(fileobj=buffered) if compressed else nullcontext(buffered) as content,
+                # A name that is not UTF-8 is made printable: the image in the file is none the worse for it.
+                tarfile.open(
+                    fileobj=cast(IO[bytes], content),
+                    mode=mode,
+                    bufsize=_BLOCK_BYTES,
+                    tarinfo=_Header,
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                ) as archive,
+            ):
                 yield archive
-        except tarfile.ReadError as error:
+        except (tarfile.ReadError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise UsageError(f"source {path} is not a whole tar archive: {error}") from None
-        except (tarfile.TarError, EOFError) as error:
+        except tarfile.TarError as error:
             raise RunError(f"cannot read {path}: {error}") from None

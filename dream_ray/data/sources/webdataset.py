@@ -1,8 +1,8 @@
 """WebDataset shards: tar archives in which the files of a sample follow one another under one key.
 
-A key is the path up to the first dot of the file name. Of each sample, the image (`KEY.jpg`, `.png`, ...) and the label
-are used: the text in `KEY.cls`, or a field of the object in `KEY.json`. Labels are numbers or names; classes are those
-that occur.
+A key is the path up to the first dot of the file name; what follows tells the kind. Of each sample, the image
+(`KEY.jpg`, `.png`, ...) and the label are used: the text in `KEY.cls`, or a field of the object in `KEY.json`. Labels
+are numbers or names; classes are those that occur. Other kinds are ignored, pictures among them: `KEY.seg.png`.
 """
 
 import json
@@ -11,12 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dream_ray.data.sources.base import LISTING
-from dream_ray.data.sources.tar_members import Member, members
+from dream_ray.data.sources.base import LISTING, is_hidden
+from dream_ray.data.sources.tar_members import IMAGE_SUFFIXES, Member, members
 from dream_ray.errors import UsageError
 
 _LABEL_SUFFIXES = (".cls", ".json")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 class WebDataset:
@@ -45,7 +44,9 @@ class WebDataset:
         seen: set[str] = set()
         key: str | None = None
         sample: dict[str, Any] = {}
-        for member in members(path, spool):
+        for member in members(path, spool, _LABEL_SUFFIXES):
+            if _is_left_out(member):
+                continue
             its_key, kind = _key_and_kind(member)
             if its_key != key:
                 if its_key in seen:
@@ -57,13 +58,17 @@ class WebDataset:
         return pa.Table.from_pylist(rows + _row(path, key, sample), schema=LISTING)
 
     def _note(self, sample: dict[str, Any], member: Member, kind: str) -> None:
-        if _is_image(kind):
-            sample["image"] = member
+        if kind in IMAGE_SUFFIXES:
+            sample.setdefault("images", []).append(member)
+        elif kind not in _LABEL_SUFFIXES:
+            return
+        elif member.text is None:
+            sample["unread"] = f"its label is not read: {member.problem or 'a link, or more than 16 MiB'}"
         elif kind == ".cls":
-            sample["label"] = member.read().decode(errors="replace").strip()
-        elif kind == ".json" and "label" not in sample:
+            sample["label"] = member.text.decode(errors="replace").strip()
+        elif "label" not in sample:
             try:
-                label = json.loads(member.read())[self._field]
+                label = json.loads(member.text)[self._field]
             except (ValueError, KeyError, TypeError):
                 return  # the sample stays without a label, and says so
             if isinstance(label, (int, str)) and not isinstance(label, bool):
@@ -72,33 +77,40 @@ class WebDataset:
 
 def has_samples(members: Iterable[Member]) -> bool:
     """Tells whether an image and a label lie under one key."""
-    kinds = [_key_and_kind(member) for member in members]
-    images = {key for key, kind in kinds if _is_image(kind)}
+    kinds = [_key_and_kind(member) for member in members if not _is_left_out(member)]
+    images = {key for key, kind in kinds if kind in IMAGE_SUFFIXES}
     return any(key in images for key, kind in kinds if kind in _LABEL_SUFFIXES)
+
+
+def _is_left_out(member: Member) -> bool:
+    return is_hidden(member.name) and not member.escapes
 
 
 def _key_and_kind(member: Member) -> tuple[str, str]:
     stem, dot, kind = member.parts[-1].partition(".")
-    return "/".join((*member.parts[:-1], stem)), dot + kind
-
-
-def _is_image(kind: str) -> bool:
-    return kind.lower().endswith(_IMAGE_SUFFIXES)
+    return "/".join((*member.parts[:-1], stem)), dot + kind.lower()
 
 
 def _row(path: str, key: str | None, sample: dict[str, Any]) -> list[dict[str, Any]]:
     if key is None:
         return []
-    image: Member | None = sample.get("image")
+    images: list[Member] = sample.get("images", [])
     label = sample.get("label") or None
-    problem = "its sample has no image" if image is None else "its sample has no label" if label is None else None
+    if not images:
+        problem: str | None = "its sample has no image"
+    elif len(images) > 1:
+        problem = f"its sample has {len(images)} images: {', '.join(image.name for image in images)}"
+    elif label is None:
+        problem = sample.get("unread", "its sample has no label")
+    else:
+        problem = images[0].problem
     return [
         {
             "class": label,
-            "name": f"{path}: {key}",
-            "path": path if image is None else image.path,
-            "offset": 0 if image is None else image.offset,
-            "length": 0 if image is None else image.length,
+            "name": f"{path}: {key or '(no name)'}",
+            "path": images[0].path if images else path,
+            "offset": images[0].offset if images else 0,
+            "length": images[0].length if images else 0,
             "problem": problem,
         }
     ]
