@@ -297,7 +297,7 @@ class TestTarget:
 
         def full_after_a_while(descriptor):
             calls.append(descriptor)
-            if len(calls) > 58:
+            if len(calls) > 60:
                 raise OSError(errno.ENOSPC, "x")
             synced(descriptor)
 
@@ -524,6 +524,7 @@ class TestRetries:
             (pipeline, "_check_target"),
             (pipeline, "open_parts"),
             (storage, "ensure_writable"),
+            (pipeline, "keep_shards"),
             (pipeline, "shard_jobs"),
             (pipeline, "load_or_make_plan"),
             (storage, "delete_temporaries"),
