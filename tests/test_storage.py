@@ -105,6 +105,28 @@ def test_absolute(tmp_path, monkeypatch):
     assert storage.absolute("s3://bucket/k") == "s3://bucket/k"
 
 
+@pytest.mark.parametrize(
+    ("path", "directory", "within"),
+    [
+        ("/a/b", "/a", True),
+        ("/a", "/a/", True),
+        ("/ab", "/a", False),
+        ("/a", "/a/b", False),
+        ("/a", "/", True),
+        ("file:///a/b", "/a", True),
+        ("s3://bucket/a/s", "/a", False),
+        ("s3://bucket/a/s", "s3://bucket/a", True),
+        ("s3://bucket/ab", "s3://bucket/a", False),
+        ("s3://bucket/a", "s3://bucket", True),
+        ("s3://other/a", "s3://bucket", False),
+    ],
+)
+def test_within(path, directory, within, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert storage.is_within(path, directory) is within
+
+
 @pytest.mark.parametrize("path", ["", "foo://bar/x"])
 def test_paths_of_no_known_kind(path):
     with pytest.raises(UsageError, match="path"):

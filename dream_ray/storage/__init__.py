@@ -26,7 +26,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, join, sibling
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, is_within, join, sibling
 from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "is_cached",
     "is_directory",
     "is_remote",
+    "is_within",
     "join",
     "list_directories",
     "list_directory",

@@ -43,6 +43,15 @@ def is_remote(path: str) -> bool:
     return _is_uri(path) and not path.startswith("file://")
 
 
+def is_within(path: str, directory: str) -> bool:
+    """Tells whether a path is a directory or below it, whatever links lead there; neither need exist."""
+    (filesystem, target), (other, around) = resolve(path), resolve(directory)
+    if not filesystem.equals(other):
+        return False
+    plain = os.path.realpath if filesystem.equals(_LOCAL) else os.path.normpath
+    return f"{plain(target)}/".startswith(f"{plain(around).rstrip('/')}/")
+
+
 def resolve(path: str) -> tuple[Any, str]:
     """Returns the file system of a path and its name there.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from samples import SAMPLES, bomb, encode, ingest, noise, png, write_tar
+from samples import FOLDER_TAR, SAMPLES, bomb, encode, ingest, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
@@ -280,6 +280,30 @@ class TestTarget:
         with pytest.raises(UsageError, match=r"an unfinished ingest with size None; got 4: repeat it as it was begun"):
             ingest(str(root), str(tmp_path / "s"), size=4, max_rejects=1.0)
         assert ingest(str(root), str(tmp_path / "s"), max_rejects=1.0).num_rejects == 1
+
+    @pytest.mark.parametrize("below", ["store", "a/store", "", "../link/a/s", "../other/../f/s"])
+    @pytest.mark.parametrize("schemes", [("", ""), ("file://", ""), ("", "file://")])
+    def test_a_store_in_a_source(self, tmp_path, make_folder, below, schemes):
+        root = make_folder("f", {"a": 2, "b": 2})
+        (tmp_path / "link").symlink_to(root)
+        (tmp_path / "other").mkdir()
+        before = sorted(tmp_path.rglob("*"))
+        source, store = f"{schemes[0]}{root}", f"{schemes[1]}{root}/{below}"
+        for sources in ({"source": source}, {"source": "digits", "test": source}):
+            with pytest.raises(UsageError, match=f"store must not lie in source {source}; got {store}"):
+                ingest(store=store, **sources)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_store_beside_what_a_source_is(self, tmp_path, make_folder, monkeypatch):
+        root = make_folder("f", {"a": 2, "b": 2})
+        ingest(str(root), f"{root}2")
+        tar = write_tar(tmp_path / "x.tar", FOLDER_TAR)
+        ingest(str(tar), str(tmp_path / "of_tar"))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "digits").mkdir()
+        ingest("digits", "digits/s")
+        with pytest.raises(UsageError, match="must not lie in source .*/f; got f/s"):
+            ingest("f", "f/s")
 
     def test_images_of_another_program(self, tmp_path):
         (tmp_path / "s" / "images").mkdir(parents=True)

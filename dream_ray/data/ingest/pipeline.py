@@ -64,7 +64,7 @@ def ingest(
 
     Raises:
         UsageError: If max_rejects breaks its rule, the source is missing, not of its form or of other shards than when
-            the ingest began, or the store exists.
+            the ingest began, or the store exists or lies in the source.
         RunError: If too many images are unreadable, or the store cannot be written. What is done is kept, and the
             same call goes on from there.
     """
@@ -72,6 +72,7 @@ def ingest(
         raise UsageError(f"max_rejects must be a fraction in [0, 1]; got {max_rejects}")
     identity = {**settings.plain(), "versions": versions()}
     work = storage.join(store, WORK)
+    with_retries(_check_apart, settings.absolute(), store)
     finished = with_retries(_check_target, store, identity)
     if finished is not None:
         with_retries(storage.delete, work)
@@ -94,6 +95,18 @@ def ingest(
     manifest = with_retries(finish, settings, store, work, plan, max_rejects)
     with_retries(storage.delete, work)
     return manifest
+
+
+def _check_apart(settings: IngestSettings, store: str) -> None:
+    """Raises UsageError if a store lies in a source, where its files would pass for images.
+
+    Args:
+        settings: With absolute paths, by which they differ from names of sets, such as digits.
+        store: Of the ingest.
+    """
+    for source in (settings.source, settings.test):
+        if source and "/" in source and storage.is_directory(source) and storage.is_within(store, source):
+            raise UsageError(f"store must not lie in source {source}; got {store}")
 
 
 def _check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
