@@ -155,6 +155,15 @@ def test_a_file_name_that_is_no_text(tmp_path):
             listing(str(tmp_path))
 
 
+def test_a_link_whose_name_is_no_text(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.jpg")).symlink_to("nowhere")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(RunError, match="file names must be UTF-8; got "):
+        storage.list_leaves(str(tmp_path))
+
+
 def test_text_that_is_no_text(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="not UTF-8"):

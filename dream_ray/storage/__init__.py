@@ -7,18 +7,21 @@ A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.fro
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
 from dream_ray.storage.claims import claimed
-from dream_ray.storage.files import (
-    atomic_output,
-    delete,
+from dream_ray.storage.directories import (
     delete_temporaries,
-    ensure_writable,
-    exists,
     file_sizes,
     glob,
-    is_directory,
     list_directories,
     list_directory,
     list_files,
+    list_leaves,
+)
+from dream_ray.storage.files import (
+    atomic_output,
+    delete,
+    ensure_writable,
+    exists,
+    is_directory,
     open_input,
     read_bytes,
     read_text,
@@ -50,6 +53,7 @@ __all__ = [
     "list_directories",
     "list_directory",
     "list_files",
+    "list_leaves",
     "make_room",
     "mark_used",
     "open_cached",

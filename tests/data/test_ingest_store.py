@@ -437,6 +437,14 @@ class TestFaults:
             (0, "its sample has no image"),
         ]
 
+    def test_links_to_nothing_are_rejects(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": {"1.png": png(0)}, "b": 1})
+        (root / "a" / "0.png").symlink_to("nowhere")
+        manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
+        [reject] = pq.read_table(str(tmp_path / "s" / "rejects.parquet")).to_pylist()
+        assert manifest.num_rejects == 1 and manifest.counts["train"] == (1, 1)
+        assert (reject["path"], reject["reason"]) == (f"{root}/a/0.png", "a link to nothing, or no regular file")
+
     def test_a_file_that_is_too_large_is_not_read(self, tmp_path, make_folder, monkeypatch):
         monkeypatch.setattr("dream_ray.data.ingest.writing._MAX_BYTES", 1000)
         large = png(7, 40, 40)

@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -421,6 +422,41 @@ class TestFolder:
         assert source.class_names == source.shards == ("a", "b") and [row["class"] for row in rows] == ["a", "b", "b"]
         assert [row["name"] for row in rows[1:]] == [f"{root}/b/0.png", f"{root}/b/deep/er/1.png"]
         assert content(rows[2]) == png(0)
+
+    def test_links(self, tmp_path, make_folder):
+        elsewhere = make_folder("elsewhere", {"x": {"1.png": png(1)}})
+        root = make_folder("f", {"cat": {"0.png": png(0)}, "dog": {"0.png": png(2), "deep/2.png": png(3)}})
+        (root / "dog" / "file.png").symlink_to(elsewhere / "x" / "1.png")
+        (root / "dog" / "more").symlink_to(elsewhere)
+        (root / "fox").symlink_to(elsewhere / "x")
+        for place, target in {"dog/loop": "..", "dog/deep/self": ".", "all": ".", "up": tmp_path}.items():
+            (root / place).symlink_to(target)
+        (elsewhere / "back").symlink_to(root)
+        (elsewhere / "again").symlink_to(root / "dog")
+        source = open_source(root).train
+        rows = listed(source, tmp_path)
+        assert source.class_names == ("cat", "dog", "fox")
+        assert [row["name"].removeprefix(f"{root}/") for row in rows] == [
+            "cat/0.png",
+            "dog/0.png",
+            "dog/deep/2.png",
+            "dog/file.png",
+            "dog/more/x/1.png",
+            "fox/1.png",
+        ]
+        assert all(content(row).startswith(b"\x89PNG") for row in rows)
+
+    def test_what_is_no_file_is_a_problem(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": 1, "b": {"0.png": png(0), "deep/1.png": png(1)}})
+        (root / "a" / "dangling.png").symlink_to("nowhere.png")
+        (root / "b" / "deep" / "self.png").symlink_to("self.png")
+        (root / "b" / ".#lock").symlink_to("nowhere")
+        os.mkfifo(root / "b" / "pipe.png")
+        problems = {row["name"]: row["problem"] for row in listed(open_source(root).train, tmp_path) if row["problem"]}
+        assert problems == dict.fromkeys(
+            [f"{root}/{name}" for name in ("a/dangling.png", "b/deep/self.png", "b/pipe.png")],
+            "a link to nothing, or no regular file",
+        )
 
     def test_only_the_classes_asked_for_are_listed(self, make_folder):
         source = open_source(make_folder("f", {"a": 1, "b": 1, "c": 1}), classes=("c", "a")).train
