@@ -127,7 +127,23 @@ def test_within(path, directory, within, monkeypatch):
     assert storage.is_within(path, directory) is within
 
 
-@pytest.mark.parametrize("path", ["", "foo://bar/x"])
+@pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "#1", "what?", "?a=b", "grün", "a@b:c", "x+y&z"])
+def test_names_in_a_file_uri_are_as_they_are(tmp_path, name):
+    directory = f"file://{tmp_path}/{name}"
+    storage.write_text(storage.join(directory, name), name)
+    assert (tmp_path / name / name).read_text() == storage.read_text(f"{directory}/{name}") == name
+    assert storage.list_files(f"file://{tmp_path}") == [f"{name}/{name}"]
+
+
+def test_a_question_mark_in_the_name_of_an_object(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert resolve("s3://bucket/a/what?.jpg")[1] == "bucket/a/what?.jpg"
+    filesystem, target = resolve("s3://bucket/a?region=eu-west-1")
+    assert target == "bucket/a" and filesystem.region == "eu-west-1"
+
+
+@pytest.mark.parametrize("path", ["", "foo://bar/x", "file://server/x"])
 def test_paths_of_no_known_kind(path):
     with pytest.raises(UsageError, match="path"):
         storage.exists(path)

@@ -1,8 +1,8 @@
 """Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
 
-A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.from_uri` understands (`file://`, `s3://`,
-`gs://`, `hdfs://`, ...). What fails becomes `RunError` with the path and the reason; a path of no known kind is a
-`UsageError`. A file that is written is either whole or not there.
+A path is text: a path of this machine, which may have `file://` before it, or a URI that
+`pyarrow.fs.FileSystem.from_uri` understands (`s3://`, `gs://`, `hdfs://`, ...). What fails becomes `RunError` with the
+path and the reason; a path of no known kind is a `UsageError`. A file that is written is either whole or not there.
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached

@@ -99,6 +99,13 @@ class TestSameImagesFromAnySource:
         ingest(f"file://{folder}", f"file://{tmp_path}/s")
         assert Store.open(f"file://{tmp_path}/s").manifest.counts == Store.open(str(tmp_path / "s")).manifest.counts
 
+    def test_a_uri_of_names_with_signs_in_them(self, tmp_path, make_folder):
+        names = {f"{sign} 1{sign}.png": png(number) for number, sign in enumerate("#?%+&é")}
+        folder = make_folder("all of it #1", {"50%": names, "a?b": names})
+        manifest = ingest(f"file://{folder}", f"file://{tmp_path}/s #1", max_rejects=0.0, validation=0.0)
+        assert manifest.class_names == ("50%", "a?b") and manifest.counts["train"] == (6, 6)
+        Store.open(str(tmp_path / "s #1")).verify()
+
 
 class TestTest:
     def test_classes_are_matched_by_name(self, tmp_path, make_folder, make_parquet):
