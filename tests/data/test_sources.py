@@ -483,6 +483,23 @@ class TestFolder:
         with pytest.raises(RunError, match="cannot list .*f/a: it is not there"):
             listed(source, tmp_path)
 
+    @pytest.mark.parametrize("name", ["backup.tar", "metadata.parquet"])
+    def test_a_stray_file_makes_it_no_other_source(self, make_folder, name):
+        root = make_folder("f", {"a": 1, "b": 1, ".cache": 1})
+        (root / name).write_bytes(b"")
+        message = f"source {root} must have either directories of classes in it or files such as '{name}'; .* beside a/"
+        with pytest.raises(UsageError, match=message):
+            open_source(root)
+        (root / name).unlink()
+        assert open_source(root).train.class_names == ("a", "b")
+
+    def test_archives_beside_directories_are_meant_by_a_pattern(self, tmp_path):
+        write_tar(tmp_path / "0.tar", SAMPLES)
+        (tmp_path / "logs").mkdir()
+        with pytest.raises(UsageError, match=r"by a pattern such as .*/\*\.tar"):
+            open_source(tmp_path)
+        assert open_source(tmp_path / "*.tar").train.shards == (f"{tmp_path}/0.tar",)
+
     def test_no_subdirectories(self, tmp_path):
         (tmp_path / "f").mkdir()
         with pytest.raises(UsageError, match="no subdirectories"):
