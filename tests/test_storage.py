@@ -105,7 +105,45 @@ def test_absolute(tmp_path, monkeypatch):
     assert storage.absolute("s3://bucket/k") == "s3://bucket/k"
 
 
-@pytest.mark.parametrize("path", ["", "foo://bar/x"])
+@pytest.mark.parametrize(
+    ("path", "directory", "within"),
+    [
+        ("/a/b", "/a", True),
+        ("/a", "/a/", True),
+        ("/ab", "/a", False),
+        ("/a", "/a/b", False),
+        ("/a", "/", True),
+        ("file:///a/b", "/a", True),
+        ("s3://bucket/a/s", "/a", False),
+        ("s3://bucket/a/s", "s3://bucket/a", True),
+        ("s3://bucket/ab", "s3://bucket/a", False),
+        ("s3://bucket/a", "s3://bucket", True),
+        ("s3://other/a", "s3://bucket", False),
+    ],
+)
+def test_within(path, directory, within, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert storage.is_within(path, directory) is within
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "#1", "what?", "?a=b", "grün", "a@b:c", "x+y&z"])
+def test_names_in_a_file_uri_are_as_they_are(tmp_path, name):
+    directory = f"file://{tmp_path}/{name}"
+    storage.write_text(storage.join(directory, name), name)
+    assert (tmp_path / name / name).read_text() == storage.read_text(f"{directory}/{name}") == name
+    assert storage.list_files(f"file://{tmp_path}") == [f"{name}/{name}"]
+
+
+def test_a_question_mark_in_the_name_of_an_object(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert resolve("s3://bucket/a/what?.jpg")[1] == "bucket/a/what?.jpg"
+    filesystem, target = resolve("s3://bucket/a?region=eu-west-1")
+    assert target == "bucket/a" and filesystem.region == "eu-west-1"
+
+
+@pytest.mark.parametrize("path", ["", "foo://bar/x", "file://server/x"])
 def test_paths_of_no_known_kind(path):
     with pytest.raises(UsageError, match="path"):
         storage.exists(path)
@@ -131,6 +169,15 @@ def test_a_file_name_that_is_no_text(tmp_path):
     for listing in (storage.list_files, storage.file_sizes, storage.delete_temporaries):
         with pytest.raises(RunError, match=r"cannot list .*: file names must be UTF-8; got b'.*/d/caf\\xe9\.jpg'"):
             listing(str(tmp_path))
+
+
+def test_a_link_whose_name_is_no_text(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.jpg")).symlink_to("nowhere")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(RunError, match="file names must be UTF-8; got "):
+        storage.list_leaves(str(tmp_path))
 
 
 def test_text_that_is_no_text(tmp_path):

@@ -1,24 +1,27 @@
 """Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
 
-A path is text: a path of this machine, or a URI that `pyarrow.fs.FileSystem.from_uri` understands (`file://`, `s3://`,
-`gs://`, `hdfs://`, ...). What fails becomes `RunError` with the path and the reason; a path of no known kind is a
-`UsageError`. A file that is written is either whole or not there.
+A path is text: a path of this machine, which may have `file://` before it, or a URI that
+`pyarrow.fs.FileSystem.from_uri` understands (`s3://`, `gs://`, `hdfs://`, ...). What fails becomes `RunError` with the
+path and the reason; a path of no known kind is a `UsageError`. A file that is written is either whole or not there.
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
 from dream_ray.storage.claims import claimed
-from dream_ray.storage.files import (
-    atomic_output,
-    delete,
+from dream_ray.storage.directories import (
     delete_temporaries,
-    ensure_writable,
-    exists,
     file_sizes,
     glob,
-    is_directory,
     list_directories,
     list_directory,
     list_files,
+    list_leaves,
+)
+from dream_ray.storage.files import (
+    atomic_output,
+    delete,
+    ensure_writable,
+    exists,
+    is_directory,
     open_input,
     read_bytes,
     read_text,
@@ -26,7 +29,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, join, sibling
+from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, is_within, join, sibling
 from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
@@ -45,10 +48,12 @@ __all__ = [
     "is_cached",
     "is_directory",
     "is_remote",
+    "is_within",
     "join",
     "list_directories",
     "list_directory",
     "list_files",
+    "list_leaves",
     "make_room",
     "mark_used",
     "open_cached",

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.files import atomic_output, delete, file_sizes, is_temporary, open_input
+from dream_ray.storage.directories import file_sizes
+from dream_ray.storage.files import atomic_output, delete, is_temporary, open_input
 from dream_ray.storage.paths import failure, is_remote, join
 
 _DEFAULT_GB = 100.0

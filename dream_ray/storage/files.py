@@ -1,18 +1,17 @@
-"""Files and directories: open, list, write atomically, delete."""
+"""Files and directories: open, write atomically, delete."""
 
 import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
-from pyarrow.fs import FileSelector, FileType, LocalFileSystem
+from pyarrow.fs import FileType, LocalFileSystem
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.paths import NotReadable, failure, is_object_store, join, reason, resolve
+from dream_ray.storage.paths import NotReadable, failure, is_object_store, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
 # Less than the smallest part of an upload in parts (5 MiB), so that it goes up in one.
@@ -27,50 +26,6 @@ def exists(path: str) -> bool:
 def is_directory(path: str) -> bool:
     """Tells whether a directory is there."""
     return _kind(path) is FileType.Directory
-
-
-def list_directory(path: str) -> list[str]:
-    """Returns the sorted base names in a directory, empty when there is none.
-
-    Temporary files that a killed writer left behind are not listed: they never were artefacts.
-    """
-    return sorted(name for _, name in _entries(path, recursive=False))
-
-
-def list_directories(path: str) -> list[str]:
-    """Returns the sorted names of the directories in a directory, empty when there is none."""
-    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.Directory)
-
-
-def glob(pattern: str, *suffixes: str) -> list[str]:
-    """Returns the sorted paths of the files that a user means.
-
-    Args:
-        pattern: A file, whatever its name; a directory, for the files in it that end with a suffix; or either with
-            `*` in its last part, which stands for any text.
-        suffixes: Ends of the files of a directory.
-    """
-    if "*" in pattern:
-        directory, _, last = pattern.rpartition("/")
-        directory = directory or "."
-        wanted = [name for name in list_files(directory, recursive=False) if fnmatchcase(name, last)]
-    elif is_directory(pattern):
-        directory = pattern
-        wanted = [name for name in list_files(directory, recursive=False) if name.endswith(suffixes)]
-    else:
-        return [pattern] if exists(pattern) else []
-    return [join(directory, name) for name in wanted]
-
-
-def list_files(path: str, *, recursive: bool = True) -> list[str]:
-    """Returns the sorted relative paths of all files below a directory, at any depth unless told otherwise."""
-    return sorted(name for kind, name in _entries(path, recursive=recursive) if kind is FileType.File)
-
-
-def file_sizes(path: str) -> list[tuple[str, float, int]]:
-    """Returns (relative path, seconds of its last change, bytes) of all files below a directory, at any depth."""
-    _, infos = _infos(path)
-    return [(name, info.mtime_ns / 1e9, info.size) for name, info in infos if info.type is FileType.File]
 
 
 def ensure_writable(path: str) -> None:
@@ -222,41 +177,12 @@ def delete(path: str) -> None:
         raise failure("delete", path, error) from None
 
 
-def delete_temporaries(path: str) -> None:
-    """Deletes what killed writers left below a directory; nobody may be writing there any more."""
-    filesystem, infos = _infos(path)
-    for name, info in infos:
-        if is_temporary(name):
-            try:
-                filesystem.delete_file(info.path)
-            except OSError as error:
-                raise failure("delete", path, error) from None
-
-
 def _kind(path: str) -> Any:
     filesystem, target = resolve(path)
     try:
         return filesystem.get_file_info(target).type
     except OSError as error:
         raise failure("look at", path, error) from None
-
-
-def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
-    _, infos = _infos(path, recursive=recursive)
-    return [(info.type, name) for name, info in infos if not is_temporary(name)]
-
-
-def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, Any]]]:
-    """Returns the file system, and the relative path and what else is known of all that is in a directory."""
-    filesystem, target = resolve(path)
-    try:
-        selector = FileSelector(target, allow_not_found=True, recursive=recursive)
-        infos = filesystem.get_file_info(selector)
-        return filesystem, [(info.path[len(target) :].lstrip("/"), info) for info in infos]
-    except UnicodeDecodeError as error:
-        raise RunError(f"cannot list {path}: file names must be UTF-8; got {error.object!r}") from None
-    except OSError as error:
-        raise failure("list", path, error) from None
 
 
 def _parent(target: str) -> str:

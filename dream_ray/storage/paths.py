@@ -1,6 +1,7 @@
 """Paths: text that names a file of this machine, or a URI; and what is said when one cannot be used."""
 
 import os
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,9 @@ from dream_ray.errors import RunError, TransientError, UsageError
 _LOCAL = LocalFileSystem()
 # Their files appear whole when the upload ends, and directories are but parts of names.
 _OBJECT_STORES = {"s3", "gs", "gcs"}
+_FILE = "file://"
+# Of pyarrow, such as `?region=us-east-1`; any other question mark belongs to the name of an object.
+_OPTIONS = re.compile(r"\?\w+=")
 
 
 class RemoteError(TransientError):
@@ -40,7 +44,16 @@ def absolute(path: str) -> str:
 
 def is_remote(path: str) -> bool:
     """Tells whether a path leads to another machine."""
-    return _is_uri(path) and not path.startswith("file://")
+    return _is_uri(path) and not path.startswith(_FILE)
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Tells whether a path is a directory or below it, whatever links lead there; neither need exist."""
+    (filesystem, target), (other, around) = resolve(path), resolve(directory)
+    if not filesystem.equals(other):
+        return False
+    plain = os.path.realpath if filesystem.equals(_LOCAL) else os.path.normpath
+    return f"{plain(target)}/".startswith(f"{plain(around).rstrip('/')}/")
 
 
 def resolve(path: str) -> tuple[Any, str]:
@@ -60,8 +73,13 @@ def resolve(path: str) -> tuple[Any, str]:
         # They would end in logs, in env.json and in the product.
         place = authority.rpartition("@")[2]
         raise UsageError(f"a path must not hold credentials, which the environment gives; got {scheme}://...@{place}")
+    if scheme == "file":
+        # Not parsed: the names of files have blanks, %, # and ? in them as they are.
+        if authority:
+            raise UsageError(f"a path of this machine must begin with file:///; got {path}")
+        return _LOCAL, os.path.abspath("/" + name.lstrip("/"))
     try:
-        if scheme in _OBJECT_STORES and "?" not in path:
+        if scheme in _OBJECT_STORES and not _OPTIONS.search(path):
             filesystem, bucket = _bucket(f"{scheme}://{authority}", _environment())
             target = bucket + slash + name
         else:

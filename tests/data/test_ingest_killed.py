@@ -1,15 +1,17 @@
 """Tests of an ingest that is killed: wherever that was, the same call again ends with the same bytes."""
 
 import os
+import re
 import shutil
 import uuid
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
 from samples import ingest, png, write_tar
 
 from dream_ray import storage
+from dream_ray.data.ingest import pipeline
 from dream_ray.errors import UsageError
 
 
@@ -62,8 +64,8 @@ def test_the_store_is_the_same_byte_by_byte(tmp_path, monkeypatch):
                 pass
         assert ingest(source, str(store), **choice).num_rejects == 1
         assert content(store) == expected, f"killed at change {number}"
-    # Identity, spool, listing, files.arrow, plan; of four files the images and the note; rejects, manifest; the end.
-    assert number > 5 + 4 * 2 + 2 + 1
+    # Identity, shards, spool, listing, files.arrow, plan; of four files images and note; rejects, manifest; the end.
+    assert number > 6 + 4 * 2 + 2 + 1
 
 
 def test_what_cannot_be_ingested_is_cleared_away(tmp_path, monkeypatch, make_folder):
@@ -93,3 +95,58 @@ def test_a_finished_store_is_that_of_another_call(tmp_path, monkeypatch, make_fo
     with pytest.raises(UsageError, match="exists already"):
         ingest(str(root), str(tmp_path / "s"), size=4)
     assert content(tmp_path / "s") == before
+
+
+class TestChangedSources:
+    """What the source holds when the same call goes on is not what it held when the ingest began."""
+
+    @staticmethod
+    def interrupt(source, store, patch, **choice):
+        """Break an ingest off once all is listed and nothing planned."""
+
+        def die(*arguments):
+            raise Killed
+
+        with patch.context() as during:
+            during.setattr(pipeline, "load_or_make_plan", die)
+            with pytest.raises(Killed):
+                ingest(str(source), str(store), **choice)
+
+    def test_a_shard_more_or_less(self, tmp_path, monkeypatch):
+        source, store = tmp_path / "wd", tmp_path / "s"
+        source.mkdir()
+
+        def shard(number):
+            samples = [[(f"{key}.png", png(10 * number + key)), (f"{key}.cls", b"%d" % key)] for key in range(2)]
+            write_tar(source / f"train-{number}.tar", list(chain.from_iterable(samples)))
+
+        for number in (0, 2):
+            shard(number)
+        self.interrupt(source, store, monkeypatch, validation=0.0)
+        before = content(store)
+        shard(1)
+        changed = f"source {source} has changed since the ingest into {store} began: shard 1 of the train images was "
+        message = re.escape(f"{changed}{source}/train-2.tar, and is {source}/train-1.tar; delete the store's directory")
+        for _ in range(2):
+            with pytest.raises(UsageError, match=message):
+                ingest(str(source), str(store), validation=0.0)
+        assert content(store) == before, "the shards may be put back"
+        (source / "train-1.tar").rename(tmp_path / "aside")
+        (source / "train-2.tar").rename(source / "train-3.tar")
+        with pytest.raises(UsageError, match=r"was .*/train-2\.tar, and is .*/train-3\.tar"):
+            ingest(str(source), str(store), validation=0.0)
+        (source / "train-3.tar").unlink()
+        with pytest.raises(UsageError, match=r"was .*/train-2\.tar, and is none"):
+            ingest(str(source), str(store), validation=0.0)
+        shard(2)
+        assert sum(ingest(str(source), str(store), validation=0.0).counts["train"]) == 4
+
+    def test_classes_and_test_images(self, tmp_path, monkeypatch, make_folder):
+        root = make_folder("f", {"train/a": 2, "train/c": 2, "val/a": 1, "val/c": 1})
+        self.interrupt(root, tmp_path / "s", monkeypatch)
+        (root / "val" / "b").mkdir()
+        with pytest.raises(UsageError, match=f"source {root} has .*: shard 1 of the test images was c, and is b"):
+            ingest(str(root), str(tmp_path / "s"))
+        (root / "val").rename(tmp_path / "val")
+        with pytest.raises(UsageError, match="shard 0 of the test images was a, and is none"):
+            ingest(str(root), str(tmp_path / "s"))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from samples import SAMPLES, bomb, encode, ingest, noise, png, write_tar
+from samples import FOLDER_TAR, SAMPLES, bomb, encode, ingest, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
@@ -98,6 +98,13 @@ class TestSameImagesFromAnySource:
         folder = make_folder("f", {"a": 2, "b": 2})
         ingest(f"file://{folder}", f"file://{tmp_path}/s")
         assert Store.open(f"file://{tmp_path}/s").manifest.counts == Store.open(str(tmp_path / "s")).manifest.counts
+
+    def test_a_uri_of_names_with_signs_in_them(self, tmp_path, make_folder):
+        names = {f"{sign} 1{sign}.png": png(number) for number, sign in enumerate("#?%+&é")}
+        folder = make_folder("all of it #1", {"50%": names, "a?b": names})
+        manifest = ingest(f"file://{folder}", f"file://{tmp_path}/s #1", max_rejects=0.0, validation=0.0)
+        assert manifest.class_names == ("50%", "a?b") and manifest.counts["train"] == (6, 6)
+        Store.open(str(tmp_path / "s #1")).verify()
 
 
 class TestTest:
@@ -287,6 +294,30 @@ class TestTarget:
             ingest(str(root), str(tmp_path / "s"), size=4, max_rejects=1.0)
         assert ingest(str(root), str(tmp_path / "s"), max_rejects=1.0).num_rejects == 1
 
+    @pytest.mark.parametrize("below", ["store", "a/store", "", "../link/a/s", "../other/../f/s"])
+    @pytest.mark.parametrize("schemes", [("", ""), ("file://", ""), ("", "file://")])
+    def test_a_store_in_a_source(self, tmp_path, make_folder, below, schemes):
+        root = make_folder("f", {"a": 2, "b": 2})
+        (tmp_path / "link").symlink_to(root)
+        (tmp_path / "other").mkdir()
+        before = sorted(tmp_path.rglob("*"))
+        source, store = f"{schemes[0]}{root}", f"{schemes[1]}{root}/{below}"
+        for sources in ({"source": source}, {"source": "digits", "test": source}):
+            with pytest.raises(UsageError, match=f"store must not lie in source {source}; got {store}"):
+                ingest(store=store, **sources)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_store_beside_what_a_source_is(self, tmp_path, make_folder, monkeypatch):
+        root = make_folder("f", {"a": 2, "b": 2})
+        ingest(str(root), f"{root}2")
+        tar = write_tar(tmp_path / "x.tar", FOLDER_TAR)
+        ingest(str(tar), str(tmp_path / "of_tar"))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "digits").mkdir()
+        ingest("digits", "digits/s")
+        with pytest.raises(UsageError, match="must not lie in source .*/f; got f/s"):
+            ingest("f", "f/s")
+
     def test_images_of_another_program(self, tmp_path):
         (tmp_path / "s" / "images").mkdir(parents=True)
         with pytest.raises(UsageError, match="has 'images' in it"):
@@ -303,7 +334,7 @@ class TestTarget:
 
         def full_after_a_while(descriptor):
             calls.append(descriptor)
-            if len(calls) > 58:
+            if len(calls) > 60:
                 raise OSError(errno.ENOSPC, "x")
             synced(descriptor)
 
@@ -419,6 +450,14 @@ class TestFaults:
             (0, "its sample has no image"),
         ]
 
+    def test_links_to_nothing_are_rejects(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": {"1.png": png(0)}, "b": 1})
+        (root / "a" / "0.png").symlink_to("nowhere")
+        manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
+        [reject] = pq.read_table(str(tmp_path / "s" / "rejects.parquet")).to_pylist()
+        assert manifest.num_rejects == 1 and manifest.counts["train"] == (1, 1)
+        assert (reject["path"], reject["reason"]) == (f"{root}/a/0.png", "a link to nothing, or no regular file")
+
     def test_a_file_that_is_too_large_is_not_read(self, tmp_path, make_folder, monkeypatch):
         monkeypatch.setattr("dream_ray.data.ingest.writing._MAX_BYTES", 1000)
         large = png(7, 40, 40)
@@ -530,6 +569,7 @@ class TestRetries:
             (pipeline, "_check_target"),
             (pipeline, "open_parts"),
             (storage, "ensure_writable"),
+            (pipeline, "keep_shards"),
             (pipeline, "shard_jobs"),
             (pipeline, "load_or_make_plan"),
             (storage, "delete_temporaries"),

@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -422,6 +423,41 @@ class TestFolder:
         assert [row["name"] for row in rows[1:]] == [f"{root}/b/0.png", f"{root}/b/deep/er/1.png"]
         assert content(rows[2]) == png(0)
 
+    def test_links(self, tmp_path, make_folder):
+        elsewhere = make_folder("elsewhere", {"x": {"1.png": png(1)}})
+        root = make_folder("f", {"cat": {"0.png": png(0)}, "dog": {"0.png": png(2), "deep/2.png": png(3)}})
+        (root / "dog" / "file.png").symlink_to(elsewhere / "x" / "1.png")
+        (root / "dog" / "more").symlink_to(elsewhere)
+        (root / "fox").symlink_to(elsewhere / "x")
+        for place, target in {"dog/loop": "..", "dog/deep/self": ".", "all": ".", "up": tmp_path}.items():
+            (root / place).symlink_to(target)
+        (elsewhere / "back").symlink_to(root)
+        (elsewhere / "again").symlink_to(root / "dog")
+        source = open_source(root).train
+        rows = listed(source, tmp_path)
+        assert source.class_names == ("cat", "dog", "fox")
+        assert [row["name"].removeprefix(f"{root}/") for row in rows] == [
+            "cat/0.png",
+            "dog/0.png",
+            "dog/deep/2.png",
+            "dog/file.png",
+            "dog/more/x/1.png",
+            "fox/1.png",
+        ]
+        assert all(content(row).startswith(b"\x89PNG") for row in rows)
+
+    def test_what_is_no_file_is_a_problem(self, tmp_path, make_folder):
+        root = make_folder("f", {"a": 1, "b": {"0.png": png(0), "deep/1.png": png(1)}})
+        (root / "a" / "dangling.png").symlink_to("nowhere.png")
+        (root / "b" / "deep" / "self.png").symlink_to("self.png")
+        (root / "b" / ".#lock").symlink_to("nowhere")
+        os.mkfifo(root / "b" / "pipe.png")
+        problems = {row["name"]: row["problem"] for row in listed(open_source(root).train, tmp_path) if row["problem"]}
+        assert problems == dict.fromkeys(
+            [f"{root}/{name}" for name in ("a/dangling.png", "b/deep/self.png", "b/pipe.png")],
+            "a link to nothing, or no regular file",
+        )
+
     def test_only_the_classes_asked_for_are_listed(self, make_folder):
         source = open_source(make_folder("f", {"a": 1, "b": 1, "c": 1}), classes=("c", "a")).train
         assert source.class_names == ("a", "b", "c") and source.shards == ("a", "c")
@@ -446,6 +482,23 @@ class TestFolder:
         (tmp_path / "f").rename(tmp_path / "elsewhere")
         with pytest.raises(RunError, match="cannot list .*f/a: it is not there"):
             listed(source, tmp_path)
+
+    @pytest.mark.parametrize("name", ["backup.tar", "metadata.parquet"])
+    def test_a_stray_file_makes_it_no_other_source(self, make_folder, name):
+        root = make_folder("f", {"a": 1, "b": 1, ".cache": 1})
+        (root / name).write_bytes(b"")
+        message = f"source {root} must have either directories of classes in it or files such as '{name}'; .* beside a/"
+        with pytest.raises(UsageError, match=message):
+            open_source(root)
+        (root / name).unlink()
+        assert open_source(root).train.class_names == ("a", "b")
+
+    def test_archives_beside_directories_are_meant_by_a_pattern(self, tmp_path):
+        write_tar(tmp_path / "0.tar", SAMPLES)
+        (tmp_path / "logs").mkdir()
+        with pytest.raises(UsageError, match=r"by a pattern such as .*/\*\.tar"):
+            open_source(tmp_path)
+        assert open_source(tmp_path / "*.tar").train.shards == (f"{tmp_path}/0.tar",)
 
     def test_no_subdirectories(self, tmp_path):
         (tmp_path / "f").mkdir()

@@ -1,8 +1,10 @@
 """First stage: every shard of the sources is listed, independently of the others, into a file of its own."""
 
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pyarrow as pa
 
@@ -12,6 +14,7 @@ from dream_ray.data.sources import FlatFolder, Source, SourceKind, SourceOptions
 from dream_ray.errors import RunError, UsageError
 
 LISTINGS, SPOOL = "listing", "spool"
+SHARDS = "shards.json"
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +82,31 @@ def _warn_of_ignored(kinds: Iterable[SourceKind], options: SourceOptions) -> Non
     for name in ("image_column", "label_column", "root", "download"):
         if name not in used and getattr(options, name) != getattr(defaults, name):
             _log.warning("%s is ignored: no source that was given uses it", name)
+
+
+def keep_shards(settings: IngestSettings, store: str, work: str, parts: dict[str, Part]) -> None:
+    """Notes the shards of an ingest before the first is listed, or checks that they are still those.
+
+    Listings have the numbers of their shards: of a source with other shards, they would be those of others.
+
+    Raises:
+        UsageError: If the shards have changed.
+    """
+    path = storage.join(work, SHARDS)
+    found = {name: list(part.source.shards) for name, part in parts.items()}
+    if not storage.exists(path):
+        storage.write_text(path, json.dumps(found))
+        return
+    begun = json.loads(storage.read_text(path))
+    for part in sorted(begun | found):
+        pairs = zip_longest(begun.get(part, ()), found.get(part, ()), fillvalue="none")
+        for number, (before, after) in enumerate(pairs):
+            if before != after:
+                source = settings.source if part == "train" else settings.test or settings.source
+                raise UsageError(
+                    f"source {source} has changed since the ingest into {store} began: shard {number} of the {part} "
+                    f"images was {before}, and is {after}; delete the store's directory to begin again"
+                )
 
 
 def shard_jobs(work: str, parts: Iterable[Part]) -> list[ShardJob]:

@@ -9,7 +9,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.data.ingest.finish import REJECTS, finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
-from dream_ray.data.ingest.listing import LISTINGS, SPOOL, Part, list_shard, open_parts, shard_jobs
+from dream_ray.data.ingest.listing import LISTINGS, SHARDS, SPOOL, Part, keep_shards, list_shard, open_parts, shard_jobs
 from dream_ray.data.ingest.plan_file import PLAN, Plan, load_or_make_plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, IMAGES, NOTES, note_name, write_file
@@ -28,6 +28,7 @@ _LAST_FIRST = (
     f"{WORK}/{FILES}",
     f"{WORK}/{LISTINGS}",
     f"{WORK}/{SPOOL}",
+    f"{WORK}/{SHARDS}",
     IDENTITY,
     WORK,
 )
@@ -62,7 +63,8 @@ def ingest(
         The manifest of the store.
 
     Raises:
-        UsageError: If max_rejects breaks its rule, the source is missing or not of its form, or the store exists.
+        UsageError: If max_rejects breaks its rule, the source is missing, not of its form or of other shards than when
+            the ingest began, or the store exists or lies in the source.
         RunError: If too many images are unreadable, or the store cannot be written. What is done is kept, and the
             same call goes on from there.
     """
@@ -70,6 +72,7 @@ def ingest(
         raise UsageError(f"max_rejects must be a fraction in [0, 1]; got {max_rejects}")
     identity = {**settings.plain(), "versions": versions()}
     work = storage.join(store, WORK)
+    with_retries(_check_apart, settings.absolute(), store)
     finished = with_retries(_check_target, store, identity)
     if finished is not None:
         with_retries(storage.delete, work)
@@ -77,6 +80,7 @@ def ingest(
     parts = with_retries(open_parts, settings, download=download)
     with_retries(storage.ensure_writable, store)
     with_retries(storage.write_text, storage.join(store, IDENTITY), json.dumps(identity))
+    with_retries(keep_shards, settings, store, work, parts)
     with runner or nullcontext(run_here) as run_jobs:
         try:
             _list(work, parts, run_jobs, progress)
@@ -91,6 +95,18 @@ def ingest(
     manifest = with_retries(finish, settings, store, work, plan, max_rejects)
     with_retries(storage.delete, work)
     return manifest
+
+
+def _check_apart(settings: IngestSettings, store: str) -> None:
+    """Raises UsageError if a store lies in a source, where its files would pass for images.
+
+    Args:
+        settings: With absolute paths, by which they differ from names of sets, such as digits.
+        store: Of the ingest.
+    """
+    for source in (settings.source, settings.test):
+        if source and "/" in source and storage.is_directory(source) and storage.is_within(store, source):
+            raise UsageError(f"store must not lie in source {source}; got {store}")
 
 
 def _check_target(store: str, identity: dict[str, Any]) -> Manifest | None:

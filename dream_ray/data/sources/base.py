@@ -112,9 +112,18 @@ def find_files(source: str, *suffixes: str) -> list[str]:
     """Returns the files that a user means, see `storage.glob`.
 
     Raises:
-        UsageError: If there are none.
+        UsageError: If there are none, or they lie beside directories, which may be the classes of an image folder.
     """
     paths = storage.glob(source, *suffixes)
+    if paths and storage.is_directory(source):
+        directories = [name for name in storage.list_directories(source) if not is_hidden(name)]
+        if directories:
+            name = paths[0].rpartition("/")[2]
+            pattern = storage.join(source, "*" + next(suffix for suffix in suffixes if name.endswith(suffix)))
+            raise UsageError(
+                f"source {source} must have either directories of classes in it or files such as {name!r}; got "
+                f"{name!r} beside {directories[0]}/: move one of them, or give the files by a pattern such as {pattern}"
+            )
     if not paths:
         raise UsageError(f"source must be a file, or a pattern with * that files match; got {source!r}: there is none")
     return paths

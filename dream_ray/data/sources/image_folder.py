@@ -5,7 +5,8 @@ When the subdirectories of ROOT are `train` and any of `val`, `validation` and `
 of them the user must say so. The validation split is carved from the training images all the same.
 
 Every file in a class directory counts as an image, at any depth, except hidden ones (".name"): those that are none end
-up among the rejects.
+up among the rejects. Links to files and directories are followed, but for those that lead back to a directory that
+they are in.
 """
 
 from collections.abc import Collection
@@ -48,10 +49,13 @@ class ImageFolder:
         directory = storage.join(self._root, class_name)
         if not storage.is_directory(directory):
             raise RunError(f"cannot list {directory}: it is not there, or this machine does not see it")
-        paths = [storage.join(directory, file) for file in storage.list_files(directory) if not is_hidden(file)]
-        return pa.Table.from_pylist(
-            [{"class": class_name, "name": path, "path": path, "offset": 0} for path in paths], schema=LISTING
-        )
+        rows = []
+        for name, is_file in storage.list_leaves(directory):
+            if not is_hidden(name):
+                path = storage.join(directory, name)
+                problem = None if is_file else "a link to nothing, or no regular file"
+                rows.append({"class": class_name, "name": path, "path": path, "offset": 0, "problem": problem})
+        return pa.Table.from_pylist(rows, schema=LISTING)
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
