@@ -624,12 +624,39 @@ class TestFlatFolder:
             "ImageId,PredictionString\nv0,n02 1 2 3 4 \nv1,n01 5 6 7 8 n01 1 2 3 4\nv2,n02 1 1 1 1",
             "n02\nn01\nn02\n",
             "v0.png 1\nv1.png 0\nv2.png 1",
+            "\ufeffv0.png n02\nv1.png n01\nv2.png n02",
+            "v0.png n02 sea snake, marine\nv1.png\tn01 cat, big\nv2.png , n02",
         ],
     )
     def test_forms_of_the_label_file(self, root, tmp_path, text):
-        (tmp_path / "labels.txt").write_text(text)
+        (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
         rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "v 0.png,great white\nv1.png,great\nv2.png,great white,7",
+            '"v 0.png","great white"\n"v1.png","great"\n"v2.png","great white"',
+            "v 0\tgreat white\nv1\tgreat\nv2\tgreat white\t7",
+            "v 0.png,great white\nv1.png great\nv2.png great white",
+            "great white\ngreat\ngreat white",
+        ],
+    )
+    def test_names_with_blanks(self, root, tmp_path, text):
+        (root / "v0.png").rename(root / "v 0.png")
+        (tmp_path / "labels.txt").write_text(text)
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
+        assert [row["class"] for row in rows] == ["great white", "great", "great white"]
+        assert [content(row) for row in rows] == [png(0), png(1), png(2)]
+
+    def test_what_is_labelled_but_not_there_is_a_reject(self, root, tmp_path):
+        (tmp_path / "labels.txt").write_text("v0 n01\nv9.png n02\nv1 n01\nv2 n02\nv8.png n99\n")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [row["class"] for row in rows] == ["n01", "n01", "n02", "n02"], "n99 is no training class"
+        assert rows[3]["name"] == "v9.png" and rows[3]["problem"].endswith("labels.txt names it, but it is not there")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        assert [(row["class"], row["name"]) for row in rows[3:]] == [(None, "v9.png"), (None, "v8.png")]
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -640,6 +667,8 @@ class TestFlatFolder:
             ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
             ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all have a file name and a class; got 'v1'"),
             ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
+            ("v0.png,\nv1.png,n01", r"must all have a file name and a class; got 'v0\.png'"),
+            ("x0 n01\nx1 n02", r"test_labels must name images of .*val, which has 3; .*, its first line is for 'x0'"),
         ],
     )
     def test_wrong_labels(self, root, tmp_path, text, message):
