@@ -19,7 +19,7 @@ from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
 from dream_ray.data.sources.base import open_files
-from dream_ray.data.sources.hf_parquet import HuggingFaceParquet
+from dream_ray.data.sources.hf_parquet import HuggingFaceParquet, _list_batch
 from dream_ray.data.sources.spool import pnm
 from dream_ray.data.sources.tar_archive import TarPerClass
 from dream_ray.data.sources.webdataset import WebDataset
@@ -383,6 +383,37 @@ class TestParquet:
         with pytest.raises(UsageError, match=message):
             open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1]), **options)
 
+    @pytest.mark.parametrize(("option", "column"), [("image_column", "image"), ("label_column", "label")])
+    def test_two_columns_of_one_name(self, tmp_path, option, column):
+        columns = {"image": pa.array([png(0)]), "label": pa.array([0])}
+        table = pa.table([*columns.values(), columns[column]], names=[*columns, column])
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(UsageError, match=rf"{option} must be one column of .*a\.parquet; 2 are called '{column}'"):
+            open_source(tmp_path / "a.parquet")
+
+    def test_large_unsigned_labels(self, tmp_path, make_parquet):
+        labels = pa.array([2**64 - 1, 0], pa.uint64())
+        rows = listed(open_source(make_parquet("a.parquet", [png(0), png(1)], labels)).train, tmp_path)
+        assert [row["class"] for row in rows] == ["18446744073709551615", "0"]
+        source = open_source(make_parquet("b.parquet", [png(0), png(1)], labels, {"classes": "a,b"})).train
+        with pytest.raises(UsageError, match=r"must be in \[0, 2\).*; got 18446744073709551615 in row 0"):
+            listed(source, tmp_path)
+
+    @pytest.mark.parametrize(("num_bytes", "most"), [(1, 1), (1 << 30, 3)])
+    def test_batches_of_any_size_list_the_same(self, tmp_path, make_parquet, monkeypatch, num_bytes, most):
+        images = [png(i) for i in range(10)]
+        source = open_source(make_parquet("a.parquet", images, [0, 1] * 5)).train
+        expected = listed(source, tmp_path)
+        sizes = []
+        monkeypatch.setattr("dream_ray.data.sources.hf_parquet._BATCH_BYTES", num_bytes)
+        monkeypatch.setattr(
+            "dream_ray.data.sources.hf_parquet._list_batch",
+            lambda images, *rest: sizes.append(len(images)) or _list_batch(images, *rest),
+        )
+        rows = listed(source, tmp_path)
+        assert rows == expected and [content(row) for row in rows] == images
+        assert sum(sizes) == 10 and max(sizes) == most
+
     def test_no_parquet(self, tmp_path):
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
@@ -722,6 +753,15 @@ class TestTorchvision:
     def test_no_root(self):
         with pytest.raises(UsageError, match="root must be"):
             open_source("torchvision:MNIST")
+
+    @pytest.mark.parametrize("keep", [0, 3, 40])
+    @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+    @pytest.mark.parametrize("download", [False, True])
+    def test_damaged(self, tmp_path, kind, keep, download):
+        raw = write_mnist(tmp_path / "sets") / "MNIST" / "raw" / f"train-{kind}-ubyte"
+        raw.write_bytes(raw.read_bytes()[:keep] if keep != 40 else bytes(40))
+        with pytest.raises(RunError, match=r"MNIST in .*sets is damaged: .*delete it and fetch it with --download"):
+            open_source("torchvision:MNIST", root=str(tmp_path / "sets"), download=download)
 
     def test_not_there(self, tmp_path):
         with pytest.raises(UsageError, match="does not hold CIFAR10 whole; --download fetches it"):
