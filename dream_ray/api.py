@@ -39,7 +39,7 @@ def ingest(
     address: str | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Manifest:
-    """Writes an image set as a store, or goes on with one that an earlier call did not finish.
+    """Writes an image set as a store, or goes on with one that was not finished, and returns its manifest.
 
     Args:
         settings: What the store is to hold; relative paths are made absolute, for the workers and the manifest.
@@ -51,9 +51,6 @@ def ingest(
         local: Run in this process, without Ray.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         progress: Called as the work goes on.
-
-    Returns:
-        The manifest of the store.
     """
     settings = settings.absolute()
     if local:
@@ -63,6 +60,8 @@ def ingest(
             raise UsageError("memory bounds the workers on Ray; with local there is one process, whatever it takes")
         runner = None
     else:
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers must be an int >= 1; got {workers}")
         from dream_ray.distributed.ingest import ray_jobs
 
         store = dispatch.lasting("store", store, local)

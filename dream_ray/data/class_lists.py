@@ -36,7 +36,7 @@ def read_classes(given: str) -> tuple[str, ...]:
     """Returns the classes that a user means.
 
     Args:
-        given: A key of `CLASS_LISTS`; a file with a class in each line, its first word; or names parted by commas.
+        given: A key of `CLASS_LISTS`; a file with a class a line, see `possible_names`; or names parted by commas.
 
     Raises:
         UsageError: If it is none of these.
@@ -44,7 +44,9 @@ def read_classes(given: str) -> tuple[str, ...]:
     if given in CLASS_LISTS:
         return CLASS_LISTS[given]
     if storage.exists(given):
-        return tuple(line.split()[0] for line in storage.read_text(given).splitlines() if line.strip())
+        # Windows editors begin a file with a byte order mark, which is no part of the first name.
+        lines = storage.read_text(given).removeprefix("\ufeff").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
     names = tuple(name.strip() for name in given.split(","))
     if len(names) < 2 or not all(names):
         raise UsageError(
@@ -52,3 +54,12 @@ def read_classes(given: str) -> tuple[str, ...]:
             f"got {given!r}"
         )
     return names
+
+
+def possible_names(given: str) -> tuple[str, ...]:
+    """Returns the names of classes that a given one may mean, the likeliest first.
+
+    Names may have blanks, but lists have lines of a name and what it means too (`n01440764 tench`). Only the classes of
+    the source tell which of the two a line is.
+    """
+    return tuple(dict.fromkeys([given, *given.split(maxsplit=1)[:1]]))

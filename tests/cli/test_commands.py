@@ -192,6 +192,8 @@ def test_wrong_input_to_distill(
         (("ingest", "digits", "store", "--encoding", "png"), "encoding must be one of raw, jpeg; got 'png'"),
         (("ingest", "digits", "store", "--test-labels", "x"), "test_labels needs test"),
         (("ingest", "digits", "store", "--local", "--workers", "2"), "workers must be 1 with local"),
+        (("ingest", "digits", "store", "--workers", "0"), "workers must be an int >= 1; got 0"),
+        (("ingest", "digits", "store", "--workers", "-1"), "workers must be an int >= 1; got -1"),
         (("ingest", "digits", "store", "--local", "--memory", "4GB"), "memory bounds the workers on Ray"),
         (("inspect", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
@@ -209,6 +211,13 @@ def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ..
     assert code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+def test_progress_shows_names_as_they_are() -> None:
+    bar = display._bar()
+    bar.add_task("Ingesting b[/x]", total=None, status="[y] of [/z]")
+    texts = [str(column(bar.tasks[0])) for column in bar.columns if not isinstance(column, str)]
+    assert texts[0] == "Ingesting b[/x]" and texts[-1] == "[y] of [/z]"
 
 
 def test_a_taken_directory_is_not_overwritten(

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dream_ray.data.class_lists import CLASS_LISTS, read_classes
+from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.errors import UsageError
 
 
@@ -22,8 +23,8 @@ def test_imagenet_10_is_the_beginning_of_imagenet_100():
 
 
 def test_a_file_and_names(tmp_path):
-    (tmp_path / "list.txt").write_text("n02 a cat\n\nn01 a dog\n")
-    assert read_classes(str(tmp_path / "list.txt")) == ("n02", "n01")
+    (tmp_path / "list.txt").write_text("\ufeffn02 a cat\n\n n01\ta dog \n", encoding="utf-8")
+    assert read_classes(str(tmp_path / "list.txt")) == ("n02 a cat", "n01\ta dog")
     assert read_classes("b, a") == ("b", "a")
 
 
@@ -31,3 +32,25 @@ def test_a_file_and_names(tmp_path):
 def test_anything_else(given):
     with pytest.raises(UsageError, match="classes must be one of imagenet-10"):
         read_classes(given)
+
+
+def test_a_line_is_a_class_of_the_source_or_its_first_word_is(tmp_path, make_folder):
+    root = make_folder("f", {"great": 2, "great white": 2, "n01": 2})
+    (tmp_path / "list.txt").write_text("great white\nn01 a dog\ngreat\n")
+    classes = read_classes(str(tmp_path / "list.txt"))
+    manifest = ingest(IngestSettings(source=str(root), classes=classes), str(tmp_path / "s"))
+    assert manifest.class_names == ("great white", "n01", "great") and sum(manifest.counts["train"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("great white", "n02 a cat"), r"classes must be classes of .* \(great, n01\); not there: n02 a cat$"),
+        (("great white", "n01", "great"), "classes must differ; 'great' occurs twice"),
+        (("n01", ""), "not there: $"),
+    ],
+)
+def test_wrong_lines(tmp_path, make_folder, classes, message):
+    root = make_folder("f", {"great": 2, "n01": 2})
+    with pytest.raises(UsageError, match=message):
+        ingest(IngestSettings(source=str(root), classes=classes), str(tmp_path / "s"))

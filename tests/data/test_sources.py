@@ -20,7 +20,7 @@ from dream_ray import storage
 from dream_ray.data.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
 from dream_ray.data.sources.base import open_files
-from dream_ray.data.sources.hf_parquet import HuggingFaceParquet
+from dream_ray.data.sources.hf_parquet import HuggingFaceParquet, _list_batch
 from dream_ray.data.sources.spool import pnm
 from dream_ray.data.sources.tar_archive import TarPerClass
 from dream_ray.data.sources.webdataset import WebDataset
@@ -384,6 +384,37 @@ class TestParquet:
         with pytest.raises(UsageError, match=message):
             open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1]), **options)
 
+    @pytest.mark.parametrize(("option", "column"), [("image_column", "image"), ("label_column", "label")])
+    def test_two_columns_of_one_name(self, tmp_path, option, column):
+        columns = {"image": pa.array([png(0)]), "label": pa.array([0])}
+        table = pa.table([*columns.values(), columns[column]], names=[*columns, column])
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(UsageError, match=rf"{option} must be one column of .*a\.parquet; 2 are called '{column}'"):
+            open_source(tmp_path / "a.parquet")
+
+    def test_large_unsigned_labels(self, tmp_path, make_parquet):
+        labels = pa.array([2**64 - 1, 0], pa.uint64())
+        rows = listed(open_source(make_parquet("a.parquet", [png(0), png(1)], labels)).train, tmp_path)
+        assert [row["class"] for row in rows] == ["18446744073709551615", "0"]
+        source = open_source(make_parquet("b.parquet", [png(0), png(1)], labels, {"classes": "a,b"})).train
+        with pytest.raises(UsageError, match=r"must be in \[0, 2\).*; got 18446744073709551615 in row 0"):
+            listed(source, tmp_path)
+
+    @pytest.mark.parametrize(("num_bytes", "most"), [(1, 1), (1 << 30, 3)])
+    def test_batches_of_any_size_list_the_same(self, tmp_path, make_parquet, monkeypatch, num_bytes, most):
+        images = [png(i) for i in range(10)]
+        source = open_source(make_parquet("a.parquet", images, [0, 1] * 5)).train
+        expected = listed(source, tmp_path)
+        sizes = []
+        monkeypatch.setattr("dream_ray.data.sources.hf_parquet._BATCH_BYTES", num_bytes)
+        monkeypatch.setattr(
+            "dream_ray.data.sources.hf_parquet._list_batch",
+            lambda images, *rest: sizes.append(len(images)) or _list_batch(images, *rest),
+        )
+        rows = listed(source, tmp_path)
+        assert rows == expected and [content(row) for row in rows] == images
+        assert sum(sizes) == 10 and max(sizes) == most
+
     def test_no_parquet(self, tmp_path):
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
@@ -668,12 +699,39 @@ class TestFlatFolder:
             "ImageId,PredictionString\nv0,n02 1 2 3 4 \nv1,n01 5 6 7 8 n01 1 2 3 4\nv2,n02 1 1 1 1",
             "n02\nn01\nn02\n",
             "v0.png 1\nv1.png 0\nv2.png 1",
+            "\ufeffv0.png n02\nv1.png n01\nv2.png n02",
+            "v0.png n02 sea snake, marine\nv1.png\tn01 cat, big\nv2.png , n02",
         ],
     )
     def test_forms_of_the_label_file(self, root, tmp_path, text):
-        (tmp_path / "labels.txt").write_text(text)
+        (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
         rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "v 0.png,great white\nv1.png,great\nv2.png,great white,7",
+            '"v 0.png","great white"\n"v1.png","great"\n"v2.png","great white"',
+            "v 0\tgreat white\nv1\tgreat\nv2\tgreat white\t7",
+            "v 0.png,great white\nv1.png great\nv2.png great white",
+            "great white\ngreat\ngreat white",
+        ],
+    )
+    def test_names_with_blanks(self, root, tmp_path, text):
+        (root / "v0.png").rename(root / "v 0.png")
+        (tmp_path / "labels.txt").write_text(text)
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
+        assert [row["class"] for row in rows] == ["great white", "great", "great white"]
+        assert [content(row) for row in rows] == [png(0), png(1), png(2)]
+
+    def test_what_is_labelled_but_not_there_is_a_reject(self, root, tmp_path):
+        (tmp_path / "labels.txt").write_text("v0 n01\nv9.png n02\nv1 n01\nv2 n02\nv8.png n99\n")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [row["class"] for row in rows] == ["n01", "n01", "n02", "n02"], "n99 is no training class"
+        assert rows[3]["name"] == "v9.png" and rows[3]["problem"].endswith("labels.txt names it, but it is not there")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        assert [(row["class"], row["name"]) for row in rows[3:]] == [(None, "v9.png"), (None, "v8.png")]
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -684,6 +742,8 @@ class TestFlatFolder:
             ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
             ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all have a file name and a class; got 'v1'"),
             ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
+            ("v0.png,\nv1.png,n01", r"must all have a file name and a class; got 'v0\.png'"),
+            ("x0 n01\nx1 n02", r"test_labels must name images of .*val, which has 3; .*, its first line is for 'x0'"),
         ],
     )
     def test_wrong_labels(self, root, tmp_path, text, message):
@@ -737,6 +797,15 @@ class TestTorchvision:
     def test_no_root(self):
         with pytest.raises(UsageError, match="root must be"):
             open_source("torchvision:MNIST")
+
+    @pytest.mark.parametrize("keep", [0, 3, 40])
+    @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+    @pytest.mark.parametrize("download", [False, True])
+    def test_damaged(self, tmp_path, kind, keep, download):
+        raw = write_mnist(tmp_path / "sets") / "MNIST" / "raw" / f"train-{kind}-ubyte"
+        raw.write_bytes(raw.read_bytes()[:keep] if keep != 40 else bytes(40))
+        with pytest.raises(RunError, match=r"MNIST in .*sets is damaged: .*delete it and fetch it with --download"):
+            open_source("torchvision:MNIST", root=str(tmp_path / "sets"), download=download)
 
     def test_not_there(self, tmp_path):
         with pytest.raises(UsageError, match="does not hold CIFAR10 whole; --download fetches it"):

@@ -9,6 +9,7 @@ from itertools import zip_longest
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.class_lists import possible_names
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import FlatFolder, Source, SourceKind, SourceOptions, find_source, order_of_names
 from dream_ray.errors import RunError, UsageError
@@ -49,12 +50,13 @@ def open_parts(settings: IngestSettings, *, download: bool) -> dict[str, Part]:
     Raises:
         UsageError: If a source is missing or not of its form.
     """
+    chosen = settings.classes
     options = SourceOptions(
         image_column=settings.image_column,
         label_column=settings.label_column,
         root=settings.root,
         download=download,
-        classes=settings.classes,
+        classes=None if chosen is None else tuple(name for given in chosen for name in possible_names(given)),
     )
     train_kind = find_source(settings.source)
     if settings.test is None or settings.test_labels is not None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dream_ray.data.carve import held_out
+from dream_ray.data.class_lists import possible_names
 from dream_ray.data.images import Int64Array
 from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
@@ -43,16 +44,22 @@ def choose_classes(source: str, names: tuple[str, ...], chosen: Sequence[str] | 
     """Returns the classes to store, by label.
 
     Raises:
-        UsageError: If one was chosen that the source does not have.
+        UsageError: If one was chosen that the source does not have, or twice.
     """
     if chosen is None:
         return names
-    missing = [name for name in chosen if name not in set(names)]
+    known = set(names)
+    meant = {given: next((name for name in possible_names(given) if name in known), None) for given in chosen}
+    missing = [given for given, name in meant.items() if name is None]
     if missing:
         raise UsageError(f"classes must be classes of {source} ({_some(names)}); not there: {_some(missing)}")
     if len(chosen) < 2:
         raise UsageError(f"classes must be at least 2; got {', '.join(chosen)}")
-    return tuple(chosen)
+    found = tuple(name for name in meant.values() if name is not None)
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
+        raise UsageError(f"classes must differ; {repeated[0]!r} occurs twice")
+    return found
 
 
 def rows_by_class(

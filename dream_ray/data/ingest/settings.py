@@ -23,7 +23,8 @@ class IngestSettings:
         channels: 1 (greyscale) or 3 (RGB). None: as the set is for digits and torchvision, 3 for image files.
         encoding: "raw" (uint8, used where it lies) or "jpeg" (about six times smaller, decoded when read).
         validation: Fraction in [0, 1) of every training class, rounded down, that becomes the validation split.
-        classes: Classes to store, in the order of their labels; None: all of the source.
+        classes: Classes to store, in the order of their labels; None: all of the source. One that is not a class of the
+            source stands for its first word.
         max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
         image_column: Parquet column of the images.
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.

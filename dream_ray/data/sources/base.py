@@ -68,7 +68,8 @@ class SourceOptions:
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision datasets.
         download: Let torchvision download what is missing.
-        classes: Classes that will be stored; None: all. A source may leave out the others.
+        classes: Names among which are those of the classes that will be stored; None: all. A source may leave out
+            other classes.
     """
 
     image_column: str = "image"

@@ -4,12 +4,14 @@ So ImageNet's validation set comes: `ILSVRC2012_img_val.tar`, or what is in it. 
 `LOC_val_solution.csv` can be used, and lists of file names and WordNet ids. `ILSVRC2012_validation_ground_truth.txt` of
 the devkit cannot: its numbers are ILSVRC ids, whose classes only the devkit's meta.mat tells.
 
-Every line of the label file is a file name (its extension may be missing) and a class, parted by blanks, tabs or a
-comma; more columns are ignored, and so is a first line that begins with `ImageId` (the CSV of Kaggle). Or every line is
-a class alone, in the order of the sorted file names. A class is a name, or a number: the position in the order of the
-training classes.
+Every line of the label file is a file name (its extension may be missing) and a class, parted by a comma (quotes are
+those of CSV), by tabs or by blanks; names of files with blanks need one of the first two. More columns are ignored, and
+so is a first line that begins with `ImageId` (the CSV of Kaggle). Or every line is a class alone, in the order of the
+sorted file names. A class is the name of a training class, else its first word is a name, or a number: the position in
+the order of the training classes.
 """
 
+import csv
 import re
 from typing import Any
 
@@ -44,20 +46,21 @@ class FlatFolder:
         self.shards = (root,)
 
     def list_shard(self, number: int, spool: str) -> pa.Table:
-        """Lists the images; one that the file does not name is a problem of its own.
+        """Lists the images; one that the file does not name, or that is not there, is a problem of its own.
 
         Raises:
-            UsageError: If the file is not of its form, or names an image twice.
+            UsageError: If the file is not of its form, or names an image twice, or names none.
         """
         rows = self._unlabelled_rows(spool)
         class_of = self._read_labels(sorted(rows))
         for file, row in rows.items():
-            found = [class_of[name] for name in {file, re.sub(r"\.[^./]*$", "", file)} if name in class_of]
+            found = [class_of.pop(name) for name in _names(file) if name in class_of]
             if len(found) > 1:
                 raise UsageError(f"{self._labels} must name an image once; {file!r} occurs twice")
             row["class"] = found[0] if found else None
-            row["problem"] = None if found else f"{self._labels} does not name it"
-        return pa.Table.from_pylist([rows[file] for file in sorted(rows)], schema=LISTING)
+            row["problem"] = row.get("problem") if found else f"{self._labels} does not name it"
+        there = [rows[file] for file in sorted(rows)]
+        return pa.Table.from_pylist([*there, *self._missing_rows(class_of)], schema=LISTING)
 
     def _unlabelled_rows(self, spool: str) -> dict[str, dict[str, Any]]:
         """Returns the images by the names that the label file has for them."""
@@ -69,37 +72,90 @@ class FlatFolder:
         paths = {file: storage.join(self._root, file) for file in storage.list_files(self._root) if not is_hidden(file)}
         return {file: {"name": path, "path": path, "offset": 0} for file, path in paths.items()}
 
-    def _read_labels(self, files: list[str]) -> dict[str, str]:
-        lines = [
-            re.split(r"[,\s]+", line.strip()) for line in storage.read_text(self._labels).splitlines() if line.strip()
+    def _missing_rows(self, class_of: dict[str, str]) -> list[dict[str, Any]]:
+        """Returns images that are labelled but not there, the last ones for whoever asks for the first of a class.
+
+        Those of classes that no image is wanted of may well have been left out.
+        """
+        problem = f"{self._labels} names it, but it is not there"
+        return [
+            {
+                "class": class_name if self.class_names else None,
+                "name": name,
+                "path": self._root,
+                "offset": 0,
+                "problem": problem,
+            }
+            for name, class_name in class_of.items()
+            if not self.class_names or class_name in self.class_names
         ]
-        if lines and lines[0][0] == "ImageId":
-            lines = lines[1:]
-        if all(len(words) == 1 for words in lines):
-            lines = self._with_names(lines, files)
+
+    def _read_labels(self, files: list[str]) -> dict[str, str]:
+        named = {name for file in files for name in _names(file)}
+        # Windows editors begin a file with a byte order mark, which is no part of the first name.
+        text = storage.read_text(self._labels).removeprefix("\ufeff")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if self.class_names and all(line in self.class_names for line in lines):
+            entries = [(line, "") for line in lines]
+        else:
+            entries = [_parted(line, named) for line in lines]
+        if entries and entries[0][0] == "ImageId":
+            entries = entries[1:]
+        if not any(label for _, label in entries):
+            entries = self._with_names([word for word, _ in entries], files)
         class_of: dict[str, str] = {}
-        for words in lines:
-            if len(words) < 2:
-                raise UsageError(f"lines of {self._labels} must all have a file name and a class; got {words[0]!r}")
-            if words[0] in class_of:
-                raise UsageError(f"{self._labels} must name an image once; {words[0]!r} occurs twice")
-            class_of[words[0]] = self._class(words[1])
+        for name, label in entries:
+            if not (name and label):
+                raise UsageError(
+                    f"lines of {self._labels} must all have a file name and a class; got {name or label!r}"
+                )
+            if name in class_of:
+                raise UsageError(f"{self._labels} must name an image once; {name!r} occurs twice")
+            class_of[name] = self._class(label)
+        if named.isdisjoint(class_of):
+            raise UsageError(
+                f"test_labels must name images of {self._root}, which has {len(files)}; {self._labels} names none of "
+                f"them, its first line is for {entries[0][0]!r}"
+            )
         return class_of
 
-    def _with_names(self, lines: list[list[str]], files: list[str]) -> list[list[str]]:
+    def _with_names(self, lines: list[str], files: list[str]) -> list[tuple[str, str]]:
         if len(lines) != len(files):
             raise UsageError(f"{self._labels} must have a line per image; it has {len(lines)}, images {len(files)}")
-        if all(words[0].isdecimal() for words in lines):
+        if all(word.isdecimal() for word in lines):
             raise UsageError(
                 f"{self._labels} must hold names of classes, or of images and classes; it holds bare numbers, whose "
                 "order of classes is unknown. For ImageNet give LOC_val_solution.csv of Kaggle, or lines of file name "
                 "and WordNet id: the numbers of ILSVRC2012_validation_ground_truth.txt are explained in meta.mat only"
             )
-        return [[file, *words] for file, words in zip(files, lines, strict=True)]
+        return list(zip(files, lines, strict=True))
 
-    def _class(self, word: str) -> str:
+    def _class(self, label: str) -> str:
+        if label in self.class_names:
+            return label
+        word = label.split()[0]
         if not self.class_names or word in self.class_names or not word.isdecimal():
             return word
         if int(word) >= len(self.class_names):
             raise UsageError(f"labels in {self._labels} must be in [0, {len(self.class_names)}); got {word}")
         return self.class_names[int(word)]
+
+
+def _names(file: str) -> set[str]:
+    """Returns what a label file may call an image: its name, with or without extension."""
+    return {file, re.sub(r"\.[^./]*$", "", file)}
+
+
+def _parted(line: str, named: set[str]) -> tuple[str, str]:
+    """Returns file name and label of a line; the label is empty where there is none.
+
+    Labels may have commas and tabs too (`v1.jpg n01 sea snake, marine`): what is the name of an image decides.
+    """
+    forms: list[list[str]] = []
+    if "," in line:
+        forms.append(next(csv.reader([line], skipinitialspace=True)))
+    if "\t" in line:
+        forms.append(re.split(r"\t+", line))
+    forms.append(line.split(maxsplit=1))
+    name, *columns = next((form for form in forms if form[0].strip() in named), forms[0])
+    return name.strip(), columns[0].strip() if columns else ""

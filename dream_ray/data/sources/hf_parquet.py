@@ -25,6 +25,8 @@ from dream_ray.data.sources.spool import Spool, new_spool
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256
+# A batch is held in memory several times over; rows of megabytes come fewer at a time.
+_BATCH_BYTES = 64 << 20
 # A column is read in pieces of this size. By default Arrow reads whole row groups first; one may have gigabytes.
 _BUFFER_BYTES = 4 << 20
 _SHARD_BYTES = 256 << 20
@@ -81,8 +83,8 @@ class HuggingFaceParquet:
             row = first + pc.index(pc.is_null(labels), True).as_py()
             raise UsageError(f"label_column {self._columns[1]!r} of {path} has no label in row {row}")
         names = self.class_names
-        values_N = labels.to_numpy(zero_copy_only=False).astype(np.int64)
-        wrong = np.flatnonzero((values_N < 0) | (values_N >= (np.iinfo(np.int64).max if names is None else len(names))))
+        values_N = labels.to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero((values_N < 0) | (False if names is None else values_N >= len(names)))
         if len(wrong):
             rule = "must be >= 0" if names is None else f"must be in [0, {len(names)}), the classes that the file names"
             raise UsageError(f"labels of {path} {rule}; got {values_N[wrong[0]]} in row {first + wrong[0]}")
@@ -142,9 +144,11 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
 
 
 def _batches(file: pq.ParquetFile, shard: _Shard, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=shard.row_groups, columns=list(columns))
     try:
-        yield from batches
+        for number in shard.row_groups:
+            group = file.metadata.row_group(number)
+            num_rows = min(_ROWS_PER_BATCH, max(1, _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)))
+            yield from file.iter_batches(num_rows, row_groups=[number], columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"cannot read {shard.path}: {error}") from None
 
@@ -153,6 +157,10 @@ def _check_columns(path: str, schema: pa.Schema, image_column: str, label_column
     for option, column in (("image_column", image_column), ("label_column", label_column)):
         if column not in schema.names:
             raise UsageError(f"{option} must be a column of {path} ({', '.join(schema.names)}); got {column!r}")
+        if schema.names.count(column) > 1:
+            raise UsageError(
+                f"{option} must be one column of {path}; {schema.names.count(column)} are called {column!r}"
+            )
     image, label = schema.field(image_column).type, schema.field(label_column).type
     bytes_field = image.get_field_index("bytes") if pa.types.is_struct(image) else -1
     if not _is_binary(image if bytes_field < 0 else image.field(bytes_field).type):

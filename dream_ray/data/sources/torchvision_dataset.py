@@ -28,6 +28,8 @@ DATASETS = {
 }
 """Arguments that choose the training and the test part of each set."""
 _ROWS_PER_SHARD = 10_000
+# What torchvision's readers of files raise where a file is not of its form: they check next to nothing.
+_DAMAGED = (AssertionError, ValueError, LookupError)
 
 
 class TorchvisionImages:
@@ -93,6 +95,8 @@ def _download(name: str, root: str, part: int) -> None:
         getattr(datasets, name)(root, download=True, **DATASETS[name][part])
     except (URLError, OSError, RuntimeError) as error:
         raise RunError(f"torchvision could not fetch {name} to {root}: {error}") from None
+    except _DAMAGED as error:
+        raise _damaged(name, root, error) from None
 
 
 @lru_cache(maxsize=1)  # the last one: the shards of a set follow one another in a process
@@ -105,6 +109,12 @@ def _load(name: str, root: str, part: int) -> Any:
         raise RunError(f"torchvision could not read {name} in {root}: {error}") from None
     except RuntimeError:
         raise UsageError(f"root {root} does not hold {name} whole; --download fetches it") from None
+    except _DAMAGED as error:
+        raise _damaged(name, root, error) from None
+
+
+def _damaged(name: str, root: str, error: Exception) -> RunError:
+    return RunError(f"{name} in {root} is damaged: {error!r}; delete it and fetch it with --download")
 
 
 TORCHVISION = SourceKind(
