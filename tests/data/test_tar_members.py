@@ -12,6 +12,7 @@ from samples import FOLDER_TAR, SAMPLES, png, write_tar
 from dream_ray import storage
 from dream_ray.data.ingest import writing
 from dream_ray.data.sources import SourceOptions, find_source, tar_members
+from dream_ray.data.sources.flat_folder import FlatFolder
 from dream_ray.data.sources.tar_archive import TarPerClass
 from dream_ray.errors import UsageError
 
@@ -143,6 +144,17 @@ class TestNames:
         problems = source.list_shard(0, str(tmp_path / "spool"))["problem"].to_pylist()
         out = "its path leads out of the archive"
         assert problems == [None, out, out, "it has no name"]
+
+    def test_paths_that_lead_out_of_a_flat_archive(self, tmp_path, name, mode):
+        labels = tmp_path / "labels.txt"
+        labels.write_text("0.png a\nlink.png a\n../1.png a\n/2.png a\n")
+        files = [("0.png", png(0)), ("../1.png", png(1)), ("/2.png", png(2))]
+        root = str(write_with(tmp_path / name, mode, files, special("link.png", tarfile.SYMTYPE, "0.png")))
+        rows = FlatFolder(root, str(labels), ("a", "b")).list_shard(0, str(tmp_path / "spool")).to_pylist()
+        out = "its path leads out of the archive"
+        problems = {row["name"].rpartition(": ")[2]: row["problem"] for row in rows}
+        assert problems["0.png"] is None and problems["../1.png"] == problems["/2.png"] == out
+        assert "not followed" in problems["link.png"]
 
     def test_paths_that_lead_out_of_a_webdataset(self, tmp_path, name, mode):
         files = [*SAMPLES, ("../2.jpg", png(2)), ("../2.cls", b"2"), ("/3.jpg", png(3)), ("/3.cls", b"3")]

@@ -58,14 +58,15 @@ class FlatFolder:
             if len(found) > 1:
                 raise UsageError(f"{self._labels} must name an image once; {file!r} occurs twice")
             row["class"] = found[0] if found else None
-            row["problem"] = row.get("problem") if found else f"{self._labels} does not name it"
+            row["problem"] = row.get("problem") or (None if found else f"{self._labels} does not name it")
         there = [rows[file] for file in sorted(rows)]
         return pa.Table.from_pylist([*there, *self._missing_rows(class_of)], schema=LISTING)
 
     def _unlabelled_rows(self, spool: str) -> dict[str, dict[str, Any]]:
         """Returns the images by the names that the label file has for them."""
         if self._is_archive:
-            images = [member for member in members(self._root, spool) if not is_hidden(member.name)]
+            found = members(self._root, spool)
+            images = [member for member in found if member.escapes or not is_hidden(member.name)]
             # One directory around all of them is no part of their names.
             around = len({member.parts[:-1] for member in images}) == 1
             return {member.parts[-1] if around else member.name: member.row(None) for member in images}
