@@ -91,7 +91,10 @@ def ingest(
 
 
 @app.command()
-def inspect(store: Annotated[str, typer.Argument(help="Directory of a store.")]) -> None:
+def inspect(
+    store: Annotated[str, typer.Argument(help="Directory of a store.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all files with their checksums.")] = False,
+) -> None:
     """Print what a store holds and draw a contact sheet of it."""
     from dream_ray import storage
     from dream_ray.data.pictures import contact_sheet
@@ -100,6 +103,10 @@ def inspect(store: Annotated[str, typer.Argument(help="Directory of a store.")])
     opened = ImageStore.open(store)
     # Before the picture, for which there may be no permission.
     display.show_manifest(store, opened.manifest)
+    if verify:
+        with display.stages("Verifying") as progress:
+            opened.verify(progress)
+        display.say(f"checksums: those of all {len(opened.manifest.files)} files are right")
     sheet = storage.join(store, "contact_sheet.png")
     contact_sheet(opened, sheet)
     display.say(f"contact sheet: {sheet}")

@@ -1,6 +1,6 @@
 """The image store: memory-mapped uint8 images, parted by split and class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -104,13 +104,17 @@ class Store:
         labels_N = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
         return ImageChunks.concat(parts), labels_N
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
         """Reads everything and compares it with the checksums.
+
+        Args:
+            progress: Called before every file with its name, how many are read, and how many there are.
 
         Raises:
             RunError: Naming the first damaged file.
         """
-        for file in self.manifest.files:
+        for done, file in enumerate(self.manifest.files):
+            progress(file.path, done, len(self.manifest.files))
             path = storage.join(self.path, file.path)
             digest = storage.sha256(path)
             if digest != file.sha256:

@@ -320,6 +320,19 @@ def test_inspect_shows_a_store_of_some_classes(call: Callable[..., Answer], tmp_
     assert (tmp_path / "s" / "contact_sheet.png").stat().st_size > 500
 
 
+def test_inspect_verifies_a_store(call: Callable[..., Answer], tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    assert call("ingest", "digits", store, "--local", "--classes", "7,1", "--max-per-class", 20)[0] == 0
+    code, text, _ = call("inspect", store, "--verify")
+    assert code == 0 and "checksums: those of all 6 files are right" in text.splitlines()
+    file = sorted(store.glob("images/*/*.arrow"))[0]
+    written = file.read_bytes()
+    file.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    assert call("inspect", store)[0] == 0
+    code, _, error = call("inspect", store, "--verify")
+    assert code == 1 and f"{file} is damaged: its sha256 is" in error
+
+
 def test_inspect_shows_a_store_that_nobody_may_write_to(call: Callable[..., Answer], tmp_path: Path) -> None:
     call("ingest", "digits", tmp_path / "s", "--local")
     (tmp_path / "s" / "contact_sheet.png").mkdir()
