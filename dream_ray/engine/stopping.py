@@ -1,6 +1,7 @@
 """Workers that stop together: each is at another step, and a checkpoint is of one.
 
-After Ctrl-C they tell how far they have come, go on to where the furthest is, save there, and end.
+After Ctrl-C they tell how far they have come, while they go on; when all have, it is known where the furthest will be,
+and there they save and end.
 """
 
 import logging
@@ -13,7 +14,6 @@ from typing import Protocol
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0
-_WAIT_S = 0.05
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -40,10 +40,11 @@ class Agreement(Protocol):
         """Tells whether all are to stop."""
 
     def agree(self, team: int, num_teams: int, step: int) -> int | None:
-        """Says where a team is; it goes no further before it knows where all stop.
+        """Says where a team is; it asks again before every step.
 
         Returns:
-            The step at which all stop; None as long as not all have said where they are, NOWHERE if one never will.
+            The step at which all stop, not before this one. None as long as not all have said where they are: it then
+            goes on, for another may wait for networks that are not made before. NOWHERE if one never will.
         """
 
     def break_off(self) -> None:
@@ -60,6 +61,9 @@ class LocalAgreement:
     def __init__(self) -> None:
         self._group: int | None = None
         self._is_asked = False
+        self._deciding = threading.Lock()
+        self._steps: dict[int, int] = {}
+        self._stops_at: int | None = None
         self._forget()
 
     def ask(self) -> bool:
@@ -90,10 +94,16 @@ class LocalAgreement:
 
     def agree(self, team: int, num_teams: int, step: int) -> int | None:
         """See `Agreement`."""
-        self._steps[team] = step
-        if len(self._steps) == num_teams:
-            return max(self._steps.values())
-        return NOWHERE if self._is_broken_off else None
+        with self._deciding:
+            if self._stops_at is None:
+                self._steps[team] = step
+                if len(self._steps) == num_teams:
+                    self._stops_at = max(self._steps.values())
+                elif self._is_broken_off:
+                    return NOWHERE
+                else:
+                    self._steps[team] = step + 1  # where it is when it asks again
+            return self._stops_at
 
     def break_off(self) -> None:
         """See `Agreement`."""
@@ -101,7 +111,8 @@ class LocalAgreement:
 
     def _forget(self) -> None:
         self._has_started = self._is_broken_off = False
-        self._steps: dict[int, int] = {}
+        self._steps.clear()
+        self._stops_at = None
 
 
 class Stopping:
@@ -117,6 +128,7 @@ class Stopping:
     def __init__(self, agreement: Agreement, team: int = 0, num_teams: int = 1, group: int = 0) -> None:
         self._agreement, self._team, self._num_teams, self._group = agreement, team, num_teams, group
         self._looked_at: float | None = None
+        self._is_asked = False
         self._stops_at: int | None = None
 
     def begin(self) -> bool:
@@ -124,17 +136,13 @@ class Stopping:
         return self._agreement.begin(self._group)
 
     def stops_before(self, step: int) -> bool:
-        """Tells whether the team saves and ends before this step; waits for the others where they are asked to.
+        """Tells whether the team saves and ends before this step.
 
         Raises:
-            Stopped: If one of the others ended meanwhile.
+            Stopped: If one of the others ended before all had agreed.
         """
-        if self._looked_at is None:
-            self._agreement.start()
-        if self._stops_at is None and (self._looked_at is None or time.monotonic() - self._looked_at >= _LOOK_S):
-            self._looked_at = time.monotonic()
-            if self._agreement.is_asked():
-                self._stops_at = self._wait(step)
+        if self._stops_at is None and self._look():
+            self._stops_at = self._agreement.agree(self._team, self._num_teams, step)
         if self._stops_at == NOWHERE:
             raise Stopped
         return step == self._stops_at
@@ -147,10 +155,14 @@ class Stopping:
         """See `Agreement`."""
         self._agreement.break_off()
 
-    def _wait(self, step: int) -> int:
-        while (agreed := self._agreement.agree(self._team, self._num_teams, step)) is None:
-            time.sleep(_WAIT_S)
-        return agreed
+    def _look(self) -> bool:
+        """Tells, once a second, whether all are asked to stop."""
+        now = time.monotonic()
+        if self._looked_at is None:
+            self._agreement.start()
+        if not self._is_asked and (self._looked_at is None or now - self._looked_at >= _LOOK_S):
+            self._looked_at, self._is_asked = now, self._agreement.is_asked()
+        return self._is_asked
 
 
 @contextmanager
