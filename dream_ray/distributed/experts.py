@@ -26,6 +26,8 @@ def train_experts(run: Run, *, gpus: float) -> None:
     task = ray.remote(num_cpus=run.threads, num_gpus=gpus, max_retries=_TRIES)(make_expert)
     path = storage.absolute(run.path)
     waiting = [task.remote(path, number) for number in missing_experts(run)]
+    if not waiting:
+        return
     try:
         ray.get(waiting)
     except RayTaskError as error:
@@ -36,5 +38,7 @@ def train_experts(run: Run, *, gpus: float) -> None:
             f"`dream-ray resume`. Last reason: {error}"
         ) from None
     finally:
-        for reference in waiting:
+        # Of those that have ended, none may be cancelled: now and then that ends this process (Ray 2.60).
+        _, unfinished = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for reference in unfinished:
             ray.cancel(reference, force=True)
