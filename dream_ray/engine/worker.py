@@ -222,7 +222,7 @@ class _Saving:
     saved_at: int
 
     def saves_before(self, step: int) -> bool:
-        """Tells whether to save before a step; waits for the other workers where all are asked to stop."""
+        """Tells whether to save before a step: it is time, or all workers stop there."""
         self.session.is_stopped = self.worker.decide(lambda stopping: stopping.stops_before(step))
         return self.session.is_stopped or (self.worker.run.config.saves_at(step) and step != self.saved_at)
 

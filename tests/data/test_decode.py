@@ -186,7 +186,7 @@ def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
 
 
 def test_bytes_too_many_before_the_end_mark_harm_no_pixel():
-    """There are photographs with some in ImageNet; the decoder warns of them."""
+    """The decoder warns of them all the same."""
     padded = WHOLE[:-2] + bytes(40) + WHOLE[-2:]
     with pytest.raises(ValueError, match="extraneous"):
         decode_module.decode_plain_jpeg(padded, channels=3)
