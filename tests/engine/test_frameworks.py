@@ -79,7 +79,7 @@ def begin(path: str, store: str, case: tuple[str, str]) -> Run:
     return create_run(path, parse_config(tiny_run(*case)), store, device=CPU, threads=1)
 
 
-def run_all(run: Run, num_workers: int, request: LocalAgreement | None = None) -> None:
+def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None) -> None:
     """Runs all workers of a run to its end: at a time where they exchange something, else one after the other."""
     for number in missing_experts(run):
         make_expert(run.path, number)
@@ -95,7 +95,7 @@ def run_all(run: Run, num_workers: int, request: LocalAgreement | None = None) -
             num_shards=num_workers,
             team=team,
             everyone=others,
-            stopping=None if request is None else Stopping(request),
+            stopping=None if agreement is None else Stopping(agreement),
         )
 
     if are_made_ahead(run.config):
@@ -103,6 +103,18 @@ def run_all(run: Run, num_workers: int, request: LocalAgreement | None = None) -
             worker(rank, ALONE)
     else:
         run_team(num_workers, lambda everyone: worker(everyone.rank, everyone))
+
+
+def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
+    """Lets something happen when a worker, whose shard it is told, has reported a step."""
+    original = session.Session.report
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        if report.step == step:
+            then(self._shard)
+
+    patch.setattr(session.Session, "report", report)
 
 
 def images(run: Run) -> Tensor:
@@ -151,15 +163,13 @@ class TestEveryFramework:
         after: int,
     ) -> None:
         run = begin(str(tmp_path / "run"), store, case)
-        original = session.Session.report
 
-        def report(self: Any, report: StepReport) -> None:
-            original(self, report)
-            if report.step == killed_at and self._shard == before - 1:
+        def die(shard: int) -> None:
+            if shard == before - 1:
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(session.Session, "report", report)
+            after_step(patch, killed_at, die)
             with pytest.raises((Killed, Stopped)):
                 run_all(run, before)
         run_all(run, after)
@@ -176,19 +186,12 @@ class TestEveryFramework:
     ) -> None:
         run = begin(str(tmp_path / "run"), store, case)
         workers = 1 if are_made_ahead(run.config) else 2  # for others not in step: test_stopping.py
-        request = LocalAgreement()
-        original = session.Session.report
-
-        def report(self: Any, report: StepReport) -> None:
-            original(self, report)
-            if report.step == 4:
-                request.ask()
-
+        agreement = LocalAgreement()
         with monkeypatch.context() as patch:
-            patch.setattr(session.Session, "report", report)
+            after_step(patch, 4, lambda shard: agreement.ask())
             patch.setattr("dream_ray.engine.stopping._LOOK_S", 0.0)
             with pytest.raises(Stopped):
-                run_all(run, workers, request)
+                run_all(run, workers, agreement)
         assert run.checkpoints(4).complete_steps()[-1] == 5
         run_all(run, 3 - workers)
         finish_run(run)
