@@ -1,6 +1,5 @@
 """The Python API: the same programs as the command line, as functions."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -280,7 +279,7 @@ def evaluate(
         "seed": run.config.seed,
         "arms": rows,
     }
-    storage.write_text(run.file("evaluation", f"{name}.json"), json.dumps(document, indent=2))
+    storage.write_json(run.file("evaluation", f"{name}.json"), document, indent=2)
     plot_evaluation(run.file("evaluation", f"{name}.png"), rows, title=f"{used.name}, {protocol}, {split} split")
     return rows
 

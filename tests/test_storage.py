@@ -99,6 +99,12 @@ def test_join():
     assert storage.join("", "a") == "a"
 
 
+def test_an_empty_path_is_not_the_working_directory():
+    for function in (storage.absolute, storage.exists, storage.list_directory):
+        with pytest.raises(UsageError, match="a path must not be empty"):
+            function("")
+
+
 def test_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("x/../y") == str(tmp_path / "y")

@@ -3,6 +3,8 @@
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 
 from dream_ray.cli import display, run_commands, store_commands, sweep_commands
 from dream_ray.cli.app import app
@@ -19,6 +21,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except UsageError as error:
         display.fail(error)
@@ -26,3 +29,12 @@ def main() -> None:
     except RunError as error:
         display.fail(error)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an empty argument: of a path, where a shell's variable is not set, it means no place."""
+    for before, argument in pairwise(["dream-ray", *arguments]):
+        if not argument:
+            raise UsageError(f"the argument after {before} must not be empty; got ''")
+        if argument.startswith("--") and argument.endswith("="):
+            raise UsageError(f"the argument {argument.rstrip('=')} must not be empty; got ''")

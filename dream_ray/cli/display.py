@@ -143,9 +143,7 @@ def _look(run: Any) -> tuple[int, str]:
 
 
 def _last_validation(run: Any, name: str) -> str:
-    import json
-
-    row = json.loads(storage.read_text(run.file("validation", name)))
+    row = storage.read_json(run.file("validation", name))
     return f"validation {100 * row['accuracy']:.1f} % at {row['step']}"
 
 
@@ -224,9 +222,7 @@ def _objective(config: Any) -> str:
 
 def show_run(path: str) -> None:
     """Prints where the products of a run are and what it cost."""
-    import json
-
-    cost = json.loads(storage.read_text(storage.join(path, "cost.json")))
+    cost = storage.read_json(storage.join(path, "cost.json"))
     say(f"synthetic set: {storage.join(path, 'synthetic.parquet')}")
     say(f"picture: {storage.join(path, 'grid.png')}")
     say(

@@ -79,7 +79,7 @@ class Manifest:
 
     def write(self, store: str) -> None:
         """Writes it to a store, which is whole from then on."""
-        storage.write_text(storage.join(store, MANIFEST), json.dumps(asdict(self), indent=1))
+        storage.write_json(storage.join(store, MANIFEST), asdict(self), indent=1)
 
     @classmethod
     def read(cls, store: str) -> "Manifest":
@@ -87,14 +87,15 @@ class Manifest:
 
         Raises:
             UsageError: If there is no store, or none that this version reads.
+            RunError: If the manifest is damaged.
         """
         path = storage.join(store, MANIFEST)
         if not storage.exists(path):
             raise UsageError(f"store {store} does not exist: there is no {MANIFEST} in it; make it with `ingest`")
+        values = storage.read_json(path)
         try:
-            values = json.loads(storage.read_text(path))
             version = values["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UsageError(f"{path} is not the manifest of a store: {_describe(error)}") from None
         if version != SCHEMA_VERSION:
             raise UsageError(f"store {store} has schema_version {version}; this dream_ray reads {SCHEMA_VERSION}")

@@ -1,6 +1,5 @@
 """A run on Ray Train: classes are sharded over workers; only workers that share a class talk to each other."""
 
-import json
 import logging
 import os
 import time
@@ -236,7 +235,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     except storage.RemoteError:
         raise
     except (UsageError, RunError) as error:
-        storage.write_text(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}))
+        storage.write_json(failure, {"kind": type(error).__name__, "message": str(error)})
     except Stopped:
         pass
 
@@ -252,7 +251,7 @@ def _stopping(agreement: RayAgreement, placed: Sequence[Placement], rank: int, g
 def _raise_failure(run: Run) -> None:
     path = run.file("failure.json")
     if storage.exists(path):
-        failure = json.loads(storage.read_text(path))
+        failure = storage.read_json(path)
         raise _ERRORS[failure["kind"]](failure["message"])
 
 

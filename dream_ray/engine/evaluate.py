@@ -132,7 +132,7 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
     store = run.open_store()
     kept = _whole_set_file(task, run, store) if task.arm == WHOLE_SET else None
     if kept is not None and storage.exists(kept):
-        return EvaluationResult(**json.loads(storage.read_text(kept)))
+        return EvaluationResult(**storage.read_json(kept))
     with fixed_threads(task.threads):
         result = train_and_test(
             run.config,
@@ -148,7 +148,7 @@ def run_task(task: EvaluationTask) -> EvaluationResult:
         )
     if kept is not None:
         try:
-            storage.write_text(kept, json.dumps(asdict(result)))
+            storage.write_json(kept, asdict(result))
         except RunError as error:  # a store may well be read-only
             _LOG.warning("The whole-set result is not kept for the next evaluation: %s", error)
     return result

@@ -34,7 +34,7 @@ from dream_ray.engine.environment import describe_environment, differences, fixe
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
 from dream_ray.engine.state import STEP_SIZE, RunState
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 _BY_ONE_WORKER = Launch()
@@ -155,7 +155,7 @@ def create_run(
     if config.data.zca:
         with fixed_threads(threads):
             write_whitening(run.file(WHITENING_FILE), config, store)
-    storage.write_text(run.file("env.json"), json.dumps(environment, indent=2))
+    storage.write_json(run.file("env.json"), environment, indent=2)
     storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
 
@@ -173,15 +173,11 @@ def forgotten_if_refused(run: Run) -> Iterator[None]:
 
 
 def open_run(path: str) -> Run:
-    """Opens a run directory; raises UsageError where there is none."""
+    """Opens a run directory; raises UsageError where there is none, RunError where it is damaged."""
     if not storage.exists(storage.join(path, "config.yaml")):
         raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
     config = load_config(file=storage.join(path, "config.yaml"))
-    try:
-        environment = json.loads(storage.read_text(storage.join(path, "env.json")))
-    except ValueError as error:
-        raise RunError(f"{storage.join(path, 'env.json')} is damaged: {error}") from None
-    return Run(path, config, environment)
+    return Run(path, config, storage.read_json(storage.join(path, "env.json")))
 
 
 def check_same_bits(run: Run) -> None:
@@ -224,7 +220,7 @@ def finish_run(run: Run) -> None:
     checkpoints = run.checkpoints(store.num_classes)
     merge_metrics(run)
     cost = total_cost(read_sessions(run))
-    storage.write_text(run.file("cost.json"), json.dumps(cost, indent=2))
+    storage.write_json(run.file("cost.json"), cost, indent=2)
     recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
     initial = synthetic_set(run, store, checkpoints.load(0))
     write_synthetic(run.file("initial.parquet"), initial, recipe=recipe, cost={})
@@ -237,7 +233,7 @@ def finish_run(run: Run) -> None:
 def read_sessions(run: Run) -> list[dict[str, Any]]:
     """Returns the latest progress of every worker session that ever ran."""
     directory = run.file("progress")
-    return [json.loads(storage.read_text(storage.join(directory, name))) for name in storage.list_directory(directory)]
+    return [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
 
 
 def merge_metrics(run: Run) -> None:

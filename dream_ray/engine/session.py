@@ -125,7 +125,7 @@ class Session:
             **self._meter.read(),
         }
         try:
-            storage.write_text(self._run.file("progress", self._name), json.dumps(progress))
+            storage.write_json(self._run.file("progress", self._name), progress)
         except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
             _LOG.warning("The progress is not written: %s", error)
         self._tell(progress)

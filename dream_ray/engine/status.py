@@ -1,6 +1,5 @@
 """How a run is doing, read from its directory alone: from any machine that reaches it, while it runs or later."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +53,7 @@ def read_status(run: Run, now: float) -> Status:
     silent_s = max(0.0, now - max(float(one["updated_at"]) for one in current)) if current else None
     step, written = _newest_checkpoint(run)
     failure = run.file("failure.json")
-    reason = json.loads(storage.read_text(failure))["message"] if storage.exists(failure) else ""
+    reason = storage.read_json(failure)["message"] if storage.exists(failure) else ""
     return Status(
         state=_state(run.is_finished, bool(reason), current, progress, silent_s),
         reason=reason,

@@ -4,7 +4,6 @@ A checkpoint whose step is a multiple of `evaluation.every` is kept until its ac
 run computes it in another process.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,14 +55,14 @@ def validate_step(run_path: str, step: int) -> float:
             step_size=synthetic.step_size,
         )
     row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
-    storage.write_text(run.file("validation", _file_name(step)), json.dumps(row))
+    storage.write_json(run.file("validation", _file_name(step)), row)
     return result.accuracy
 
 
 def read_validation(run: Run) -> list[tuple[int, float]]:
     """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
     names = storage.list_directory(run.file("validation"))
-    rows = [json.loads(storage.read_text(run.file("validation", name))) for name in names]
+    rows = [storage.read_json(run.file("validation", name)) for name in names]
     return sorted((row["step"], row["accuracy"]) for row in rows)
 
 

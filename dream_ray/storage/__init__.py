@@ -29,6 +29,7 @@ from dream_ray.storage.files import (
     write_bytes,
     write_text,
 )
+from dream_ray.storage.json_file import read_json, write_json
 from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, is_within, join, sibling
 from dream_ray.storage.reading import open_raw, sha256
 
@@ -60,10 +61,12 @@ __all__ = [
     "open_input",
     "open_raw",
     "read_bytes",
+    "read_json",
     "read_text",
     "sha256",
     "sibling",
     "start_write_back",
     "write_bytes",
+    "write_json",
     "write_text",
 ]

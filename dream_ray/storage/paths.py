@@ -38,7 +38,12 @@ def sibling(path: str, name: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Returns a path that means the same in any working directory; a URI stays as it is."""
+    """Returns a path that means the same in any working directory; a URI stays as it is.
+
+    Raises:
+        UsageError: If it is empty.
+    """
+    _check_given(path)
     return path if _is_uri(path) else os.path.abspath(path)
 
 
@@ -63,8 +68,7 @@ def resolve(path: str) -> tuple[Any, str]:
         UsageError: If it is empty or of no known kind, or has credentials in it.
         RunError: If its place cannot be reached.
     """
-    if not path:
-        raise UsageError("a path must not be empty")
+    _check_given(path)
     if not _is_uri(path):
         return _LOCAL, os.path.abspath(path)
     scheme, _, rest = path.partition("://")
@@ -118,6 +122,11 @@ def failure(verb: str, path: str, error: OSError) -> RunError:
 def reason(error: OSError) -> str:
     """Returns why, without the path and the number."""
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _check_given(path: str) -> None:
+    if not path:
+        raise UsageError("a path must not be empty")
 
 
 def _is_uri(path: str) -> bool:

@@ -9,7 +9,6 @@ bank/, bank-features/   networks that trials share, and features of the real ima
 results.parquet, best.yaml, final.json, report.html
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
         "database": place.study is not None,
         "max_concurrent": place.max_concurrent,
     }
-    storage.write_text(storage.join(place.out, _PLACE), json.dumps(written, indent=2))
+    storage.write_json(storage.join(place.out, _PLACE), written, indent=2)
     storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
 
 
@@ -89,7 +88,7 @@ def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:
 def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
     """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
     sweep = read_sweep(storage.join(path, SWEEP))
-    place = json.loads(storage.read_text(storage.join(path, _PLACE)))
+    place = storage.read_json(storage.join(path, _PLACE))
     if place["database"] and study is None:
         raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
     url = study if place["database"] else None

@@ -1,6 +1,5 @@
 """The last word on a sweep: its best settings and those of its file, tested with fresh seeds."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
     )
     cost = total_cost(read_sessions(run))
     told = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": cost["cpu_s"] + cost["gpu_s"]}
-    storage.write_text(run.file(_TESTED), json.dumps(told))
+    storage.write_json(run.file(_TESTED), told)
 
 
 def is_settled(planned: FinalRun) -> bool:
@@ -122,12 +121,12 @@ def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dic
         steps of a run, mean compute_s of a run (CPU and GPU seconds), reasons why others cannot be done, and runs.
     """
     rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
-    storage.write_text(storage.join(out, _FINAL), json.dumps(rows, indent=2))
+    storage.write_json(storage.join(out, _FINAL), rows, indent=2)
     return rows
 
 
 def _row(name: str, runs: Sequence[FinalRun]) -> dict[str, Any]:
-    tested = [json.loads(storage.read_text(storage.join(run.path, _TESTED))) for run in runs if _is_tested(run)]
+    tested = [storage.read_json(storage.join(run.path, _TESTED)) for run in runs if _is_tested(run)]
     accuracies = [100 * one["accuracy"] for one in tested]
     return {
         "name": name,

@@ -3,7 +3,10 @@
 import errno
 import io
 import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +297,16 @@ class TestTarget:
             ingest(str(root), str(tmp_path / "s"), size=4, max_rejects=1.0)
         assert ingest(str(root), str(tmp_path / "s"), max_rejects=1.0).num_rejects == 1
 
+    @pytest.mark.parametrize("name", ["identity.json", "work/shards.json", "work/plan.json", "work/done/000001.json"])
+    def test_a_damaged_note(self, tmp_path, make_folder, name):
+        root = make_folder("f", {"a": 5, "b": {"0.png": png(0), "1.png": b""}})
+        with pytest.raises(RunError, match="unreadable"):
+            ingest(str(root), str(tmp_path / "s"))
+        [note] = [path for path in (tmp_path / "s").rglob("*.json") if str(path).endswith(name)]
+        note.write_bytes(note.read_bytes()[:-2])
+        with pytest.raises(RunError, match=f"{note} is damaged: it is not JSON: "):
+            ingest(str(root), str(tmp_path / "s"), max_rejects=1.0)
+
     @pytest.mark.parametrize("below", ["store", "a/store", "", "../link/a/s", "../other/../f/s"])
     @pytest.mark.parametrize("schemes", [("", ""), ("file://", ""), ("", "file://")])
     def test_a_store_in_a_source(self, tmp_path, make_folder, below, schemes):
@@ -365,6 +378,7 @@ class TestChoice:
         ("classes", "message"),
         [
             (("a", "x"), r"classes must be classes of .* \(a, b, c\); not there: x"),
+            (("x", "y"), r"classes must be classes of .* \(a, b, c\); not there: x, y"),
             (("a",), "classes must be at least 2; got a"),
             (("a", "a"), "classes must differ; 'a' occurs twice"),
         ],
@@ -482,6 +496,52 @@ class TestFaults:
         manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
         assert manifest.num_rejects == 1 and manifest.counts["train"] == (3, 2)
         assert "No such file" in pq.read_table(str(tmp_path / "s" / "rejects.parquet"))["reason"][0].as_py()
+
+
+class TestRights:
+    """What this user may not read."""
+
+    NOBODY = 65534
+
+    @pytest.fixture
+    def root(self):
+        """An image folder below directories that everybody may enter."""
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory)
+            for number in range(4):
+                path = root / "images" / "ab"[number % 2] / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(number))
+            ingest(str(root / "images"), str(root / "whole"))  # imports all that only root may be able to import
+            root.chmod(0o777)
+            yield root
+
+    @contextmanager
+    def user(self) -> Iterator[None]:
+        """Have this process be a user who is not root, who may read everything."""
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(self.NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(before)
+
+    def test_a_directory_that_cannot_be_listed(self, root):
+        hidden = root / "images" / "b"
+        hidden.chmod(0)
+        with self.user(), pytest.raises(RunError, match=f"cannot list {hidden}: .*[Pp]ermission denied"):
+            ingest(str(root / "images"), str(root / "s"))
+        hidden.chmod(0o755)
+        assert ingest(str(root / "images"), str(root / "s")) == Manifest.read(str(root / "whole"))
+
+    def test_a_file_that_may_not_be_read_is_a_reject(self, root):
+        hidden = root / "images" / "b" / "3.png"
+        hidden.chmod(0)
+        with self.user():
+            assert ingest(str(root / "images"), str(root / "s"), max_rejects=0.5).num_rejects == 1
+        [reject] = pq.read_table(root / "s" / "rejects.parquet").to_pylist()
+        assert reject["path"] == str(hidden) and "ermission denied" in reject["reason"]
 
 
 class TestVanishedSources:

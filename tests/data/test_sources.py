@@ -508,6 +508,15 @@ class TestFolder:
         opened = open_source(make_folder("f", {"train": 1, "tram": 1}))
         assert opened.train.class_names == ("train", "tram") and opened.open_test is None
 
+    def test_splits_beside_something_else(self, make_folder, tmp_path):
+        root = make_folder("f", {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, "meta/x": 1})
+        message = "directories of classes in it, or train and val or test alone; got train, val beside meta: move that"
+        with pytest.raises(UsageError, match=message):
+            open_source(root)
+        files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
+        with pytest.raises(UsageError, match=message):
+            open_source(write_tar(tmp_path / "f.tar", files))
+
     def test_a_class_that_another_machine_does_not_see(self, make_folder, tmp_path):
         source = open_source(make_folder("f", {"a": 1, "b": 2})).train
         (tmp_path / "f").rename(tmp_path / "elsewhere")
@@ -778,6 +787,11 @@ class TestFlatFolder:
         for root in ("nothing", "nothing.tar", "file"):
             with pytest.raises(UsageError, match=f"test must be a directory or a tar archive of images.*/{root}$"):
                 FlatFolder(str(tmp_path / root), "labels.txt", self.CLASSES)
+
+    @pytest.mark.parametrize("labels", ["nothing.csv", "val"])
+    def test_no_label_file(self, root, tmp_path, labels):
+        with pytest.raises(UsageError, match=f"test_labels must be a file; got .*/{labels}$"):
+            FlatFolder(str(root), str(tmp_path / labels), self.CLASSES)
 
 
 class TestTorchvision:

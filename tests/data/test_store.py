@@ -240,10 +240,18 @@ class TestManifest:
         with pytest.raises(UsageError, match=message):
             Store.open(str(copy))
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
-    def test_no_manifest_at_all(self, copy, text):
+    @pytest.mark.parametrize(
+        ("text", "kind", "message"),
+        [
+            ("", RunError, "is damaged: it is not JSON"),
+            ("{", RunError, "is damaged: it is not JSON"),
+            ("[]", UsageError, "not the manifest of a store"),
+            ("3", UsageError, "not the manifest of a store"),
+        ],
+    )
+    def test_no_manifest_at_all(self, copy, text, kind, message):
         (copy / "manifest.json").write_text(text)
-        with pytest.raises(UsageError, match="not the manifest of a store"):
+        with pytest.raises(kind, match=message):
             Store.open(str(copy))
 
     def test_no_store(self, tmp_path):

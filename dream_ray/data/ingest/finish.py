@@ -1,6 +1,5 @@
 """Last stage: the notes of all files become rejects.parquet and the manifest."""
 
-import json
 import platform
 from fractions import Fraction
 from functools import reduce
@@ -37,9 +36,7 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
         RunError: If too many images are unreadable, or all of a class. The files whose images could not be reached are
             then no longer noted as done, so that the next call tries them again.
     """
-    notes = [
-        json.loads(storage.read_text(storage.join(work, NOTES, note_name(number)))) for number in range(len(plan.files))
-    ]
+    notes = [storage.read_json(storage.join(work, NOTES, note_name(number))) for number in range(len(plan.files))]
     rejects = [*plan.rejects, *(reject for note in notes for reject in note["rejects"])]
     with storage.atomic_output(storage.join(store, REJECTS)) as file:
         pq.write_table(pa.Table.from_pylist(rejects, schema=_REJECTS_SCHEMA), file)

@@ -1,6 +1,5 @@
 """First stage: every shard of the sources is listed, independently of the others, into a file of its own."""
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -97,9 +96,9 @@ def keep_shards(settings: IngestSettings, store: str, work: str, parts: dict[str
     path = storage.join(work, SHARDS)
     found = {name: list(part.source.shards) for name, part in parts.items()}
     if not storage.exists(path):
-        storage.write_text(path, json.dumps(found))
+        storage.write_json(path, found)
         return
-    begun = json.loads(storage.read_text(path))
+    begun = storage.read_json(path)
     for part in sorted(begun | found):
         pairs = zip_longest(begun.get(part, ()), found.get(part, ()), fillvalue="none")
         for number, (before, after) in enumerate(pairs):
@@ -152,7 +151,7 @@ def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str,
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UsageError(f"class names of {source} must differ; {repeated[0]!r} occurs twice")
-    if not any(len(table) for table in listings):
+    if not names:
         raise UsageError(f"source {source} has no images")
     if len(names) < 2:
         raise UsageError(f"source {source} must have at least 2 classes; got {len(names)} ({', '.join(names)})")

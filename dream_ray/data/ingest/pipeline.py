@@ -1,6 +1,5 @@
 """The door of the ingest: checks, then its stages in order."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -79,7 +78,7 @@ def ingest(
         return finished
     parts = with_retries(open_parts, settings, download=download)
     with_retries(storage.ensure_writable, store)
-    with_retries(storage.write_text, storage.join(store, IDENTITY), json.dumps(identity))
+    with_retries(storage.write_json, storage.join(store, IDENTITY), identity)
     with_retries(keep_shards, settings, store, work, parts)
     with runner or nullcontext(run_here) as run_jobs:
         try:
@@ -134,7 +133,7 @@ def _check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
         if names:
             raise UsageError(f"store must be a new or empty directory; {store} has {names[0]!r} in it")
         return None
-    begun = json.loads(storage.read_text(path))
+    begun = storage.read_json(path)
     changed = next((name for name in identity if begun.get(name) != identity[name]), None)
     if changed is not None:
         raise UsageError(

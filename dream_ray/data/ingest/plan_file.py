@@ -1,6 +1,5 @@
 """The plan of an ingest in its work directory: made once from the listings, then only read."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -47,7 +46,7 @@ def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part
     """Returns the plan of an ingest whose shards are listed."""
     path = storage.join(work, PLAN)
     if storage.exists(path):
-        values = json.loads(storage.read_text(path))
+        values = storage.read_json(path)
         return Plan(
             tuple(values["class_names"]),
             Form(**values["form"]),
@@ -56,7 +55,7 @@ def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part
             tuple(values["rejects"]),
         )
     plan = _make(settings, work, parts)
-    storage.write_text(path, json.dumps(asdict(plan)))
+    storage.write_json(path, asdict(plan))
     return plan
 
 

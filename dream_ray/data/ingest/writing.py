@@ -1,6 +1,5 @@
 """Third stage: every file of the plan is written, independently of the others, and leaves a note that it is done."""
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,7 +119,7 @@ def write_file(job: WriteJob) -> int:
             note |= {"sha256": writer.close(), "rows": writer.rows, "bytes": writer.bytes}
             sums = writer.sums
     note |= {"rejects": rejects, "sums": [sums.num_pixels, sums.sums, sums.squares]}
-    storage.write_text(note_path, json.dumps(note))
+    storage.write_json(note_path, note)
     return len(rows)
 
 

@@ -147,6 +147,22 @@ def split_names(names: Sequence[str]) -> bool:
     return "train" in names and set(names) <= set(_SPLITS)
 
 
+def directories_are_splits(directories: Sequence[str], source: str) -> bool:
+    """Tells whether the directories of an image folder are its splits, see `split_names`, or else its classes.
+
+    Raises:
+        UsageError: If `train` and another split lie beside directories that are none.
+    """
+    splits = [name for name in directories if name in _SPLITS]
+    others = [name for name in directories if name not in _SPLITS]
+    if "train" in splits and len(splits) > 1 and others:
+        raise UsageError(
+            f"source {source} must have either directories of classes in it, or train and val or test alone; got "
+            f"{', '.join(splits)} beside {others[0]}: move that away, or name the training images and --test each"
+        )
+    return split_names(directories)
+
+
 def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
     """Opens a set that is parted into splits.
 

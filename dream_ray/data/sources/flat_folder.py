@@ -41,6 +41,8 @@ class FlatFolder:
             raise UsageError(
                 f"test must be a directory or a tar archive of images where test_labels is given; got {root}"
             )
+        if storage.is_directory(labels) or not storage.exists(labels):
+            raise UsageError(f"test_labels must be a file; got {labels}")
         self._root, self._labels = root, labels
         self.class_names = class_names
         self.shards = (root,)

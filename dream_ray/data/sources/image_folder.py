@@ -19,9 +19,9 @@ from dream_ray.data.sources.base import (
     OpenedSource,
     SourceKind,
     SourceOptions,
+    directories_are_splits,
     is_hidden,
     open_splits,
-    split_names,
 )
 from dream_ray.errors import RunError, UsageError
 
@@ -61,7 +61,7 @@ class ImageFolder:
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     """Opens an image folder; one that is parted into `train` and others has the training images in `train`."""
     names = _subdirectories(source)
-    if not split_names(names):
+    if not directories_are_splits(names, source):
         return OpenedSource(ImageFolder(source, options.classes))
     return open_splits(names, source, lambda name: ImageFolder(storage.join(source, name), options.classes))
 

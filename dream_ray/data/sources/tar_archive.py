@@ -20,11 +20,11 @@ from dream_ray.data.sources.base import (
     Source,
     SourceKind,
     SourceOptions,
+    directories_are_splits,
     find_files,
     is_hidden,
     open_files,
     open_splits,
-    split_names,
 )
 from dream_ray.data.sources.tar_members import SUFFIXES, members
 from dream_ray.data.sources.webdataset import WebDataset, has_samples
@@ -115,7 +115,7 @@ def _open_folder(path: str) -> OpenedSource:
     prefix: tuple[str, ...] = ()
     while len(tops := _names_below(directories, prefix)) == 1 and _has_depth(directories, len(prefix) + 2):
         prefix += tuple(tops)
-    if not split_names(tops):
+    if not directories_are_splits(tops, path):
         return OpenedSource(TarFolder(path, prefix, directories))
 
     def open_part(name: str) -> Source:
