@@ -5,7 +5,7 @@ Knows nothing of Ray: `--local` calls it directly, a Ray Train worker calls it w
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 import torch
@@ -172,7 +172,10 @@ class _Worker:
             source = trained_networks(run, store)
 
         def initialise(first: Snapshot) -> dict[int, ClassState]:
-            return matcher.initial_states(first if trains_on_everything(config) else self._initial_network(store))
+            if trains_on_everything(config):
+                return matcher.initial_states(first)
+            # In the bank, features of (0, 0) are those of the run's own first network.
+            return replace(matcher, features=None).initial_states(self._initial_network(store))
 
         return _Parts(matcher, source, initialise, select)
 

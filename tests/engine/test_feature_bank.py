@@ -2,19 +2,20 @@
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from dream_ray.config import parse_config
+from dream_ray.config.frameworks import overlay
 from dream_ray.engine import feature_bank as module
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, finish_run
 from dream_ray.engine.worker import work
+from tests.frameworks import Settings, tiny_run
 
 
 class Counting:
@@ -86,19 +87,24 @@ def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: 
     stuck.join()
 
 
+@pytest.mark.parametrize(
+    ("framework", "num_files"),
+    [
+        ("dream_plus", 2 * 2 * 4),  # two outer steps, two selections each, four classes
+        ("dm", 2 * 2 * 4),  # the initialisation's network is none of those, and its features are not kept
+        ("dc", 0),  # networks learn from each run's own images
+    ],
+)
 def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
-    tiny: dict[str, Any], four_digits_store: str, tmp_path: Path
+    framework: str, num_files: int, four_digits_store: str, tmp_path: Path
 ) -> None:
-    sets = []
-    bank = str(tmp_path / "bank")
-    for name, launch in (
-        ("alone", Launch()),
-        ("first", Launch(bank=bank, feature_bytes=10**8)),
-        ("second", Launch(bank=bank, feature_bytes=10**8)),
-    ):
+    settings, bank = tiny_run(framework, "representative"), str(tmp_path / "bank")
+    other = overlay(settings, {"pixels": {"lr": 0.5}})
+
+    def images(name: str, settings: Settings, launch: Launch) -> Tensor:
         run = create_run(
             str(tmp_path / name),
-            parse_config(tiny),
+            parse_config(settings),
             four_digits_store,
             device=torch.device("cpu"),
             threads=1,
@@ -106,7 +112,10 @@ def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
         )
         work(run.path, range(4), shard=0, num_shards=1)
         finish_run(run)
-        sets.append(read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW)
-    assert torch.equal(sets[0], sets[1]) and torch.equal(sets[0], sets[2])
-    files = list(Path(f"{bank}-features").rglob("*.safetensors"))
-    assert len(files) == 4 * 4, "two outer steps with two selections each"
+        return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+    alone = images("alone", settings, Launch())
+    sharing = Launch(bank=bank, feature_bytes=10**8)
+    assert not torch.equal(images("other", other, sharing), alone)
+    assert torch.equal(images("second", settings, sharing), alone)
+    assert len(list(Path(f"{bank}-features").rglob("*.safetensors"))) == num_files

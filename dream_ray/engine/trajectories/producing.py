@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, first_warmup_epochs, network_source, trajectory_length
+from dream_ray.engine.assembly import are_made_ahead, build, first_warmup_epochs, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
@@ -80,8 +80,11 @@ def _bank(run: Run, root: str) -> TrajectoryBank:
 
 
 def feature_bank(run: Run) -> FeatureBank | None:
-    """Returns where the features of the real images under the networks of a run are kept, if they are."""
-    if run.launch.bank is None or run.launch.feature_bytes == 0:
+    """Returns where the features of the real images under the networks of a run are kept, if they are.
+
+    Those of networks that learn from the run's own synthetic images are nobody else's.
+    """
+    if run.launch.bank is None or run.launch.feature_bytes == 0 or not are_made_ahead(run.config):
         return None
     selection = run.config.selection
     embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})
