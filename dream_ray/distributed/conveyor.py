@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayT
 from dream_ray.distributed.place import on_this_node
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import Run
+from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.conveyor import Conveyor, Job
 from dream_ray.engine.trajectories.producing import window_of
 
@@ -59,18 +60,30 @@ def tell_of_death(conveyor: str) -> None:
 
 
 class RayNetworks:
-    """The end of the conveyor that belongs to one worker of Ray Train; for `group` see `group_number`."""
+    """The end of the conveyor that belongs to one worker of Ray Train.
 
-    def __init__(self, conveyor: str, rank: int, num_workers: int, group: int = 0) -> None:
+    Args:
+        conveyor: Its name.
+        rank: Of the worker.
+        num_workers: Of its group.
+        has_failed: Tells whether another worker has ended the run. Who waits for a network asks now and then, for
+            nothing is made far ahead of a worker that is no more.
+        group: See `group_number`.
+    """
+
+    def __init__(
+        self, conveyor: str, rank: int, num_workers: int, has_failed: Callable[[], bool], group: int = 0
+    ) -> None:
         self._call = ConveyorCalls(conveyor)
         self._rank, self._num_workers, self._group = rank, num_workers, group
+        self._has_failed = has_failed
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `Networks.begin`."""
         self._call("begin", self._rank, self._num_workers, step, state, self._group)
 
     def get(self, step: int) -> NetworkState:
-        """See `Networks.get`."""
+        """See `Networks.get`; raises Stopped where the run has failed."""
         while True:
             try:
                 state = self._fetch("get", step, _PATIENCE_S)
@@ -79,6 +92,8 @@ class RayNetworks:
                 continue
             if state is not None:
                 return state
+            if self._has_failed():
+                raise Stopped
 
     def peek(self, step: int) -> NetworkState | None:
         """See `Networks.peek`."""

@@ -208,15 +208,16 @@ def _worker_loop(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker.
 
     An error that a restart would only meet again is written down and ends the loop normally: Ray Train restarts
-    workers after exceptions. The others see it at their next checkpoint and stop. A bucket that does not answer is
-    worth a restart.
+    workers after exceptions. The others see it at their next checkpoint, or while they wait for a network, and stop. A
+    bucket that does not answer is worth a restart.
     """
     context = ray.train.get_context()
     rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
     settings = open_run(run_path).config
     placed = placement(settings, config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
-    group = group_number(world)
+    has_failed = partial(storage.exists, failure)
+    group, conveyor = group_number(world), config["conveyor"]
     team = join_team([one.team for one in placed], rank)
     everyone = join_everyone(world) if settings.source.kind == "synthetic" else ALONE
     try:
@@ -227,9 +228,9 @@ def _worker_loop(config: dict[str, Any]) -> None:
             num_shards=world,
             team=team,
             everyone=everyone,
-            should_stop=lambda: storage.exists(failure),
+            should_stop=has_failed,
             stopping=_stopping(config["agreement"], placed, rank, group, alone=everyone is ALONE),
-            networks=None if config["conveyor"] is None else RayNetworks(config["conveyor"], rank, world, group),
+            networks=None if conveyor is None else RayNetworks(conveyor, rank, world, has_failed, group),
             tell=telling_ray(run_path, rank),
         )
     except storage.RemoteError:

@@ -19,6 +19,8 @@ from dream_ray.distributed.producers import ProducerPlan, plan_producers, produc
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, open_run, read_sessions
+from dream_ray.engine.stopping import Stopped
+from dream_ray.engine.trajectories.producing import window_of
 from dream_ray.errors import RunError
 
 pytestmark = pytest.mark.ray
@@ -113,7 +115,28 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
     run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch)
     with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as conveyor:
         assert conveyor is not None
-        networks = RayNetworks(conveyor, 0, 1)
+        networks = RayNetworks(conveyor, 0, 1, lambda: False)
         networks.begin(0, None)
         with pytest.raises(RunError, match="path tape://b/k is of no kind that pyarrow can open"):
             networks.get(0)
+
+
+def test_who_waits_for_a_network_hears_that_another_worker_has_ended_the_run(
+    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made far ahead of a worker that is no more, and the next checkpoint may be further away."""
+    monkeypatch.setattr("dream_ray.distributed.conveyor._PATIENCE_S", 0.5)
+    run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1)
+    failures: list[str] = []
+    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 2) as conveyor:
+        assert conveyor is not None
+        workers = [RayNetworks(conveyor, rank, 2, lambda: bool(failures)) for rank in range(2)]
+        for worker in workers:
+            worker.begin(0, None)
+        window = window_of(run, 1)
+        assert window < run.config.total_steps
+        for step in range(window):
+            workers[1].get(step)
+        failures.append("of worker 0")
+        with pytest.raises(Stopped):
+            workers[1].get(window)
