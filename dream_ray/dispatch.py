@@ -10,6 +10,7 @@ from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
 from dream_ray.engine.checks import check_fit
+from dream_ray.engine.claim import running_alone
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
@@ -68,16 +69,22 @@ def begin(out: str, config: Config, store: str, device: str, threads: int, launc
 def execute(
     run: Run, launch: Launch, gpus_per_worker: float | None, address: str | None, observer: Observer
 ) -> SyntheticDataset:
-    """Runs the workers of a run to its end and writes its products; arguments as for `api.distill`."""
-    with observer(run):
-        if launch.local:
-            distill_here(run, launch)
-        else:
-            from dream_ray.distributed.distill import distill_on_ray
+    """Runs the workers of a run to its end and writes its products; arguments as for `api.distill`.
 
-            gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
-            distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
-    finish_run(run)
+    Raises:
+        UsageError: If another process runs it, or what the run was asked for cannot be.
+        RunError: If it failed.
+    """
+    with running_alone(run.path):
+        with observer(run):
+            if launch.local:
+                distill_here(run, launch)
+            else:
+                from dream_ray.distributed.distill import distill_on_ray
+
+                gpus = gpus_per_worker if gpus_per_worker is not None else float(run.device.type == "cuda")
+                distill_on_ray(run, launch, gpus_per_worker=gpus, address=address)
+        finish_run(run)
     return read_dataset(run.file("synthetic.parquet"))
 
 
@@ -121,7 +128,7 @@ def begin_sweep(
 def search(path: str, study_url: str | None, max_concurrent: int | None, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
     from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
-    from dream_ray.sweep.directory import open_sweep, running_alone
+    from dream_ray.sweep.directory import open_sweep
     from dream_ray.sweep.final import FinalRun, final_runs, is_settled, write_final
     from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results

@@ -232,7 +232,7 @@ def show_run(path: str) -> None:
 
 
 _ADVICE = {
-    "silent": "no worker has told anything for {silent}: killed, or hanging; continue with `dream-ray resume {run}`",
+    "silent": "no worker has told anything for {silent}: all are dead; continue with `dream-ray resume {run}`",
     "stopped": "the workers saved where they were; continue with `dream-ray resume {run}`",
     "failed": "{reason}\nafter a change of what it says, continue with `dream-ray resume {run}`",
     "waiting": "no worker has begun: Ray starts them, or waits for nodes",
@@ -255,6 +255,7 @@ def show_status(run: str, status: Any) -> None:
         if now.seconds_per_step is not None:
             say(f"seconds a step: {now.seconds_per_step:.2f}")
         if status.state == "running" and now.seconds_left is not None:
+            say(f"last step: {duration(status.step_s)} ago")
             say(f"time left: {duration(now.seconds_left)}")
     if status.checkpoint_step is not None:
         say(f"newest checkpoint: step {status.checkpoint_step}, {duration(status.checkpoint_s)} ago")

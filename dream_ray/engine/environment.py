@@ -5,7 +5,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -97,21 +98,32 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+# Tells processes apart that have one number, on different machines or one after the other.
+_PROCESS = uuid.uuid4().hex
+
+
 class CostMeter:
-    """Counts what this process spends from its construction on."""
+    """Counts what this process spends from its construction on, whichever of its threads."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._started_at = time.time()
         self._cpu_s = time.process_time()
 
-    def read(self) -> dict[str, float]:
-        """Returns started_at and updated_at (Unix seconds), cpu_s, gpu_s, peak_rss_bytes and peak_gpu_bytes."""
+    def read(self) -> dict[str, Any]:
+        """Reads it.
+
+        Returns:
+            process (a name), started_at and updated_at (Unix seconds), cpu_since_s (CPU seconds of the process before),
+            cpu_s, gpu_s (seconds with a GPU), peak_rss_bytes and peak_gpu_bytes.
+        """
         on_gpu = self._device.type == "cuda"
         now = time.time()
         return {
+            "process": _PROCESS,
             "started_at": self._started_at,
             "updated_at": now,
+            "cpu_since_s": self._cpu_s,
             "cpu_s": time.process_time() - self._cpu_s,
             "gpu_s": now - self._started_at if on_gpu else 0.0,
             "peak_rss_bytes": peak_rss_bytes(),
@@ -120,20 +132,28 @@ class CostMeter:
 
 
 def total_cost(sessions: list[dict[str, Any]]) -> dict[str, float]:
-    """Adds up the cost of all worker sessions of a run, interrupted ones too.
+    """Adds up the cost of all sessions of a run, interrupted ones too.
 
     Returns:
-        wall_s (seconds in which at least one worker ran), cpu_s, gpu_s (sums) and peak_rss_bytes, peak_gpu_bytes (of
-        the largest worker process).
+        wall_s (seconds in which at least one process ran), cpu_s, gpu_s (sums over processes, whose threads may have
+        had sessions side by side) and peak_rss_bytes, peak_gpu_bytes (of the largest process).
     """
-    wall, end = 0.0, float("-inf")
-    for session in sorted(sessions, key=lambda s: float(s["started_at"])):
-        wall += max(0.0, session["updated_at"] - max(end, session["started_at"]))
-        end = max(end, session["updated_at"])
+    processes: dict[str, list[dict[str, Any]]] = {}
+    for session in sessions:
+        processes.setdefault(session["process"], []).append(session)
     return {
-        "wall_s": wall,
-        "cpu_s": sum(s["cpu_s"] for s in sessions),
-        "gpu_s": sum(s["gpu_s"] for s in sessions),
+        "wall_s": _covered((s["started_at"], s["updated_at"] - s["started_at"]) for s in sessions),
+        "cpu_s": sum(_covered((s["cpu_since_s"], s["cpu_s"]) for s in own) for own in processes.values()),
+        "gpu_s": sum(_covered((s["started_at"], s["gpu_s"]) for s in own) for own in processes.values()),
         "peak_rss_bytes": max((s["peak_rss_bytes"] for s in sessions), default=0),
         "peak_gpu_bytes": max((s["peak_gpu_bytes"] for s in sessions), default=0),
     }
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Returns the length of what spans (start, length) cover, counting once where they overlap."""
+    covered, end = 0.0, float("-inf")
+    for start, length in sorted(spans):
+        covered += max(0.0, start + length - max(end, start))
+        end = max(end, start + length)
+    return covered

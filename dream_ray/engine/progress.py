@@ -1,7 +1,9 @@
-"""How far a run is, read from its directory: works for a run on this machine, on a cluster, or in another process."""
+"""How far a run is, of what its sessions say."""
 
 from dataclasses import dataclass
 from typing import Any
+
+from dream_ray.engine.session import PRODUCER
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,7 @@ class Progress:
         total_steps: Steps of the run.
         loss: Mean loss over the workers, or None before the first step.
         seconds_per_step: Of the slowest worker, or None before the second step.
+        stepped_at: Unix time of the slowest worker's last step, or None before the first.
     """
 
     phase: str
@@ -21,6 +24,7 @@ class Progress:
     total_steps: int
     loss: float | None
     seconds_per_step: float | None
+    stepped_at: float | None
 
     @property
     def seconds_left(self) -> float | None:
@@ -33,8 +37,10 @@ class Progress:
 def current_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the newest session of each shard, of the newest number of shards, by shard.
 
-    Earlier ones are from before a crash or a resume with another number of workers.
+    Earlier ones are from before a crash or a resume with another number of workers. Experts, who come before the
+    workers, count as if they were workers; producers do not.
     """
+    sessions = [session for session in sessions if session["role"] != PRODUCER]
     if not sessions:
         return []
     newest = max(sessions, key=lambda s: float(s["started_at"]))
@@ -59,4 +65,5 @@ def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
         total_steps=slowest["total_steps"],
         loss=sum(losses) / len(losses) if losses else None,
         seconds_per_step=max(speeds) if speeds else None,
+        stepped_at=slowest["stepped_at"],
     )

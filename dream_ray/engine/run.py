@@ -230,10 +230,11 @@ def finish_run(run: Run) -> None:
     write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
 
 
-def read_sessions(run: Run) -> list[dict[str, Any]]:
-    """Returns the latest progress of every worker session that ever ran."""
+def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:
+    """Returns the latest progress of every session that ever ran, or of those of a role, see `Session`."""
     directory = run.file("progress")
-    return [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
+    sessions = [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
+    return [session for session in sessions if role in (None, session["role"])]
 
 
 def merge_metrics(run: Run) -> None:

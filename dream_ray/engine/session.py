@@ -3,8 +3,10 @@
 import json
 import logging
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -19,15 +21,27 @@ _LOG = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 
+WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
+"""What sessions are for: to distil classes, to train an expert before, to train networks meanwhile."""
 STOPPED = "stopped"
-"""The phase of a process that was asked to stop and has saved."""
+"""The phase of a worker that was asked to stop and has saved."""
 
 _HEARTBEAT_S = 1.0
 _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
+# A step, a warm-up or a compilation may take minutes: who is silent for longer than this is dead.
+_LONGEST_SILENCE_S = 10.0
 
 
-class Session:
-    """Progress, metrics and cost of one process, written to the run directory.
+class Session(AbstractContextManager["Session"]):
+    """Progress, metrics and cost of one worker, expert or producer, written to the run directory until its block ends.
+
+    Args:
+        run: The run.
+        shard: Number of the worker, the expert or the producer.
+        num_shards: Workers; 0 for who is none.
+        num_classes: Classes of the worker.
+        tell: Called with the progress whenever it is written.
+        role: What it is for.
 
     Attributes:
         stopwatch: Where its time goes.
@@ -35,8 +49,8 @@ class Session:
         is_stopped: Whether it was asked to stop, and saves.
     """
 
-    def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell) -> None:
-        self._run, self._tell = run, tell
+    def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell, role: str = WORKER) -> None:
+        self._run, self._tell, self._role = run, tell, role
         self.stopwatch = Stopwatch()
         self.gathered_bytes: Callable[[], int] = lambda: 0
         self.is_stopped = False
@@ -45,13 +59,29 @@ class Session:
         self._shard, self._num_shards = shard, num_shards
         self._meter = CostMeter(run.device)
         self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
-        self._name = f"{time.time_ns()}-{shard:04d}.json"
+        self._name = f"{time.time_ns()}-{role}-{shard:04d}.json"
+        self._phase = "starting"
+        self._writing, self._ended = threading.Lock(), threading.Event()
+        self._pulse = threading.Thread(target=self._beat_on, daemon=True)
         self._rows: list[dict[str, Any]] = []
         self._first_step = self._step = 0
         self._loss: float | None = None
+        self._stepped_at: float | None = None
         self._loop_started: float | None = None
         self._last_report = self._last_beat = time.monotonic()
-        self.beat("starting")
+
+    def __enter__(self) -> "Session":
+        """Begins to tell that it is there."""
+        self.beat(self._phase)
+        self._pulse.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Ends that, and writes whether it was stopped, unless something else has ended it."""
+        self._ended.set()
+        self._pulse.join()
+        if self.is_stopped and kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt)):
+            self.beat(STOPPED)
 
     def begin(self, step: int) -> None:
         """Notes where the loop starts."""
@@ -73,13 +103,12 @@ class Session:
                 }
             )
             self._loss = sum(report.losses.values()) / len(report.losses)
-        self._last_report = now
+        self._last_report, self._stepped_at = now, time.time()
         self._step = report.step + 1
         if self._loop_started is None:
             # Speed is counted from the first report on: the time before it went into the first network.
             self._loop_started, self._first_step = now, self._step
-        if now - self._last_beat >= self._heartbeat_s:
-            self.beat("matching")
+        self.beat_if_due("matching")
 
     def flush(self, step: int) -> None:
         """Writes the rows since the last checkpoint, and notes that there is another."""
@@ -95,13 +124,25 @@ class Session:
         self._step = self._run.config.total_steps
         self.beat("done")
 
-    def end_early(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Writes that it was stopped, unless something else has ended it: the way out of a `with` block."""
-        if self.is_stopped and kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt)):
-            self.beat(STOPPED)
+    def beat_if_due(self, phase: str) -> None:
+        """Writes the progress if it was not just written."""
+        if time.monotonic() - self._last_beat >= self._heartbeat_s:
+            self.beat(phase)
 
     def beat(self, phase: str) -> None:
         """Writes the progress."""
+        with self._writing:
+            self._phase = phase
+            self._write()
+
+    def _beat_on(self) -> None:
+        """Writes it where nothing else is heard for long."""
+        while not self._ended.wait(_LONGEST_SILENCE_S):
+            with self._writing:
+                if time.monotonic() - self._last_beat >= _LONGEST_SILENCE_S:
+                    self._write()
+
+    def _write(self) -> None:
         self._last_beat = time.monotonic()
         done = self._step - self._first_step
         seconds = None
@@ -109,14 +150,16 @@ class Session:
             seconds = (self._last_beat - self._loop_started) / done
         progress = {
             "pid": multiprocessing.current_process().pid,
+            "role": self._role,
             "shard": self._shard,
             "num_shards": self._num_shards,
-            "phase": phase,
+            "phase": self._phase,
             "step": self._step,
             "outer": self._step // self._run.config.inner_steps,
             "inner": self._step % self._run.config.inner_steps,
             "total_steps": self._run.config.total_steps,
             "loss": self._loss,
+            "stepped_at": self._stepped_at,
             "seconds_per_step": seconds,
             "images_per_second": None if seconds is None else self._images_per_step / seconds,
             "checkpoint_at": self._checkpoint_at,

@@ -8,9 +8,8 @@ from dream_ray.engine.progress import Progress, current_sessions, summarise_prog
 from dream_ray.engine.run import Run, read_sessions
 from dream_ray.engine.session import STOPPED
 
-# A worker tells the world after every step, a second or (to a bucket) ten seconds apart.
+# Several times as long as a worker that lives is ever silent, see `Session`.
 _SILENT_S = 60.0
-_SILENT_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,12 @@ class Status:
 
     Attributes:
         state: "waiting" (no worker has begun), "running", "stopped" (the workers were asked to, and saved), "silent"
-            (no worker has told anything for a while), "failed" or "finished".
+            (none of them lives any more), "failed" or "finished".
         reason: Why it failed, or nothing.
         progress: Where it is; None while it is waiting.
         sessions: The newest session of every worker.
         silent_s: Seconds since a worker told something, or None.
+        step_s: Seconds since the slowest worker's last step, or None.
         checkpoint_step: Step of the newest checkpoint that is whole, or None.
         checkpoint_s: Its age in seconds, or None.
         outer_steps, inner_steps: Of the whole run.
@@ -34,6 +34,7 @@ class Status:
     progress: Progress | None
     sessions: list[dict[str, Any]]
     silent_s: float | None
+    step_s: float | None
     checkpoint_step: int | None
     checkpoint_s: float | None
     outer_steps: int
@@ -60,6 +61,7 @@ def read_status(run: Run, now: float) -> Status:
         progress=progress,
         sessions=current,
         silent_s=silent_s,
+        step_s=None if progress is None or progress.stepped_at is None else max(0.0, now - progress.stepped_at),
         checkpoint_step=step,
         checkpoint_s=None if written is None else max(0.0, now - written),
         outer_steps=run.config.outer_steps,
@@ -78,8 +80,7 @@ def _state(
         return "waiting"
     if all(session["phase"] == STOPPED for session in current):
         return "stopped"
-    patience_s = max(_SILENT_S, _SILENT_STEPS * (progress.seconds_per_step or 0.0))
-    return "silent" if silent_s > patience_s else "running"
+    return "silent" if silent_s > _SILENT_S else "running"
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:

@@ -118,15 +118,15 @@ class _Worker:
         if run.compiled:
             check_compiler(run.device)
         keep_freed_memory()
-        session = Session(run, self.shard, self.num_shards, len(self.labels), tell)
         store = run.open_store()
         checkpoints = run.checkpoints(store.num_classes)
-        found = _latest(checkpoints, self.labels, (self.team, self.everyone))
-        state = RunState() if found is None else found[1]
-        _move(state, run.device)
-        session.begin(0 if found is None else found[0])
         with ExitStack() as ending:
-            ending.push(session.end_early)  # when all is written
+            # Left last, when all is written.
+            session = ending.enter_context(Session(run, self.shard, self.num_shards, len(self.labels), tell))
+            found = _latest(checkpoints, self.labels, (self.team, self.everyone))
+            state = RunState() if found is None else found[1]
+            _move(state, run.device)
+            session.begin(0 if found is None else found[0])
             ending.enter_context(fixed_threads(run.threads))
             writer = ending.enter_context(background_writer(lambda state: self._write(checkpoints, state)))
             saving = _Saving(self, session, writer, should_stop, -1 if found is None else found[0])

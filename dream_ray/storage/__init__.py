@@ -6,7 +6,7 @@ path and the reason; a path of no known kind is a `UsageError`. A file that is w
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
-from dream_ray.storage.claims import claimed
+from dream_ray.storage.claims import CLAIM, claimed
 from dream_ray.storage.directories import (
     delete_temporaries,
     file_sizes,
@@ -34,6 +34,7 @@ from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure,
 from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
+    "CLAIM",
     "NotReadable",
     "RemoteError",
     "absolute",

@@ -8,6 +8,9 @@ from filelock import FileLock, Timeout
 
 from dream_ray.storage.paths import is_remote, resolve
 
+CLAIM = ".claim.partial"
+"""Name of the file for a claim on a directory: like one that is being written, it is not listed, nor made room of."""
+
 
 @contextmanager
 def claimed(path: str) -> Iterator[bool]:

@@ -2,15 +2,13 @@
 
 sweep.yaml       what is searched, whole: a preset or file of settings may change later
 place.json       store, device and study that it was begun with
-sweep.claim      of the process that runs it
+.claim.partial   of the process that runs it
 study.journal    the Optuna study, unless it lies in a database
 trials/          the runs, by digest of their settings
 bank/, bank-features/   networks that trials share, and features of the real images
 results.parquet, best.yaml, final.json, report.html
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dream_ray import storage
@@ -20,7 +18,6 @@ from dream_ray.sweep.study import check_new
 
 SWEEP = "sweep.yaml"
 _PLACE = "place.json"
-_CLAIM = "sweep.claim"
 
 
 @dataclass(frozen=True)
@@ -93,21 +90,3 @@ def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
         raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
     url = study if place["database"] else None
     return sweep, Place(storage.absolute(path), place["store"], place["device"], url, place["max_concurrent"])
-
-
-@contextmanager
-def running_alone(path: str) -> Iterator[None]:
-    """Keeps other processes from running the same sweep, whose running trials they would take for those of a dead one.
-
-    In a bucket, and on a file system without locks, it cannot.
-
-    Args:
-        path: Directory of the sweep.
-
-    Raises:
-        UsageError: If another process runs it.
-    """
-    with storage.claimed(storage.join(path, _CLAIM)) as ours:
-        if not ours:
-            raise UsageError(f"{path} must be a sweep that no other process runs; one is running it now")
-        yield

@@ -19,8 +19,11 @@ from PIL import Image
 
 from dream_ray import api, cli, dispatch, storage
 from dream_ray.cli import display
-from dream_ray.config import parse_config
+from dream_ray.config import load_config, parse_config
+from dream_ray.dispatch import begin
 from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.claim import running_alone
+from dream_ray.engine.launch import Launch
 from dream_ray.errors import UsageError
 
 Answer = tuple[int, str, str]
@@ -233,6 +236,17 @@ def test_a_taken_directory_is_not_overwritten(
     assert code == 2
     assert f"continue it with `dream-ray resume {out}`" in error
     assert Path(out, "synthetic.parquet").read_bytes() == before
+
+
+def test_a_run_that_another_process_runs_is_refused(
+    call: Callable[..., Answer], settings_file: Path, four_digits_store: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    begin(str(out), load_config(file=str(settings_file)), four_digits_store, "cpu", 1, Launch(local=True), "off")
+    with running_alone(str(out)):
+        code, _, error = call("resume", out, "--local")
+    assert code == 2 and f"{out} must be worked on by one process at a time" in error
+    assert call("resume", out, "--local")[0] == 0
 
 
 def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(

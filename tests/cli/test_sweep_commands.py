@@ -18,8 +18,9 @@ from dream_ray.cli import trials
 from dream_ray.dispatch import SweepResult
 from dream_ray.distributed import session
 from dream_ray.distributed import sweep as sweeping
+from dream_ray.engine.claim import running_alone
 from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import Place, create_sweep, running_alone
+from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.results import BEST, write_results
 from dream_ray.sweep.space import suggest
@@ -98,7 +99,7 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
 def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
     with running_alone(str(begun)):
         code, text = call("resume", begun)
-    assert code == 2 and "must be a sweep that no other process runs; one is running it now" in text
+    assert code == 2 and "must be worked on by one process at a time; another one runs it now" in text
     assert "running" in call("status", begun)[1], "its trial was left alone"
 
 

@@ -18,6 +18,7 @@ from dream_ray.config import load_config
 from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 from dream_ray.engine.stopping import NOWHERE
 from tests.conftest import TINY
 
@@ -50,7 +51,7 @@ def steps(run: Path) -> list[int]:
     """Where the workers are."""
     if not (run / "config.yaml").exists():  # written last
         return []
-    return [session["step"] for session in read_sessions(open_run(str(run)))]
+    return [session["step"] for session in read_sessions(open_run(str(run)), WORKER)]
 
 
 def test_without_its_actor_ctrl_c_ends_a_run_as_if_there_were_none(local_ray: None) -> None:

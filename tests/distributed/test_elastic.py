@@ -14,6 +14,7 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -95,7 +96,7 @@ def test_workers_come_and_go(
     command = [sys.executable, "-c", CLUSTER, *run]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    groups = [session["num_shards"] for session in read_sessions(open_run(out))]
+    groups = [session["num_shards"] for session in read_sessions(open_run(out), WORKER)]
     assert groups == [2, 2, 1, 2, 2]
     sets = [read_synthetic(f"{run}/synthetic.parquet")[0].images_LNCHW for run in (whole, out)]
     assert torch.equal(*sets)

@@ -16,6 +16,7 @@ from dream_ray import api
 from dream_ray.config import load_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -45,7 +46,7 @@ def test_kill_minus_9_of_the_driver(tiny: dict[str, Any], four_digits_store: str
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert not (broken / "synthetic.parquet").exists()
-    workers = {session["pid"] for session in read_sessions(open_run(str(broken)))}
+    workers = {session["pid"] for session in read_sessions(open_run(str(broken)), WORKER)}
     assert workers
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < deadline, "the workers outlived the driver"

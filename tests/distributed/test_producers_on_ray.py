@@ -19,6 +19,7 @@ from dream_ray.distributed.producers import ProducerPlan, plan_producers, produc
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, open_run, read_sessions
+from dream_ray.engine.session import PRODUCER, WORKER
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.producing import window_of
 from dream_ray.errors import RunError
@@ -76,9 +77,11 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
     api.distill(config, store=four_digits_store, out=out, workers=2, producers=1)
     killer.join(timeout=1)
     assert list(killed) == ["producer", "conveyor", "worker"]
-    sessions = read_sessions(open_run(out))
+    sessions = read_sessions(open_run(out), WORKER)
     assert killed["worker"] in {session["pid"] for session in sessions}
     assert len(sessions) >= 4, "both workers ran twice"
+    producers = read_sessions(open_run(out), PRODUCER)
+    assert len(producers) >= 2 and all(session["cpu_s"] > 0 for session in producers), "their work has its cost"
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
     while started_here("ray::_Producer") or started_here("ray::Conveyor"):

@@ -15,6 +15,7 @@ from dream_ray.config import parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 from dream_ray.errors import RunError
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -41,7 +42,7 @@ def kill_the_helper(path: str, killed: list[int]) -> None:
         time.sleep(0.02)
         if not Path(path, "config.yaml").exists():
             continue
-        for session in read_sessions(open_run(path)):
+        for session in read_sessions(open_run(path), WORKER):
             if session["shard"] == HELPER and session["step"] >= 10 and session["phase"] == "matching":
                 killed.append(session["pid"])
                 os.kill(session["pid"], signal.SIGKILL)
@@ -58,7 +59,7 @@ def test_three_workers_share_two_classes_though_one_is_killed(
     api.distill(config, store=two_classes, out=out, workers=3)
     killer.join(timeout=1)
     assert killed
-    assert len(read_sessions(open_run(out))) >= 6, "all three ran twice"
+    assert len(read_sessions(open_run(out), WORKER)) >= 6, "all three ran twice"
     here = str(tmp_path / "here")
     api.distill(config, store=two_classes, out=here, local=True)
     ours, alone = (read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW for path in (out, here))
@@ -71,5 +72,5 @@ def test_an_error_of_an_owner_ends_the_run_for_all_and_a_resume_can_follow(
     config = parse_config({**settings, "pixels": {"lr": 1e30}})
     with pytest.raises(RunError, match="loss must be finite"):
         api.distill(config, store=two_classes, out=out, workers=3)
-    assert len(read_sessions(open_run(out))) == 3, "no restart for an error that would only come again"
+    assert len(read_sessions(open_run(out), WORKER)) == 3, "no restart for an error that would only come again"
     assert Path(out, "checkpoints", "step-00000000").is_dir()

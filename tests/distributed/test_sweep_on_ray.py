@@ -17,6 +17,7 @@ import yaml
 from dream_ray import api, storage
 from dream_ray.config import load_config
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows
@@ -134,7 +135,7 @@ def test_a_trial_of_two_workers_and_two_seeds(
     sweep, place = open_sweep(out)
     runs = [open_run(run_directory(out, config)) for config in sweep.configs_of({"selection.num_clusters": 6})]
     assert row["state"] == "done" and row["selection.num_clusters"] == 6
-    assert all({session["shard"] for session in read_sessions(run)} == {0, 1} for run in runs)
+    assert all({session["shard"] for session in read_sessions(run, WORKER)} == {0, 1} for run in runs)
     study = optuna.load_study(study_name=NAME, storage=study_storage(place.out, None))
     assert list(study.trials[0].intermediate_values) == [1], "the rung on the way, of the first seed"
     assert row["rung"] == 2
@@ -216,7 +217,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on(
     assert [row["state"] for row in after] == ["done", "again", "done", "done"]
     assert after[0] == before[0]
     assert after[2]["weights.feature"] == before[1]["weights.feature"]
-    sessions = read_sessions(run)
+    sessions = read_sessions(run, WORKER)
     assert len(sessions) == 2 and reached > 10
     assert len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 100
 

@@ -22,6 +22,7 @@ from dream_ray.engine.checks import check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
+from dream_ray.engine.session import WORKER
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
@@ -99,7 +100,7 @@ def test_only_owners_write_checkpoints_and_losses(start: Callable[..., Run]) -> 
     assert last == ["shard-0000-of-0005.safetensors", "shard-0003-of-0005.safetensors"]
     rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
     assert [list(row["losses"]) for row in rows] == [["0", "1"]] * 8
-    sessions = read_sessions(run)
+    sessions = read_sessions(run, WORKER)
     assert sorted(session["shard"] for session in sessions) == [0, 1, 2, 3, 4]
     assert all(session["step"] == 8 and session["phase"] == "done" for session in sessions)
 

@@ -13,8 +13,8 @@ from dream_ray.cli.display import show_status
 from dream_ray.config import Config
 from dream_ray.dispatch import begin
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, open_run
-from dream_ray.engine.session import STOPPED
+from dream_ray.engine.run import Run, open_run, read_sessions
+from dream_ray.engine.session import PRODUCER, STOPPED, WORKER, Session
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.status import Status, read_status
 
@@ -35,9 +35,9 @@ def tell(
     phase: str = "matching",
 ) -> None:
     session = {
-        "shard": shard, "num_shards": shards, "phase": phase, "step": step, "total_steps": 8, "loss": 0.5,
-        "seconds_per_step": seconds, "networks_s": 1.0, "selecting_s": 2.0, "started_at": 100.0 + shard,
-        "updated_at": updated_at, "peak_rss_bytes": 10**8,
+        "role": WORKER, "shard": shard, "num_shards": shards, "phase": phase, "step": step, "total_steps": 8,
+        "loss": 0.5, "seconds_per_step": seconds, "networks_s": 1.0, "selecting_s": 2.0, "started_at": 100.0 + shard,
+        "updated_at": updated_at, "stepped_at": updated_at, "peak_rss_bytes": 10**8,
     }  # fmt: skip
     storage.write_text(run.file("progress", f"{shard}-of-{shards}.json"), json.dumps(session))
 
@@ -74,10 +74,35 @@ def test_a_run_that_was_stopped(run: Run, capsys: pytest.CaptureFixture[str]) ->
     assert status.state == "stopped" and "`dream-ray resume RUN`" in shown(status, capsys)
 
 
-@pytest.mark.parametrize(("seconds", "state"), [(2.0, "silent"), (None, "silent"), (30.0, "running")])
-def test_silence_is_measured_in_steps(run: Run, seconds: float | None, state: str) -> None:
-    tell(run, 0, 5, updated_at=100.0, seconds=seconds)
-    assert read_status(run, now=200.0).state == state
+def test_a_run_whose_workers_are_dead(run: Run) -> None:
+    tell(run, 0, 5, updated_at=100.0)
+    assert read_status(run, now=150.0).state == "running"
+    assert read_status(run, now=200.0).state == "silent"
+
+
+def test_who_is_at_something_long_is_not_silent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm-up or a compilation takes minutes."""
+    monkeypatch.setattr("dream_ray.engine.session._LONGEST_SILENCE_S", 0.05)
+
+    def told() -> dict[str, Any]:
+        (session,) = read_sessions(run)
+        return session
+
+    with Session(run, 0, 1, 10, lambda progress: None) as session:
+        session.begin(0)
+        first, deadline = told()["updated_at"], time.monotonic() + 30
+        while told()["updated_at"] <= first + 0.2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert told()["phase"] == "preparing the first network" and told()["stepped_at"] is None
+    last = told()["updated_at"]
+    time.sleep(0.2)
+    assert told()["updated_at"] == last, "with the block ends what is told"
+
+
+def test_producers_are_no_workers(run: Run) -> None:
+    with Session(run, 0, 0, 0, lambda progress: None, PRODUCER):
+        assert read_status(run, now=time.time()).state == "waiting"
 
 
 def test_a_checkpoint_counts_when_every_worker_has_written_its_part(run: Run) -> None:
@@ -122,14 +147,14 @@ def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progres
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    write_text = storage.write_text
+    write_json = storage.write_json
 
-    def away(path: str, text: str) -> None:
-        if "/progress/" in path and "preparing" in text:
+    def away(path: str, value: Any, **options: Any) -> None:
+        if "/progress/" in path and "preparing" in value["phase"]:
             raise storage.RemoteError("cannot write: SLOW_DOWN")
-        write_text(path, text)
+        write_json(path, value, **options)
 
-    monkeypatch.setattr(storage, "write_text", away)
+    monkeypatch.setattr(storage, "write_json", away)
     api.distill(tiny_config, store=four_digits_store, out=out, local=True)
     assert api.status(out).state == "finished" and "SLOW_DOWN" in caplog.text
 

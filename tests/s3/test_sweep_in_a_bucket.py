@@ -13,6 +13,7 @@ import yaml
 
 from dream_ray import storage
 from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.session import WORKER
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.trial import run_directory
 from tests.ray_nodes import nodes_environment
@@ -81,7 +82,7 @@ def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], four_dig
     assert [row["state"] for row in told["rows"]] == ["done"] * 2
     found, _ = open_sweep(out)
     runs = [open_run(run_directory(out, found.configs_of({"weights.feature": w})[0])) for w in (0.5, 2.0)]
-    sessions = sorted(len(read_sessions(run)) for run in runs)
+    sessions = sorted(len(read_sessions(run, WORKER)) for run in runs)
     assert sessions == [1, 2], "one went on in a second process"
     assert all(len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 30 for run in runs)
     assert {"sweep.yaml", "study.journal", "results.parquet", "best.yaml", "report.html"} <= set(

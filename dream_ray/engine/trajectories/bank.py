@@ -20,8 +20,6 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
 _COMPLETE = "complete"
-# Like the name of a file that is being written, which nobody deletes to make room.
-_CLAIM = ".claim.partial"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
 # After so long without another network, one stops waiting for who trains them, and does it too.
@@ -82,7 +80,7 @@ class TrajectoryBank:
 
     def claim(self, outer: int) -> AbstractContextManager[bool]:
         """Claims the training of a trajectory, see `storage.claimed`."""
-        return storage.claimed(storage.join(self._directory(outer), _CLAIM))
+        return storage.claimed(storage.join(self._directory(outer), storage.CLAIM))
 
     def _path(self, outer: int, inner: int) -> str:
         return storage.join(self._directory(outer), f"{inner:06d}.safetensors")

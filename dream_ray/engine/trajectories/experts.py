@@ -4,7 +4,7 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import trajectory_length
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run
-from dream_ray.engine.session import Session
+from dream_ray.engine.session import EXPERT, Session
 from dream_ray.engine.trajectories.producing import bank_of_experts, experts
 
 
@@ -25,10 +25,8 @@ def make_expert(run_path: str, number: int) -> None:
     """
     keep_freed_memory()
     run = open_run(run_path)
-    # Of no shards: the workers, who come later, are the ones whose progress counts.
-    session = Session(run, number, 0, 0, lambda progress: None)
     length = trajectory_length(run.config)
-    with fixed_threads(run.threads):
+    with fixed_threads(run.threads), Session(run, number, 0, 0, lambda progress: None, EXPERT) as session:
         for snapshot in experts(run, run.open_store()).trajectory(number):
             session.beat(
                 f"expert {number + 1} of {run.config.trajectory.num_experts}, update {snapshot.inner} of {length - 1}"

@@ -9,6 +9,7 @@ from dream_ray.engine.assembly import are_made_ahead, build, first_warmup_epochs
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.run import Run
+from dream_ray.engine.session import PRODUCER, Session
 from dream_ray.engine.training import TrainingImages
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
 from dream_ray.engine.trajectories.conveyor import Job
@@ -149,7 +150,7 @@ def produce(
 
     config = run.config
     source = trained_networks(run, run.open_store(), check=check)
-    with suppress(_Unwanted):
+    with suppress(_Unwanted), Session(run, producer, 0, 0, lambda progress: None, PRODUCER) as session:
         while (job := conveyor.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:
@@ -157,5 +158,6 @@ def produce(
                 state = snapshot.state()
                 if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
                     state = without_momentum(state)  # nobody trains on from there
+                session.beat_if_due(f"trajectory {job.outer}, network {snapshot.inner}")
                 if not conveyor.put(producer, snapshot.inner, pack(state)):
                     break
