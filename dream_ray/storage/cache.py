@@ -1,9 +1,10 @@
 """A local cache of remote files, so that what lies in a bucket can be memory-mapped too.
 
 A file is known by the digest of its content: it can be shared by all processes of a machine and never grows old. The
-cache is $DREAM_RAY_CACHE, else `dream_ray` in the user's cache directory, and holds at most $DREAM_RAY_CACHE_GB (100)
-gigabytes: the files that were not opened for the longest time go first. A file that is mapped stays readable when it
-is removed, and on the disk for so long: who keeps mappings lets those go whose file is no longer cached.
+cache is `dream_ray-cache` in $DREAM_RAY_CACHE, else in the user's cache directory: what else lies there is never
+deleted. It holds at most $DREAM_RAY_CACHE_GB (100) gigabytes: the files that were not opened for the longest time go
+first. A file that is mapped stays readable when it is removed, and on the disk for so long: who keeps mappings lets
+those go whose file is no longer cached.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from dream_ray.storage.directories import file_sizes
 from dream_ray.storage.files import atomic_output, delete, is_temporary, open_input
 from dream_ray.storage.paths import failure, is_remote, join
 
+_NAME = "dream_ray-cache"
 _DEFAULT_GB = 100.0
 _BLOCK_BYTES = 8 << 20
 # Who has not written to a temporary file for a day was killed.
@@ -59,7 +61,7 @@ def is_cached(path: str, digest: str) -> bool:
 
 def _directory() -> str:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.environ.get("DREAM_RAY_CACHE") or os.path.join(home, "dream_ray")
+    return os.path.join(os.environ.get("DREAM_RAY_CACHE") or home, _NAME)
 
 
 def _limit_bytes() -> int:
@@ -101,7 +103,7 @@ def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
     What another process is writing counts, but is left to it; what a killed one left goes after a day.
 
     Args:
-        directory: Which need not be there. Any number of processes may make room in it.
+        directory: Which need not be there, and has nothing else in it. Any number of processes may make room in it.
         num_bytes: Of what is to be written.
         limit_bytes: Most bytes that all files may have then, >= num_bytes.
     """

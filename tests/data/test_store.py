@@ -157,8 +157,10 @@ def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypa
     for name in storage.list_files(str(digits)):
         storage.write_bytes(storage.join(uri, name), (digits / name).read_bytes())
     here, there = Store.open(str(digits)), Store.open(uri)
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("DREAM_RAY_CACHE", str(cache))
+    monkeypatch.setenv("DREAM_RAY_CACHE", str(tmp_path / "scratch"))
+    cache, theirs = tmp_path / "scratch" / "dream_ray-cache", tmp_path / "scratch" / "thesis" / "results.bin"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(bytes(10**6))  # more than the cache may have
     monkeypatch.setenv("DREAM_RAY_CACHE_GB", str(2.5 * max(file.bytes for file in there.manifest.files) / 1e9))
     images, _ = there.training_set(("train", "validation"))
     expected, _ = here.training_set(("train", "validation"))
@@ -169,6 +171,7 @@ def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypa
             line.partition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line
         }
         assert mapped <= {str(path)[1:] for path in cache.iterdir()} and len(mapped) >= 2
+    assert theirs.stat().st_size == 10**6, "what others keep there is theirs"
 
 
 class TestDamage:

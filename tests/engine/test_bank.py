@@ -106,13 +106,17 @@ def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatc
     each, most = 272, STEPS + 1
     monkeypatch.setattr(module, "_ROOM_FOR", 1)
     monkeypatch.setattr(module, "_HEADER_BYTES", each // 2 - 4)  # two tensors of four bytes
-    both = [banked(Counting(), tmp_path, max_bytes=most * each).trajectory(outer) for outer in (1, 2)]
+    theirs, tmp_path = tmp_path / "thesis" / "results.bin", tmp_path / "dream_ray-bank"
+    theirs.parent.mkdir()
+    theirs.write_bytes(bytes(100 * each))
+    both = [banked(Counting(), tmp_path.parent, max_bytes=most * each).trajectory(outer) for outer in (1, 2)]
     kept = []
     for _ in zip(*both, strict=True):
         files = storage.list_files(str(tmp_path))
         assert sum(size for _, _, size in storage.file_sizes(str(tmp_path))) == len(files) * each
         kept.append(len(files))
     assert kept == [2, 4, 6, most, most]
+    assert theirs.stat().st_size == 100 * each, "what others keep there is theirs"
 
 
 def test_a_claim_is_not_among_the_files_that_go_for_others(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dream_ray.engine.training import Recipe
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
+_NAME = "dream_ray-bank"
 _COMPLETE = "complete"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
@@ -94,7 +95,7 @@ def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
     """Opens a bank, which need not exist.
 
     Args:
-        root: Its directory.
+        root: Where its directory `dream_ray-bank` is, or will be; what else lies there is left alone.
         max_bytes: Its size.
         identity: What the networks depend on besides their number; plain values.
 
@@ -102,7 +103,8 @@ def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
         UsageError: If the directory is not writable.
     """
     storage.ensure_writable(root)
-    return TrajectoryBank(storage.absolute(root), max_bytes, json.dumps(identity, sort_keys=True))
+    directory = storage.join(storage.absolute(root), _NAME)
+    return TrajectoryBank(directory, max_bytes, json.dumps(identity, sort_keys=True))
 
 
 @dataclass(frozen=True)
