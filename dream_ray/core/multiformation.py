@@ -43,8 +43,8 @@ def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
 def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, int]]:
     """Splits stored images over factors so that the decoded count stays within `bound`.
 
-    As many images as possible are decoded at the largest factor, the next ones at the factor below, and so on; the
-    rest is kept whole.
+    IDC's rule: from the largest factor down, as many images are decoded as leave room for all others as they are; the
+    rest is kept whole. Now and then one more would fit.
 
     Returns:
         [(factor, number of stored images)], from the largest factor down, summing to `num_stored`.

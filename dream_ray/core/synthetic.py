@@ -39,7 +39,10 @@ class SyntheticSet:
         return self.images_LNCHW.shape[1]
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """Returns all training images (M, C, H, W) in [0, 1] and their labels (M,), class by class."""
+        """Returns all training images (M, C, H, W) and their labels (M,), class by class.
+
+        0 is black and 1 white; pixels that moved as the networks see them may lie outside.
+        """
         per_class = [decode(images, self.factor, self.decode_mode, self.decode_bound) for images in self.images_LNCHW]
         labels = [torch.full((len(images),), label) for label, images in enumerate(per_class)]
         return torch.cat(per_class), torch.cat(labels)

@@ -1,4 +1,4 @@
-"""How many trials of a sweep there is room for at a time, so that none waits for ever for what others keep."""
+"""How many workers of a run, or trials of a sweep, there is room for, so that none waits for what others keep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ DRIVER_CPUS = 0.5
 
 @dataclass(frozen=True)
 class Needs:
-    """What a trial takes of a cluster.
+    """What a trial, or a worker of a run, takes of a cluster.
 
     Attributes:
-        workers: One is the trial's own process.
+        workers: Of a trial; one is its own process.
         cpus: Of a worker.
         gpus: Of a worker.
         device: Of the workers: "cpu" or "cuda".

@@ -32,11 +32,11 @@ class Moment(Protocol):
 
     @property
     def outer(self) -> int:
-        """T."""
+        """Number of the outer step, from 0."""
 
     @property
     def inner(self) -> int:
-        """J."""
+        """Number of the inner step within it, from 0."""
 
     def restart_state(self) -> NetworkState | None:
         """Returns what a source goes on from; None where it starts the outer step again, or needs nothing."""

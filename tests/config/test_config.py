@@ -116,7 +116,7 @@ PUBLISHED = [
     ("mnist-ipc10", "convnet", 10, "l1", 1e-4, 500, 128, 0.0, 1000),
     ("fashion-mnist-ipc10", "convnet", 10, "l1", 1e-4, 500, 128, 0.5, 1000),
     ("tiny-imagenet-ipc10", "convnet", 10, "mse", 2e-2, 1000, 64, 0.5, 1000),
-    ("tiny-imagenet-ipc50", "convnet", 50, "mse", 1e-6, 1000, 64, 0.5, 1000),
+    ("tiny-imagenet-ipc50", "convnet", 50, "mse", 2e-5, 1000, 64, 0.5, 1000),
     ("imagenet10-ipc10", "resnetap10", 10, "l1", 3e-3, 500, 128, 1.0, 1000),
     ("imagenet10-ipc20", "resnetap10", 20, "l1", 6e-3, 500, 128, 1.0, 1000),
     ("imagenet100-ipc10", "resnetap10", 10, "l1", 1e-3, 500, 128, 1.0, 600),
@@ -249,12 +249,11 @@ def test_idc_trains_its_networks_in_batches_of_its_real_batch(data: str) -> None
     assert (config.update.batch_size, config.real_batch) == (size, size)
 
 
-def test_only_imagenet100_of_idc_has_a_pool_of_networks() -> None:
-    idc, plus, ten = (
-        load_config(preset=f"{name}-ipc10") for name in ("idc-imagenet100", "imagenet100", "idc-imagenet10")
-    )
-    assert (idc.source.kind, idc.source.pool_size, idc.update.warmup_epochs) == ("pool", 10, 5)
-    assert (plus.source.kind, plus.update.batch_size, plus.update.warmup_epochs) == ("real", 128, 5)
+@pytest.mark.parametrize("framework", ["", "dream-", "idc-"])
+def test_the_networks_of_imagenet100_are_a_pool(framework: str) -> None:
+    hundred, ten = (load_config(preset=f"{framework}imagenet{number}-ipc10") for number in (100, 10))
+    assert (hundred.source.kind, hundred.source.pool_size) == ("pool", 10)
+    assert (hundred.update.batch_size, hundred.update.warmup_epochs) == (128, 5)
     assert (ten.source.kind, ten.update.warmup_epochs) == ("real", 10)
 
 

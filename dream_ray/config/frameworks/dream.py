@@ -21,7 +21,7 @@ def _tiny_imagenet(ipc: int) -> Settings:
         "factor": 2,
         "network": convnet(4),
         "selection": {"num_clusters": 64, "rule": "any"},
-        "pixels": {"lr": 1e-6 if ipc == 50 else scaled_lr(5e-3, ipc, 64, 32)},
+        "pixels": {"lr": scaled_lr(1e-6 if ipc == 50 else 5e-3, ipc, 64, 32)},
         "update": {"num_images": 1000, "batch_size": 64},
     }
 

@@ -48,7 +48,7 @@ def mnist(ipc: int) -> Settings:
 
 
 def imagenet(ipc: int, num_classes: int) -> Settings:
-    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3."""
+    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3; for 100 classes the networks are a pool."""
     hundred = num_classes == 100
     training = {"lr": 0.1, "weight_decay": 1e-4} if hundred else {"lr": 0.01, "weight_decay": 5e-4}
     warmup_epochs = 5 if hundred else 10
@@ -58,6 +58,7 @@ def imagenet(ipc: int, num_classes: int) -> Settings:
         "decode": "bound" if ipc >= 20 else "single",
         "outer_steps": 500,
         "network": {"name": "resnetap10", "options": {"norm": "instance"}},
+        "source": {"kind": "pool", "pool_size": 10} if hundred else {},
         "initialisation": {"warmup_epochs": warmup_epochs},
         "matching": {"distance": "l1"},
         "pixels": {"lr": scaled_lr(1e-3 if hundred else 3e-3, ipc, 224, 224)},
@@ -92,12 +93,8 @@ PUBLISHED = {
 """What IDC, DREAM and DREAM+ share, by data set and images per class."""
 
 
-_IDC_IMAGENET100: Settings = {
-    "selection": {"num_clusters": 128},
-    "source": {"kind": "pool", "pool_size": 10},
-    "update": {"batch_size": 128},
-}
-"""Larger batches of IDC's, and networks that were trained once, for five epochs, with ten seeds."""
+_IDC_IMAGENET100: Settings = {"selection": {"num_clusters": 128}, "update": {"batch_size": 128}}
+"""Larger batches than of its other sets."""
 
 
 def _idc(name: str) -> Settings:
