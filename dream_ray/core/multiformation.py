@@ -18,6 +18,11 @@ def tile_side(side: int, factor: int) -> int:
     return math.ceil(side / factor)
 
 
+def fills_every_tile(side: int, factor: int) -> bool:
+    """Tells whether each tile has some of the image in it; otherwise the last ones are nothing but padding."""
+    return (factor - 1) * tile_side(side, factor) < side
+
+
 def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
     """Cuts every image into factor^2 tiles and upsamples each to the full size (bilinear).
 
@@ -84,6 +89,15 @@ def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
         parts.append(decode_factor(images_NCHW[start : start + count], f))
         start += count
     return torch.cat(parts)
+
+
+def decoded_factors(num_stored: int, factor: int, mode: str, bound: int) -> list[int]:
+    """Returns the factors that `decode` cuts images by, ascending."""
+    if mode == "single":
+        return [factor]
+    if mode == "multi":
+        return list(range(1, factor + 1))
+    return sorted(f for f, count in bound_schedule(num_stored, factor, bound) if count)
 
 
 def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:

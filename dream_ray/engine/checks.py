@@ -4,6 +4,7 @@ import logging
 from operator import attrgetter
 
 from dream_ray.config import Config
+from dream_ray.core.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import are_made_ahead, build, class_counts
 from dream_ray.engine.launch import Launch
@@ -30,8 +31,7 @@ def check_fit(config: Config, store: Store) -> None:
     _, height, width = store.shape_CHW
     if height != width:
         raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
-    if config.factor > height:
-        raise UsageError(f"factor must be at most the side of the images ({height}); got {config.factor}")
+    _check_factor(config, height)
     if config.pixels.space == "normalised" and height % config.factor:
         raise UsageError(
             f"factor must divide the side of the images ({height}) with pixels.space normalised; got {config.factor}"
@@ -58,6 +58,28 @@ def check_fit(config: Config, store: Store) -> None:
     _warn_of_ignored_settings(config)
     check_whitening(config, store)
     build(config, store)  # raises where the network does not fit the images
+
+
+def _check_factor(config: Config, side: int) -> None:
+    """Checks that no mosaic decodes into images that are padding alone."""
+    if not (empty := _factors_with_empty_tiles(config, config.factor, side)):
+        return
+    possible = next(f for f in range(config.factor - 1, 0, -1) if not _factors_with_empty_tiles(config, f, side))
+    also = "" if config.factor in empty else f" with decode {config.decode}, which cuts by {empty[0]} too"
+    raise UsageError(
+        f"factor must have (factor - 1) * ceil(side / factor) < side ({side}), or whole tiles of a mosaic would be "
+        f"padding; got {config.factor}{also} (the next smaller one is {possible})"
+    )
+
+
+def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[int]:
+    """Returns which factors that mosaics are cut by, to be matched or to be trained on, leave tiles empty."""
+    used = {
+        one
+        for mode in (config.decode, config.evaluation_decode)
+        for one in decoded_factors(config.ipc, factor, mode, config.batch_synthetic_max)
+    }
+    return [one for one in sorted(used) if not fills_every_tile(side, one)]
 
 
 def _warn_of_ignored_settings(config: Config) -> None:

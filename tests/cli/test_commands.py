@@ -151,7 +151,10 @@ WRONG = {
     "not a setting": (("--set", "ipc"), r"--set must look like section\.key=value; got 'ipc'"),
     "other version": (("--set", "version=99"), r"version must be 1.*got 99"),
     "class too small": (("--set", "ipc=50"), r"every class must have at least ipc \* factor\^2 = 200 images"),
-    "factor too large": (("--set", "factor=9"), r"factor must be at most the side of the images \(8\); got 9"),
+    "factor too large": (
+        ("--set", "factor=9"),
+        r"factor must have .* < side \(8\), .*; got 9 \(the next smaller one is 8\)",
+    ),
     "depth too large": (("--set", "network.options.depth=4"), r"depth"),
     "unknown network": (("--set", "network.name=convnot"), r"convnot"),
     "no such device": (("--device", "tpu"), r"device must be auto, cpu or cuda; got 'tpu'"),

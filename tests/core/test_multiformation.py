@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dream_ray.core.multiformation import bound_schedule, compose, decode, decode_factor, decoded_count, tile_side
+from dream_ray.core.multiformation import (
+    bound_schedule,
+    compose,
+    decode,
+    decode_factor,
+    decoded_count,
+    decoded_factors,
+    fills_every_tile,
+    tile_side,
+)
 
 
 def _bilinear(tile: Tensor, side: int) -> Tensor:
@@ -68,6 +77,23 @@ def test_bound_uses_every_image_once_and_keeps_the_bound_if_it_can(num_stored: i
     decoded = decoded_count(num_stored, factor, "bound", bound)
     assert decoded <= max(bound, num_stored)
     assert decoded == sum(count * f**2 for f, count in schedule)
+
+
+@pytest.mark.parametrize("side", [7, 8, 9, 28])
+def test_a_factor_fills_every_tile_or_decodes_padding_alone(side: int) -> None:
+    for factor in range(1, side + 1):
+        images = torch.rand(1, 1, side, side) / 4  # no pixel is near the grey of the padding
+        is_grey = decode_factor(images, factor).isclose(torch.tensor(0.5)).flatten(1).all(1)
+        assert fills_every_tile(side, factor) == (not is_grey.any()), factor
+    assert not fills_every_tile(side, side + 1)
+
+
+@pytest.mark.parametrize(
+    ("num_stored", "mode", "bound", "expected"),
+    [(2, "single", 1, [4]), (2, "multi", 1, [1, 2, 3, 4]), (2, "bound", 128, [4]), (10, "bound", 30, [1, 2, 4])],
+)
+def test_factors_that_images_are_cut_by(num_stored: int, mode: str, bound: int, expected: list[int]) -> None:
+    assert decoded_factors(num_stored, 4, mode, bound) == expected
 
 
 def test_tile_side_rounds_up() -> None:
