@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_costs, class_counts
+from dream_ray.engine.assembly import build, class_costs, class_counts, first_passes, trajectory_length
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.matching import matched_objective
 from dream_ray.engine.network_source import Snapshot
@@ -60,9 +60,28 @@ def is_long(flop: float, device: torch.device) -> bool:
 
 
 def run_flop(config: Config, store: Store) -> float:
-    """Returns the floating-point operations of a run's selections and matching, about; network updates come on top."""
-    forward_passes = sum(class_costs(config, class_counts(config, store)))
+    """Returns the floating-point operations, about, of what a run computes through compiled functions.
+
+    That is its selections and matching, on top of which come network updates; where students are matched, which are
+    never compiled, it is the training of the experts and of the network that the initialisation looks through.
+    """
+    counts = class_counts(config, store)
+    follows_experts = config.source.kind == "expert"
+    forward_passes = _passes_of_experts(config, sum(counts)) if follows_experts else sum(class_costs(config, counts))
     return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes
+
+
+def _passes_of_experts(config: Config, num_images: int) -> int:
+    """Returns how many images pass a network forwards in the training of all experts and before it.
+
+    A backward pass counts as two.
+    """
+    update = config.update
+    of_update = update.epochs * (num_images if update.num_images is None else min(update.num_images, num_images))
+    gradients = 2 if update.flat_radius else 1
+    updates = config.trajectory.num_experts * (trajectory_length(config) - 1)
+    embedded = num_images if config.initialisation.strategy == "representative" else 0
+    return 3 * gradients * (updates * of_update + first_passes(config) * num_images) + embedded
 
 
 def forward_flop(network: Classifier, shape_CHW: tuple[int, int, int]) -> int:

@@ -12,16 +12,18 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import PRESETS, parse_config
+from dream_ray.config.frameworks import overlay
 from dream_ray.core.placement import place_classes
 from dream_ray.data.store import Store
 from dream_ray.engine import assembly, compilation, matching
-from dream_ray.engine.assembly import class_costs, placement
+from dream_ray.engine.assembly import class_costs, class_counts, placement
 from dream_ray.engine.compilation import choose_compile, forward_flop, is_long, run_flop
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.run import create_run, open_run
 from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
 from dream_ray.nets import build_network
+from tests.frameworks import tiny_run
 
 CPU = torch.device("cpu")
 
@@ -71,6 +73,25 @@ def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store:
     flop_of_convnet3 = 1e8
     for device in ("cpu", "cuda"):
         assert is_long(flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)), torch.device(device))
+
+
+def test_of_trajectory_matching_the_training_of_experts_counts(digits_store: str) -> None:
+    """Students are never compiled, so it does not matter how many are matched, and against how large a batch."""
+    store = Store.open(digits_store)
+    config = parse_config(tiny_run("mtt", "random"))
+    num_images = sum(class_counts(config, store))
+    each = forward_flop(assembly.build(config, store), store.shape_CHW)
+
+    def passes(**changes: Any) -> float:
+        return run_flop(parse_config(overlay(tiny_run("mtt", "random"), changes)), store) / each
+
+    # Two experts of three updates, each a forward and a backward pass of all images.
+    assert passes() == 3 * 2 * 3 * num_images
+    assert passes(outer_steps=500, selection={"num_clusters": 100}) == passes()
+    assert passes(update={"num_images": 32, "epochs": 2}) == 3 * 2 * 3 * 2 * 32
+    assert passes(update={"flat_radius": 0.05}) == 2 * passes()
+    looking = passes(initialisation={"strategy": "representative", "warmup_epochs": 2})
+    assert looking == passes() + (3 * 2 + 1) * num_images
 
 
 def test_a_short_run_is_eager_and_says_nothing(
