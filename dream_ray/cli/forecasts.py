@@ -7,6 +7,7 @@ from rich.table import Column, Table
 
 from dream_ray.cli import display
 from dream_ray.cli.display import duration
+from dream_ray.errors import UsageError
 
 _HOUR_S = 3600
 
@@ -57,9 +58,11 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     rows = {
         "match a class": costs.match_s,
         "select the real images of a class of mean size": costs.select_s * _mean(schedule.class_sizes),
-        "update the network": costs.update_s,
-        "warm up the network": costs.warm_up_s,
     }
+    if plan.config.source.kind == "random":
+        rows["draw a network"] = costs.update_s
+    else:
+        rows |= {"update the network": costs.update_s, "warm up the network": costs.warm_up_s}
     for name, seconds in rows.items():
         table.add_row(name, f"{seconds:,.3f}")
     display.show_table(table)
@@ -80,15 +83,21 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
 
 
 def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | None) -> None:
-    """Prints what other numbers of workers would take."""
+    """Prints what other numbers of workers would take, and why some cannot share the run."""
     producers = plan.schedule.producers
     names = ["workers", "s a step", "run", "times as fast", "workers wait", "traffic a step", "traffic"]
     if price_per_hour is not None:
         names.append("cost")
     table = Table(*(Column(name, justify="right") for name in names), title="prediction, not a measurement")
-    first = plan.forecast(worker_counts[0])
+    first, refused = None, []
     for workers in worker_counts:
-        seen = plan.forecast(workers)
+        try:
+            seen = plan.forecast(workers)
+        except UsageError as error:
+            refused.append(str(error))
+            table.add_row(str(workers), *["-"] * (len(names) - 1))
+            continue
+        first = first or seen
         row = [
             str(workers),
             f"{seen.step_s:,.2f}",
@@ -102,6 +111,10 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
             row.append(_cost(seen.wall_s, workers + producers, price_per_hour))
         table.add_row(*row)
     display.show_table(table)
+    for reason in refused:
+        display.say(f"not possible: {reason}")
+    if first is None:
+        return
     if producers:
         display.say(f"each with {producers} producers")
     else:

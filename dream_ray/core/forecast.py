@@ -66,7 +66,7 @@ def forecast(costs: StepCosts, schedule: Schedule) -> Forecast:
 
 def inline_limit(costs: StepCosts, schedule: Schedule) -> float:
     """Returns how many times faster than one worker inline workers can become; infinite where networks cost nothing."""
-    network_s = costs.warm_up_s + (schedule.inner_steps - 1) * costs.update_s
+    network_s = schedule.warm_up_share * costs.warm_up_s + (schedule.inner_steps - 1) * costs.update_s
     selections = math.ceil(schedule.inner_steps / schedule.interval)
     work_s = selections * costs.select_s * sum(schedule.class_sizes)
     work_s += schedule.inner_steps * costs.match_s * len(schedule.class_sizes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dream_ray.core.placement import place_classes
+from dream_ray.core.team import own_part
 from dream_ray.core.timeline import Pause, Process, Signal, Timeline, Work
 from dream_ray.errors import UsageError
 
@@ -62,8 +63,12 @@ class Schedule:
         interval: Inner steps between two selections.
         class_sizes: Size of every class, in units of the class that `StepCosts.select_s` is about.
         workers: Workers. If there are more of them than classes, a class is shared by a team: they divide the
-            selection and the real batch, give each other their parts of the gradient, and the first one of them moves
-            the images.
+            selection and the chunks of the real batch, give each other their parts of the gradient, and the first one
+            of them moves the images.
+        real_chunks: Chunks that a real batch passes the network in; of a single one only the first worker of a team
+            has work.
+        warm_up_share: Share of the outer steps after the first whose network is warmed up; the others begin with one
+            that is known.
         producers: Who trains the networks ahead; 0: every worker trains them itself.
         window: Steps that a network may be handed over ahead of the slowest worker, >= 1.
         selectors: Who selects ahead of the workers, needs producers; 0: every worker itself.
@@ -77,6 +82,8 @@ class Schedule:
     interval: int
     class_sizes: tuple[float, ...]
     workers: int
+    real_chunks: int = 1
+    warm_up_share: float = 1.0
     producers: int = 0
     window: int = 1
     selectors: int = 0
@@ -86,12 +93,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Raises UsageError where a value breaks a rule."""
-        for name in ("outer_steps", "inner_steps", "interval", "workers", "window"):
+        for name in ("outer_steps", "inner_steps", "interval", "workers", "real_chunks", "window"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be an int >= 1; got {getattr(self, name)}")
         for name in ("producers", "selectors", "latency_s"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be >= 0; got {getattr(self, name)}")
+        if not 0 <= self.warm_up_share <= 1:
+            raise UsageError(f"warm_up_share must be a number from 0 to 1; got {self.warm_up_share}")
         for name in ("cores", "bandwidth"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be > 0; got {getattr(self, name)}")
@@ -126,16 +135,16 @@ def simulate(costs: StepCosts, schedule: Schedule) -> Usage:
 
 @dataclass(frozen=True)
 class _Part:
-    """Classes of one worker or selector, and how many share them: more than one only where it is a single class."""
+    """Classes of one worker or selector, a member of those that share them: several only where it is a single class."""
 
     labels: tuple[int, ...]
-    members: int
-    is_owner: bool
+    rank: int
+    size: int
 
 
 def _divide(sizes: Sequence[float], count: int) -> list[_Part]:
     placed = place_classes(sizes, count)
-    return [_Part(one.labels, len(one.team), one.team[0] == rank) for rank, one in enumerate(placed)]
+    return [_Part(one.labels, one.team.index(rank), len(one.team)) for rank, one in enumerate(placed)]
 
 
 class _Simulation:
@@ -180,7 +189,10 @@ class _Simulation:
     def _worker(self, part: _Part, selectors: list[int]) -> Process:
         """A worker: gets each network, selects and matches."""
         costs, schedule = self._costs, self._schedule
-        match_s = costs.target_s / part.members + (costs.move_s if part.is_owner else 0.0)
+        own_chunks = len(own_part(schedule.real_chunks, part))
+        match_s = costs.target_s * own_chunks / schedule.real_chunks + (costs.move_s if part.rank == 0 else 0.0)
+        # Every member with chunks sends what it made of them to all others.
+        received = min(part.size, schedule.real_chunks) - (own_chunks > 0)
         for step in range(schedule.outer_steps * schedule.inner_steps):
             seconds = match_s * len(part.labels)
             if schedule.producers:
@@ -193,9 +205,9 @@ class _Simulation:
                 for number in selectors:
                     yield self._selected[step, number]
             yield from self._work("worker", seconds)
-            if part.members > 1:
-                self._bytes += (part.members - 1) * costs.snapshot_bytes
-                yield Pause((part.members - 1) * self._copy_s + schedule.latency_s)
+            if part.size > 1:
+                self._bytes += received * costs.snapshot_bytes
+                yield Pause(received * self._copy_s + schedule.latency_s)
 
     def _producer(self, number: int) -> Process:
         """A producer: takes outer steps, trains their networks and hands them over."""
@@ -247,7 +259,9 @@ class _Simulation:
         """Returns what it takes to train the network of a step from the one before."""
         if step == 0:
             return self._costs.first_warm_up_s
-        return self._costs.update_s if step % self._schedule.inner_steps else self._costs.warm_up_s
+        if step % self._schedule.inner_steps:
+            return self._costs.update_s
+        return self._schedule.warm_up_share * self._costs.warm_up_s
 
     def _select_s(self, part: _Part) -> float:
-        return self._costs.select_s * sum(self._schedule.class_sizes[label] for label in part.labels) / part.members
+        return self._costs.select_s * sum(self._schedule.class_sizes[label] for label in part.labels) / part.size

@@ -16,8 +16,8 @@ class TeamLeft(Exception):  # noqa: N818 (not an error)
     """A member left the team while others still wanted to exchange something."""
 
 
-class Team(Protocol):
-    """The members that share a class; the first one owns it."""
+class Member(Protocol):
+    """One of those that share a class; the first one owns it."""
 
     @property
     def rank(self) -> int:
@@ -26,6 +26,10 @@ class Team(Protocol):
     @property
     def size(self) -> int:
         """Number of members."""
+
+
+class Team(Member, Protocol):
+    """All members, as one of them sees them."""
 
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         """Gives every member the tensors of all members; all members must call it, in the same order of calls.
@@ -62,7 +66,7 @@ class Alone:
 ALONE = Alone()
 
 
-def own_part(num_items: int, team: Team, *, chunk: int = 1) -> range:
+def own_part(num_items: int, team: Member, *, chunk: int = 1) -> range:
     """Returns the items of this member: whole chunks (only the last may be short), dealt evenly in order of ranks."""
     num_chunks = -(-num_items // chunk)
     # Rounded up, so that the owner is the one who has the only chunk of a small work.

@@ -27,6 +27,7 @@ from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledKernels, Kernels
 from dream_ray.engine.network_source import Snapshot, detached_parameters
 from dream_ray.engine.state import ClassState, RunState
+from dream_ray.nets import Classifier
 
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
@@ -43,6 +44,12 @@ def matched_objective(config: Config) -> Objective:
 def decoder(config: Config, mode: str) -> Callable[[Tensor], Tensor]:
     """Returns what makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class; see `decode`."""
     return partial(decode, factor=config.factor, mode=mode, bound=config.batch_synthetic_max)
+
+
+def real_chunk_size(config: Config, network: Classifier) -> int:
+    """Returns how many real images pass a network together: the whole batch where its images are coupled."""
+    size = config.matching.real_chunk
+    return config.real_batch if size is None or network.couples_images else size
 
 
 @dataclass(frozen=True)
@@ -177,10 +184,8 @@ class ClassMatcher:
         return mean_signals(map(weighted, chunks[here.start : here.stop]), len(chunks), zero, self.team)
 
     def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
-        """Cuts a real batch into what passes the network together: all of it where its images are coupled."""
-        size = self.config.matching.real_chunk
-        if size is None or snapshot.network.couples_images:
-            return [indices]
+        """Cuts a real batch into what passes the network together."""
+        size = real_chunk_size(self.config, snapshot.network)
         return np.split(indices, list(range(size, len(indices), size)))
 
     def _zero_signals(self, snapshot: Snapshot, parameters: Parameters) -> Signals:

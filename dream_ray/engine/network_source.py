@@ -242,6 +242,11 @@ class RandomNetworks:
             yield Snapshot(outer, inner, network, self.recipe.optimizer(network))
 
 
+def pool_member(seed: int, outer: int, size: int) -> int:
+    """Returns with which of `size` networks an outer step begins."""
+    return int(rng.stream(seed, "pool", outer=outer).integers(size))
+
+
 @dataclass(frozen=True)
 class PoolNetworks:
     """Networks that start as one of a few warmed-up ones and are trained on (IDC's and DREAM's ImageNet-100 setting).
@@ -264,7 +269,7 @@ class PoolNetworks:
         """Draws a member and trains as it goes; see `NetworkSource.trajectory`."""
         if state is not None:
             return self.networks.trajectory(outer, start, state)
-        member = int(rng.stream(self.seed, "pool", outer=outer).integers(self.size))
+        member = pool_member(self.seed, outer, self.size)
         if member not in self.known:
             self.known[member] = next(iter(self.members.trajectory(member))).state()
         return islice(self.networks.trajectory(outer, 0, self.known[member]), start, None)

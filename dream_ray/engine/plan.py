@@ -1,5 +1,6 @@
 """What a run will take, said before it starts: memory, time and network traffic."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,13 +9,15 @@ from dream_ray.config import Config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import are_made_ahead, class_counts
+from dream_ray.engine.assembly import are_made_ahead, build, class_counts
 from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.here import producers_here
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.matching import real_chunk_size
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import MemoryPlan, plan_memory
+from dream_ray.engine.network_source import pool_member
 from dream_ray.engine.trajectories.producing import networks_ahead
 
 # What a forecast supposes where nothing is measured: links of 10 Gbit/s, and a message that takes a millisecond.
@@ -30,16 +33,27 @@ class RunPlan:
         memory: Of its largest worker.
         costs: Times of its steps, measured; an image is a class of size 1.
         schedule: Who does what.
+        store: Its store.
+        launch: Who works on it, as asked for.
     """
 
     config: Config
     memory: MemoryPlan
     costs: StepCosts
     schedule: Schedule
+    store: Store
+    launch: Launch
 
     def forecast(self, workers: int | None = None) -> Forecast:
-        """Predicts time and traffic of the run, for another number of workers too."""
-        return forecast(self.costs, replace(self.schedule, workers=workers or self.schedule.workers))
+        """Predicts time and traffic of the run, for another number of workers too.
+
+        Raises:
+            UsageError: If the run would be refused with so many workers.
+        """
+        if workers is None:
+            return forecast(self.costs, self.schedule)
+        check_workers(self.config, self.store, replace(self.launch, workers=workers))
+        return forecast(self.costs, replace(self.schedule, workers=workers))
 
 
 def plan_run(
@@ -81,6 +95,8 @@ def plan_run(
         interval=config.selection.interval,
         class_sizes=(1.0,) * config.trajectory.segments if is_shared_by_segment else tuple(map(float, counts)),
         workers=launch.workers,
+        real_chunks=math.ceil(config.real_batch / real_chunk_size(config, build(config, store))),
+        warm_up_share=_warm_up_share(config, producers),
         producers=producers,
         bandwidth=LINK_BYTES_PER_S,
         latency_s=LINK_LATENCY_S,
@@ -99,7 +115,20 @@ def plan_run(
         ahead=window if producers else 0,
         ray=not launch.local,
     )
-    return RunPlan(config, memory, measured.costs, replace(schedule, window=window))
+    return RunPlan(config, memory, measured.costs, replace(schedule, window=window), store, launch)
+
+
+def _warm_up_share(config: Config, producers: int) -> float:
+    """Returns the share of the outer steps after the first whose network is warmed up, see `Schedule`."""
+    if config.source.kind != "pool" or config.outer_steps == 1:
+        return 1.0
+    # Everybody who trains networks warms up the members that it meets; producers take the outer steps about in turn.
+    trainers, size = max(1, producers), config.source.pool_size
+    met = [
+        {pool_member(config.seed, outer, size) for outer in range(first, config.outer_steps, trainers)}
+        for first in range(trainers)
+    ]
+    return (sum(map(len, met)) - 1) / (config.outer_steps - 1)
 
 
 def _beside_matching(launch: Launch, producers: int) -> tuple[str, ...]:

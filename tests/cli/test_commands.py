@@ -329,6 +329,21 @@ def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_fi
     assert "scale must be ints >= 1 with commas between them" in error
 
 
+def test_numbers_of_workers_that_cannot_share_the_run_are_shown_as_such(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str
+) -> None:
+    base = ("plan", "--config", settings_file, "--store", digits_store, "--set", "selection.strategy=random")
+    code, text, error = call(*base, "--scale", "20,2,10")
+    assert code == 0, error
+    assert re.search(r"^│ +20 │(?: +- │)+$", text, flags=re.MULTILINE)
+    assert re.search(r"^│ +2 │ +[0-9.]+ │[^│]+│ +1\.00 │", text, flags=re.MULTILINE), "compared with the first possible"
+    reason = "not possible: workers must be at most the number of classes (10) with selection.strategy random"
+    assert reason in " ".join(text.split()) and "got 20" in text
+    code, text, error = call(*base, "--scale", "20")
+    assert code == 0, error
+    assert "times as fast as one" not in text
+
+
 def test_inspect_shows_a_store_of_some_classes(call: Callable[..., Answer], tmp_path: Path) -> None:
     code, _, error = call(
         "ingest", "digits", tmp_path / "s", "--local", "--classes", "7,1", "--max-per-class", 20, "--encoding", "jpeg"

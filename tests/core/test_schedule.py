@@ -105,14 +105,34 @@ def test_selectors_take_the_selection_off_the_workers() -> None:
     assert ahead.step_bytes == pytest.approx(inside.step_bytes + 6 * 1e6 * 2 / 10), "two selections of ten steps"
 
 
-def test_more_workers_than_classes_share_the_real_batch_and_the_selection() -> None:
-    sizes = (1.0, 1.0)
-    alone, shared = wall_s(class_sizes=sizes, workers=2), wall_s(class_sizes=sizes, workers=8)
+TWO_TEAMS: dict[str, Any] = {"class_sizes": (1.0, 1.0), "workers": 8}
+
+
+def test_more_workers_than_classes_share_the_chunks_of_a_real_batch_and_the_selection() -> None:
+    alone, shared = wall_s(class_sizes=(1.0, 1.0), workers=2), wall_s(**TWO_TEAMS, real_chunks=8)
     assert alone == pytest.approx(4 * (NETWORK_S + SELECT_S + MATCH_S))
     assert shared == pytest.approx(4 * (NETWORK_S + SELECT_S / 4 + 10 * (0.6 / 4 + 0.4)))
-    usage = simulate(COSTS, replace(SCHEDULE, class_sizes=sizes, workers=8, bandwidth=1e6, latency_s=0.5))
+    usage = simulate(COSTS, replace(SCHEDULE, **TWO_TEAMS, real_chunks=8, bandwidth=1e6, latency_s=0.5))
     assert usage.wall_s == pytest.approx(shared + 40 * (3 + 0.5)), "three others' gradients"
     assert usage.num_bytes == 40 * 8 * 3 * 1e6
+
+
+@pytest.mark.parametrize(("real_chunks", "owned", "senders"), [(1, 1, 1), (3, 1 / 3, 3), (5, 2 / 5, 4)])
+def test_a_team_divides_a_real_batch_by_whole_chunks(real_chunks: int, owned: float, senders: int) -> None:
+    """A real batch that passes whole is the owner's alone, which then waits for nobody's gradient."""
+    shared = wall_s(**TWO_TEAMS, real_chunks=real_chunks)
+    assert shared == pytest.approx(4 * (NETWORK_S + SELECT_S / 4 + 10 * (0.6 * owned + 0.4)))
+    usage = simulate(COSTS, replace(SCHEDULE, **TWO_TEAMS, real_chunks=real_chunks, bandwidth=1e7, latency_s=0.5))
+    assert usage.wall_s == pytest.approx(shared + 40 * (0.1 * (senders - 1) + 0.5))
+    assert usage.num_bytes == 40 * 2 * 3 * senders * 1e6, "three others receive what a sender has"
+
+
+def test_networks_that_are_known_are_not_warmed_up() -> None:
+    pool = replace(SCHEDULE, outer_steps=41, warm_up_share=0.1)
+    networks = 20.0 + 40 * 2.0 + 41 * 9 * 3.0
+    assert simulate(COSTS, pool).wall_s == pytest.approx(networks + 41 * 12 * (SELECT_S + MATCH_S))
+    assert forecast(COSTS, pool).wall_s == pytest.approx(networks + 41 * 12 * (SELECT_S + MATCH_S))
+    assert inline_limit(COSTS, pool) == pytest.approx(1 + 12 * (SELECT_S + MATCH_S) / (2.0 + 9 * 3.0))
 
 
 def test_processes_share_cores_evenly() -> None:
@@ -158,7 +178,7 @@ def recurrence(costs: StepCosts, schedule: Schedule) -> float:
             if inner == 0:
                 who = min(range(len(free)), key=free.__getitem__)
                 began = free[who]
-                training = costs.warm_up_s if outer else costs.first_warm_up_s
+                training = schedule.warm_up_share * costs.warm_up_s if outer else costs.first_warm_up_s
             else:
                 began, training = made, costs.update_s
             made = max(began + training, room)
@@ -191,6 +211,8 @@ SCHEDULES = st.builds(
     interval=st.integers(1, 4),
     class_sizes=st.lists(st.floats(0, 3), min_size=4, max_size=7).map(tuple),
     workers=st.integers(1, 4),
+    real_chunks=st.integers(1, 6),
+    warm_up_share=st.floats(0, 1),
     producers=st.integers(1, 3),
     window=st.integers(1, 12),
     latency_s=SECONDS,
@@ -216,7 +238,8 @@ def test_work_is_conserved_and_bounds_hold(
     schedule = replace(schedule, producers=producers, workers=workers, cores=cores, bandwidth=bandwidth)
     outer, inner = schedule.outer_steps, schedule.inner_steps
     usage = simulate(costs, schedule)
-    network = costs.first_warm_up_s + (outer - 1) * costs.warm_up_s + outer * (inner - 1) * costs.update_s
+    warm_ups = (outer - 1) * schedule.warm_up_share * costs.warm_up_s
+    network = costs.first_warm_up_s + warm_ups + outer * (inner - 1) * costs.update_s
     selecting = outer * math.ceil(inner / schedule.interval) * costs.select_s * sum(schedule.class_sizes)
     matching = outer * inner * costs.match_s * len(schedule.class_sizes)
     everything = (1 if producers else workers) * network + selecting + matching
@@ -253,7 +276,7 @@ def test_a_faster_link_never_slows_a_run_down(costs: StepCosts, schedule: Schedu
 @given(costs=ALL_COSTS, schedule=SCHEDULES, outer_steps=st.integers(20, 40))
 def test_a_long_run_goes_on_in_a_straight_line(costs: StepCosts, schedule: Schedule, outer_steps: int) -> None:
     schedule = replace(schedule, outer_steps=outer_steps)
-    costs = replace(costs, first_warm_up_s=costs.warm_up_s)
+    costs = replace(costs, first_warm_up_s=schedule.warm_up_share * costs.warm_up_s)
     seen, whole = forecast(costs, schedule), simulate(costs, schedule)
     outer_step_s = seen.outer_step_s * schedule.producers
     assert abs(seen.wall_s - whole.wall_s) <= outer_step_s + 1e-6, "at most the outer steps that are on the way"
@@ -265,6 +288,8 @@ def test_a_long_run_goes_on_in_a_straight_line(costs: StepCosts, schedule: Sched
     [
         ("workers", 0, "int >= 1"),
         ("window", 0, "int >= 1"),
+        ("real_chunks", 0, "int >= 1"),
+        ("warm_up_share", 1.5, "from 0 to 1"),
         ("producers", -1, ">= 0"),
         ("cores", 0, "> 0"),
         ("bandwidth", math.nan, "> 0"),

@@ -1,17 +1,31 @@
 """The plan of a run: what is measured, and what is made of it."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from dream_ray.config import parse_config
+from dream_ray.core.schedule import StepCosts
 from dream_ray.data.store import Store
+from dream_ray.engine import plan as planning
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.measuring.costs import Measurement
+from dream_ray.engine.network_source import PoolNetworks
 from dream_ray.engine.plan import plan_run
 from dream_ray.errors import UsageError
 
 HERE: dict[str, Any] = {"threads": 1, "device": torch.device("cpu")}
+SMALL_RESNET = {"network": {"name": "resnet10", "options": {"width": 0.0625}}}
+
+
+@pytest.fixture
+def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands numbers in for the measurement."""
+    measured = Measurement(StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 1e6), 10**9, 10**9, 0, 16)
+    monkeypatch.setattr(planning, "measure_steps", lambda *what, **how: measured)
 
 
 def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store: str) -> None:
@@ -39,11 +53,66 @@ def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_st
 
 
 def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
-    settings = {
-        **tiny,
-        "selection": {"strategy": "random"},
-        "matching": {"real_chunk": 32},
-        "network": {"name": "resnet10", "options": {"width": 0.0625}},
-    }
+    settings = {**tiny, **SMALL_RESNET, "selection": {"strategy": "random"}, "matching": {"real_chunk": 32}}
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*batch norm.*got 11"):
         plan_run(parse_config(settings), Store.open(digits_store), Launch(workers=11), **HERE)
+
+
+def test_a_network_that_is_drawn_takes_a_draw(tiny: dict[str, Any], digits_store: str) -> None:
+    tiny |= {"source": {"kind": "random"}, "initialisation": {"strategy": "random"}}
+    costs = plan_run(parse_config(tiny), Store.open(digits_store), Launch(producers=0), **HERE).costs
+    assert costs.update_s == costs.warm_up_s == costs.first_warm_up_s > 0
+    tiny["initialisation"] = {"strategy": "representative", "warmup_epochs": 2}
+    costs = plan_run(parse_config(tiny), Store.open(digits_store), Launch(producers=0), **HERE).costs
+    assert costs.update_s == costs.warm_up_s
+    assert costs.first_warm_up_s > 20 * costs.update_s, "k-means looks through a trained one, after 200 batches"
+
+
+@pytest.mark.usefixtures("not_measured")
+@pytest.mark.parametrize(("pool_size", "producers"), [(2, 0), (2, 1), (50, 0), (3, 2), (3, 20)])
+def test_members_of_a_pool_are_warmed_up_once_by_everybody_who_meets_them(
+    tiny: dict[str, Any], digits_store: str, pool_size: int, producers: int
+) -> None:
+    config = parse_config({**tiny, "outer_steps": 12, "source": {"kind": "pool", "pool_size": pool_size}})
+    warmed_up = []
+
+    def warm_up(member: int) -> Iterator[Any]:
+        warmed_up.append(member)
+        yield SimpleNamespace(state=dict)
+
+    trainers = max(1, producers)
+    for first in range(trainers):
+        members: Any = SimpleNamespace(trajectory=warm_up)
+        goes_on: Any = SimpleNamespace(trajectory=lambda *start: iter(()))
+        networks = PoolNetworks(members, goes_on, config.seed, pool_size)
+        for outer in range(first, config.outer_steps, trainers):
+            networks.trajectory(outer)
+    plan = plan_run(config, Store.open(digits_store), Launch(producers=producers), **HERE)
+    assert 1 + 11 * plan.schedule.warm_up_share == pytest.approx(len(warmed_up))
+    assert plan.costs.warm_up_s == 8.0
+
+
+@pytest.mark.usefixtures("not_measured")
+@pytest.mark.parametrize(
+    ("changed", "real_chunks"),
+    [({}, 1), ({"matching": {"real_chunk": 4}}, 2), ({"matching": {"real_chunk": 4}, **SMALL_RESNET}, 1)],
+)
+def test_workers_beyond_the_classes_divide_a_real_batch_that_is_cut(
+    tiny: dict[str, Any], digits_store: str, changed: dict[str, Any], real_chunks: int
+) -> None:
+    plan = plan_run(parse_config({**tiny, **changed}), Store.open(digits_store), Launch(producers=0), **HERE)
+    assert plan.schedule.real_chunks == real_chunks
+    saved = plan.forecast(workers=10).wall_s - plan.forecast(workers=20).wall_s
+    largest = max(plan.schedule.class_sizes)
+    steps, selecting = 8, 4 * 0.5 * largest / 2
+    waiting = steps * ((real_chunks - 1) * 1e6 / 1.25e9 + 1e-3)
+    assert saved == pytest.approx(selecting + steps * 0.6 * (1 - 1 / real_chunks) - waiting)
+
+
+@pytest.mark.usefixtures("not_measured")
+def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
+    tiny["selection"]["strategy"] = "random"
+    plan = plan_run(parse_config(tiny), Store.open(digits_store), Launch(producers=0), **HERE)
+    assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\) .*real_chunk.*got 11"):
+        plan.forecast(workers=11)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, training_count
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
+from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.training import RealImages
 
 # Rounds of what runs at once: memory is asked for in another order every time.
@@ -50,13 +51,21 @@ class ClassSteps:
         images = random_images(config, store)
         self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalise, compiled=compiled)
         data = RealImages(images, np.zeros(len(images), dtype=np.int64))
-        networks = networks_on(short, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
-        self._trajectory = networks.trajectory(0)
-        next(self._trajectory)
-        self._train()
 
-    def _train(self) -> None:
-        with self._watch.of("batch"):
+        def trajectory(kind: str) -> Iterator[Snapshot]:
+            of_kind = short.model_copy(update={"source": config.source.model_copy(update={"kind": kind})})
+            networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
+            return networks.trajectory(0)
+
+        # Only the network that the initialisation looks through is trained where the others are drawn.
+        self._is_drawn = config.source.kind == "random"
+        self._looking = trajectory("real") if self._is_drawn and first_passes(config) else None
+        self._trajectory = trajectory(config.source.kind)
+        next(self._trajectory)
+        self._next_network()
+
+    def _next_network(self) -> None:
+        with self._watch.of("draw" if self._is_drawn else "batch"):
             self._snapshot = next(self._trajectory)
 
     def run(self) -> None:
@@ -66,6 +75,8 @@ class ClassSteps:
         if matcher.config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
             self._state.indices = matcher.select(first, 0, self._state.assignment).indices
+        if self._looking is not None:
+            next(self._looking)
         for number in range(1, MOST_ROUNDS):
             with watch.of("embedding"):
                 self._features_ND = matcher.embed(self._snapshot, 0)
@@ -73,7 +84,10 @@ class ClassSteps:
                 target = matcher.target(self._snapshot, 0, self._state)
             with watch.of("move"):
                 matcher.move(self._snapshot, 0, self._state, target)
-            self._train()
+            self._next_network()
+            if self._looking is not None:
+                with watch.of("batch"):
+                    next(self._looking)
             if watch.is_enough(number):
                 break
 
@@ -90,15 +104,29 @@ class ClassSteps:
             num_points = min(sum(counts) // len(counts), _MOST_POINTS)
             clustering_s = _clustering_s(config, self._features_ND, num_points, watch)
             select_s = watch.median("embedding") / len(self._features_ND) + clustering_s / num_points
-        trained_on = len(counts) * training_count(config) if config.source.kind == "synthetic" else sum(counts)
+        update_s, warm_up_s, first_warm_up_s = self._network_costs_s(counts)
         return StepCosts(
-            update_s=config.update.epochs * pass_s(config, watch, trained_on, config.update.num_images),
-            warm_up_s=config.update.warmup_epochs * pass_s(config, watch, sum(counts)),
-            first_warm_up_s=first_passes(config) * pass_s(config, watch, sum(counts)),
+            update_s=update_s,
+            warm_up_s=warm_up_s,
+            first_warm_up_s=first_warm_up_s,
             select_s=select_s,
             target_s=watch.median("target"),
             move_s=watch.median("move"),
             snapshot_bytes=sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values()),
+        )
+
+    def _network_costs_s(self, counts: list[int]) -> tuple[float, float, float]:
+        """Returns what the network takes of an inner step, of an outer step, and of the first one."""
+        config, watch = self._config, self._watch
+        if self._is_drawn:
+            draw_s = watch.median("draw")
+            looking_s = 0.0 if self._looking is None else first_passes(config) * pass_s(config, watch, sum(counts))
+            return draw_s, draw_s, draw_s + looking_s
+        trained_on = len(counts) * training_count(config) if config.source.kind == "synthetic" else sum(counts)
+        return (
+            config.update.epochs * pass_s(config, watch, trained_on, config.update.num_images),
+            config.update.warmup_epochs * pass_s(config, watch, sum(counts)),
+            first_passes(config) * pass_s(config, watch, sum(counts)),
         )
 
     def run_together(self, beside: Collection[str]) -> None:
