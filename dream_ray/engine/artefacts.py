@@ -1,9 +1,11 @@
 """The product of a run: synthetic.parquet, which describes itself, and a picture of it.
 
 One row is one stored image, one row group a class; no column depends on workers, time or path. Everything that is
-needed to train on the set is in the schema's metadata.
+needed to train on the set is in the schema's metadata, with a digest of it and of the pixels: Parquet's checksums are
+of its pages alone.
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -19,10 +21,11 @@ from dream_ray.core.normalisation import Normalisation, Normalise
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.pictures import write_grid
 from dream_ray.engine.normalising import WHITENING_FILE, read_whitening
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 
 FORMAT_VERSION = 1
-_METADATA_KEY = b"dream_ray"
+_MAGIC = b"PAR1"
+_METADATA_KEY, _DIGEST_KEY = b"dream_ray", b"dream_ray.sha256"
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),
@@ -61,11 +64,16 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
         "recipe": recipe,
         "cost": cost,
     }
-    schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(description).encode()})
-    with storage.atomic_output(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    images_LNCHW = synthetic.images_LNCHW.cpu().numpy().astype("<f4")
+    text = json.dumps(description).encode()
+    schema = _SCHEMA.with_metadata({_METADATA_KEY: text, _DIGEST_KEY: _digest(text, images_LNCHW.tobytes())})
+    with (
+        storage.atomic_output(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for label, name in enumerate(synthetic.class_names):
-            images = synthetic.images_LNCHW[label].cpu().numpy().astype("<f4")
-            columns = [[image.tobytes() for image in images], [label] * ipc, [name] * ipc, [None] * ipc]
+            rows = [image.tobytes() for image in images_LNCHW[label]]
+            columns = [rows, [label] * ipc, [name] * ipc, [None] * ipc]
             writer.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=schema))
 
 
@@ -74,23 +82,26 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
 
     Raises:
         UsageError: If the file is not a synthetic set, or of a version that this package does not read.
+        RunError: If it is damaged.
     """
     if not storage.exists(path):
         raise UsageError(f"synthetic set {path} does not exist")
+    table = _read_table(path)
+    metadata = table.schema.metadata or {}
+    if _METADATA_KEY not in metadata or not table.schema.equals(_SCHEMA):
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: it has other columns, or nothing that says so")
     try:
-        # Arrow's threads, once started, now and then abort the process at its end where torch is loaded too.
-        table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(path))).read(use_threads=False)
-        description = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
-        raise UsageError(f"{path} is not a synthetic set of dream_ray: {error}") from None
-    if description["format_version"] != FORMAT_VERSION:
-        raise UsageError(
-            f"{path} has format_version {description['format_version']}; this dream_ray reads {FORMAT_VERSION}"
-        )
+        description = json.loads(metadata[_METADATA_KEY])
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: its description is not JSON: {error}") from None
+    if (version := description.get("format_version")) != FORMAT_VERSION:
+        raise UsageError(f"{path} has format_version {version}; this dream_ray reads {FORMAT_VERSION}")
+    pixels = b"".join(table["image"].to_pylist())
+    if metadata.get(_DIGEST_KEY) != _digest(metadata[_METADATA_KEY], pixels):
+        raise RunError(f"{path} is damaged: its images and description do not have the digest written with them")
     shape = (description["num_classes"], description["ipc"], *description["shape"])
-    pixels = np.frombuffer(b"".join(table["image"].to_pylist()), dtype="<f4").reshape(shape)
     synthetic = SyntheticSet(
-        torch.from_numpy(pixels.copy()),
+        torch.from_numpy(np.frombuffer(pixels, dtype="<f4").reshape(shape).copy()),
         tuple(description["class_names"]),
         description["factor"],
         description["decode"],
@@ -102,12 +113,31 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
     return synthetic, description
 
 
+def _read_table(path: str) -> pa.Table:
+    """Reads a Parquet file; raises UsageError where it is none, RunError where it is damaged."""
+    data = storage.read_bytes(path)
+    if not data.startswith(_MAGIC):
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: it is no Parquet file")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # Arrow's threads, once started, now and then abort the process at its end where torch is loaded too.
+        return file.read(use_threads=False)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one of names that are no text
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _digest(description: bytes, pixels: bytes) -> bytes:
+    digest = hashlib.sha256(description)
+    digest.update(pixels)
+    return digest.hexdigest().encode()
+
+
 def read_dataset(path: str) -> "SyntheticDataset":
     """Reads a synthetic set as a dataset; that of a whitened run needs the whitening beside it.
 
     Raises:
         UsageError: As `read_synthetic`.
-        RunError: If the whitening is missing or damaged.
+        RunError: If it is damaged, or the whitening is missing or damaged.
     """
     synthetic, description = read_synthetic(path)
     if not description["recipe"].get("config", {}).get("data", {}).get("zca"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from dream_ray.api import load_synthetic
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.engine.artefacts import read_synthetic, write_picture, write_synthetic
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_the_table_does_not_depend_on_the_cost(synthetic: SyntheticSet, path: st
 def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "x.parquet"
     if kind == "rubbish":
-        target.write_bytes(b"PAR1 no")
+        target.write_bytes(b"no Parquet")
     elif kind == "foreign":
         pq.write_table(pa.table({"image": [b"x"]}), target)
     elif kind == "other version":
@@ -84,6 +85,44 @@ def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: st
         pq.write_table(table.replace_schema_metadata(changed), target)
     with pytest.raises(UsageError, match=r"x\.parquet"):
         load_synthetic(str(target))
+
+
+def test_a_damaged_file_is_refused_or_read_as_it_was_written(synthetic: SyntheticSet, path: str) -> None:
+    """Wherever it is damaged: in a page, in the footer, or in what describes the set."""
+    whole, description = Path(path).read_bytes(), read_synthetic(path)[1]
+    draw, refused = random.Random(0), 0
+    for start in range(0, len(whole) - 8, 5):
+        damaged = bytearray(whole)
+        for position in range(start, start + 8):
+            damaged[position] ^= draw.randrange(1, 256)
+        Path(path).write_bytes(damaged)
+        try:
+            found, found_description = read_synthetic(path)
+        except (RunError, UsageError) as error:
+            assert path in str(error)
+            refused += 1
+            continue
+        assert torch.equal(found.images_LNCHW, synthetic.images_LNCHW)
+        assert (found.mean, found.class_names) == (synthetic.mean, synthetic.class_names)
+        assert found_description == description
+    assert refused > 500
+
+
+def test_a_file_that_is_cut_short_is_damaged(path: str) -> None:
+    whole = Path(path).read_bytes()
+    for length in range(4, len(whole), 50):
+        Path(path).write_bytes(whole[:length])
+        with pytest.raises(RunError, match=r"synthetic\.parquet is damaged"):
+            read_synthetic(path)
+
+
+def test_other_pixels_under_the_same_description_are_damage(path: str) -> None:
+    """Parquet that is whole, with the pages' own checksums, but not what was written."""
+    table = pq.read_table(path)
+    images = [bytes(reversed(image)) for image in table["image"].to_pylist()]
+    pq.write_table(table.set_column(0, table.schema.field("image"), pa.array(images, pa.binary())), path)
+    with pytest.raises(RunError, match="do not have the digest"):
+        read_synthetic(path)
 
 
 def test_the_dataset_gives_decoded_normalised_images(synthetic: SyntheticSet, path: str) -> None:
