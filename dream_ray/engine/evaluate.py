@@ -193,6 +193,8 @@ def train_and_test(
     recipe, epochs = evaluation_recipe(config, step_size), num_epochs(config, protocol, arm)
     optimizer = recipe.optimizer(classifier)
     milestones = [int(part * epochs + _ROUNDING) for part in config.evaluation.lr_milestones]
+    # One of 0 epochs, of a short training, would be applied at once: nothing would be trained at the first rate.
+    milestones = [milestone for milestone in milestones if milestone >= 1]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
     for epoch in range(epochs):
         generator = rng.stream(config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
@@ -257,10 +259,13 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
         [
             store.checksum,
             run.config.splits,
+            run.config.data.zca,
             task.split,
             task.repeat,
             task.network.model_dump(),
             asdict(evaluation_recipe(run.config)),
+            run.config.evaluation.lr_decay,
+            run.config.evaluation.lr_milestones,
             num_epochs(run.config, task.protocol, WHOLE_SET),
             run.config.seed,
             run.device.type,

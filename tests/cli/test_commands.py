@@ -109,7 +109,7 @@ def test_another_network_evaluates_the_set(
     options = ("--net", "convnet", "--net-option", "depth=1", "--net-option", "width=3")
     code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", *options)
     assert code == 0
-    document = json.loads(Path(out, "evaluation", "convnet-quick-test.json").read_text())
+    document = json.loads(Path(out, "evaluation", "convnet-depth=1-width=3-quick-test-distilled.json").read_text())
     assert document["network"] == {"name": "convnet", "options": {"depth": 1, "width": 3}}
 
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from dream_ray import api
+from dream_ray import api, storage
 from dream_ray.config import parse_config
+from dream_ray.config.sections import Network
 from dream_ray.core.normalisation import to_unit
+from dream_ray.engine import evaluate
 from dream_ray.engine.arms import ARMS, representative_indices
-from dream_ray.engine.evaluate import EvaluationResult, num_epochs, plan_tasks, run_task, summarise
+from dream_ray.engine.evaluate import EvaluationResult, num_epochs, plan_tasks, run_task, summarise, train_and_test
+from dream_ray.engine.evaluation_name import evaluation_name
 from dream_ray.engine.run import Run, open_run
 from dream_ray.errors import UsageError
+from dream_ray.nets import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +127,71 @@ def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
     assert distilled["std"] == pytest.approx(7.0710678)
     assert distilled["accuracies"] == pytest.approx([50, 60])
     assert (whole["n"], whole["std"]) == (1, None)
+
+
+NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
+    (None, tuple(ARMS), "convnet-quick-test"),
+    (Network(options={"depth": 2, "width": 4}), tuple(ARMS), "convnet-quick-test"),
+    (None, ("whole set", "distilled"), "convnet-quick-test-distilled_whole-set"),
+    (Network(), tuple(ARMS), "convnet-default-quick-test"),
+    (Network(options={"width": 8, "norm": "none"}), ("distilled",), "convnet-norm=none-width=8-quick-test-distilled"),
+    (Network(name="resnet10"), tuple(ARMS), "resnet10-quick-test"),
+    (Network(name="torchvision:resnet18"), tuple(ARMS), "torchvision-resnet18-quick-test"),
+    (Network(name="mine:make", options={"weights": "../w"}), tuple(ARMS), "mine-make-options-953a22de-quick-test"),
+    (Network(name="mine:make", options={"widths": [8, 16]}), tuple(ARMS), "mine-make-options-408b5b6c-quick-test"),
+]
+
+
+@pytest.mark.parametrize(("network", "arms", "name"), NAMES, ids=[name for *_, name in NAMES])
+def test_names_of_evaluations(run: Run, network: Network | None, arms: tuple[str, ...], name: str) -> None:
+    assert evaluation_name(run.config, network or run.config.network, "quick", "test", arms) == name
+
+
+def test_evaluations_of_other_networks_or_arms_keep_the_others_files(run: Run) -> None:
+    other = Network(options={"depth": 1, "width": 3})
+    api.evaluate(run.path, repeats=1, arms=("distilled", "random real"), local=True)
+    api.evaluate(run.path, repeats=1, arms=("distilled",), local=True)
+    api.evaluate(run.path, repeats=1, arms=("distilled",), network=other, local=True)
+    api.evaluate(run.path, repeats=2, arms=("distilled",), network=other, local=True)
+    names = [name for name in storage.list_directory(run.file("evaluation")) if name.endswith(".json")]
+    found = [storage.read_json(run.file("evaluation", name)) for name in names]
+    assert [(document["network"]["options"]["width"], len(document["arms"])) for document in found] == [
+        (3, 1),
+        (4, 1),
+        (4, 2),
+    ]
+
+
+def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
+    """Their networks see whitened or normalised images, and decay as the settings say."""
+    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"]})
+    store, files = run.open_store(), set()
+    for settings in ({}, {"data": {"zca": True}}, {"evaluation": {"lr_decay": 0.1, "lr_milestones": [0.5]}}):
+        base = {"factor": 1, "pixels": {"space": "normalised"}}
+        changed = Run(run.path, parse_config({**base, **settings}), run.environment)
+        files.add(evaluate._whole_set_file(task, changed, store))
+    assert len(files) == 3
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rates"), [(1, [1]), (2, [1, 0.04]), (3, [1, 1, 0.04]), (6, [1, 1, 1, 1, 0.2, 0.04])]
+)
+def test_the_learning_rate_decays_after_parts_of_the_epochs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, epochs: int, rates: list[float]
+) -> None:
+    """However few they are, the first epoch has the first learning rate."""
+    seen: list[float] = []
+
+    def train_pass(network: Classifier, optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+
+    monkeypatch.setattr(evaluate, "train_pass", train_pass)
+    config = parse_config({"evaluation": {"lr": 1.0, "quick_epochs": epochs}})
+    store = run.open_store()
+    data = ARMS["random real"](run, store, 0, ())
+    train_and_test(config, store, data, run.normalise(store), protocol="quick", split="test")
+    assert seen == pytest.approx(rates)
 
 
 def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:
