@@ -1,6 +1,6 @@
 """The directory of a run: what is in it, how it begins and how it ends.
 
-config.yaml        the resolved configuration
+config.yaml        the resolved configuration; the last to be written of what makes a directory a run
 env.json           store, threads, compile mode, device and versions: what the bits depend on
 checkpoints/       see checkpoint.py
 progress/          one small file per worker session, replaced about once a second
@@ -38,6 +38,8 @@ from dream_ray.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 _BY_ONE_WORKER = Launch()
+_BEFORE_CONFIG = ("env.json", WHITENING_FILE)
+"""What is written before config.yaml. Alone it is of a try that was killed there, and the next one writes it anew."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def create_run(
     """Checks everything that can be checked beforehand and makes the directory.
 
     Args:
-        path: New or empty directory.
+        path: New or empty directory, or one that was left behind before it was a run.
         config: Settings.
         store_path: Store to distil.
         device: Device of the workers.
@@ -138,10 +140,11 @@ def create_run(
     check_workers(config, store, launch)
     if storage.exists(storage.join(path, "config.yaml")):
         raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
-    if storage.list_directory(path):
+    if set(storage.list_directory(path)) - set(_BEFORE_CONFIG):
         raise UsageError(f"out must be a new or empty directory; {path} has files in it")
     compiled = choose_compile(compiling, config, store, device)
     storage.ensure_writable(path)
+    _forget(path)
     environment = {
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
@@ -167,9 +170,14 @@ def forgotten_if_refused(run: Run) -> Iterator[None]:
         yield
     except UsageError:
         if not storage.list_directory(run.file("progress")):
-            storage.delete(run.file("config.yaml"))
-            storage.delete(run.file("env.json"))
+            _forget(run.path)
         raise
+
+
+def _forget(path: str) -> None:
+    """Deletes what `create_run` writes, in an order that leaves a run or what it accepts, wherever it is killed."""
+    for name in ("config.yaml", *_BEFORE_CONFIG):
+        storage.delete(storage.join(path, name))
 
 
 def open_run(path: str) -> Run:

@@ -1,6 +1,7 @@
 """What a run depends on, and how it ends."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,115 @@ import pytest
 import torch
 
 from dream_ray import api, storage
-from dream_ray.config import parse_config
+from dream_ray.config import Config, parse_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
-from dream_ray.engine.run import finish_run, open_run
+from dream_ray.engine.normalising import WHITENING_FILE
+from dream_ray.engine.run import Run, create_run, finish_run, forgotten_if_refused, open_run
+from dream_ray.errors import UsageError
+from tests.frameworks import tiny_run
+
+CPU = torch.device("cpu")
+BEGUN = ["config.yaml", "env.json", WHITENING_FILE]
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+class KilledAt:
+    """Kills whoever calls one of some functions of the storage for the n-th time, before or after it is done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, names: tuple[str, ...], number: int, *, done: bool) -> None:
+        self.left, self.done = number, done
+        for name in names:
+            patch.setattr(storage, name, self.dying(getattr(storage, name)))
+
+    def dying(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.done:
+                raise Killed
+            result = function(*arguments, **keywords)
+            if self.left == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+@pytest.fixture
+def whitened() -> Config:
+    return parse_config({**tiny_run("mtt", "random"), "data": {"zca": True}})
+
+
+def begin(out: str, config: Config, store: str) -> Run:
+    return create_run(out, config, store, device=CPU, threads=1)
+
+
+def is_run_or_accepted(out: str, config: Config, store: str) -> None:
+    """What `resume` goes on with, or a directory that `distill` takes once more."""
+    run = open_run(out) if storage.exists(f"{out}/config.yaml") else begin(out, config, store)
+    assert storage.list_directory(out) == BEGUN
+    run.normalise(run.open_store())
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_that_is_killed_while_it_begins_begins_again_or_goes_on(
+    whitened: Config,
+    four_digits_store: str,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    done: bool,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        # The whitening, env.json and config.yaml.
+        KilledAt(patch, ("write_bytes", "write_json", "write_text"), number, done=done)
+        begin(out, whitened, four_digits_store)
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+def refused(run: Run) -> None:
+    with forgotten_if_refused(run):
+        raise UsageError("bank-size must be larger")
+
+
+def test_a_refused_run_can_be_tried_again(whitened: Config, four_digits_store: str, out: str) -> None:
+    with pytest.raises(UsageError, match="bank-size"):
+        refused(begin(out, whitened, four_digits_store))
+    assert storage.list_directory(out) == []
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_refused_run_that_is_killed_while_it_is_forgotten(
+    whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = begin(out, whitened, four_digits_store)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        KilledAt(patch, ("delete",), number, done=False)
+        refused(run)
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+def test_what_a_killed_try_left_does_not_stay_in_another_run(
+    whitened: Config, tiny: dict[str, Any], four_digits_store: str, out: str
+) -> None:
+    begin(out, whitened, four_digits_store)
+    storage.delete(f"{out}/config.yaml")
+    begin(out, parse_config(tiny), four_digits_store)
+    assert storage.list_directory(out) == ["config.yaml", "env.json"]
+
+
+def test_a_directory_with_files_of_another_kind_is_refused(
+    tiny_config: Config, four_digits_store: str, out: str
+) -> None:
+    storage.write_text(f"{out}/env.json", "{}")
+    storage.write_text(f"{out}/notes.txt", "mine")
+    with pytest.raises(UsageError, match="out must be a new or empty directory"):
+        begin(out, tiny_config, four_digits_store)
 
 
 def test_a_run_on_gpus_ends_on_a_machine_without(tiny: dict[str, Any], digits_store: str, out: str) -> None:
