@@ -272,18 +272,12 @@ def _refuse(given: dict[str, bool], why: str) -> None:
 
 
 def _network(name: str | None, options: list[str]) -> Any:
-    import yaml
-
     from dream_ray.config.sections import Network
+    from dream_ray.config.yaml_text import parse_assignment
 
     if name is None:
         if options:
             raise UsageError("--net-option needs --net")
         return None
-    pairs = {}
-    for option in options:
-        key, separator, text = option.partition("=")
-        if not separator:
-            raise UsageError(f"--net-option must look like key=value; got {option!r}")
-        pairs[key] = yaml.safe_load(text)
-    return Network(name=name, options=pairs)
+    pairs = (parse_assignment(option, "--net-option", "key=value") for option in options)
+    return Network(name=name, options=dict(pairs))

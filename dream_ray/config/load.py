@@ -4,13 +4,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dream_ray import storage
 from dream_ray.config.presets import PRESETS
 from dream_ray.config.schema import CONFIG_VERSION, Config
+from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
 
 
@@ -35,7 +34,7 @@ def read_settings(*, preset: str | None = None, file: str | None = None) -> dict
     """Returns the plain values that one base gives, and no others; arguments as for `load_config`."""
     if (preset is None) == (file is None):
         raise UsageError("give exactly one of --preset NAME and --config FILE")
-    return _read_file(file) if file is not None else _preset(str(preset))
+    return read_yaml_mapping(file, "config file") if file is not None else _preset(str(preset))
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -52,7 +51,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
 
 def dump_config(config: Config) -> str:
     """Returns the configuration as YAML that `load_config` reads back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -63,26 +62,8 @@ def _preset(name: str) -> dict[str, Any]:
     return PRESETS[name]()
 
 
-def _read_file(path: str) -> dict[str, Any]:
-    if not storage.exists(path):
-        raise UsageError(f"config file {path} does not exist")
-    try:
-        values = yaml.safe_load(storage.read_bytes(path))
-    except yaml.YAMLError as error:
-        raise UsageError(f"config file {path} must be YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"config file {path} must hold a mapping of settings; got {type(values).__name__}")
-    return values
-
-
 def _assign(values: dict[str, Any], assignment: str) -> None:
-    path, separator, text = assignment.partition("=")
-    if not separator or not path:
-        raise UsageError(f"--set must look like section.key=value; got {assignment!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {assignment!r}: the value must be YAML: {error}") from None
+    path, value = parse_assignment(assignment, "--set", "section.key=value")
     try:
         put(values, path, value)
     except UsageError as error:

@@ -3,17 +3,16 @@
 import copy
 import difflib
 import itertools
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
 from dream_ray.config.sections import Section
+from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
 from dream_ray.sweep.parts import Budget, Resources, Sampler, Scheduler
 from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, value_at
@@ -164,30 +163,13 @@ class Sweep(Section):
         return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as a user means it; YAML 1.1 wants 1.0e-3."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def read_sweep(path: str) -> Sweep:
     """Reads a sweep file and checks everything that can be checked without a store.
 
     Raises:
         UsageError: If anything in it breaks a rule; with one line for each.
     """
-    if not storage.exists(path):
-        raise UsageError(f"sweep file {path} does not exist")
-    try:
-        values = yaml.load(storage.read_bytes(path), _Loader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"sweep file {path} must be YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"sweep file {path} must hold a mapping; got {type(values).__name__}")
-    return parse_sweep(values)
+    return parse_sweep(read_yaml_mapping(path, "sweep file"))
 
 
 def parse_sweep(values: Mapping[str, Any]) -> Sweep:
@@ -259,7 +241,7 @@ def _check_grid(sweep: Sweep) -> None:
 
 def dump_sweep(sweep: Sweep) -> str:
     """Returns the sweep as YAML that `read_sweep` reads back equal."""
-    return yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True, by_alias=True), sort_keys=False)
+    return dump_yaml(sweep.model_dump(mode="json", exclude_none=True, by_alias=True))
 
 
 def num_rungs(config: Config) -> int:

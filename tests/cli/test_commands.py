@@ -207,6 +207,14 @@ def test_wrong_input_to_distill(
         (("inspect", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
         (("evaluate", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
+        (
+            ("evaluate", "nowhere", "--net", "convnet", "--net-option", "width=["),
+            "--net-option 'width=[': the value must be YAML",
+        ),
+        (
+            ("evaluate", "nowhere", "--net", "convnet", "--net-option", "width"),
+            "--net-option must look like key=value; got 'width'",
+        ),
         (("distill", "--preset", "cifar10_ipc10", "--store", "s", "--out", "o"), "did you mean cifar10-ipc10?"),
         (("distill", "--store", "s", "--out", "o"), "exactly one of --preset NAME and --config FILE"),
         (

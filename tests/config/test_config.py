@@ -61,6 +61,7 @@ def test_random_selection_takes_any_batch() -> None:
         ("network.options.width=32", "network.options", {"depth": 3, "width": 32, "norm": "instance"}),
         ("evaluation.network.name=resnet18", "evaluation.network.name", "resnet18"),
         ("batch_real=null", "batch_real", None),
+        ("network.options.drop=5e-1", "network.options", {"depth": 3, "width": 128, "norm": "instance", "drop": 0.5}),
     ],
 )
 def test_assignments(assignment: str, section: str, expected: object) -> None:
@@ -75,7 +76,8 @@ def test_assignments(assignment: str, section: str, expected: object) -> None:
     [
         ("ipc", "--set must look like section.key=value; got 'ipc'"),
         ("ipc.x=1", "ipc is a value, not a section"),
-        ("ipc=[", "the value must be YAML"),
+        ("ipc=[", r"--set 'ipc=\[': the value must be YAML"),
+        ("ipc=2020-13-45", "--set 'ipc=2020-13-45': the value must be YAML: month must be in"),
     ],
 )
 def test_wrong_assignments(assignment: str, message: str) -> None:
@@ -83,7 +85,7 @@ def test_wrong_assignments(assignment: str, message: str) -> None:
         load_config(preset="cifar10-ipc10", assignments=[assignment])
 
 
-@pytest.mark.parametrize("text", ["- a list", "a: [", "just text"])
+@pytest.mark.parametrize("text", ["- a list", "a: [", "just text", "ipc: 2020-13-45"])
 def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
@@ -98,6 +100,23 @@ def test_a_preset_survives_a_round_trip_through_a_file(name: str, tmp_path: Path
     path.write_text(dump_config(config))
     assert load_config(file=str(path)) == config
     assert yaml.safe_load(path.read_text())["version"] == 1
+
+
+@pytest.mark.parametrize("value", ["5e-1", 0.5, "1e3", 1e-7, "2", 2, ".5e3", "no", "text"])
+def test_numbers_and_texts_survive_a_round_trip_through_a_file(tmp_path: Path, value: object) -> None:
+    """What a file says without quotes is read alike everywhere: 5e-1 is a number, whatever YAML 1.1 says."""
+    config = parse_config({"network": {"options": {"mine": value}}})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    found = load_config(file=str(path)).network.options["mine"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["5e-1", "+5.e-1", ".5e0", "50E-2"])
+def test_numbers_in_a_file_may_be_scientific(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"network: {{options: {{drop: {text}}}}}")
+    assert load_config(file=str(path)).network.options["drop"] == 0.5
 
 
 def test_settings_are_frozen() -> None:
