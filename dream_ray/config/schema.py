@@ -76,7 +76,11 @@ class Config(Section):
     @classmethod
     def _framework_lies_below(cls, values: Any) -> Any:
         name = values.get("framework", _DEFAULT_FRAMEWORK) if isinstance(values, Mapping) else None
-        return overlay(FRAMEWORKS[name].settings, values) if isinstance(name, str) and name in FRAMEWORKS else values
+        if not isinstance(name, str) or name not in FRAMEWORKS:
+            return values
+        # Of a section made in Python, such as `Matching(...)`, what was not set is the framework's too.
+        plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in values.items()}
+        return overlay(FRAMEWORKS[name].settings, plain)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Config":

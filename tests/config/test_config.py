@@ -7,7 +7,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from dream_ray.config import FRAMEWORKS, PRESETS, dump_config, load_config, parse_config
+from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
+from dream_ray.config.sections import Evaluation, Matching, Network, Selection
 from dream_ray.errors import UsageError
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -200,6 +201,24 @@ def test_presets_of_other_frameworks_hold_their_published_settings(row: tuple[An
     assert config.pixels.lr == pytest.approx(row[3])
     assert config.update.epochs == row[4]
     assert config.framework == row[0].split("-")[0]
+
+
+def test_sections_made_in_python_lie_over_the_framework_as_plain_values_do() -> None:
+    made = Config(
+        framework="dc",
+        matching=Matching(biases=True),
+        evaluation=Evaluation(network=Network(name="resnet10"), epochs=7),
+        selection=Selection(),
+    )
+    written = {"matching": {"biases": True}, "evaluation": {"network": {"name": "resnet10"}, "epochs": 7}}
+    assert made == parse_config({"framework": "dc", **written})
+    assert (made.matching.distance, made.matching.classifier, made.matching.biases) == ("cosine", True, True)
+    assert (made.evaluation.batch_size, made.evaluation.lr_milestones) == (256, (0.5,))
+
+
+def test_a_section_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValidationError, match="distance"):
+        Config(framework="dc", pixels=Matching(distance="mse"))  # type: ignore[arg-type]
 
 
 LOOPS = {
