@@ -1,29 +1,17 @@
 """Rules that settings, store and workers must keep together, checked before anything starts."""
 
 import logging
-from operator import attrgetter
 
 from dream_ray.config import Config
 from dream_ray.core.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import are_made_ahead, build, class_counts
+from dream_ray.engine.ignored_settings import changed_in_vain
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import check_whitening
 from dream_ray.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
-
-_IGNORED = {
-    "bidirectional": ("trajectory",),
-    "trajectory": (
-        "weights",
-        "matching.distance",
-        "matching.biases",
-        "matching.classifier",
-        "matching.real_chunk",
-    ),
-}
-"""Settings that an objective does not look at, by `matching.objective`."""
 
 
 def check_fit(config: Config, store: Store) -> None:
@@ -55,7 +43,8 @@ def check_fit(config: Config, store: Store) -> None:
             counts[smallest],
             config.real_batch,
         )
-    _warn_of_ignored_settings(config)
+    for name, reason in changed_in_vain(config):
+        _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
     check_whitening(config, store)
     build(config, store)  # raises where the network does not fit the images
 
@@ -80,13 +69,6 @@ def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[in
         for one in decoded_factors(config.ipc, factor, mode, config.batch_synthetic_max)
     }
     return [one for one in sorted(used) if not fills_every_tile(side, one)]
-
-
-def _warn_of_ignored_settings(config: Config) -> None:
-    objective, default = config.matching.objective, Config()
-    for name in _IGNORED[objective]:
-        if attrgetter(name)(config) != attrgetter(name)(default):
-            _LOG.warning("%s was changed; with matching.objective %s it is ignored.", name, objective)
 
 
 def check_workers(config: Config, store: Store, launch: Launch) -> None:

@@ -313,23 +313,6 @@ def test_experts_do_not_depend_on_how_the_images_begin(store: str, tmp_path: Pat
     assert missing == [[0, 1], []]
 
 
-@pytest.mark.parametrize(
-    ("framework", "changed", "ignored"),
-    [
-        ("mtt", {"weights": {"feature": 0.5}, "matching": {"distance": "l1"}}, ["weights", "matching.distance"]),
-        ("mtt", {"matching": {"real_chunk": 32, "classifier": True}}, ["matching.classifier", "matching.real_chunk"]),
-        ("dm", {"trajectory": {"student_steps": 5}}, ["trajectory"]),
-        ("mtt", {"trajectory": {"student_steps": 5}}, []),
-        ("dm", {"matching": {"distance": "l1"}}, []),
-    ],
-)
-def test_settings_that_the_objective_does_not_look_at_are_named(
-    store: str, caplog: pytest.LogCaptureFixture, framework: str, changed: dict[str, Any], ignored: list[str]
-) -> None:
-    check_fit(parse_config(overlay(tiny_run(framework, "random"), changed)), Store.open(store))
-    assert [message.partition(" was changed")[0] for message in caplog.messages] == ignored
-
-
 def test_the_example_of_the_documentation_is_a_framework(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

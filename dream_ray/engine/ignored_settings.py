@@ -1,0 +1,93 @@
+"""Settings that others leave without effect on the synthetic set, as one table: whoever changes one is told so.
+
+What a row says holds for distilling. The baseline "k-means real" of an evaluation looks through a network of its own,
+trained by `update` and `initialisation.warmup_epochs` whatever the run does. Settings that `--memory` chooses, such as
+`selection.embedding_batch`, are in no row.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from operator import attrgetter
+from typing import NamedTuple
+
+from dream_ray.config import FRAMEWORKS, Config, parse_config
+from dream_ray.config.sections import Section
+
+
+class Row(NamedTuple):
+    """Some settings, and when they are ignored.
+
+    Attributes:
+        when: Values by setting; each of these settings has one of its values.
+        ignored: Settings, or sections for all that is in them.
+    """
+
+    when: Mapping[str, Collection[object]]
+    ignored: tuple[str, ...]
+
+
+_NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise")}
+_RANDOM_SELECTION = {"selection.strategy": ("random",)}
+_EVERY_INTERVAL = ("selection.interval", "selection.warm_start", "selection.warm_steps")
+TABLE = (
+    # Networks that are never trained; the one that an initialisation looks through is, for epochs of its own.
+    Row({"source.kind": ("random",)}, ("update.warmup_epochs", "update.epochs", "update.num_images")),
+    Row({"source.kind": ("random",), **_NO_FEATURES_AT_FIRST}, ("update",)),
+    Row({"source.kind": ("real", "random", "synthetic", "expert")}, ("source.pool_size",)),
+    Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
+    Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
+    Row(_RANDOM_SELECTION, _EVERY_INTERVAL),
+    Row(
+        {**_RANDOM_SELECTION, **_NO_FEATURES_AT_FIRST},
+        ("selection.rule", "selection.max_steps", "selection.normalise", "selection.precision"),
+    ),
+    Row({"selection.warm_start": (False,)}, ("selection.warm_steps",)),
+    Row({"weights.gradient": (0.0,)}, ("matching.biases", "matching.classifier")),
+    Row({"matching.objective": ("bidirectional",)}, ("trajectory",)),
+    # What an expert is trained on is chosen anew for every update, from scratch.
+    Row(
+        {"matching.objective": ("trajectory",)},
+        (
+            *("weights", "matching.distance", "matching.biases", "matching.classifier", "matching.real_chunk"),
+            *_EVERY_INTERVAL,
+        ),
+    ),
+    Row(
+        {"matching.objective": ("trajectory",), **_RANDOM_SELECTION},
+        ("batch_real", "selection.num_clusters", "selection.per_cluster"),
+    ),
+)
+
+
+def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
+    """Yields each setting that was changed without effect, and the settings that leave it without.
+
+    A setting was changed if neither its framework nor a preset of that gives it this value: a preset has settings for
+    another selection or initialisation too.
+    """
+    framework = FRAMEWORKS[config.framework]
+    usual = [
+        parse_config({"framework": config.framework}),
+        *(parse_config(make()) for make in framework.presets.values()),
+    ]
+    for path, reason in ignored(config).items():
+        value = attrgetter(path)
+        if value(config) not in [value(one) for one in usual]:
+            yield path, reason
+
+
+def ignored(config: Config) -> dict[str, str]:
+    """Returns the settings without effect by their paths, each with the settings that are the first reason for that."""
+    found: dict[str, str] = {}
+    for row in TABLE:
+        values = {path: attrgetter(path)(config) for path in row.when}
+        if all(values[path] in row.when[path] for path in row.when):
+            reason = " and ".join(f"{path} {value}" for path, value in values.items())
+            for path in (path for name in row.ignored for path in _paths(config, name)):
+                found.setdefault(path, reason)
+    return found
+
+
+def _paths(config: Config, name: str) -> list[str]:
+    """Returns the paths of the settings of a section; that of a setting itself."""
+    value = attrgetter(name)(config)
+    return [f"{name}.{key}" for key in type(value).model_fields] if isinstance(value, Section) else [name]
