@@ -17,7 +17,7 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.engine.measuring.costs import measure_steps
-from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S
+from dream_ray.engine.plan import LINK_BYTES_PER_S, LINK_LATENCY_S, warm_up_share
 from dream_ray.engine.trajectories.producing import networks_ahead
 
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167
@@ -48,7 +48,8 @@ def project(config: Config, costs: StepCosts) -> dict[str, Any]:
     """Returns a row for every number of cores and kind of networks."""
 
     def schedule(workers: int, **more: Any) -> Schedule:
-        return schedule_of(config, NUM_CLASSES, IMAGES, workers, **more)
+        share = warm_up_share(config, more.get("producers", 0))
+        return schedule_of(config, NUM_CLASSES, IMAGES, workers, warm_up_share=share, **more)
 
     alone = forecast(costs, schedule(1))
     rows = []

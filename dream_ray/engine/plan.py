@@ -96,7 +96,7 @@ def plan_run(
         class_sizes=(1.0,) * config.trajectory.segments if is_shared_by_segment else tuple(map(float, counts)),
         workers=launch.workers,
         real_chunks=math.ceil(config.real_batch / real_chunk_size(config, build(config, store))),
-        warm_up_share=_warm_up_share(config, producers),
+        warm_up_share=warm_up_share(config, producers),
         producers=producers,
         bandwidth=LINK_BYTES_PER_S,
         latency_s=LINK_LATENCY_S,
@@ -118,7 +118,7 @@ def plan_run(
     return RunPlan(config, memory, measured.costs, replace(schedule, window=window), store, launch)
 
 
-def _warm_up_share(config: Config, producers: int) -> float:
+def warm_up_share(config: Config, producers: int) -> float:
     """Returns the share of the outer steps after the first whose network is warmed up, see `Schedule`."""
     if config.source.kind != "pool" or config.outer_steps == 1:
         return 1.0
