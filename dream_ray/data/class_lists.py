@@ -1,5 +1,7 @@
 """Lists of classes by name: the subsets of ImageNet that the literature uses, or a user's own file."""
 
+from collections.abc import Iterable
+
 from dream_ray import storage
 from dream_ray.errors import UsageError
 
@@ -54,6 +56,16 @@ def read_classes(given: str) -> tuple[str, ...]:
             f"got {given!r}"
         )
     return names
+
+
+def repeated_name(names: Iterable[str]) -> str | None:
+    """Returns the first name that occurs a second time; None where all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def possible_names(given: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.class_lists import possible_names
+from dream_ray.data.class_lists import possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import FlatFolder, Source, SourceKind, SourceOptions, find_source, order_of_names
 from dream_ray.errors import RunError, UsageError
@@ -148,9 +148,9 @@ def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str,
     if names is None:
         found = {name for table in listings for name in table["class"].unique().to_pylist() if name is not None}
         names = order_of_names(found)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UsageError(f"class names of {source} must differ; {repeated[0]!r} occurs twice")
+    repeated = repeated_name(names)
+    if repeated is not None:
+        raise UsageError(f"class names of {source} must differ; {repeated!r} occurs twice")
     if not names:
         raise UsageError(f"source {source} has no images")
     if len(names) < 2:

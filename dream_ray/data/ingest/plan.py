@@ -4,21 +4,29 @@ The plan is made before an image is read, so it depends on nothing but the listi
 the images, on how many machines, and which of them turn out to be unreadable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dream_ray.data.carve import held_out
-from dream_ray.data.class_lists import possible_names
+from dream_ray.data.class_lists import possible_names, repeated_name
 from dream_ray.data.images import Int64Array
 from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
 
+LISTED = pa.schema([field for field in LISTING if field.name != "class"])
+"""What is noted of an image that is to be written."""
+
 # Largest file: a class of ImageNet at 224 px makes four, which are written in parallel and cached one by one.
 FILE_BYTES = 64 << 20
+# Images whose listings are held in memory at a time: some 200 bytes each, three times over. Text of 8 KB, which no path
+# has, would be too much for the 32-bit offsets of Arrow's strings.
+_TOGETHER = 1 << 18
+_NOT_STORED = -1
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,9 @@ def choose_classes(source: str, names: tuple[str, ...], chosen: Sequence[str] | 
     if len(chosen) < 2:
         raise UsageError(f"classes must be at least 2; got {', '.join(chosen)}")
     found = tuple(name for name in meant.values() if name is not None)
-    repeated = [name for name in found if found.count(name) > 1]
-    if repeated:
-        raise UsageError(f"classes must differ; {repeated[0]!r} occurs twice")
+    repeated = repeated_name(found)
+    if repeated is not None:
+        raise UsageError(f"classes must differ; {repeated!r} occurs twice")
     return found
 
 
@@ -76,19 +84,23 @@ def rows_by_class(
         (n, 2) shard and row of the images of every class, in order; the names of other classes that occur.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
-    per_class: list[list[Int64Array]] = [[] for _ in class_names]
-    others = set()
-    for shard, table in enumerate(listings):
+    others: set[str] = set()
+    of_shards = [np.empty(0, dtype=np.int32)]
+    for table in listings:
         coded = table["class"].combine_chunks().dictionary_encode()
         names = coded.dictionary.to_pylist()
         others |= {name for name in names if name not in label_of}
-        codes_N = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        for code, name in enumerate(names):
-            if name in label_of:
-                rows = np.flatnonzero(codes_N == code)
-                per_class[label_of[name]].append(np.stack([np.full_like(rows, shard), rows], axis=1))
-    empty = np.empty((0, 2), dtype=np.int64)
-    return [np.concatenate([empty, *found])[:max_per_class] for found in per_class], others
+        # The last one is for rows without a class.
+        label_of_code = np.array([*(label_of.get(name, _NOT_STORED) for name in names), _NOT_STORED], dtype=np.int32)
+        of_shards.append(label_of_code[pc.fill_null(coded.indices, len(names)).to_numpy(zero_copy_only=False)])
+    labels_N = np.concatenate(of_shards)
+    sizes_S = np.array([len(table) for table in listings], dtype=np.int64)
+    shard_N = np.repeat(np.arange(len(sizes_S)), sizes_S)
+    row_N = np.arange(len(labels_N)) - np.repeat(np.cumsum(sizes_S) - sizes_S, sizes_S)
+    rows_N2 = np.stack([shard_N, row_N], axis=1)
+    order_N = np.argsort(labels_N, kind="stable")
+    ends = np.searchsorted(labels_N[order_N], np.arange(len(class_names) + 1))
+    return [rows_N2[order_N[start:end][:max_per_class]] for start, end in pairwise(ends)], others
 
 
 def plan_files(
@@ -124,15 +136,58 @@ def plan_files(
     return files
 
 
-def gather(listings: Sequence[pa.Table], rows_N2: Int64Array) -> pa.RecordBatch:
-    """Takes the listed images of one file out of the listings of its part, in order."""
-    schema = pa.schema([field for field in LISTING if field.name != "class"])
+def gather(listings: dict[str, Sequence[pa.Table]], files: Sequence[ImageFilePlan]) -> Iterator[pa.RecordBatch]:
+    """Takes the listed images of the files out of the listings of their parts.
+
+    Taken file by file, it would be files times shards pieces where every class has images in every shard, and minutes.
+    So those of many files are taken together; not those of all, for the listings may be larger than the memory.
+
+    Args:
+        listings: Of every part, of all shards in order.
+        files: In order.
+
+    Yields:
+        A batch of schema `LISTED` per file.
+    """
+    for together in _together(files):
+        of_part = {
+            part: _take(tables, [file.rows_N2 for file in together if file.part == part])
+            for part, tables in listings.items()
+        }
+        for file in together:
+            yield next(of_part[file.part])
+
+
+def _together(files: Sequence[ImageFilePlan]) -> Iterator[list[ImageFilePlan]]:
+    """Cuts files into runs of at most `_TOGETHER` images, or of one file."""
+    together: list[ImageFilePlan] = []
+    num_images = 0
+    for file in files:
+        if together and num_images + len(file.rows_N2) > _TOGETHER:
+            yield together
+            together, num_images = [], 0
+        together.append(file)
+        num_images += len(file.rows_N2)
+    yield together
+
+
+def _take(listings: Sequence[pa.Table], of_files: Sequence[Int64Array]) -> Iterator[pa.RecordBatch]:
+    """Yields a batch per file: taken shard by shard, then brought into the order of the files."""
+    if not of_files:
+        return
+    rows_N2 = np.concatenate(of_files)
+    by_shard_N = np.argsort(rows_N2[:, 0], kind="stable")
+    shards, starts = np.unique(rows_N2[by_shard_N, 0], return_index=True)
+    rows_of_shards = np.split(rows_N2[by_shard_N, 1], starts[1:])
     taken = [
-        listings[shard].select(schema.names).take(rows_N2[rows_N2[:, 0] == shard, 1])
-        for shard in np.unique(rows_N2[:, 0])
+        listings[shard].select(LISTED.names).take(rows) for shard, rows in zip(shards, rows_of_shards, strict=True)
     ]
-    table = pa.concat_tables(taken).combine_chunks()
-    return table.cast(schema).to_batches()[0]
+    table = pa.concat_tables(taken).combine_chunks().take(np.argsort(by_shard_N)).cast(LISTED)
+    start = 0
+    for rows in of_files:
+        [batch] = table.slice(start, len(rows)).to_batches()
+        yield batch
+        start += len(rows)
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

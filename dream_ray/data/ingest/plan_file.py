@@ -11,7 +11,7 @@ from dream_ray import storage
 from dream_ray.data.decode import UnreadableImage, decode
 from dream_ray.data.images import Int64Array
 from dream_ray.data.ingest.listing import Part, class_names, read_listing
-from dream_ray.data.ingest.plan import ImageFilePlan, choose_classes, gather, plan_files, rows_by_class
+from dream_ray.data.ingest.plan import LISTED, ImageFilePlan, choose_classes, gather, plan_files, rows_by_class
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, Form, WriteJob, read_image
 from dream_ray.errors import RunError, UsageError
@@ -106,11 +106,8 @@ def _without_class(part: str, tables: Sequence[pa.Table]) -> list[dict[str, Any]
 
 
 def _write_files(work: str, plans: Sequence[ImageFilePlan], listings: dict[str, list[pa.Table]]) -> None:
-    batches = (gather(listings[plan.part], plan.rows_N2) for plan in plans)
-    first = next(batches)
-    with storage.atomic_output(storage.join(work, FILES)) as file, pa.ipc.new_file(file, first.schema) as writer:
-        writer.write_batch(first)
-        for batch in batches:
+    with storage.atomic_output(storage.join(work, FILES)) as file, pa.ipc.new_file(file, LISTED) as writer:
+        for batch in gather(listings, plans):
             writer.write_batch(batch)
 
 

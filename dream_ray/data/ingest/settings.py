@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dream_ray import storage
+from dream_ray.data.class_lists import repeated_name
 from dream_ray.data.encodings import ENCODINGS
 from dream_ray.data.sources import SOURCES
 from dream_ray.errors import UsageError
@@ -55,8 +56,8 @@ class IngestSettings:
             raise UsageError(f"validation must be a fraction in [0, 1); got {self.validation}")
         if self.max_per_class is not None and self.max_per_class < 1:
             raise UsageError(f"max_per_class must be an int >= 1; got {self.max_per_class}")
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            repeated = next(name for name in self.classes if self.classes.count(name) > 1)
+        repeated = repeated_name(self.classes or ())
+        if repeated is not None:
             raise UsageError(f"classes must differ; {repeated!r} occurs twice")
         if self.test_labels is not None and self.test is None:
             raise UsageError("test_labels needs test, the directory or archive of the images that it labels")
