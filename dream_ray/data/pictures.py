@@ -15,6 +15,7 @@ _BACKGROUND = (208, 208, 208)
 _INK = (0, 0, 0)
 _GAP = 2
 _TILE_SIDE = 64
+_SHEET_TILE_SIDE = 128
 _LABEL_CHARACTERS = 24
 _LABEL_MARGIN = 4
 _SHEET_CLASSES = 20
@@ -51,10 +52,7 @@ def write_grid(
     picture = Image.new("RGB", (margin + columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
     for number, image_CHW in enumerate(images_NCHW):
         row, column = divmod(number, columns)
-        pixels = np.broadcast_to(image_CHW, (3, height, width)).transpose(1, 2, 0)
-        tile = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-            (width * factor, height * factor), Image.Resampling.NEAREST
-        )
+        tile = _picture(image_CHW).resize((width * factor, height * factor), Image.Resampling.NEAREST)
         picture.paste(tile, (margin + _GAP + column * step_x, _GAP + row * step_y))
     draw = ImageDraw.Draw(picture)
     for row, text in enumerate(texts[:rows]):
@@ -65,7 +63,7 @@ def write_grid(
 
 
 def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
-    """Draws the first images of the first 20 classes of a store, a class a row.
+    """Draws the first images of the first 20 classes of a store, a class a row, each at most 128 pixels a side.
 
     Args:
         store: The store.
@@ -73,13 +71,25 @@ def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
         per_class: Images of a class, >= 1; where there are fewer, the rest of the row is white.
     """
     labels = range(min(_SHEET_CLASSES, store.num_classes))
-    shown = np.full((len(labels), per_class, *store.shape_CHW), 255, dtype=np.uint8)
+    _, height, width = store.shape_CHW
+    shrink = min(1.0, _SHEET_TILE_SIDE / max(height, width))
+    height, width = (max(1, round(side * shrink)) for side in (height, width))
+    shown = np.full((len(labels), per_class, 3, height, width), 255, dtype=np.uint8)
     for label in labels:
         images = store.images(label, SPLITS)
-        count = min(per_class, len(images))
-        shown[label, :count] = images.take(np.arange(count))
+        for number in range(min(per_class, len(images))):
+            # One at a time: two hundred images of 1,024 pixels a side have 629 MB.
+            [image_CHW] = images.take(np.array([number]))
+            tile = _picture(image_CHW).resize((width, height), Image.Resampling.BOX)
+            shown[label, number] = np.asarray(tile).transpose(2, 0, 1)
     names = [store.class_names[label] for label in labels]
-    write_grid(path, shown.reshape(-1, *store.shape_CHW), columns=per_class, row_labels=names)
+    write_grid(path, shown.reshape(-1, 3, height, width), columns=per_class, row_labels=names)
+
+
+def _picture(image_CHW: UInt8Array) -> Image.Image:
+    """Makes an RGB picture of an image of 1 or 3 channels."""
+    pixels_HWC = np.broadcast_to(image_CHW, (3, *image_CHW.shape[1:])).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(pixels_HWC))
 
 
 def _printable(text: str) -> str:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from samples import ingest, noise
+from samples import encode, ingest, noise
 
+from dream_ray.data.images import ImageChunks
 from dream_ray.data.pictures import contact_sheet, write_grid
 from dream_ray.data.store import Store
 
@@ -50,3 +51,22 @@ def test_contact_sheet(tmp_path, make_folder):
     tile = 66 + 2
     assert picture.shape[0] == 20 * tile + 2
     assert (picture[2:68, -68:-2] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"), [(384, 512, (96, 128)), (512, 256, (128, 64)), (128, 8, (128, 8))]
+)
+def test_a_contact_sheet_shows_large_images_small(tmp_path, make_folder, monkeypatch, height, width, tile):
+    blue = encode(Image.new("RGB", (width, height), (9, 90, 200)))
+    root = make_folder("f", {"a": 2, "b": {"0.png": blue}}, height, width)
+    ingest(str(root), str(tmp_path / "s"), validation=0.0)
+    taken = []
+    take = ImageChunks.take
+    monkeypatch.setattr(ImageChunks, "take", lambda images, rows: taken.append(len(rows)) or take(images, rows))
+    contact_sheet(Store.open(str(tmp_path / "s")), str(tmp_path / "sheet.png"), per_class=2)
+    picture = pixels_of(tmp_path / "sheet.png")
+    assert picture.shape[0] == 2 * (tile[0] + 2) + 2
+    row = picture[-2 - tile[0] : -2]
+    assert (row[:, -2 - tile[1] : -2] == 255).all()
+    assert (row[:, -4 - 2 * tile[1] : -4 - tile[1]] == (9, 90, 200)).all()
+    assert set(taken) == {1}, "never several images at full size"
