@@ -99,10 +99,15 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
+def is_bomb(num_pixels: int) -> bool:
+    """Tells whether an image has more pixels than Pillow allows; a program may lift its limit."""
+    return Image.MAX_IMAGE_PIXELS is not None and num_pixels > Image.MAX_IMAGE_PIXELS
+
+
 def _resized(width: int, height: int, size: int) -> tuple[int, int]:
     shorter = min(width, height)
     new_width, new_height = (max(size, size * side // shorter) for side in (width, height))
-    if Image.MAX_IMAGE_PIXELS is not None and new_width * new_height > Image.MAX_IMAGE_PIXELS:
+    if is_bomb(new_width * new_height):
         raise UnreadableImage(f"{width} x {height} is too elongated to be resized to {size}")
     return new_width, new_height
 
@@ -110,7 +115,7 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int]:
 def _plain_jpeg_orientation(data: bytes) -> int | None:
     """Returns the EXIF orientation (1: upright) of a plain JPEG; None for one that is left to Pillow."""
     pixels = plain_jpeg_pixels(data)
-    if pixels is None or (Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS):
+    if pixels is None or is_bomb(pixels):
         return None
     if not has_exif(data):
         return 1

@@ -12,6 +12,20 @@ def test_they_are_checked_when_they_are_made():
         IngestSettings(source="digits", encoding="png")
 
 
+def test_a_size_that_no_image_may_have():
+    """Each image would be refused, one by one, after all of the source was read."""
+    assert IngestSettings(source="digits", size=9459).size == 9459
+    with pytest.raises(UsageError, match="size must be the side of a square of at most 89478485 pixels, .*; got 9460"):
+        IngestSettings(source="digits", size=9460)
+
+
+def test_classes_are_looked_through_once():
+    names = tuple(f"n{number}" for number in range(100))
+    with pytest.raises(UsageError, match="classes must differ; 'n7' occurs twice"):
+        IngestSettings(source="digits", classes=(*names, "n7", "n3"))
+    assert IngestSettings(source="digits", classes=names).classes == names
+
+
 @pytest.mark.parametrize("name", ["source", "test"])
 def test_relative_paths_are_made_absolute(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -3,8 +3,11 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from PIL import Image
+
 from dream_ray import storage
 from dream_ray.data.class_lists import repeated_name
+from dream_ray.data.decode import is_bomb
 from dream_ray.data.encodings import ENCODINGS
 from dream_ray.data.sources import SOURCES
 from dream_ray.errors import UsageError
@@ -48,6 +51,11 @@ class IngestSettings:
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise UsageError(f"size must be an int >= 1; got {self.size}")
+        if self.size is not None and is_bomb(self.size**2):
+            raise UsageError(
+                f"size must be the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, as any image must "
+                f"be; got {self.size}"
+            )
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 or 3; got {self.channels}")
         if self.encoding not in ENCODINGS:
