@@ -162,8 +162,21 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     assert storage.sha256(str(tmp_path / "whole")) == hashlib.sha256().hexdigest()
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / f".y.{uuid.uuid4().hex}.partial").write_bytes(b"half")
+    with storage.claimed(str(tmp_path / "deep" / storage.CLAIM)):
+        storage.delete_temporaries(str(tmp_path))
+        assert [path.name for path in tmp_path.rglob(".*")] == [storage.CLAIM], "it would be anybody's again"
+        assert storage.list_files(str(tmp_path)) == ["whole"]
+
+
+def test_a_temporary_file_may_be_deleted_by_who_made_it(tmp_path, monkeypatch):
+    def is_there_no_more(name):
+        (tmp_path / name).unlink()
+        return True
+
+    (tmp_path / ".probe.partial").touch()
+    monkeypatch.setattr("dream_ray.storage.directories.is_temporary", is_there_no_more)
     storage.delete_temporaries(str(tmp_path))
-    assert not list(tmp_path.rglob(".*")) and storage.list_files(str(tmp_path)) == ["whole"]
+    assert not os.listdir(tmp_path)
 
 
 def test_a_file_name_that_is_no_text(tmp_path):

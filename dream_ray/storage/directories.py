@@ -9,6 +9,7 @@ from typing import Any
 from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
 from dream_ray.errors import RunError
+from dream_ray.storage.claims import CLAIM
 from dream_ray.storage.files import exists, is_directory, is_temporary
 from dream_ray.storage.paths import failure, join, resolve
 
@@ -73,12 +74,14 @@ def file_sizes(path: str) -> list[tuple[str, float, int]]:
 
 
 def delete_temporaries(path: str) -> None:
-    """Deletes what killed writers left below a directory; nobody may be writing there any more."""
+    """Deletes what killed writers left below a directory, but no claims; nobody may be writing there any more."""
     filesystem, infos = _infos(path)
     for name, info in infos:
-        if is_temporary(name):
+        if is_temporary(name) and name.rpartition("/")[2] != CLAIM:
             try:
                 filesystem.delete_file(info.path)
+            except FileNotFoundError:
+                continue  # a probe of another process, which it deleted itself
             except OSError as error:
                 raise failure("delete", path, error) from None
 

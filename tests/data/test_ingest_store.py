@@ -626,12 +626,14 @@ class TestRetries:
         root = make_folder("f", {"a": 2, "b": 2})
         whole = ingest(str(root), str(tmp_path / "whole"))
         stages = [
-            (pipeline, "_check_target"),
+            (pipeline, "check_apart"),
+            (pipeline, "check_target"),
             (pipeline, "open_parts"),
             (storage, "ensure_writable"),
             (pipeline, "keep_shards"),
             (pipeline, "shard_jobs"),
             (pipeline, "load_or_make_plan"),
+            (pipeline, "check_begun"),
             (storage, "delete_temporaries"),
             (pipeline, "finish"),
             (storage, "delete"),

@@ -10,7 +10,8 @@ missing, so whatever was killed, the store ends up the same.
 """
 
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
-from dream_ray.data.ingest.pipeline import IDENTITY, ingest
+from dream_ray.data.ingest.pipeline import ingest
 from dream_ray.data.ingest.settings import IngestSettings
+from dream_ray.data.ingest.target import IDENTITY
 
 __all__ = ["IDENTITY", "IngestSettings", "Mapper", "ingest", "run_here", "with_retries"]

@@ -6,33 +6,24 @@ from functools import partial
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.data.ingest.finish import REJECTS, finish, versions
+from dream_ray.data.ingest.finish import finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
-from dream_ray.data.ingest.listing import LISTINGS, SHARDS, SPOOL, Part, keep_shards, list_shard, open_parts, shard_jobs
-from dream_ray.data.ingest.plan_file import PLAN, Plan, load_or_make_plan
+from dream_ray.data.ingest.listing import Part, keep_shards, list_shard, open_parts, shard_jobs
+from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.writing import FILES, IMAGES, NOTES, note_name, write_file
-from dream_ray.data.manifest import MANIFEST, Manifest
-from dream_ray.errors import UsageError
-
-WORK = "work"
-IDENTITY = f"{WORK}/identity.json"
-"""In a store: what the ingest was begun with; the first file to be there."""
-
-_LAST_FIRST = (
-    f"{WORK}/{NOTES}",
-    IMAGES,
-    REJECTS,
-    f"{WORK}/{PLAN}",
-    f"{WORK}/{FILES}",
-    f"{WORK}/{LISTINGS}",
-    f"{WORK}/{SPOOL}",
-    f"{WORK}/{SHARDS}",
+from dream_ray.data.ingest.target import (
     IDENTITY,
     WORK,
+    check_apart,
+    check_begun,
+    check_target,
+    clear,
+    digest,
+    writing_alone,
 )
-"""All that an ingest writes to a store but the manifest. Deleted in this order, what is left is at any time that of an
-ingest that did not come so far yet, which the same call goes on with."""
+from dream_ray.data.ingest.writing import NOTES, note_name, write_file
+from dream_ray.data.manifest import Manifest
+from dream_ray.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
 """(what is done, how many are done, how many there are)."""
@@ -63,7 +54,7 @@ def ingest(
 
     Raises:
         UsageError: If max_rejects breaks its rule, the source is missing, not of its form or of other shards than when
-            the ingest began, or the store exists or lies in the source.
+            the ingest began, or the store exists, lies in the source, or is written by another ingest at this moment.
         RunError: If too many images are unreadable, or the store cannot be written. What is done is kept, and the
             same call goes on from there.
     """
@@ -71,76 +62,49 @@ def ingest(
         raise UsageError(f"max_rejects must be a fraction in [0, 1]; got {max_rejects}")
     identity = {**settings.plain(), "versions": versions()}
     work = storage.join(store, WORK)
-    with_retries(_check_apart, settings.absolute(), store)
-    finished = with_retries(_check_target, store, identity)
-    if finished is not None:
-        with_retries(storage.delete, work)
-        return finished
+    with_retries(check_apart, settings.absolute(), store)
+    finished = with_retries(check_target, store, identity)
+    if finished is not None or with_retries(storage.exists, storage.join(store, IDENTITY)):
+        with writing_alone(store):  # or it is refused here, before minutes go into opening the sources
+            if finished is not None:
+                with_retries(storage.delete, work)
+                return finished
     parts = with_retries(open_parts, settings, download=download)
     with_retries(storage.ensure_writable, store)
-    with_retries(storage.write_json, storage.join(store, IDENTITY), identity)
-    with_retries(keep_shards, settings, store, work, parts)
-    with runner or nullcontext(run_here) as run_jobs:
-        try:
-            _list(work, parts, run_jobs, progress)
-            plan = with_retries(load_or_make_plan, settings, work, parts)
-            _write(store, work, plan, run_jobs, progress)
-        except UsageError:
-            # It was asked for what cannot be: nothing of this is of use to a call with other settings.
-            for name in _LAST_FIRST:
-                with_retries(storage.delete, storage.join(store, name))
-            raise
-    with_retries(storage.delete_temporaries, store)
-    manifest = with_retries(finish, settings, store, work, plan, max_rejects)
-    with_retries(storage.delete, work)
+    with writing_alone(store):
+        # Meanwhile another ingest may have begun here, and even have ended.
+        manifest = with_retries(check_target, store, identity)
+        if manifest is None:
+            with_retries(storage.write_json, storage.join(store, IDENTITY), identity)
+            with_retries(keep_shards, settings, store, work, parts)
+            with runner or nullcontext(run_here) as run_jobs:
+                plan = _run_stages(settings, store, parts, identity, run_jobs, progress)
+            with_retries(check_begun, store, identity)
+            with_retries(storage.delete_temporaries, store)
+            manifest = with_retries(finish, settings, store, work, plan, max_rejects)
+        with_retries(storage.delete, work)
     return manifest
 
 
-def _check_apart(settings: IngestSettings, store: str) -> None:
-    """Raises UsageError if a store lies in a source, where its files would pass for images.
-
-    Args:
-        settings: With absolute paths, by which they differ from names of sets, such as digits.
-        store: Of the ingest.
-    """
-    for source in (settings.source, settings.test):
-        if source and "/" in source and storage.is_directory(source) and storage.is_within(store, source):
-            raise UsageError(f"store must not lie in source {source}; got {store}")
-
-
-def _check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
-    """Checks that a store may be written.
-
-    Returns:
-        The manifest where it is written already, and was broken off while its work directory was deleted; else None.
-    """
-    if storage.exists(store) and not storage.is_directory(store):
-        raise UsageError(f"store must be a directory; {store} is a file")
-    names = storage.list_directory(store)
-    if MANIFEST in names:
-        if WORK in names:
-            manifest = Manifest.read(store)
-            if {"source": manifest.source, **manifest.settings, "versions": manifest.versions} == identity:
-                return manifest
-        raise UsageError(f"store {store} exists already; delete it, or name another directory")
-    others = sorted(set(names) - {IMAGES, REJECTS, WORK})
-    if others:
-        raise UsageError(f"store must be a new or empty directory; {store} has {others[0]!r} in it")
-    path = storage.join(store, IDENTITY)
-    if not storage.exists(path):
-        if WORK in names and not storage.list_files(storage.join(store, WORK)):
-            names.remove(WORK)  # whoever made it was stopped at its first file, or after deleting the last one
-        if names:
-            raise UsageError(f"store must be a new or empty directory; {store} has {names[0]!r} in it")
-        return None
-    begun = storage.read_json(path)
-    changed = next((name for name in identity if begun.get(name) != identity[name]), None)
-    if changed is not None:
-        raise UsageError(
-            f"store {store} is an unfinished ingest with {changed} {begun.get(changed)!r}; got {identity[changed]!r}: "
-            "repeat it as it was begun, or delete the directory"
-        )
-    return None
+def _run_stages(
+    settings: IngestSettings,
+    store: str,
+    parts: dict[str, Part],
+    identity: dict[str, Any],
+    run_jobs: Mapper,
+    progress: Progress,
+) -> Plan:
+    """Lists, plans and writes; what was done before is not done again."""
+    work = storage.join(store, WORK)
+    try:
+        _list(work, parts, run_jobs, progress)
+        plan = with_retries(load_or_make_plan, settings, work, parts, digest(identity))
+        _write(store, work, plan, run_jobs, progress)
+    except UsageError:
+        # What was listed does not make a store with these settings, and is of no use to a call with others.
+        with_retries(clear, store, identity)
+        raise
+    return plan
 
 
 def _list(work: str, parts: dict[str, Part], run_jobs: Mapper, progress: Progress) -> None:

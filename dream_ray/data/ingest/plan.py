@@ -4,7 +4,7 @@ The plan is made before an image is read, so it depends on nothing but the listi
 the images, on how many machines, and which of them turn out to be unreadable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -136,7 +136,7 @@ def plan_files(
     return files
 
 
-def gather(listings: dict[str, Sequence[pa.Table]], files: Sequence[ImageFilePlan]) -> Iterator[pa.RecordBatch]:
+def gather(listings: Mapping[str, Sequence[pa.Table]], files: Sequence[ImageFilePlan]) -> Iterator[pa.RecordBatch]:
     """Takes the listed images of the files out of the listings of their parts.
 
     Taken file by file, it would be files times shards pieces where every class has images in every shard, and minutes.

@@ -29,6 +29,7 @@ class Plan:
         files: (split, label, chunk) of every file.
         counts: Listed images of every file.
         rejects: Rows of rejects.parquet for listed images without a class.
+        identity: Digest of what the ingest was begun with.
     """
 
     class_names: tuple[str, ...]
@@ -36,30 +37,39 @@ class Plan:
     files: tuple[tuple[str, int, int], ...]
     counts: tuple[int, ...]
     rejects: tuple[dict[str, Any], ...]
+    identity: str
 
     def jobs(self, store: str, work: str) -> list[WriteJob]:
         """Returns a job per file."""
         return [WriteJob(store, work, self.form, number, *file) for number, file in enumerate(self.files)]
 
 
-def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
-    """Returns the plan of an ingest whose shards are listed."""
+def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part], identity: str) -> Plan:
+    """Returns the plan of an ingest whose shards are listed.
+
+    Raises:
+        UsageError: If there cannot be one with these settings.
+        RunError: If there is one of another identity, no image can be read, or storage fails.
+    """
     path = storage.join(work, PLAN)
     if storage.exists(path):
         values = storage.read_json(path)
+        if values.get("identity") != identity:
+            raise RunError(f"{path} is of an ingest with other settings, which writes to the same store")
         return Plan(
             tuple(values["class_names"]),
             Form(**values["form"]),
             tuple((split, label, chunk) for split, label, chunk in values["files"]),
             tuple(values["counts"]),
             tuple(values["rejects"]),
+            identity,
         )
-    plan = _make(settings, work, parts)
+    plan = _make(settings, work, parts, identity)
     storage.write_json(path, asdict(plan))
     return plan
 
 
-def _make(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
+def _make(settings: IngestSettings, work: str, parts: dict[str, Part], identity: str) -> Plan:
     listings = {
         name: [read_listing(work, name, number) for number in range(len(part.source.shards))]
         for name, part in parts.items()
@@ -82,7 +92,7 @@ def _make(settings: IngestSettings, work: str, parts: dict[str, Part]) -> Plan:
     plans = plan_files(train, test, names, validation=settings.validation, image_bytes=image_bytes)
     _write_files(work, plans, listings)
     files = tuple((plan.split, plan.label, plan.chunk) for plan in plans)
-    return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects)
+    return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects, identity)
 
 
 def _test_rows(found: tuple[list[Any], set[str]] | None, known: Sequence[str]) -> list[Any]:
