@@ -74,6 +74,7 @@ def test_the_store_is_the_same_byte_by_byte(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_ingested_is_cleared_away(tmp_path, monkeypatch, make_folder):
+    """No image is broken: with these settings it is no store, whatever one does."""
     root = make_folder("f", {"a": 3, "b": {"odd.png": png(9, 6, 9)}})
     for number in count(1):
         store = tmp_path / str(number)
@@ -89,6 +90,69 @@ def test_what_cannot_be_ingested_is_cleared_away(tmp_path, monkeypatch, make_fol
             ingest(str(root), str(store))
         assert not content(store), f"killed at change {number}"
     assert number > 8
+
+
+class TestBadShards:
+    """A fault of one shard is mended; what others were listed, and copied, is not done again."""
+
+    @staticmethod
+    def shards(root, num_shards):
+        root.mkdir()
+        for number in range(num_shards):
+            samples = [[(f"{key}.png", png(10 * number + key)), (f"{key}.cls", b"%d" % key)] for key in range(3)]
+            write_tar(root / f"{number}.tar.gz", list(chain.from_iterable(samples)), "w:gz")
+        return root
+
+    def test_a_truncated_archive(self, tmp_path):
+        root, store = self.shards(tmp_path / "wd", 3), tmp_path / "s"
+        whole = ingest(str(root), str(tmp_path / "whole"))
+        last = root / "2.tar.gz"
+        data = last.read_bytes()
+        last.write_bytes(data[: len(data) // 2])
+        for _ in range(2):
+            with pytest.raises(UsageError, match=rf"2\.tar\.gz is not a whole .*; mend it .*, or delete {store} for"):
+                ingest(str(root), str(store))
+        kept = {path: path.stat().st_mtime_ns for name in ("listing", "spool") for path in store.glob(f"work/{name}/*")}
+        assert len(kept) == 2 * 2
+        last.write_bytes(data)
+
+        times = {}
+        plan = pipeline.load_or_make_plan
+        with pytest.MonkeyPatch.context() as patch:
+
+            def note_times(*arguments):
+                times.update({path: path.stat().st_mtime_ns for path in kept})
+                return plan(*arguments)
+
+            patch.setattr(pipeline, "load_or_make_plan", note_times)
+            assert ingest(str(root), str(store)) == whole
+        assert times == kept, "what was listed is not listed again"
+        assert content(store) == content(tmp_path / "whole")
+
+    def test_a_row_without_a_label(self, tmp_path, make_parquet):
+        first, second = [png(i) for i in range(4)], [png(i) for i in range(10, 13)]
+        (tmp_path / "pq").mkdir()
+        make_parquet("pq/0.parquet", first, [0, 1, 0, 1])
+        make_parquet("pq/1.parquet", second, [1, 0, 1])
+        whole = ingest(str(tmp_path / "pq"), str(tmp_path / "whole"))
+        make_parquet("pq/1.parquet", second, [1, None, 1])
+        with pytest.raises(UsageError, match=r"1\.parquet has no label in row 1; mend it"):
+            ingest(str(tmp_path / "pq"), str(tmp_path / "s"))
+        make_parquet("pq/1.parquet", second, [1, 0, 1])
+        assert ingest(str(tmp_path / "pq"), str(tmp_path / "s")) == whole
+        assert content(tmp_path / "s") == content(tmp_path / "whole")
+
+    def test_of_a_source_of_which_nothing_is_listed_nothing_is_kept(self, tmp_path):
+        tar = write_tar(tmp_path / "w.tar", [("0.png", png(0)), ("0.cls", b"0"), ("1.png", png(1)), ("0.json", b"{}")])
+        with pytest.raises(UsageError, match="'0' comes again$"):
+            ingest(str(tar), str(tmp_path / "s"))
+        assert not content(tmp_path / "s")
+
+    def test_what_they_make_no_store_of_is_cleared_away(self, tmp_path):
+        root = self.shards(tmp_path / "wd", 2)
+        with pytest.raises(UsageError, match="classes must be classes of .*; not there: 7"):
+            ingest(str(root), str(tmp_path / "s"), classes=("1", "7"))
+        assert not content(tmp_path / "s")
 
 
 def test_a_finished_store_is_that_of_another_call(tmp_path, monkeypatch, make_folder):

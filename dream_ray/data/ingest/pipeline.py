@@ -8,7 +8,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.data.ingest.finish import finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
-from dream_ray.data.ingest.listing import Part, keep_shards, list_shard, open_parts, shard_jobs
+from dream_ray.data.ingest.listing import LISTINGS, Part, keep_shards, list_shard, open_parts, shard_jobs
 from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import (
@@ -98,6 +98,16 @@ def _run_stages(
     work = storage.join(store, WORK)
     try:
         _list(work, parts, run_jobs, progress)
+    except UsageError as error:
+        if with_retries(storage.list_directory, storage.join(work, LISTINGS)):
+            # A shard can be mended, and is then listed as if nothing had been: the others need not be again.
+            raise UsageError(
+                f"{error}; mend it and repeat the command, which goes on with the shards that are listed, or delete "
+                f"{store} for other settings"
+            ) from None
+        with_retries(clear, store, identity)
+        raise
+    try:
         plan = with_retries(load_or_make_plan, settings, work, parts, digest(identity))
         _write(store, work, plan, run_jobs, progress)
     except UsageError:
