@@ -201,6 +201,38 @@ class TestRejects:
         root = make_folder("f", {"a": 70, "b": {"ok.png": png(99), **broken}})
         assert ingest(str(root), str(tmp_path / "s"), max_rejects=0.29).num_rejects == 29
 
+    @pytest.fixture
+    def shard(self, tmp_path):
+        """Write a shard of 100 samples, 10 of each class: of class 0 one is broken, and 5 more have no label."""
+        files = [(f"{key:03}.png", b"" if key == 0 else png(key)) for key in range(105)]
+        labels = [(f"{key:03}.cls", b"%d" % (key % 10)) for key in range(100)]
+        return str(write_tar(tmp_path / "w.tar", sorted(files + labels)))
+
+    @pytest.mark.parametrize(
+        ("choice", "num_images"), [({}, 100), ({"classes": ("0", "1")}, 20), ({"max_per_class": 2}, 20)]
+    )
+    def test_images_without_a_class_are_of_all_classes(self, tmp_path, shard, choice, num_images):
+        lost = 5 / 105 + 100 / 105 * 1 / num_images
+        counted = (
+            f"1 of {num_images} images are unreadable and 5 of all 105 without a class, together {lost:.4g} of them"
+        )
+        with pytest.raises(RunError, match=f"{counted}, more than max_rejects = 0.0[0-9]* allows"):
+            ingest(shard, str(tmp_path / "s"), validation=0.0, max_rejects=round(lost - 0.001, 4), **choice)
+        manifest = ingest(shard, str(tmp_path / "s"), validation=0.0, max_rejects=round(lost + 0.001, 4), **choice)
+        assert manifest.num_rejects == 6 and sum(manifest.counts["train"]) == num_images - 1
+
+    def test_of_a_whole_source_the_fraction_is_that_of_all(self, tmp_path, shard):
+        with pytest.raises(RunError, match="more than"):
+            ingest(shard, str(tmp_path / "s"), max_rejects=0.057)
+        assert ingest(shard, str(tmp_path / "s"), max_rejects=0.0572).num_rejects == 6
+
+    def test_all_may_be_rejects_where_it_is_asked_for(self, tmp_path):
+        files = [(f"{key}.png", b"" if key > 1 else png(key)) for key in range(20)]
+        labels = [(f"{key}.cls", b"%d" % (key % 2)) for key in range(8)]
+        tar = write_tar(tmp_path / "w.tar", sorted(files + labels))
+        manifest = ingest(str(tar), str(tmp_path / "s"), max_rejects=1.0, validation=0.0)
+        assert manifest.num_rejects == 18 and manifest.counts["train"] == (1, 1)
+
     def test_a_class_without_a_readable_image(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 2, "b": {"x.png": b""}})
         with pytest.raises(RunError, match="no training image of class 'b' could be read"):

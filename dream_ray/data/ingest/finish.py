@@ -75,13 +75,13 @@ def _check(
     store: str, plan: Plan, files: tuple[ImageFile, ...], rejects: list[dict[str, Any]], max_rejects: float
 ) -> None:
     path = storage.join(store, REJECTS)
-    num_images = sum(plan.counts) + len(plan.rejects)
-    if len(rejects) > Fraction(str(max_rejects)) * num_images:
+    lost, counted = _lost(plan, len(rejects))
+    if lost > Fraction(str(max_rejects)):
         first = "; ".join(f"{reject['path']}: {reject['reason']}" for reject in rejects[:_NAMED_REJECTS])
         raise RunError(
-            f"{len(rejects)} of {num_images} images are unreadable, more than max_rejects = {max_rejects:g} allows; "
-            f"all are listed in {path}; the first: {first}. What could be read is kept: repeat the command with a "
-            f"larger --max-rejects to accept it. Mended images are read after {store} is deleted"
+            f"{counted}, more than max_rejects = {max_rejects:g} allows; all are listed in {path}; the first: {first}. "
+            "What could be read is kept: repeat the command with a larger --max-rejects to accept it. Mended images "
+            f"are read after {store} is deleted"
         )
     labels = {file.label for file in files if file.split == "train"}
     for label, name in enumerate(plan.class_names):
@@ -90,6 +90,23 @@ def _check(
                 f"no training image of class {name!r} could be read; see {path}. Delete {store}, and begin again with "
                 "mended images or without the class"
             )
+
+
+def _lost(plan: Plan, num_rejects: int) -> tuple[Fraction, str]:
+    """Returns the share of the images that are rejects, and how it comes about.
+
+    An image without a class may be of any class, those that are not stored among them: so it is one of all that are
+    listed, and an unreadable one is one of those that are to be stored. Where these are all with a class, the share is
+    that of all rejects in all that are listed.
+    """
+    without_class, num_images = len(plan.rejects), sum(plan.counts)
+    unreadable = num_rejects - without_class
+    share_without = Fraction(without_class, plan.num_listed)
+    lost = share_without + (1 - share_without) * Fraction(unreadable, num_images)
+    counted = f"{unreadable} of {num_images} images are unreadable"
+    if without_class:
+        counted += f" and {without_class} of all {plan.num_listed} without a class, together {float(lost):.4g} of them"
+    return lost, counted
 
 
 def _describe(

@@ -43,8 +43,8 @@ def ingest(
     Args:
         settings: What the store is to hold.
         store: Directory to write: absent, empty, or left by an ingest of the same settings that was broken off.
-        max_rejects: Largest fraction in [0, 1] of all images that may be unreadable. They are listed in
-            rejects.parquet.
+        max_rejects: Largest fraction in [0, 1] of the images that may be unreadable or without a class. They are listed
+            in rejects.parquet.
         download: Let torchvision download what is missing.
         runner: Who runs the jobs; entered once everything that can be checked is checked. None: this process.
         progress: Called as the work goes on.

@@ -29,6 +29,7 @@ class Plan:
         files: (split, label, chunk) of every file.
         counts: Listed images of every file.
         rejects: Rows of rejects.parquet for listed images without a class.
+        num_listed: Listed images, of classes that are not stored too.
         identity: Digest of what the ingest was begun with.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     files: tuple[tuple[str, int, int], ...]
     counts: tuple[int, ...]
     rejects: tuple[dict[str, Any], ...]
+    num_listed: int
     identity: str
 
     def jobs(self, store: str, work: str) -> list[WriteJob]:
@@ -62,6 +64,7 @@ def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Part
             tuple((split, label, chunk) for split, label, chunk in values["files"]),
             tuple(values["counts"]),
             tuple(values["rejects"]),
+            values["num_listed"],
             identity,
         )
     plan = _make(settings, work, parts, identity)
@@ -92,7 +95,8 @@ def _make(settings: IngestSettings, work: str, parts: dict[str, Part], identity:
     plans = plan_files(train, test, names, validation=settings.validation, image_bytes=image_bytes)
     _write_files(work, plans, listings)
     files = tuple((plan.split, plan.label, plan.chunk) for plan in plans)
-    return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects, identity)
+    num_listed = sum(len(table) for tables in listings.values() for table in tables)
+    return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects, num_listed, identity)
 
 
 def _test_rows(found: tuple[list[Any], set[str]] | None, known: Sequence[str]) -> list[Any]:
