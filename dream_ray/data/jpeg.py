@@ -1,5 +1,6 @@
 """JPEG bytes to uint8 pixels and back by libjpeg-turbo: the fastest of the decoders that were tried (docs/data.md)."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ from dream_ray.data.images import UInt8Array
 
 QUALITY = 95
 """Of the images in a store of encoding `jpeg`."""
-_START_OF_SCAN = b"\xff\xda"
+# A marker is FF and a byte of its own; more FF may stand before it.
+_FILL = re.compile(rb"\xff+")
+_START_OF_SCAN = b"\xda"
 _END_OF_IMAGE = "0xd9"
 _COLOURS = {1: "GRAY", 3: "RGB"}
 
@@ -29,10 +32,11 @@ def plain_jpeg_pixels(data: bytes) -> int | None:
 def has_exif(data: bytes) -> bool:
     """Tells whether EXIF data stand in a segment of a JPEG before its pixels."""
     start = 2
-    while data[start : start + 1] == b"\xff" and data[start : start + 2] != _START_OF_SCAN:
-        if data[start + 4 : start + 10] == b"Exif\x00\x00":
+    while (fill := _FILL.match(data, start)) and data[fill.end() : fill.end() + 1] != _START_OF_SCAN:
+        start = fill.end() + 1
+        if data[start + 2 : start + 8] == b"Exif\x00\x00":
             return True
-        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        start += int.from_bytes(data[start : start + 2], "big")
     return False
 
 

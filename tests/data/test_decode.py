@@ -176,6 +176,15 @@ def test_the_fast_way_turns_a_jpeg_as_pillow_does(monkeypatch, orientation, size
     assert np.abs(fast.astype(int) - slow).max() <= 2
 
 
+@pytest.mark.parametrize("num_bytes", [1, 3])
+def test_a_jpeg_with_fill_bytes_is_turned_all_the_same(num_bytes):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.fromarray(noise(9, 20, 30, 3)), "JPEG", exif=exif)
+    filled = data[:2] + b"\xff" * num_bytes + data[2:]
+    assert np.array_equal(decode(filled, channels=3, size=None), decode(data, channels=3, size=None))
+
+
 def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
     def refuse(*args, **kwargs):
         raise ValueError("no")
@@ -265,5 +274,8 @@ def test_exif_is_found_in_any_segment_before_the_pixels():
     assert has_exif(data[:2] + exif + data[2:])
     assert has_exif(data[:tables] + exif + data[tables:])
     assert has_exif(data[:scan] + exif + data[scan:])
+    assert has_exif(data[:2] + b"\xff\xff\xff" + exif + data[2:]), "bytes that fill"
+    assert has_exif(data[:scan] + b"\xff" + exif + data[scan:])
+    assert not has_exif(data[:scan] + b"\xff" + data[scan:] + exif)
     assert not has_exif(data + exif)
     assert not any(has_exif(data[:length]) for length in range(len(data)))
