@@ -171,6 +171,17 @@ class TestSplitsInFileNames:
         with pytest.raises(UsageError, match=r"train among them; got test-0.tar \(test\), val-0.tar \(val\)"):
             self.opened(["test-0.tar", "val-0.tar"])
 
+    def test_other_words_for_splits_are_refused(self):
+        message = r"each have one of .*; got dev-0.tar \(dev\), Training-0.tar \(training\): .* .*/Training-\*.tar$"
+        with pytest.raises(UsageError, match=message):
+            self.opened(["dev-0.tar", "Training-0.tar"])
+
+    def test_archives_called_as_splits_are_no_classes(self, tmp_path):
+        for key, name in enumerate(("train", "Valid")):
+            write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
+        with pytest.raises(UsageError, match="an archive per class, .*; got Valid, train, which are called as splits"):
+            open_source(tmp_path)
+
     def test_archives_of_classes_with_such_names(self, tmp_path):
         names = ["bus", "test-tube", "train", "val"]
         for key, name in enumerate(names):
@@ -516,6 +527,30 @@ class TestFolder:
         files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
         with pytest.raises(UsageError, match=message):
             open_source(write_tar(tmp_path / "f.tar", files))
+
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (["train", "valid"], "train, valid: rename them"),
+            (["Train", "Val"], "Train, Val: rename them"),
+            (["training", "validation"], "training, validation: rename them"),
+            (["TEST", "train", "eval"], "TEST, eval, train: rename them"),
+            (["Train", "dev", "meta"], "Train, dev beside meta: move that away"),
+        ],
+    )
+    def test_splits_of_other_names(self, make_folder, tmp_path, names, found):
+        root = make_folder("f", {f"{name}/{class_name}": 1 for name in names for class_name in "ab"})
+        message = f"or train and val or test alone; got {found}, or name the training images and --test each"
+        with pytest.raises(UsageError, match=message):
+            open_source(root)
+        files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
+        with pytest.raises(UsageError, match=message):
+            open_source(write_tar(tmp_path / "f.tar", files))
+
+    @pytest.mark.parametrize("names", [("dev", "valid"), ("Train", "tram"), ("training", "walking")])
+    def test_classes_with_such_names(self, make_folder, names):
+        opened = open_source(make_folder("f", dict.fromkeys(names, 1)))
+        assert opened.train.class_names == tuple(sorted(names)) and opened.open_test is None
 
     def test_a_class_that_another_machine_does_not_see(self, make_folder, tmp_path):
         source = open_source(make_folder("f", {"a": 1, "b": 2})).train

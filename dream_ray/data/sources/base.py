@@ -1,7 +1,7 @@
 """What a source of labelled images is: a list of pieces, each of which says where its images lie."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from dream_ray import storage
 from dream_ray.errors import UsageError
 
 _SPLITS = ("train", "val", "validation", "test")
+# What splits are called elsewhere, in any case of letters. They are not guessed at: refused, for the user to say.
+_TRAIN_WORDS = frozenset({"train", "training"})
+_SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "testing", "eval"}
 
 LISTING = pa.schema(
     [
@@ -147,20 +150,29 @@ def split_names(names: Sequence[str]) -> bool:
     return "train" in names and set(names) <= set(_SPLITS)
 
 
+def look_like_splits(names: Iterable[str]) -> bool:
+    """Tells whether the parts of a set are called as splits are, in whatever spelling: training images and others."""
+    words = {name.casefold() for name in names}
+    return words <= _SPLIT_WORDS and not words.isdisjoint(_TRAIN_WORDS) and not words <= _TRAIN_WORDS
+
+
 def directories_are_splits(directories: Sequence[str], source: str) -> bool:
     """Tells whether the directories of an image folder are its splits, see `split_names`, or else its classes.
 
     Raises:
-        UsageError: If `train` and another split lie beside directories that are none.
+        UsageError: If training images and another split lie beside directories that are none, or are called otherwise.
     """
-    splits = [name for name in directories if name in _SPLITS]
-    others = [name for name in directories if name not in _SPLITS]
-    if "train" in splits and len(splits) > 1 and others:
-        raise UsageError(
-            f"source {source} must have either directories of classes in it, or train and val or test alone; got "
-            f"{', '.join(splits)} beside {others[0]}: move that away, or name the training images and --test each"
-        )
-    return split_names(directories)
+    if split_names(directories):
+        return True
+    splits = [name for name in directories if name.casefold() in _SPLIT_WORDS]
+    if not look_like_splits(splits):
+        return False
+    others = [name for name in directories if name not in splits]
+    found = ", ".join(splits) + (f" beside {others[0]}: move that away" if others else ": rename them")
+    raise UsageError(
+        f"source {source} must have either directories of classes in it, or train and val or test alone; got {found}, "
+        "or name the training images and --test each"
+    )
 
 
 def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
@@ -190,15 +202,17 @@ def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[
         open_part: Opens some of them.
 
     Raises:
-        UsageError: If only some names tell a split, or one tells several, or none is `train`.
+        UsageError: If only some names tell a split, or one tells several, or none is `train`, or they tell splits by
+            other words.
     """
-    by_split: dict[str, list[str]] = {}
-    for path in paths:
-        by_split.setdefault(_splits_in(path), []).append(path)
+    by_split = _by_words(paths, _SPLITS)
     if len(by_split) == 1:
-        return OpenedSource(open_part(paths))
+        called = _by_words(paths, sorted(_SPLIT_WORDS))
+        if not look_like_splits(called):
+            return OpenedSource(open_part(paths))
+        by_split = called
     if not split_names(list(by_split)):
-        pattern = _pattern(by_split.get("train", paths)[0])
+        pattern = _pattern(next((by_split[word] for word in by_split if word in _TRAIN_WORDS), paths)[0])
         found = ", ".join(f"{of_split[0].rpartition('/')[2]} ({split})" for split, of_split in by_split.items())
         raise UsageError(
             f"files of {source} must all be of one split, or each have one of {', '.join(_SPLITS)} in its name, train "
@@ -207,10 +221,13 @@ def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[
     return open_splits(list(by_split), source, lambda name: open_part(by_split[name]))
 
 
-def _splits_in(path: str) -> str:
-    """Returns the splits that are words, which are runs of letters, in a file's name."""
-    words = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
-    return " and ".join(split for split in _SPLITS if split in words) or "none"
+def _by_words(paths: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:
+    """Sorts files by which of some words are words, which are runs of letters, of their names."""
+    by_words: dict[str, list[str]] = {}
+    for path in paths:
+        of_name = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
+        by_words.setdefault(" and ".join(word for word in words if word in of_name) or "none", []).append(path)
+    return by_words
 
 
 def _pattern(path: str) -> str:

@@ -23,6 +23,7 @@ from dream_ray.data.sources.base import (
     directories_are_splits,
     find_files,
     is_hidden,
+    look_like_splits,
     open_files,
     open_splits,
 )
@@ -101,7 +102,13 @@ def open_tar(source: str, options: SourceOptions) -> OpenedSource:
             f"source {source} must be one archive of an image folder, WebDataset shards, or an archive per class, "
             f"without directories in it; got {len(paths)} archives, and {deep} in {paths[0]}"
         )
-    return OpenedSource(TarPerClass(paths, options.classes))
+    classes = TarPerClass(paths, options.classes)
+    if look_like_splits(classes.class_names):
+        raise UsageError(
+            f"source {source} must have an archive per class, which is called as the class; got "
+            f"{', '.join(classes.class_names)}, which are called as splits, without directories of classes in them"
+        )
+    return OpenedSource(classes)
 
 
 def _open_folder(path: str) -> OpenedSource:
