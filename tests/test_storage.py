@@ -199,6 +199,18 @@ def test_a_link_whose_name_is_no_text(tmp_path):
         storage.list_leaves(str(tmp_path))
 
 
+def test_links_to_nothing(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "file.tar").touch()
+    for name in ("lost", "lost.tar", "d/deep"):
+        (tmp_path / name).symlink_to("nowhere")
+    assert storage.list_dangling(str(tmp_path)) == ["lost", "lost.tar"]
+    assert storage.list_directory(str(tmp_path)) == ["d", "file.tar"]
+    assert storage.list_directories(str(tmp_path)) == ["d"] and storage.list_files(str(tmp_path)) == ["file.tar"]
+    assert storage.glob(str(tmp_path), ".tar") == storage.glob(f"{tmp_path}/*.tar")
+    assert storage.glob(f"{tmp_path}/*.tar") == [f"{tmp_path}/file.tar", f"{tmp_path}/lost.tar"]
+
+
 def test_text_that_is_no_text(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="not UTF-8"):

@@ -19,7 +19,7 @@ def list_directory(path: str) -> list[str]:
 
     Temporary files that a killed writer left behind are not listed: they never were artefacts.
     """
-    return sorted(name for _, name in _entries(path, recursive=False))
+    return sorted(name for kind, name in _entries(path, recursive=False) if kind is not FileType.NotFound)
 
 
 def list_directories(path: str) -> list[str]:
@@ -33,8 +33,13 @@ def list_directories(path: str) -> list[str]:
     return sorted(name for name, info in found if not (local and _leads_back(info.path)))
 
 
+def list_dangling(path: str) -> list[str]:
+    """Returns the sorted names of the links in a directory that lead to nothing."""
+    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.NotFound)
+
+
 def glob(pattern: str, *suffixes: str) -> list[str]:
-    """Returns the sorted paths of the files that a user means.
+    """Returns the sorted paths of the files that a user means, links to nothing among them.
 
     Args:
         pattern: A file, whatever its name; a directory, for the files in it that end with a suffix; or either with
@@ -44,18 +49,23 @@ def glob(pattern: str, *suffixes: str) -> list[str]:
     if "*" in pattern:
         directory, _, last = pattern.rpartition("/")
         directory = directory or "."
-        wanted = [name for name in list_files(directory, recursive=False) if fnmatchcase(name, last)]
+        wanted = [name for name in _files_and_dangling(directory) if fnmatchcase(name, last)]
     elif is_directory(pattern):
         directory = pattern
-        wanted = [name for name in list_files(directory, recursive=False) if name.endswith(suffixes)]
+        wanted = [name for name in _files_and_dangling(directory) if name.endswith(suffixes)]
     else:
         return [pattern] if exists(pattern) else []
     return [join(directory, name) for name in wanted]
 
 
-def list_files(path: str, *, recursive: bool = True) -> list[str]:
-    """Returns the sorted relative paths of all files below a directory, at any depth unless told otherwise."""
-    return sorted(name for kind, name in _entries(path, recursive=recursive) if kind is FileType.File)
+def _files_and_dangling(path: str) -> list[str]:
+    kinds = (FileType.File, FileType.NotFound)
+    return sorted(name for kind, name in _entries(path, recursive=False) if kind in kinds)
+
+
+def list_files(path: str) -> list[str]:
+    """Returns the sorted relative paths of all files below a directory, at any depth."""
+    return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
 
 
 def list_leaves(path: str) -> list[tuple[str, bool]]:
@@ -98,8 +108,8 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
     """
     filesystem, target = resolve(path)
     try:
-        if recursive and isinstance(filesystem, LocalFileSystem):
-            infos = list(_walk(filesystem, target))
+        if isinstance(filesystem, LocalFileSystem):
+            infos = list(_walk(filesystem, target, recursive))
         else:
             infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
         return filesystem, [(info.path[len(target) :].lstrip("/"), info) for info in infos]
@@ -109,8 +119,8 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
         raise failure("list", path, error) from None
 
 
-def _walk(filesystem: Any, target: str) -> Iterator[FileInfo]:
-    """Yields what is known of all below a directory of this machine; Arrow would leave out links to nothing."""
+def _walk(filesystem: Any, target: str, recursive: bool) -> Iterator[FileInfo]:
+    """Yields what is known of all in or below a directory of this machine; Arrow would leave out links to nothing."""
     try:
         with os.scandir(target) as entries:
             links = {entry.path for entry in entries if entry.is_symlink()}
@@ -120,8 +130,8 @@ def _walk(filesystem: Any, target: str) -> Iterator[FileInfo]:
     yield from found
     yield from (FileInfo(path, FileType.NotFound) for path in links.difference(info.path for info in found))
     for info in found:
-        if info.type is FileType.Directory and not (info.path in links and _leads_back(info.path)):
-            yield from _walk(filesystem, info.path)
+        if recursive and info.type is FileType.Directory and not (info.path in links and _leads_back(info.path)):
+            yield from _walk(filesystem, info.path, recursive)
 
 
 def _leads_back(path: str) -> bool:

@@ -500,6 +500,41 @@ class TestFolder:
             "a link to nothing, or no regular file",
         )
 
+    def test_a_class_that_is_a_link_to_nothing(self, make_folder):
+        root = make_folder("f", {"train/a": 1, "train/c": 1, "val/a": 1, "val/c": 1, "other/x": 1, "other/y": 1})
+        (root / "other" / ".lock").symlink_to("nowhere")
+        assert open_source(root / "other").train.class_names == ("x", "y")
+        (root / "train" / "b").symlink_to("nowhere")
+        with pytest.raises(UsageError, match=f"links in source {root}/train must .*; got b, a link to nothing"):
+            open_source(root / "train")
+        (root / "train" / "b").unlink()
+        (root / "test").symlink_to("nowhere")
+        with pytest.raises(UsageError, match=f"links in source {root} must .*; got test, a link to nothing"):
+            open_source(root)
+
+    def test_an_archive_that_is_a_link_to_nothing(self, tmp_path):
+        for key, name in enumerate("ac"):
+            write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
+        (tmp_path / "b.tar").symlink_to("nowhere.tar")
+        source = open_source(tmp_path).train
+        assert source.class_names == ("a", "b", "c")
+        with pytest.raises(RunError, match=r"cannot (open|read) .*b\.tar"):
+            listed(source, tmp_path)
+
+    @pytest.mark.parametrize("name", ["data", "train"])
+    def test_a_data_set_of_a_hub(self, tmp_path, make_folder, make_parquet, name):
+        root = make_folder("hub", {name: {}, ".git": {"config": b""}})
+        (root / name).mkdir()
+        (root / "README.md").write_text("about it")
+        for split in ("train", "test"):
+            make_parquet(f"hub/{name}/{split}-0.parquet", [png(0), png(1)], [0, 1])
+        message = (
+            f"source {root} must have .*; got {name} alone, which holds test-0.parquet: did you mean {root}/{name}"
+        )
+        with pytest.raises(UsageError, match=message):
+            open_source(root)
+        assert len(listed(open_source(root / name).train, tmp_path)) == 2
+
     def test_only_the_classes_asked_for_are_listed(self, make_folder):
         source = open_source(make_folder("f", {"a": 1, "b": 1, "c": 1}), classes=("c", "a")).train
         assert source.class_names == ("a", "b", "c") and source.shards == ("a", "c")
@@ -806,6 +841,14 @@ class TestFlatFolder:
         (tmp_path / "labels.txt").write_text("ImageId,PredictionString\nv1,n03 1 2 3 4\nv2,n01 1 2 3 4")
         rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
+
+    def test_what_is_no_file_is_a_reject(self, root, tmp_path):
+        (root / "v0.png").unlink()
+        (root / "v0.png").symlink_to("nowhere.png")
+        (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
+        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        assert [row["class"] for row in rows] == ["n02", "n01", "n02"]
+        assert [row["problem"] for row in rows] == ["a link to nothing, or no regular file", None, None]
 
     def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")

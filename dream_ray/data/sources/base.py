@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -136,6 +136,20 @@ def find_files(source: str, *suffixes: str) -> list[str]:
 def is_hidden(path: str) -> bool:
     """Tells whether a relative path has a part that starts with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
+
+
+def rows_below(directory: str) -> dict[str, dict[str, Any]]:
+    """Returns the rows of a listing, without class, of what lies below a directory, by relative path; hidden names not.
+
+    What is there but cannot be an image is a problem, and no image that was left out without a word.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, is_file in storage.list_leaves(directory):
+        if not is_hidden(name):
+            path = storage.join(directory, name)
+            problem = None if is_file else "a link to nothing, or no regular file"
+            rows[name] = {"name": path, "path": path, "offset": 0, "problem": problem}
+    return rows
 
 
 def order_of_names(names: set[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, is_hidden
+from dream_ray.data.sources.base import LISTING, is_hidden, rows_below
 from dream_ray.data.sources.tar_members import SUFFIXES, members
 from dream_ray.errors import UsageError
 
@@ -60,7 +60,7 @@ class FlatFolder:
             if len(found) > 1:
                 raise UsageError(f"{self._labels} must name an image once; {file!r} occurs twice")
             row["class"] = found[0] if found else None
-            row["problem"] = row.get("problem") or (None if found else f"{self._labels} does not name it")
+            row["problem"] = row["problem"] or (None if found else f"{self._labels} does not name it")
         there = [rows[file] for file in sorted(rows)]
         return pa.Table.from_pylist([*there, *self._missing_rows(class_of)], schema=LISTING)
 
@@ -72,8 +72,7 @@ class FlatFolder:
             # One directory around all of them is no part of their names.
             around = len({member.parts[:-1] for member in images}) == 1
             return {member.parts[-1] if around else member.name: member.row(None) for member in images}
-        paths = {file: storage.join(self._root, file) for file in storage.list_files(self._root) if not is_hidden(file)}
-        return {file: {"name": path, "path": path, "offset": 0} for file, path in paths.items()}
+        return rows_below(self._root)
 
     def _missing_rows(self, class_of: dict[str, str]) -> list[dict[str, Any]]:
         """Returns images that are labelled but not there, the last ones for whoever asks for the first of a class.

@@ -22,7 +22,9 @@ from dream_ray.data.sources.base import (
     directories_are_splits,
     is_hidden,
     open_splits,
+    rows_below,
 )
+from dream_ray.data.sources.tar_members import SUFFIXES
 from dream_ray.errors import RunError, UsageError
 
 
@@ -49,24 +51,36 @@ class ImageFolder:
         directory = storage.join(self._root, class_name)
         if not storage.is_directory(directory):
             raise RunError(f"cannot list {directory}: it is not there, or this machine does not see it")
-        rows = []
-        for name, is_file in storage.list_leaves(directory):
-            if not is_hidden(name):
-                path = storage.join(directory, name)
-                problem = None if is_file else "a link to nothing, or no regular file"
-                rows.append({"class": class_name, "name": path, "path": path, "offset": 0, "problem": problem})
+        rows = [{**row, "class": class_name} for row in rows_below(directory).values()]
         return pa.Table.from_pylist(rows, schema=LISTING)
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     """Opens an image folder; one that is parted into `train` and others has the training images in `train`."""
     names = _subdirectories(source)
+    within = storage.join(source, names[0]) if len(names) == 1 else None
+    if within is not None and (files := storage.glob(within, ".parquet", *SUFFIXES)):
+        raise UsageError(
+            f"source {source} must have at least 2 directories of classes in it; got {names[0]} alone, which holds "
+            f"{files[0].rpartition('/')[2]}: did you mean {within}?"
+        )
     if not directories_are_splits(names, source):
         return OpenedSource(ImageFolder(source, options.classes))
     return open_splits(names, source, lambda name: ImageFolder(storage.join(source, name), options.classes))
 
 
 def _subdirectories(root: str) -> list[str]:
+    """Returns the names of the directories that are not hidden.
+
+    Raises:
+        UsageError: If there is a link to nothing, which may be a class that other labels would move up for.
+    """
+    lost = [name for name in storage.list_dangling(root) if not is_hidden(name)]
+    if lost:
+        raise UsageError(
+            f"links in source {root} must lead to what is there; got {lost[0]}, a link to nothing: restore what it "
+            "leads to, or delete it"
+        )
     return [name for name in storage.list_directories(root) if not is_hidden(name)]
 
 
