@@ -312,6 +312,24 @@ class TestParquet:
         expected = ["2", "0"] if names is None else [names[2], names[0]]
         assert [row["class"] for row in listed(source, tmp_path)] == expected
 
+    @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+    def test_labels_that_are_text(self, tmp_path, make_parquet, kind):
+        labels = ["dog", "cat", "big dog", "dog", "été"]
+        path = make_parquet("a.parquet", [png(key) for key in range(5)], pa.array(labels).cast(kind))
+        source = open_source(path).train
+        assert source.class_names is None and [row["class"] for row in listed(source, tmp_path)] == labels
+        path = make_parquet("b.parquet", [png(0), png(1)], pa.array(["b", "a"]).cast(kind), {"classes": "b,a"})
+        source = open_source(path).train
+        assert source.class_names == ("b", "a") and [row["class"] for row in listed(source, tmp_path)] == ["b", "a"]
+
+    def test_a_label_that_is_not_utf8(self, tmp_path, make_parquet):
+        path = make_parquet("a.parquet", [png(0), png(1)], pa.array([b"caf\xe9", b"tea"]).view(pa.string()))
+        assert [row["class"] for row in listed(open_source(path).train, tmp_path)] == [r"caf\xe9", "tea"]
+
+    def test_a_dictionary_of_numbers(self, tmp_path, make_parquet):
+        path = make_parquet("a.parquet", [png(0), png(1)], pa.array([7, 3]).dictionary_encode())
+        assert [row["class"] for row in listed(open_source(path).train, tmp_path)] == ["7", "3"]
+
     def test_rows_are_found_across_row_groups_and_shards(self, tmp_path, make_parquet, monkeypatch):
         monkeypatch.setattr("dream_ray.data.sources.hf_parquet._SHARD_BYTES", 1)
         images = [png(i) for i in range(10)]
@@ -374,7 +392,12 @@ class TestParquet:
             ([0, 2], {"classes": "a,b"}, r"must be in \[0, 2\).*got 2 in row 1"),
             ([0, -1], {}, "must be >= 0; got -1 in row 1"),
             ([0, None], {}, "no label in row 1"),
-            (["a", "b"], {}, "must hold integers"),
+            ([True, False], {}, "label_column 'label' of .* must hold integers or text; got bool"),
+            ([0.0, 1.0], {}, "must hold integers or text; got double"),
+            (["a", None], {}, "no label in row 1"),
+            (pa.array(["a", None]).dictionary_encode(), {}, "no label in row 1"),
+            (["a", ""], {}, "must be some text; got '' in row 1"),
+            (["a", "c"], {"classes": "a,b"}, "must be one of the 2 that the file names; got 'c' in row 1"),
             ([0, 1], {"classes": "[1"}, "cannot be read"),
             ([0, 1], {"huggingface": "{}"}, "cannot be read"),
         ],

@@ -1,8 +1,8 @@
 """Parquet files in the image layout of Hugging Face `datasets`: one file, a directory of them, or a pattern with `*`.
 
-A row is an image, `struct<bytes: binary, path: string>` (or plain `binary`), and an integer label. The class names are
-those of the schema's metadata: `classes` (a JSON list, or names parted by commas), else the ClassLabel of the label
-column in `huggingface`, else the labels that occur, as text.
+A row is an image, `struct<bytes: binary, path: string>` (or plain `binary`), and a label: an integer, or text, which is
+the class's name. The class names are those of the schema's metadata: `classes` (a JSON list, or names parted by
+commas), else the ClassLabel of the label column in `huggingface`, else the labels that occur, as text.
 
 Of several files, those with `train` in their names hold the training images and those with `test`, `validation` or
 `val` the test images: `train-00000-of-00002.parquet`, as `datasets` names them.
@@ -79,16 +79,31 @@ class HuggingFaceParquet:
         return pa.concat_tables(tables) if tables else LISTING.empty_table()
 
     def _classes(self, path: str, labels: pa.Array, first: int) -> list[str]:
+        if pa.types.is_dictionary(labels.type):
+            labels = labels.dictionary_decode()
         if labels.null_count:
             row = first + pc.index(pc.is_null(labels), True).as_py()
             raise UsageError(f"label_column {self._columns[1]!r} of {path} has no label in row {row}")
+        if pa.types.is_integer(labels.type):
+            return self._classes_of_numbers(path, labels.to_numpy(zero_copy_only=False), first)
+        return self._classes_of_texts(path, labels.cast(pa.large_binary()).to_pylist(), first)
+
+    def _classes_of_texts(self, path: str, labels: list[bytes], first: int) -> list[str]:
         names = self.class_names
-        values_N = labels.to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero((values_N < 0) | (False if names is None else values_N >= len(names)))
+        classes = [label.decode(errors="backslashreplace") for label in labels]
+        for row, label in enumerate(classes, first):
+            if not label or (names is not None and label not in names):
+                rule = "must be some text" if names is None else f"must be one of the {len(names)} that the file names"
+                raise UsageError(f"labels of {path} {rule}; got {label!r} in row {row}")
+        return classes
+
+    def _classes_of_numbers(self, path: str, labels_N: np.ndarray, first: int) -> list[str]:
+        names = self.class_names
+        wrong = np.flatnonzero((labels_N < 0) | (False if names is None else labels_N >= len(names)))
         if len(wrong):
             rule = "must be >= 0" if names is None else f"must be in [0, {len(names)}), the classes that the file names"
-            raise UsageError(f"labels of {path} {rule}; got {values_N[wrong[0]]} in row {first + wrong[0]}")
-        return [str(value) if names is None else names[value] for value in values_N.tolist()]
+            raise UsageError(f"labels of {path} {rule}; got {labels_N[wrong[0]]} in row {first + wrong[0]}")
+        return [str(value) if names is None else names[value] for value in labels_N.tolist()]
 
 
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
@@ -165,16 +180,17 @@ def _check_columns(path: str, schema: pa.Schema, image_column: str, label_column
     bytes_field = image.get_field_index("bytes") if pa.types.is_struct(image) else -1
     if not _is_binary(image if bytes_field < 0 else image.field(bytes_field).type):
         raise UsageError(f"image_column {image_column!r} of {path} must be struct<bytes, path> or binary; got {image}")
-    if not pa.types.is_integer(label):
-        raise UsageError(f"label_column {label_column!r} of {path} must hold integers; got {label}")
+    value = label.value_type if pa.types.is_dictionary(label) else label
+    if not (pa.types.is_integer(value) or _is_string(value)):
+        raise UsageError(f"label_column {label_column!r} of {path} must hold integers or text; got {label}")
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return _is_binary(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _parts(column: Any) -> tuple[Any, Any]:
@@ -183,7 +199,8 @@ def _parts(column: Any) -> tuple[Any, Any]:
     if _is_binary(column.type):
         return column, no_path
     index = column.type.get_field_index("path")
-    has_path = index >= 0 and _is_text(column.type.field(index).type)
+    path_type = column.type.field(index).type if index >= 0 else pa.null()
+    has_path = _is_binary(path_type) or _is_string(path_type)
     # struct_field, unlike .field, turns a null image into null bytes.
     path = pc.struct_field(column, "path").cast(pa.binary()) if has_path else no_path
     return pc.struct_field(column, "bytes"), path
