@@ -292,6 +292,20 @@ class TestWrongSources:
         with pytest.raises(UsageError, match="has no images"):
             ingest(str(path), str(tmp_path / "s"))
 
+    def test_no_labels(self, tmp_path):
+        for shard in (0, 1):
+            label = b'{"meta": {"label": 1}, "class_id": %d}' % shard
+            samples = [[(f"s{shard}_{key}.jpg", png(key)), (f"s{shard}_{key}.json", label)] for key in (0, 1)]
+            write_tar(tmp_path / f"w-{shard}.tar", sum(samples, []))
+        message = (
+            r"w-\*.tar has no images with a class: 4 without are listed, the first: .*w-0.tar: s0_0: its sample has no "
+            r"label: .* under 'label' \(label_column\) in .json$"
+        )
+        with pytest.raises(UsageError, match=message):
+            ingest(f"{tmp_path}/w-*.tar", str(tmp_path / "s"))
+        manifest = ingest(f"{tmp_path}/w-*.tar", str(tmp_path / "s"), label_column="class_id", validation=0.0)
+        assert manifest.counts["train"] == (2, 2)
+
     def test_a_name_that_occurs_twice(self, tmp_path, make_parquet):
         path = make_parquet("a.parquet", [png(0), png(1)], [0, 1], {"classes": "a,a"})
         with pytest.raises(UsageError, match="'a' occurs twice"):
@@ -492,7 +506,10 @@ class TestFaults:
         rows = pq.read_table(str(tmp_path / "s" / "rejects.parquet")).to_pylist()
         assert manifest.class_names == ("3", "12") and manifest.num_rejects == 2
         assert [(row["label"], row["reason"]) for row in rows] == [
-            (None, "its sample has no label"),
+            (
+                None,
+                "its sample has no label: no text in .cls, and no number or text under 'label' (label_column) in .json",
+            ),
             (0, "its sample has no image"),
         ]
 

@@ -152,10 +152,19 @@ def class_names(source: str, part: Part, listings: list[pa.Table]) -> tuple[str,
     if repeated is not None:
         raise UsageError(f"class names of {source} must differ; {repeated!r} occurs twice")
     if not names:
-        raise UsageError(f"source {source} has no images")
+        raise UsageError(f"source {source} has no images" + _first_problem(listings))
     if len(names) < 2:
         raise UsageError(f"source {source} must have at least 2 classes; got {len(names)} ({', '.join(names)})")
     return names
+
+
+def _first_problem(listings: list[pa.Table]) -> str:
+    """Returns what more there is to say where no image has a class; nothing where none is listed."""
+    first = next((row for table in listings for row in table.slice(0, 1).to_pylist()), None)
+    if first is None:
+        return ""
+    count = sum(len(table) for table in listings)
+    return f" with a class: {count} without are listed, the first: {first['name']}: {first['problem']}"
 
 
 def _file(part: str, number: int) -> str:

@@ -51,11 +51,11 @@ class WebDataset:
             if its_key != key:
                 if its_key in seen:
                     raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
-                rows += _row(path, key, sample)
+                rows += _row(path, key, sample, self._field)
                 seen.add(its_key)
                 key, sample = its_key, {}
             self._note(sample, member, kind)
-        return pa.Table.from_pylist(rows + _row(path, key, sample), schema=LISTING)
+        return pa.Table.from_pylist(rows + _row(path, key, sample, self._field), schema=LISTING)
 
     def _note(self, sample: dict[str, Any], member: Member, kind: str) -> None:
         if kind in IMAGE_SUFFIXES:
@@ -91,7 +91,7 @@ def _key_and_kind(member: Member) -> tuple[str, str]:
     return "/".join((*member.parts[:-1], stem)), dot + kind.lower()
 
 
-def _row(path: str, key: str | None, sample: dict[str, Any]) -> list[dict[str, Any]]:
+def _row(path: str, key: str | None, sample: dict[str, Any], field: str) -> list[dict[str, Any]]:
     if key is None:
         return []
     images: list[Member] = sample.get("images", [])
@@ -101,7 +101,8 @@ def _row(path: str, key: str | None, sample: dict[str, Any]) -> list[dict[str, A
     elif len(images) > 1:
         problem = f"its sample has {len(images)} images: {', '.join(image.name for image in images)}"
     elif label is None:
-        problem = sample.get("unread", "its sample has no label")
+        where = f"no text in .cls, and no number or text under {field!r} (label_column) in .json"
+        problem = sample.get("unread", f"its sample has no label: {where}")
     else:
         problem = images[0].problem
     return [
