@@ -11,9 +11,10 @@ from samples import FOLDER_TAR, SAMPLES, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.ingest import writing
-from dream_ray.data.sources import SourceOptions, find_source, tar_members
+from dream_ray.data.sources import SourceOptions, base, find_source, tar_members
 from dream_ray.data.sources.flat_folder import FlatFolder
 from dream_ray.data.sources.tar_archive import TarPerClass
+from dream_ray.data.sources.webdataset import WebDataset
 from dream_ray.errors import UsageError
 
 FORMS = [("f.tar", "w"), ("f.tar.gz", "w:gz")]
@@ -173,6 +174,26 @@ class TestMemory:
         finally:
             tracemalloc.stop()
         assert rows[-1]["length"] == len(content(rows[-1])) == 100 << 20 and peak < 20 << 20
+
+    @pytest.mark.parametrize(("name", "mode"), FORMS)
+    @pytest.mark.parametrize("suffixes", [(".png",), (".png", ".cls")], ids=["folder", "webdataset"])
+    def test_what_is_kept_of_a_member_is_small(self, tmp_path, monkeypatch, name, mode, suffixes):
+        monkeypatch.setattr(base, "_ROWS_PER_BATCH", 100)
+        monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 1 << 12)
+
+        def peak(num_members):
+            names = [f"{key:060}{suffix}" for key in range(num_members // len(suffixes)) for suffix in suffixes]
+            path = str(write_tar(tmp_path / name, [(each, b"1") for each in names], mode))
+            source = WebDataset([path], "label") if ".cls" in suffixes else TarPerClass([path], None)
+            tracemalloc.start()
+            try:
+                assert len(source.list_shard(0, str(tmp_path / "spool"))) == num_members // len(suffixes)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        peak(100)
+        assert (peak(2000) - peak(500)) / 1500 < 350
 
     def test_a_member_of_many_blocks_and_one_after_it(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 7)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ _SPLITS = ("train", "val", "validation", "test")
 # What splits are called elsewhere, in any case of letters. They are not guessed at: refused, for the user to say.
 _TRAIN_WORDS = frozenset({"train", "training"})
 _SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "testing", "eval"}
+
+_ROWS_PER_BATCH = 4096
 
 LISTING = pa.schema(
     [
@@ -136,6 +139,15 @@ def find_files(source: str, *suffixes: str) -> list[str]:
 def is_hidden(path: str) -> bool:
     """Tells whether a relative path has a part that starts with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
+
+
+def listing_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Returns the table of some rows, of schema `LISTING`; only a batch of them is held as Python objects at a time."""
+    remaining = iter(rows)
+    batches = []
+    while some := list(islice(remaining, _ROWS_PER_BATCH)):
+        batches.append(pa.RecordBatch.from_pylist(some, schema=LISTING))
+    return pa.Table.from_batches(batches, schema=LISTING)
 
 
 def rows_below(directory: str) -> dict[str, dict[str, Any]]:

@@ -8,14 +8,14 @@
 Compressed archives (`.tar.gz`, `.tgz`) have no random access; listing one copies its images to the spool.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.sources.base import (
-    LISTING,
     OpenedSource,
     Source,
     SourceKind,
@@ -23,6 +23,7 @@ from dream_ray.data.sources.base import (
     directories_are_splits,
     find_files,
     is_hidden,
+    listing_of,
     look_like_splits,
     open_files,
     open_splits,
@@ -53,14 +54,15 @@ class TarFolder:
 
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files below `prefix`."""
+        return listing_of(self._rows(self.shards[number], spool))
+
+    def _rows(self, path: str, spool: str) -> Iterator[dict[str, Any]]:
         depth = len(self._prefix)
-        rows = []
-        for member in members(self.shards[number], spool):
+        for member in members(path, spool):
             if member.escapes:
-                rows.append(member.row(None))
+                yield member.row(None)
             elif not is_hidden(member.name) and member.parts[:depth] == self._prefix and len(member.parts) > depth + 1:
-                rows.append(member.row(member.parts[depth]))
-        return pa.Table.from_pylist(rows, schema=LISTING)
+                yield member.row(member.parts[depth])
 
 
 class TarPerClass:
@@ -80,12 +82,11 @@ class TarPerClass:
     def list_shard(self, number: int, spool: str) -> pa.Table:
         """Lists the files of a class."""
         path = self.shards[number]
-        rows = [
+        return listing_of(
             member.row(_class_of(path))
             for member in members(path, spool)
             if member.escapes or not is_hidden(member.name)
-        ]
-        return pa.Table.from_pylist(rows, schema=LISTING)
+        )
 
 
 def open_tar(source: str, options: SourceOptions) -> OpenedSource:

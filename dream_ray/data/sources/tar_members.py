@@ -1,6 +1,7 @@
 """Walks over the files in a tar archive without unpacking it: nothing is written where a member's name points to."""
 
 import gzip
+import hashlib
 import io
 import tarfile
 import zlib
@@ -22,6 +23,8 @@ _BLOCK_BYTES = 1 << 20
 # A larger file is no image to the ingest (`writing.py`), so there is no use in copying it.
 _MAX_BYTES = 256 << 20
 _MAX_TEXT_BYTES = 16 << 20
+_Place = tuple[int, int, str | None]
+"""Offset, length and problem of a `Member`."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Member:
         path: File in which its bytes lie: the archive, or the spool for a compressed one.
         offset: Of its first byte there.
         length: In bytes.
-        text: The bytes themselves where they were asked for; None for a link, and for more than 16 MiB.
         problem: Why it is no image, else None.
+        text: The bytes themselves where they were asked for; None for a link, and for more than 16 MiB.
     """
 
     archive: str
@@ -43,8 +46,8 @@ class Member:
     path: str
     offset: int
     length: int
-    text: bytes | None = None
     problem: str | None = None
+    text: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -81,24 +84,27 @@ def members(path: str, spool: str | None, texts: tuple[str, ...] = ()) -> Iterat
         RunError: If it is damaged or cannot be read, or the spool cannot be written.
     """
     compressed = not path.endswith(".tar")  # and so without random access
-    earlier: dict[tuple[str, ...], Member] = {}
+    # An archive may have millions: what is kept of each is small, whatever its name and text.
+    earlier: dict[bytes, _Place] = {}
     with (
         new_spool(spool) if compressed and spool is not None else nullcontext() as copy,
         _opened(path, compressed) as archive,
     ):
-        for info in archive:
+        while info := archive.next():
+            archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each that was read
             parts = _parts(info.name)
             if info.isdir() or not (info.isreg() or info.islnk() or info.name.lower().endswith(IMAGE_SUFFIXES)):
                 continue
-            if parts in earlier:
+            digest = _digest(parts)
+            if digest in earlier:
                 raise UsageError(f"file names in {path} must differ; {info.name!r} occurs twice")
             if info.islnk():
-                member = _linked(path, parts, earlier.get(_parts(info.linkname)))
+                target = earlier.get(_digest(_parts(info.linkname)), (0, 0, "a link to no file before it"))
+                member = Member(path, parts, path if copy is None else copy.path, *target)
             else:
                 member = _member(path, archive, info, copy, texts)
             member = replace(member, problem=_place_problem(parts) or member.problem)
-            # Only its place is kept for links: the texts of all samples may be large.
-            earlier[parts] = replace(member, text=None)
+            earlier[digest] = (member.offset, member.length, member.problem)
             yield member
         _check_end(archive)
 
@@ -107,6 +113,10 @@ def _parts(name: str) -> tuple[str, ...]:
     # An absolute name keeps its empty first part, by which `escapes` knows it, and so does one of nothing but dots.
     absolute = ("",) if name.startswith("/") else ()
     return absolute + tuple(part for part in name.split("/") if part not in ("", ".")) or ("",)
+
+
+def _digest(parts: tuple[str, ...]) -> bytes:
+    return hashlib.blake2b("/".join(parts).encode(), digest_size=16).digest()
 
 
 def _member(
@@ -122,18 +132,11 @@ def _member(
     assert file is not None, "a regular file has content"
     text = file.read() if info.name.lower().endswith(texts) and info.size <= _MAX_TEXT_BYTES else None
     if copy is None:
-        return Member(path, parts, path, info.offset_data, info.size, text)
+        return Member(path, parts, path, info.offset_data, info.size, text=text)
     offset, _ = copy.add(text or b"")
     while block := file.read(_BLOCK_BYTES):
         copy.add(block)
-    return Member(path, parts, copy.path, offset, info.size, text)
-
-
-def _linked(path: str, parts: tuple[str, ...], target: Member | None) -> Member:
-    """Returns a hard link: another name of a file that came before."""
-    if target is None:
-        return Member(path, parts, path, 0, 0, problem="a link to no file before it")
-    return replace(target, parts=parts)
+    return Member(path, parts, copy.path, offset, info.size, text=text)
 
 
 def _place_problem(parts: tuple[str, ...]) -> str | None:

@@ -6,12 +6,12 @@ are numbers or names; classes are those that occur. Other kinds are ignored, pic
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from dream_ray.data.sources.base import LISTING, is_hidden
+from dream_ray.data.sources.base import is_hidden, listing_of
 from dream_ray.data.sources.tar_members import IMAGE_SUFFIXES, Member, members
 from dream_ray.errors import UsageError
 
@@ -39,8 +39,9 @@ class WebDataset:
         Raises:
             UsageError: If a key comes twice: its files do not follow one another.
         """
-        path = self.shards[number]
-        rows: list[dict[str, Any]] = []
+        return listing_of(self._rows(self.shards[number], spool))
+
+    def _rows(self, path: str, spool: str) -> Iterator[dict[str, Any]]:
         seen: set[str] = set()
         key: str | None = None
         sample: dict[str, Any] = {}
@@ -51,11 +52,13 @@ class WebDataset:
             if its_key != key:
                 if its_key in seen:
                     raise UsageError(f"keys in {path} must differ and their files follow; {its_key!r} comes again")
-                rows += _row(path, key, sample, self._field)
+                if key is not None:
+                    yield _row(path, key, sample, self._field)
                 seen.add(its_key)
                 key, sample = its_key, {}
             self._note(sample, member, kind)
-        return pa.Table.from_pylist(rows + _row(path, key, sample, self._field), schema=LISTING)
+        if key is not None:
+            yield _row(path, key, sample, self._field)
 
     def _note(self, sample: dict[str, Any], member: Member, kind: str) -> None:
         if kind in IMAGE_SUFFIXES:
@@ -91,9 +94,7 @@ def _key_and_kind(member: Member) -> tuple[str, str]:
     return "/".join((*member.parts[:-1], stem)), dot + kind.lower()
 
 
-def _row(path: str, key: str | None, sample: dict[str, Any], field: str) -> list[dict[str, Any]]:
-    if key is None:
-        return []
+def _row(path: str, key: str, sample: dict[str, Any], field: str) -> dict[str, Any]:
     images: list[Member] = sample.get("images", [])
     label = sample.get("label") or None
     if not images:
@@ -105,13 +106,11 @@ def _row(path: str, key: str | None, sample: dict[str, Any], field: str) -> list
         problem = sample.get("unread", f"its sample has no label: {where}")
     else:
         problem = images[0].problem
-    return [
-        {
-            "class": label,
-            "name": f"{path}: {key or '(no name)'}",
-            "path": images[0].path if images else path,
-            "offset": images[0].offset if images else 0,
-            "length": images[0].length if images else 0,
-            "problem": problem,
-        }
-    ]
+    return {
+        "class": label,
+        "name": f"{path}: {key or '(no name)'}",
+        "path": images[0].path if images else path,
+        "offset": images[0].offset if images else 0,
+        "length": images[0].length if images else 0,
+        "problem": problem,
+    }
