@@ -16,6 +16,7 @@ from dream_ray.engine.environment import CostMeter
 from dream_ray.engine.run import Run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.stopwatch import Stopwatch
+from dream_ray.errors import RunError
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
 STOPPED = "stopped"
 """The phase of a worker that was asked to stop and has saved."""
 
+_NOT_WRITTEN = "The progress is not written: %s"
 _HEARTBEAT_S = 1.0
 _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 # A step, a warm-up or a compilation may take minutes: who is silent for longer than this is dead.
@@ -139,8 +141,12 @@ class Session(AbstractContextManager["Session"]):
         """Writes it where nothing else is heard for long."""
         while not self._ended.wait(_LONGEST_SILENCE_S):
             with self._writing:
-                if time.monotonic() - self._last_beat >= _LONGEST_SILENCE_S:
+                if time.monotonic() - self._last_beat < _LONGEST_SILENCE_S:
+                    continue
+                try:
                     self._write()
+                except RunError as error:  # what is wrong with the disk, the worker meets itself
+                    _LOG.warning(_NOT_WRITTEN, error)
 
     def _write(self) -> None:
         self._last_beat = time.monotonic()
@@ -170,5 +176,5 @@ class Session(AbstractContextManager["Session"]):
         try:
             storage.write_json(self._run.file("progress", self._name), progress)
         except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
-            _LOG.warning("The progress is not written: %s", error)
+            _LOG.warning(_NOT_WRITTEN, error)
         self._tell(progress)
