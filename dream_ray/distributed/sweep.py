@@ -28,6 +28,7 @@ from dream_ray.distributed.session import default_gpus, possible_nodes, ray_sess
 from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
+from dream_ray.engine.stopping import ctrl_c_as_before
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import SWEEP, Place
 from dream_ray.sweep.file import Sweep
@@ -101,7 +102,8 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             ),
         )
         _silence()
-        tuner.fit()
+        with ctrl_c_as_before():  # Tune leaves a handler behind that would swallow the next one
+            tuner.fit()
     if budget.stop_all():
         stop_running(study)
     elif requeue_running(study):  # Tune ends quietly after Ctrl-C

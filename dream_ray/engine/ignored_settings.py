@@ -6,6 +6,7 @@ trained by `update` and `initialisation.warmup_epochs` whatever the run does. Se
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -64,15 +65,17 @@ def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
     A setting was changed if neither its framework nor a preset of that gives it this value: a preset has settings for
     another selection or initialisation too.
     """
-    framework = FRAMEWORKS[config.framework]
-    usual = [
-        parse_config({"framework": config.framework}),
-        *(parse_config(make()) for make in framework.presets.values()),
-    ]
     for path, reason in ignored(config).items():
         value = attrgetter(path)
-        if value(config) not in [value(one) for one in usual]:
+        if value(config) not in [value(one) for one in _usual(config.framework)]:
             yield path, reason
+
+
+@cache
+def _usual(framework: str) -> list[Config]:
+    """Returns the settings of a framework and those of its presets."""
+    presets = FRAMEWORKS[framework].presets.values()
+    return [parse_config({"framework": framework}), *(parse_config(make()) for make in presets)]
 
 
 def ignored(config: Config) -> dict[str, str]:

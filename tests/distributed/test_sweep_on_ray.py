@@ -46,6 +46,7 @@ def test_a_sweep_from_beginning_to_end(
     local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
 ) -> None:
     """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung."""
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
     file = write(
         tmp_path / "sweep.yaml",
         settings,
@@ -75,6 +76,7 @@ def test_a_sweep_from_beginning_to_end(
     assert row["name"] == "best" and row["n"] == 2 and row["mean"] > 100 * noise["accuracy"]
     assert row["steps"] == best.total_steps and row["compute_s"] > 0 and row["reasons"] == []
     assert list(Path(out, "ray_tune", "trial-0").glob("events.out.tfevents*")), "logs for TensorBoard"
+    assert signal.getsignal(signal.SIGINT) is at_ctrl_c, "Tune has left nothing that would swallow it"
     assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
         api.sweep(file, store=digits_store, out=out)
