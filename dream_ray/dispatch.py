@@ -10,7 +10,6 @@ from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
 from dream_ray.engine.checks import check_fit
-from dream_ray.engine.claim import running_alone
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
@@ -75,7 +74,7 @@ def execute(
         UsageError: If another process runs it, or what the run was asked for cannot be.
         RunError: If it failed.
     """
-    with running_alone(run.path):
+    with storage.working_alone("run", run.path):
         with observer(run):
             if launch.local:
                 distill_here(run, launch)
@@ -137,7 +136,7 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     sweep, place = open_sweep(path, study_url)
     if max_concurrent is not None:
         place = replace(place, max_concurrent=max_concurrent)
-    with running_alone(place.out):
+    with storage.working_alone("sweep", place.out):
         sweep_on_ray(sweep, place, address=address)
         study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
         planned: dict[str, list[FinalRun]] = {}

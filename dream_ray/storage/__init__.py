@@ -6,7 +6,7 @@ path and the reason; a path of no known kind is a `UsageError`. A file that is w
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
-from dream_ray.storage.claims import CLAIM, claimed
+from dream_ray.storage.claims import CLAIM, claimed, working_alone
 from dream_ray.storage.directories import (
     delete_temporaries,
     file_sizes,
@@ -69,6 +69,7 @@ __all__ = [
     "sha256",
     "sibling",
     "start_write_back",
+    "working_alone",
     "write_bytes",
     "write_json",
     "write_text",

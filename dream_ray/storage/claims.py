@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from dream_ray.storage.paths import is_remote, resolve
+from dream_ray.errors import UsageError
+from dream_ray.storage.files import delete
+from dream_ray.storage.paths import is_remote, join, resolve
 
 CLAIM = ".claim.partial"
 """Name of the file for a claim on a directory: like one that is being written, it is not listed, nor made room of."""
@@ -42,3 +44,28 @@ def claimed(path: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def working_alone(kind: str, directory: str) -> Iterator[None]:
+    """Keeps other processes from what is in a directory: they would take what is begun for that of a dead one.
+
+    In a bucket, and on a file system without locks, it cannot. Of a process that is killed a file stays that claims
+    nothing, until the next one.
+
+    Args:
+        kind: What is in the directory, for the error.
+        directory: Which must be there.
+
+    Raises:
+        UsageError: If another process is at it.
+    """
+    claim = join(directory, CLAIM)
+    with claimed(claim) as ours:
+        if not ours:
+            raise UsageError(f"{kind} {directory} must be worked on by one process at a time; another one is at it")
+        try:
+            yield
+        finally:
+            if not is_remote(directory):  # where no file was made for it
+                delete(claim)

@@ -22,7 +22,6 @@ from dream_ray.cli import display
 from dream_ray.config import load_config, parse_config
 from dream_ray.dispatch import begin
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.claim import running_alone
 from dream_ray.engine.launch import Launch
 from dream_ray.errors import UsageError
 
@@ -254,9 +253,9 @@ def test_a_run_that_another_process_runs_is_refused(
 ) -> None:
     out = tmp_path / "run"
     begin(str(out), load_config(file=str(settings_file)), four_digits_store, "cpu", 1, Launch(local=True), "off")
-    with running_alone(str(out)):
+    with storage.working_alone("run", str(out)):
         code, _, error = call("resume", out, "--local")
-    assert code == 2 and f"{out} must be worked on by one process at a time" in error
+    assert code == 2 and f"run {out} must be worked on by one process at a time" in error
     assert call("resume", out, "--local")[0] == 0
 
 

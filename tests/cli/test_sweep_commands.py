@@ -13,12 +13,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from dream_ray import api, cli
+from dream_ray import api, cli, storage
 from dream_ray.cli import trials
 from dream_ray.dispatch import SweepResult
 from dream_ray.distributed import session
 from dream_ray.distributed import sweep as sweeping
-from dream_ray.engine.claim import running_alone
 from dream_ray.errors import UsageError
 from dream_ray.sweep.directory import Place, create_sweep
 from dream_ray.sweep.file import parse_sweep
@@ -97,9 +96,9 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
 
 
 def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
-    with running_alone(str(begun)):
+    with storage.working_alone("sweep", str(begun)):
         code, text = call("resume", begun)
-    assert code == 2 and "must be worked on by one process at a time; another one runs it now" in text
+    assert code == 2 and "must be worked on by one process at a time; another one is at it" in text
     assert "running" in call("status", begun)[1], "its trial was left alone"
 
 

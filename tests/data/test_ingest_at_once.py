@@ -8,13 +8,11 @@ from samples import ingest
 
 from dream_ray import storage
 from dream_ray.data.ingest import pipeline, run_here
-from dream_ray.data.ingest import target as store_target
 from dream_ray.data.ingest.pipeline import ingest as ingest_settings
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.target import writing_alone
 from dream_ray.errors import RunError, UsageError
 
-AT_ONCE = "store .* must be written by one ingest at a time; another one is at it"
+AT_ONCE = "store .* must be worked on by one process at a time; another one is at it"
 
 
 class Stopped(BaseException):
@@ -84,7 +82,7 @@ def test_the_second_is_refused_and_the_first_ends_well(root, tmp_path, monkeypat
 def test_one_that_begins_while_the_sources_are_opened(root, tmp_path, monkeypatch):
     store = tmp_path / "s"
     store.mkdir()
-    with writing_alone(str(store)), pytest.raises(UsageError, match=AT_ONCE):
+    with storage.working_alone("store", str(store)), pytest.raises(UsageError, match=AT_ONCE):
         ingest(root, str(store))
     assert not content(store)
     meanwhile(monkeypatch, "open_parts", lambda: stop_after_planning(root, store, size=4))
@@ -117,7 +115,7 @@ def test_one_that_goes_on_in_the_same_way_while_the_sources_are_opened(root, tmp
 def test_a_claim_is_let_go_whatever_happens(root, tmp_path):
     stop_after_planning(root, tmp_path / "s")
     assert not (tmp_path / "s" / storage.CLAIM).exists()
-    with writing_alone(str(tmp_path / "s")):
+    with storage.working_alone("store", str(tmp_path / "s")):
         assert (tmp_path / "s" / storage.CLAIM).exists()
 
 
@@ -130,7 +128,7 @@ class TestWithoutLocks:
         def claimed(path):
             yield True
 
-        monkeypatch.setattr(store_target.storage, "claimed", claimed)
+        monkeypatch.setattr("dream_ray.storage.claims.claimed", claimed)
 
     @pytest.mark.parametrize("other", [{"size": 4}, None])
     def test_no_manifest_is_written_over_what_another_one_has_begun(self, root, tmp_path, monkeypatch, other):

@@ -40,6 +40,7 @@ def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(os, "replace", replace_or_die)
     patch.setattr(storage, "delete", delete_or_die)
+    patch.setattr("dream_ray.storage.claims.delete", delete_or_die)
 
 
 def leave_claim(store: Path) -> None:

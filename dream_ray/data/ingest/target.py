@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from dream_ray import storage
@@ -33,27 +31,6 @@ _LAST_FIRST = (
 )
 """All that an ingest writes to a store but the manifest. Deleted in this order, what is left is at any time that of an
 ingest that did not come so far yet, which the same call goes on with."""
-
-
-@contextmanager
-def writing_alone(store: str) -> Iterator[None]:
-    """Keeps other ingests from a store, which must be a directory.
-
-    In a bucket, and on a file system without locks, it cannot: see `check_begun`. Of a process that is killed a file
-    stays that claims nothing, until the next call.
-
-    Raises:
-        UsageError: If another ingest is at it.
-    """
-    claim = storage.join(store, storage.CLAIM)
-    with storage.claimed(claim) as ours:
-        if not ours:
-            raise _written_at_once(store)
-        try:
-            yield
-        finally:
-            if not storage.is_remote(store):  # where no file was made for it
-                storage.delete(claim)
 
 
 def check_apart(settings: IngestSettings, store: str) -> None:
@@ -107,7 +84,7 @@ def check_begun(store: str, identity: dict[str, Any]) -> None:
     """Raises UsageError if a store is no longer that of the ingest which has begun it, where claims guard nothing."""
     path = storage.join(store, IDENTITY)
     if not storage.exists(path) or storage.read_json(path) != identity:
-        raise _written_at_once(store)
+        raise UsageError(f"store {store} must be worked on by one process at a time; another one is at it")
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -120,7 +97,3 @@ def clear(store: str, identity: dict[str, Any]) -> None:
     check_begun(store, identity)
     for name in _LAST_FIRST:
         storage.delete(storage.join(store, name))
-
-
-def _written_at_once(store: str) -> UsageError:
-    return UsageError(f"store {store} must be written by one ingest at a time; another one is at it")
