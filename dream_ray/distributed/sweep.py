@@ -106,7 +106,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             tuner.fit()
     if budget.stop_all():
         stop_running(study)
-    elif requeue_running(study):  # Tune ends quietly after Ctrl-C
+    elif requeue_running(study) or len(begun(study)) < sweep.most_trials:  # Tune ends quietly after Ctrl-C
         raise KeyboardInterrupt
 
 

@@ -132,7 +132,8 @@ def test_a_sweep_is_stopped_and_goes_on(head: Head, digits_store: str, tmp_path:
     shutil.copytree(digits_store, tmp_path / "stores" / "digits")
     out = tmp_path / "runs" / "search"
     line = documented("sweep").replace("sweeps/smoke.yaml", str(smaller_sweep(tmp_path / "sweep.yaml")))
-    job = start(head, line, tmp_path, SUBMIT_ID="search")
+    # One trial at a time, so that it does not end before Ray has got round to stopping it.
+    job = start(head, f"{line.partition('#')[0]} --max-concurrent 1", tmp_path, SUBMIT_ID="search")
     deadline = time.monotonic() + LONGEST_S
     while "done" not in (states := [row["state"] for row in trials(out)]):
         assert job.poll() is None and time.monotonic() < deadline, (states, job.communicate())

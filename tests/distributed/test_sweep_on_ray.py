@@ -13,6 +13,8 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from dream_ray import api, storage
 from dream_ray.config import load_config
@@ -43,9 +45,12 @@ def write(path: Path, settings: dict[str, Any], **sweep: Any) -> str:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_from_beginning_to_end(
-    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path
+    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung."""
+    """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung.
+
+    And Ctrl-C between two trials, where nothing is running, is no end of the search.
+    """
     at_ctrl_c = signal.getsignal(signal.SIGINT)
     file = write(
         tmp_path / "sweep.yaml",
@@ -56,14 +61,19 @@ def test_a_sweep_from_beginning_to_end(
             "initialisation.strategy": {"choices": ["representative", "noise"]},
         },
         # The noise that hardly moves comes after the real images.
-        start=[{}, {"pixels.lr": BROKEN_LR}, {"pixels.lr": 1e-6, "initialisation.strategy": "noise"}],
+        start=[{}, {"pixels.lr": 1e-6, "initialisation.strategy": "noise"}, {"pixels.lr": BROKEN_LR}],
         scheduler={"name": "asha", "grace": 1, "factor": 2},
         budget={"trials": 3},
         final_seeds=2,
     )
     out = str(tmp_path / "sweep")
-    found = api.sweep(file, store=digits_store, out=out, max_concurrent=1)
-    first, broken, noise = found.trials
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dream_ray.distributed.sweep.loggers_of", lambda sweep: [CtrlC()])
+        api.sweep(file, store=digits_store, out=out, max_concurrent=1)
+    assert [row["state"] for row in read_rows(out)] == ["done", "stopped", "waiting"]
+    assert not storage.exists(f"{out}/best.yaml")
+    found = api.resume_sweep(out)
+    first, noise, broken = found.trials
     assert first["state"] == "done" and first["rung"] == 4
     assert first["selection.num_clusters"] == load_config(file=f"{out}/best.yaml").selection.num_clusters
     assert broken["state"] == "failed" and "finite" in broken["reason"]
@@ -80,6 +90,14 @@ def test_a_sweep_from_beginning_to_end(
     assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
         api.sweep(file, store=digits_store, out=out)
+
+
+class CtrlC(Callback):
+    """Presses it when the second trial has ended."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if len(trials) == 2:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _run(out: str, row: dict[str, Any]) -> str:
