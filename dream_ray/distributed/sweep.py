@@ -63,7 +63,8 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
     requeue_running(study)
-    left = sweep.most_trials - len(begun(study))
+    ended = begun(study)
+    left = sweep.most_trials - len(ended)
     budget = Spending(sweep, study)
     if left <= 0 or budget.stop_all():
         return
@@ -86,7 +87,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
-                scheduler=scheduler_of(sweep),
+                scheduler=scheduler_of(sweep, ended),
                 num_samples=left,
                 max_concurrent_trials=at_a_time,
                 # The workers of a trial that is stopped end with its process.

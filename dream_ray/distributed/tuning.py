@@ -2,11 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune import Callback, Stopper
@@ -83,8 +85,21 @@ def modes_of(sweep: Sweep) -> Any:
     return modes if len(modes) > 1 else modes[0]
 
 
-def scheduler_of(sweep: Sweep) -> TrialScheduler | None:
-    """Makes who stops trials that are behind, if anybody does."""
+@dataclass(frozen=True)
+class _Ended:
+    """What a scheduler sees of a trial that has ended."""
+
+    trial_id: str
+
+
+def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler | None:
+    """Makes who stops trials that are behind, if anybody does.
+
+    Args:
+        sweep: What is searched.
+        ended: The trials of earlier tries, with which later ones are compared; not by HyperBand, whose brackets are
+            filled anew.
+    """
     chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
     how = {"metric": sweep.metrics[0], "mode": modes_of(sweep), "time_attr": RUNG}
     makers: dict[str, Callable[[], TrialScheduler | None]] = {
@@ -93,7 +108,23 @@ def scheduler_of(sweep: Sweep) -> TrialScheduler | None:
         "median": lambda: MedianStoppingRule(grace_period=chosen.grace, **how),
         "none": lambda: None,
     }
-    return makers[chosen.name]()
+    scheduler = makers[chosen.name]()
+    if scheduler is not None and chosen.name != "hyperband":
+        for trial in ended:
+            _tell(scheduler, trial, sweep.metrics[0])
+    return scheduler
+
+
+def _tell(scheduler: TrialScheduler, trial: FrozenTrial, metric: str) -> None:
+    """Tells of all rungs of a trial that has ended, without asking what should become of it."""
+    accuracies = dict(trial.intermediate_values)
+    if trial.values:
+        accuracies[trial.user_attrs[RUNG]] = trial.values[0]
+    there: Any = _Ended(f"ended-{trial.number}")
+    nobody: Any = None
+    for rung, accuracy in sorted(accuracies.items()):
+        scheduler.on_trial_add(nobody, there)
+        scheduler.on_trial_complete(nobody, there, {RUNG: rung, metric: accuracy})
 
 
 def loggers_of(sweep: Sweep) -> list[Callback]:

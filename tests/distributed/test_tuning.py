@@ -1,12 +1,13 @@
 """What Ray Tune is given, without a Ray: what the study is told of a trial, who is stopped, and what is not written."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
@@ -107,8 +108,8 @@ class Trials:
         return [trial for trial in self.all if trial.status != Trial.TERMINATED]
 
 
-def scheduled(count: int, **scheduler: Any) -> Trials:
-    made = scheduler_of(parse_sweep({**SWEEP, "settings": SHORT, "scheduler": scheduler}))
+def scheduled(count: int, ended: Sequence[FrozenTrial] = (), **scheduler: Any) -> Trials:
+    made = scheduler_of(parse_sweep({**SWEEP, "settings": SHORT, "scheduler": scheduler}), ended)
     assert made is not None
     return Trials(made, count)
 
@@ -145,7 +146,36 @@ def test_median_stops_who_is_below_the_others_after_its_grace() -> None:
 
 
 def test_no_scheduler_stops_nothing() -> None:
-    assert scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": "none"}})) is None
+    assert scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": "none"}}), []) is None
+
+
+def study_of(*accuracies: Sequence[float], failed: Sequence[float] = ()) -> list[FrozenTrial]:
+    """Trials of an earlier try by what they told at their rungs; the last is the value of one that is whole."""
+    study = optuna.create_study()
+    for *before, last in accuracies:
+        rungs = dict(enumerate(before, 1))
+        study.add_trial(create_trial(value=last, intermediate_values=rungs, user_attrs={RUNG: len(before) + 1}))
+    if failed:
+        study.add_trial(create_trial(state=TrialState.FAIL, intermediate_values=dict(enumerate(failed, 1))))
+    return study.trials
+
+
+def test_asha_knows_the_trials_of_earlier_tries() -> None:
+    trials = scheduled(2, study_of([0.5, 0.625, 0.75, 0.875], [0.25]), name="asha", grace=1, factor=2)
+    assert [trials.tell(0, rung, 0.625) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
+
+
+def test_median_knows_the_trials_of_earlier_tries() -> None:
+    """One that failed too, which told its rungs as long as it lived."""
+    trials = scheduled(2, study_of([0.5, 0.5], [0.625, 0.625], failed=[0.75, 0.75]), name="median", grace=2)
+    assert trials.tell(0, 2, 0.25) == TrialScheduler.STOP
+    assert trials.tell(1, 2, 0.6875) == TrialScheduler.CONTINUE
+
+
+def test_hyperband_fills_its_brackets_anew() -> None:
+    trials = scheduled(3, study_of(*[[0.5, 0.5]] * 3), name="hyperband", factor=2)
+    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
 
 
 def test_a_search_ends_with_its_hours(monkeypatch: pytest.MonkeyPatch) -> None:
