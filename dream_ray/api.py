@@ -22,7 +22,7 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_same_bits, forgotten_if_refused, open_run
+from dream_ray.engine.run import check_same_bits, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
@@ -124,8 +124,7 @@ def distill(
     store, out = (dispatch.lasting(name, paths[name], local) for name in ("store", "out"))
     with dispatch.place(local, address, paths, device, cpus_per_worker, gpus_per_worker) as call:
         run = call(dispatch.begin, out, config, store, device, cpus_per_worker, launch, compile)
-        with forgotten_if_refused(run):
-            return dispatch.execute(run, launch, gpus_per_worker, address, observer)
+        return dispatch.execute(run, launch, gpus_per_worker, address, observer, is_new=True)
 
 
 def plan(
@@ -189,7 +188,7 @@ def resume(
         return load_synthetic(run.file("synthetic.parquet"))
     launch = run.launch
     if workers is not None or local:
-        launch = replace(launch, workers=workers or 1, min_workers=None, local=local)
+        launch = replace(launch, workers=1 if workers is None else workers, min_workers=None, local=local)
     if min_workers is not None:
         launch = replace(launch, min_workers=min_workers)
     if producers is not None:

@@ -14,7 +14,7 @@ from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import Run, create_run, finish_run, forgotten_if_refused
 from dream_ray.errors import UsageError
 
 Observer = Callable[[Run], AbstractContextManager[object]]
@@ -66,15 +66,23 @@ def begin(out: str, config: Config, store: str, device: str, threads: int, launc
 
 
 def execute(
-    run: Run, launch: Launch, gpus_per_worker: float | None, address: str | None, observer: Observer
+    run: Run,
+    launch: Launch,
+    gpus_per_worker: float | None,
+    address: str | None,
+    observer: Observer,
+    *,
+    is_new: bool = False,
 ) -> SyntheticDataset:
     """Runs the workers of a run to its end and writes its products; arguments as for `api.distill`.
+
+    A run that `is_new` leaves nothing behind if it is refused.
 
     Raises:
         UsageError: If another process runs it, or what the run was asked for cannot be.
         RunError: If it failed.
     """
-    with storage.working_alone("run", run.path):
+    with storage.working_alone("run", run.path), forgotten_if_refused(run) if is_new else nullcontext():
         with observer(run):
             if launch.local:
                 distill_here(run, launch)

@@ -99,4 +99,6 @@ send "$@"
 "${ray[@]}" logs --follow "$id" --log-style record &
 following=$!
 wait "$following" || true
-exit_code
+exit_code &
+following=$!
+wait "$following"

@@ -42,12 +42,13 @@ def fail(error: Exception) -> None:
 
 
 @contextmanager
-def interruptible(how_to_go_on: str) -> Iterator[None]:
-    """Says after Ctrl-C how to go on, and exits with 130 as a shell expects."""
+def interruptible(how_to_go_on: str, begun: str | None = None) -> Iterator[None]:
+    """Says after Ctrl-C how to go on, if the file `begun` is there, and exits with 130 as a shell expects."""
     try:
         yield
     except KeyboardInterrupt:
-        _ERR.print(f"interrupted; {how_to_go_on}", markup=False)
+        is_begun = begun is None or storage.exists(begun)
+        _ERR.print(f"interrupted; {how_to_go_on if is_begun else 'nothing was begun yet'}", markup=False)
         raise SystemExit(_INTERRUPTED) from None
 
 

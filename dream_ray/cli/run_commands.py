@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dream_ray import storage
 from dream_ray.cli import display, forecasts, trials
 from dream_ray.cli.app import app
 from dream_ray.cli.options import (
@@ -143,7 +144,7 @@ def distill(
             ).config
         forecasts.show_changes(settings, fitting)
         settings = fitting
-    with display.interruptible(_resume(out)):
+    with display.interruptible(_resume(out), storage.join(out, "config.yaml")):
         api.distill(
             settings,
             store=store,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from dream_ray import storage
 from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
 from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
@@ -27,8 +28,10 @@ def sweep(
     from dream_ray import api
 
     if out is None:
-        out = f"runs/{file.rpartition('/')[2].rpartition('.')[0]}"
-    with display.interruptible(f"continue with `dream-ray resume {out}`"), trials.live(out, study):
+        name = file.rpartition("/")[2]
+        out = f"runs/{name.rpartition('.')[0] or name}"
+    how_to_go_on = f"continue with `dream-ray resume {out}`"
+    with display.interruptible(how_to_go_on, storage.join(out, "sweep.yaml")), trials.live(out, study):
         found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
         )

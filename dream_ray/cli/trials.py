@@ -63,7 +63,7 @@ def _title(path: str, rows: list[dict[str, Any]]) -> str:
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     title = "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    if storage.exists(storage.join(path, BEST)) and "running" not in counts:
+    if storage.exists(storage.join(path, BEST)) and not {"running", "waiting"} & set(counts):
         title += f"; now testing the best with fresh seeds, {num_tested(path)} runs so far"
     return title
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from dream_ray.distributed.place import on_this_node
+from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import Run
 from dream_ray.engine.stopping import Stopped
@@ -161,11 +162,3 @@ def kept_conveyor(run: Run, num_producers: int, num_workers: int) -> Iterator[st
     finally:
         ended.set()
         keeper.join()
-
-
-def value_of(reference: Any) -> Any:
-    """Returns what a call returned, or raises what it raised, without Ray's traceback in the message."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from None

@@ -4,13 +4,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import NodeDiedError, TaskUnschedulableError
+from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig
 
@@ -27,6 +27,7 @@ from dream_ray.distributed.producers import ProducerPlan, plan_producers, produc
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
 from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
+from dream_ray.distributed.tasks import died, value_of
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
@@ -48,7 +49,7 @@ _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError
 
 
 def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address: str | None) -> None:
-    """Runs the workers of a run to the end.
+    """Looks whether a run has what it needs, and runs its workers to the end, see `run_workers`.
 
     Args:
         run: A created run.
@@ -64,13 +65,25 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
     """
     store = run.open_store()
     check_workers(run.config, store, launch)
+    with ray_session(address):
+        require_resources(launch.min_workers or launch.workers, run.threads, gpus_per_worker)
+        check_seen("store", store.path, storage.join(store.path, MANIFEST))
+        check_seen("out", run.path, run.file("config.yaml"))
+        if launch.bank is not None and not storage.is_remote(launch.bank):
+            storage.ensure_writable(launch.bank)
+            check_seen("bank", launch.bank, launch.bank)
+        run_workers(run, launch, gpus_per_worker)
+
+
+def run_workers(run: Run, launch: Launch, gpus_per_worker: float) -> None:
+    """Runs the workers of a run to the end, and waits for places where nodes are away; Ray must be connected.
+
+    Arguments, and what is raised, as for `distill_on_ray`.
+    """
+    store = run.open_store()
     fewest = launch.min_workers or launch.workers
     storage.delete(run.file("failure.json"))
     with ExitStack() as ending:
-        ending.enter_context(ray_session(address))
-        require_resources(fewest, run.threads, gpus_per_worker)
-        check_seen("store", store.path, storage.join(store.path, MANIFEST))
-        check_seen("out", run.path, run.file("config.yaml"))
         train_experts(run, gpus=gpus_per_worker)
         plan = _plan_producers(run, launch, gpus_per_worker)
         conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
@@ -124,7 +137,7 @@ def _plan_producers(run: Run, launch: Launch, gpus: float) -> ProducerPlan:
         cpus=run.threads,
         gpus=gpus,
         places=places(needs, present_nodes()) if is_fixed else 0,
-        possible_places=places(needs, possible_nodes()) if is_fixed else 0,
+        possible_places=places(needs, possible_nodes(needs)) if is_fixed else 0,
     )
 
 
@@ -263,5 +276,9 @@ def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:
         time.sleep(_LOOK_S)
         return
     # Nothing of its own: everything may belong to the workers, and it must not wait for the end of the run.
-    with suppress(NodeDiedError, TaskUnschedulableError):
-        ray.get(ray.remote(max_retries=3, **place)(validate_step).remote(run_path, step))
+    try:
+        value_of(ray.remote(max_retries=3, **place)(validate_step).remote(run_path, step))
+    except (NodeDiedError, TaskUnschedulableError):
+        pass
+    except RayError as error:
+        raise died(error) from None

@@ -1,13 +1,14 @@
 """Evaluation fanned out over Ray: every network is a task."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import ray
-from ray.exceptions import RayTaskError
 
 from dream_ray import storage
 from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.distributed.tasks import results
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 
 
@@ -23,16 +24,11 @@ def run_tasks_on_ray(
 
     Raises:
         UsageError: If Ray has no room for a task, or a node does not see the run.
+        TransientError: If one of them died too often.
     """
     threads, run = tasks[0].threads, tasks[0].run_path
     with ray_session(address):
         require_resources(1, threads, gpus_per_task)
         check_seen("run", run, storage.join(run, "config.yaml"))
         remote = ray.remote(num_cpus=threads, num_gpus=gpus_per_task)(run_task)
-        pending = [remote.remote(task) for task in tasks]
-        while pending:
-            ready, pending = ray.wait(pending, num_returns=1)
-            try:
-                yield from ray.get(ready)
-            except RayTaskError as error:
-                raise error.cause from None
+        yield from results(partial(remote.remote, task) for task in tasks)

@@ -7,6 +7,7 @@ it from the drivers, which run on the head.
 
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ class NodeType:
     most: int
     resources: dict[str, float]
 
+    def is_like(self, node: Mapping[str, float]) -> bool:
+        """Tells whether a node is of this type, as far as CPUs and GPUs tell."""
+        return all(node.get(name, 0) == self.resources.get(name, 0) for name in ("CPU", "GPU"))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -54,6 +59,20 @@ class Limits:
                 nodes -= taken
                 amount += taken * kind.resources.get(resource, 0)
         return amount
+
+    def nodes_beside(
+        self, there: Sequence[Mapping[str, float]], worth: Callable[[dict[str, float]], int]
+    ) -> list[dict[str, float]]:
+        """Returns the resources of the nodes that can be added.
+
+        Args:
+            there: Of those that are there; they count as of the type that has as many CPUs and GPUs.
+            worth: Says how much a node is wanted; the others come last, and there may be no more nodes by then.
+        """
+        found: list[dict[str, float]] = []
+        for kind in sorted(self.types, key=lambda kind: -worth(kind.resources)):
+            found += [kind.resources] * (kind.most - sum(kind.is_like(node) for node in there))
+        return found[: self.nodes - sum(any(kind.is_like(node) for kind in self.types) for node in there)]
 
 
 def parse_limits(text: str) -> Limits:

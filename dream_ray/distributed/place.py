@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dream_ray import storage
@@ -19,6 +19,7 @@ from dream_ray.distributed.session import (
     ray_session,
     require_resources,
 )
+from dream_ray.distributed.tasks import result_of
 from dream_ray.errors import RunError, UsageError
 
 Call = Callable[..., Any]
@@ -185,7 +186,7 @@ def _look(file: str) -> str:
 
 def _look_from_a_new_node(file: str) -> str:
     # A CPU is what makes Ray start one.
-    answer: str = ray.get(ray.remote(num_cpus=1)(_look).remote(file))
+    answer: str = result_of(ray.remote(num_cpus=1)(_look).remote(file))
     return answer
 
 
@@ -203,7 +204,4 @@ def _call_here(function: Call, *arguments: Any, **keywords: Any) -> Any:
 
 def _call_there(cpus: int, gpus: float, function: Call, *arguments: Any, **keywords: Any) -> Any:
     remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-    try:
-        return ray.get(remote.remote(*arguments, **keywords))
-    except RayTaskError as error:
-        raise error.cause from None
+    return result_of(remote.remote(*arguments, **keywords))

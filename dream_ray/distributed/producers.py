@@ -13,8 +13,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from dream_ray import storage
-from dream_ray.distributed.conveyor import ConveyorCalls, RayJobs, kept_conveyor, value_of
+from dream_ray.distributed.conveyor import ConveyorCalls, RayJobs, kept_conveyor
 from dream_ray.distributed.place import beside_workers
+from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run

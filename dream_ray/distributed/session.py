@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 import ray
 from ray._private.state import state
+from ray.exceptions import AuthenticationError
 
 from dream_ray.distributed.limits import known_limits, publish_limits
+from dream_ray.distributed.room import Needs, places
 from dream_ray.errors import RunError, UsageError
 
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2
@@ -31,7 +33,8 @@ def ray_session(address: str | None) -> Iterator[None]:
 
     Args:
         address: Cluster to join; None: the one of RAY_ADDRESS (`ray job submit` sets it), else a private local Ray
-            on this machine that ends with the block and listens on loopback only.
+            on this machine that ends with the block. Ray opens some of its ports on all interfaces; they let in only
+            who has the token that it writes to the user's home, unless RAY_AUTH_MODE says otherwise.
 
     Raises:
         RunError: If the cluster cannot be reached.
@@ -49,12 +52,13 @@ def ray_session(address: str | None) -> Iterator[None]:
         if address:
             _knock(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            publish_limits()
         else:
             _start_local()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
         raise RunError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
     try:
+        if address:
+            publish_limits()
         yield
     finally:
         ray.shutdown()
@@ -94,9 +98,16 @@ def present_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def possible_nodes() -> list[dict[str, float]]:
-    """Returns the resources of each node, and as one more what can be added on demand."""
+def possible_nodes(needs: Needs) -> list[dict[str, float]]:
+    """Returns the resources of each node, and of those that can be added on demand.
+
+    Args:
+        needs: Where not all kinds of nodes can be added together, those come first that have more room for this.
+    """
     nodes = present_nodes()
+    if (ours := known_limits()).types:
+        return [*nodes, *ours.nodes_beside(nodes, lambda node: places(needs, [node]))]
+    # What Ray says itself is a sum, for want of more taken for one node.
     most = possible_resources()
     more = {name: most.get(name, 0) - sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     added = {name: count for name, count in more.items() if count > 0}
@@ -107,13 +118,12 @@ def _knock(address: str) -> None:
     """Raises OSError where nobody listens: Ray itself would try for minutes."""
     host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _start_local() -> None:
     ray.init(
         address="local",
-        num_cpus=os.cpu_count(),
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
@@ -139,10 +149,16 @@ def prepare_ray_data(*, preserve_order: bool) -> None:
 
 def require_resources(num_workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
     """Raises UsageError with the numbers where Ray does not have what the workers need, and cannot get it."""
-    available = possible_resources()
+    needs = Needs(cpus=cpus_per_worker, gpus=gpus_per_worker)
+    nodes = possible_nodes(needs)
     for name, each in (("CPU", cpus_per_worker), ("GPU", gpus_per_worker)):
-        needed, there = num_workers * each, available.get(name, 0)
+        needed, there = num_workers * each, sum(node.get(name, 0) for node in nodes)
         if needed > there:
             raise UsageError(
                 f"{num_workers} workers with {each:g} {name} each need {needed:g} {name}s; Ray reports {there:g}"
             )
+    if (room := places(needs, nodes)) < num_workers:
+        raise UsageError(
+            f"{num_workers} workers with {cpus_per_worker} CPUs and {gpus_per_worker:g} GPUs each must be on one node "
+            f"each; Ray reports {len(nodes)} nodes with room for {room}"
+        )

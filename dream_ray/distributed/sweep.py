@@ -6,30 +6,31 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import optuna
 import ray
+from optuna.trial import FrozenTrial, TrialState
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.data.manifest import MANIFEST
-from dream_ray.distributed.distill import distill_on_ray
+from dream_ray.distributed.distill import run_workers
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, possible_trials
 from dream_ray.distributed.session import default_gpus, possible_nodes, ray_session
-from dream_ray.distributed.tuning import Search, Spending, loggers_of, modes_of, scheduler_of
+from dream_ray.distributed.tasks import died, results
+from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
-from dream_ray.engine.stopping import ctrl_c_as_before
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import TransientError
 from dream_ray.sweep.directory import SWEEP, Place
 from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final import FinalRun, run_final
@@ -39,12 +40,13 @@ from dream_ray.sweep.study import (
     begun,
     make_sampler,
     open_study,
-    requeue_running,
+    requeue,
+    running,
     stop_running,
     study_name,
     study_storage,
 )
-from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
+from dream_ray.sweep.trial import Crew, Rung, execute_here, is_worth_a_try, run_trial
 
 _LOOK_S = 1.0
 
@@ -59,10 +61,12 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
 
     Raises:
         UsageError: If one trial alone needs more than there is, or the study belongs to another sweep.
+        TransientError: If the search ended before its trials, because its record could not be written for example.
+        KeyboardInterrupt: After Ctrl-C; what was running comes again.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
-    requeue_running(study)
+    requeue(study, [*running(study), *_failed_for_what_was_around(sweep, place.out, study)])
     ended = begun(study)
     left = sweep.most_trials - len(ended)
     budget = Spending(sweep, study)
@@ -103,12 +107,25 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             ),
         )
         _silence()
-        with ctrl_c_as_before():  # Tune leaves a handler behind that would swallow the next one
-            tuner.fit()
-    if budget.stop_all():
+        is_interrupted = fit(tuner)
+    if budget.stop_all() and not is_interrupted:
         stop_running(study)
-    elif requeue_running(study) or len(begun(study)) < sweep.most_trials:  # Tune ends quietly after Ctrl-C
+        return
+    cut_off = running(study)
+    requeue(study, cut_off)
+    if is_interrupted:
         raise KeyboardInterrupt
+    if cut_off or len(begun(study)) < sweep.most_trials:
+        raise TransientError(
+            f"the search ended before its trials did; what is finished is kept, continue with `dream-ray resume "
+            f"{place.out}`"
+        )
+
+
+def _failed_for_what_was_around(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that failed, twice, for another reason than their settings: a full disk, nodes that went."""
+    failed = [trial for trial in begun(study) if trial.state == TrialState.FAIL]
+    return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
 
 
 def check_cluster(sweep: Sweep, place: Place) -> tuple[Needs, int]:
@@ -119,7 +136,7 @@ def check_cluster(sweep: Sweep, place: Place) -> tuple[Needs, int]:
     """
     check_seen("store", place.store, storage.join(place.store, MANIFEST))
     needs = needs_of(sweep.resources, place.device, default_gpus(place.device))
-    return needs, possible_trials(needs, possible_nodes())
+    return needs, possible_trials(needs, possible_nodes(needs))
 
 
 def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
@@ -130,17 +147,9 @@ def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, ad
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
         task: Any = ray.remote(**options)(_final)
-
-        def test(run: FinalRun) -> None:
-            try:
-                ray.get(task.remote(sweep, place, needs, run))
-            except RayTaskError as error:
-                if isinstance(error.cause, (UsageError, RunError)):
-                    raise error.cause from None
-                raise
-
-        with ThreadPoolExecutor(min(most, place.max_concurrent or most)) as pool:
-            list(pool.map(test, planned))
+        calls = (partial(task.remote, sweep, place, needs, run) for run in planned)
+        for _ in results(calls, min(most, place.max_concurrent or most)):
+            pass
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
@@ -207,8 +216,10 @@ def _execute_on_ray(gpus: float, run: Run, look: Callable[[], None]) -> None:
 
     def fit() -> None:
         try:
-            distill_on_ray(run, run.launch, gpus_per_worker=gpus, address=None)
+            run_workers(run, run.launch, gpus)
             ended.set_result(None)
+        except RayError as error:
+            ended.set_exception(died(error))
         except BaseException as error:
             ended.set_exception(error)
 

@@ -1,6 +1,6 @@
 """What Ray Tune is given for a sweep: who proposes, who stops trials, who stops all of them, who is told."""
 
-import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,18 @@ from importlib.util import find_spec
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
-from ray.tune import Callback, Stopper
+from ray.exceptions import RayError
+from ray.tune import Callback, Stopper, TuneError, Tuner
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.exc import SQLAlchemyError
 
-from dream_ray.errors import UsageError
+from dream_ray.engine.stopping import ctrl_c_as_before
+from dream_ray.errors import TransientError, UsageError
 from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
 from dream_ray.sweep.file import Sweep, num_rungs
 from dream_ray.sweep.metrics import METRICS
@@ -79,6 +83,25 @@ class Spending(Stopper):
         return self._until is not None and time.time() >= self._until
 
 
+def fit(tuner: Tuner) -> bool:
+    """Runs the trials of a search; returns whether Ctrl-C has ended it, after which Tune is quiet.
+
+    Raises:
+        TransientError: If what Tune or the study writes down cannot be written, or Ray is gone.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_as_before() as is_heard:  # Tune leaves its handler behind, which would swallow the next one
+        try:
+            tuner.fit()
+        except (TuneError, RayError, OSError, StorageInternalError, SQLAlchemyError) as error:
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+            raise TransientError(
+                f"the search broke off; what is finished is kept, continue with `dream-ray resume`. Reason: {reason}"
+            ) from None
+        # Its handler puts back the one before it.
+        return is_heard and signal.getsignal(signal.SIGINT) is before
+
+
 def modes_of(sweep: Sweep) -> Any:
     """Returns whether the metrics are to be large or small, as Tune says it."""
     modes = [METRICS[metric].mode for metric in sweep.metrics]
@@ -133,9 +156,8 @@ def loggers_of(sweep: Sweep) -> list[Callback]:
         if find_spec(name) is None:
             raise UsageError(f"log {name} needs a package: pip install 'dream-ray[{name}]'")
     makers: dict[str, Callable[[], Callback]] = {
-        "mlflow": lambda: MLflowLoggerCallback(
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), experiment_name=NAME, save_artifact=False
-        ),
+        # It looks for MLFLOW_TRACKING_URI itself: what it is given, which may hold a password, Tune writes down.
+        "mlflow": lambda: MLflowLoggerCallback(experiment_name=NAME, save_artifact=False),
         "wandb": _wandb,
     }
     return [makers[name]() for name in sweep.log]

@@ -138,13 +138,9 @@ def create_run(
     store = Store.open(store_path)
     check_fit(config, store)
     check_workers(config, store, launch)
-    if storage.exists(storage.join(path, "config.yaml")):
-        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
-    if set(storage.list_directory(path)) - set(_BEFORE_CONFIG):
-        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
+    _check_new(path)
     compiled = choose_compile(compiling, config, store, device)
     storage.ensure_writable(path)
-    _forget(path)
     environment = {
         "store": storage.absolute(store_path),
         "store_checksum": store.checksum,
@@ -155,12 +151,22 @@ def create_run(
         **describe_environment(device),
     }
     run = Run(path, config, environment)
-    if config.data.zca:
-        with fixed_threads(threads):
-            write_whitening(run.file(WHITENING_FILE), config, store)
-    storage.write_json(run.file("env.json"), environment, indent=2)
-    storage.write_text(run.file("config.yaml"), dump_config(config))
+    with storage.working_alone("run", path):
+        _check_new(path)
+        _forget(path)
+        if config.data.zca:
+            with fixed_threads(threads):
+                write_whitening(run.file(WHITENING_FILE), config, store)
+        storage.write_json(run.file("env.json"), environment, indent=2)
+        storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
+
+
+def _check_new(path: str) -> None:
+    if storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+    if set(storage.list_directory(path)) - set(_BEFORE_CONFIG):
+        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
 
 
 @contextmanager

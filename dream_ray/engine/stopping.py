@@ -166,14 +166,14 @@ class Stopping:
 
 
 @contextmanager
-def ctrl_c_as_before() -> Iterator[None]:
-    """Lets Ctrl-C do after the block what it did before it."""
+def ctrl_c_as_before() -> Iterator[bool]:
+    """Lets Ctrl-C do after the block what it did before it; gives whether this thread hears of it at all."""
     if not _hears_signals():
-        yield
+        yield False
         return
     before = signal.getsignal(signal.SIGINT)
     try:
-        yield
+        yield True
     finally:
         signal.signal(signal.SIGINT, before)
 

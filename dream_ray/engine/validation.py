@@ -97,6 +97,6 @@ def background_validation(run: Run, validate: Callable[[str, int], object]) -> I
             yield
         finally:
             done.set()
-            watching.result()
+    watching.result()
     while steps := pending_steps(run, checkpoints):
         validate(run.path, steps[0])

@@ -51,10 +51,7 @@ def is_sweep(path: str) -> bool:
 
 def check_new_sweep(sweep: Sweep, place: Place) -> None:
     """Raises UsageError if the directory of a sweep cannot be made: something is there, or what it names is not."""
-    if is_sweep(place.out):
-        raise UsageError(f"out {place.out} already holds a sweep; continue it with `dream-ray resume {place.out}`")
-    if storage.list_directory(place.out):
-        raise UsageError(f"out must be a new or empty directory; {place.out} has files in it")
+    _check_new_directory(place.out)
     for path in sweep.earlier:
         _check_earlier(sweep, path, place.study)
     if place.study is not None:
@@ -70,8 +67,18 @@ def create_sweep(sweep: Sweep, place: Place) -> None:
         "database": place.study is not None,
         "max_concurrent": place.max_concurrent,
     }
-    storage.write_json(storage.join(place.out, _PLACE), written, indent=2)
-    storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
+    with storage.working_alone("sweep", place.out):
+        _check_new_directory(place.out)
+        storage.write_json(storage.join(place.out, _PLACE), written, indent=2)
+        storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
+
+
+def _check_new_directory(out: str) -> None:
+    if is_sweep(out):
+        raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
+    # place.json alone is of a try that was killed before sweep.yaml was written.
+    if set(storage.list_directory(out)) - {_PLACE}:
+        raise UsageError(f"out must be a new or empty directory; {out} has files in it")
 
 
 def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.environment import total_cost
+from dream_ray.engine.environment import fixed_threads, total_cost
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.run import finish_run, read_sessions, synthetic_set
 from dream_ray.engine.training import TensorImages
@@ -84,15 +84,16 @@ def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
     opened = run.open_store()
     checkpoint = run.checkpoints(opened.num_classes).load(run.config.total_steps)
     synthetic = synthetic_set(run, opened, checkpoint)
-    tested = train_and_test(
-        run.config,
-        opened,
-        TensorImages(*synthetic.decoded()),
-        run.normalise(opened),
-        protocol="quick",
-        split="test",
-        step_size=synthetic.step_size,
-    )
+    with fixed_threads(run.threads):
+        tested = train_and_test(
+            run.config,
+            opened,
+            TensorImages(*synthetic.decoded()),
+            run.normalise(opened),
+            protocol="quick",
+            split="test",
+            step_size=synthetic.step_size,
+        )
     cost = total_cost(read_sessions(run))
     told = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": cost["cpu_s"] + cost["gpu_s"]}
     storage.write_json(run.file(_TESTED), told)

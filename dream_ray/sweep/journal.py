@@ -1,14 +1,14 @@
-"""The journal of a study in a bucket, which cannot append to an object.
+"""The journal of a study, in a file or in a bucket: one process at a time writes, the one that runs the sweep.
 
-Entries go to the newest of several parts, which is written anew with each of them until it is long enough. One process
-at a time writes, the one that runs the sweep; any number may read.
+Any number may read.
 """
 
+import io
 import json
 import threading
 from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from dream_ray import storage
 
@@ -17,8 +17,28 @@ _PART_BYTES = 64_000
 _WRITING = threading.Lock()  # the studies of this process
 
 
+class FileJournal(JournalFileBackend):
+    """A journal in a file, in which half an entry costs no other: its writer was killed, or the disk was full."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Adds entries, in the place of what is not whole at the end: they would join it."""
+        with _WRITING:
+            self._cut_off_half_an_entry()
+            super().append_logs(logs)
+
+    def _cut_off_half_an_entry(self) -> None:
+        with open(self._file_path, "rb+") as file:
+            end = file.seek(0, io.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read() not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+
+
 class BucketJournal(BaseJournalBackend):
-    """A journal as Optuna wants it.
+    """A journal in a bucket, which cannot append to an object.
+
+    Entries go to the newest of several parts, which is written anew with each of them until it is long enough.
 
     Args:
         directory: URI of its own directory.

@@ -14,7 +14,17 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.final import final_config
-from dream_ray.sweep.study import EARLIER, RUNG, begun, best_values, has_begun, load_study, reached_the_end
+from dream_ray.sweep.study import (
+    AGAIN,
+    EARLIER,
+    RUNG,
+    begun,
+    best_values,
+    has_begun,
+    load_study,
+    opening,
+    reached_the_end,
+)
 from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
@@ -31,11 +41,11 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
 
     Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (why it failed) and the path
     of every parameter; of a running trial, accuracy and seconds so far. States are done, stopped (by the scheduler, or
-    with the search), failed, again (it was killed and tried again under another number), earlier (of an earlier
+    with the search), failed, again (it was cut off and tried again under another number), earlier (of an earlier
     sweep), running and waiting.
     """
     trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get("again") for trial in trials}
+    again = {trial.user_attrs.get(AGAIN) for trial in trials}
     rows = []
     for trial in trials:
         values = trial.values or [_so_far(trial), *[None] * (len(sweep.metrics) - 1)]
@@ -64,7 +74,9 @@ def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
     sweep, place = open_sweep(path, study)
     if not has_begun(place.out, place.study):
         return []
-    return rows_of(place.out, sweep, load_study(place.out, place.study))
+    study_there = load_study(place.out, place.study)
+    with opening(place.out):
+        return rows_of(place.out, sweep, study_there)
 
 
 def _reason(out: str, sweep: Sweep, trial: FrozenTrial) -> str:

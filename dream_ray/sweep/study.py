@@ -5,8 +5,9 @@ it: what is finished stays, and what was running is tried again with the same va
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,7 +22,6 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.file import Sweep, num_rungs
-from dream_ray.sweep.journal import BucketJournal
+from dream_ray.sweep.journal import BucketJournal, FileJournal
 from dream_ray.sweep.metrics import METRICS
 
 NAME = "dream_ray"
@@ -37,6 +37,8 @@ JOURNAL = "study.journal"
 _DIGEST = "sweep"
 RUNG = "rung"
 """Attribute of a trial: the last rung that it told."""
+AGAIN = "again"
+"""Attribute of a trial: the number of the one that was cut off, of which it is another try."""
 EARLIER = "earlier"
 """Attribute of a trial of an earlier sweep: where that is."""
 
@@ -54,9 +56,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         UsageError: If the study belongs to another sweep.
         RunError: If it is damaged.
     """
-    if url is None and "://" not in directory:
-        _mend(storage.join(directory, JOURNAL))
-    with _opening(directory):
+    with opening(directory):
         study = optuna.create_study(
             storage=study_storage(directory, url),
             study_name=study_name(directory, url),
@@ -80,23 +80,16 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     return study
 
 
-def _mend(journal: str) -> None:
-    """Cuts off an entry whose writer was killed or had no room in the middle of it; the next one would join it."""
-    entries = storage.read_bytes(journal) if storage.exists(journal) else b""
-    if entries and not entries.endswith(b"\n"):
-        storage.write_bytes(journal, entries[: entries.rfind(b"\n") + 1])
-
-
 def load_study(directory: str, url: str | None) -> Study:
     """Opens a study to look at; raises RunError if it is not there or damaged."""
-    with _opening(directory):
+    with opening(directory):
         return optuna.load_study(study_name=study_name(directory, url), storage=study_storage(directory, url))
 
 
 def check_new(directory: str, url: str) -> None:
     """Raises UsageError if a database has the study of another such directory, RunError if there is no database."""
     name = study_name(directory, url)
-    with _opening(directory):
+    with opening(directory):
         names = optuna.get_all_study_names(study_storage(directory, url))
     if name in names:
         raise UsageError(f"out must have a new name: the database of the study has one that is called {name}")
@@ -108,7 +101,7 @@ def study_name(directory: str, url: str | None) -> str:
 
 
 @contextmanager
-def _opening(directory: str) -> Iterator[None]:
+def opening(directory: str) -> Iterator[None]:
     """Turns what Optuna and a database say of a study into an error of ours, without the URL."""
     try:
         yield
@@ -124,16 +117,22 @@ def _opening(directory: str) -> Iterator[None]:
 
 def has_begun(directory: str, url: str | None) -> bool:
     """Tells whether there is a study; raises RunError if what is there is damaged."""
-    with _opening(directory):
+    with opening(directory):
         return study_name(directory, url) in optuna.get_all_study_names(study_storage(directory, url))
 
 
 def study_storage(directory: str, url: str | None) -> BaseStorage:
     """Returns where a study lies, see `open_study`."""
     if url is not None:
-        return RDBStorage(url)
+        return _database(url)
     path = storage.join(directory, JOURNAL)
-    return JournalStorage(BucketJournal(path) if "://" in path else JournalFileBackend(path))
+    return JournalStorage(BucketJournal(path) if "://" in path else FileJournal(path))
+
+
+@cache
+def _database(url: str) -> RDBStorage:
+    """Opens a database once in this process: each time would be more connections, which it may have few of."""
+    return RDBStorage(url)
 
 
 def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
@@ -160,24 +159,27 @@ def _cma_es(seed: int) -> BaseSampler:
     return CmaEsSampler(seed=seed)
 
 
-def requeue_running(study: Study) -> int:
-    """Gives what a killed sweep was at another try with the same values; returns how many trials that are."""
-    running = _running(study)
-    for trial in running:
-        study.tell(trial.number, state=TrialState.FAIL)
-        # It may have been killed before it had all of the values that were waiting for it.
-        waiting = trial.system_attrs.get("fixed_params", {})
-        study.enqueue_trial({**waiting, **trial.params}, user_attrs={"again": trial.number})
-    return len(running)
+def requeue(study: Study, trials: Iterable[FrozenTrial]) -> None:
+    """Gives trials another try with the same values; one that was running when its sweep was killed has failed."""
+    queued = {trial.user_attrs.get(AGAIN) for trial in study.get_trials(deepcopy=False)}
+    for trial in trials:
+        # First the new one: killed between the two, the next try finds both.
+        if trial.number not in queued:
+            # It may have been killed before it had all of the values that were waiting for it.
+            waiting = trial.system_attrs.get("fixed_params", {})
+            study.enqueue_trial({**waiting, **trial.params}, user_attrs={AGAIN: trial.number})
+        if not trial.state.is_finished():
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def stop_running(study: Study) -> None:
     """Ends the trials that were running when the budget was spent."""
-    for trial in _running(study):
+    for trial in running(study):
         study.tell(trial.number, state=TrialState.PRUNED)
 
 
-def _running(study: Study) -> list[FrozenTrial]:
+def running(study: Study) -> list[FrozenTrial]:
+    """Returns the trials that are at work, or were when their sweep was killed."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
@@ -194,7 +196,7 @@ def _add_earlier(study: Study, path: str, url: str | None) -> None:
 def begun(study: Study) -> list[FrozenTrial]:
     """Returns the trials that count towards the budget: not those that were tried again, nor of earlier sweeps."""
     trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get("again") for trial in trials}
+    again = {trial.user_attrs.get(AGAIN) for trial in trials}
     ours = [trial for trial in trials if EARLIER not in trial.user_attrs]
     return [trial for trial in ours if trial.state != TrialState.WAITING and trial.number not in again]
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import resolve_device, total_cost
@@ -15,7 +17,7 @@ from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, TransientError, UsageError
-from dream_ray.sweep.file import num_rungs
+from dream_ray.sweep.file import Sweep, Values, num_rungs
 
 _POLL_S = 1.0
 
@@ -91,19 +93,28 @@ def failing_once(path: str) -> Iterator[None]:
     """Keeps the reason why a run cannot be done, and raises it at once the next time.
 
     What is wrong with settings is wrong again at a second try, which a process that was killed deserves, or one whose
-    disk was full.
+    disk was full, or whose GPU, which it may share.
     """
     if (reason := why_never(path)) is not None:
         raise RunError(reason)
     try:
         yield
-    except (TransientError, OSError) as error:
+    except (TransientError, OSError, torch.OutOfMemoryError) as error:
         storage.write_text(_trouble(path), str(error))
         raise
     except Exception as error:
         is_ours = isinstance(error, (UsageError, RunError))
         storage.write_text(_reason(path), str(error) if is_ours else f"{type(error).__name__}: {error}")
         raise
+
+
+def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
+    """Tells whether a trial that failed may do better: its settings are possible, and not what it failed for."""
+    try:
+        configs = sweep.configs_of(values)
+    except UsageError:
+        return False
+    return all(why_never(run_directory(out, config)) is None for config in configs)
 
 
 def why_never(path: str) -> str | None:

@@ -19,7 +19,7 @@ from dream_ray.dispatch import SweepResult
 from dream_ray.distributed import session
 from dream_ray.distributed import sweep as sweeping
 from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import Place, create_sweep
+from dream_ray.sweep.directory import Place, create_sweep, open_sweep
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.results import BEST, write_results
 from dream_ray.sweep.space import suggest
@@ -102,6 +102,28 @@ def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -
     assert "running" in call("status", begun)[1], "its trial was left alone"
 
 
+def test_a_sweep_that_was_killed_before_it_was_one_can_be_begun_again(call: Call, begun: Path) -> None:
+    sweep, place = open_sweep(str(begun))
+    (begun / "sweep.yaml").unlink()
+    with pytest.raises(UsageError, match="must be a new or empty directory"):
+        create_sweep(sweep, place)
+    (begun / "study.journal").unlink()
+    create_sweep(sweep, place)
+    assert open_sweep(str(begun)) == (sweep, place)
+
+
+def test_ctrl_c_before_anything_is_begun_sends_nobody_to_resume(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "sweep", interrupted)
+    code, text = call("sweep", "search", "--out", tmp_path / "out")
+    assert code == 130 and "interrupted; nothing was begun yet" in text
+
+
+def interrupted(*arguments: Any, **keywords: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("database", [False, True], ids=["journal", "database"])
 def test_a_sweep_without_room_leaves_nothing_behind(
     database: bool, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +131,7 @@ def test_a_sweep_without_room_leaves_nothing_behind(
     monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
     monkeypatch.setattr("dream_ray.distributed.place.are_elsewhere", lambda: False)
     monkeypatch.setattr(sweeping, "default_gpus", lambda device: 0.0)
-    monkeypatch.setattr(sweeping, "possible_nodes", lambda: [{"CPU": 2.0}])
+    monkeypatch.setattr(sweeping, "possible_nodes", lambda needs: [{"CPU": 2.0}])
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     url = f"sqlite:///{tmp_path}/studies.db" if database else None
     file.write_text(yaml.safe_dump({**SWEEP, "resources": {"cpus": 3}}))

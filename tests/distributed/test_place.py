@@ -115,15 +115,20 @@ def test_nodes_that_can_be_added_count(local_ray: None, monkeypatch: pytest.Monk
 
 def test_nodes_that_the_head_says_can_be_added_count(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.cpus_for_tasks() == 4 and not place.are_elsewhere()
-    monkeypatch.setenv(LIMITS, "{a: {max_workers: 3, resources: {CPU: 16}}, b: {max_workers: 2, resources: {GPU: 4}}}")
+    monkeypatch.setenv(
+        LIMITS, "{a: {max_workers: 3, resources: {CPU: 16}}, b: {max_workers: 2, resources: {CPU: 1, GPU: 4}}}"
+    )
     publish_limits()
     try:
         monkeypatch.delenv(LIMITS)  # as in a process of another node
-        session.require_resources(8, 1, 1)
-        assert session.possible_resources() | {"CPU": 48, "GPU": 8} == session.possible_resources()
+        session.require_resources(2, 1, 4)
+        session.require_resources(13, 4, 0)
+        assert session.possible_resources() | {"CPU": 50, "GPU": 8} == session.possible_resources()
         assert session.cpus_for_tasks() == 48 and place.are_elsewhere()
         with pytest.raises(UsageError, match="9 workers with 1 GPU each need 9 GPUs; Ray reports 8"):
             session.require_resources(9, 1, 1)
+        with pytest.raises(UsageError, match="1 workers with 20 CPUs .* one node each; .* 6 nodes with room for 0"):
+            session.require_resources(1, 20, 0)
     finally:
         monkeypatch.setenv(LIMITS, "{}")
         publish_limits()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_ray.distributed import session
+from dream_ray.distributed.limits import Limits, NodeType
 from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, places, possible_trials
 from dream_ray.errors import UsageError
 from dream_ray.sweep.parts import Resources
@@ -33,6 +34,15 @@ def test_room_on_one_node() -> None:
 def test_places_are_on_one_node_each() -> None:
     assert places(Needs(cpus=2), [{"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 4.0, "GPU": 1.0}, {}]) == 4
     assert places(Needs(cpus=2, gpus=1), [{"CPU": 64.0}, {"CPU": 64.0, "GPU": 2.0}, {"CPU": 2.0, "GPU": 4.0}]) == 3
+
+
+def test_of_nodes_that_can_be_added_those_come_first_that_are_wanted() -> None:
+    """There may be four more of both kinds together; one of each is there."""
+    big, small = NodeType(3, {"CPU": 48.0, "GPU": 4.0}), NodeType(9, {"CPU": 8.0})
+    there = [{"CPU": 8.0, "memory": 9e9}, {"CPU": 48.0, "GPU": 4.0}, {"CPU": 2.0}]
+    found = Limits((big, small), 6).nodes_beside(there, lambda node: places(Needs(gpus=1), [node]))
+    assert found == [big.resources] * 2 + [small.resources] * 2
+    assert Limits((small,), 1).nodes_beside(there, lambda node: 1) == []
 
 
 @given(cpus=st.lists(st.integers(0, 5), min_size=1, max_size=3), workers=st.integers(2, 3), each=st.integers(1, 3))

@@ -1,19 +1,23 @@
 """What Ray Tune is given, without a Ray: what the study is told of a trial, who is stopped, and what is not written."""
 
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from dream_ray.distributed import tuning
 from dream_ray.distributed.sweep import digest_of
-from dream_ray.distributed.tuning import Search, Spending, modes_of, scheduler_of
+from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.errors import TransientError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import RUNG
@@ -143,6 +147,54 @@ def test_median_stops_who_is_below_the_others_after_its_grace() -> None:
     assert trials.tell(3, 1, 0.25) == TrialScheduler.CONTINUE, "within its grace"
     assert trials.tell(3, 2, 0.25) == TrialScheduler.STOP
     assert [trials.tell(4, rung, 0.6875) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+
+
+class FakeTuner:
+    """Sets a handler as Tune does, which puts back the one before it."""
+
+    def __init__(self, ends: Callable[[], object]) -> None:
+        self._ends = ends
+
+    def fit(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda number, frame: signal.signal(signal.SIGINT, before))
+        self._ends()
+
+
+def ending(error: Exception) -> Callable[[], object]:
+    def end() -> None:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize("is_pressed", [True, False])
+def test_ctrl_c_is_heard_however_late(is_pressed: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    tuner: Any = FakeTuner(lambda: is_pressed and signal.raise_signal(signal.SIGINT))
+    assert fit(tuner) == is_pressed
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TuneError("Traceback:\n  line\nOSError: No space left"), "OSError: No space left"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (StorageInternalError("the database is gone"), "the database is gone"),
+    ],
+)
+def test_what_breaks_off_a_search_is_said_in_a_line(error: Exception, reason: str) -> None:
+    tuner: Any = FakeTuner(ending(error))
+    with pytest.raises(TransientError, match=f"the search broke off; .* Reason: .*{reason}$"):
+        fit(tuner)
+
+
+def test_what_is_given_to_tune_to_write_down_has_no_password_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import cloudpickle
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hushhush@nowhere/db")
+    assert b"hushhush" not in cloudpickle.dumps(loggers_of(parse_sweep({**SWEEP, "log": ["mlflow"]})))
 
 
 def test_no_scheduler_stops_nothing() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import Config, parse_config
+from dream_ray.dispatch import execute
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
+from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE
 from dream_ray.engine.run import Run, create_run, finish_run, forgotten_if_refused, open_run
 from dream_ray.errors import UsageError
@@ -77,6 +80,32 @@ def test_a_run_that_is_killed_while_it_begins_begins_again_or_goes_on(
         KilledAt(patch, ("write_bytes", "write_json", "write_text"), number, done=done)
         begin(out, whitened, four_digits_store)
     is_run_or_accepted(out, whitened, four_digits_store)
+
+
+def test_two_runs_that_begin_at_once(
+    whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused, whether the other is still beginning or has begun, and leaves it what it wrote."""
+    with storage.working_alone("run", out), pytest.raises(UsageError, match="by one process at a time"):
+        begin(out, whitened, four_digits_store)
+
+    def overtaken(*arguments: Any) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr("dream_ray.engine.run.choose_compile", lambda *arguments: False)
+            begin(out, whitened, four_digits_store)
+        return False
+
+    monkeypatch.setattr("dream_ray.engine.run.choose_compile", overtaken)
+    with pytest.raises(UsageError, match="already holds a run"):
+        begin(out, whitened.model_copy(update={"seed": 7}), four_digits_store)
+    assert open_run(out).config == whitened
+
+
+def test_a_run_that_another_process_has_taken_stays(whitened: Config, four_digits_store: str, out: str) -> None:
+    run = begin(out, whitened, four_digits_store)
+    with storage.working_alone("run", out), pytest.raises(UsageError, match="by one process at a time"):
+        execute(run, Launch(local=True), None, None, nullcontext, is_new=True)
+    assert open_run(out) == run
 
 
 def refused(run: Run) -> None:

@@ -1,11 +1,13 @@
 """The study: what is begun again after a kill, and whose it is."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from optuna.trial import TrialState
 
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep import journal
@@ -14,7 +16,7 @@ from dream_ray.sweep.directory import Place, check_new_sweep, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.results import RESULTS, read_rows, rows_of, write_results
 from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue_running
+from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue, running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -46,16 +48,16 @@ def test_start_points_come_first_and_what_was_running_comes_again(
     assert values["weights.feature"] == 2.0
     assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "as in the settings"
     study.tell(first, 0.5)
-    _, running = ask(study, sweep)
+    _, cut_off = ask(study, sweep)
 
     again = open_study(directory, sweep, "digest")
-    assert requeue_running(again) == 1
+    requeue(again, running(again))
     assert [trial.number for trial in begun(again)] == [0], "what is tried again does not count twice"
     trial, repeated = ask(again, sweep)
-    assert repeated == running
+    assert repeated == cut_off
     again.tell(trial, 0.75)
     assert len(begun(again)) == 2
-    assert requeue_running(open_study(directory, sweep, "digest")) == 0
+    assert running(open_study(directory, sweep, "digest")) == []
     assert (tmp_path / JOURNAL).is_dir() == bool(scheme)
     assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
@@ -64,8 +66,23 @@ def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path)
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
     study.ask()
-    assert requeue_running(study) == 1
+    requeue(study, running(study))
     assert ask(study, sweep)[1] == sweep.start_points()[0]
+
+
+def test_who_is_killed_between_two_entries_of_another_try_loses_it_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    study.ask()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(study, "tell", lambda number, state: signal.raise_signal(signal.SIGINT))
+        requeue(study, running(study))
+    again = open_study(str(tmp_path), sweep, "digest")
+    requeue(again, running(again))
+    assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert again.trials[1].user_attrs == {"again": 0}
 
 
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -85,16 +102,27 @@ def test_an_entry_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     study = open_study(str(tmp_path), sweep, "digest")
     trial, _ = ask(study, sweep)
     study.tell(trial, 0.5)
-    _, running = ask(study, sweep)
+    _, cut_off = ask(study, sweep)
     journal = tmp_path / JOURNAL
     whole = journal.read_bytes()
     for cut in (1, 10, 60):
         journal.write_bytes(whole[:-cut])
         again = open_study(str(tmp_path), sweep, "digest")
-        assert requeue_running(again) == 1
+        requeue(again, running(again))
         _, values = ask(again, sweep)
-        assert values["selection.num_clusters"] == running["selection.num_clusters"], "the other one was cut off"
+        assert values["selection.num_clusters"] == cut_off["selection.num_clusters"], "the other one was cut off"
         assert len(begun(open_study(str(tmp_path), sweep, "digest"))) == 2, "it can be read back"
+
+
+def test_an_entry_that_found_no_room_costs_no_other(tmp_path: Path) -> None:
+    """Neither does Tune stop for it, nor does it say so."""
+    sweep = parse_sweep(SWEEP)
+    study = open_study(str(tmp_path), sweep, "digest")
+    trial, _ = ask(study, sweep)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"op_code":6,"worker')
+    study.tell(trial, 0.5)
+    assert [trial.value for trial in begun(open_study(str(tmp_path), sweep, "digest"))] == [0.5]
 
 
 def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Path) -> None:

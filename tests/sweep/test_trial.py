@@ -11,7 +11,17 @@ from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
 from dream_ray.errors import RunError, TransientError, UsageError
-from dream_ray.sweep.trial import Crew, Rung, execute_here, read_reason, run_directory, run_trial
+from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweep.trial import (
+    Crew,
+    Rung,
+    execute_here,
+    failing_once,
+    is_worth_a_try,
+    read_reason,
+    run_directory,
+    run_trial,
+)
 
 HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
 
@@ -93,7 +103,14 @@ def test_what_cannot_work_is_not_tried_twice(
     assert len(tried) == 1 and read_reason(str(tmp_path), [config]) == reason
 
 
-@pytest.mark.parametrize("error", [TransientError("the workers died"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("the workers died"),
+        OSError(28, "No space left on device"),
+        torch.OutOfMemoryError("another one has it"),
+    ],
+)
 def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
     error: Exception, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
@@ -102,6 +119,26 @@ def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
         with pytest.raises(type(error)):
             run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     assert len(tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
+
+
+SWEEP: dict[str, Any] = {
+    "preset": "smoke",
+    "settings": {"evaluation.every": 20, "data.include_validation": False},
+    "space": {"weights.feature": {"log": [0.01, 10]}, "selection.num_clusters": {"int": [8, 64]}},
+}
+
+
+@pytest.mark.parametrize(("error", "is_worth"), [(TransientError("died"), True), (RunError("not finite"), False)])
+def test_what_failed_for_what_was_around_it_is_worth_a_try(error: Exception, is_worth: bool, tmp_path: Path) -> None:
+    sweep, values = parse_sweep(SWEEP), {"weights.feature": 2.0}
+    (config,) = sweep.configs_of(values)
+    with pytest.raises(type(error)), failing_once(run_directory(str(tmp_path), config)):
+        raise error
+    assert is_worth_a_try(str(tmp_path), sweep, values) == is_worth
+
+
+def test_what_is_no_setting_is_not_worth_a_try(tmp_path: Path) -> None:
+    assert not is_worth_a_try(str(tmp_path), parse_sweep(SWEEP), {"selection.num_clusters": -1})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
