@@ -4,10 +4,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from dream_ray.config import Config, parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 TINY: dict[str, Any] = {
     "ipc": 1,

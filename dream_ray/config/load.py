@@ -1,5 +1,6 @@
 """Configurations from files, presets and `--set` assignments, with errors that name the setting."""
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -59,7 +60,7 @@ def _preset(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}{hint}")
-    return PRESETS[name]()
+    return copy.deepcopy(PRESETS[name]())  # assignments change it, and presets share what they are made of
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:

@@ -47,9 +47,10 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> "Normalisation":
-        """Builds it from one number per channel."""
+        """Builds it from one number per channel; a channel that is the same in all images is not divided."""
         shape = (1, -1, 1, 1)
-        return cls(torch.tensor(mean, device=device).reshape(shape), torch.tensor(std, device=device).reshape(shape))
+        divisors = torch.tensor([one or 1.0 for one in std], device=device)
+        return cls(torch.tensor(mean, device=device).reshape(shape), divisors.reshape(shape))
 
     @property
     def device(self) -> torch.device:

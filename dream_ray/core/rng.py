@@ -6,13 +6,14 @@ worker, after any crash and in any order of calls; that is what makes a run inde
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 _AMBIENT = threading.Lock()
+_CPU = torch.device("cpu")
 
 
 def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: int = 0) -> np.random.Generator:
@@ -34,12 +35,27 @@ def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: in
 
 
 @contextmanager
-def torch_randomness(generator: np.random.Generator) -> Iterator[None]:
-    """Makes torch's CPU generator, which layer constructors draw from, follow `generator` inside the block.
+def torch_randomness(generator: np.random.Generator, device: torch.device = _CPU) -> Iterator[None]:
+    """Makes torch's generators, which layer constructors and dropout draw from, follow `generator` inside the block.
 
-    The generator's former state comes back afterwards. This is the one place that touches ambient randomness, one
-    thread at a time.
+    Their former states come back afterwards. This module alone touches ambient randomness, one thread at a time.
+
+    Args:
+        generator: Gives the seed.
+        device: Of what is computed; its generator follows beside that of the CPU.
     """
-    with _AMBIENT, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(generator.integers(2**63)))
+    on_gpu = device.type == "cuda"
+    with _AMBIENT, torch.random.fork_rng(devices=[device] if on_gpu else []):
+        seed = int(generator.integers(2**63))
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
         yield
+
+
+def draws_at_random(call: Callable[[], object]) -> bool:
+    """Tells whether a call, which computes on the CPU, draws from torch's ambient generator."""
+    with _AMBIENT, torch.random.fork_rng(devices=[]):
+        before = torch.default_generator.get_state()
+        call()
+        return not torch.equal(before, torch.default_generator.get_state())

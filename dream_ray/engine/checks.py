@@ -2,7 +2,10 @@
 
 import logging
 
+import torch
+
 from dream_ray.config import Config
+from dream_ray.core import rng
 from dream_ray.core.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import are_made_ahead, build, class_counts
@@ -46,7 +49,14 @@ def check_fit(config: Config, store: Store) -> None:
     for name, reason in changed_in_vain(config):
         _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
     check_whitening(config, store)
-    build(config, store)  # raises where the network does not fit the images
+    network = build(config, store)  # raises where the network does not fit the images
+    probe_NCHW = torch.zeros(2, *store.shape_CHW)
+    if rng.draws_at_random(lambda: network.train()(probe_NCHW)):
+        raise UsageError(
+            f"network.name must be a network that draws nothing at random while it is trained, or its bits would "
+            f"depend on who trains it; {config.network.name} does, as dropout and stochastic depth do: make their "
+            "rates 0. It can be evaluated with"
+        )
 
 
 def _check_factor(config: Config, side: int) -> None:

@@ -121,7 +121,7 @@ def distill(
         RunError: If a loss is not finite; the last checkpoint is from before.
     """
     losses = _Losses(config)
-    with _Interruptible(interrupted) as whole:
+    with _Interruptible(losses.check_state, interrupted) as whole:
         for outer in range(state.outer, config.outer_steps):
             for moment in source.trajectory(outer, state.inner, state.network):
                 state.outer, state.inner, state.network = outer, moment.inner, None
@@ -131,7 +131,7 @@ def distill(
                 if moment.inner == 0:
                     _clamp(state, matcher.space)
                 if saves_before(step):
-                    losses.check()
+                    losses.check_state(state)
                     state.network = moment.restart_state()
                     save(state)
                 whole.keep(state)
@@ -147,17 +147,17 @@ def distill(
                 if (step + 1) % config.log_every == 0:
                     report(StepReport(step, outer, moment.inner, losses.check()))
             state.outer, state.inner, state.network = outer + 1, 0, None
-    losses.check()
+    losses.check_state(state)
     _clamp(state, matcher.space)
     save(state)
     return state
 
 
 class _Interruptible:
-    """Hands on, at Ctrl-C, the state before the step that is under way."""
+    """Hands on, at Ctrl-C, the state before the step that is under way, if that passes a check."""
 
-    def __init__(self, interrupted: Callable[[RunState], None]) -> None:
-        self._interrupted = interrupted
+    def __init__(self, check: Callable[[RunState], None], interrupted: Callable[[RunState], None]) -> None:
+        self._check, self._interrupted = check, interrupted
         self._state: RunState | None = None
 
     def keep(self, state: RunState) -> None:
@@ -169,6 +169,7 @@ class _Interruptible:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is KeyboardInterrupt and self._state is not None:
+            self._check(self._state)
             self._interrupted(self._state)
 
 
@@ -200,9 +201,20 @@ class _Losses:
                 whose = "all classes" if label == ALL_CLASSES else f"class {label}"
                 raise RunError(
                     f"loss must be finite; got {value} for {whose} at step {step} (outer step {outer}, inner "
-                    f"step {inner}). The last good checkpoint is kept; lower pixels.lr ({self._config.pixels.lr}) or "
-                    f"update.lr ({self._config.update.lr})"
+                    f"step {inner}). {self._advice()}"
                 )
             last[label] = value
         self._pending.clear()
         return last
+
+    def check_state(self, state: RunState) -> None:
+        """Checks the losses, and the images that the last step has moved: its loss was of before."""
+        self.check()
+        are_finite = [torch.isfinite(class_state.images_NCHW).all() for class_state in state.classes.values()]
+        for label, is_finite in zip(state.classes, torch.stack(are_finite).tolist(), strict=True):
+            if not is_finite:
+                raise RunError(f"images must be finite; those of class {label} are not. {self._advice()}")
+
+    def _advice(self) -> str:
+        pixels, update = self._config.pixels.lr, self._config.update.lr
+        return f"The last good checkpoint is kept; lower pixels.lr ({pixels}) or update.lr ({update})"

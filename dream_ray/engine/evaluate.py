@@ -26,9 +26,10 @@ from dream_ray.engine.arms import ARMS, DISTILLED, WHOLE_SET, representative_ind
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.run import Run, open_run
-from dream_ray.engine.training import RealImages, Recipe, TrainingImages, accuracy, train_pass
+from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import build_network
+from dream_ray.nets.user_networks import source_digest
 
 _LOG = logging.getLogger(__name__)
 
@@ -196,10 +197,14 @@ def train_and_test(
     # One of 0 epochs, of a short training, would be applied at once: nothing would be trained at the first rate.
     milestones = [milestone for milestone in milestones if milestone >= 1]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
-    for epoch in range(epochs):
-        generator = rng.stream(config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
-        train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
-        schedule.step()
+    if isinstance(data, TensorImages):
+        data = data.on(normalise.device)
+    # The network may draw at random, as dropout does.
+    with rng.torch_randomness(rng.stream(config.seed, f"evaluation-{arm}-forward", outer=repeat), normalise.device):
+        for epoch in range(epochs):
+            generator = rng.stream(config.seed, f"evaluation-{arm}", outer=repeat, inner=epoch)
+            train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
+            schedule.step()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
     return EvaluationResult(arm, repeat, reached, len(data), epochs, time.monotonic() - started)
 
@@ -263,6 +268,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
             task.split,
             task.repeat,
             task.network.model_dump(),
+            source_digest(task.network.name),
             asdict(evaluation_recipe(run.config)),
             run.config.evaluation.lr_decay,
             run.config.evaluation.lr_milestones,

@@ -44,4 +44,5 @@ class Gathering:
             images |= dict(zip(member_labels.tolist(), member_LNCHW, strict=True))
         per_class = [self.space.to_unit(self.decode(images[label].to(device))) for label in sorted(images)]
         counts = torch.tensor([len(decoded) for decoded in per_class])
-        return TensorImages(torch.cat(per_class), torch.repeat_interleave(torch.tensor(sorted(images)), counts))
+        gathered = torch.cat(per_class)
+        return TensorImages(gathered, torch.repeat_interleave(torch.tensor(sorted(images)), counts).to(gathered.device))

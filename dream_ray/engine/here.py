@@ -22,6 +22,8 @@ from dream_ray.engine.stopping import (
     Stopping,
     ask_at_ctrl_c,
     ctrl_c_as_before,
+    ctrl_c_held_back,
+    end_at_ctrl_c,
     ignore_first_ctrl_c,
 )
 from dream_ray.engine.trajectories.conveyor import Conveyor
@@ -58,11 +60,15 @@ def distill_here(run: Run, launch: Launch) -> None:
     producers = producers_here(run.config, launch, run.threads, run.device)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
-        helping = ignore_first_ctrl_c if launch.workers > 1 else None
+        helping = ignore_first_ctrl_c if launch.workers > 1 else end_at_ctrl_c
         pool = ending.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=helping))
-        ending.enter_context(
-            background_validation(run, lambda path, step: pool.submit(validate_step, path, step).result())
-        )
+
+        def validate(path: str, step: int) -> None:
+            with ctrl_c_held_back():
+                validating = pool.submit(validate_step, path, step)
+            validating.result()
+
+        ending.enter_context(background_validation(run, validate))
         for expert in missing_experts(run):
             make_expert(run.path, expert)
         if producers == 0:

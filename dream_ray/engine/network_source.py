@@ -271,5 +271,6 @@ class PoolNetworks:
             return self.networks.trajectory(outer, start, state)
         member = pool_member(self.seed, outer, self.size)
         if member not in self.known:
-            self.known[member] = next(iter(self.members.trajectory(member))).state()
+            # As in the published code, which loads weights: the optimiser begins anew.
+            self.known[member] = without_momentum(next(iter(self.members.trajectory(member))).state())
         return islice(self.networks.trajectory(outer, 0, self.known[member]), start, None)

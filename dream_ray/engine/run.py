@@ -35,6 +35,7 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
 from dream_ray.engine.state import STEP_SIZE, RunState
 from dream_ray.errors import UsageError
+from dream_ray.nets.user_networks import source_digest
 
 _LOG = logging.getLogger(__name__)
 _BY_ONE_WORKER = Launch()
@@ -148,7 +149,7 @@ def create_run(
         "threads_per_worker": threads,
         "compile": "on" if compiled else "off",
         "launch": asdict(launch),
-        **describe_environment(device),
+        **_describe(config, device),
     }
     run = Run(path, config, environment)
     with storage.working_alone("run", path):
@@ -167,6 +168,12 @@ def _check_new(path: str) -> None:
         raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
     if set(storage.list_directory(path)) - set(_BEFORE_CONFIG):
         raise UsageError(f"out must be a new or empty directory; {path} has files in it")
+
+
+def _describe(config: Config, device: torch.device) -> dict[str, Any]:
+    """Returns what equal bits need; of a network of a user's own, a digest of its module too."""
+    source = source_digest(config.network.name)
+    return describe_environment(device) | ({} if source is None else {"network_source": source})
 
 
 @contextmanager
@@ -196,7 +203,7 @@ def open_run(path: str) -> Run:
 
 def check_same_bits(run: Run) -> None:
     """Raises UsageError if the libraries or the CPU differ from those that the run began with."""
-    current = describe_environment(run.device)
+    current = _describe(run.config, run.device)
     changed = differences({key: run.environment[key] for key in current if key in run.environment}, current)
     if changed:
         raise UsageError(

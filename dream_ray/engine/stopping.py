@@ -200,10 +200,26 @@ def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
     signal.signal(signal.SIGINT, answer)
 
 
+@contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Lets a process that this thread starts hear of Ctrl-C only when it has chosen one of the next two functions."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_first_ctrl_c() -> None:
     """Lets a process that helps the workers live on while they save; a terminal tells it of Ctrl-C as well."""
-    otherwise = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda number, frame: signal.signal(signal.SIGINT, otherwise))
+    signal.signal(signal.SIGINT, lambda number, frame: end_at_ctrl_c())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def end_at_ctrl_c() -> None:
+    """Lets a process that helps end at Ctrl-C without a word: who is helped has something to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _hears_signals() -> bool:

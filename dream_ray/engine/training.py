@@ -87,7 +87,7 @@ class TensorImages:
 
     Attributes:
         images_NCHW: float32 in [0, 1].
-        labels_N: int64.
+        labels_N: int64, on the same device.
     """
 
     images_NCHW: Tensor
@@ -98,8 +98,12 @@ class TensorImages:
 
     def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `TrainingImages.batch`."""
-        chosen = torch.from_numpy(indices)
+        chosen = to_device(indices, self.images_NCHW.device)
         return self.images_NCHW[chosen].to(device), self.labels_N[chosen].to(device)
+
+    def on(self, device: torch.device) -> "TensorImages":
+        """Returns them on a device, where their batches are taken without a wait."""
+        return TensorImages(self.images_NCHW.to(device), self.labels_N.to(device))
 
 
 class MixedLabels(NamedTuple):
@@ -170,6 +174,8 @@ def train_pass(
 ) -> None:
     """Trains on `num_images` random images, rounded up to whole batches as in the published code.
 
+    A last batch of one image is left out where batch norm would have nothing to take its statistics of.
+
     Args:
         network: Trained in place.
         optimizer: Its optimiser.
@@ -183,6 +189,8 @@ def train_pass(
     device = normalise.device
     rounded = -(-num_images // recipe.batch_size) * recipe.batch_size
     order = rng.permutation(len(data))[:rounded]
+    if len(order) % recipe.batch_size == 1 and len(order) > 1 and network.couples_images:
+        order = order[:-1]
     network.train()
     for start in range(0, len(order), recipe.batch_size):
         images, labels = data.batch(order[start : start + recipe.batch_size], device)

@@ -1,6 +1,9 @@
 """Networks that users bring: `module:factory` names a callable in a module that Python can import."""
 
+import hashlib
 import importlib
+import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +36,20 @@ def user_network(
     if not isinstance(network, nn.Module):
         raise UsageError(f"network {name!r} must return a torch.nn.Module; got {type(network).__name__}")
     return split_classifier(network, num_classes=num_classes, shape_CHW=shape_CHW, name=f"network {name!r}")
+
+
+def source_digest(name: str) -> str | None:
+    """Returns a digest of the module that a network of a user's own is defined in; None for any other network.
+
+    Raises:
+        UsageError: the module cannot be imported, or its source is not there.
+    """
+    source, colon, _ = name.partition(":")
+    if not colon or source == "torchvision":
+        return None
+    _import_factory(name)
+    with foreign_code(f"network {name!r}: the source of {source}"):
+        return hashlib.sha256(inspect.getsource(sys.modules[source]).encode()).hexdigest()[:16]
 
 
 def _import_factory(name: str) -> Callable[..., object]:

@@ -86,6 +86,14 @@ def test_wrong_assignments(assignment: str, message: str) -> None:
         load_config(preset="cifar10-ipc10", assignments=[assignment])
 
 
+def test_an_assignment_changes_no_other_configuration() -> None:
+    """Presets share what they are made of."""
+    before = {name: load_config(preset=name) for name in PRESETS}
+    for name in PRESETS:
+        load_config(preset=name, assignments=["selection.num_clusters=5", "evaluation.epochs=7", "pixels.lr=1.5"])
+    assert {name: load_config(preset=name) for name in PRESETS} == before
+
+
 @pytest.mark.parametrize("text", ["- a list", "a: [", "just text", "ipc: 2020-13-45"])
 def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"

@@ -43,7 +43,7 @@ def test_a_step_is_the_mean_of_each_cluster() -> None:
     assert torch.allclose(kmeans.centroids_of(points, assignment, 5), loop, atol=1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     num_points=st.integers(6, 700),
     num_clusters=st.integers(1, 6),

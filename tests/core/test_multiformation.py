@@ -50,7 +50,7 @@ def test_decode_equals_a_loop_over_pixels(side: int, factor: int) -> None:
     assert torch.allclose(decode_factor(images, factor)[:, 0], torch.stack(expected), atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(a=st.floats(-2, 2), factor=st.integers(1, 3), mode=st.sampled_from(["single", "multi", "bound"]))
 def test_decode_is_linear_where_nothing_is_padded(a: float, factor: int, mode: str) -> None:
     x, y = torch.rand(2, 3, 1, 6, 6, generator=torch.Generator().manual_seed(0))

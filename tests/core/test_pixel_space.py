@@ -63,3 +63,12 @@ def test_a_joint_step_is_that_of_one_sgd_over_the_summed_loss() -> None:
             for (one, velocity), target in zip(own, targets, strict=True)
         ]
     torch.testing.assert_close(torch.stack([one for one, _ in own]), shared.detach())
+
+
+def test_a_channel_that_is_the_same_everywhere_is_not_divided() -> None:
+    """Such as blue in pictures of false colours."""
+    normalise = Normalisation.of((0.5, 0.0), (0.25, 0.0), torch.device("cpu"))
+    images = torch.stack([torch.full((4, 4), 0.75), torch.zeros(4, 4)])[None]
+    inputs = normalise(images)
+    assert torch.equal(inputs, torch.stack([torch.ones(4, 4), torch.zeros(4, 4)])[None])
+    assert torch.equal(normalise.inverse(inputs), images)

@@ -20,7 +20,7 @@ def select(count: int, **changed: object) -> selection.Selection:
     return selection.representative(points(count), **{**arguments, "rng": rng.stream(0, "k-means"), **changed})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 60),
     clusters=st.integers(1, 12),

@@ -31,7 +31,7 @@ def values_of(num_chunks: int) -> torch.Tensor:
     return torch.from_numpy(rng.stream(0, "values").normal(size=(num_chunks, 3)) ** 9).float()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(num_chunks=st.integers(1, 33), size=st.integers(2, 6))
 def test_a_sum_over_chunks_is_the_same_for_any_team(num_chunks: int, size: int) -> None:
     values = values_of(num_chunks)

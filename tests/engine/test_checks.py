@@ -1,6 +1,7 @@
-"""Factors that a mosaic of the store's side cannot have."""
+"""What settings and store must keep together: factors of mosaics, and networks that draw nothing at random."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +34,38 @@ def test_a_factor_that_leaves_tiles_empty_is_refused(
 @pytest.mark.parametrize(("factor", "decode"), [(1, "single"), (3, "multi"), (4, "multi"), (8, "single"), (8, "bound")])
 def test_other_factors_are_possible(tiny: dict[str, Any], digits_store: str, factor: int, decode: str) -> None:
     check_fit(parse_config({**tiny, "factor": factor, "decode": decode}), Store.open(digits_store))
+
+
+DRAWING = """
+import math
+from functools import partial
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+class Functional(nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, features):
+        return F.dropout(features, self.rate, self.training)
+
+def make(num_classes, shape_CHW, kind, rate):
+    drawing = {"dropout": nn.Dropout, "functional": Functional, "depth": partial(StochasticDepth, mode="row")}
+    return nn.Sequential(nn.Flatten(), drawing[kind](rate), nn.Linear(math.prod(shape_CHW), num_classes))
+"""
+
+
+@pytest.mark.parametrize("kind", ["dropout", "functional", "depth"])
+def test_a_network_that_draws_at_random_is_refused(
+    tiny: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whoever trains it, and in whatever order, would make another network of it."""
+    (tmp_path / "drawing.py").write_text(DRAWING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = {"name": "drawing:make", "options": {"kind": kind, "rate": 0.5}}
+    with pytest.raises(UsageError, match=r"network\.name must be a network that draws nothing .*; drawing:make does"):
+        check_fit(parse_config({**tiny, "network": network}), Store.open(digits_store))
+    network["options"] = {"kind": kind, "rate": 0.0}
+    check_fit(parse_config({**tiny, "network": network}), Store.open(digits_store))

@@ -312,7 +312,7 @@ def test_a_new_conveyor_makes_what_the_slower_worker_needs() -> None:
     assert fetched(belt, 0, range(INNER + 2, 2 * INNER)) == names(range(INNER + 2, 2 * INNER))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     window=st.integers(1, 2 * INNER),
     num_workers=st.integers(1, 3),

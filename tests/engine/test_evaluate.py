@@ -1,5 +1,6 @@
 """Evaluation: arms, rules at the door, and what the numbers mean."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,48 @@ def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
         changed = Run(run.path, parse_config({**base, **settings}), run.environment)
         files.add(evaluate._whole_set_file(task, changed, store))
     assert len(files) == 3
+
+
+NETWORK = """
+from torch import nn
+
+def make(num_classes, shape_CHW):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    """A network of a user's own, which draws at random in training."""
+    (tmp_path / "drawing_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "drawing_network", raising=False)
+    return Network(name="drawing_network:make", options={})
+
+
+def test_a_network_that_draws_at_random_draws_the_same_again(run: Run, drawing: Network) -> None:
+    (task,) = plan_tasks(run, **{**PLAN, "network": drawing})
+    before = torch.get_rng_state()
+    first = train_weights(task, run)
+    torch.rand(3)
+    assert torch.equal(train_weights(task, run), first)
+    torch.set_rng_state(before)
+
+
+def train_weights(task: evaluate.EvaluationTask, run: Run) -> torch.Tensor:
+    """Returns the weights of the network that is trained, which tell more than its accuracy."""
+    trained: list[Classifier] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "accuracy", lambda network, *rest: trained.append(network) or 0.5)
+        run_task(task)
+    return trained[0].head.weight.detach()
+
+
+def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Network, tmp_path: Path) -> None:
+    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"], "network": drawing})
+    before = evaluate._whole_set_file(task, run, run.open_store())
+    (tmp_path / "drawing_network.py").write_text(NETWORK.replace("ReLU", "Tanh"))
+    assert evaluate._whole_set_file(task, run, run.open_store()) != before
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.distill import _Losses as Losses
 from dream_ray.engine.run import open_run
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run
 
@@ -92,6 +93,28 @@ def test_ctrl_c_saves_the_state_before_the_step(
             api.resume(out, local=True)
         sets.append(read_synthetic(f"{out}/synthetic.parquet")[0].images_LNCHW)
     assert torch.equal(*sets)
+
+
+def test_ctrl_c_does_not_save_what_is_no_number(
+    tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every resume would begin with it."""
+    config = parse_config({**tiny, "checkpoint_every": 1000, "log_every": 1000, "pixels": {"lr": 1e30}})
+    monkeypatch.setattr(Losses, "add", interrupting_at(3))
+    with pytest.raises(RunError, match="must be finite"):
+        api.distill(config, store=four_digits_store, out=out, producers=0, local=True)
+    assert open_run(out).checkpoints(4).complete_steps() == [0]
+
+
+def test_images_that_the_last_step_moved_to_what_is_no_number_are_not_sound() -> None:
+    """Its loss, which is of before, was a number."""
+    losses, nothing = Losses(parse_config({})), torch.empty(0)
+    classes = {label: ClassState(torch.ones(2, 1, 4, 4), nothing, nothing, nothing) for label in (3, 5)}
+    losses.add(0, 5, torch.tensor(1.0))
+    losses.check_state(RunState(classes=classes))
+    classes[5].images_NCHW[1, 0, 2, 2] = torch.inf
+    with pytest.raises(RunError, match="images must be finite; those of class 5 are not"):
+        losses.check_state(RunState(classes=classes))
 
 
 def interrupting_at(at: int) -> Callable[..., None]:

@@ -153,6 +153,7 @@ def test_a_pool_warms_every_member_up_once() -> None:
     pool = PoolNetworks(members, networks, seed=0, size=2)
     first = [states(pool, outer)[0] for outer in range(6)]
     assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
+    assert not any(name.startswith("momentum.") for name in first[0]), "the optimiser begins anew"
     batches = len(counting(networks).batches)
     assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
     assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))

@@ -16,7 +16,7 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE
-from dream_ray.engine.run import Run, create_run, finish_run, forgotten_if_refused, open_run
+from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, forgotten_if_refused, open_run
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 
@@ -167,3 +167,26 @@ def test_a_gpu_that_rounds_otherwise_is_another_environment(monkeypatch: pytest.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     now = describe_environment(torch.device("cuda"))
     assert differences(began, now) == ["tf32.convolutions was True, is False"]
+
+
+NETWORK = """
+from torch import nn
+
+def make(num_classes, shape_CHW):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_classes))
+"""
+
+
+def test_other_code_of_a_network_of_ones_own_makes_other_bits(
+    tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "a_network_of_mine.py"
+    module.write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = begin(
+        out, parse_config({**tiny, "network": {"name": "a_network_of_mine:make", "options": {}}}), four_digits_store
+    )
+    check_same_bits(run)
+    module.write_text(NETWORK.replace("ReLU", "Tanh"))
+    with pytest.raises(UsageError, match="resume needs the environment .*; network_source was .*, is "):
+        check_same_bits(run)

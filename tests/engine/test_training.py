@@ -37,6 +37,26 @@ def test_training_learns_an_easy_set() -> None:
     assert accuracy(classifier, easy_set(), NORMALISATION) == 1.0
 
 
+@pytest.mark.parametrize(("options", "steps"), [({"norm": "batch"}, 5), ({}, 6)])
+def test_a_last_batch_of_one_image_has_no_statistics(options: dict[str, str], steps: int) -> None:
+    """Batch norm of features of one image and one place would end the training."""
+    with rng.torch_randomness(rng.stream(0, "network")):
+        shape = {"depth": 3, "width": 4, **options}
+        classifier = build_network("convnet", num_classes=2, shape_CHW=(1, 8, 8), options=shape)
+    taken: list[int] = []
+    train_pass(
+        classifier,
+        Recipe(8, 0.05, 0.9, 0.0, 0.0, "none").optimizer(classifier),
+        TensorImages(torch.rand(41, 1, 8, 8), torch.arange(41) % 2),
+        41,
+        Recipe(8, 0.05, 0.9, 0.0, 0.0, "none"),
+        NORMALISATION,
+        rng.stream(0, "x"),
+        lambda network, images, labels: taken.append(len(images)) or training.backward(network, images, labels),
+    )
+    assert taken == [8] * 5 + [1] * (steps - 5)
+
+
 def test_accuracy_counts_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_EVALUATION_BATCH", 7)
     classifier = network()
