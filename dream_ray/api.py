@@ -17,7 +17,7 @@ from dream_ray.engine.arms import ARMS
 from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
-from dream_ray.engine.evaluation_name import evaluation_name
+from dream_ray.engine.evaluation_name import USUAL_REPEATS, evaluation_name
 from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
@@ -237,7 +237,7 @@ def evaluate(
     path: str,
     *,
     network: Network | None = None,
-    repeats: int = 3,
+    repeats: int = USUAL_REPEATS,
     protocol: str = "quick",
     split: str = "test",
     arms: Sequence[str] = tuple(ARMS),
@@ -260,7 +260,7 @@ def evaluate(
 
     Returns:
         One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation, under
-        a name that another network, other options or fewer arms do not have, see `evaluation_name`.
+        a name that another network, other options, fewer arms or another n do not have, see `evaluation_name`.
     """
     run = open_run(dispatch.lasting("run", path, local))
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
@@ -272,7 +272,7 @@ def evaluate(
             on_result(result, len(results), len(tasks))
     rows = summarise(results)
     used = tasks[0].network
-    name = evaluation_name(run.config, used, protocol, split, arms)
+    name = evaluation_name(run.config, used, protocol, split, arms, repeats)
     document = {
         "network": used.model_dump(),
         "protocol": protocol,

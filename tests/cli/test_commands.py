@@ -80,9 +80,9 @@ def test_the_whole_way_without_ray(
     assert code == 0
     for arm in ("distilled", "random real", "k-means real", "initial mosaics", "whole set"):
         assert arm in text
-    rows = json.loads((run / "evaluation" / "convnet-quick-test.json").read_text())["arms"]
+    rows = json.loads((run / "evaluation" / "convnet-quick-test-n=2.json").read_text())["arms"]
     assert [row["n"] for row in rows] == [2] * 5
-    assert (run / "evaluation" / "convnet-quick-test.png").stat().st_size > 1000
+    assert (run / "evaluation" / "convnet-quick-test-n=2.png").stat().st_size > 1000
 
     code, text, _ = call("resume", run, "--local")
     assert code == 0, "a finished run has nothing left to do"
@@ -108,7 +108,7 @@ def test_another_network_evaluates_the_set(
     options = ("--net", "convnet", "--net-option", "depth=1", "--net-option", "width=3")
     code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", *options)
     assert code == 0
-    document = json.loads(Path(out, "evaluation", "convnet-depth=1-width=3-quick-test-distilled.json").read_text())
+    document = json.loads(Path(out, "evaluation", "convnet-depth=1-width=3-quick-test-distilled-n=1.json").read_text())
     assert document["network"] == {"name": "convnet", "options": {"depth": 1, "width": 3}}
 
 

@@ -145,10 +145,12 @@ NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("network", "arms", "name"), NAMES, ids=[name for *_, name in NAMES])
 def test_names_of_evaluations(run: Run, network: Network | None, arms: tuple[str, ...], name: str) -> None:
-    assert evaluation_name(run.config, network or run.config.network, "quick", "test", arms) == name
+    used = network or run.config.network
+    assert evaluation_name(run.config, used, "quick", "test", arms, 3) == name
+    assert evaluation_name(run.config, used, "quick", "test", arms, 5) == f"{name}-n=5"
 
 
-def test_evaluations_of_other_networks_or_arms_keep_the_others_files(run: Run) -> None:
+def test_evaluations_of_other_networks_arms_or_n_keep_the_others_files(run: Run) -> None:
     other = Network(options={"depth": 1, "width": 3})
     api.evaluate(run.path, repeats=1, arms=("distilled", "random real"), local=True)
     api.evaluate(run.path, repeats=1, arms=("distilled",), local=True)
@@ -156,11 +158,8 @@ def test_evaluations_of_other_networks_or_arms_keep_the_others_files(run: Run) -
     api.evaluate(run.path, repeats=2, arms=("distilled",), network=other, local=True)
     names = [name for name in storage.list_directory(run.file("evaluation")) if name.endswith(".json")]
     found = [storage.read_json(run.file("evaluation", name)) for name in names]
-    assert [(document["network"]["options"]["width"], len(document["arms"])) for document in found] == [
-        (3, 1),
-        (4, 1),
-        (4, 2),
-    ]
+    said = [(one["network"]["options"]["width"], len(one["arms"]), one["arms"][0]["n"]) for one in found]
+    assert sorted(said) == [(3, 1, 1), (3, 1, 2), (4, 1, 1), (4, 2, 1)]
 
 
 def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:

@@ -61,8 +61,8 @@ def test_ingest_distil_resume_evaluate(
     rows = api.evaluate(run, repeats=1, arms=("distilled", "whole set"), local=True)
     assert [row["n"] for row in rows] == [1, 1]
     assert storage.list_directory(storage.join(run, "evaluation")) == [
-        "convnet-quick-test-distilled_whole-set.json",
-        "convnet-quick-test-distilled_whole-set.png",
+        "convnet-quick-test-distilled_whole-set-n=1.json",
+        "convnet-quick-test-distilled_whole-set-n=1.png",
     ]
     for name in storage.list_files(run):
         text = storage.read_bytes(storage.join(run, name))
