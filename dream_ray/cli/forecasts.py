@@ -32,9 +32,10 @@ def show_memory(plan: Any) -> None:
     rows = {
         "a process that embeds, matches and trains (measured)": plan.step,
         "features of the largest class": 0 if plan.gpu else plan.features,
-        "synthetic images": plan.synthetic,
+        "synthetic images": 0 if plan.gpu else plan.synthetic,
+        "a checkpoint while it is written": plan.writing,
         "real images kept in memory": plan.resident,
-        "networks of the pool": plan.pool,
+        "networks of the pool": 0 if plan.gpu else plan.pool,
         "Ray": plan.ray,
     }
     for name, size in rows.items():
@@ -42,7 +43,7 @@ def show_memory(plan: Any) -> None:
     table.add_section()
     table.add_row("together", f"{plan.total / 1e6:,.0f}")
     if plan.gpu:
-        table.add_row("on the GPU, features included", f"{plan.on_gpu / 1e6:,.0f}")
+        table.add_row("on the GPU, with features, synthetic images and the pool", f"{plan.on_gpu / 1e6:,.0f}")
     display.show_table(table)
     display.say(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "

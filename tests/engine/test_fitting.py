@@ -34,7 +34,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
         gpu = 10 * step if how["device"].type == "cuda" else 0
-        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
+        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
         return RunPlan(config, memory, COSTS, SCHEDULE, store, launch)
 
     monkeypatch.setattr(fitting, "plan_run", plan)

@@ -1,8 +1,10 @@
 """The memory plan against what runs really take."""
 
+import gc
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ import pytest
 import torch
 import yaml
 
+from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.schedule import StepCosts
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
+from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import Measurement, measure_steps
 from dream_ray.engine.memory import RAY_BYTES, plan_memory
 from dream_ray.engine.plan import plan_run
+from dream_ray.engine.session import Session
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -68,11 +74,61 @@ def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: 
     plan = plan_memory(config, store, measured, workers=4, producers=0, ahead=3, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * measured.costs.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
-    assert plan.synthetic == 3 * 2 * 64 * 4 * 4, "three classes, two images of 64 pixels, four times float32"
+    assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
     per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
-    assert plan.total == plan.step + plan.features + plan.synthetic + plan.resident + plan.ray
+    assert plan.total == plan.step + plan.features + plan.synthetic + plan.writing + plan.resident + plan.ray
     assert plan.pool == 0
+
+
+def test_what_a_worker_computes_with_is_on_its_device(tiny: dict[str, Any], digits_store: str) -> None:
+    config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}})
+    costs = StepCosts(*[0.0] * 6, snapshot_bytes=10**6)
+    on_cpu, on_gpu = (
+        plan_memory(
+            config,
+            Store.open(digits_store),
+            Measurement(costs, 10**9, 10**8, gpu_bytes, 16),
+            workers=4,
+            producers=1,
+            ahead=0,
+            ray=False,
+        )
+        for gpu_bytes in (0, 2 * 10**9)
+    )
+    state = 3 * 50 * 64 * 2 * 4  # three classes, images and velocities
+    assert on_gpu.features == on_cpu.features > 0
+    beside = on_cpu.features + 3 * state + 2 * 8 * 10**6
+    assert on_gpu.on_gpu == 2 * 10**9 + beside and on_cpu.on_gpu == 0
+    assert on_cpu.total == 1.6e9 + beside + 2 * state, "a checkpoint that is written is in memory twice more"
+    assert on_gpu.total == 1.6e9 + 3 * state, "and once more where it comes from a GPU"
+    assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
+
+
+def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
+    tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a checkpoint is written, the run goes on and remembers what the step began with."""
+    ipc, most, done = 7, 0, threading.Event()
+    save, report = Checkpoints.save, Session.report
+
+    def slowly(self: Any, *what: Any, **how: Any) -> None:
+        save(self, *what, **how)
+        done.wait(60)
+
+    def counting(self: Any, of: Any) -> None:
+        nonlocal most
+        report(self, of)
+        held = (found for found in gc.get_objects() if type(found) is torch.Tensor and found.shape == (ipc, 1, 8, 8))
+        most = max(most, len({found.data_ptr() for found in held}))
+        if of.step == 2:  # the one before step 0 is written until now, the next one waits for it
+            done.set()
+
+    monkeypatch.setattr(Checkpoints, "save", slowly)
+    monkeypatch.setattr(Session, "report", counting)
+    config = parse_config({**tiny, "ipc": ipc, "factor": 1, "checkpoint_every": 4, "batch_synthetic_max": 5})
+    api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
+    assert most == 4 * 2 * 3, "four classes, images and velocities"
 
 
 @pytest.mark.slow
