@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_ports
+from tests.ray_nodes import QUIET
 
 READY_S = END_S = 120
 
@@ -68,7 +69,7 @@ def head() -> Iterator[Head]:
     gcs, dashboard, client, agent, agent_grpc, metrics = map(str, ports)
     bin_directory = str(Path(sys.executable).parent)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in QUIET},
         "PATH": os.pathsep.join([bin_directory, os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),

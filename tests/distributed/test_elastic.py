@@ -47,8 +47,8 @@ api.distill(config, store=store, out=out, workers=2, min_workers=1, producers=1,
 CLUSTER = """
 import subprocess, sys, time
 from ray.cluster_utils import Cluster
+from dream_ray import storage
 from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.errors import UsageError
 
 node = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=node)
@@ -57,15 +57,16 @@ run = subprocess.Popen([*sys.argv[1:], cluster.address])
 
 def wait_for(num_shards, step):
     while run.poll() is None:
-        time.sleep(0.05)
-        try:
-            there = [one for one in read_sessions(open_run(sys.argv[-1])) if one["num_shards"] == num_shards]
-        except UsageError:  # not begun
-            continue
+        time.sleep(0.1)
+        there = [one for one in read_sessions(begun) if one["num_shards"] == num_shards]
         if any(one["phase"] == "matching" and one["step"] >= step for one in there):
             return
     raise SystemExit("the run ended before that")
 
+while not storage.exists(f"{sys.argv[-1]}/config.yaml"):  # written last
+    assert run.poll() is None, "the run never began"
+    time.sleep(0.1)
+begun = open_run(sys.argv[-1])
 wait_for(2, 20)
 cluster.remove_node(second, allow_graceful=False)
 wait_for(1, 30)
@@ -76,7 +77,7 @@ cluster.shutdown()
 
 
 def test_workers_come_and_go(
-    tiny: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "slow.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -88,11 +89,11 @@ def test_workers_come_and_go(
         "network": {"name": "slow:make", "options": {}},
     }
     whole, out = str(tmp_path / "whole"), str(tmp_path / "elastic")
-    api.distill(parse_config(settings), store=digits_store, out=whole, local=True)
+    api.distill(parse_config(settings), store=four_digits_store, out=whole, local=True)
 
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = nodes_environment(PYTHONPATH=path, SLOW_S="0.02")
-    run = [sys.executable, "-c", RUN, json.dumps(settings), digits_store, out]
+    environment = nodes_environment(PYTHONPATH=path, SLOW_S="0.04")
+    run = [sys.executable, "-c", RUN, json.dumps(settings), four_digits_store, out]
     command = [sys.executable, "-c", CLUSTER, *run]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -92,11 +92,12 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
 def _kill_three(path: str, killed: dict[str, int]) -> None:
     deadline = time.monotonic() + 800
     plan = [("producer", 10), ("conveyor", 25), ("worker", 45)]
+    while not Path(path, "config.yaml").exists() and time.monotonic() < deadline:  # written last
+        time.sleep(0.05)
+    run = open_run(path)
     while plan and time.monotonic() < deadline:
-        time.sleep(0.02)
-        if not Path(path, "config.yaml").exists():  # written last
-            continue
-        sessions = [session for session in read_sessions(open_run(path)) if session["phase"] == "matching"]
+        time.sleep(0.05)
+        sessions = [session for session in read_sessions(run) if session["phase"] == "matching"]
         who, step = plan[0]
         if not sessions or max(session["step"] for session in sessions) < step:
             continue
@@ -112,10 +113,10 @@ def _kill_three(path: str, killed: dict[str, int]) -> None:
 
 
 def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
-    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
+    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str
 ) -> None:
     launch = Launch(bank="tape://b/k", bank_bytes=1)
-    run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1, launch=launch)
+    run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1, launch=launch)
     with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as conveyor:
         assert conveyor is not None
         networks = RayNetworks(conveyor, 0, 1, lambda: False)
@@ -125,11 +126,11 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 
 
 def test_who_waits_for_a_network_hears_that_another_worker_has_ended_the_run(
-    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is made far ahead of a worker that is no more, and the next checkpoint may be further away."""
     monkeypatch.setattr("dream_ray.distributed.conveyor._PATIENCE_S", 0.5)
-    run = create_run(out, parse_config(tiny), digits_store, device=torch.device("cpu"), threads=1)
+    run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     failures: list[str] = []
     with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 2) as conveyor:
         assert conveyor is not None

@@ -38,11 +38,12 @@ def settings(tiny: dict[str, Any]) -> dict[str, Any]:
 
 def kill_the_helper(path: str, killed: list[int]) -> None:
     deadline = time.monotonic() + 800
-    while time.monotonic() < deadline and not killed:
-        time.sleep(0.02)
-        if not Path(path, "config.yaml").exists():
-            continue
-        for session in read_sessions(open_run(path), WORKER):
+    while not Path(path, "config.yaml").exists() and time.monotonic() < deadline:  # written last
+        time.sleep(0.05)
+    run = open_run(path)
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        for session in read_sessions(run, WORKER):
             if session["shard"] == HELPER and session["step"] >= 10 and session["phase"] == "matching":
                 killed.append(session["pid"])
                 os.kill(session["pid"], signal.SIGKILL)

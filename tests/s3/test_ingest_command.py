@@ -1,7 +1,6 @@
 """The ingest command from a bucket into a bucket, on Ray, as docs/data.md has it."""
 
 import io
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.ingest.pipeline import WORK
 from dream_ray.data.ingest.writing import NOTES
 from dream_ray.data.manifest import MANIFEST, Manifest
+from tests.ray_nodes import ray_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,7 +63,7 @@ def test_a_bucket_that_goes_for_a_moment_costs_nothing(tmp_path: Path, monkeypat
         asked, store = settings(bucket), f"{bucket}/store"
         command = [sys.executable, "-m", "dream_ray", "ingest", asked.source, store, "--size", "16", "--workers", "2"]
         command += ["--test", str(asked.test), "--test-labels", str(asked.test_labels)]
-        with subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen(command, env=ray_environment(), stderr=subprocess.PIPE, text=True) as running:
             while not storage.list_directory(storage.join(store, WORK, NOTES)):
                 assert running.poll() is None
                 time.sleep(0.05)
