@@ -12,10 +12,12 @@ All methods may be called by many threads at a time; `distributed.conveyor` make
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dream_ray.engine.network_source import NetworkState
 from dream_ray.errors import RunError
+
+if TYPE_CHECKING:  # a process that holds nothing but a conveyor starts in half the time without torch
+    from dream_ray.engine.network_source import NetworkState
 
 Item = TypeVar("Item")
 
@@ -34,7 +36,7 @@ class Job:
 
     outer: int
     start: int
-    state: NetworkState | None
+    state: "NetworkState | None"
     first: int
     stop: int
 
@@ -67,7 +69,7 @@ class Conveyor(Generic[Item]):
         self._closed = False
         self._problem = "the run has ended"
 
-    def begin(self, rank: int, num_workers: int, step: int, state: NetworkState | None, group: int = 0) -> None:
+    def begin(self, rank: int, num_workers: int, step: int, state: "NetworkState | None", group: int = 0) -> None:
         """A worker starts at a step; the first one of a new group speaks for those who have not begun yet.
 
         Args:
