@@ -72,9 +72,9 @@ def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Pat
 
 @pytest.mark.slow
 def test_evaluation_on_ray_equals_the_local_one(
-    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
+    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str
 ) -> None:
-    api.distill(parse_config(tiny), store=digits_store, out=out, local=True)
+    api.distill(parse_config(tiny), store=four_digits_store, out=out, local=True)
     settings: dict[str, Any] = {"repeats": 2, "arms": ("distilled", "k-means real")}
     here = api.evaluate(out, local=True, **settings)
     there = api.evaluate(out, **settings)
