@@ -10,8 +10,6 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
-from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.exceptions import RayError
 from ray.tune import Callback, Stopper, TuneError, Tuner
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
@@ -155,15 +153,20 @@ def loggers_of(sweep: Sweep) -> list[Callback]:
     for name in sweep.log:
         if find_spec(name) is None:
             raise UsageError(f"log {name} needs a package: pip install 'dream-ray[{name}]'")
-    makers: dict[str, Callable[[], Callback]] = {
-        # It looks for MLFLOW_TRACKING_URI itself: what it is given, which may hold a password, Tune writes down.
-        "mlflow": lambda: MLflowLoggerCallback(experiment_name=NAME, save_artifact=False),
-        "wandb": _wandb,
-    }
+    makers: dict[str, Callable[[], Callback]] = {"mlflow": _mlflow, "wandb": _wandb}
     return [makers[name]() for name in sweep.log]
 
 
+def _mlflow() -> Callback:
+    from ray.air.integrations.mlflow import MLflowLoggerCallback  # which takes longer than all the rest of Tune
+
+    # It looks for MLFLOW_TRACKING_URI itself: what it is given, which may hold a password, Tune writes down.
+    return MLflowLoggerCallback(experiment_name=NAME, save_artifact=False)
+
+
 def _wandb() -> Callback:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
     callback = WandbLoggerCallback(project=NAME)
     try:
         callback.setup()  # type: ignore[no-untyped-call]

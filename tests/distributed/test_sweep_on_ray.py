@@ -45,7 +45,7 @@ def write(path: Path, settings: dict[str, Any], **sweep: Any) -> str:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_from_beginning_to_end(
-    local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung.
 
@@ -69,7 +69,7 @@ def test_a_sweep_from_beginning_to_end(
     out = str(tmp_path / "sweep")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("dream_ray.distributed.sweep.loggers_of", lambda sweep: [CtrlC()])
-        api.sweep(file, store=digits_store, out=out, max_concurrent=1)
+        api.sweep(file, store=four_digits_store, out=out, max_concurrent=1)
     assert [row["state"] for row in read_rows(out)] == ["done", "waiting", "waiting"]
     assert not storage.exists(f"{out}/best.yaml")
     found = api.resume_sweep(out)
@@ -89,7 +89,7 @@ def test_a_sweep_from_beginning_to_end(
     assert signal.getsignal(signal.SIGINT) is at_ctrl_c, "Tune has left nothing that would swallow it"
     assert api.resume_sweep(out) == found, "nothing is left to do"
     with pytest.raises(UsageError, match="already holds a sweep"):
-        api.sweep(file, store=digits_store, out=out)
+        api.sweep(file, store=four_digits_store, out=out)
 
 
 class CtrlC(Callback):
