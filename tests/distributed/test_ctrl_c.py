@@ -17,20 +17,21 @@ from dream_ray import api
 from dream_ray.config import load_config
 from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.run import Run, open_run, read_sessions
 from dream_ray.engine.session import WORKER
 from dream_ray.engine.stopping import NOWHERE
 from tests.conftest import TINY
+from tests.ray_nodes import ray_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-FIRST, CHECKPOINT_EVERY = 20, 200  # they are asked to stop between the two
+FIRST, CHECKPOINT_EVERY = 10, 150  # they are asked to stop between the two
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("settings") / "settings.yaml"
-    longer = {"outer_steps": 24, "inner_steps": 10, "checkpoint_every": CHECKPOINT_EVERY}
+    longer = {"outer_steps": 16, "inner_steps": 10, "checkpoint_every": CHECKPOINT_EVERY}
     path.write_text(yaml.safe_dump({**TINY, **longer}))
     return path
 
@@ -47,11 +48,13 @@ def images(run: Path) -> Tensor:
     return read_synthetic(str(run / "synthetic.parquet"))[0].images_LNCHW
 
 
-def steps(run: Path) -> list[int]:
-    """Where the workers are."""
-    if not (run / "config.yaml").exists():  # written last
-        return []
-    return [session["step"] for session in read_sessions(open_run(str(run)), WORKER)]
+def has_begun(run: Path) -> bool:
+    return (run / "config.yaml").exists()  # written last
+
+
+def furthest(run: Run) -> int:
+    """The step of the worker that is furthest."""
+    return max((session["step"] for session in read_sessions(run, WORKER)), default=0)
 
 
 def test_without_its_actor_ctrl_c_ends_a_run_as_if_there_were_none(local_ray: None) -> None:
@@ -69,14 +72,13 @@ def test_ctrl_c_saves(settings: Path, four_digits_store: str, whole: Tensor, tmp
     # As a terminal would start it: what runs in the background of a script, these tests too, ignores Ctrl-C.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "dream_ray", "distill", "--config", str(settings)]
     command += ["--store", four_digits_store, "--out", str(run), "--workers", "2", "--producers", "1", *where]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_ADDRESS", None)
-    driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    driver = subprocess.Popen(command, env=ray_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 800
-    while max(steps(run), default=0) < FIRST:
+    begun: Run | None = None
+    while not has_begun(run) or furthest(begun := begun or open_run(str(run))) < FIRST:
         assert driver.poll() is None, "finished before it could be interrupted"
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
     os.killpg(driver.pid, signal.SIGINT)  # the whole group, as a terminal does
     _, errors = driver.communicate(timeout=deadline - time.monotonic())
     assert driver.returncode == 130, errors
