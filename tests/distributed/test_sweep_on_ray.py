@@ -170,9 +170,9 @@ def test_a_spent_budget_stops_what_is_running(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     file = write(
         tmp_path / "sweep.yaml",
-        {**settings, "outer_steps": 20},
+        {**settings, "outer_steps": 10},
         space={"weights.feature": {"log": [0.1, 10]}},
-        budget={"trials": 9, "outer_steps": 50},
+        budget={"trials": 9, "outer_steps": 25},
         scheduler={"name": "none"},
         log=["mlflow"],
     )
@@ -182,7 +182,7 @@ def test_a_spent_budget_stops_what_is_running(
     assert api.resume_sweep(out).trials == rows, "nothing is left to spend"
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         ((told,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
-    assert told >= 2 * 20, "MLflow knows the rungs"
+    assert told >= 2 * 10, "MLflow knows the rungs"
 
 
 @pytest.mark.ray
