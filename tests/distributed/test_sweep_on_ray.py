@@ -25,6 +25,7 @@ from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows
 from dream_ray.sweep.study import JOURNAL, NAME, study_storage
 from dream_ray.sweep.trial import run_directory
+from tests.ray_nodes import ray_environment
 
 # After one such step the pixels are no numbers.
 BROKEN_LR = 1e30
@@ -206,7 +207,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on(
         budget={"trials": 3},
     )
     out = tmp_path / "sweep"
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = ray_environment()
     command = [sys.executable, "-m", "dream_ray", "sweep", file, "--store", four_digits_store, "--out", str(out)]
     driver = subprocess.Popen(
         [*command, "--max-concurrent", "1"],
