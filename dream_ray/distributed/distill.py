@@ -31,6 +31,7 @@ from dream_ray.distributed.tasks import died, value_of
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
+from dream_ray.engine.out_of_memory import OutOfMemory
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
 from dream_ray.engine.validation import background_validation, validate_step
@@ -45,7 +46,7 @@ _GROW_S = 60.0
 _DEATH_S = 60.0
 _LOOK_S = 1.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, storage.NotReadable)}
+_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
 
 
 def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address: str | None) -> None:

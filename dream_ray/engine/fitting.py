@@ -13,6 +13,7 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import MEGABYTE
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import largest_share_bytes
+from dream_ray.engine.out_of_memory import OutOfMemory
 from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.errors import UsageError
 
@@ -34,7 +35,8 @@ def fit_memory(
 
     First fewer images are embedded at a time, which costs time; then fewer decoded synthetic images are matched at a
     time (`batch_synthetic_max`), which changes what is computed. What is left is given to the decoded real images of a
-    store that would decode them at every use. Every attempt is measured. What is on a GPU must fit there as well.
+    store that would decode them at every use. Every attempt is measured; one for which memory does not suffice even so
+    does not fit. What is on a GPU must fit there as well.
 
     Args:
         config: Settings; those named above are upper limits, and `data.resident_mb` is chosen anew.
@@ -50,28 +52,51 @@ def fit_memory(
 
     Raises:
         UsageError: With the numbers, if no settings fit.
+        OutOfMemory: If the given settings are planned and cannot be measured for want of memory.
     """
     if budget_bytes is None:
         return plan_run(config, store, launch, threads=threads, device=device, compiling=compiling)
     on_gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     for candidate in _candidates(config):
-        plan = plan_run(candidate, store, launch, threads=threads, device=device, compiling=compiling)
+        try:
+            plan = plan_run(candidate, store, launch, threads=threads, device=device, compiling=compiling)
+        except OutOfMemory as error:
+            refusal = _not_measured(candidate, error, budget_bytes, on_gpu)
+            continue
         spare = budget_bytes - plan.memory.everybody
         if spare >= 0 and plan.memory.on_gpu <= on_gpu:
             return _with_residents(plan, store, spare)
+        refusal = _too_large(plan, budget_bytes, on_gpu)
+    raise refusal
+
+
+def _not_measured(config: Config, error: OutOfMemory, budget_bytes: int, on_gpu: int) -> UsageError:
+    there = f" and a GPU of {on_gpu / 1e9:.2f} GB" if on_gpu else ""
+    return UsageError(
+        f"memory must be enough to run the steps once, {_given_way(config)}; got {budget_bytes / 1e9:.2f} GB{there}, "
+        f"and {error}"
+    )
+
+
+def _too_large(plan: RunPlan, budget_bytes: int, on_gpu: int) -> UsageError:
     memory = plan.memory
-    if spare >= 0:
-        raise UsageError(
-            f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, with selection.embedding_batch "
-            f"{candidate.selection.embedding_batch} and batch_synthetic_max {candidate.batch_synthetic_max}; got "
+    if memory.everybody <= budget_bytes:
+        return UsageError(
+            f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, {_given_way(plan.config)}; got "
             f"{on_gpu / 1e9:.2f} GB"
         )
-    raise UsageError(
+    return UsageError(
         f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
-        f"{memory.ahead / 1e9:.2f} GB of networks made ahead, with "
-        f"selection.embedding_batch {candidate.selection.embedding_batch} and batch_synthetic_max "
-        f"{candidate.batch_synthetic_max}; got {budget_bytes / 1e9:.2f} GB"
+        f"{memory.ahead / 1e9:.2f} GB of networks made ahead, {_given_way(plan.config)}; got "
+        f"{budget_bytes / 1e9:.2f} GB"
+    )
+
+
+def _given_way(config: Config) -> str:
+    return (
+        f"with selection.embedding_batch {config.selection.embedding_batch} and batch_synthetic_max "
+        f"{config.batch_synthetic_max}"
     )
 
 

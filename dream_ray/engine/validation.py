@@ -13,6 +13,7 @@ from dream_ray import storage
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.evaluate import train_and_test
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import Run, open_run, synthetic_set
 from dream_ray.engine.training import TensorImages
 
@@ -34,11 +35,15 @@ def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
     return checkpoints.complete_steps(pinned_steps(run, checkpoints))
 
 
+@saying_what_needs_less_memory()
 def validate_step(run_path: str, step: int) -> float:
     """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
 
     Returns:
         The accuracy in [0, 1], of protocol quick.
+
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
     """
     run = open_run(run_path)
     store = run.open_store()

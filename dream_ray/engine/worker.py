@@ -30,6 +30,7 @@ from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.gathering import Gathering
 from dream_ray.engine.matching import Assignments, Select, decoder
 from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
 from dream_ray.engine.selecting import selecting_ahead
@@ -42,6 +43,7 @@ from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.validation import pinned_steps
 
 
+@saying_what_needs_less_memory()
 def work(
     run_path: str,
     labels: Sequence[int],
@@ -72,6 +74,7 @@ def work(
     Raises:
         Stopped: If `should_stop` or `stopping` said so, or another worker that this one depends on stopped.
         UsageError: If the run is a compiled one and this machine cannot compile.
+        OutOfMemory: If it needs more memory than there is.
     """
     try:
         with ExitStack() as ending:

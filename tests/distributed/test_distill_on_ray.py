@@ -9,11 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dream_ray import api
 from dream_ray.config import parse_config
+from dream_ray.distributed import distill
 from dream_ray.distributed.distill import _fit, _fit_while_it_gets_on, _raise_failure
+from dream_ray.engine.out_of_memory import OutOfMemory
+from dream_ray.engine.run import create_run
+from dream_ray.engine.session import Session
+from dream_ray.engine.stopping import LocalAgreement
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.storage import NotReadable
 
@@ -60,7 +66,7 @@ def test_lost_nodes_are_counted_from_the_last_checkpoint_on() -> None:
     assert len(fits) == 3
 
 
-@pytest.mark.parametrize("kind", [UsageError, RunError, TransientError, NotReadable])
+@pytest.mark.parametrize("kind", [UsageError, RunError, TransientError, OutOfMemory, NotReadable])
 def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Path) -> None:
     failure = tmp_path / "failure.json"
     failure.write_text(json.dumps({"kind": kind.__name__, "message": "no room"}))
@@ -68,6 +74,23 @@ def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Pat
     with pytest.raises(kind, match="no room") as met:
         _raise_failure(run)
     assert type(met.value) is kind
+
+
+def test_a_worker_that_runs_out_of_memory_is_not_started_again(
+    tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, report: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr("ray.train.get_context", lambda: context)
+    monkeypatch.setattr(distill, "telling_ray", lambda path, rank: lambda progress: None)
+    monkeypatch.setattr(Session, "report", full)
+    loop = {"run_path": out, "class_counts": [60] * 4, "conveyor": None, "agreement": LocalAgreement()}
+    distill._worker_loop(loop)
+    with pytest.raises(OutOfMemory, match=r"Tried to allocate 2\.00 GiB\): .*--memory"):
+        _raise_failure(run)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from dream_ray.engine import fitting
 from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import MemoryPlan
+from dream_ray.engine.out_of_memory import OutOfMemory, ran_out
 from dream_ray.engine.plan import RunPlan
 from dream_ray.errors import UsageError
 
@@ -86,6 +87,33 @@ def test_a_gpu_must_have_room_too(fit: Callable[..., RunPlan], monkeypatch: pyte
     assert fit(10**9).config.selection.embedding_batch == 128
     total = 1000
     with pytest.raises(UsageError, match=r"a worker's GPU must have at least 0\.00 GB.*_max 8; got 0\.00 GB"):
+        fit(10**9, device="cuda")
+
+
+def test_what_cannot_even_be_measured_does_not_fit(
+    fit: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, most = fitting.plan_run, 32
+
+    def plan(config: Config, *rest: Any, **how: Any) -> RunPlan:
+        if config.selection.embedding_batch > most:
+            raise ran_out("CUDA out of memory. {Tried}")
+        return measured(config, *rest, **how)
+
+    monkeypatch.setattr(fitting, "plan_run", plan)
+    assert fit(10**9).config.selection.embedding_batch == 32
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 10**9))
+    assert fit(10**9, device="cuda").config.selection.embedding_batch == 32
+    with pytest.raises(UsageError, match="memory must be at least"):
+        fit(1000)
+    with pytest.raises(OutOfMemory):
+        fit(None)
+    most = 0
+    with pytest.raises(
+        UsageError,
+        match=r"memory must be enough to run the steps once, with selection\.embedding_batch 8 and batch_synthetic_max "
+        r"8; got 1\.00 GB and a GPU of 8\.00 GB, and memory does not suffice \(CUDA out of memory\. \{Tried\}\)",
+    ):
         fit(10**9, device="cuda")
 
 

@@ -10,6 +10,7 @@ import torch
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.trial import (
@@ -119,6 +120,19 @@ def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
         with pytest.raises(type(error)):
             run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
     assert len(tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
+
+
+def test_a_gpu_that_has_no_room_may_have_some_another_time(
+    config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, report: Any) -> None:
+        raise torch.OutOfMemoryError("another one has it")
+
+    with monkeypatch.context() as patch, pytest.raises(TransientError, match="another one has it.*embedding_batch"):
+        patch.setattr(Session, "report", full)
+        run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
+    assert "another one has it" in read_reason(str(tmp_path), [config])
+    run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
 
 
 SWEEP: dict[str, Any] = {

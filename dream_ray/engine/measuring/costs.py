@@ -8,6 +8,7 @@ import math
 import multiprocessing
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from dream_ray.engine.environment import CostMeter, fixed_threads
 from dream_ray.engine.measuring.class_steps import ClassSteps
 from dream_ray.engine.measuring.parts_watch import PartsWatch
 from dream_ray.engine.measuring.student_steps import StudentSteps
+from dream_ray.engine.out_of_memory import ran_out, saying_what_needs_less_memory
 
 
 class Steps(Protocol):
@@ -89,10 +91,19 @@ def measure_steps(
         device: Device of a worker.
         compiled: Whether it compiles its functions.
         beside: What threads of it do while it matches, "embedding" or "batch" (training); memory is that of all.
+
+    Raises:
+        OutOfMemory: If there is not enough memory here, of the GPU or of the host.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, config, store.manifest, threads, str(device), compiled, tuple(beside)).result()
+    with ProcessPoolExecutor(1, mp_context=context) as pool, saying_what_needs_less_memory():
+        measured = pool.submit(_measure, config, store.manifest, threads, str(device), compiled, tuple(beside))
+        try:
+            return measured.result()
+        except MemoryError as error:
+            raise ran_out(str(error)) from None
+        except BrokenProcessPool:
+            raise ran_out("the process that ran the steps was killed, as the system does where memory ends") from None
 
 
 def _measure(

@@ -3,6 +3,7 @@
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import trajectory_length
 from dream_ray.engine.environment import fixed_threads
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.session import EXPERT, Session
 from dream_ray.engine.trajectories.producing import bank_of_experts, experts
@@ -16,12 +17,16 @@ def missing_experts(run: Run) -> list[int]:
     return [number for number in range(run.config.trajectory.num_experts) if bank.load(number, last) is None]
 
 
+@saying_what_needs_less_memory()
 def make_expert(run_path: str, number: int) -> None:
     """Trains an expert to the end of its way, from where the bank knows it.
 
     Args:
         run_path: Directory of the run.
         number: Which expert.
+
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
     """
     keep_freed_memory()
     run = open_run(run_path)

@@ -8,6 +8,7 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import are_made_ahead, build, first_warmup_epochs, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import Run
 from dream_ray.engine.session import PRODUCER, Session
 from dream_ray.engine.training import TrainingImages
@@ -126,6 +127,7 @@ class _Unwanted(Exception):  # noqa: N818 (not an error)
     """Nobody waits for the network any more."""
 
 
+@saying_what_needs_less_memory()
 def produce(
     conveyor: Jobs,
     producer: int,
@@ -142,6 +144,9 @@ def produce(
         run: The run that they are for.
         pack: Makes what is put in of a network's state.
         is_over: Tells, before every batch of training, whether to leave it; a warm-up may take minutes.
+
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
     """
 
     def check() -> None:
