@@ -22,7 +22,7 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_same_bits, open_run
+from dream_ray.engine.run import check_device, check_same_bits, open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
@@ -180,7 +180,8 @@ def resume(
         gpus_per_worker: As for `distill`.
         producers: As for `distill`; None: as the run was started.
         address: As for `distill`.
-        allow_different_bits: Go on with other library versions or another CPU than the run began with.
+        allow_different_bits: Go on with other library versions or another CPU than the run began with; what began on a
+            GPU needs one in any case.
         observer: Context around the workers.
     """
     run = open_run(dispatch.lasting("run", path, local))
@@ -194,8 +195,7 @@ def resume(
     if producers is not None:
         launch = replace(launch, producers=producers)
     with dispatch.place(launch.local, address, {"run": path}, run.device.type, run.threads, gpus_per_worker) as call:
-        if not allow_different_bits:
-            call(check_same_bits, run)
+        call(check_device if allow_different_bits else check_same_bits, run)
         return dispatch.execute(run, launch, gpus_per_worker, address, observer)
 
 
@@ -245,7 +245,7 @@ def evaluate(
     address: str | None = None,
     on_result: Callable[[EvaluationResult, int, int], None] = lambda result, done, total: None,
 ) -> list[dict[str, Any]]:
-    """Trains networks from scratch on a distilled set and its baselines and tests them.
+    """Trains networks from scratch on a distilled set and its baselines and tests them, on GPUs where there are any.
 
     Args:
         path: Directory of a finished run.
@@ -259,15 +259,15 @@ def evaluate(
         on_result: Called with every result, how many are there and how many there will be.
 
     Returns:
-        One row per arm with mean, std (percent) and n; also written as JSON and as a plot to `path`/evaluation, under
-        a name that another network, other options, fewer arms or another n do not have, see `evaluation_name`.
+        One row per arm with mean, std (percent), n and devices; also written as JSON and as a plot to
+        `path`/evaluation, under a name that only those have that ask the same, see `evaluation_name`.
     """
     run = open_run(dispatch.lasting("run", path, local))
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
-    with dispatch.place(local, address, {"run": path}, run.device.type, run.threads, None) as call:
+    with dispatch.place(local, address, {"run": path}, "auto", run.threads, None) as call:
         tasks = call(plan_tasks, run, **choice, threads=run.threads)
-        for result in dispatch.run_tasks(run, tasks, local, address):
+        for result in dispatch.run_tasks(tasks, local, address):
             results.append(result)
             on_result(result, len(results), len(tasks))
     rows = summarise(results)

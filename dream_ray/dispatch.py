@@ -160,12 +160,10 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     return SweepResult(rows_of(place.out, sweep, study), final)
 
 
-def run_tasks(
-    run: Run, tasks: Iterable[EvaluationTask], local: bool, address: str | None
-) -> Iterator[EvaluationResult]:
+def run_tasks(tasks: Iterable[EvaluationTask], local: bool, address: str | None) -> Iterator[EvaluationResult]:
     """Runs the tasks of an evaluation and yields results as they come."""
     if local:
         return map(run_task, tasks)
     from dream_ray.distributed.evaluate import run_tasks_on_ray
 
-    return run_tasks_on_ray(list(tasks), gpus_per_task=float(run.device.type == "cuda"), address=address)
+    return run_tasks_on_ray(list(tasks), address=address)

@@ -2,24 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import ray
 
 from dream_ray import storage
 from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import ray_session, require_resources
+from dream_ray.distributed.session import default_gpus, ray_session, require_resources
 from dream_ray.distributed.tasks import results
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 
 
-def run_tasks_on_ray(
-    tasks: Sequence[EvaluationTask], *, gpus_per_task: float, address: str | None
-) -> Iterator[EvaluationResult]:
+def run_tasks_on_ray(tasks: Sequence[EvaluationTask], *, address: str | None) -> Iterator[EvaluationResult]:
     """Runs evaluation tasks in parallel and yields results as they come.
 
     Args:
-        tasks: At least one; each takes as many CPUs as it has threads.
-        gpus_per_task: GPUs of each.
+        tasks: At least one; each takes as many CPUs as it has threads, and a GPU where Ray has any.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -28,7 +26,10 @@ def run_tasks_on_ray(
     """
     threads, run = tasks[0].threads, tasks[0].run_path
     with ray_session(address):
-        require_resources(1, threads, gpus_per_task)
+        gpus = default_gpus("auto")
+        require_resources(1, threads, gpus)
         check_seen("run", run, storage.join(run, "config.yaml"))
-        remote = ray.remote(num_cpus=threads, num_gpus=gpus_per_task)(run_task)
-        yield from results(partial(remote.remote, task) for task in tasks)
+        remote: Any = ray.remote(num_cpus=threads, num_gpus=gpus)(run_task)
+        # Ray hides no GPU from a task that reserves none, and any number of them would share it.
+        device = "auto" if gpus else "cpu"
+        yield from results(partial(remote.remote, task, device) for task in tasks)

@@ -63,10 +63,10 @@ ARMS: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
 """(run, store, repeat, indices of "k-means real") -> images to train on."""
 
 
-def representative_indices(run: Run, store: Store) -> tuple[tuple[int, ...], ...]:
+def representative_indices(run: Run, store: Store, device: torch.device) -> tuple[tuple[int, ...], ...]:
     """Returns the ipc real images of each class that k-means picks, as it would for the initialisation."""
     chosen = []
-    for label, features in enumerate(first_features(run.config, store, run.normalise(store))):
+    for label, features in enumerate(first_features(run.config, store, run.normalise(store, device))):
         picked = selection.representative(
             features,
             num_clusters=run.config.ipc,

@@ -1,5 +1,7 @@
 """Evaluation: networks trained from scratch on a set, and tested on real images they never saw.
 
+A run may be evaluated where its device is not: networks are trained on a GPU where the process sees one.
+
 Accuracy is that of the last epoch, never the best one: picking an epoch by its test accuracy would be selection on
 test data. Baselines are trained under the same recipe.
 """
@@ -24,7 +26,7 @@ from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.arms import ARMS, DISTILLED, WHOLE_SET, representative_indices
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.environment import fixed_threads
+from dream_ray.engine.environment import fixed_threads, resolve_device
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
@@ -74,6 +76,7 @@ class EvaluationResult:
         num_images: Images it was trained on, decoded.
         epochs: Epochs it was trained for.
         seconds: Duration.
+        device: Type of the device that it was trained on.
     """
 
     arm: str
@@ -82,6 +85,7 @@ class EvaluationResult:
     num_images: int
     epochs: int
     seconds: float
+    device: str
 
 
 def plan_tasks(
@@ -118,7 +122,7 @@ def plan_tasks(
     network = network or run.config.evaluation.network or run.config.network
     build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
     with fixed_threads(threads):
-        indices = representative_indices(run, store) if "k-means real" in arms else ()
+        indices = representative_indices(run, store, resolve_device("auto")) if "k-means real" in arms else ()
     return [
         EvaluationTask(storage.absolute(run.path), arm, repeat, protocol, split, network, threads, indices)
         for arm in arms
@@ -126,20 +130,25 @@ def plan_tasks(
     ]
 
 
-def run_task(task: EvaluationTask) -> EvaluationResult:
-    """Trains and tests one network; the whole set's result is kept beside the store and found again."""
+def run_task(task: EvaluationTask, device_name: str = "auto") -> EvaluationResult:
+    """Trains and tests one network; the whole set's result is kept beside the store and found again.
+
+    Args:
+        task: The network.
+        device_name: See `resolve_device`.
+    """
     keep_freed_memory()
     run = open_run(task.run_path)
-    store = run.open_store()
-    kept = _whole_set_file(task, run, store) if task.arm == WHOLE_SET else None
+    store, device = run.open_store(), resolve_device(device_name)
+    kept = _whole_set_file(task, run, store, device) if task.arm == WHOLE_SET else None
     if kept is not None and storage.exists(kept):
-        return EvaluationResult(**storage.read_json(kept))
+        return EvaluationResult(**{"device": device.type, **storage.read_json(kept)})  # older ones do not say it
     with fixed_threads(task.threads):
         result = train_and_test(
             run.config,
             store,
             ARMS[task.arm](run, store, task.repeat, task.indices),
-            run.normalise(store),
+            run.normalise(store, device),
             protocol=task.protocol,
             split=task.split,
             network=task.network,
@@ -206,7 +215,8 @@ def train_and_test(
             train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
             schedule.step()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
-    return EvaluationResult(arm, repeat, reached, len(data), epochs, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return EvaluationResult(arm, repeat, reached, len(data), epochs, seconds, normalise.device.type)
 
 
 def learned_step_size(run: Run) -> float | None:
@@ -240,7 +250,7 @@ def num_epochs(config: Config, protocol: str, arm: str) -> int:
 
 
 def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
-    """Returns one row per arm: mean and sample standard deviation of the accuracy in percent, with n."""
+    """Returns one row per arm: mean and sample standard deviation of the accuracy in percent, with n and devices."""
     by_arm: dict[str, list[EvaluationResult]] = {}
     for result in sorted(results, key=lambda r: (list(ARMS).index(r.arm), r.repeat)):
         by_arm.setdefault(result.arm, []).append(result)
@@ -254,12 +264,13 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
             "epochs": group[0].epochs,
             "accuracies": [100 * r.accuracy for r in group],
             "seconds": sum(r.seconds for r in group),
+            "devices": sorted({r.device for r in group}),
         }
         for arm, group in by_arm.items()
     ]
 
 
-def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
+def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:
     key = json.dumps(
         [
             store.checksum,
@@ -274,7 +285,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store) -> str:
             run.config.evaluation.lr_milestones,
             num_epochs(run.config, task.protocol, WHOLE_SET),
             run.config.seed,
-            run.device.type,
+            device.type,
         ]
     )
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]

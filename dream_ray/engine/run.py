@@ -81,9 +81,9 @@ class Run:
         """Device of the workers."""
         return torch.device(self.environment["device"])
 
-    def normalise(self, store: Store) -> Normalise:
-        """Returns what makes the inputs of its networks, on its device."""
-        return normalisation_of(self.config, store, self.device, self.file(WHITENING_FILE))
+    def normalise(self, store: Store, device: torch.device | None = None) -> Normalise:
+        """Returns what makes the inputs of its networks, on its device or another one."""
+        return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))
 
     @property
     def is_finished(self) -> bool:
@@ -201,8 +201,21 @@ def open_run(path: str) -> Run:
     return Run(path, config, storage.read_json(storage.join(path, "env.json")))
 
 
+def check_device(run: Run) -> None:
+    """Raises UsageError if this process does not see the device that the run began with.
+
+    What env.json says of it decides bits, and is part of the names of networks in a bank: a run has one device.
+    """
+    if run.device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"resume needs the device the run began with, cuda ({run.environment['device_name']}), but PyTorch sees no "
+            "CUDA device here"
+        )
+
+
 def check_same_bits(run: Run) -> None:
-    """Raises UsageError if the libraries or the CPU differ from those that the run began with."""
+    """Raises UsageError if the device, the libraries or the CPU differ from those that the run began with."""
+    check_device(run)
     current = _describe(run.config, run.device)
     changed = differences({key: run.environment[key] for key in current if key in run.environment}, current)
     if changed:

@@ -12,7 +12,7 @@ from dream_ray import storage
 from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import resolve_device, total_cost
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run, open_run, read_sessions
+from dream_ray.engine.run import Run, check_device, create_run, finish_run, open_run, read_sessions
 from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
@@ -134,9 +134,18 @@ def _alone(path: str) -> Iterator[None]:
 
 
 def begin_again(path: str, config: Config, store: str, crew: Crew) -> Run:
-    """Opens the run of an earlier try, or begins it."""
+    """Opens the run of an earlier try, or begins it.
+
+    Raises:
+        TransientError: If the earlier try was on a GPU and there is none here.
+    """
     if storage.exists(storage.join(path, "config.yaml")):
-        return open_run(path)
+        run = open_run(path)
+        try:
+            check_device(run)
+        except UsageError as error:
+            raise TransientError(str(error)) from None  # on another machine it is there
+        return run
     storage.delete(path)  # who made it was killed before it was a run
     device = resolve_device(crew.device)
     return create_run(path, config, store, device=device, threads=crew.threads, launch=crew.launch)

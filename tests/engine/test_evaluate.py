@@ -1,5 +1,6 @@
 """Evaluation: arms, rules at the door, and what the numbers mean."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def run(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return open_run(path)
 
 
+CPU = torch.device("cpu")
 PLAN: dict[str, Any] = {
     "network": None,
     "repeats": 1,
@@ -70,7 +72,7 @@ def test_a_split_that_was_distilled_is_refused(run: Run) -> None:
 
 def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
     store = run.open_store()
-    indices = representative_indices(run, store)
+    indices = representative_indices(run, store, CPU)
     sizes = {arm: len(make(run, store, 0, indices)) for arm, make in ARMS.items()}
     assert sizes == {
         "distilled": 10 * 2 * 4,
@@ -83,12 +85,12 @@ def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
 
 def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
     store = run.open_store()
-    indices = representative_indices(run, store)
+    indices = representative_indices(run, store, CPU)
     data = ARMS["k-means real"](run, store, 0, indices)
-    images, labels = data.batch(torch.arange(len(data)).numpy(), torch.device("cpu"))
+    images, labels = data.batch(torch.arange(len(data)).numpy(), CPU)
     for label, chosen in enumerate(indices):
         assert len(set(chosen)) == 2
-        own = to_unit(store.images(label, ("train",)).take(torch.tensor(chosen).numpy()), torch.device("cpu"))
+        own = to_unit(store.images(label, ("train",)).take(torch.tensor(chosen).numpy()), CPU)
         assert torch.equal(images[labels == label], own)
 
 
@@ -96,7 +98,7 @@ def test_random_images_differ_between_repeats(run: Run) -> None:
     store = run.open_store()
     everything = torch.arange(20).numpy()
     first, again, second = (
-        ARMS["random real"](run, store, repeat, ()).batch(everything, torch.device("cpu"))[0] for repeat in (0, 0, 1)
+        ARMS["random real"](run, store, repeat, ()).batch(everything, CPU)[0] for repeat in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
@@ -118,9 +120,9 @@ def test_epochs_of_the_protocols(run: Run) -> None:
 
 def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
     results = [
-        EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0),
-        EvaluationResult("distilled", 1, 0.6, 40, 2, 1.0),
-        EvaluationResult("distilled", 0, 0.5, 40, 2, 1.0),
+        EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0, "cpu"),
+        EvaluationResult("distilled", 1, 0.6, 40, 2, 1.0, "cuda"),
+        EvaluationResult("distilled", 0, 0.5, 40, 2, 1.0, "cpu"),
     ]
     distilled, whole = summarise(results)
     assert distilled["arm"] == "distilled"
@@ -128,6 +130,7 @@ def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
     assert distilled["std"] == pytest.approx(7.0710678)
     assert distilled["accuracies"] == pytest.approx([50, 60])
     assert (whole["n"], whole["std"]) == (1, None)
+    assert (distilled["devices"], whole["devices"]) == (["cpu", "cuda"], ["cpu"])
 
 
 NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
@@ -162,6 +165,30 @@ def test_evaluations_of_other_networks_arms_or_n_keep_the_others_files(run: Run)
     assert sorted(said) == [(3, 1, 1), (3, 1, 2), (4, 1, 1), (4, 2, 1)]
 
 
+def test_a_run_on_gpus_is_evaluated_on_a_machine_without(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    moved = shutil.copytree(run.path, tmp_path / "moved")
+    environment = {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"}
+    storage.write_json(str(moved / "env.json"), environment)
+    here, there = (api.evaluate(path, repeats=1, local=True) for path in (run.path, str(moved)))
+    assert [row["accuracies"] for row in there] == [row["accuracies"] for row in here]
+    assert [row["arm"] for row in there] == list(ARMS) and all(row["devices"] == ["cpu"] for row in there)
+
+
+def test_a_kept_whole_set_of_before_devices_were_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"]})
+    kept = evaluate._whole_set_file(task, run, run.open_store(), evaluate.resolve_device("auto"))
+    was = storage.read_json(kept) if storage.exists(kept) else None
+    try:
+        older = {"arm": "whole set", "repeat": 0, "accuracy": 0.25, "num_images": 9, "epochs": 1, "seconds": 1.0}
+        storage.write_json(kept, older)
+        assert run_task(task) == EvaluationResult(**older, device=evaluate.resolve_device("auto").type)
+    finally:
+        storage.delete(kept) if was is None else storage.write_json(kept, was)
+
+
 def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
     """Their networks see whitened or normalised images, and decay as the settings say."""
     (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"]})
@@ -169,7 +196,7 @@ def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
     for settings in ({}, {"data": {"zca": True}}, {"evaluation": {"lr_decay": 0.1, "lr_milestones": [0.5]}}):
         base = {"factor": 1, "pixels": {"space": "normalised"}}
         changed = Run(run.path, parse_config({**base, **settings}), run.environment)
-        files.add(evaluate._whole_set_file(task, changed, store))
+        files.add(evaluate._whole_set_file(task, changed, store, CPU))
     assert len(files) == 3
 
 
@@ -210,9 +237,9 @@ def train_weights(task: evaluate.EvaluationTask, run: Run) -> torch.Tensor:
 
 def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Network, tmp_path: Path) -> None:
     (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"], "network": drawing})
-    before = evaluate._whole_set_file(task, run, run.open_store())
+    before = evaluate._whole_set_file(task, run, run.open_store(), CPU)
     (tmp_path / "drawing_network.py").write_text(NETWORK.replace("ReLU", "Tanh"))
-    assert evaluate._whole_set_file(task, run, run.open_store()) != before
+    assert evaluate._whole_set_file(task, run, run.open_store(), CPU) != before
 
 
 @pytest.mark.parametrize(

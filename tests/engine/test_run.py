@@ -160,6 +160,17 @@ def test_a_run_on_gpus_ends_on_a_machine_without(tiny: dict[str, Any], digits_st
     assert read_synthetic(product)[0].images_LNCHW.equal(made.images_LNCHW)
 
 
+@pytest.mark.parametrize("allowed", [False, True], ids=["equal bits", "other bits"])
+def test_a_run_on_gpus_goes_on_where_there_is_one(
+    tiny_config: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = begin(out, tiny_config, four_digits_store)
+    storage.write_json(run.file("env.json"), {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"})
+    with pytest.raises(UsageError, match=r"resume needs the device the run began with, cuda \(NVIDIA H200\), but"):
+        api.resume(out, local=True, allow_different_bits=allowed)
+
+
 def test_a_gpu_that_rounds_otherwise_is_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
     began = describe_environment(torch.device("cuda"))

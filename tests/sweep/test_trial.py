@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run import Run, create_run, open_run
 from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import parse_sweep
@@ -22,6 +23,7 @@ from dream_ray.sweep.trial import (
     read_reason,
     run_directory,
     run_trial,
+    why_never,
 )
 
 HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
@@ -133,6 +135,18 @@ def test_a_gpu_that_has_no_room_may_have_some_another_time(
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
     assert "another one has it" in read_reason(str(tmp_path), [config])
     run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
+
+
+def test_a_trial_that_began_on_a_gpu_goes_on_where_there_is_one(
+    config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = run_directory(str(tmp_path), config)
+    run = create_run(path, config, four_digits_store, device=torch.device("cpu"), threads=1)
+    storage.write_json(run.file("env.json"), {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"})
+    with pytest.raises(TransientError, match=r"cuda \(NVIDIA H200\)"):
+        run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
+    assert why_never(path) is None, "on another machine it can be done"
 
 
 SWEEP: dict[str, Any] = {
