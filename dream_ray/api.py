@@ -245,7 +245,9 @@ def evaluate(
     address: str | None = None,
     on_result: Callable[[EvaluationResult, int, int], None] = lambda result, done, total: None,
 ) -> list[dict[str, Any]]:
-    """Trains networks from scratch on a distilled set and its baselines and tests them, on GPUs where there are any.
+    """Trains networks from scratch on a distilled set and its baselines and tests them.
+
+    A run of GPUs may be evaluated where there is none.
 
     Args:
         path: Directory of a finished run.
@@ -265,7 +267,7 @@ def evaluate(
     run = open_run(dispatch.lasting("run", path, local))
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}
     results: list[EvaluationResult] = []
-    with dispatch.place(local, address, {"run": path}, "auto", run.threads, None) as call:
+    with dispatch.place(local, address, {"run": path}, run.evaluated_on, run.threads, None) as call:
         tasks = call(plan_tasks, run, **choice, threads=run.threads)
         for result in dispatch.run_tasks(tasks, local, address):
             results.append(result)

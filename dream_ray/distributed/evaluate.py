@@ -1,6 +1,7 @@
 """Evaluation fanned out over Ray: every network is a task."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ def run_tasks_on_ray(tasks: Sequence[EvaluationTask], *, address: str | None) ->
     """Runs evaluation tasks in parallel and yields results as they come.
 
     Args:
-        tasks: At least one; each takes as many CPUs as it has threads, and a GPU where Ray has any.
+        tasks: At least one; each takes as many CPUs as it has threads, and a GPU where it may and Ray has any.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -26,10 +27,10 @@ def run_tasks_on_ray(tasks: Sequence[EvaluationTask], *, address: str | None) ->
     """
     threads, run = tasks[0].threads, tasks[0].run_path
     with ray_session(address):
-        gpus = default_gpus("auto")
+        gpus = default_gpus(tasks[0].device)
         require_resources(1, threads, gpus)
         check_seen("run", run, storage.join(run, "config.yaml"))
         remote: Any = ray.remote(num_cpus=threads, num_gpus=gpus)(run_task)
         # Ray hides no GPU from a task that reserves none, and any number of them would share it.
-        device = "auto" if gpus else "cpu"
-        yield from results(partial(remote.remote, task, device) for task in tasks)
+        placed = [replace(task, device=task.device if gpus else "cpu") for task in tasks]
+        yield from results(partial(remote.remote, task) for task in placed)

@@ -1,6 +1,6 @@
 """Evaluation: networks trained from scratch on a set, and tested on real images they never saw.
 
-A run may be evaluated where its device is not: networks are trained on a GPU where the process sees one.
+A run of GPUs may be evaluated where there is none.
 
 Accuracy is that of the last epoch, never the best one: picking an epoch by its test accuracy would be selection on
 test data. Baselines are trained under the same recipe.
@@ -27,6 +27,7 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.arms import ARMS, DISTILLED, WHOLE_SET, representative_indices
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import fixed_threads, resolve_device
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import Run, open_run
 from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
@@ -52,6 +53,7 @@ class EvaluationTask:
         split: "test" or "validation".
         network: Network that is trained.
         threads: Threads of the process.
+        device: Where it is trained, see `resolve_device`.
         indices: Chosen real images of each class, for the arms that take some.
     """
 
@@ -62,6 +64,7 @@ class EvaluationTask:
     split: str
     network: Network
     threads: int
+    device: str
     indices: tuple[tuple[int, ...], ...] = ()
 
 
@@ -122,24 +125,27 @@ def plan_tasks(
     network = network or run.config.evaluation.network or run.config.network
     build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
     with fixed_threads(threads):
-        indices = representative_indices(run, store, resolve_device("auto")) if "k-means real" in arms else ()
+        device = resolve_device(run.evaluated_on)
+        indices = representative_indices(run, store, device) if "k-means real" in arms else ()
     return [
-        EvaluationTask(storage.absolute(run.path), arm, repeat, protocol, split, network, threads, indices)
+        EvaluationTask(
+            storage.absolute(run.path), arm, repeat, protocol, split, network, threads, run.evaluated_on, indices
+        )
         for arm in arms
         for repeat in range(repeats)
     ]
 
 
-def run_task(task: EvaluationTask, device_name: str = "auto") -> EvaluationResult:
+@saying_what_needs_less_memory()
+def run_task(task: EvaluationTask) -> EvaluationResult:
     """Trains and tests one network; the whole set's result is kept beside the store and found again.
 
-    Args:
-        task: The network.
-        device_name: See `resolve_device`.
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
     """
     keep_freed_memory()
     run = open_run(task.run_path)
-    store, device = run.open_store(), resolve_device(device_name)
+    store, device = run.open_store(), resolve_device(task.device)
     kept = _whole_set_file(task, run, store, device) if task.arm == WHOLE_SET else None
     if kept is not None and storage.exists(kept):
         return EvaluationResult(**{"device": device.type, **storage.read_json(kept)})  # older ones do not say it

@@ -81,6 +81,11 @@ class Run:
         """Device of the workers."""
         return torch.device(self.environment["device"])
 
+    @property
+    def evaluated_on(self) -> str:
+        """Where it is evaluated, as for `resolve_device`: a run of GPUs where the process sees any, others on a CPU."""
+        return "auto" if self.device.type == "cuda" else "cpu"
+
     def normalise(self, store: Store, device: torch.device | None = None) -> Normalise:
         """Returns what makes the inputs of its networks, on its device or another one."""
         return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))

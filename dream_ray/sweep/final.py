@@ -10,6 +10,7 @@ from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.environment import fixed_threads, total_cost
 from dream_ray.engine.evaluate import train_and_test
+from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import finish_run, read_sessions, synthetic_set
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
@@ -76,6 +77,7 @@ def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
             raise
 
 
+@saying_what_needs_less_memory()
 def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
     run = begin_again(planned.path, planned.config, store, crew)
     if not run.is_finished:

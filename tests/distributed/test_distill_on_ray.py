@@ -6,6 +6,7 @@ Runs whose processes are killed or fail are in test_producers_on_ray.py and test
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,10 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from dream_ray import api
 from dream_ray.config import parse_config
+from dream_ray.config.sections import Network
 from dream_ray.distributed import distill, evaluate
 from dream_ray.distributed.distill import _fit, _fit_while_it_gets_on, _raise_failure
+from dream_ray.engine.evaluate import EvaluationTask
 from dream_ray.engine.out_of_memory import OutOfMemory
 from dream_ray.engine.run import create_run
 from dream_ray.engine.session import Session
@@ -95,9 +98,12 @@ def test_a_worker_that_runs_out_of_memory_is_not_started_again(
         _raise_failure(run)
 
 
-@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (1.0, "auto")])
-def test_evaluation_takes_the_gpus_that_ray_has_whatever_the_run_had(
-    gpus: float, device: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wanted", "there", "gpus", "device"),
+    [("auto", 0.0, 0.0, "cpu"), ("auto", 1.0, 1.0, "auto"), ("cpu", 1.0, 0.0, "cpu")],
+)
+def test_an_evaluation_takes_gpus_where_it_may_and_ray_has_any(
+    wanted: str, there: float, gpus: float, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
 
@@ -106,13 +112,13 @@ def test_evaluation_takes_the_gpus_that_ray_has_whatever_the_run_had(
         return lambda function: SimpleNamespace(remote=lambda *arguments: arguments)
 
     monkeypatch.setattr(evaluate, "ray_session", lambda address: nullcontext())
-    monkeypatch.setattr(evaluate, "default_gpus", {"auto": gpus}.__getitem__)
+    monkeypatch.setattr(evaluate, "default_gpus", {"auto": there, "cpu": 0.0}.__getitem__)
     monkeypatch.setattr(evaluate, "require_resources", lambda *needs: asked.append(needs))
     monkeypatch.setattr(evaluate, "check_seen", lambda *what: None)
     monkeypatch.setattr(evaluate.ray, "remote", remote)
     monkeypatch.setattr(evaluate, "results", lambda calls: (call() for call in calls))
-    task: Any = SimpleNamespace(threads=2, run_path="run")
-    assert list(evaluate.run_tasks_on_ray([task], address=None)) == [(task, device)]
+    task = EvaluationTask("run", "distilled", 0, "quick", "test", Network(name="convnet", options={}), 2, wanted)
+    assert list(evaluate.run_tasks_on_ray([task], address=None)) == [(replace(task, device=device),)]
     assert asked == [(1, 2, gpus), {"num_cpus": 2, "num_gpus": gpus}]
 
 
