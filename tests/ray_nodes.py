@@ -22,5 +22,8 @@ def ray_environment(**variables: str) -> dict[str, str]:
 
 
 def nodes_environment(**variables: str) -> dict[str, str]:
-    """Returns an environment in which Ray knows after 3 s that a node is gone, where it takes 14 s by itself."""
-    return ray_environment(RAY_health_check_period_ms="500", RAY_health_check_failure_threshold="6", **variables)
+    """Returns an environment in which Ray knows after 6 s that a node is gone, where it takes 14 s by itself.
+
+    Sooner, it would take nodes of a busy machine for dead ones.
+    """
+    return ray_environment(RAY_health_check_period_ms="500", RAY_health_check_failure_threshold="12", **variables)

@@ -95,7 +95,7 @@ def test_workers_come_and_go(
     environment = nodes_environment(PYTHONPATH=path, SLOW_S="0.04")
     run = [sys.executable, "-c", RUN, json.dumps(settings), four_digits_store, out]
     command = [sys.executable, "-c", CLUSTER, *run]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2000, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     groups = [session["num_shards"] for session in read_sessions(open_run(out), WORKER)]
     assert groups == [2, 2, 1, 2, 2]

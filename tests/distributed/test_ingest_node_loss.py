@@ -65,7 +65,7 @@ def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "photos"), str(tmp_path / "broken"), temporary]
     try:
         done = subprocess.run(
-            command, env=nodes_environment(), capture_output=True, text=True, timeout=800, check=False
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=2000, check=False
         )
     finally:
         shutil.rmtree(temporary)

@@ -105,7 +105,7 @@ def test_lost_nodes_cost_no_bit(bucket: str, tiny: dict[str, Any], four_digits_s
     command = [sys.executable, "-c", CLUSTER, temporary, *driver]
     try:
         done = subprocess.run(
-            command, env=nodes_environment(), capture_output=True, text=True, timeout=800, check=False
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=2000, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         told = [line for line in done.stdout.splitlines() if line.startswith("lost when")]  # Ray tells of it too

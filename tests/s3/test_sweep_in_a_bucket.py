@@ -70,7 +70,7 @@ def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], four_dig
     command = [sys.executable, "-c", SCRIPT, str(file), store, out, temporary]
     try:
         done = subprocess.run(
-            command, env=nodes_environment(), capture_output=True, text=True, timeout=800, check=False
+            command, env=nodes_environment(), capture_output=True, text=True, timeout=2000, check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
         written = [path for path in Path(temporary).rglob("*") if path.suffix in (".safetensors", ".arrow", ".yaml")]
