@@ -14,5 +14,5 @@ python=.venv/bin/python
 "$python" -m ruff check
 "$python" -m ruff format --check
 "$python" -m mypy
-# Two: each test of Ray starts many processes, which with three at a time on two cores took each other for dead.
+# A test of Ray starts ten processes and more: with two at a time, two cores are busy all the time.
 "$python" -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder "$@"
