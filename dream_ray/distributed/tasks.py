@@ -24,10 +24,11 @@ def results(calls: Iterable[Callable[[], Any]], at_a_time: int | None = None) ->
         Exception: What a task raised.
     """
     waiting = deque(calls)
+    most = len(waiting) if at_a_time is None else at_a_time
     at_work: list[Any] = []
     try:
         while waiting or at_work:
-            while waiting and len(at_work) < (at_a_time or len(waiting) + len(at_work)):
+            while waiting and len(at_work) < most:
                 at_work.append(waiting.popleft()())
             [done], at_work = ray.wait(at_work, num_returns=1)
             yield result_of(done)

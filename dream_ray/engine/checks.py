@@ -13,6 +13,7 @@ from dream_ray.engine.ignored_settings import changed_in_vain
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import check_whitening
 from dream_ray.errors import UsageError
+from dream_ray.nets.classifier import foreign_code
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ def check_fit(config: Config, store: Store) -> None:
     check_whitening(config, store)
     network = build(config, store)  # raises where the network does not fit the images
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
-    if rng.draws_at_random(lambda: network.train()(probe_NCHW)):
+    with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):
+        draws = rng.draws_at_random(lambda: network.train()(probe_NCHW))
+    if draws:
         raise UsageError(
             f"network.name must be a network that draws nothing at random while it is trained, or its bits would "
             f"depend on who trains it; {config.network.name} does, as dropout and stochastic depth do: make their "

@@ -277,6 +277,7 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
 
 
 def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:
+    source = source_digest(task.network.name)
     key = json.dumps(
         [
             store.checksum,
@@ -284,8 +285,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
             run.config.data.zca,
             task.split,
             task.repeat,
-            task.network.model_dump(),
-            source_digest(task.network.name),
+            task.network.model_dump() | ({} if source is None else {"source": source}),
             asdict(evaluation_recipe(run.config)),
             run.config.evaluation.lr_decay,
             run.config.evaluation.lr_milestones,
