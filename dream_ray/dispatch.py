@@ -109,7 +109,7 @@ def begin_sweep(
     from dream_ray.distributed.session import ray_session
     from dream_ray.distributed.sweep import check_cluster
     from dream_ray.distributed.tuning import loggers_of
-    from dream_ray.sweep.directory import Place, check_new_sweep, create_sweep
+    from dream_ray.sweep.directory import SweepContext, check_new_sweep, create_sweep
     from dream_ray.sweep.file import read_sweep
     from dream_ray.sweep.study import make_sampler
 
@@ -124,11 +124,11 @@ def begin_sweep(
     # These say what packages are missing.
     make_sampler(sweep, 0)
     loggers_of(sweep)
-    place = Place(storage.absolute(out), storage.absolute(path), device, study, max_concurrent)
-    check_new_sweep(sweep, place)
+    context = SweepContext(storage.absolute(out), storage.absolute(path), device, study, max_concurrent)
+    check_new_sweep(sweep, context)
     with ray_session(address):
-        check_cluster(sweep, place)  # while nothing is written: a file that asks for too much can be mended
-        create_sweep(sweep, place)
+        check_cluster(sweep, context)  # while nothing is written: a file that asks for too much can be mended
+        create_sweep(sweep, context)
         return search(out, study, max_concurrent, address)
 
 
@@ -141,23 +141,23 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study
 
-    sweep, place = open_sweep(path, study_url)
+    sweep, context = open_sweep(path, study_url)
     if max_concurrent is not None:
-        place = replace(place, max_concurrent=max_concurrent)
-    with storage.working_alone("sweep", place.out):
-        sweep_on_ray(sweep, place, address=address)
-        study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
+        context = replace(context, max_concurrent=max_concurrent)
+    with storage.working_alone("sweep", context.out):
+        sweep_on_ray(sweep, context, address=address)
+        study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
         planned: dict[str, list[FinalRun]] = {}
         try:
-            best = write_results(place.out, sweep, study)
-            planned = final_runs(place.out, sweep, best, Store.open(place.store))
+            best = write_results(context.out, sweep, study)
+            planned = final_runs(context.out, sweep, best, Store.open(context.store))
             unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
             if unsettled:
-                finals_on_ray(sweep, place, unsettled, address=address)
+                finals_on_ray(sweep, context, unsettled, address=address)
         finally:  # a sweep of which nothing came has a report too
-            final = write_final(place.out, planned)
-            write_report(place, sweep, study, final)
-    return SweepResult(rows_of(place.out, sweep, study), final)
+            final = write_final(context.out, planned)
+            write_report(context, sweep, study, final)
+    return SweepResult(rows_of(context.out, sweep, study), final)
 
 
 def run_tasks(tasks: Iterable[EvaluationTask], local: bool, address: str | None) -> Iterator[EvaluationResult]:

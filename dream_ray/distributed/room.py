@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dream_ray.errors import UsageError
-from dream_ray.sweep.parts import Resources
+from dream_ray.sweep.config_sections import Resources
 
 DRIVER_CPUS = 0.5
 """Of the process of a trial whose run has Ray Train workers of its own."""

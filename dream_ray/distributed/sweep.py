@@ -31,7 +31,7 @@ from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, mode
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import Run
 from dream_ray.errors import TransientError
-from dream_ray.sweep.directory import SWEEP, Place
+from dream_ray.sweep.directory import SWEEP, SweepContext
 from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final import FinalRun, run_final
 from dream_ray.sweep.space import suggest
@@ -51,12 +51,12 @@ from dream_ray.sweep.trial import Crew, Rung, execute_here, is_worth_a_try, run_
 _LOOK_S = 1.0
 
 
-def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
+def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
     """Runs the trials that the budget still allows; what an earlier try finished is kept.
 
     Args:
         sweep: What is searched.
-        place: Where, and how many trials at a time.
+        context: Where, and how many trials at a time.
         address: Ray cluster, see `ray_session`.
 
     Raises:
@@ -65,8 +65,8 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         KeyboardInterrupt: After Ctrl-C; what was running comes again.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = open_study(place.out, sweep, digest_of(sweep, place.store), place.study)
-    requeue(study, [*running(study), *_failed_for_what_was_around(sweep, place.out, study)])
+    study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
+    requeue(study, [*running(study), *_failed_for_what_was_around(sweep, context.out, study)])
     ended = begun(study)
     left = sweep.most_trials - len(ended)
     budget = Spending(sweep, study)
@@ -74,17 +74,17 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
         return
     loggers = loggers_of(sweep)
     with ray_session(address):
-        needs, room = check_cluster(sweep, place)
-        check_seen("out", place.out, storage.join(place.out, SWEEP))
-        at_a_time = min(room, place.max_concurrent or left, left)
-        secret = replace(place, study=None)  # what Tune writes down has no password in it
+        needs, room = check_cluster(sweep, context)
+        check_seen("out", context.out, storage.join(context.out, SWEEP))
+        at_a_time = min(room, context.max_concurrent or left, left)
+        secret = replace(context, study=None)  # what Tune writes down has no password in it
         search = Search(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
             mode=modes_of(sweep),
             sampler=make_sampler(sweep, len(study.trials)),
-            study_name=study_name(place.out, place.study),
-            storage=study_storage(place.out, place.study),
+            study_name=study_name(context.out, context.study),
+            storage=study_storage(context.out, context.study),
         )
         tuner = tune.Tuner(
             tune.with_resources(partial(_trial, sweep, secret, needs), _resources(needs)),
@@ -99,7 +99,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
             ),
             run_config=RunConfig(
                 name="ray_tune",
-                storage_path=place.out,
+                storage_path=context.out,
                 stop=budget,
                 failure_config=FailureConfig(max_failures=1),
                 callbacks=loggers,
@@ -118,7 +118,7 @@ def sweep_on_ray(sweep: Sweep, place: Place, *, address: str | None) -> None:
     if cut_off or len(begun(study)) < sweep.most_trials:
         raise TransientError(
             f"the search ended before its trials did; what is finished is kept, continue with `dream-ray resume "
-            f"{place.out}`"
+            f"{context.out}`"
         )
 
 
@@ -128,27 +128,27 @@ def _failed_for_what_was_around(sweep: Sweep, out: str, study: optuna.Study) -> 
     return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
 
 
-def check_cluster(sweep: Sweep, place: Place) -> tuple[Needs, int]:
+def check_cluster(sweep: Sweep, context: SweepContext) -> tuple[Needs, int]:
     """Returns what a trial takes of the cluster that is connected, and how many trials find room there.
 
     Raises:
         UsageError: If none does, or a node does not see the store.
     """
-    check_seen("store", place.store, storage.join(place.store, MANIFEST))
-    needs = needs_of(sweep.resources, place.device, default_gpus(place.device))
+    check_seen("store", context.store, storage.join(context.store, MANIFEST))
+    needs = needs_of(sweep.resources, context.device, default_gpus(context.device))
     return needs, possible_trials(needs, possible_nodes(needs))
 
 
-def finals_on_ray(sweep: Sweep, place: Place, planned: Sequence[FinalRun], *, address: str | None) -> None:
+def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], *, address: str | None) -> None:
     """Distils and tests what the search found, see `run_final`."""
     with ray_session(address):
         # Not more than have room with their workers: all drivers together could leave none for these.
-        needs, most = check_cluster(sweep, place)
+        needs, most = check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
         task: Any = ray.remote(**options)(_final)
-        calls = (partial(task.remote, sweep, place, needs, run) for run in planned)
-        for _ in results(calls, min(most, place.max_concurrent or most)):
+        calls = (partial(task.remote, sweep, context, needs, run) for run in planned)
+        for _ in results(calls, min(most, context.max_concurrent or most)):
             pass
 
 
@@ -176,23 +176,23 @@ def _resources(needs: Needs) -> dict[str, float]:
     return {"cpu": DRIVER_CPUS} if needs.workers > 1 else {"cpu": needs.cpus, "gpu": needs.gpus}
 
 
-def _trial(sweep: Sweep, place: Place, needs: Needs, values: dict[str, Any]) -> None:
+def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, Any]) -> None:
     """Runs in the process of a trial."""
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
-    run_trial(place.out, sweep.configs_of(values), place.store, _crew(sweep, place, needs), report)
+    run_trial(context.out, sweep.configs_of(values), context.store, _crew(sweep, context, needs), report)
 
 
-def _final(sweep: Sweep, place: Place, needs: Needs, planned: FinalRun) -> None:
-    run_final(planned, place.store, _crew(sweep, place, needs))
+def _final(sweep: Sweep, context: SweepContext, needs: Needs, planned: FinalRun) -> None:
+    run_final(planned, context.store, _crew(sweep, context, needs))
 
 
-def _crew(sweep: Sweep, place: Place, needs: Needs) -> Crew:
+def _crew(sweep: Sweep, context: SweepContext, needs: Needs) -> Crew:
     # Networks that others trained would make a trial seem cheaper than its settings are. There are no producers, whose
     # place the admission would have to know: several workers train the same networks, and share them in the bank.
-    bank = None if "compute_s" in sweep.metrics else place.bank
+    bank = None if "compute_s" in sweep.metrics else context.bank
     room = int(sweep.resources.bank_gb * 1e9)
     launch = Launch(
         workers=needs.workers,

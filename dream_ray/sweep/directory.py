@@ -17,11 +17,11 @@ from dream_ray.sweep.file import Sweep, dump_sweep, read_sweep
 from dream_ray.sweep.study import check_new
 
 SWEEP = "sweep.yaml"
-_PLACE = "place.json"
+_CONTEXT = "place.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class SweepContext:
     """Where and with what a sweep runs.
 
     Attributes:
@@ -49,35 +49,35 @@ def is_sweep(path: str) -> bool:
     return storage.exists(storage.join(path, SWEEP))
 
 
-def check_new_sweep(sweep: Sweep, place: Place) -> None:
+def check_new_sweep(sweep: Sweep, context: SweepContext) -> None:
     """Raises UsageError if the directory of a sweep cannot be made: something is there, or what it names is not."""
-    _check_new_directory(place.out)
+    _check_new_directory(context.out)
     for path in sweep.earlier:
-        _check_earlier(sweep, path, place.study)
-    if place.study is not None:
-        check_new(place.out, place.study)
+        _check_earlier(sweep, path, context.study)
+    if context.study is not None:
+        check_new(context.out, context.study)
 
 
-def create_sweep(sweep: Sweep, place: Place) -> None:
+def create_sweep(sweep: Sweep, context: SweepContext) -> None:
     """Makes the directory of a sweep that `check_new_sweep` has let pass."""
-    storage.ensure_writable(place.out)
+    storage.ensure_writable(context.out)
     written = {
-        "store": place.store,
-        "device": place.device,
-        "database": place.study is not None,
-        "max_concurrent": place.max_concurrent,
+        "store": context.store,
+        "device": context.device,
+        "database": context.study is not None,
+        "max_concurrent": context.max_concurrent,
     }
-    with storage.working_alone("sweep", place.out):
-        _check_new_directory(place.out)
-        storage.write_json(storage.join(place.out, _PLACE), written, indent=2)
-        storage.write_text(storage.join(place.out, SWEEP), dump_sweep(sweep.self_contained()))
+    with storage.working_alone("sweep", context.out):
+        _check_new_directory(context.out)
+        storage.write_json(storage.join(context.out, _CONTEXT), written, indent=2)
+        storage.write_text(storage.join(context.out, SWEEP), dump_sweep(sweep.self_contained()))
 
 
 def _check_new_directory(out: str) -> None:
     if is_sweep(out):
         raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
     # place.json alone is of a try that was killed before sweep.yaml was written.
-    if set(storage.list_directory(out)) - {_PLACE}:
+    if set(storage.list_directory(out)) - {_CONTEXT}:
         raise UsageError(f"out must be a new or empty directory; {out} has files in it")
 
 
@@ -89,11 +89,11 @@ def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:
         raise UsageError(f"earlier must name sweeps over the same space and metrics; those of {path} are others")
 
 
-def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, Place]:
+def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, SweepContext]:
     """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
     sweep = read_sweep(storage.join(path, SWEEP))
-    place = storage.read_json(storage.join(path, _PLACE))
-    if place["database"] and study is None:
+    kept = storage.read_json(storage.join(path, _CONTEXT))
+    if kept["database"] and study is None:
         raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
-    url = study if place["database"] else None
-    return sweep, Place(storage.absolute(path), place["store"], place["device"], url, place["max_concurrent"])
+    url = study if kept["database"] else None
+    return sweep, SweepContext(storage.absolute(path), kept["store"], kept["device"], url, kept["max_concurrent"])

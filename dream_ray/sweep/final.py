@@ -14,7 +14,7 @@ from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import finish_run, read_sessions, synthetic_set
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.trial import Crew, begin_again, digest_of_settings, failing_once, why_never
+from dream_ray.sweep.trial import Crew, begin_again, cache_failure, cached_failure, digest_of_settings
 
 _FINAL, _DIRECTORY, _TESTED = "final.json", "final", "tested.json"
 NAMES = {"best": "best settings", "base": "settings of the sweep file"}
@@ -67,13 +67,13 @@ def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
     """Distils with fresh seed, trains a network on the result and keeps its accuracy on the test split.
 
     What an earlier try finished is not done again. What can never be done, for example because the loss is not finite,
-    has its reason instead, see `failing_once`.
+    has its reason instead, see `cache_failure`.
     """
     try:
-        with failing_once(planned.path):
+        with cache_failure(planned.path):
             _distil_and_test(planned, store, crew)
     except Exception:
-        if why_never(planned.path) is None:
+        if cached_failure(planned.path) is None:
             raise
 
 
@@ -103,7 +103,7 @@ def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
 
 def is_settled(planned: FinalRun) -> bool:
     """Tells whether `run_final` is done."""
-    return _is_tested(planned) or why_never(planned.path) is not None
+    return _is_tested(planned) or cached_failure(planned.path) is not None
 
 
 def _is_tested(planned: FinalRun) -> bool:
@@ -138,6 +138,6 @@ def _row(name: str, runs: Sequence[FinalRun]) -> dict[str, Any]:
         "n": len(tested),
         "steps": runs[0].config.total_steps,
         "compute_s": statistics.mean(one["compute_s"] for one in tested) if tested else None,
-        "reasons": [reason for run in runs if (reason := why_never(run.path)) is not None],
+        "reasons": [reason for run in runs if (reason := cached_failure(run.path)) is not None],
         "runs": [run.path for run in runs],
     }

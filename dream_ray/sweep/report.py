@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dream_ray import storage
 from dream_ray.sweep import figures
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweep.directory import Place
+from dream_ray.sweep.directory import SweepContext
 from dream_ray.sweep.figures import Row, as_text
 from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final import NAMES
@@ -42,26 +42,26 @@ pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 """
 
 
-def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
+def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
     """Writes report.html into the directory of a sweep, whatever came of it.
 
     Args:
-        place: Where the sweep is.
+        context: Where the sweep is.
         sweep: What was searched.
         study: What came of it.
         final: Rows of `sweep.final.write_final`; empty where nothing was tested.
     """
-    rows = _rows(place.out, sweep, study)
+    rows = _rows(context.out, sweep, study)
     best = best_trials(study, sweep)
     sections = [
-        _headline(place, sweep, study, rows),
-        _settings(place, sweep, best),
+        _headline(context, sweep, study, rows),
+        _settings(context, sweep, best),
         _tested(final),
         _section("Search", _search(sweep, rows, best)),
         _section("Importance of the settings", _importances(sweep, study)),
         _section("One setting at a time", _slices(sweep, rows)),
         _section("All settings together", _parallel(sweep, rows)),
-        _section("Distilled images", _images(place.out, sweep, best)),
+        _section("Distilled images", _images(context.out, sweep, best)),
         _section("Trials", [_table(_columns(sweep), rows)]),
     ]
     page = (
@@ -70,10 +70,10 @@ def write_report(place: Place, sweep: Sweep, study: optuna.Study, final: Sequenc
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Sweep {_text(place.out)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>Sweep {_text(context.out)}</title><style>{_STYLE}</style></head>\n"
         f"<body>{''.join(sections)}</body></html>\n"
     )
-    storage.write_text(storage.join(place.out, REPORT), page)
+    storage.write_text(storage.join(context.out, REPORT), page)
 
 
 def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
@@ -97,7 +97,7 @@ def _section(title: str, parts: Iterable[str]) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>\n"
 
 
-def _headline(place: Place, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
+def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
@@ -110,13 +110,14 @@ def _headline(place: Place, sweep: Sweep, study: optuna.Study, rows: Sequence[Ro
     }
     parts = [f"{as_text(used)}{'' if most is None else f' of {most:g}'} {what}" for what, (used, most) in spent.items()]
     return (
-        f"<h1>Sweep {_text(place.out)}</h1>"
-        f"<p>Store {_text(place.store)}; sampler {_text(sweep.sampler.name)}, scheduler {_text(sweep.scheduler.name)}."
-        f"<br>Trials: {_text(said)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
+        f"<h1>Sweep {_text(context.out)}</h1>"
+        f"<p>Store {_text(context.store)}; sampler {_text(sweep.sampler.name)}, "
+        f"scheduler {_text(sweep.scheduler.name)}.<br>"
+        f"Trials: {_text(said)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
     )
 
 
-def _settings(place: Place, sweep: Sweep, best: Sequence[FrozenTrial]) -> str:
+def _settings(context: SweepContext, sweep: Sweep, best: Sequence[FrozenTrial]) -> str:
     start = next(iter(sweep.start_points()), {})
     rows = [
         {"setting": path, "searched": _searched(parameter)}
@@ -128,7 +129,7 @@ def _settings(place: Place, sweep: Sweep, best: Sequence[FrozenTrial]) -> str:
     if not best:
         return _section("Settings", [_NO_WHOLE_TRIAL, _table(names, rows)])
     command = shlex.join(
-        ["dream-ray", "distill", "--config", storage.join(place.out, BEST), "--store", place.store, "--out", "NEW"]
+        ["dream-ray", "distill", "--config", storage.join(context.out, BEST), "--store", context.store, "--out", "NEW"]
     )
     which = f"<p>Those of trial {best[0].number}, with {_text(_results(sweep, best[0]))}. To distil with them:</p>"
     return _section("Best settings", [_table(names, rows), which, f"<pre>{_text(command)}</pre>"])

@@ -81,7 +81,7 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
     last = []
     for number, config in enumerate(configs):
         path = run_directory(out, config)
-        with failing_once(path), _alone(path):
+        with cache_failure(path), _alone(path):
             run = begin_again(path, config, store, crew)
             last.append(_run(run, crew, report if number == 0 else _nobody))
     accuracy = sum(end.accuracy for end in last) / len(last)
@@ -89,13 +89,13 @@ def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: C
 
 
 @contextmanager
-def failing_once(path: str) -> Iterator[None]:
+def cache_failure(path: str) -> Iterator[None]:
     """Keeps the reason why a run cannot be done, and raises it at once the next time.
 
     What is wrong with settings is wrong again at a second try, which a process that was killed deserves, or one whose
     disk was full, or whose GPU, which it may share.
     """
-    if (reason := why_never(path)) is not None:
+    if (reason := cached_failure(path)) is not None:
         raise RunError(reason)
     try:
         yield
@@ -114,11 +114,11 @@ def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
         configs = sweep.configs_of(values)
     except UsageError:
         return False
-    return all(why_never(run_directory(out, config)) is None for config in configs)
+    return all(cached_failure(run_directory(out, config)) is None for config in configs)
 
 
-def why_never(path: str) -> str | None:
-    """Returns why a run can never be done, if `failing_once` has found that it cannot."""
+def cached_failure(path: str) -> str | None:
+    """Returns why a run can never be done, if `cache_failure` has found that it cannot."""
     return _text(_reason(path))
 
 

@@ -19,7 +19,7 @@ from dream_ray.dispatch import SweepResult
 from dream_ray.distributed import session
 from dream_ray.distributed import sweep as sweeping
 from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import Place, create_sweep, open_sweep
+from dream_ray.sweep.directory import SweepContext, create_sweep, open_sweep
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.results import BEST, write_results
 from dream_ray.sweep.space import suggest
@@ -53,7 +53,7 @@ def begun(tmp_path: Path) -> Path:
     """A sweep with one trial that is running, without anything that runs it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep, out = parse_sweep(SWEEP), tmp_path / "sweep"
-    create_sweep(sweep, Place(str(out), "store", "cpu", max_concurrent=3))
+    create_sweep(sweep, SweepContext(str(out), "store", "cpu", max_concurrent=3))
     trial = (study := open_study(str(out), sweep, "digest")).ask()
     suggest(sweep.space, trial, sweep.base())
     trial.report(0.625, 1)
@@ -103,13 +103,13 @@ def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -
 
 
 def test_a_sweep_that_was_killed_before_it_was_one_can_be_begun_again(call: Call, begun: Path) -> None:
-    sweep, place = open_sweep(str(begun))
+    sweep, context = open_sweep(str(begun))
     (begun / "sweep.yaml").unlink()
     with pytest.raises(UsageError, match="must be a new or empty directory"):
-        create_sweep(sweep, place)
+        create_sweep(sweep, context)
     (begun / "study.journal").unlink()
-    create_sweep(sweep, place)
-    assert open_sweep(str(begun)) == (sweep, place)
+    create_sweep(sweep, context)
+    assert open_sweep(str(begun)) == (sweep, context)
 
 
 def test_ctrl_c_before_anything_is_begun_sends_nobody_to_resume(

@@ -10,7 +10,7 @@ from dream_ray.distributed import session
 from dream_ray.distributed.limits import Limits, NodeType
 from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, places, possible_trials
 from dream_ray.errors import UsageError
-from dream_ray.sweep.parts import Resources
+from dream_ray.sweep.config_sections import Resources
 
 
 def test_what_cannot_run_is_refused_with_the_numbers() -> None:

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from dream_ray.sweep.directory import Place
+from dream_ray.sweep.directory import SweepContext
 from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
 from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.report import REPORT, write_report
@@ -101,7 +101,7 @@ def written(sweep: Sweep, out: Path, trials: list[FrozenTrial], final: Sequence[
     """Writes the report of trials and returns it."""
     study = optuna.create_study(directions=[METRICS[metric].direction for metric in sweep.metrics])
     study.add_trials(trials)
-    write_report(Place(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
+    write_report(SweepContext(str(out), f"/data/{HOSTILE}", "cpu", None), sweep, study, final)
     return (out / REPORT).read_text()
 
 

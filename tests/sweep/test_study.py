@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep import journal
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweep.directory import Place, check_new_sweep, create_sweep
+from dream_ray.sweep.directory import SweepContext, check_new_sweep, create_sweep
 from dream_ray.sweep.file import num_rungs, parse_sweep
 from dream_ray.sweep.results import RESULTS, read_rows, rows_of, write_results
 from dream_ray.sweep.space import suggest
@@ -181,7 +181,7 @@ def test_values_that_do_not_go_together_are_the_reason(tmp_path: Path) -> None:
 
 def test_an_earlier_sweep_teaches_the_sampler_and_counts_for_nothing_else(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    first, second = (Place(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
+    first, second = (SweepContext(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
     create_sweep(sweep, first)
     study = open_study(first.out, sweep, "digest")
     for accuracy in (0.25, 0.75):
@@ -202,20 +202,21 @@ def test_an_earlier_sweep_teaches_the_sampler_and_counts_for_nothing_else(tmp_pa
 
 
 def test_an_earlier_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
-    create_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "first"), "store", "cpu", None))
+    create_sweep(parse_sweep(SWEEP), SweepContext(str(tmp_path / "first"), "store", "cpu", None))
     other = {**SWEEP, "space": {"weights.feature": {"log": [0.01, 20]}}, "earlier": [str(tmp_path / "first")]}
     with pytest.raises(UsageError, match=r"earlier must name sweeps over the same space and metrics; those of .*first"):
-        check_new_sweep(parse_sweep(other), Place(str(tmp_path / "second"), "store", "cpu", None))
+        check_new_sweep(parse_sweep(other), SweepContext(str(tmp_path / "second"), "store", "cpu", None))
     with pytest.raises(UsageError, match="earlier must name directories of sweeps; there is none in .*nowhere"):
         check_new_sweep(
-            parse_sweep({**SWEEP, "earlier": [str(tmp_path / "nowhere")]}), Place(str(tmp_path / "x"), "s", "cpu", None)
+            parse_sweep({**SWEEP, "earlier": [str(tmp_path / "nowhere")]}),
+            SweepContext(str(tmp_path / "x"), "s", "cpu", None),
         )
 
 
 def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/secret.db"
     out = tmp_path / "sweep"
-    create_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url))
+    create_sweep(parse_sweep(SWEEP), SweepContext(str(out), "store", "cpu", url))
     assert read_rows(str(out), url) == [], "not begun"
     open_study(str(out), parse_sweep(SWEEP), "digest", url)
     with pytest.raises(UsageError, match="study must be the URL of the database"):
@@ -225,10 +226,10 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     assert "secret" not in "".join(path.read_text() for path in out.iterdir())
     assert optuna.load_study(study_name="dream_ray-sweep", storage=url).directions
     other = tmp_path / "elsewhere" / "other"
-    create_sweep(parse_sweep(SWEEP), Place(str(other), "store", "cpu", url))
+    create_sweep(parse_sweep(SWEEP), SweepContext(str(other), "store", "cpu", url))
     open_study(str(other), parse_sweep(SWEEP), "another", url)  # a database may hold several
     with pytest.raises(UsageError, match="out must have a new name: the database .* called dream_ray-sweep"):
-        check_new_sweep(parse_sweep(SWEEP), Place(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
+        check_new_sweep(parse_sweep(SWEEP), SweepContext(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
     (tmp_path / "damaged.db").write_text("not a database" * 100)
     out = tmp_path / "sweep"
     with pytest.raises(error, match=message) as told:
-        check_new_sweep(parse_sweep(SWEEP), Place(str(out), "store", "cpu", url.format(tmp_path)))
+        check_new_sweep(parse_sweep(SWEEP), SweepContext(str(out), "store", "cpu", url.format(tmp_path)))
     assert not out.exists() and "password" not in str(told.value)
 
 

@@ -17,13 +17,13 @@ from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.trial import (
     Crew,
     Rung,
+    cache_failure,
+    cached_failure,
     execute_here,
-    failing_once,
     is_worth_a_try,
     read_reason,
     run_directory,
     run_trial,
-    why_never,
 )
 
 HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
@@ -146,7 +146,7 @@ def test_a_trial_that_began_on_a_gpu_goes_on_where_there_is_one(
     storage.write_json(run.file("env.json"), {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"})
     with pytest.raises(TransientError, match=r"cuda \(NVIDIA H200\)"):
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
-    assert why_never(path) is None, "on another machine it can be done"
+    assert cached_failure(path) is None, "on another machine it can be done"
 
 
 SWEEP: dict[str, Any] = {
@@ -160,7 +160,7 @@ SWEEP: dict[str, Any] = {
 def test_what_failed_for_what_was_around_it_is_worth_a_try(error: Exception, is_worth: bool, tmp_path: Path) -> None:
     sweep, values = parse_sweep(SWEEP), {"weights.feature": 2.0}
     (config,) = sweep.configs_of(values)
-    with pytest.raises(type(error)), failing_once(run_directory(str(tmp_path), config)):
+    with pytest.raises(type(error)), cache_failure(run_directory(str(tmp_path), config)):
         raise error
     assert is_worth_a_try(str(tmp_path), sweep, values) == is_worth
 
