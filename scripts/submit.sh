@@ -7,7 +7,7 @@
 #
 #   RAY_API_SERVER_ADDRESS  the dashboard of the cluster; http://127.0.0.1:8265, which `ray dashboard cluster.yaml` opens
 #   SUBMIT_ENV              names of variables that the job gets from this shell, such as "AWS_ENDPOINT_URL AWS_REGION".
-#                           The dashboard shows them: keys and tokens belong to the nodes (docs/cluster.md)
+#                           The dashboard shows them: keys and tokens belong to the nodes (docs/how-to/run-on-a-cluster.md)
 #   SUBMIT_ID               name of the job; by default it is made of the command and the time
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

@@ -8,11 +8,13 @@ from dream_ray.config.schema import Config
 
 _HEAD = """# Settings
 
-Printed by `dream-ray settings`. Each is named by its path: in a file for `--config` (as sections), with `--set`, and in
-`settings` and `space` of a [sweep](sweeps.md). The defaults are those of DREAM+; a framework or a preset has its own.
+`dream-ray settings` prints this page. Name a setting by its path: as sections in a file for `--config`, with `--set`,
+and in `settings` and `space` of a [sweep](../sweeps.md). The defaults are those of DREAM+; frameworks and presets bring
+their own.
 
-A sweep searches an int or a number with `int`, `uniform` or `log`, and anything with `choices`; options of a network
-too, such as `network.options.width`. It does not search `seed`, `data.include_validation` and `evaluation.*`."""
+A sweep searches an int or a number with `int`, `uniform` or `log`, and any setting with `choices`. This includes
+options of a network, such as `network.options.width`. It does not search `seed`, `data.include_validation` and
+`evaluation.*`."""
 _TYPES = {"integer": "int", "boolean": "true or false", "string": "text", "object": "mapping", "array": "list"}
 _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 

@@ -60,7 +60,7 @@ class Selection(Section):
     embedding_batch: Literal[8, 16, 32, 64, 128] = 128
     """Images that pass the network together to be embedded; fewer need less memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """In which the network computes the features; bfloat16 is faster where the processor has it (docs/speed.md)."""
+    """Precision of the features; bfloat16 is faster where the processor has it (docs/explanation/speed.md)."""
 
 
 class Weights(Section):

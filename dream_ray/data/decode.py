@@ -12,7 +12,7 @@ What is done with the kinds found in the wild:
 - More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
 
 Pillow holds colours in 4 bytes a pixel, so an image of the largest size has 358 MB. What is made of one is made strip
-by strip, and no step holds more than its input and its output: see docs/data.md for what that takes.
+by strip, and no step holds more than its input and its output: see docs/explanation/ingest.md for what that takes.
 """
 
 import io

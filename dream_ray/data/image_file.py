@@ -16,7 +16,7 @@ from dream_ray.errors import RunError
 
 COLUMN = "image"
 _SHAPE = b"shape_CHW"
-# One batch is in memory while it is written, and is one chunk to a reader; see docs/data.md for the measurement.
+# One batch is in memory while it is written, and is one chunk to a reader; docs/explanation/ingest.md measures sizes.
 BATCH_BYTES = 4 << 20
 
 

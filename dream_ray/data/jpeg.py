@@ -1,4 +1,4 @@
-"""JPEG bytes to uint8 pixels and back by libjpeg-turbo: the fastest of the decoders that were tried (docs/data.md)."""
+"""JPEG bytes to uint8 pixels and back by libjpeg-turbo: the fastest decoder of docs/explanation/ingest.md."""
 
 import re
 from collections.abc import Sequence

@@ -15,7 +15,8 @@ from dream_ray.distributed.place import check_seen
 from dream_ray.distributed.session import cpus_for_tasks, prepare_ray_data, ray_session, require_resources
 from dream_ray.errors import RunError, UsageError
 
-# Resident memory of a task at 224 px: 0.76 to 0.9 GB at its peak (docs/data.md), most of it Ray Data and torch.
+# Resident memory of a task at 224 px: 0.76 to 0.9 GB at its peak, most of it Ray Data and torch:
+# docs/explanation/ingest.md.
 TASK_BYTES = 1_000_000_000
 _JOBS_PER_TASK = 32
 _TASKS_PER_WORKER = 4

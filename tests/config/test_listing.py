@@ -10,11 +10,11 @@ from dream_ray import cli
 from dream_ray.config import Config
 from dream_ray.config.listing import list_settings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md"
 
 
 def test_the_page_is_that_of_these_settings() -> None:
-    assert PAGE.read_text() == list_settings(), "write it anew: dream-ray settings > docs/settings.md"
+    assert PAGE.read_text() == list_settings(), "write it anew: dream-ray settings > docs/reference/settings.md"
 
 
 def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ MAKE = {
     "progressive.jpg": lambda: encode(Image.new("RGB", (WIDTH, HEIGHT)), "JPEG", progressive=True, subsampling=0),
     "lossless.webp": lambda: encode(Image.new("RGBA", (WIDTH, HEIGHT)), "WEBP", lossless=True, method=0, quality=0),
 }
-# At most, beside the file itself: what docs/data.md says. Pillow's WebP decoder holds four frames.
+# At most, beside the file itself: what docs/explanation/ingest.md says. Pillow's WebP decoder holds four frames.
 BYTES_A_PIXEL = dict.fromkeys(MAKE, 10) | {"lossless.webp": 17}
 CHILD = """
 import os, sys

@@ -1,4 +1,4 @@
-"""docs/cluster.md names commands, options and files that there are; test_jobs.py runs the commands themselves."""
+"""The pages name commands, options and files that exist; test_jobs.py runs the commands of the cluster guide."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import typer
 from dream_ray.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "cluster.md").read_text()
+TEXT = (ROOT / "docs" / "how-to" / "run-on-a-cluster.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)).replace("\\\n", " ")
 COMMANDS = re.findall(r"(?:^dream-ray|^scripts/submit\.sh|-m dream_ray) (.*)$", BLOCKS, flags=re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""The commands of docs/cluster.md, as jobs on a real head node: stopped, resumed, followed, and nothing left behind."""
+"""The commands of the cluster guide, as jobs on a real head node: stopped, resumed and followed."""
 
 import json
 import os
@@ -27,13 +27,13 @@ from tests.deploy.conftest import Head, listens
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "cluster.md").read_text()
+GUIDE = (ROOT / "docs" / "how-to" / "run-on-a-cluster.md").read_text()
 LONGEST_S = 800
 TRIALS = 5
 
 
 def documented(command: str) -> str:
-    """The line of docs/cluster.md that submits a command."""
+    """The line of the cluster guide that submits a command."""
     (line,) = re.findall(rf"^scripts/submit\.sh {command} .*SITE.*$", GUIDE, re.M)
     return str(line)
 

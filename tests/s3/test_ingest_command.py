@@ -1,4 +1,4 @@
-"""The ingest command from a bucket into a bucket, on Ray, as docs/data.md has it."""
+"""The ingest command from a bucket into a bucket, on Ray, as docs/how-to/ingest-data.md has it."""
 
 import io
 import subprocess
