@@ -31,7 +31,8 @@ from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run, finish_run, read_sessions
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import read_sessions
 from dream_ray.engine.validation import read_validation
 
 STRATEGIES = ("random", "representative")

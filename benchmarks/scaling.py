@@ -44,7 +44,8 @@ from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import create_run, open_run, read_sessions
+from dream_ray.engine.run import create_run
+from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.engine.trajectories.threads import LocalNetworks
 from dream_ray.engine.worker import work
 

@@ -22,7 +22,8 @@ from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
 from dream_ray.engine.plan import RunPlan
 from dream_ray.engine.plots import plot_evaluation
-from dream_ray.engine.run import check_device, check_same_bits, open_run
+from dream_ray.engine.run import check_device, check_same_bits
+from dream_ray.engine.run_directory import open_run
 from dream_ray.engine.status import Status, read_status
 from dream_ray.errors import UsageError
 
@@ -247,10 +248,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Trains networks from scratch on a distilled set and its baselines and tests them.
 
-    A run of GPUs may be evaluated where there is none.
-
     Args:
-        path: Directory of a finished run.
+        path: Directory of a finished run; one of GPUs may be evaluated where there is none.
         network: Network to train; None: the one of the run's settings.
         repeats: Fresh networks per arm, n.
         protocol: "quick" or "published".

@@ -14,7 +14,8 @@ from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, EvaluationTask, run_task
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run, forgotten_if_refused
+from dream_ray.engine.run import create_run, finish_run, forgotten_if_refused
+from dream_ray.engine.run_directory import Run
 from dream_ray.errors import UsageError
 
 Observer = Callable[[Run], AbstractContextManager[object]]

@@ -129,7 +129,7 @@ def _status(run: Any) -> tuple[int, str]:
 
 def _look(run: Any) -> tuple[int, str]:
     from dream_ray.engine.progress import summarise_progress
-    from dream_ray.engine.run import read_sessions
+    from dream_ray.engine.run_directory import read_sessions
 
     now = summarise_progress(read_sessions(run))
     if now is None:

@@ -24,10 +24,7 @@ from dream_ray.config.sections import (
     Update,
     Weights,
 )
-from dream_ray.core.augment import parse_strategy
-from dream_ray.core.multiformation import DECODE_MODES
-from dream_ray.core.objectives import DISTANCES
-from dream_ray.core.selection import PICK_RULES
+from dream_ray.core.augmentation_strategy import parse_strategy
 
 CONFIG_VERSION = 1
 _DEFAULT_FRAMEWORK = "dream_plus"
@@ -172,8 +169,3 @@ class Config(Section):
     def evaluation_decode(self) -> str:
         """Decode mode for training on the set: the bound only keeps matching within memory."""
         return "single" if self.decode == "bound" else self.decode
-
-
-assert set(DECODE_MODES) == {"single", "multi", "bound"}
-assert set(DISTANCES) == {"mse", "l1", "l1_mean", "cosine"}
-assert set(PICK_RULES) == {"each", "any"}

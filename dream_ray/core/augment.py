@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dream_ray.core.augmentation_strategy import parse_strategy
 from dream_ray.core.transfer import to_device
-from dream_ray.errors import UsageError
 
-OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout")
 _ONE_OF = ("crop", "scale", "rotate")
 
 FLIP_PROBABILITY = 0.5
@@ -53,26 +52,6 @@ class AugmentParams:
     scale: np.ndarray | None = None
     rotate: np.ndarray | None = None
     cutout: np.ndarray | None = None
-
-
-def parse_strategy(strategy: str) -> tuple[frozenset[str], ...]:
-    """Reads a strategy: "color_crop_cutout" (all of them), "color|crop|cutout" (one of them) or "none".
-
-    Returns:
-        The sets of operations of which each batch draws one.
-
-    Raises:
-        UsageError: If it names an unknown operation.
-    """
-    if strategy in ("", "none"):
-        return (frozenset(),)
-    alternatives = tuple(frozenset(alternative.split("_")) for alternative in strategy.split("|"))
-    if unknown := sorted(frozenset().union(*alternatives) - set(OPERATIONS)):
-        raise UsageError(
-            f"augmentation must be 'none' or operations of {', '.join(OPERATIONS)} joined by '_' (all of them) or '|' "
-            f"(one of them); got {strategy!r} with {', '.join(map(repr, unknown))}"
-        )
-    return alternatives
 
 
 def sample_params(

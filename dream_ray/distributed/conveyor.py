@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 from dream_ray.distributed.place import on_this_node
 from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.conveyor import Conveyor, Job
 from dream_ray.engine.trajectories.producing import window_of

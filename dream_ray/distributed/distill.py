@@ -32,7 +32,7 @@ from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.out_of_memory import OutOfMemory
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work

@@ -6,7 +6,7 @@ import ray
 
 from dream_ray import storage
 from dream_ray.distributed.tasks import results
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 
 _TRIES = 3

@@ -18,7 +18,7 @@ from dream_ray.distributed.place import beside_workers
 from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.trajectories.producing import produce
 from dream_ray.errors import RunError, UsageError
 

@@ -29,7 +29,7 @@ from dream_ray.distributed.session import default_gpus, possible_nodes, ray_sess
 from dream_ray.distributed.tasks import died, results
 from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.errors import TransientError
 from dream_ray.sweep.directory import SWEEP, SweepContext
 from dream_ray.sweep.file import Sweep

@@ -10,7 +10,7 @@ from dream_ray.core.normalisation import to_unit
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.assembly import first_features
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.training import RealImages, TensorImages, TrainingImages
 
 DISTILLED, WHOLE_SET = "distilled", "whole set"

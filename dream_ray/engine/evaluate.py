@@ -28,7 +28,7 @@ from dream_ray.engine.arms import ARMS, DISTILLED, WHOLE_SET, representative_ind
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import fixed_threads, resolve_device
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import build_network

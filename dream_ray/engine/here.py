@@ -15,7 +15,7 @@ from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import (
     LocalAgreement,
     Stopped,

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dream_ray.engine.session import PRODUCER
+WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
+"""What sessions are for: to distil classes, to train an expert before, to train networks meanwhile."""
+STOPPED = "stopped"
+"""The phase of a worker that was asked to stop and has saved."""
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,26 @@
-"""The directory of a run: what is in it, how it begins and how it ends.
+"""How a run begins and how it ends; what is in its directory: `run_directory.py`."""
 
-config.yaml        the resolved configuration; the last to be written of what makes a directory a run
-env.json           store, threads, compile mode, device and versions: what the bits depend on
-checkpoints/       see checkpoint.py
-progress/          one small file per worker session, replaced about once a second
-metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
-validation/        accuracy on the validation split while the run goes on
-synthetic.parquet  the product; initial.parquet: where it started; grid.png: its picture
-cost.json          time and memory of all sessions
-"""
-
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from dream_ray import storage
-from dream_ray.config import Config, dump_config, load_config
-from dream_ray.core.normalisation import Normalise
+from dream_ray.config import Config, dump_config
 from dream_ray.core.pixel_space import PIXEL_SPACES
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import write_picture, write_synthetic
-from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import describe_environment, differences, fixed_threads, total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
+from dream_ray.engine.run_directory import Run, read_sessions
 from dream_ray.engine.state import STEP_SIZE, RunState
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
@@ -41,78 +29,6 @@ _LOG = logging.getLogger(__name__)
 _BY_ONE_WORKER = Launch()
 _BEFORE_CONFIG = ("env.json", WHITENING_FILE)
 """What is written before config.yaml. Alone it is of a try that was killed there, and the next one writes it anew."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run directory.
-
-    Attributes:
-        path: The directory.
-        config: Its settings.
-        environment: Contents of env.json.
-    """
-
-    path: str
-    config: Config
-    environment: dict[str, Any]
-
-    def file(self, *parts: str) -> str:
-        """Returns a path inside the directory."""
-        return storage.join(self.path, *parts)
-
-    @property
-    def launch(self) -> Launch:
-        """Who worked on it when it began."""
-        return Launch(**self.environment["launch"])
-
-    @property
-    def threads(self) -> int:
-        """Threads per worker; they decide bits on a CPU."""
-        return int(self.environment["threads_per_worker"])
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the networks run through compiled functions; that decides bits too."""
-        return bool(self.environment["compile"] == "on")
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the workers."""
-        return torch.device(self.environment["device"])
-
-    @property
-    def evaluated_on(self) -> str:
-        """Where it is evaluated, as for `resolve_device`: a run of GPUs where the process sees any, others on a CPU."""
-        return "auto" if self.device.type == "cuda" else "cpu"
-
-    def normalise(self, store: Store, device: torch.device | None = None) -> Normalise:
-        """Returns what makes the inputs of its networks, on its device or another one."""
-        return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the product is written."""
-        return storage.exists(self.file("synthetic.parquet"))
-
-    def open_store(self) -> Store:
-        """Opens the store that the run distils.
-
-        Raises:
-            UsageError: If it is gone or its content changed.
-        """
-        store = Store.open(self.environment["store"])
-        if store.checksum != self.environment["store_checksum"]:
-            raise UsageError(
-                f"store {self.environment['store']} must have the content that the run began with (checksum "
-                f"{self.environment['store_checksum'][:12]}); got {store.checksum[:12]}"
-            )
-        return store
-
-    def checkpoints(self, num_classes: int) -> Checkpoints:
-        """Returns the checkpoints of the run."""
-        identity = dump_config(self.config) + self.environment["store_checksum"]
-        return Checkpoints(self.file("checkpoints"), num_classes, hashlib.sha256(identity.encode()).hexdigest())
 
 
 def create_run(
@@ -198,14 +114,6 @@ def _forget(path: str) -> None:
         storage.delete(storage.join(path, name))
 
 
-def open_run(path: str) -> Run:
-    """Opens a run directory; raises UsageError where there is none, RunError where it is damaged."""
-    if not storage.exists(storage.join(path, "config.yaml")):
-        raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
-    config = load_config(file=storage.join(path, "config.yaml"))
-    return Run(path, config, storage.read_json(storage.join(path, "env.json")))
-
-
 def check_device(run: Run) -> None:
     """Raises UsageError if this process does not see the device that the run began with.
 
@@ -267,13 +175,6 @@ def finish_run(run: Run) -> None:
     write_picture(run.file("grid.png"), final)
     # Last, because it says that the run is finished.
     write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
-
-
-def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:
-    """Returns the latest progress of every session that ever ran, or of those of a role, see `Session`."""
-    directory = run.file("progress")
-    sessions = [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
-    return [session for session in sessions if role in (None, session["role"])]
 
 
 def merge_metrics(run: Run) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.environment import CostMeter
-from dream_ray.engine.run import Run
+from dream_ray.engine.progress import STOPPED, WORKER
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.stopwatch import Stopwatch
 from dream_ray.errors import RunError
@@ -21,11 +22,6 @@ from dream_ray.errors import RunError
 _LOG = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
-
-WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
-"""What sessions are for: to distil classes, to train an expert before, to train networks meanwhile."""
-STOPPED = "stopped"
-"""The phase of a worker that was asked to stop and has saved."""
 
 _NOT_WRITTEN = "The progress is not written: %s"
 _HEARTBEAT_S = 1.0

@@ -1,8 +1,6 @@
 """Named tensors in one safetensors file that can tell whether it is whole: no pickle, a digest of the content."""
 
 import hashlib
-import json
-import struct
 from collections.abc import Mapping
 
 import torch
@@ -11,11 +9,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dream_ray import storage
+from dream_ray.engine.tensor_header import parse_header
 from dream_ray.errors import RunError
 
 _DIGEST = "sha256"
-# A file begins with the length of its header, which the format limits.
-_LENGTH_BYTES, _MAX_HEADER_BYTES = 8, 100_000_000
 
 
 def write_tensors(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -31,7 +28,7 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         RunError: If the file is missing, cut short, changed, or no such file at all.
     """
     data = storage.read_bytes(path)
-    metadata = _parse_header(path, data)
+    metadata = parse_header(path, data)
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -39,25 +36,6 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if _digest(tensors) != metadata.get(_DIGEST):
         raise RunError(f"{path} is damaged: its tensors do not have the digest that was written with them")
     return tensors, metadata
-
-
-def read_metadata(path: str) -> dict[str, str]:
-    """Reads the metadata only; raises RunError as `read_tensors` does, but does not see damaged tensors."""
-    try:
-        head = storage.read_bytes(path, 0, _LENGTH_BYTES)
-        length = min(struct.unpack("<Q", head)[0], _MAX_HEADER_BYTES)
-        return _parse_header(path, head + storage.read_bytes(path, _LENGTH_BYTES, length))
-    except storage.NotReadable as error:
-        raise RunError(f"{path} is damaged or missing: {error}") from None
-
-
-def _parse_header(path: str, data: bytes) -> dict[str, str]:
-    try:
-        length = struct.unpack("<Q", data[:8])[0]
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    except (struct.error, ValueError, KeyError, TypeError):
-        raise RunError(f"{path} is damaged: it has no readable header") from None
-    return {str(key): str(value) for key, value in metadata.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -14,7 +14,8 @@ from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import Run, open_run, synthetic_set
+from dream_ray.engine.run import synthetic_set
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.training import TensorImages
 
 _POLL_S = 0.5

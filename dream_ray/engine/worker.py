@@ -31,7 +31,7 @@ from dream_ray.engine.gathering import Gathering
 from dream_ray.engine.matching import Assignments, Select, decoder
 from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.segments import ExpertSegments, Segments
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.session import Session, Tell

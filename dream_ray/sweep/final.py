@@ -11,7 +11,8 @@ from dream_ray.data.store import Store
 from dream_ray.engine.environment import fixed_threads, total_cost
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import finish_run, read_sessions, synthetic_set
+from dream_ray.engine.run import finish_run, synthetic_set
+from dream_ray.engine.run_directory import read_sessions
 from dream_ray.engine.training import TensorImages
 from dream_ray.sweep.file import Sweep, Values
 from dream_ray.sweep.trial import Crew, begin_again, cache_failure, cached_failure, digest_of_settings

@@ -12,7 +12,8 @@ from dream_ray import storage
 from dream_ray.config import Config, dump_config
 from dream_ray.engine.environment import resolve_device, total_cost
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, check_device, create_run, finish_run, open_run, read_sessions
+from dream_ray.engine.run import check_device, create_run, finish_run
+from dream_ray.engine.run_directory import Run, open_run, read_sessions
 from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work

@@ -1,7 +1,7 @@
 """Settings: rules with their messages, assignments, and presets against the published table."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -9,6 +9,9 @@ from pydantic import ValidationError
 
 from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
 from dream_ray.config.sections import Evaluation, Matching, Network, Selection
+from dream_ray.core.multiformation import DECODE_MODES
+from dream_ray.core.objectives import DISTANCES
+from dream_ray.core.selection import PICK_RULES
 from dream_ray.errors import UsageError
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -321,3 +324,15 @@ def test_the_networks_of_imagenet100_are_a_pool(framework: str) -> None:
 def test_combinations_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_config(settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "known"),
+    [
+        (Config, "decode", DECODE_MODES),
+        (Matching, "distance", tuple(DISTANCES)),
+        (Selection, "rule", PICK_RULES),
+    ],
+)
+def test_choices_of_settings_are_those_of_the_core(section: Any, setting: str, known: tuple[str, ...]) -> None:
+    assert set(get_args(section.model_fields[setting].annotation)) == set(known)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dream_ray.core import rng
-from dream_ray.core.augment import OPERATIONS, augment, parse_strategy, sample_params
+from dream_ray.core.augment import augment, sample_params
+from dream_ray.core.augmentation_strategy import OPERATIONS, parse_strategy
 from dream_ray.core.cutmix import cutmix, sample_cutmix
 from dream_ray.errors import UsageError
 

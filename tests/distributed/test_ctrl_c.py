@@ -17,8 +17,8 @@ from dream_ray import api
 from dream_ray.config import load_config
 from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import Run, open_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run_directory import Run, open_run, read_sessions
 from dream_ray.engine.stopping import NOWHERE
 from tests.conftest import TINY
 from tests.ray_nodes import ray_environment

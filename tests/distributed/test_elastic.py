@@ -13,8 +13,8 @@ import torch
 from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,7 +48,7 @@ CLUSTER = """
 import subprocess, sys, time
 from ray.cluster_utils import Cluster
 from dream_ray import storage
-from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.run_directory import open_run, read_sessions
 
 node = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=node)

@@ -6,7 +6,7 @@ import torch
 from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
+from dream_ray.engine.run_directory import open_run, read_sessions
 from tests.frameworks import tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -15,8 +15,8 @@ import yaml
 from dream_ray import api
 from dream_ray.config import load_config
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 from tests.ray_nodes import ray_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -18,8 +18,9 @@ from dream_ray.distributed.conveyor import RayNetworks
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run, open_run, read_sessions
-from dream_ray.engine.session import PRODUCER, WORKER
+from dream_ray.engine.progress import PRODUCER, WORKER
+from dream_ray.engine.run import create_run
+from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.producing import window_of
 from dream_ray.errors import RunError

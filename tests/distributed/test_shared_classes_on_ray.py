@@ -14,8 +14,8 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.errors import RunError
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

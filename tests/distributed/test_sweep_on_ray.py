@@ -18,8 +18,8 @@ from ray.tune.experiment import Trial
 
 from dream_ray import api, storage
 from dream_ray.config import load_config
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows

@@ -8,8 +8,8 @@ from typing import Any
 from dream_ray import api
 from dream_ray.config import Config
 from dream_ray.engine.environment import total_cost
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import PRODUCER, WORKER
+from dream_ray.engine.progress import PRODUCER, WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 
 
 def session(process: str, wall: tuple[float, float], cpu: tuple[float, float], on_gpu: bool = False) -> dict[str, Any]:

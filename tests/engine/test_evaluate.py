@@ -16,7 +16,7 @@ from dream_ray.engine import evaluate
 from dream_ray.engine.arms import ARMS, representative_indices
 from dream_ray.engine.evaluate import EvaluationResult, num_epochs, plan_tasks, run_task, summarise, train_and_test
 from dream_ray.engine.evaluation_name import evaluation_name
-from dream_ray.engine.run import Run, open_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
 

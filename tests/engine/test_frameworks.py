@@ -33,7 +33,8 @@ from dream_ray.engine.evaluate import plan_tasks, run_task
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import plan_memory
-from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import Run, read_sessions
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import work

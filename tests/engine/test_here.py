@@ -15,7 +15,7 @@ from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.distill import _Losses as Losses
-from dream_ray.engine.run import open_run
+from dream_ray.engine.run_directory import open_run
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run

@@ -23,7 +23,8 @@ from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads

@@ -16,7 +16,8 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE
-from dream_ray.engine.run import Run, check_same_bits, create_run, finish_run, forgotten_if_refused, open_run
+from dream_ray.engine.run import check_same_bits, create_run, finish_run, forgotten_if_refused
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 

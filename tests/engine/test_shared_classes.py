@@ -21,8 +21,9 @@ from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.checks import check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run, read_sessions
-from dream_ray.engine.session import WORKER
+from dream_ray.engine.progress import WORKER
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import Run, read_sessions
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError

@@ -13,8 +13,9 @@ from dream_ray.cli.display import show_status
 from dream_ray.config import Config
 from dream_ray.dispatch import begin
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, open_run, read_sessions
-from dream_ray.engine.session import PRODUCER, STOPPED, WORKER, Session
+from dream_ray.engine.progress import PRODUCER, STOPPED, WORKER
+from dream_ray.engine.run_directory import Run, open_run, read_sessions
+from dream_ray.engine.session import Session
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.status import Status, read_status
 

@@ -20,7 +20,8 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping, ask_at_ctrl_c, ctrl_c_as_before
 from dream_ray.engine.worker import work
 from tests.thread_team import run_team

@@ -15,7 +15,8 @@ from dream_ray.core.placement import place_classes
 from dream_ray.engine import session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
-from dream_ray.engine.run import Run, create_run, finish_run
+from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError

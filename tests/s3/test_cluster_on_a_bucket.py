@@ -19,8 +19,8 @@ import torch
 from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import open_run, read_sessions
-from dream_ray.engine.session import PRODUCER, WORKER
+from dream_ray.engine.progress import PRODUCER, WORKER
+from dream_ray.engine.run_directory import open_run, read_sessions
 from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -42,7 +42,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 from benchmarks.processes import started_here
 from dream_ray import storage
-from dream_ray.engine.run import open_run
+from dream_ray.engine.run_directory import open_run
 from dream_ray.errors import UsageError
 
 temporary, *driver = sys.argv[1:]

@@ -10,7 +10,7 @@ import pytest
 from dream_ray import storage
 from dream_ray.data.store import Store
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.final import FinalRun, final_runs, is_settled, num_tested, run_final, write_final

@@ -10,7 +10,8 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import Run, create_run, open_run
+from dream_ray.engine.run import create_run
+from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import parse_sweep

@@ -4,8 +4,9 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import trajectory_length
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import Run, open_run
-from dream_ray.engine.session import EXPERT, Session
+from dream_ray.engine.progress import EXPERT
+from dream_ray.engine.run_directory import Run, open_run
+from dream_ray.engine.session import Session
 from dream_ray.engine.trajectories.producing import bank_of_experts, experts
 
 

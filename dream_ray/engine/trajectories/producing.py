@@ -9,8 +9,9 @@ from dream_ray.engine.assembly import are_made_ahead, build, first_warmup_epochs
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import Run
-from dream_ray.engine.session import PRODUCER, Session
+from dream_ray.engine.progress import PRODUCER
+from dream_ray.engine.run_directory import Run
+from dream_ray.engine.session import Session
 from dream_ray.engine.training import TrainingImages
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
 from dream_ray.engine.trajectories.conveyor import Job

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import Run
+from dream_ray.engine.run_directory import Run
 from dream_ray.engine.trajectories.conveyor import Conveyor
 from dream_ray.engine.trajectories.producing import produce, window_of
 from dream_ray.errors import RunError, UsageError

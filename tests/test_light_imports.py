@@ -1,0 +1,26 @@
+"""What is imported where nothing is computed: reading settings, stores and runs does without PyTorch and Ray."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "ray", "sklearn", "matplotlib", "optuna")
+
+LIGHT_MODULES = (
+    "dream_ray",
+    "dream_ray.config",
+    "dream_ray.data.store",
+    "dream_ray.data.ingest",
+    "dream_ray.engine.launch",
+    "dream_ray.engine.run_directory",
+    "dream_ray.engine.status",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_module_imports_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], f"import {module} also imports {done.stdout.strip()}"
