@@ -71,7 +71,7 @@ def tasks_in(memory_bytes: int) -> int:
 def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
     if not jobs:
         return
-    prepare_ray_data(preserve_order=False)
+    prepare_ray_data()
     task = _Task(function, ray.put(list(jobs)))
     # Between two tasks a CPU waits for the scheduler some tenths of a second: many jobs a task, but enough tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))

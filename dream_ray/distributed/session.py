@@ -131,19 +131,14 @@ def _start_local() -> None:
     )
 
 
-def prepare_ray_data(*, preserve_order: bool) -> None:
-    """Makes the Ray Data pipelines of this process silent.
-
-    Args:
-        preserve_order: Whether their results come in the order of their input.
-    """
+def prepare_ray_data() -> None:
+    """Silences the Ray Data pipelines of this process."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.memory_usage_poll_interval_s = None  # a thread of every worker would ask the system every second
     context.print_on_execution_start = False
-    context.execution_options.preserve_order = preserve_order
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
