@@ -14,5 +14,6 @@ python=.venv/bin/python
 "$python" -m ruff check
 "$python" -m ruff format --check
 "$python" -m mypy
+.venv/bin/lint-imports --no-logo
 # Tests of Ray wait now and then: one process more than there were cores where this was measured.
 "$python" -m pytest --numprocesses=3 --dist=loadgroup --no-loadscope-reorder "$@"

@@ -57,7 +57,7 @@ def _import_factory(name: str) -> Callable[..., object]:
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
         raise UsageError(f"a network of your own must be written module:factory; got {name!r}")
     with foreign_code(f"network {name!r} (its module must be on Python's search path): import of {module_name}"):
-        module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)  # noqa: TID251 - the user names it
     factory: object = getattr(module, attribute, None)
     if not callable(factory):
         got = "no such name" if factory is None else type(factory).__name__

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
@@ -191,6 +190,8 @@ def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> l
 
 def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
     """Importances for the accuracy."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # imports scikit-learn
+
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({trial.values[0] for trial in finished}) < 2:
         return ["<p>Cannot be said: it takes two trials with different results.</p>"]
