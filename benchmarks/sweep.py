@@ -180,11 +180,12 @@ def measure_search(scratch: Path, repetitions: int, minutes: float) -> dict[str,
 
 
 def _searched(file: str, store: str, out: str) -> list[dict[str, Any]]:
-    """Runs a sweep and returns its final rows; none where its time was too short for a whole trial."""
+    """Runs a sweep and returns its final rows, in percent; none where its time was too short for a whole trial."""
     try:
-        return api.sweep(file, store=store, out=out, max_concurrent=AT_A_TIME).final
+        rows = api.sweep(file, store=store, out=out, max_concurrent=AT_A_TIME).final
     except RunError:
         return []
+    return [row | {name: row[name] and 100 * row[name] for name in ("mean", "std")} for row in rows]
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

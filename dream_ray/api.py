@@ -260,7 +260,7 @@ def evaluate(
         on_result: Called with every result, how many are there and how many there will be.
 
     Returns:
-        One row per arm with mean, std (percent), n and devices; also written as JSON and as a plot to
+        One row per arm with mean and std of the accuracy in [0, 1], n and devices; also written as JSON and as a plot to
         `path`/evaluation, under a name that only those have that ask the same, see `evaluation_name`.
     """
     run = open_run(dispatch.lasting("run", path, local))

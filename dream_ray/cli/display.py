@@ -281,9 +281,9 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
         "trained on", "images", "epochs", "accuracy %", "n", title=f"{protocol} protocol, last epoch, {split} split"
     )
     for row in rows:
-        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         table.add_row(
-            row["arm"], str(row["num_images"]), str(row["epochs"]), f"{row['mean']:.1f}{spread}", str(row["n"])
+            row["arm"], str(row["num_images"]), str(row["epochs"]), f"{100 * row['mean']:.1f}{spread}", str(row["n"])
         )
     _OUT.print(table)
     say(f"results: {storage.join(path, 'evaluation')}")

@@ -102,7 +102,7 @@ def _tested(row: dict[str, Any]) -> str:
     """Says what came of a row of `sweep.final.write_final`."""
     said = []
     if row["mean"] is not None:
-        spread = "" if row["std"] is None else f" +- {row['std']:.1f}"
+        spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         took = f"{row['steps']} steps and {row['compute_s']:.4g} CPU and GPU seconds each"
-        said.append(f"{row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
+        said.append(f"{100 * row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
     return "; ".join([*said, *(f"one could not be done: {reason}" for reason in row["reasons"])])

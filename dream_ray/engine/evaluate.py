@@ -256,19 +256,19 @@ def num_epochs(config: Config, protocol: str, arm: str) -> int:
 
 
 def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
-    """Returns one row per arm: mean and sample standard deviation of the accuracy in percent, with n and devices."""
+    """Returns one row per arm: mean and sample standard deviation of the accuracy in [0, 1], with n and devices."""
     by_arm: dict[str, list[EvaluationResult]] = {}
     for result in sorted(results, key=lambda r: (list(ARMS).index(r.arm), r.repeat)):
         by_arm.setdefault(result.arm, []).append(result)
     return [
         {
             "arm": arm,
-            "mean": statistics.mean(100 * r.accuracy for r in group),
-            "std": statistics.stdev(100 * r.accuracy for r in group) if len(group) > 1 else None,
+            "mean": statistics.mean(r.accuracy for r in group),
+            "std": statistics.stdev(r.accuracy for r in group) if len(group) > 1 else None,
             "n": len(group),
             "num_images": group[0].num_images,
             "epochs": group[0].epochs,
-            "accuracies": [100 * r.accuracy for r in group],
+            "accuracies": [r.accuracy for r in group],
             "seconds": sum(r.seconds for r in group),
             "devices": sorted({r.device for r in group}),
         }

@@ -23,15 +23,15 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
     positions = range(len(rows))
     axes.barh(
         positions,
-        [row["mean"] for row in rows],
-        xerr=[row["std"] or 0.0 for row in rows],
+        [100 * row["mean"] for row in rows],
+        xerr=[100 * (row["std"] or 0.0) for row in rows],
         color=["tab:blue" if row["arm"] == "distilled" else "lightgrey" for row in rows],
         height=0.6,
         capsize=3,
     )
     for position, row in enumerate(rows):
-        axes.plot(row["accuracies"], [position] * row["n"], "k.", markersize=3)
-        axes.text(1, position, f"{row['mean']:.1f} %", va="center", fontsize=8)
+        axes.plot([100 * accuracy for accuracy in row["accuracies"]], [position] * row["n"], "k.", markersize=3)
+        axes.text(1, position, f"{100 * row['mean']:.1f} %", va="center", fontsize=8)
     axes.set_yticks(positions, [f"{row['arm']} ({row['num_images']})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

@@ -1,7 +1,7 @@
 """The directory of a sweep.
 
 sweep.yaml       what is searched, whole: a preset or file of settings may change later
-place.json       store, device and study that it was begun with
+context.json     store, device and study that it was begun with
 .claim.partial   of the process that runs it
 study.journal    the Optuna study, unless it lies in a database
 trials/          the runs, by digest of their settings
@@ -17,7 +17,7 @@ from dream_ray.sweep.file import Sweep, dump_sweep, read_sweep
 from dream_ray.sweep.study import check_new
 
 SWEEP = "sweep.yaml"
-_CONTEXT = "place.json"
+_CONTEXT = "context.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def create_sweep(sweep: Sweep, context: SweepContext) -> None:
 def _check_new_directory(out: str) -> None:
     if is_sweep(out):
         raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
-    # place.json alone is of a try that was killed before sweep.yaml was written.
+    # context.json alone is of a try that was killed before sweep.yaml was written.
     if set(storage.list_directory(out)) - {_CONTEXT}:
         raise UsageError(f"out must be a new or empty directory; {out} has files in it")
 

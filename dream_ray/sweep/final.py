@@ -121,7 +121,7 @@ def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dic
     """Writes final.json: a row for each of `final_runs` of which something is known by now.
 
     Returns:
-        The rows: name, mean and std of the test accuracy in percent (None where nothing or too little is tested), n,
+        The rows: name, mean and std of the test accuracy in [0, 1] (None where nothing or too little is tested), n,
         steps of a run, mean compute_s of a run (CPU and GPU seconds), reasons why others cannot be done, and runs.
     """
     rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
@@ -131,7 +131,7 @@ def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dic
 
 def _row(name: str, runs: Sequence[FinalRun]) -> dict[str, Any]:
     tested = [storage.read_json(storage.join(run.path, _TESTED)) for run in runs if _is_tested(run)]
-    accuracies = [100 * one["accuracy"] for one in tested]
+    accuracies = [one["accuracy"] for one in tested]
     return {
         "name": name,
         "mean": statistics.mean(accuracies) if tested else None,

@@ -175,7 +175,7 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
 def _accuracy(row: Row) -> str:
     if row["mean"] is None:
         return ""
-    return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
+    return f"{100 * row['mean']:.1f}" + ("" if row["std"] is None else f" ± {100 * row['std']:.1f}")
 
 
 def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:

@@ -118,7 +118,7 @@ def test_epochs_of_the_protocols(run: Run) -> None:
     assert num_epochs(run.config, "published", "whole set") == 10
 
 
-def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
+def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
     results = [
         EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0, "cpu"),
         EvaluationResult("distilled", 1, 0.6, 40, 2, 1.0, "cuda"),
@@ -126,9 +126,9 @@ def test_summary_gives_mean_and_sample_deviation_in_percent() -> None:
     ]
     distilled, whole = summarise(results)
     assert distilled["arm"] == "distilled"
-    assert distilled["mean"] == pytest.approx(55)
-    assert distilled["std"] == pytest.approx(7.0710678)
-    assert distilled["accuracies"] == pytest.approx([50, 60])
+    assert distilled["mean"] == pytest.approx(0.55)
+    assert distilled["std"] == pytest.approx(0.070710678)
+    assert distilled["accuracies"] == pytest.approx([0.5, 0.6])
     assert (whole["n"], whole["std"]) == (1, None)
     assert (distilled["devices"], whole["devices"]) == (["cpu", "cuda"], ["cpu"])
 

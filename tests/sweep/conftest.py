@@ -127,7 +127,7 @@ def full(tmp_path: Path) -> str:
     failed = run_directory(str(tmp_path), sweep.configs_of(trials[3].params)[0])
     Path(f"{failed}.reason.txt").write_text(HOSTILE)
     final = [
-        {"name": "best", "mean": 81.25, "std": 0.5, "n": 3, "steps": 240, "compute_s": 12.5, "reasons": []},
+        {"name": "best", "mean": 0.8125, "std": 0.005, "n": 3, "steps": 240, "compute_s": 12.5, "reasons": []},
         {"name": "base", "mean": None, "std": None, "n": 0, "steps": 120, "compute_s": None, "reasons": [HOSTILE]},
     ]
     return written(sweep, tmp_path, trials, final)

@@ -9,13 +9,14 @@ import pytest
 
 from dream_ray import storage
 from dream_ray.data.store import Store
+from dream_ray.engine.evaluate import EvaluationResult, summarise
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run_directory import Run
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.final import FinalRun, final_runs, is_settled, num_tested, run_final, write_final
 from dream_ray.sweep.trial import Crew
-from tests.sweep.conftest import SETTINGS
+from tests.sweep.conftest import SETTINGS, Page, made, written
 
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
 
@@ -34,11 +35,24 @@ def test_the_best_and_the_published_settings_are_tested_alike(digits_store: str,
         tell(run, accuracy)
     assert all(map(is_settled, best)) and num_tested(str(tmp_path)) == 4
     first, second = write_final(str(tmp_path), planned)
-    assert (first["name"], first["mean"], first["n"]) == ("best", 50.0, 2)
-    assert first["std"] == pytest.approx(35.355, abs=1e-3) and second["std"] == 0
+    assert (first["name"], first["mean"], first["n"]) == ("best", 0.5, 2)
+    assert first["std"] == pytest.approx(0.35355, abs=1e-5) and second["std"] == 0
     assert first["runs"] == [run.path for run in best]
     assert (first["steps"], first["compute_s"]) == (best[0].config.total_steps, 20.0), "what it took"
     assert json.loads((tmp_path / "final.json").read_text()) == [first, second]
+
+
+def test_study_finals_and_api_hold_fractions_and_the_report_shows_percent(digits_store: str, tmp_path: Path) -> None:
+    sweep, out, values = parse_sweep({**SWEEP, "final_seeds": 1}), str(tmp_path), {"weights.feature": 5.0}
+    planned = final_runs(out, sweep, values, Store.open(digits_store))
+    tell(planned["best"][0], 0.8125)
+    final = write_final(out, planned)
+    page = Page(written(sweep, tmp_path, [trial := made(sweep, [0.8125], values)], final))
+    [evaluated] = summarise([EvaluationResult("distilled", 0, 0.8125, 40, 2, 1.0, "cpu")])
+    stored = [trial.value, final[0]["mean"], evaluated["mean"], *evaluated["accuracies"]]
+    assert stored == [0.8125] * 4 and json.loads((tmp_path / "final.json").read_text()) == final
+    assert page.cells[page.cells.index("best settings") + 1] == "81.2"
+    assert page.cells[page.cells.index("done") + 2] == "81.25"
 
 
 def tell(run: FinalRun, accuracy: float) -> None:
