@@ -260,8 +260,8 @@ def evaluate(
         on_result: Called with every result, how many are there and how many there will be.
 
     Returns:
-        One row per arm with mean and std of the accuracy in [0, 1], n and devices; also written as JSON and as a plot to
-        `path`/evaluation, under a name that only those have that ask the same, see `evaluation_name`.
+        One row per arm with mean and std of the accuracy in [0, 1], n and devices. The rows are also written as JSON
+        and as a plot to `path`/evaluation; equal arguments give equal file names, see `evaluation_name`.
     """
     run = open_run(dispatch.lasting("run", path, local))
     choice = {"network": network, "repeats": repeats, "protocol": protocol, "split": split, "arms": arms}

@@ -185,7 +185,7 @@ def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, mon
 
 def test_what_was_tested_is_said_with_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
-    best = {"name": "best", "mean": 81.25, "std": 0.5, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
+    best = {"name": "best", "mean": 0.8125, "std": 0.005, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
     base = {**best, "name": "base", "mean": None, "std": None, "n": 0, "compute_s": None, "reasons": ["not finite"]}
     trials.show("out", SweepResult([row], [best, base]))
     text = capsys.readouterr().out
