@@ -29,8 +29,9 @@ from dream_ray.engine.run_directory import open_run
 from dream_ray.errors import RunError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.results import read_rows
+from dream_ray.sweep.run_directory import run_directory
 from dream_ray.sweep.study import load_study
-from dream_ray.sweep.trial import read_rungs, run_directory
+from dream_ray.sweep.trial import read_rungs
 
 TRIALS, AT_A_TIME = 8, 2
 RUN = """

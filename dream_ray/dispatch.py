@@ -50,13 +50,13 @@ def lasting(name: str, path: str, local: bool) -> str:
     """Returns a path that means the same to every process of a run.
 
     Raises:
-        UsageError: If it would be lost with the job, see `distributed.place.check_lasting`.
+        UsageError: If it would be lost with the job, see `distributed.job_paths.check_shared_paths`.
     """
     if local:
         return path
-    from dream_ray.distributed.place import check_lasting
+    from dream_ray.distributed.job_paths import check_shared_paths
 
-    check_lasting({name: path})
+    check_shared_paths({name: path})
     return storage.absolute(path)
 
 
@@ -106,7 +106,7 @@ def begin_sweep(
     address: str | None,
 ) -> SweepResult:
     """Checks a sweep file against a store and a cluster, makes the directory of the sweep and runs it, see `search`."""
-    from dream_ray.distributed.place import check_lasting
+    from dream_ray.distributed.job_paths import check_shared_paths
     from dream_ray.distributed.session import ray_session
     from dream_ray.distributed.sweep import check_cluster
     from dream_ray.distributed.tuning import loggers_of
@@ -118,7 +118,7 @@ def begin_sweep(
     path = store or sweep.store
     if path is None:
         raise UsageError(f"store must be given, with --store or as `store:` in {file}")
-    check_lasting({"store": path, "out": out})
+    check_shared_paths({"store": path, "out": out})
     opened = Store.open(path)
     for config in sweep.bases().values():
         check_fit(config, opened)
@@ -137,7 +137,7 @@ def search(path: str, study_url: str | None, max_concurrent: int | None, address
     """Runs the trials of a sweep that are still to be run, writes what came of all, and tests the best."""
     from dream_ray.distributed.sweep import digest_of, finals_on_ray, sweep_on_ray
     from dream_ray.sweep.directory import open_sweep
-    from dream_ray.sweep.final import FinalRun, final_runs, is_settled, write_final
+    from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, write_final
     from dream_ray.sweep.report import write_report
     from dream_ray.sweep.results import rows_of, write_results
     from dream_ray.sweep.study import open_study

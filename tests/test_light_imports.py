@@ -15,6 +15,7 @@ LIGHT_MODULES = (
     "dream_ray.engine.launch",
     "dream_ray.engine.run_directory",
     "dream_ray.engine.status",
+    "dream_ray.distributed.job_paths",
 )
 
 
@@ -24,3 +25,9 @@ def test_module_imports_no_heavy_library(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [], f"import {module} also imports {done.stdout.strip()}"
+
+
+def test_reading_a_sweep_imports_no_torch() -> None:
+    code = "import sys, dream_ray.sweep.results; print('torch' in sys.modules or 'ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["False"], done.stderr

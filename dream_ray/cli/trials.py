@@ -56,7 +56,7 @@ def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
 
 
 def _title(path: str, rows: list[dict[str, Any]]) -> str:
-    from dream_ray.sweep.final import num_tested
+    from dream_ray.sweep.final_runs import num_tested
     from dream_ray.sweep.results import BEST
 
     counts: dict[str, int] = {}
@@ -89,7 +89,7 @@ def _cell(name: str, value: Any) -> str:
 
 def show(path: str, found: Any) -> None:
     """Prints the trials, the test of the best one, and where everything is."""
-    from dream_ray.sweep.final import NAMES
+    from dream_ray.sweep.final_runs import NAMES
 
     display.show_table(table(found.trials))
     for row in found.final:

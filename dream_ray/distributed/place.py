@@ -1,6 +1,5 @@
 """Where the workers of a run are: on this machine, or on others, which may have other devices and see other files."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dream_ray import storage
+from dream_ray.distributed.job_paths import check_shared_paths
 from dream_ray.distributed.session import (
     cluster_address,
     default_gpus,
@@ -26,8 +26,6 @@ Call = Callable[..., Any]
 """(function, *arguments, **keywords) -> what the function returns."""
 
 _ANSWER_S = 5.0
-# Set by Ray in the environment of a job that was submitted to it.
-_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def workers_place(
     Raises:
         UsageError: If a path would be lost with the job, or no node can hold a worker.
     """
-    check_lasting(paths)
+    check_shared_paths(paths)
     if not (ray.is_initialized() or cluster_address(address)):
         yield _call_here
         return
@@ -61,18 +59,6 @@ def workers_place(
             gpus = default_gpus(device)
         require_resources(1, cpus, gpus)
         yield partial(_call_there, cpus, gpus)
-
-
-def check_lasting(paths: Mapping[str, str]) -> None:
-    """Raises UsageError for a relative path in a submitted job, whose working directory is deleted with it."""
-    if _JOB not in os.environ:
-        return
-    for name, path in paths.items():
-        if path != storage.absolute(path):
-            raise UsageError(
-                f"{name} must be a URI or an absolute path in a job, which runs in a copy of the directory it was "
-                f"submitted from; got {path}"
-            )
 
 
 def are_elsewhere() -> bool:

@@ -33,7 +33,9 @@ from dream_ray.engine.run_directory import Run
 from dream_ray.errors import TransientError
 from dream_ray.sweep.directory import SWEEP, SweepContext
 from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.final import FinalRun, run_final
+from dream_ray.sweep.final import run_final
+from dream_ray.sweep.final_runs import FinalRun
+from dream_ray.sweep.run_directory import is_worth_a_try
 from dream_ray.sweep.space import suggest
 from dream_ray.sweep.study import (
     RUNG,
@@ -46,7 +48,7 @@ from dream_ray.sweep.study import (
     study_name,
     study_storage,
 )
-from dream_ray.sweep.trial import Crew, Rung, execute_here, is_worth_a_try, run_trial
+from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
 
 _LOOK_S = 1.0
 

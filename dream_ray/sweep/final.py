@@ -1,67 +1,15 @@
-"""The last word on a sweep: its best settings and those of its file, tested with fresh seeds."""
-
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+"""One run of the last word on a sweep: distilled with a fresh seed, and tested."""
 
 from dream_ray import storage
-from dream_ray.config import Config
-from dream_ray.data.store import Store
 from dream_ray.engine.environment import fixed_threads, total_cost
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run import finish_run, synthetic_set
 from dream_ray.engine.run_directory import read_sessions
 from dream_ray.engine.training import TensorImages
-from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.trial import Crew, begin_again, cache_failure, cached_failure, digest_of_settings
-
-_FINAL, _DIRECTORY, _TESTED = "final.json", "final", "tested.json"
-NAMES = {"best": "best settings", "base": "settings of the sweep file"}
-"""What is tested, as a user reads it."""
-# Added to the seed of the settings: far from the seeds of the trials.
-_FRESH = 1000
-
-
-@dataclass(frozen=True)
-class FinalRun:
-    """One run that is tested.
-
-    Attributes:
-        path: Its directory.
-        config: Its settings.
-    """
-
-    path: str
-    config: Config
-
-
-def final_config(sweep: Sweep, values: Values) -> Config:
-    """Returns the settings to distil with at last: what was kept apart to look at belongs to the data now."""
-    return sweep.config_of({**values, "data.include_validation": True, "evaluation.every": 0})
-
-
-def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, list[FinalRun]]:
-    """Returns the runs of "best" and, if they are others, of "base", the settings of the file as they are.
-
-    There are none where the sweep file wants none, or the store has nothing to test on.
-    """
-    if sweep.final_seeds == 0 or not any(store.count("test", label) for label in range(store.num_classes)):
-        return {}
-    named = {"best": best}
-    if final_config(sweep, best) != final_config(sweep, {}):
-        named["base"] = {}
-    return {
-        name: [_final_run(out, sweep, values, number) for number in range(sweep.final_seeds)]
-        for name, values in named.items()
-    }
-
-
-def _final_run(out: str, sweep: Sweep, values: Values, number: int) -> FinalRun:
-    config = final_config(sweep, {**values, "seed": sweep.base().seed + _FRESH + number})
-    # By its settings: the best ones may be others when a sweep has gone on.
-    return FinalRun(storage.join(out, _DIRECTORY, digest_of_settings(config)), config)
+from dream_ray.sweep.final_runs import TESTED, FinalRun
+from dream_ray.sweep.run_directory import cached_failure
+from dream_ray.sweep.trial import Crew, begin_again, cache_failure
 
 
 def run_final(planned: FinalRun, store: str, crew: Crew) -> None:
@@ -99,46 +47,4 @@ def _distil_and_test(planned: FinalRun, store: str, crew: Crew) -> None:
         )
     cost = total_cost(read_sessions(run))
     told = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": cost["cpu_s"] + cost["gpu_s"]}
-    storage.write_json(run.file(_TESTED), told)
-
-
-def is_settled(planned: FinalRun) -> bool:
-    """Tells whether `run_final` is done."""
-    return _is_tested(planned) or cached_failure(planned.path) is not None
-
-
-def _is_tested(planned: FinalRun) -> bool:
-    return storage.exists(storage.join(planned.path, _TESTED))
-
-
-def num_tested(out: str) -> int:
-    """Returns how many runs are tested."""
-    directory = storage.join(out, _DIRECTORY)
-    return sum(storage.exists(storage.join(directory, name, _TESTED)) for name in storage.list_directory(directory))
-
-
-def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dict[str, Any]]:
-    """Writes final.json: a row for each of `final_runs` of which something is known by now.
-
-    Returns:
-        The rows: name, mean and std of the test accuracy in [0, 1] (None where nothing or too little is tested), n,
-        steps of a run, mean compute_s of a run (CPU and GPU seconds), reasons why others cannot be done, and runs.
-    """
-    rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
-    storage.write_json(storage.join(out, _FINAL), rows, indent=2)
-    return rows
-
-
-def _row(name: str, runs: Sequence[FinalRun]) -> dict[str, Any]:
-    tested = [storage.read_json(storage.join(run.path, _TESTED)) for run in runs if _is_tested(run)]
-    accuracies = [one["accuracy"] for one in tested]
-    return {
-        "name": name,
-        "mean": statistics.mean(accuracies) if tested else None,
-        "std": statistics.stdev(accuracies) if len(tested) > 1 else None,
-        "n": len(tested),
-        "steps": runs[0].config.total_steps,
-        "compute_s": statistics.mean(one["compute_s"] for one in tested) if tested else None,
-        "reasons": [reason for run in runs if (reason := cached_failure(run.path)) is not None],
-        "runs": [run.path for run in runs],
-    }
+    storage.write_json(run.file(TESTED), told)

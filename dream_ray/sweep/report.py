@@ -15,12 +15,12 @@ from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import SweepContext
 from dream_ray.sweep.figures import Row, as_text
 from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.final import NAMES
+from dream_ray.sweep.final_runs import NAMES
 from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.results import BEST, rows_of
+from dream_ray.sweep.run_directory import run_directory
 from dream_ray.sweep.space import Parameter
 from dream_ray.sweep.study import EARLIER, begun, best_trials, reached_the_end
-from dream_ray.sweep.trial import run_directory
 
 REPORT = "report.html"
 _MOST_PICTURES = 3

@@ -13,7 +13,8 @@ from dream_ray.config import dump_config
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweep.directory import open_sweep
 from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.final import final_config
+from dream_ray.sweep.final_runs import final_config
+from dream_ray.sweep.run_directory import read_reason
 from dream_ray.sweep.study import (
     AGAIN,
     EARLIER,
@@ -25,7 +26,6 @@ from dream_ray.sweep.study import (
     opening,
     reached_the_end,
 )
-from dream_ray.sweep.trial import read_reason
 
 RESULTS, BEST = "results.parquet", "best.yaml"
 _STATES = {

@@ -1,6 +1,5 @@
 """One trial: runs of the engine with its settings, whose validation accuracies are its rungs."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from dream_ray import storage
-from dream_ray.config import Config, dump_config
+from dream_ray.config import Config
 from dream_ray.engine.environment import resolve_device, total_cost
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import check_device, create_run, finish_run
@@ -18,7 +17,8 @@ from dream_ray.engine.session import Tell
 from dream_ray.engine.validation import pending_steps, read_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, TransientError, UsageError
-from dream_ray.sweep.file import Sweep, Values, num_rungs
+from dream_ray.sweep.file import num_rungs
+from dream_ray.sweep.run_directory import cached_failure, reason_file, run_directory, trouble_file
 
 _POLL_S = 1.0
 
@@ -53,16 +53,6 @@ class Crew:
     threads: int
     launch: Launch
     execute: Callable[[Run, Callable[[], None]], None]
-
-
-def run_directory(out: str, config: Config) -> str:
-    """Returns where the run of some settings lies in a sweep: the same for the same settings, whoever asks."""
-    return storage.join(out, "trials", digest_of_settings(config))
-
-
-def digest_of_settings(config: Config) -> str:
-    """Returns a short name of some settings, from all that they come to, however they were written."""
-    return hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
 
 
 def run_trial(out: str, configs: list[Config], store: str, crew: Crew, report: Callable[[Rung], None]) -> None:
@@ -101,26 +91,12 @@ def cache_failure(path: str) -> Iterator[None]:
     try:
         yield
     except (TransientError, OSError, torch.OutOfMemoryError) as error:
-        storage.write_text(_trouble(path), str(error))
+        storage.write_text(trouble_file(path), str(error))
         raise
     except Exception as error:
         is_ours = isinstance(error, (UsageError, RunError))
-        storage.write_text(_reason(path), str(error) if is_ours else f"{type(error).__name__}: {error}")
+        storage.write_text(reason_file(path), str(error) if is_ours else f"{type(error).__name__}: {error}")
         raise
-
-
-def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
-    """Tells whether a trial that failed may do better: its settings are possible, and not what it failed for."""
-    try:
-        configs = sweep.configs_of(values)
-    except UsageError:
-        return False
-    return all(cached_failure(run_directory(out, config)) is None for config in configs)
-
-
-def cached_failure(path: str) -> str | None:
-    """Returns why a run can never be done, if `cache_failure` has found that it cannot."""
-    return _text(_reason(path))
 
 
 @contextmanager
@@ -150,26 +126,6 @@ def begin_again(path: str, config: Config, store: str, crew: Crew) -> Run:
     storage.delete(path)  # who made it was killed before it was a run
     device = resolve_device(crew.device)
     return create_run(path, config, store, device=device, threads=crew.threads, launch=crew.launch)
-
-
-def read_reason(out: str, configs: list[Config]) -> str:
-    """Returns why a trial failed; that of a killed process is not known."""
-    paths = [run_directory(out, config) for config in configs]
-    told = (_text(told_by(path)) for told_by in (_reason, _trouble) for path in paths)
-    return next((text for text in told if text is not None), "its process ended, twice")
-
-
-def _reason(path: str) -> str:
-    return f"{path}.reason.txt"
-
-
-def _trouble(path: str) -> str:
-    """Names the file that says why the last try failed, though another one may not."""
-    return f"{path}.trouble.txt"
-
-
-def _text(path: str) -> str | None:
-    return storage.read_text(path) if storage.exists(path) else None
 
 
 def _nobody(rung: Rung) -> None:

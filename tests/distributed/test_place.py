@@ -11,7 +11,7 @@ import pytest
 from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.data.ingest import IngestSettings
-from dream_ray.distributed import place, session
+from dream_ray.distributed import job_paths, place, session
 from dream_ray.distributed.ingest import _places
 from dream_ray.distributed.limits import LIMITS, parse_limits, publish_limits
 from dream_ray.engine.environment import resolve_device
@@ -83,7 +83,7 @@ def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_job_refuses_paths_that_would_be_lost_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, tiny: dict[str, Any]
 ) -> None:
-    monkeypatch.setenv(place._JOB, "{}")
+    monkeypatch.setenv(job_paths._JOB, "{}")
     paths = {"store": "s3://bucket/store", "out": str(tmp_path), "bank": str(tmp_path)} | {name: "runs/here"}
     with pytest.raises(UsageError, match=f"{name} must be a URI or an absolute path in a job, .*; got runs/here"):
         api.distill(parse_config(tiny), **paths)

@@ -15,9 +15,9 @@ from dream_ray.sweep.directory import SweepContext
 from dream_ray.sweep.file import Sweep, num_rungs, parse_sweep
 from dream_ray.sweep.metrics import METRICS
 from dream_ray.sweep.report import REPORT, write_report
+from dream_ray.sweep.run_directory import run_directory
 from dream_ray.sweep.space import Parameter
 from dream_ray.sweep.study import RUNG
-from dream_ray.sweep.trial import run_directory
 
 HOSTILE = "<script>alert(1)</script>"
 RED = (250, 0, 0)

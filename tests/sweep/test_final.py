@@ -14,7 +14,8 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.run_directory import Run
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.final import FinalRun, final_runs, is_settled, num_tested, run_final, write_final
+from dream_ray.sweep.final import run_final
+from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
 from dream_ray.sweep.trial import Crew
 from tests.sweep.conftest import SETTINGS, Page, made, written
 

@@ -15,17 +15,8 @@ from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.trial import (
-    Crew,
-    Rung,
-    cache_failure,
-    cached_failure,
-    execute_here,
-    is_worth_a_try,
-    read_reason,
-    run_directory,
-    run_trial,
-)
+from dream_ray.sweep.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory
+from dream_ray.sweep.trial import Crew, Rung, cache_failure, execute_here, run_trial
 
 HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
 
