@@ -43,7 +43,7 @@ from tests.frameworks import tiny_run
 from tests.thread_team import run_team
 
 CPU = torch.device("cpu")
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "frameworks.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-framework.md"
 GOLDEN = Path(__file__).with_name("golden_framework_losses.json")
 CASES = [(name, strategy) for name in FRAMEWORKS for strategy in ("random", "representative")]
 Start = Callable[..., Run]
