@@ -10,13 +10,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
-from dream_ray.sweep import figures
+from dream_ray.sweep import report_figures as figures
 from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweep.directory import SweepContext
-from dream_ray.sweep.figures import Row, as_text
 from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final_runs import NAMES
 from dream_ray.sweep.metrics import METRICS
+from dream_ray.sweep.report_figures import as_text
 from dream_ray.sweep.results import BEST, rows_of
 from dream_ray.sweep.run_directory import run_directory
 from dream_ray.sweep.space import Parameter
@@ -24,8 +24,9 @@ from dream_ray.sweep.study import EARLIER, begun, best_trials, reached_the_end
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
-_NO_RESULT = "<p>No trial has a result.</p>"
 _NO_WHOLE_TRIAL = "<p>No trial reached its end.</p>"
+Row = dict[str, Any]
+"""A row of `sweep.results.rows_of` without the values that a trial does not have; accuracies in percent."""
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -35,6 +36,7 @@ th, td { padding: 0.2rem 0.6rem; text-align: left; border-bottom: 1px solid #888
 td { min-width: 3rem; max-width: 24rem; white-space: pre-line; }
 .wide { overflow-x: auto; }
 figure { margin: 0; }
+.figure { height: 28rem; min-width: 40rem; }
 .images { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; border-radius: 0.3rem; background: white; }
 pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
@@ -52,25 +54,30 @@ def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final
     """
     rows = _rows(context.out, sweep, study)
     best = best_trials(study, sweep)
+    trials = study.get_trials(deepcopy=False)
+    whole = {row["trial"] for row in rows if row["state"] == "done"}
     sections = [
         _headline(context, sweep, study, rows),
         _settings(context, sweep, best),
         _tested(final),
-        _section("Search", _search(sweep, rows, best)),
-        _section("Importance of the settings", _importances(sweep, study)),
-        _section("One setting at a time", _slices(sweep, rows)),
-        _section("All settings together", _parallel(sweep, rows)),
+        _section("Search", _search(sweep, trials, whole)),
+        _section("Importance of the settings", _importances(sweep, trials)),
+        _section("One setting at a time", _slices(sweep, trials, whole)),
+        _section("All settings together", _parallel(sweep, trials, whole)),
         _section("Distilled images", _images(context.out, sweep, best)),
         _section("Trials", [_table(_columns(sweep), rows)]),
     ]
+    body = "".join(sections)
+    scripts = figures.scripts() if figures.MARK in body else []
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        # Nothing is loaded and no script runs, whatever the names in here are.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
+        # The browser loads nothing and runs only our scripts, whatever names and values the page contains.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        f"script-src {figures.script_sources(scripts)}; img-src data: blob:; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Sweep {_text(context.out)}</title><style>{_STYLE}</style></head>\n"
-        f"<body>{''.join(sections)}</body></html>\n"
+        f"<body>{body}{''.join(f'<script>{script}</script>' for script in scripts)}</body></html>\n"
     )
     storage.write_text(storage.join(context.out, REPORT), page)
 
@@ -81,7 +88,7 @@ def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
     for row, trial in zip(rows_of(out, sweep, study), study.get_trials(deepcopy=False), strict=True):
         kept = {key: row[key] for key in row if (key in trial.params if key in sweep.space else row[key] is not None)}
         if "accuracy" in kept:
-            kept["accuracy"] = 100 * kept["accuracy"]
+            kept["accuracy"] *= METRICS["accuracy"].factor
         found.append(kept)
     return found
 
@@ -146,9 +153,8 @@ def _searched(parameter: Parameter) -> str:
 
 
 def _results(sweep: Sweep, trial: FrozenTrial) -> str:
-    named = dict(zip(sweep.metrics, trial.values, strict=True))
-    named["accuracy"] *= 100
-    return ", ".join(METRICS[name].sentence.format(value) for name, value in named.items())
+    shown = ((METRICS[name], value) for name, value in zip(sweep.metrics, trial.values, strict=True))
+    return ", ".join(metric.sentence.format(metric.factor * value) for metric, value in shown)
 
 
 def _tested(final: Sequence[dict[str, Any]]) -> str:
@@ -178,52 +184,44 @@ def _accuracy(row: Row) -> str:
     return f"{100 * row['mean']:.1f}" + ("" if row["std"] is None else f" ± {100 * row['std']:.1f}")
 
 
-def _search(sweep: Sweep, rows: Sequence[Row], best: Sequence[FrozenTrial]) -> list[str]:
-    if not figures.measured(rows, "accuracy"):
-        return [_NO_RESULT]
-    parts = [_picture(figures.history(rows), "optimisation history")]
-    if len(sweep.metrics) > 1:
-        numbers = [trial.number for trial in best]
-        parts.append(_picture(figures.front(rows, numbers), "Pareto front") if best else _NO_WHOLE_TRIAL)
+def _search(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
+    parts = [figures.history(trials, whole) if whole else _NO_WHOLE_TRIAL]
+    climbing = {trial.number for trial in trials if trial.intermediate_values and trial.state.is_finished()}
+    if climbing:
+        parts.append(figures.rungs(trials, climbing))
+    if whole and len(sweep.metrics) > 1:
+        parts.append(figures.front(trials, whole, sweep.metrics))
     return parts
 
 
-def _importances(sweep: Sweep, study: optuna.Study) -> list[str]:
+def _importances(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[str]:
     """Importances for the accuracy."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # imports scikit-learn
-
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len({trial.values[0] for trial in finished}) < 2:
-        return ["<p>Cannot be said: it takes two trials with different results.</p>"]
+        return ["<p>Cannot be estimated: it takes two trials with different results.</p>"]
+    common = set.intersection(*(set(trial.params) for trial in finished))
     try:
-        shares = get_param_importances(
-            study, evaluator=FanovaImportanceEvaluator(seed=0), target=lambda trial: float(trial.values[0])
-        )
-    except RuntimeError:  # no setting tells trials with different results apart
-        shares = {}
-    if not shares:
-        return ["<p>Cannot be said: no setting is varied in all trials.</p>"]
-    left_out = [path for path in sweep.space if path not in shares]
+        drawn = [figures.importances(trials, {trial.number for trial in finished})] if common else []
+    except RuntimeError:  # the trials with different results have equal settings
+        drawn = []
+    if not drawn:
+        return ["<p>Cannot be estimated: no setting is varied in all trials.</p>"]
     stopped = sum(EARLIER not in trial.user_attrs and not reached_the_end(trial, sweep) for trial in finished)
     note = f"fANOVA for accuracy over {len(finished)} trials, {stopped} of them stopped early."
-    if left_out:
+    if left_out := [path for path in sweep.space if path not in common]:
         note += f" Left out, because some trials do not have it: {', '.join(left_out)}."
-    return [_picture(figures.importances(shares), "importances"), f"<p>{_text(note)}</p>"]
+    return [*drawn, f"<p>{_text(note)}</p>"]
 
 
-def _slices(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    return [
-        _picture(figures.slices(rows, sweep, metric), f"{metric} against each setting")
-        for metric in sweep.metrics
-        if figures.measured(rows, metric)
-    ] or [_NO_RESULT]
+def _slices(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
+    return [figures.slices(trials, whole, metric) for metric in sweep.metrics] if whole else [_NO_WHOLE_TRIAL]
 
 
-def _parallel(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    if not any(row["state"] == "done" for row in rows):
+def _parallel(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
+    if not whole:
         return [_NO_WHOLE_TRIAL]
-    note = "<p>A line for each whole trial, the better the darker; it skips settings that the trial does not have.</p>"
-    return [_picture(figures.parallel(rows, sweep), "parallel coordinates"), note]
+    note = "<p>One line per whole trial. None marks a setting that the trial does not have.</p>"
+    return [figures.parallel(trials, whole, sweep.metrics), note]
 
 
 def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
@@ -239,12 +237,6 @@ def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
         parts.append(f'<figure><img alt="distilled images" src="data:image/png;base64,{picture}">')
         parts.append(f"<figcaption>{caption}</figcaption></figure>")
     return ['<div class="images">', *parts, "</div>"] if parts else [_NO_WHOLE_TRIAL]
-
-
-def _picture(svg: str, description: str) -> str:
-    # As a picture, not as a part of the page: a script in it would not run.
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<p><img alt="{_text(description)}" src="data:image/svg+xml;base64,{data}"></p>'
 
 
 def _table(columns: dict[str, str], rows: Sequence[Row]) -> str:

@@ -1,5 +1,6 @@
 """Reports of studies that are made by hand, and what is on their pages."""
 
+import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,6 +44,8 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.titles: list[str] = []
         self.cells: list[str] = []
+        self.scripts: list[str] = []
+        self.figures: dict[str, Any] = {}
         self._open = ""
         self.feed(text)
 
@@ -51,6 +54,8 @@ class Page(HTMLParser):
         self._open = tag
         if tag == "td":
             self.cells.append("")
+        if tag == "script":
+            self._open = dict(attrs).get("type") or tag
 
     def handle_endtag(self, tag: str) -> None:
         self._open = ""
@@ -60,6 +65,11 @@ class Page(HTMLParser):
             self.titles.append(data)
         if self._open == "td":
             self.cells[-1] += data
+        if self._open == "script":
+            self.scripts.append(data)
+        if self._open == "application/json":
+            labels = [found["aria-label"] or "" for _, found in self.tags if found.get("role") == "figure"]
+            self.figures[labels[-1]] = json.loads(data)
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -68,7 +78,10 @@ class Page(HTMLParser):
 
 
 def made(sweep: Sweep, values: list[float] | None, params: dict[str, Any], *, rung: int | None = None) -> FrozenTrial:
-    """Makes a trial that reached the end, or a rung; without values one that failed."""
+    """Makes a trial that reached the end, or a rung; without values one that failed.
+
+    Its accuracies on the way are all the last one.
+    """
     kinds = {path: distribution(sweep.space[path]) for path in params}
     state = TrialState.FAIL if values is None else TrialState.COMPLETE
     reached = num_rungs(sweep.base()) if rung is None else rung
@@ -78,6 +91,7 @@ def made(sweep: Sweep, values: list[float] | None, params: dict[str, Any], *, ru
         params=params,
         distributions=kinds,
         user_attrs={} if values is None else {RUNG: reached},
+        intermediate_values=dict.fromkeys(range(1, reached + 1), values[0]) if values and len(values) == 1 else {},
     )
 
 

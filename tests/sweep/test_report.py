@@ -1,17 +1,15 @@
 """The report: a page of its own, whatever came of the sweep and whatever the names in it are."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from dream_ray.sweep.figures import scale_of
 from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.space import Parameter
 from tests.sweep.conftest import HOSTILE, SETTINGS, SWEEP, Page, made, settings, written
 
 TITLES = [
@@ -23,12 +21,8 @@ TITLES = [
     "Distilled images",
     "Trials",
 ]
-HISTORY, SLICES, PARALLEL = "optimisation history", "accuracy against each setting", "parallel coordinates"
-
-
-def svg_of(source: str) -> ElementTree.Element:
-    assert source.startswith("data:image/svg+xml;base64,")
-    return ElementTree.fromstring(base64.b64decode(source.partition(",")[2]))
+HISTORY, RUNGS, SLICES = "optimisation history", "accuracy at each rung", "accuracy against each setting"
+IMPORTANCES, PARALLEL = "importances", "parallel coordinates"
 
 
 def test_everything_is_on_the_page(full: str) -> None:
@@ -46,38 +40,47 @@ def test_everything_is_on_the_page(full: str) -> None:
     assert "--config" in full
 
 
-def test_every_picture_can_be_seen(full: str) -> None:
-    pictures = Page(full).pictures
-    assert list(pictures) == [HISTORY, "importances", SLICES, PARALLEL, "distilled images"]
-    *drawn, images = pictures.values()
-    for source in drawn:
-        assert len(list(svg_of(source).iter())) > 50
+def test_every_figure_has_its_data(full: str) -> None:
+    page = Page(full)
+    assert list(page.figures) == [HISTORY, RUNGS, IMPORTANCES, SLICES, PARALLEL]
+    history, best = page.figures[HISTORY]["data"][:2]
+    assert (history["x"], history["y"]) == ([0, 2, 4], [50, 75, 62.5]), "percent of the whole trials, by their numbers"
+    assert best["y"] == [50, 50, 75, 75, 75]
+    assert [line["name"] for line in page.figures[RUNGS]["data"]] == ["Trial0", "Trial1", "Trial2", "Trial4"]
+    stopped = page.figures[RUNGS]["data"][1]
+    assert (stopped["x"], stopped["y"]) == ([1], [25])
+    assert len(page.figures[PARALLEL]["data"]) == 3 + 1, "whole trials and the colour bar"
+    [images] = page.pictures.values()
     assert images.startswith("data:image/png;base64,")
     assert Image.open(io.BytesIO(base64.b64decode(images.partition(",")[2]))).size == (30, 20)
 
 
-def test_nothing_is_loaded_and_nothing_runs(full: str) -> None:
+def test_nothing_is_loaded_and_only_our_scripts_run(full: str) -> None:
     page = Page(full)
-    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "link", "base", "form")]
+    assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "link", "base", "form")]
     assert not [v for _, found in page.tags for k, v in found.items() if k in ("src", "href") and v[:5] != "data:"]  # type: ignore[index]
     assert not [key for _, found in page.tags for key in found if key.startswith("on")]
     assert HOSTILE not in full and HOSTILE in page.cells, "only as text"
-    assert "default-src 'none'" in full
+    [policy] = [found["content"] or "" for tag, found in page.tags if tag == "meta" and "http-equiv" in found]
+    sources = {part.split()[0]: part.split()[1:] for part in policy.split(";")}
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts]
+    assert sources["default-src"] == ["'none'"] and len(digests) == 2
+    assert sources["script-src"] == [f"'sha256-{digest}'" for digest in digests]
+    assert "plotly.js v" in page.scripts[0] and len(full) < 6_000_000, "it is there once"
 
 
 def test_equal_results_have_equal_pages(full: str, tmp_path: Path) -> None:
     sweep, out = parse_sweep(SWEEP), tmp_path / "other"
     out.mkdir()
     trials = [made(sweep, [0.5], settings(1.0)), made(sweep, [0.75], settings(2.0, 0.5))]
-    first = Page(written(sweep, out, trials)).pictures
-    assert Page(written(sweep, out, trials)).pictures == first
+    assert written(sweep, out, trials) == written(sweep, out, trials)
 
 
 def test_one_trial_has_no_importances(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     page = Page(text := written(sweep, tmp_path, [made(sweep, [0.5], settings(1.0, 0.5))]))
-    assert "Cannot be said: it takes two trials with different results" in text
-    assert page.titles == TITLES and list(page.pictures) == [HISTORY, SLICES, PARALLEL]
+    assert "Cannot be estimated: it takes two trials with different results" in text
+    assert page.titles == TITLES and list(page.figures) == [HISTORY, RUNGS, SLICES, PARALLEL]
 
 
 @pytest.mark.parametrize(
@@ -90,16 +93,16 @@ def test_importances_that_cannot_be_said(
     sweep = parse_sweep(SWEEP)
     trials = [made(sweep, [value], settings(feature)) for value, feature in zip(values, features, strict=True)]
     page = Page(text := written(sweep, tmp_path, trials))
-    assert "Cannot be said" in text and reason in text
-    assert list(page.pictures) == [HISTORY, SLICES, PARALLEL]
+    assert "Cannot be estimated" in text and reason in text
+    assert list(page.figures) == [HISTORY, RUNGS, SLICES, PARALLEL]
 
 
 def test_a_sweep_of_failures_has_a_report(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     page = Page(text := written(sweep, tmp_path, [made(sweep, None, settings(1.0)), made(sweep, None, settings(2.0))]))
-    assert page.titles == ["Settings", *TITLES[1:]] and not page.pictures
+    assert page.titles == ["Settings", *TITLES[1:]] and not page.pictures and not page.figures and not page.scripts
     assert page.cells.count("failed") == 2 and page.cells.count("its process ended, twice") == 2
-    assert "No trial has a result." in text and "No trial reached its end." in text
+    assert "No trial reached its end." in text and "script-src 'none'" in text
     assert "dream-ray distill" not in text, "there is no best.yaml"
 
 
@@ -112,7 +115,7 @@ def test_a_sweep_of_stopped_trials_shows_them(tmp_path: Path) -> None:
     trials = [made(sweep, [0.25 * (1 + i)], settings(1.0 + i), rung=1) for i in range(2)]
     trials.append(create_trial(state=TrialState.PRUNED))
     page = Page(text := written(sweep, tmp_path, trials))
-    assert list(page.pictures) == [HISTORY, "importances", SLICES]
+    assert list(page.figures) == [RUNGS, IMPORTANCES]
     assert "2 of them stopped early" in text and page.cells.count("stopped") == 3
 
 
@@ -121,14 +124,12 @@ def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     points = [(0.5, 10.0), (0.75, 20.0), (0.25, 30.0)]
     trials = [made(sweep, list(point), settings(1.0 + i, 0.1 * i)) for i, point in enumerate(points)]
     page = Page(text := written(sweep, tmp_path, trials))
-    assert list(page.pictures) == [
-        HISTORY,
-        "Pareto front",
-        "importances",
-        SLICES,
-        "compute_s against each setting",
-        PARALLEL,
-    ]
+    costs = "compute_s against each setting"
+    assert list(page.figures) == [HISTORY, "Pareto front", IMPORTANCES, SLICES, costs, PARALLEL]
+    others, front = page.figures["Pareto front"]["data"]
+    assert (others["x"], others["y"], front["x"], front["y"]) == ([25], [30], [50, 75], [10, 20])
+    axes = page.figures[PARALLEL]["layout"]["xaxis"]["ticktext"]
+    assert axes[:2] == ["validation accuracy in %", "CPU and GPU seconds"]
     assert "Those of trial 1, with validation accuracy 75.0 %, 20 CPU and GPU seconds" in text
 
 
@@ -147,32 +148,28 @@ def test_null_is_a_choice_and_not_a_missing_value(tmp_path: Path) -> None:
     first, second = (page.cells[page.cells.index(name, 12) :][:3] for name in ("random", "representative"))
     assert first == ["random", "null", "true"] and second == ["representative", "", "false"]
     assert "null, 64; where selection.strategy is random" in page.cells
-    assert list(page.pictures)[-2:] == [SLICES, PARALLEL]
+    assert list(page.figures)[-2:] == [SLICES, PARALLEL]
+    axes = {number: page.figures[SLICES]["layout"][f"xaxis{number}"] for number in ("", 2)}
+    assert [axis["title"]["text"] for axis in axes.values()] == ["matching.biases", "matching.real_chunk"]
+    assert [axis["categoryarray"] for axis in axes.values()] == [["'true'", "'false'"], ["'null'", "'64'"]]
 
 
-def test_choices_may_be_any_text(tmp_path: Path) -> None:
-    # A formula that is none, what XML and HTML cannot hold, letters that the font lacks, and a long one.
-    names = [HOSTILE, "$x_{$", "\x00\x1b--><b>", "\u65e5\u672c", "a" * 80]
-    sweep = parse_sweep({**SETTINGS, "space": {"network.name": {"choices": names}}, "start": []})
-    trials = [made(sweep, [0.1 * (1 + i)], {"network.name": name}) for i, name in enumerate(names)]
+def test_names_and_choices_may_be_any_text(tmp_path: Path) -> None:
+    # A formula that is none, what XML and HTML cannot hold, the end of a script, letters that a font lacks, a long one.
+    names = [HOSTILE, "$x_{$", "\x00\x1b--><b>", "</script><!--", "\u65e5\u672c", "a" * 80]
+    path = f"network.options.{HOSTILE}"
+    space = {"network.name": {"choices": names}, path: {"choices": [1, True, 0.1, 0.10001]}}
+    sweep = parse_sweep({**SETTINGS, "space": space, "start": []})
+    trials = [
+        made(sweep, [0.1 * (1 + i)], {"network.name": name, path: [1, True, 0.1, 0.10001][i % 4]})
+        for i, name in enumerate(names)
+    ]
     page = Page(text := written(sweep, tmp_path, trials))
     assert HOSTILE not in text and "\x00" not in text and "\x1b" not in text
-    assert [tag for tag, _ in page.tags if tag in ("script", "b")] == []
-    assert {HOSTILE, "$x_{$", "\ufffd\ufffd--><b>", "\u65e5\u672c", "a" * 80} <= set(page.cells)
-    assert list(page.pictures) == [HISTORY, "importances", SLICES, PARALLEL]
-    for source in page.pictures.values():
-        svg = svg_of(source)
-        assert not [element for element in svg.iter() if element.tag.endswith("script")]
-
-
-def test_places_on_an_axis() -> None:
-    log = scale_of(Parameter(log=(0.01, 100)))
-    assert [log.place(value) for value in (0.01, 1, 100)] == pytest.approx([0, 0.5, 1])
-    assert [text for _, text in log.ticks] == ["0.01", "0.1", "1", "10", "100"]
-    choices = scale_of(Parameter(choices=(1, True, None)))
-    assert [choices.place(value) for value in (1, True, None)] == [0, 0.5, 1]
-    assert [text for _, text in choices.ticks] == ["1", "true", "null"]
-    assert scale_of(Parameter(choices=("only",))).ticks == [(0.5, "only")]
-    assert scale_of(Parameter(whole=(8, 64))).place(36) == 0.5
-    narrow = scale_of(Parameter(log=(0.2, 0.8)))
-    assert [text for _, text in narrow.ticks] == ["0.2", "0.4", "0.8"]
+    assert [tag for tag, _ in page.tags if tag == "b"] == [] and len(page.scripts) == 2
+    assert {HOSTILE, "$x_{$", "\ufffd\ufffd--><b>", "</script><!--", "\u65e5\u672c", "a" * 80} <= set(page.cells)
+    assert list(page.figures) == [HISTORY, RUNGS, IMPORTANCES, SLICES, PARALLEL]
+    axes = page.figures[SLICES]["layout"]
+    assert axes["xaxis2"]["title"]["text"] == "network.options.&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert axes["xaxis"]["categoryarray"][0] == "'&lt;script&gt;alert(1)&lt;/script&gt;'", "no markup of plotly"
+    assert axes["xaxis2"]["categoryarray"] == ["'1'", "'true'", "'0.1'", "'0.10001'"]

@@ -1,16 +1,19 @@
 """The report as a browser shows it."""
 
 import io
+import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.report import REPORT
-from tests.sweep.conftest import RED, Page
+from tests.sweep.conftest import HOSTILE, RED, SETTINGS, Page, made, written
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -33,20 +36,32 @@ def test_the_page_is_shown_as_it_is(tmp_path: Path) -> None:
     assert "CONSOLE" not in shown.stderr
     seen = np.asarray(Image.open(io.BytesIO(target.read_bytes())).convert("RGB"))
     assert (seen == RED).all(axis=-1).sum() == 30 * 20, "the distilled images"
-    blue, orange = (31, 119, 180), (255, 127, 14)
-    assert (seen == blue).all(axis=-1).sum() > 1000 and (seen == orange).all(axis=-1).sum() > 20, "the figures"
+    bars, best = (99, 110, 250), (239, 85, 59)
+    assert (seen == bars).all(axis=-1).sum() > 1000 and (seen == best).all(axis=-1).sum() > 20, "the figures"
 
 
-def test_every_picture_has_a_size(full: str, tmp_path: Path) -> None:
-    # What the pictures look like to the browser is told by a script, which the report itself forbids.
+def test_every_figure_and_image_has_a_size(full: str, tmp_path: Path) -> None:
+    # A script measures them. The policy of the report would forbid it, so it goes.
     probe = (
         "<script>onload = () => document.body.dataset.widths = "
-        "[...document.images].map(image => image.naturalWidth).join(' ')</script>"
+        "[...document.querySelectorAll('.figure .main-svg:first-child, img')]"
+        ".map(one => Math.round(one.getBoundingClientRect().width)).join(' ')</script>"
     )
     start, _, rest = full.partition("<meta http-equiv")
     page = tmp_path / "probed.html"
     page.write_text(start + rest.partition(">")[2].replace("</body>", f"{probe}</body>"))
     shown = Page(browse(page, "--dump-dom").stdout)
     [widths] = [attributes["data-widths"] for tag, attributes in shown.tags if tag == "body"]
-    assert len((widths or "").split()) == 5 and all(int(width) > 0 for width in (widths or "").split())
+    sizes = [int(width) for width in (widths or "").split()]
+    assert len(sizes) == 5 + 1 and all(size > 500 for size in sizes[:5]) and sizes[5] == 30 + 2 * 8
     assert shown.titles[0] == "Best settings" and shown.titles[-1] == "Trials"
+
+
+def test_odd_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    sweep = parse_sweep({**SETTINGS, "space": {"network.name": {"choices": [HOSTILE, "<b>$x$</b>"]}}, "start": []})
+    written(sweep, tmp_path, [made(sweep, [0.5], {"network.name": name}) for name in (HOSTILE, "<b>$x$</b>")])
+    shown = browse(tmp_path / REPORT, "--dump-dom")
+    assert "Security" not in shown.stderr and "Error" not in shown.stderr
+    ticks = re.findall(r'<text [^>]*data-unformatted="([^"]*)"', shown.stdout)
+    assert {f"'{escape(escape(name, quote=False))}'" for name in (HOSTILE, "<b>$x$</b>")} <= set(ticks)
+    assert "<b>" not in shown.stdout and HOSTILE not in shown.stdout
