@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
-from dream_ray.cli import display, run_commands, store_commands, sweep_commands
+from dream_ray.cli import run_commands, store_commands, sweep_commands
 from dream_ray.cli.app import app
+from dream_ray.cli.console import fail
 from dream_ray.errors import RunError, UsageError
 
 # The commands register themselves with `app` when their modules are imported.
@@ -22,12 +23,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         _refuse_empty(sys.argv[1:])
-        app()
+        app(prog_name="dream-ray")
     except UsageError as error:
-        display.fail(error)
+        fail(error)
         sys.exit(2)
     except RunError as error:
-        display.fail(error)
+        fail(error)
         sys.exit(1)
 
 

@@ -1,170 +1,9 @@
-"""What the user sees: progress while it runs (a bar, or lines in a log), tables and paths at the end."""
+"""What commands print when they are done: stores, presets, runs, evaluations."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
-
-from dream_ray import storage
-from dream_ray.errors import RunError
-
-_OUT = Console(highlight=False, soft_wrap=True)
-_ERR = Console(stderr=True, highlight=False, soft_wrap=True)
-_POLL_S = 0.5
-# Where there is no terminal, as in the log of a job.
-_LINE_S = 60.0
-_INTERRUPTED = 130
-
-
-def say(text: str) -> None:
-    """Prints a line."""
-    _OUT.print(text, markup=False)
-
-
-def show_table(table: Table) -> None:
-    """Prints a table."""
-    _OUT.print(table)
-
-
-def console() -> Console:
-    """Returns where progress is shown: stderr."""
-    return _ERR
-
-
-def fail(error: Exception) -> None:
-    """Prints an error to stderr."""
-    _ERR.print(f"error: {error}", markup=False)
-
-
-@contextmanager
-def interruptible(how_to_go_on: str, begun: str | None = None) -> Iterator[None]:
-    """Says after Ctrl-C how to go on, if the file `begun` is there, and exits with 130 as a shell expects."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        is_begun = begun is None or storage.exists(begun)
-        _ERR.print(f"interrupted; {how_to_go_on if is_begun else 'nothing was begun yet'}", markup=False)
-        raise SystemExit(_INTERRUPTED) from None
-
-
-@contextmanager
-def stages(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far the stages of a work are."""
-    with _showing(text) as show:
-        yield lambda stage, done, total: show(done, total, stage)
-
-
-@contextmanager
-def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
-    """Shows how many results are there."""
-    with _showing(text) as show:
-        yield lambda result, done, total: show(
-            done, total, f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
-        )
-
-
-@contextmanager
-def progress(run: Any) -> Iterator[None]:
-    """Follows a run through the files in its directory."""
-    total = run.config.total_steps
-    with _showing("Distilling") as show:
-        show(0, total, "starting")
-
-        def look() -> None:
-            completed, status = _status(run)
-            show(completed, total, status)
-
-        with looking(look, _POLL_S if _ERR.is_terminal else _LINE_S):
-            yield
-
-
-@contextmanager
-def looking(look: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Calls a function now and then while the block runs."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(every_s):
-            look()
-
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watching.join()
-
-
-@contextmanager
-def _showing(text: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yields what shows (done, total, status): a bar; where there is no terminal, a line a minute at most."""
-    if not _ERR.is_terminal:
-        last = time.monotonic()
-
-        def show(done: int, total: int, status: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _LINE_S:
-                last = time.monotonic()
-                _ERR.print(f"{text}: {done} of {total}, {status}", markup=False)
-
-        yield show
-        return
-    with _bar() as bar:
-        task = bar.add_task(text, total=None, status="")
-        yield lambda done, total, status: bar.update(task, completed=done, total=total, status=status)
-
-
-def _status(run: Any) -> tuple[int, str]:
-    try:
-        return _look(run)
-    except RunError:  # a file is being replaced on slow storage; the next look will see it
-        return 0, "waiting"
-
-
-def _look(run: Any) -> tuple[int, str]:
-    from dream_ray.engine.progress import summarise_progress
-    from dream_ray.engine.run_directory import read_sessions
-
-    now = summarise_progress(read_sessions(run))
-    if now is None:
-        return 0, "starting workers"
-    if now.loss is None or now.seconds_per_step is None:
-        return now.step, now.phase
-    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
-    accuracies = storage.list_directory(run.file("validation"))
-    if accuracies:
-        parts.append(_last_validation(run, accuracies[-1]))
-    return now.step, ", ".join(parts)
-
-
-def _last_validation(run: Any, name: str) -> str:
-    row = storage.read_json(run.file("validation", name))
-    return f"validation {100 * row['accuracy']:.1f} % at {row['step']}"
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time as people read it."""
-    whole = int(seconds or 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
-        console=_ERR,
-        transient=True,
-    )
+from dream_ray.cli.console import make_table, number, print_table, say
+from dream_ray.cli.progress import duration
 
 
 def show_manifest(path: str, manifest: Any) -> None:
@@ -177,7 +16,7 @@ def show_manifest(path: str, manifest: Any) -> None:
     say(f"encoding: {manifest.encoding}")
     for split, total in totals.items():
         counts = manifest.counts[split]
-        detail = f" ({min(counts)} to {max(counts)} a class)" if total else " (none)"
+        detail = f" ({min(counts)} to {max(counts)} per class)" if total else " (none)"
         say(f"{split}: {total}{detail}")
     say(f"mean: {', '.join(f'{value:.4f}' for value in manifest.mean)}")
     say(f"std: {', '.join(f'{value:.4f}' for value in manifest.std)}")
@@ -185,44 +24,46 @@ def show_manifest(path: str, manifest: Any) -> None:
     say(f"rejects: {manifest.num_rejects}")
 
 
-def show_frameworks(frameworks: dict[str, Any]) -> None:
-    """Prints the frameworks and their papers as a table."""
-    table = Table(Column("framework", no_wrap=True), "name", "paper")
+def show_presets(frameworks: dict[str, Any], presets: dict[str, Any]) -> None:
+    """Prints the presets, a table for each framework."""
     for name, framework in frameworks.items():
-        table.add_row(name, framework.title, framework.paper)
-    _OUT.print(table)
-
-
-def show_presets(presets: dict[str, Any]) -> None:
-    """Prints the presets as a table."""
-    columns = ("framework", "network", "ipc", "f", "objective", "networks", "K", "pixel lr", "steps")
-    table = Table(Column("preset", no_wrap=True), *columns)
-    for name, config in presets.items():
-        table.add_row(
-            name,
-            config.framework,
-            config.network.name,
-            str(config.ipc),
-            str(config.factor),
-            _objective(config),
-            config.source.kind,
-            str(config.selection.num_clusters),
-            f"{config.pixels.lr:g}",
-            f"{config.outer_steps}x{config.inner_steps}",
+        configs = {preset: config for preset, config in presets.items() if config.framework == name}
+        say(f"{name}: {framework.title}")
+        say(f"  {framework.paper}")
+        say(f"  matches {_matched(list(configs.values()))}")
+        say(f"  networks: {_joined(config.source.kind for config in configs.values())}")
+        table = make_table(
+            "preset", "network", *map(number, ("ipc", "factor", "real\nbatch", "pixel lr", "outer x\ninner steps"))
         )
-    _OUT.print(table)
+        for preset, config in configs.items():
+            table.add_row(
+                preset,
+                config.network.name,
+                str(config.ipc),
+                str(config.factor),
+                str(config.real_batch),
+                f"{config.pixels.lr:g}",
+                f"{config.outer_steps} x {config.inner_steps}",
+            )
+        print_table(table)
 
 
-def _objective(config: Any) -> str:
-    """Says in a few words what is matched."""
-    if config.matching.objective == "trajectory":
-        return "trajectory"
-    kinds = [kind for kind in ("feature", "gradient") if getattr(config.weights, kind) > 0]
-    return f"{' + '.join(kinds)}, {config.matching.distance}"
+def _joined(texts: Any) -> str:
+    return " or ".join(dict.fromkeys(texts))
+
+
+def _matched(configs: list[Any]) -> str:
+    """Returns in a few words what the presets of a framework match."""
+    if configs[0].matching.objective == "trajectory":
+        return "trajectories"
+    kinds = (kind for kind in ("feature", "gradient") if getattr(configs[0].weights, kind) > 0)
+    return f"{' and '.join(f'{kind}s' for kind in kinds)} by {_joined(one.matching.distance for one in configs)}"
 
 
 def show_run(path: str) -> None:
     """Prints where the products of a run are and what it cost."""
+    from dream_ray import storage
+
     cost = storage.read_json(storage.join(path, "cost.json"))
     say(f"synthetic set: {storage.join(path, 'synthetic.parquet')}")
     say(f"picture: {storage.join(path, 'grid.png')}")
@@ -233,15 +74,15 @@ def show_run(path: str) -> None:
 
 
 _ADVICE = {
-    "silent": "no worker has told anything for {silent}: all are dead; continue with `dream-ray resume {run}`",
-    "stopped": "the workers saved where they were; continue with `dream-ray resume {run}`",
-    "failed": "{reason}\nafter a change of what it says, continue with `dream-ray resume {run}`",
-    "waiting": "no worker has begun: Ray starts them, or waits for nodes",
+    "silent": "All workers are dead: none has written its progress for {silent}. Run `dream-ray resume {run}`.",
+    "stopped": "The workers wrote a checkpoint and stopped. Run `dream-ray resume {run}`.",
+    "failed": "{reason}\nCorrect the cause, then run `dream-ray resume {run}`.",
+    "waiting": "No worker has started: Ray starts them or waits for nodes.",
 }
 
 
 def show_status(run: str, status: Any) -> None:
-    """Prints how a run is doing."""
+    """Prints the state of a run."""
     say(f"run: {run}")
     say(f"state: {status.state}")
     now = status.progress
@@ -254,7 +95,7 @@ def show_status(run: str, status: Any) -> None:
         if now.loss is not None:
             say(f"loss: {now.loss:.4g}")
         if now.seconds_per_step is not None:
-            say(f"seconds a step: {now.seconds_per_step:.2f}")
+            say(f"seconds per step: {now.seconds_per_step:.2f}")
         if status.state == "running" and now.seconds_left is not None:
             say(f"last step: {duration(status.step_s)} ago")
             say(f"time left: {duration(now.seconds_left)}")
@@ -267,23 +108,26 @@ def show_status(run: str, status: Any) -> None:
 
 
 def _show_workers(sessions: list[dict[str, Any]]) -> None:
-    table = Table("worker", "phase", *(Column(name, justify="right") for name in ("step", "networks", "select", "MB")))
+    headings = ("step", "time in\nnetworks", "time in\nselection", "memory\nin MB")
+    table = make_table(number("worker"), "phase", *map(number, headings))
     for one in sessions:
         spent = max(one["updated_at"] - one["started_at"], 1e-9)
-        shares = [f"{100 * one[key] / spent:.0f} %" for key in ("networks_s", "selecting_s")]
-        table.add_row(str(one["shard"]), one["phase"], str(one["step"]), *shares, f"{one['peak_rss_bytes'] / 1e6:,.0f}")
-    _OUT.print(table)
+        percent = [f"{100 * one[key] / spent:.0f} %" for key in ("networks_s", "selecting_s")]
+        memory = f"{one['peak_rss_bytes'] / 1e6:,.0f}"
+        table.add_row(str(one["shard"]), one["phase"], str(one["step"]), *percent, memory)
+    print_table(table)
 
 
 def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, split: str) -> None:
     """Prints the accuracies as a table."""
-    table = Table(
-        "trained on", "images", "epochs", "accuracy %", "n", title=f"{protocol} protocol, last epoch, {split} split"
-    )
+    from dream_ray import storage
+
+    title = f"{protocol} protocol, last epoch, {split} split"
+    table = make_table("trained on", *map(number, ("images", "epochs", "accuracy in %", "n")), title=title)
     for row in rows:
         spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         table.add_row(
             row["arm"], str(row["num_images"]), str(row["epochs"]), f"{100 * row['mean']:.1f}{spread}", str(row["n"])
         )
-    _OUT.print(table)
+    print_table(table)
     say(f"results: {storage.join(path, 'evaluation')}")

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Column, Table
-
-from dream_ray.cli import display
-from dream_ray.cli.display import duration
+from dream_ray.cli.console import make_table, number, print_table, say
+from dream_ray.cli.progress import duration
 from dream_ray.errors import UsageError
 
 _HOUR_S = 3600
@@ -16,7 +14,7 @@ def show_changes(before: Any, after: Any) -> None:
     """Prints the settings that were changed so that a run fits into its memory."""
     for name, value in _flat(after.model_dump()).items():
         if value != (was := _flat(before.model_dump())[name]):
-            display.say(f"so that it fits into the memory: {name} {value} instead of {was}")
+            say(f"so that it fits into the memory: {name} {value} instead of {was}")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -28,7 +26,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def show_memory(plan: Any) -> None:
     """Prints what the largest worker of a run needs, and all of it."""
-    table = Table("memory of the largest worker", Column("MB", justify="right"))
+    table = make_table("memory of the largest worker", number("MB"))
     rows = {
         "a process that embeds, matches and trains (measured)": plan.step,
         "features of the largest class": 0 if plan.gpu else plan.features,
@@ -44,18 +42,18 @@ def show_memory(plan: Any) -> None:
     table.add_row("together", f"{plan.total / 1e6:,.0f}")
     if plan.gpu:
         table.add_row("on the GPU, with features, synthetic images and the pool", f"{plan.on_gpu / 1e6:,.0f}")
-    display.show_table(table)
-    display.say(
+    print_table(table)
+    say(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
         f"{plan.ahead / 1e6:,.0f} MB of networks made ahead: {plan.everybody / 1e6:,.0f} MB"
     )
-    display.say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
+    say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 
 def show_time(plan: Any, price_per_hour: float | None) -> None:
     """Prints what the steps take and what the run will."""
     costs, schedule = plan.costs, plan.schedule
-    table = Table("step (measured)", Column("seconds", justify="right"))
+    table = make_table("step (measured)", number("seconds"))
     rows = {
         "match a class": costs.match_s,
         "select the real images of a class of mean size": costs.select_s * _mean(schedule.class_sizes),
@@ -66,10 +64,10 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
         rows |= {"update the network": costs.update_s, "warm up the network": costs.warm_up_s}
     for name, seconds in rows.items():
         table.add_row(name, f"{seconds:,.3f}")
-    display.show_table(table)
+    print_table(table)
 
     seen = plan.forecast()
-    table = Table(_title(schedule.workers, schedule.producers), Column("", justify="right"))
+    table = make_table(_title(schedule.workers, schedule.producers), number(""))
     table.add_row("time of an inner step", f"{seen.step_s:,.2f} s")
     table.add_row("time of the run", duration(seen.wall_s))
     table.add_row("of it a worker waits", _percent(seen.worker_waiting))
@@ -79,8 +77,8 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     table.add_row("network traffic of the run", _size(seen.total_bytes))
     if price_per_hour is not None:
         table.add_row("cost", _cost(seen.wall_s, schedule.workers + schedule.producers, price_per_hour))
-    display.show_table(table)
-    display.say(_supposed(schedule))
+    print_table(table)
+    say(_supposed(schedule))
 
 
 def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | None) -> None:
@@ -89,7 +87,7 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
     names = ["workers", "s a step", "run", "times as fast", "workers wait", "traffic a step", "traffic"]
     if price_per_hour is not None:
         names.append("cost")
-    table = Table(*(Column(name, justify="right") for name in names), title="prediction, not a measurement")
+    table = make_table(*(number(name) for name in names), title="prediction, not a measurement")
     first, refused = None, []
     for workers in worker_counts:
         try:
@@ -111,17 +109,15 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
         if price_per_hour is not None:
             row.append(_cost(seen.wall_s, workers + producers, price_per_hour))
         table.add_row(*row)
-    display.show_table(table)
+    print_table(table)
     for reason in refused:
-        display.say(f"not possible: {reason}")
+        say(f"not possible: {reason}")
     if first is None:
         return
     if producers:
-        display.say(f"each with {producers} producers")
+        say(f"each with {producers} producers")
     else:
-        display.say(
-            f"all workers train the same networks: never more than {first.inline_limit:.1f} times as fast as one"
-        )
+        say(f"all workers train the same networks: never more than {first.inline_limit:.1f} times as fast as one")
 
 
 def _title(workers: int, producers: int) -> str:

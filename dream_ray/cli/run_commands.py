@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dream_ray import storage
-from dream_ray.cli import display, forecasts, trials
+from dream_ray.cli import display, progress
 from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
@@ -43,8 +42,7 @@ def presets(
         raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
     configs = {name: parse_config(make()) for name, make in PRESETS.items()}
     chosen = {name: config for name, config in configs.items() if framework in (None, config.framework)}
-    display.show_frameworks({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)})
-    display.show_presets(chosen)
+    display.show_presets({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)}, chosen)
 
 
 @app.command()
@@ -77,12 +75,13 @@ def plan(
 ) -> None:
     """Say what memory, time and traffic a run will take, before it is started."""
     from dream_ray import api
+    from dream_ray.cli import forecasts
     from dream_ray.config import load_config
 
     there = None if memory is None else parse_bytes(memory)
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
-    with display.stages("Measuring the steps"):
+    with progress.stages("Measuring the steps"):
         needed = api.plan(
             settings,
             store=store,
@@ -124,13 +123,14 @@ def distill(
     address: Address = None,
 ) -> None:
     """Distil a store into a synthetic set."""
-    from dream_ray import api
+    from dream_ray import api, storage
+    from dream_ray.cli import forecasts
     from dream_ray.config import load_config
 
     there = None if memory is None else parse_bytes(memory)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
     if there is not None:
-        with display.stages("Measuring the steps"):
+        with progress.stages("Measuring the steps"):
             fitting = api.plan(
                 settings,
                 store=store,
@@ -144,7 +144,7 @@ def distill(
             ).config
         forecasts.show_changes(settings, fitting)
         settings = fitting
-    with display.interruptible(_resume(out), storage.join(out, "config.yaml")):
+    with progress.interruptible(_resume(out), storage.join(out, "config.yaml")):
         api.distill(
             settings,
             store=store,
@@ -160,7 +160,7 @@ def distill(
             bank_bytes=parse_bytes(bank_size, "bank-size"),
             compile=compile,
             address=address,
-            observer=display.progress,
+            observer=progress.progress,
         )
     display.show_run(out)
 
@@ -182,6 +182,7 @@ def resume(
 ) -> None:
     """Continue a run or a sweep after a crash or a kill, to the same synthetic set; by default as it was started."""
     from dream_ray import api
+    from dream_ray.cli import trials
     from dream_ray.sweep.directory import is_sweep
 
     if is_sweep(run):
@@ -194,12 +195,12 @@ def resume(
             "allow-different-bits": allow_different_bits,
         }
         _refuse(theirs, f"is for runs, and {run} is a sweep; its file says what a trial has")
-        with display.interruptible(_resume(run)), trials.live(run, study):
+        with progress.interruptible(_resume(run)), trials.live(run, study):
             found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address)
-        trials.show(run, found)
+        trials.show_sweep(run, found)
         return
     _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
-    with display.interruptible(_resume(run)):
+    with progress.interruptible(_resume(run)):
         api.resume(
             run,
             workers=workers,
@@ -209,7 +210,7 @@ def resume(
             producers=producers,
             address=address,
             allow_different_bits=allow_different_bits,
-            observer=display.progress,
+            observer=progress.progress,
         )
     display.show_run(run)
 
@@ -220,12 +221,12 @@ def status(
 ) -> None:
     """Say how far a run is, how it is doing and how long it will take; any machine that reaches it can ask."""
     from dream_ray import api
+    from dream_ray.cli import trials
     from dream_ray.sweep.directory import is_sweep
     from dream_ray.sweep.results import read_rows
 
     if is_sweep(run):
-        rows = read_rows(run, study)
-        display.show_table(trials.table(rows)) if rows else display.say("no trial has begun")
+        trials.show_trials(read_rows(run, study))
         return
     display.show_status(run, api.status(run))
 
@@ -248,7 +249,7 @@ def evaluate(
     from dream_ray import api
     from dream_ray.engine.arms import ARMS
 
-    with display.counter("Evaluating") as on_result:
+    with progress.counter("Evaluating") as on_result:
         rows = api.evaluate(
             run,
             network=_network(net, net_options or []),

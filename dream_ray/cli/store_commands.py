@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli import display
 from dream_ray.cli.app import app
+from dream_ray.cli.console import say
+from dream_ray.cli.display import show_manifest
 from dream_ray.cli.options import Address, Local
+from dream_ray.cli.progress import interruptible, stages
 from dream_ray.cli.sizes import parse_bytes
 
 
@@ -73,8 +75,8 @@ def ingest(
         root=root,
     )
     with (
-        display.interruptible("the same command goes on with it"),
-        display.stages(f"Ingesting {source}") as progress,
+        interruptible("the same command goes on with it"),
+        stages(f"Ingesting {source}") as progress,
     ):
         manifest = api.ingest(
             settings,
@@ -87,7 +89,7 @@ def ingest(
             address=address,
             progress=progress,
         )
-    display.show_manifest(store, manifest)
+    show_manifest(store, manifest)
 
 
 @app.command()
@@ -102,11 +104,11 @@ def inspect(
 
     opened = ImageStore.open(store)
     # Before the picture, for which there may be no permission.
-    display.show_manifest(store, opened.manifest)
+    show_manifest(store, opened.manifest)
     if verify:
-        with display.stages("Verifying") as progress:
+        with stages("Verifying") as progress:
             opened.verify(progress)
-        display.say(f"checksums: those of all {len(opened.manifest.files)} files are right")
+        say(f"checksums: those of all {len(opened.manifest.files)} files are right")
     sheet = storage.join(store, "contact_sheet.png")
     contact_sheet(opened, sheet)
-    display.say(f"contact sheet: {sheet}")
+    say(f"contact sheet: {sheet}")

@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 
-from dream_ray import storage
-from dream_ray.cli import display, trials
 from dream_ray.cli.app import app
 from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
 
@@ -25,14 +23,15 @@ def sweep(
     address: Address = None,
 ) -> None:
     """Search for settings: trials are short runs, judged on the validation split."""
-    from dream_ray import api
+    from dream_ray import api, storage
+    from dream_ray.cli import progress, trials
 
     if out is None:
         name = file.rpartition("/")[2]
         out = f"runs/{name.rpartition('.')[0] or name}"
     how_to_go_on = f"continue with `dream-ray resume {out}`"
-    with display.interruptible(how_to_go_on, storage.join(out, "sweep.yaml")), trials.live(out, study):
+    with progress.interruptible(how_to_go_on, storage.join(out, "sweep.yaml")), trials.live(out, study):
         found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
         )
-    trials.show(out, found)
+    trials.show_sweep(out, found)

@@ -1,61 +1,65 @@
-"""The trials of a sweep: a table or lines that follow them, and what came of them."""
+"""The trials of a sweep: a table or lines that follow them, and their results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.live import Live
-from rich.table import Column, Table
-
-from dream_ray import storage
-from dream_ray.cli import display
+from dream_ray.cli.console import errors, make_table, number, print_table, results, say
+from dream_ray.cli.progress import polling
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.metrics import METRICS
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _POLL_S = 2.0
 _LINE_S = 60.0
 _MOST_ROWS = 20
+_GAP = 2
 
 
 @contextmanager
 def live(path: str, study: str | None) -> Iterator[None]:
-    """Follows the study of a sweep while the block runs: a table; where there is no terminal, a line a minute."""
-    if not display.console().is_terminal:
-        with display.looking(lambda: _say(path, _rows(path, study)), _LINE_S):
+    """Follows the study of a sweep while the block runs: a table on a terminal, a line per minute in a log."""
+    if not errors().is_terminal:
+        with polling(lambda: _print_counts(path, _read(path, study)), _LINE_S):
             yield
         return
-    with Live(console=display.console(), transient=True, refresh_per_second=2) as picture:
+    from rich.live import Live
+
+    with Live(console=errors(), transient=True, refresh_per_second=2) as picture:
 
         def look() -> None:
-            rows = _rows(path, study)
+            rows = _read(path, study)
             if rows:
-                # What is running and what is good, as much as a screen holds.
-                first = {"running": 0, "done": 1, "stopped": 2}
-                rows.sort(key=lambda row: (first.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                picture.update(table(rows[:_MOST_ROWS], title=_title(path, rows)))
+                # Running and good trials, as many as a screen holds.
+                order = {"running": 0, "done": 1, "stopped": 2}
+                rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
+                first, *_ = tables(rows[:_MOST_ROWS], errors().width)
+                first.title = _counts(path, rows)
+                picture.update(first)
 
-        with display.looking(look, _POLL_S):
+        with polling(look, _POLL_S):
             yield
 
 
-def _say(path: str, rows: list[dict[str, Any]]) -> None:
+def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:
     if rows:
         best = max((row["accuracy"] for row in rows if row["state"] == "done"), default=None)
         more = "" if best is None else f"; best validation accuracy: {100 * best:.1f} %"
-        display.console().print(_title(path, rows) + more, markup=False)
+        errors().print(_counts(path, rows) + more, markup=False)
 
 
-def _rows(path: str, study: str | None) -> list[dict[str, Any]]:
+def _read(path: str, study: str | None) -> list[dict[str, Any]]:
     from dream_ray.sweep.results import read_rows
 
     try:
         return read_rows(path, study)
-    except (UsageError, RunError):  # not begun, or written at this moment
+    except (UsageError, RunError):  # not begun, or being written
         return []
 
 
-def _title(path: str, rows: list[dict[str, Any]]) -> str:
+def _counts(path: str, rows: list[dict[str, Any]]) -> str:
+    from dream_ray import storage
     from dream_ray.sweep.final_runs import num_tested
     from dream_ray.sweep.results import BEST
 
@@ -64,20 +68,36 @@ def _title(path: str, rows: list[dict[str, Any]]) -> str:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     title = "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     if storage.exists(storage.join(path, BEST)) and not {"running", "waiting"} & set(counts):
-        title += f"; now testing the best with fresh seeds, {num_tested(path)} runs so far"
+        title += f"; testing the best settings with new seeds, {num_tested(path)} runs tested"
     return title
 
 
-def table(rows: list[dict[str, Any]], title: str | None = None) -> Table:
-    """Makes a table of the rows of `sweep.results.rows_of`."""
-    shown = [name for name in rows[0] if name != "reason" or any(row["reason"] for row in rows)]
-    short = [name.rpartition(".")[2] for name in shown]
-    # The last part of a path is enough, unless two have the same.
-    heads = {name: last if short.count(last) == 1 else name for name, last in zip(shown, short, strict=True)}
-    heads |= {name: metric.heading for name, metric in METRICS.items()}
-    made = Table(*(Column(heads[name], overflow="fold") for name in shown), title=title, box=SIMPLE_HEAD, padding=0)
+def tables(rows: list[dict[str, Any]], width: int) -> "list[Table]":
+    """Makes tables of the rows of `sweep.results.rows_of`, each as wide as fits; all begin with the trial."""
+    key, *others = (name for name in rows[0] if name != "reason")
+    headings = _headings([key, *others])
+    widths = {name: max(len(headings[name]), *(len(_cell(name, row[name])) for row in rows)) for name in headings}
+    parts: list[list[str]] = [[key]]
+    for name in others:
+        if sum(widths[one] + _GAP for one in [*parts[-1], name]) > width and len(parts[-1]) > 1:
+            parts.append([key])
+        parts[-1].append(name)
+    return [_table(rows, headings, part) for part in parts]
+
+
+def _headings(names: Sequence[str]) -> dict[str, str]:
+    """Returns the heading of each column: the last part of a setting's path, unless two settings share it."""
+    from dream_ray.sweep.metrics import METRICS
+
+    short = [name.rpartition(".")[2] for name in names]
+    headings = {name: last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)}
+    return headings | {name: metric.heading for name, metric in METRICS.items() if name in headings}
+
+
+def _table(rows: list[dict[str, Any]], headings: dict[str, str], names: Sequence[str]) -> "Table":
+    made = make_table(*(headings[name] if name == "state" else number(headings[name]) for name in names))
     for row in rows:
-        made.add_row(*(_cell(name, row[name]) for name in shown))
+        made.add_row(*(_cell(name, row[name]) for name in names))
     return made
 
 
@@ -87,22 +107,35 @@ def _cell(name: str, value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def show(path: str, found: Any) -> None:
-    """Prints the trials, the test of the best one, and where everything is."""
+def show_trials(rows: list[dict[str, Any]]) -> None:
+    """Prints the trials, and why those that failed did."""
+    if not rows:
+        say("No trial has started.")
+        return
+    for table in tables(rows, results().width):
+        print_table(table)
+    for row in rows:
+        if row["reason"]:
+            say(f"trial {row['trial']} failed: {row['reason']}")
+
+
+def show_sweep(path: str, found: Any) -> None:
+    """Prints the trials, the test of the best settings, and where the results are."""
+    from dream_ray import storage
     from dream_ray.sweep.final_runs import NAMES
 
-    display.show_table(table(found.trials))
+    show_trials(found.trials)
     for row in found.final:
-        display.say(f"{NAMES[row['name']]}, tested with fresh seeds: {_tested(row)}")
-    display.say(f"report: {storage.join(path, 'report.html')}")
-    display.say(f"best settings: {storage.join(path, 'best.yaml')}")
+        say(f"{NAMES[row['name']]}, tested with new seeds: {_tested(row)}")
+    say(f"report: {storage.join(path, 'report.html')}")
+    say(f"best settings: {storage.join(path, 'best.yaml')}")
 
 
 def _tested(row: dict[str, Any]) -> str:
-    """Says what came of a row of `sweep.final.write_final`."""
-    said = []
+    """Returns a row of `sweep.final_runs.write_final` as text."""
+    parts = []
     if row["mean"] is not None:
         spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         took = f"{row['steps']} steps and {row['compute_s']:.4g} CPU and GPU seconds each"
-        said.append(f"{100 * row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
-    return "; ".join([*said, *(f"one could not be done: {reason}" for reason in row["reasons"])])
+        parts.append(f"{100 * row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
+    return "; ".join([*parts, *(f"one run failed: {reason}" for reason in row["reasons"])])

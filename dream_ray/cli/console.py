@@ -1,0 +1,67 @@
+"""Where the command line prints: results on stdout, progress and errors on stderr.
+
+rich is imported by the first line that is printed, so that `dream-ray --help` answers at once.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+
+def _make_console(**options: Any) -> "Console":
+    from rich.console import Console
+
+    made = Console(highlight=False, soft_wrap=True, **options)
+    # rich keeps bold and dim text under NO_COLOR; a user who sets it expects no escape codes.
+    return Console(highlight=False, soft_wrap=True, color_system=None, **options) if made.no_color else made
+
+
+@cache
+def results() -> "Console":
+    """Returns the console of results: stdout."""
+    return _make_console()
+
+
+@cache
+def errors() -> "Console":
+    """Returns the console of progress and errors: stderr."""
+    return _make_console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    results().print(text, markup=False)
+
+
+def fail(error: Exception) -> None:
+    """Prints an error to stderr."""
+    errors().print(f"error: {error}", markup=False)
+
+
+def print_table(table: "Table") -> None:
+    """Prints a table, and an empty line after it."""
+    results().print(table)
+    results().print()
+
+
+def make_table(*headings: "str | Column", title: str | None = None) -> "Table":
+    """Makes a table whose columns stay as wide as their cells: long headings have line breaks, and no frame."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    columns = [Column(heading) if isinstance(heading, str) else heading for heading in headings]
+    for column in columns:
+        column.no_wrap = True
+    table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    return table
+
+
+def number(heading: str) -> "Column":
+    """Makes a column of numbers."""
+    from rich.table import Column
+
+    return Column(heading, justify="right")

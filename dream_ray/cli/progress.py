@@ -1,0 +1,145 @@
+"""Progress on stderr while a command runs: a bar on a terminal, a line per minute in a log."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dream_ray.cli.console import errors
+from dream_ray.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_POLL_S = 0.5
+_LINE_S = 60.0
+_INTERRUPTED = 130
+
+
+@contextmanager
+def interruptible(remedy: str, begun: str | None = None) -> Iterator[None]:
+    """Prints after Ctrl-C how to continue, if the file `begun` exists, and exits with 130 as a shell expects."""
+    from dream_ray import storage
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        has_begun = begun is None or storage.exists(begun)
+        errors().print(f"interrupted; {remedy if has_begun else 'nothing was written'}", markup=False)
+        raise SystemExit(_INTERRUPTED) from None
+
+
+@contextmanager
+def stages(text: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that shows the progress of a stage: (stage, done, total)."""
+    with _showing(text) as show:
+        yield lambda stage, done, total: show(done, total, stage)
+
+
+@contextmanager
+def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
+    """Yields a function that shows the newest result of an evaluation: (result, done, total)."""
+    with _showing(text) as show:
+        yield lambda result, done, total: show(
+            done, total, f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
+        )
+
+
+@contextmanager
+def progress(run: Any) -> Iterator[None]:
+    """Follows a run through the files in its directory."""
+    total = run.config.total_steps
+    with _showing("Distilling") as show:
+        show(0, total, "starting")
+
+        def look() -> None:
+            completed, status = _read_progress(run)
+            show(completed, total, status)
+
+        with polling(look, _POLL_S if errors().is_terminal else _LINE_S):
+            yield
+
+
+@contextmanager
+def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Calls a function in a thread, every so many seconds, while the block runs."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_s):
+            look()
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+@contextmanager
+def _showing(text: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yields a function that shows (done, total, status)."""
+    if not errors().is_terminal:
+        last = time.monotonic()
+
+        def show(done: int, total: int, status: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _LINE_S:
+                last = time.monotonic()
+                errors().print(f"{text}: {done} of {total}, {status}", markup=False)
+
+        yield show
+        return
+    with make_bar() as bar:
+        task = bar.add_task(text, total=None, status="")
+        yield lambda done, total, status: bar.update(task, completed=done, total=total, status=status)
+
+
+def make_bar() -> "Progress":
+    """Makes a bar whose texts are shown as they are, without markup."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=errors(),
+        transient=True,
+    )
+
+
+def _read_progress(run: Any) -> tuple[int, str]:
+    try:
+        return _summarise(run)
+    except RunError:  # a file is being replaced on slow storage; the next look reads it
+        return 0, "waiting"
+
+
+def _summarise(run: Any) -> tuple[int, str]:
+    from dream_ray import storage
+    from dream_ray.engine.progress import summarise_progress
+    from dream_ray.engine.run_directory import read_sessions
+
+    now = summarise_progress(read_sessions(run))
+    if now is None:
+        return 0, "starting workers"
+    if now.loss is None or now.seconds_per_step is None:
+        return now.step, now.phase
+    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
+    validations = storage.list_directory(run.file("validation"))
+    if validations:
+        row = storage.read_json(run.file("validation", validations[-1]))
+        parts.append(f"validation {100 * row['accuracy']:.1f} % at {row['step']}")
+    return now.step, ", ".join(parts)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a time as people read it."""
+    whole = int(seconds or 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,118 @@
+"""Every table on a terminal of 80 columns: no text is cut, and no escape code reaches a pipe."""
+
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from dream_ray.cli import display, forecasts, trials
+from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
+from dream_ray.engine.progress import Progress
+from dream_ray.engine.status import Status
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> list[Table]:
+    """Collects the tables that are printed on a terminal of 80 columns."""
+    tables: list[Table] = []
+    monkeypatch.setattr(trials, "results", lambda: Console(width=80))
+    for module in (display, forecasts, trials):
+        monkeypatch.setattr(module, "print_table", tables.append)
+    return tables
+
+
+def assert_is_whole(table: Table) -> None:
+    output = Console(width=80)
+    with output.capture() as capture:
+        output.print(table)
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for column in table.columns:
+        for cell in (column.header, *column._cells):
+            for line in str(cell).split("\n"):
+                assert line in text, f"{line!r} is cut:\n{text}"
+
+
+def test_presets(printed: list[Table]) -> None:
+    display.show_presets(FRAMEWORKS, {name: parse_config(make()) for name, make in PRESETS.items()})
+    assert sum(table.row_count for table in printed) == len(PRESETS)
+    for table in printed:
+        assert_is_whole(table)
+
+
+def test_workers_of_a_run(printed: list[Table]) -> None:
+    session = {
+        "shard": 999, "phase": "preparing the first network", "step": 1_200_000, "started_at": 0.0, "updated_at": 10.0,
+        "networks_s": 10.0, "selecting_s": 1.0, "peak_rss_bytes": 10**12,
+    }  # fmt: skip
+    now = Progress("matching", 5, 8, 0.5, 2.0, 9.0)
+    display.show_status("RUN", Status("running", "", now, [session], 1.0, 1.0, 4, 3.0, 2, 4))
+    assert_is_whole(*printed)
+
+
+def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"arm": "k-means real", "num_images": 1_281_167, "epochs": 3000, "mean": 1.0, "std": 0.123, "n": 100}
+    display.show_evaluation("RUN", [row], protocol="published", split="validation")
+    assert_is_whole(*printed)
+
+
+def many_settings() -> dict[str, Any]:
+    row = {"trial": 1000, "state": "running", "rung": 100, "accuracy": 0.8125, "compute_s": 123_456.0}
+    row |= {"seconds": 123_456.0, "reason": "a trial needs more memory than the machine has"}
+    settings = {f"{name}.augmentation": "color_crop_flip_scale_rotate" for name in ("matching", "update", "evaluation")}
+    return row | settings | {f"section.setting_{number}": 0.1234 for number in range(9)}
+
+
+def test_trials_with_more_settings_than_columns(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
+    trials.show_trials([many_settings()])
+    assert len(printed) > 2
+    for table in printed:
+        assert table.columns[0].header == "trial"
+        assert_is_whole(table)
+    headings = [column.header for table in printed for column in table.columns[1:]]
+    assert len(headings) == len(set(headings)) == len(many_settings()) - 2
+    assert "trial 1000 failed: a trial needs more memory than the machine has" in capsys.readouterr().out
+
+
+def test_trials_with_few_settings_are_one_table(printed: list[Table]) -> None:
+    row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
+    trials.show_trials([row | {"selection.interval": 10, "weights.feature": 0.02756, "weights.gradient": 1}])
+    (table,) = printed
+    assert [str(column.header) for column in table.columns[-3:]] == ["interval", "feature", "gradient"]
+    assert_is_whole(table)
+
+
+def on_a_terminal(*arguments: str, **variables: str) -> str:
+    """Returns all that a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "dream_ray", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment | variables) as process:
+        os.close(theirs)
+        text = b""
+        try:
+            while part := os.read(ours, 1 << 16):
+                text += part
+        except OSError:  # Linux: the other side is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0
+    return text.decode()
+
+
+def test_a_terminal_gets_styles_unless_no_color_is_set() -> None:
+    options = ("presets", "--framework", "dm")
+    assert "\x1b[" in on_a_terminal(*options)
+    assert "\x1b" not in on_a_terminal(*options, NO_COLOR="1")
+
+
+def test_a_pipe_gets_no_escape_codes() -> None:
+    command = [sys.executable, "-m", "dream_ray", "presets", "--framework", "dm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TERM": "xterm"})
+    assert "dm-cifar10-ipc10" in done.stdout and "\x1b" not in done.stdout + done.stderr
