@@ -1,16 +1,103 @@
-"""dream_ray: distil large labelled image sets into a few synthetic images per class with DREAM+ on Ray."""
+"""Distil large labelled image sets into a few synthetic images per class with DREAM+ on Ray.
 
-from importlib import import_module
-from typing import Any
+Every command of `dream-ray` is a function here, with the same arguments:
+
+    import dream_ray
+
+    dream_ray.ingest(dream_ray.IngestSettings(source="digits"), "runs/digits", local=True)
+    config = dream_ray.load_config(preset="smoke")
+    dataset = dream_ray.distill(config, store="runs/digits", out="runs/smoke", local=True)
+    rows = dream_ray.evaluate("runs/smoke", local=True)
+
+`dataset` is a PyTorch dataset of 10 images. Without `local=True`, the work runs on Ray: the cluster at RAY_ADDRESS, or
+a local one.
+
+Stores and settings:
+    ingest          write an image set as a store
+    load_config     read settings from a preset or a YAML file
+Runs:
+    plan            predict memory, time and traffic of a run
+    distill         distil a store into a synthetic set
+    resume          continue a run from its last checkpoint
+    status          read the state of a run from its directory
+    evaluate        train networks on a synthetic set and test them
+    load_synthetic  load a synthetic set as a PyTorch dataset
+Sweeps:
+    sweep           search for settings
+    resume_sweep    continue a search
+
+`help(dream_ray.distill)` explains the arguments of a function. Wrong arguments raise `UsageError`, failed work raises
+`RunError`; each says what to do. PyTorch and Ray are imported by the first function that needs them.
+"""
+
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without the time that importing typing takes
+
+if TYPE_CHECKING:
+    from dream_ray.api import (
+        distill,
+        evaluate,
+        ingest,
+        load_synthetic,
+        plan,
+        resume,
+        resume_sweep,
+        status,
+        sweep,
+    )
+    from dream_ray.config import Config, load_config
+    from dream_ray.data.ingest import IngestSettings
+    from dream_ray.data.manifest import Manifest
+    from dream_ray.engine.artefacts import SyntheticDataset
+    from dream_ray.engine.plan import RunPlan
+    from dream_ray.engine.status import Status
+    from dream_ray.errors import RunError, UsageError
+else:
+    _MODULES = {
+        **dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
+        **dict.fromkeys(("resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
+        "IngestSettings": "dream_ray.data.ingest",
+        "Manifest": "dream_ray.data.manifest",
+        "RunError": "dream_ray.errors",
+        "RunPlan": "dream_ray.engine.plan",
+        "Status": "dream_ray.engine.status",
+        "SyntheticDataset": "dream_ray.engine.artefacts",
+        "UsageError": "dream_ray.errors",
+    }
+
+    def __getattr__(name):
+        """Imports a public name when it is first used."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'dream_ray' has no attribute {name!r}")
+        from importlib import import_module
+
+        found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return found
+
+    def __dir__():
+        """Lists the public names, whether they are imported or not."""
+        return sorted(__all__)
+
 
 __version__ = "0.1.0"
-
-_API = dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api")
-__all__ = ["__version__", "distill", "evaluate", "ingest", "load_synthetic", "plan"]  # noqa: F822 (resolved on first use)
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public functions on first use, so that `import dream_ray` stays cheap in worker processes."""
-    if name in _API:
-        return getattr(import_module(_API[name]), name)
-    raise AttributeError(f"module 'dream_ray' has no attribute {name!r}")
+__all__ = [
+    "Config",
+    "IngestSettings",
+    "Manifest",
+    "RunError",
+    "RunPlan",
+    "Status",
+    "SyntheticDataset",
+    "UsageError",
+    "__version__",
+    "distill",
+    "evaluate",
+    "ingest",
+    "load_config",
+    "load_synthetic",
+    "plan",
+    "resume",
+    "resume_sweep",
+    "status",
+    "sweep",
+]
