@@ -10,7 +10,7 @@ from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
 
 @app.command()
 def sweep(
-    file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml; docs/sweeps.md.")],
+    file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml.")],
     store: Annotated[
         str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote. [default: the file's]")
     ] = None,

@@ -9,8 +9,8 @@ from dream_ray.config.schema import Config
 _HEAD = """# Settings
 
 `dream-ray settings` prints this page. Name a setting by its path: as sections in a file for `--config`, with `--set`,
-and in `settings` and `space` of a [sweep](../sweeps.md). The defaults are those of DREAM+; frameworks and presets bring
-their own.
+and in `settings` and `space` of a [sweep](sweep-file.md). The defaults are those of DREAM+; frameworks and presets
+bring their own.
 
 A sweep searches an int or a number with `int`, `uniform` or `log`, and any setting with `choices`. This includes
 options of a network, such as `network.options.width`. It does not search `seed`, `data.include_validation` and

@@ -1,5 +1,6 @@
 """The study: what is begun again after a kill, and whose it is."""
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ def test_who_is_killed_between_two_entries_of_another_try_loses_it_not(
     requeue(again, running(again))
     assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
     assert again.trials[1].user_attrs == {"again": 0}
+
+
+def test_the_documented_snippet_opens_the_study(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "search-for-settings.md"
+    [snippet] = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    ours = open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+    found: dict[str, Any] = {}
+    exec(snippet.replace("OUT", str(tmp_path)), found)
+    assert len(found["study"].trials) == len(ours.trials) == 1
 
 
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:

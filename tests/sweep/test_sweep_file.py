@@ -227,7 +227,7 @@ def test_what_is_kept_of_a_sweep_makes_the_same_trials(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_documentation_is_right() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "sweeps.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "search-for-settings.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(parse_sweep(yaml.safe_load(example)).start_points()) == 2
 
