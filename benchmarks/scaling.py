@@ -46,12 +46,12 @@ from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import create_run
 from dream_ray.engine.run_directory import open_run, read_sessions
-from dream_ray.engine.trajectories.threads import LocalNetworks
+from dream_ray.engine.trajectories.threads import LocalConsumerSide
 from dream_ray.engine.worker import work
 
 CPU = torch.device("cpu")
 IMAGES_PER_CLASS = 500
-Fetch = Callable[[LocalNetworks, int], NetworkState | None]
+Fetch = Callable[[LocalConsumerSide, int], NetworkState | None]
 PREDICTED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -143,7 +143,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
     num_bytes = 0
 
     def counted(fetch: Fetch) -> Fetch:
-        def fetched(networks: LocalNetworks, step: int) -> NetworkState | None:
+        def fetched(networks: LocalConsumerSide, step: int) -> NetworkState | None:
             nonlocal num_bytes
             state = fetch(networks, step)
             num_bytes += sum(tensor.nbytes for tensor in (state or {}).values())
@@ -151,8 +151,8 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
 
         return fetched
 
-    for name in ("get", "peek"):  # by workers, and by what selects for them
-        setattr(LocalNetworks, name, counted(getattr(LocalNetworks, name)))
+    for name in ("get", "try_get"):  # by workers, and by what selects for them
+        setattr(LocalConsumerSide, name, counted(getattr(LocalConsumerSide, name)))
     labels = place_classes([1.0] * point.num_classes, point.processes)[rank].labels
     for path in paths:
         start.wait()

@@ -18,7 +18,6 @@ from dream_ray import storage
 from dream_ray.core.placement import Placement
 from dream_ray.core.team import ALONE
 from dream_ray.data.manifest import MANIFEST
-from dream_ray.distributed.conveyor import RayNetworks, tell_of_death
 from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nodes
@@ -26,6 +25,7 @@ from dream_ray.distributed.process_team import group_number, join_everyone, join
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
+from dream_ray.distributed.snapshot_queue import RayConsumerSide, report_worker_death
 from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
 from dream_ray.distributed.tasks import died, value_of
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
@@ -87,16 +87,16 @@ def run_workers(run: Run, launch: Launch, gpus_per_worker: float) -> None:
     with ExitStack() as ending:
         train_experts(run, gpus=gpus_per_worker)
         plan = _plan_producers(run, launch, gpus_per_worker)
-        conveyor = ending.enter_context(producing_actors(run, plan, launch.workers))
+        queue = ending.enter_context(producing_actors(run, plan, launch.workers))
         agreement = RayAgreement.begun()
         loop = {
             "run_path": storage.absolute(run.path),
             "class_counts": class_counts(run.config, store),
-            "conveyor": conveyor,
+            "queue": queue,
             "agreement": agreement,
         }
 
-        after_death: Any = _AfterDeath(agreement, conveyor)
+        after_death: Any = _AfterDeath(agreement, queue)
 
         def trainer() -> StoppableTrainer:
             return StoppableTrainer(
@@ -150,18 +150,18 @@ class _AfterDeath(UserCallback):
 
     Args:
         agreement: What the workers agree on.
-        conveyor: Name of what hands them networks, or None.
+        queue: Name of their snapshot queue; None: they train the networks themselves.
     """
 
-    def __init__(self, agreement: RayAgreement, conveyor: str | None) -> None:
-        self._agreement, self._conveyor = agreement, conveyor
+    def __init__(self, agreement: RayAgreement, queue: str | None) -> None:
+        self._agreement, self._queue = agreement, queue
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Waits in the controller until every node answers that is said to be alive."""
         self._agreement.lose_group()
         wait_for_nodes(_DEATH_S)
-        if self._conveyor is not None:
-            tell_of_death(self._conveyor)
+        if self._queue is not None:
+            report_worker_death(self._queue)
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     placed = placement(settings, config["class_counts"], world)
     failure = storage.join(run_path, "failure.json")
     has_failed = partial(storage.exists, failure)
-    group, conveyor = group_number(world), config["conveyor"]
+    group, queue = group_number(world), config["queue"]
     team = join_team([one.team for one in placed], rank)
     everyone = join_everyone(world) if settings.source.kind == "synthetic" else ALONE
     try:
@@ -244,7 +244,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
             everyone=everyone,
             should_stop=has_failed,
             stopping=_stopping(config["agreement"], placed, rank, group, alone=everyone is ALONE),
-            networks=None if conveyor is None else RayNetworks(conveyor, rank, world, has_failed, group),
+            networks=None if queue is None else RayConsumerSide(queue, rank, world, has_failed, group),
             tell=telling_ray(run_path, rank),
         )
     except storage.RemoteError:

@@ -1,4 +1,4 @@
-"""Producers of networks as Ray actors: how many, where, and what becomes of those that die."""
+"""Producers as Ray actors: how many, on which nodes, and the replacement of dead ones."""
 
 import itertools
 import threading
@@ -13,8 +13,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from dream_ray import storage
-from dream_ray.distributed.conveyor import ConveyorCalls, RayJobs, kept_conveyor
 from dream_ray.distributed.place import beside_workers
+from dream_ray.distributed.snapshot_queue import QueueClient, supervised_queue
 from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
@@ -23,8 +23,8 @@ from dream_ray.engine.trajectories.producing import produce
 from dream_ray.errors import RunError, UsageError
 
 _LOOK_S = 1.0
-# How long workers that died may look for new places before producers leave them theirs.
-_GIVE_WAY_S = 60.0
+# If restarted workers find no free slots for so long, producers release theirs.
+_RELEASE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,25 @@ def plan_producers(
 
 @contextmanager
 def producing_actors(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[str | None]:
-    """Lets actors make the networks of a run; they end with the block.
+    """Runs the producers of a run until the block ends.
 
     Yields:
-        The name of the conveyor, for `RayNetworks`; None where the workers train the networks themselves.
+        The name of the snapshot queue, for `RayConsumerSide`; None if the workers train the networks themselves.
     """
     if plan.count == 0:
         yield None
         return
-    with kept_conveyor(run, plan.count, num_workers) as conveyor:
-        producers = _Producers(run, plan, conveyor)
+    with supervised_queue(run, plan.count, num_workers) as queue:
+        producers = _Producers(run, plan, queue)
         try:
-            yield conveyor
+            yield queue
         finally:
             producers.end()
 
 
 @dataclass(frozen=True)
 class _Running:
-    """A producer that was started; whether it reserves a place."""
+    """A producer that was started, and whether it reserves a worker slot."""
 
     number: int
     producer: ActorHandle[Any]
@@ -94,17 +94,17 @@ class _Running:
 
 
 class _Producers:
-    """The producers of a run; one that dies is replaced."""
+    """The producers of a run; a thread replaces those that die."""
 
-    def __init__(self, run: Run, plan: ProducerPlan, conveyor: str) -> None:
-        self._path, self._conveyor = storage.absolute(run.path), conveyor
-        self._call = ConveyorCalls(conveyor)
+    def __init__(self, run: Run, plan: ProducerPlan, queue: str) -> None:
+        self._path, self._queue_name = storage.absolute(run.path), queue
+        self._queue = QueueClient(queue)
         self._ended = threading.Event()
         self._plan = plan
         self._running: dict[Any, _Running] = {}
         self._lost_since: float | None = None
-        self._numbers = itertools.count()  # what the conveyor knows of one that is gone is never said of another
-        self._due = [plan.reserves] * plan.count  # for each that is to be started: whether it reserves a place
+        self._numbers = itertools.count()  # a replacement gets a new number: the queue ignores calls of the dead one
+        self._due = [plan.reserves] * plan.count  # for each producer to start: whether it reserves a worker slot
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
@@ -121,16 +121,16 @@ class _Producers:
             if not self._running:
                 self._ended.wait(_LOOK_S)
                 continue
-            self._give_way()
+            self._release_slots()
             ended, _ = ray.wait(list(self._running), timeout=_LOOK_S)
             for reference in ended:
-                self._take_leave(reference)
+                self._handle_end(reference)
 
     def _start(self, reserves: bool) -> bool:
-        """Starts a producer where there is a place for it now; tells whether there was."""
+        """Starts a producer if it may run now; tells whether it was started."""
         number = next(self._numbers)
         if reserves:
-            if self._plan.follows and not self._call("has_begun"):
+            if self._plan.follows and not self._queue.call("has_begun"):
                 return False
             options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
         else:
@@ -138,40 +138,40 @@ class _Producers:
         if options is None:
             return False
         producer: Any = ray.remote(**options)(_Producer).remote()
-        self._running[producer.run.remote(self._conveyor, number, self._path)] = _Running(number, producer, reserves)
+        self._running[producer.run.remote(self._queue_name, number, self._path)] = _Running(number, producer, reserves)
         return True
 
-    def _give_way(self) -> None:
-        """Ends those that hold places where workers died and have long found none; others then share what there is."""
+    def _release_slots(self) -> None:
+        """Ends producers that reserve slots if restarted workers have found no free ones for a minute."""
         now = time.monotonic()
-        if not self._call("is_group_lost"):
+        if not self._queue.call("is_group_lost"):
             self._lost_since = None
         elif self._lost_since is None:
             self._lost_since = now
-        elif now - self._lost_since > _GIVE_WAY_S:
+        elif now - self._lost_since > _RELEASE_S:
             for running in self._running.values():
                 if running.reserves:
                     ray.kill(running.producer)
 
-    def _take_leave(self, reference: Any) -> None:
+    def _handle_end(self, reference: Any) -> None:
         number = self._running.pop(reference).number
         try:
             value_of(reference)
         except (RayActorError, ActorUnschedulableError):
-            # Its place may be gone with its node: the next one shares a place with others.
-            self._call("abandon", number)
+            # Its slot may be gone with its node, so its replacement reserves none.
+            self._queue.call("remove_producer", number)
             self._due.append(False)
         except (UsageError, RunError) as error:
-            self._call("close", str(error))
+            self._queue.call("close", str(error))
         except Exception as error:
-            self._call("close", f"a producer of networks failed: {error!r}")
+            self._queue.call("close", f"a producer failed: {error!r}")
             raise
 
 
 class _Producer:
-    def run(self, conveyor: str, number: int, run_path: str) -> None:
-        # A reference in a list travels as a reference: the networks never pass through the conveyor.
+    def run(self, queue: str, number: int, run_path: str) -> None:
+        # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
         keep_freed_memory()
         run = open_run(run_path)
         with fixed_threads(run.threads):
-            produce(RayJobs(conveyor), number, run, pack=lambda state: [ray.put(state)])
+            produce(QueueClient(queue), number, run, pack=lambda state: [ray.put(state)])

@@ -28,7 +28,7 @@ from dream_ray.engine.network_source import (
 from dream_ray.engine.representatives import RepresentativeImages
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages, backward
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank
-from dream_ray.engine.trajectories.fetched import FetchedNetworks, Networks
+from dream_ray.engine.trajectories.fetched import ConsumerSide, FetchedNetworks
 from dream_ray.nets import Classifier, build_network
 
 MEGABYTE = 10**6
@@ -154,7 +154,7 @@ def training_images(config: Config, store: Store, normalise: Normalise) -> Calla
     return lambda snapshot: RepresentativeImages.chosen_by(matcher, snapshot, everything)
 
 
-def fetched_networks(config: Config, store: Store, normalise: Normalise, networks: Networks) -> FetchedNetworks:
+def fetched_networks(config: Config, store: Store, normalise: Normalise, networks: ConsumerSide) -> FetchedNetworks:
     """Makes the network source of a worker that does not train networks itself."""
     return FetchedNetworks(
         networks, lambda: build(config, store), recipe_of(config), normalise.device, config.inner_steps

@@ -26,9 +26,9 @@ from dream_ray.engine.stopping import (
     end_at_ctrl_c,
     ignore_first_ctrl_c,
 )
-from dream_ray.engine.trajectories.conveyor import Conveyor
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
-from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
+from dream_ray.engine.trajectories.snapshot_queue import SnapshotQueue
+from dream_ray.engine.trajectories.threads import LocalConsumerSide, producing_threads
 from dream_ray.engine.validation import background_validation, validate_step
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
@@ -74,29 +74,29 @@ def distill_here(run: Run, launch: Launch) -> None:
         if producers == 0:
             work(run.path, range(store.num_classes), shard=0, num_shards=1)
             return
-        conveyor = ending.enter_context(producing_threads(run, producers))
+        queue = ending.enter_context(producing_threads(run, producers))
         agreement = LocalAgreement()
         if launch.workers > 1:
             ending.enter_context(ctrl_c_as_before())
             ask_at_ctrl_c(agreement.ask)
-        if not _work_together(run, class_counts(run.config, store), launch.workers, conveyor, agreement):
+        if not _work_together(run, class_counts(run.config, store), launch.workers, queue, agreement):
             raise KeyboardInterrupt
 
 
 def _work_together(
-    run: Run, counts: Sequence[int], num_workers: int, conveyor: Conveyor[NetworkState], agreement: LocalAgreement
+    run: Run, counts: Sequence[int], num_workers: int, queue: SnapshotQueue[NetworkState], agreement: LocalAgreement
 ) -> bool:
     """Runs workers in threads, the first in this one; tells whether they came to the end or were stopped before."""
     placed = placement(run.config, counts, num_workers)
     with ExitStack() as ending:
         helpers = ending.enter_context(ThreadPoolExecutor(num_workers, thread_name_prefix="worker"))
         # Whatever ends this block ends the others too, at their next network or while they wait for each other.
-        ending.callback(conveyor.close)
+        ending.callback(queue.close)
         ending.callback(agreement.break_off)
 
         def start(rank: int) -> bool:
             stopping = Stopping(agreement, rank, num_workers)
-            networks = LocalNetworks(conveyor, rank, num_workers)
+            networks = LocalConsumerSide(queue, rank, num_workers)
             try:
                 work(
                     run.path,
@@ -115,7 +115,7 @@ def _work_together(
                 return start(rank)
             except Exception as error:
                 is_ours = isinstance(error, (UsageError, RunError))
-                conveyor.close(str(error) if is_ours else f"a worker failed: {error!r}")
+                queue.close(str(error) if is_ours else f"a worker failed: {error!r}")
                 raise
 
         others = [helpers.submit(start_beside, rank) for rank in range(1, num_workers)]

@@ -23,7 +23,7 @@ def selecting_ahead(config: Config, matcher: ClassMatcher, source: FetchedNetwor
     Args:
         config: Settings.
         matcher: Selects; it must work alone, for a team selects in step.
-        source: Shows networks before their turn.
+        source: Gives snapshots before their turn.
     """
     ended = threading.Event()
     pool = ThreadPoolExecutor(1, thread_name_prefix="selecting-ahead")
@@ -63,6 +63,6 @@ class _Ahead:
 
     def _select(self, outer: int, inner: int, previous: Assignments) -> dict[int, Selection]:
         while not self._ended.is_set():
-            if (snapshot := self._source.glimpse(outer, inner)) is not None:
+            if (snapshot := self._source.try_get(outer, inner)) is not None:
                 return self._matcher.select_all(snapshot, previous, is_over=self._ended.is_set)
         return {}

@@ -37,7 +37,7 @@ from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.session import Session, Tell
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.stopping import Stopped, Stopping
-from dream_ray.engine.trajectories.fetched import Networks
+from dream_ray.engine.trajectories.fetched import ConsumerSide
 from dream_ray.engine.trajectories.producing import experts, feature_bank, trained_networks
 from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.validation import pinned_steps
@@ -54,7 +54,7 @@ def work(
     everyone: Team = ALONE,
     should_stop: Callable[[], bool] = lambda: False,
     stopping: Stopping | None = None,
-    networks: Networks | None = None,
+    networks: ConsumerSide | None = None,
     tell: Tell = lambda progress: None,
 ) -> None:
     """Distils some classes of a run to the end; does nothing where the last checkpoint is there.
@@ -111,7 +111,7 @@ class _Worker:
     num_shards: int
     team: Team
     everyone: Team
-    networks: Networks | None
+    networks: ConsumerSide | None
     stopping: Stopping | None
 
     def run_to_the_end(self, should_stop: Callable[[], bool], tell: Tell) -> None:

@@ -92,7 +92,7 @@ def test_a_worker_that_runs_out_of_memory_is_not_started_again(
     monkeypatch.setattr("ray.train.get_context", lambda: context)
     monkeypatch.setattr(distill, "telling_ray", lambda path, rank: lambda progress: None)
     monkeypatch.setattr(Session, "report", full)
-    loop = {"run_path": out, "class_counts": [60] * 4, "conveyor": None, "agreement": LocalAgreement()}
+    loop = {"run_path": out, "class_counts": [60] * 4, "queue": None, "agreement": LocalAgreement()}
     distill._worker_loop(loop)
     with pytest.raises(OutOfMemory, match=r"Tried to allocate 2\.00 GiB\): .*--memory"):
         _raise_failure(run)

@@ -1,4 +1,4 @@
-"""Producers as Ray actors: the same bits as without them, whoever is killed."""
+"""Producers as Ray actors: the same bits as without them, whichever process is killed."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from torch import Tensor
 from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed.conveyor import RayNetworks
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
+from dream_ray.distributed.snapshot_queue import RayConsumerSide
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.progress import PRODUCER, WORKER
@@ -62,12 +62,12 @@ def images(path: str) -> Tensor:
 
 
 @pytest.mark.slow
-def test_killed_producer_conveyor_and_worker_cost_no_bit(
+def test_killed_producer_queue_and_worker_cost_no_bit(
     local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path
 ) -> None:
-    """All three in one run, one after the other: each is noticed, replaced, and made up for.
+    """All three in one run, one after the other; each is replaced.
 
-    With the worker the whole group restarts from the last checkpoint; two workers equal one without Ray.
+    A dead worker restarts the whole group from the last checkpoint. Two workers equal one without Ray.
     """
     config = parse_config({**tiny, "outer_steps": 12, "inner_steps": 10, "checkpoint_every": 10})
     reference = str(tmp_path / "reference")
@@ -77,7 +77,7 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
     killer.start()
     api.distill(config, store=four_digits_store, out=out, workers=2, producers=1)
     killer.join(timeout=1)
-    assert list(killed) == ["producer", "conveyor", "worker"]
+    assert list(killed) == ["producer", "queue", "worker"]
     sessions = read_sessions(open_run(out), WORKER)
     assert killed["worker"] in {session["pid"] for session in sessions}
     assert len(sessions) >= 4, "both workers ran twice"
@@ -85,14 +85,14 @@ def test_killed_producer_conveyor_and_worker_cost_no_bit(
     assert len(producers) >= 2 and all(session["cpu_s"] > 0 for session in producers), "their work has its cost"
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
-    while started_here("ray::_Producer") or started_here("ray::Conveyor"):
+    while started_here("ray::_Producer") or started_here("ray::SnapshotQueue"):
         assert time.monotonic() < deadline, "they outlived the run"
         time.sleep(0.1)
 
 
 def _kill_three(path: str, killed: dict[str, int]) -> None:
     deadline = time.monotonic() + 800
-    plan = [("producer", 10), ("conveyor", 25), ("worker", 45)]
+    plan = [("producer", 10), ("queue", 25), ("worker", 45)]
     while not Path(path, "config.yaml").exists() and time.monotonic() < deadline:  # written last
         time.sleep(0.05)
     run = open_run(path)
@@ -104,7 +104,7 @@ def _kill_three(path: str, killed: dict[str, int]) -> None:
             continue
         victims = {
             "producer": started_here("ray::_Producer"),
-            "conveyor": started_here("ray::Conveyor"),
+            "queue": started_here("ray::SnapshotQueue"),
             "worker": [session["pid"] for session in sessions][-1:],
         }[who]
         if victims:
@@ -118,24 +118,24 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 ) -> None:
     launch = Launch(bank="tape://b/k", bank_bytes=1)
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1, launch=launch)
-    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as conveyor:
-        assert conveyor is not None
-        networks = RayNetworks(conveyor, 0, 1, lambda: False)
+    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as queue:
+        assert queue is not None
+        networks = RayConsumerSide(queue, 0, 1, lambda: False)
         networks.begin(0, None)
         with pytest.raises(RunError, match="path tape://b/k is of no kind that pyarrow can open"):
             networks.get(0)
 
 
-def test_who_waits_for_a_network_hears_that_another_worker_has_ended_the_run(
+def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
     local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is made far ahead of a worker that is no more, and the next checkpoint may be further away."""
-    monkeypatch.setattr("dream_ray.distributed.conveyor._PATIENCE_S", 0.5)
+    """The window stays behind a worker that is gone, and the next checkpoint may be beyond it."""
+    monkeypatch.setattr("dream_ray.distributed.snapshot_queue._WAIT_S", 0.5)
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     failures: list[str] = []
-    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 2) as conveyor:
-        assert conveyor is not None
-        workers = [RayNetworks(conveyor, rank, 2, lambda: bool(failures)) for rank in range(2)]
+    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 2) as queue:
+        assert queue is not None
+        workers = [RayConsumerSide(queue, rank, 2, lambda: bool(failures)) for rank in range(2)]
         for worker in workers:
             worker.begin(0, None)
         window = window_of(run, 1)

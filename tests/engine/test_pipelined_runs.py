@@ -27,7 +27,7 @@ from dream_ray.engine.run import create_run, finish_run
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.trajectories.producing import trained_networks
-from dream_ray.engine.trajectories.threads import LocalNetworks, producing_threads
+from dream_ray.engine.trajectories.threads import LocalConsumerSide, producing_threads
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 
@@ -90,7 +90,7 @@ def final_images(run: Run) -> Tensor:
 def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
     """Runs all workers at a time, as threads."""
     placement = place_classes([1.0] * NUM_CLASSES, num_workers)
-    with producing_threads(run, num_producers) as conveyor, ThreadPoolExecutor(num_workers) as pool:
+    with producing_threads(run, num_producers) as queue, ThreadPoolExecutor(num_workers) as pool:
         ended = [
             pool.submit(
                 work,
@@ -98,13 +98,13 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
                 placement[rank].labels,
                 shard=rank,
                 num_shards=num_workers,
-                networks=LocalNetworks(conveyor, rank, num_workers),
+                networks=LocalConsumerSide(queue, rank, num_workers),
             )
             for rank in range(num_workers)
         ]
         # A group ends as one, as on Ray Train: the others would wait for a dead one for ever.
         wait(ended, return_when=FIRST_EXCEPTION)
-        conveyor.close()
+        queue.close()
         for one in ended:
             one.result()
 
@@ -204,9 +204,9 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
     labels = range(200)
     matcher: Any = SimpleNamespace(real=labels, select=select)
     matcher.select_all = partial(ClassMatcher.select_all, matcher)
-    source: Any = SimpleNamespace(glimpse=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
+    source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
     with selecting_ahead(parse_config(tiny), matcher, source) as choose:
-        choose(source.glimpse(0, 0), dict.fromkeys(labels))
+        choose(source.try_get(0, 0), dict.fromkeys(labels))
         assert begun.wait(60)
     assert len(labels) < len(seen) < 2 * len(labels)
 
@@ -216,8 +216,8 @@ def test_a_warm_up_that_nobody_needs_is_left_between_two_batches(
 ) -> None:
     """As after Ctrl-C: a producer of this process is waited for."""
     run = start({**tiny, "initialisation": {"warmup_epochs": 1000}})
-    with producing_threads(run, 1) as conveyor:
-        LocalNetworks(conveyor, 0, 1).begin(0, None)
+    with producing_threads(run, 1) as queue:
+        LocalConsumerSide(queue, 0, 1).begin(0, None)
         while not training:
             time.sleep(0.01)
     assert len(training) < 1000
@@ -232,7 +232,7 @@ def test_a_producer_that_fails_ends_the_run_with_its_reason(
         raise ZeroDivisionError("in the middle of training")
 
     monkeypatch.setattr(network_source, "train_pass", fail)
-    with pytest.raises(RunError, match=r"a producer of networks failed: ZeroDivisionError.*in the middle"):
+    with pytest.raises(RunError, match=r"a producer failed: ZeroDivisionError.*in the middle"):
         run_pipelined(start(tiny), 1, 1)
     assert not own_threads()
 
@@ -241,8 +241,8 @@ def test_only_networks_where_a_run_may_be_resumed_travel_with_their_momentum(
     start: Callable[..., Run], tiny: dict[str, Any]
 ) -> None:
     run = start({**tiny, "checkpoint_every": 3})
-    with producing_threads(run, 1) as conveyor:
-        networks = LocalNetworks(conveyor, 0, 1)
+    with producing_threads(run, 1) as queue:
+        networks = LocalConsumerSide(queue, 0, 1)
         networks.begin(0, None)
         whole = [any("momentum" in name for name in networks.get(step)) for step in range(8)]
     assert whole == [step % 3 == 0 for step in range(8)]

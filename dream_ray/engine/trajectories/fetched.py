@@ -1,4 +1,4 @@
-"""The network source of a worker that does not train networks itself."""
+"""The network source of a worker whose networks are trained by producers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,50 +11,50 @@ from dream_ray.engine.training import Recipe
 from dream_ray.nets import Classifier
 
 
-class Networks(Protocol):
-    """A conveyor as one of its workers sees it."""
+class ConsumerSide(Protocol):
+    """A worker's side of the snapshot queue."""
 
     def begin(self, step: int, state: NetworkState | None) -> None:
-        """Says where the worker starts, and the network there if it is known; see `Conveyor.begin`."""
+        """Registers the worker at a step, with the network there if it is known; see `SnapshotQueue.begin`."""
         ...
 
     def get(self, step: int) -> NetworkState:
-        """Waits for a network; the worker needs none of an earlier step any more."""
+        """Waits for a snapshot; the worker needs no earlier one any more."""
         ...
 
-    def peek(self, step: int) -> NetworkState | None:
-        """Waits a moment for a network that the worker will get later."""
+    def try_get(self, step: int) -> NetworkState | None:
+        """Waits at most about a second for a snapshot that the worker gets later."""
         ...
 
 
 @dataclass(frozen=True)
 class FetchedNetworks:
-    """Networks that somebody else trains.
+    """Networks from a snapshot queue.
 
     Attributes:
-        networks: Where they come from.
-        build: Makes a network; its parameters are replaced.
-        recipe: Makes its optimiser, which holds the momentum at those steps where a run may be resumed.
-        device: Where the networks live.
-        inner_steps: Networks per trajectory.
+        networks: The worker's side of the queue.
+        build: Builds a network; its parameters are replaced.
+        recipe: Builds its optimizer; at steps where a run may resume, the snapshot holds the momentum.
+        device: Device of the networks.
+        inner_steps: Snapshots per trajectory.
     """
 
-    networks: Networks
+    networks: ConsumerSide
     build: Callable[[], Classifier]
     recipe: Recipe
     device: torch.device
     inner_steps: int
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Fetches one network after the other; see `NetworkSource.trajectory`."""
+        """Gets one snapshot after the other; see `NetworkSource.trajectory`."""
         network = blank_network(self.build).to(self.device)
         for inner in range(start, self.inner_steps):
             state = self.networks.get(outer * self.inner_steps + inner)
             yield Snapshot.of(state, outer, inner, network, self.recipe)
 
-    def glimpse(self, outer: int, inner: int) -> Snapshot | None:
-        """Waits a moment for a network that comes later; None where it is not there yet."""
-        state = self.networks.peek(outer * self.inner_steps + inner)
+    def try_get(self, outer: int, inner: int) -> Snapshot | None:
+        """Returns a later snapshot; None if the queue does not hold it within about a second."""
+        state = self.networks.try_get(outer * self.inner_steps + inner)
         if state is None:
             return None
         return Snapshot.of(state, outer, inner, blank_network(self.build).to(self.device), self.recipe)

@@ -1,4 +1,4 @@
-"""The loop of a producer: it takes jobs from a conveyor and makes the networks."""
+"""The loop of a producer: it takes jobs from the snapshot queue and trains the networks."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,22 +14,22 @@ from dream_ray.engine.run_directory import Run
 from dream_ray.engine.session import Session
 from dream_ray.engine.training import TrainingImages
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
-from dream_ray.engine.trajectories.conveyor import Job
+from dream_ray.engine.trajectories.snapshot_queue import Job
 from dream_ray.errors import UsageError
 
-# Of all networks that were made and not yet fetched by everybody.
+# Limit for all snapshots that the queue holds.
 _AHEAD_BYTES = 256 * 10**6
 
 
-class Jobs(Protocol):
-    """A conveyor as its producers see it; see `Conveyor`."""
+class ProducerSide(Protocol):
+    """A producer's side of the snapshot queue; see `SnapshotQueue`."""
 
     def next_job(self, producer: int) -> Job | None:
         """Waits for work."""
         ...
 
     def put(self, producer: int, inner: int, item: Any) -> bool:
-        """Puts a network in; returns whether to go on."""
+        """Puts a snapshot in; returns whether to continue with the job."""
         ...
 
 
@@ -109,12 +109,12 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def networks_ahead(num_producers: int, inner_steps: int, network_bytes: int) -> int:
-    """Returns how many networks may be made ahead: a trajectory for every producer, if they have room."""
+    """Returns the window of the snapshot queue: a trajectory per producer, within 256 MB, at least 2 snapshots."""
     return max(2, min(num_producers * inner_steps, _AHEAD_BYTES // network_bytes))
 
 
 def window_of(run: Run, num_producers: int) -> int:
-    """Returns how many networks of a run may be made ahead."""
+    """Returns the window of a run's snapshot queue."""
     return networks_ahead(num_producers, run.config.inner_steps, _network_bytes(run))
 
 
@@ -125,29 +125,29 @@ def _network_bytes(run: Run, *, momentum: bool = False) -> int:
 
 
 class _Unwanted(Exception):  # noqa: N818 (not an error)
-    """Nobody waits for the network any more."""
+    """The run ended while a network was trained for it."""
 
 
 @saying_what_needs_less_memory()
 def produce(
-    conveyor: Jobs,
+    queue: ProducerSide,
     producer: int,
     run: Run,
     *,
     pack: Callable[[NetworkState], Any] = lambda state: state,
     is_over: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Makes networks until there is nothing to make any more.
+    """Trains networks until no job is left.
 
     Args:
-        conveyor: Gives the jobs and takes the networks.
+        queue: Gives the jobs and takes the snapshots.
         producer: Number of this producer.
-        run: The run that they are for.
-        pack: Makes what is put in of a network's state.
-        is_over: Tells, before every batch of training, whether to leave it; a warm-up may take minutes.
+        run: The run.
+        pack: Turns a network's state into what the queue holds.
+        is_over: Checked before every batch of training; a warm-up may take minutes.
 
     Raises:
-        OutOfMemory: If it needs more memory than there is.
+        OutOfMemory: If memory runs out.
     """
 
     def check() -> None:
@@ -157,13 +157,13 @@ def produce(
     config = run.config
     source = trained_networks(run, run.open_store(), check=check)
     with suppress(_Unwanted), Session(run, producer, 0, 0, lambda progress: None, PRODUCER) as session:
-        while (job := conveyor.next_job(producer)) is not None:
+        while (job := queue.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:
                     continue
                 state = snapshot.state()
                 if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
-                    state = without_momentum(state)  # nobody trains on from there
+                    state = without_momentum(state)  # no training resumes from there
                 session.beat_if_due(f"trajectory {job.outer}, network {snapshot.inner}")
-                if not conveyor.put(producer, snapshot.inner, pack(state)):
+                if not queue.put(producer, snapshot.inner, pack(state)):
                     break

@@ -1,4 +1,4 @@
-"""Producers in threads of this process: PyTorch computes outside of Python's lock, so a second core is used."""
+"""Producers in threads of this process. PyTorch releases the GIL while it computes, so they use further cores."""
 
 import threading
 from collections.abc import Iterator
@@ -7,45 +7,45 @@ from contextlib import ExitStack, contextmanager
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run_directory import Run
-from dream_ray.engine.trajectories.conveyor import Conveyor
 from dream_ray.engine.trajectories.producing import produce, window_of
+from dream_ray.engine.trajectories.snapshot_queue import SnapshotQueue
 from dream_ray.errors import RunError, UsageError
 
-_PATIENCE_S = 1.0
+_WAIT_S = 1.0
 
 
-class LocalNetworks:
-    """The end of a conveyor of this process that belongs to one worker."""
+class LocalConsumerSide:
+    """A worker's side of a snapshot queue in this process."""
 
-    def __init__(self, conveyor: Conveyor[NetworkState], rank: int, num_workers: int) -> None:
-        self._conveyor, self._rank, self._num_workers = conveyor, rank, num_workers
+    def __init__(self, queue: SnapshotQueue[NetworkState], rank: int, num_workers: int) -> None:
+        self._queue, self._rank, self._num_workers = queue, rank, num_workers
 
     def begin(self, step: int, state: NetworkState | None) -> None:
-        """See `Networks.begin`."""
-        self._conveyor.begin(self._rank, self._num_workers, step, state)
+        """See `ConsumerSide.begin`."""
+        self._queue.begin(self._rank, self._num_workers, step, state)
 
     def get(self, step: int) -> NetworkState:
-        """See `Networks.get`."""
+        """See `ConsumerSide.get`."""
         while True:
-            state = self._conveyor.get(self._rank, step, _PATIENCE_S)
+            state = self._queue.get(self._rank, step, _WAIT_S)
             if state is not None:
                 return state
 
-    def peek(self, step: int) -> NetworkState | None:
-        """See `Networks.peek`."""
-        return self._conveyor.peek(self._rank, step, _PATIENCE_S)
+    def try_get(self, step: int) -> NetworkState | None:
+        """See `ConsumerSide.try_get`."""
+        return self._queue.try_get(self._rank, step, _WAIT_S)
 
 
 @contextmanager
-def producing_threads(run: Run, num_producers: int) -> Iterator[Conveyor[NetworkState]]:
-    """Lets threads make the networks of a run; they end with the block."""
-    conveyor: Conveyor[NetworkState] = Conveyor(
+def producing_threads(run: Run, num_producers: int) -> Iterator[SnapshotQueue[NetworkState]]:
+    """Yields the snapshot queue of a run, which threads fill until the block ends."""
+    queue: SnapshotQueue[NetworkState] = SnapshotQueue(
         outer_steps=run.config.outer_steps,
         inner_steps=run.config.inner_steps,
         window=window_of(run, num_producers),
     )
     threads = [
-        threading.Thread(target=_produce, name=f"producer-{number}", args=(conveyor, number, run))
+        threading.Thread(target=_produce, name=f"producer-{number}", args=(queue, number, run))
         for number in range(num_producers)
     ]
     with ExitStack() as ending:
@@ -53,15 +53,15 @@ def producing_threads(run: Run, num_producers: int) -> Iterator[Conveyor[Network
         for thread in threads:
             thread.start()
             ending.callback(thread.join)
-        ending.callback(conveyor.close)
-        yield conveyor
+        ending.callback(queue.close)
+        yield queue
 
 
-def _produce(conveyor: Conveyor[NetworkState], number: int, run: Run) -> None:
+def _produce(queue: SnapshotQueue[NetworkState], number: int, run: Run) -> None:
     try:
-        produce(conveyor, number, run, is_over=lambda: conveyor.is_closed)
+        produce(queue, number, run, is_over=lambda: queue.is_closed)
     except (UsageError, RunError) as error:
-        conveyor.close(str(error))
+        queue.close(str(error))
     except BaseException as error:
-        conveyor.close(f"a producer of networks failed: {error!r}")
+        queue.close(f"a producer failed: {error!r}")
         raise
