@@ -1,1 +1,1 @@
-"""Search for settings: what is tried, what comes of it, and what is kept (floor 2; needs no Ray)."""
+"""Search for settings: sweep file, search space, study, trials, results and report (layer 2; needs no Ray)."""

@@ -1,4 +1,4 @@
-"""What a sweep has spent of its budget, as the study tells it."""
+"""The spent part of a sweep's budget, read from the study."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from dream_ray.sweep.study import RUNG, begun
 
 
 def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
-    """Returns the outer steps of a trial that has climbed a rung; the seeds after the first run without rungs."""
-    if rung == 0:  # it may have no valid settings
+    """Returns the outer steps of a trial up to a rung; only the run of the first seed has rungs."""
+    if rung == 0:  # its settings may be invalid
         return 0
     configs = sweep.configs_of(values)
     first = configs[0]
@@ -21,7 +21,7 @@ def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
 
 
 def outer_steps_spent(sweep: Sweep, study: Study) -> int:
-    """Returns the outer steps of all trials that have ended."""
+    """Returns the outer steps of all finished trials."""
     steps = 0
     for trial in begun(study):
         if trial.state.is_finished():
@@ -30,7 +30,7 @@ def outer_steps_spent(sweep: Sweep, study: Study) -> int:
 
 
 def seconds_spent(study: Study) -> float:
-    """Returns the time in which at least one trial was running."""
+    """Returns the time during which at least one trial ran."""
     times = sorted(
         (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
         for trial in begun(study)

@@ -1,10 +1,10 @@
 """The directory of a sweep.
 
-sweep.yaml       what is searched, whole: a preset or file of settings may change later
-context.json     store, device and study that it was begun with
-.claim.partial   of the process that runs it
-study.journal    the Optuna study, unless it lies in a database
-trials/          the runs, by digest of their settings
+sweep.yaml       the sweep file with its settings written out, because a preset may change later
+context.json     store, device and number of trials at a time
+.claim.partial   the lock of the process that runs it
+study.journal    the Optuna study, unless a database holds it
+trials/          the runs, named by the digests of their settings
 bank/, bank-features/   networks that trials share, and features of the real images
 results.parquet, best.yaml, final.json, report.html
 """
@@ -22,14 +22,14 @@ _CONTEXT = "context.json"
 
 @dataclass(frozen=True)
 class SweepContext:
-    """Where and with what a sweep runs.
+    """The directories, device and limits of a sweep.
 
     Attributes:
-        out: Directory of the sweep, absolute.
-        store: Store, absolute.
+        out: Absolute path of the sweep's directory.
+        store: Absolute path of the store.
         device: "auto", "cpu" or "cuda".
-        study: URL of a database for the study; None: a journal in `out`. Never written: there may be a password in it.
-        max_concurrent: Trials at a time; None: as many as there is room for.
+        study: URL of a database for the study; None: a journal in `out`. No file contains it: it may hold a password.
+        max_concurrent: Trials at a time; None: as many as the cluster has capacity for.
     """
 
     out: str
@@ -45,12 +45,12 @@ class SweepContext:
 
 
 def is_sweep(path: str) -> bool:
-    """Tells whether a directory is that of a sweep."""
+    """Tells whether a directory belongs to a sweep."""
     return storage.exists(storage.join(path, SWEEP))
 
 
 def check_new_sweep(sweep: Sweep, context: SweepContext) -> None:
-    """Raises UsageError if the directory of a sweep cannot be made: something is there, or what it names is not."""
+    """Raises UsageError if the directory is in use or if `earlier` or the database do not fit."""
     _check_new_directory(context.out)
     for path in sweep.earlier:
         _check_earlier(sweep, path, context.study)
@@ -59,7 +59,7 @@ def check_new_sweep(sweep: Sweep, context: SweepContext) -> None:
 
 
 def create_sweep(sweep: Sweep, context: SweepContext) -> None:
-    """Makes the directory of a sweep that `check_new_sweep` has let pass."""
+    """Creates the directory of a sweep after `check_new_sweep`."""
     storage.ensure_writable(context.out)
     written = {
         "store": context.store,
@@ -76,24 +76,24 @@ def create_sweep(sweep: Sweep, context: SweepContext) -> None:
 def _check_new_directory(out: str) -> None:
     if is_sweep(out):
         raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
-    # context.json alone is of a try that was killed before sweep.yaml was written.
+    # A process that was killed between the two files leaves context.json alone.
     if set(storage.list_directory(out)) - {_CONTEXT}:
-        raise UsageError(f"out must be a new or empty directory; {out} has files in it")
+        raise UsageError(f"out must be a new or empty directory; {out} contains files")
 
 
 def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:
     if not is_sweep(path):
-        raise UsageError(f"earlier must name directories of sweeps; there is none in {path}")
+        raise UsageError(f"earlier must name directories of sweeps; {path} holds none")
     other, _ = open_sweep(path, study)
     if (other.space, other.metrics) != (sweep.space, sweep.metrics):
-        raise UsageError(f"earlier must name sweeps over the same space and metrics; those of {path} are others")
+        raise UsageError(f"earlier must name sweeps over the same space and metrics; {path} has others")
 
 
 def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, SweepContext]:
-    """Opens the directory of a sweep, which may have moved; `study` as the sweep was begun with."""
+    """Opens the directory of a sweep, which may have moved; pass the `study` that the sweep began with."""
     sweep = read_sweep(storage.join(path, SWEEP))
     kept = storage.read_json(storage.join(path, _CONTEXT))
     if kept["database"] and study is None:
-        raise UsageError(f"study must be the URL of the database that the study of {path} is in; got none")
+        raise UsageError(f"study must be the URL of the database that holds the study of {path}; got none")
     url = study if kept["database"] else None
     return sweep, SweepContext(storage.absolute(path), kept["store"], kept["device"], url, kept["max_concurrent"])

@@ -1,4 +1,4 @@
-"""The sweep file: what is searched, how, and for how long. Validated when it is read, like the settings of a run."""
+"""The sweep file: settings, search space, sampler, scheduler and budget, validated when it is read."""
 
 import copy
 import difflib
@@ -20,7 +20,7 @@ from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, va
 SWEEP_VERSION = 1
 PRESET = "preset"
 BASES = (PRESET, "framework")
-"""What brings defaults of other settings along, and can be searched nevertheless."""
+"""Keys of the space that bring defaults of other settings along."""
 Values = dict[str, Any]
 """Values of settings by path, for example {"selection.num_clusters": 64}."""
 
@@ -31,39 +31,39 @@ class Sweep(Section):
     version: int = SWEEP_VERSION
     """Version of this schema."""
     store: str | None = None
-    """Store that is distilled, where the command names none."""
+    """Store to distil, unless the command names one."""
     preset: str | None = None
-    """Published settings that all trials begin with; exactly one of preset and config."""
+    """Published settings that all trials begin with; give exactly one of preset and config."""
     config: str | Values | None = None
-    """The same from a YAML file of settings, or the settings themselves."""
+    """The same as a YAML file of settings, or the settings themselves."""
     settings: Values = Field(default_factory=dict)
-    """Settings of all trials on top, by path."""
+    """Settings, by path, that replace those of preset or config in all trials."""
     space: dict[str, Parameter]
-    """What is searched, by path of the setting."""
+    """Values to search, by path of the setting."""
     start: tuple[Values, ...] = ({},)
-    """Points that are tried first; what one does not name is as in the settings. {}: the settings themselves, which
-    must lie in the space; []: none."""
+    """Points to try first; a missing setting keeps its value. {}: the settings themselves, which must lie in the space;
+    []: no points."""
     earlier: tuple[str, ...] = ()
-    """Directories of earlier sweeps over the same space and metrics, whose results the sampler knows from the start."""
+    """Directories of sweeps over the same space and metrics; the sampler knows their results from the start."""
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
     metrics: tuple[Literal["accuracy", "compute_s"], ...] = Field(default=("accuracy",), min_length=1)
-    """accuracy (validation, to be large), and after it compute_s (CPU and GPU seconds, to be small): a Pareto front."""
+    """accuracy (on the validation split), or accuracy and compute_s (CPU and GPU seconds) for a Pareto front."""
     seeds: int = Field(default=1, ge=1)
-    """Runs of a trial, with other seeds; its result is their mean."""
+    """Runs of a trial, each with its own seed; the result is their mean."""
     final_seeds: int = Field(default=3, ge=0)
-    """Runs of the best settings and of those of this file, with fresh seeds, that are tested at the end; 0: none."""
+    """Final runs of the best settings and of those of this file, with fresh seeds; 0: none."""
     resources: Resources = Resources()
     log: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Who is told of the trials besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""
+    """Loggers besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Sweep":
         if self.version != SWEEP_VERSION:
-            raise ValueError(f"version must be {SWEEP_VERSION}, the one this dream_ray reads; got {self.version}")
+            raise ValueError(f"version must be {SWEEP_VERSION}, which this dream_ray reads; got {self.version}")
         if (self.preset is None) == (self.config is None):
-            raise ValueError("preset and config: give exactly one of them")
+            raise ValueError("preset and config: give exactly one")
         if not self.space:
             raise ValueError("space must name at least one setting; got none")
         if self.metrics not in (("accuracy",), ("accuracy", "compute_s")):
@@ -84,10 +84,10 @@ class Sweep(Section):
         return self.config_of({})
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
-        """Returns the settings of a trial; raises UsageError where they break a rule.
+        """Returns the settings of a trial; raises UsageError if they break a rule.
 
-        They are made of what was written, not of what that comes to: a preset or framework brings its own defaults.
-        Only how the result is judged is the same for all trials.
+        The values replace written settings, not resolved ones, because a preset or framework brings its own defaults.
+        All trials share the evaluation settings.
         """
         written = self._written(values.get(PRESET, self.preset))
         if not values.keys().isdisjoint(BASES):
@@ -98,7 +98,7 @@ class Sweep(Section):
         return parse_config(written)
 
     def _written(self, preset: str | None) -> Values:
-        """Returns the preset or the file of settings, with the settings of all trials on top."""
+        """Returns the preset or the file of settings, with `settings` in place of its values."""
         if isinstance(self.config, dict):
             written = copy.deepcopy(self.config)
         else:
@@ -108,19 +108,19 @@ class Sweep(Section):
         return written
 
     def self_contained(self) -> "Sweep":
-        """Returns the same sweep with its settings written out, as far as its trials have a preset in common."""
+        """Returns the same sweep with its settings written out, unless it searches over presets."""
         changed: Values = {"earlier": tuple(map(storage.absolute, self.earlier))}
         if PRESET not in self.space:
             changed |= {"preset": None, "config": self._written(self.preset), "settings": {}}
         return self.model_copy(update=changed)
 
     def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
-        """Returns the settings of the runs of a trial, one for each seed."""
+        """Returns the settings of a trial's runs, one per seed."""
         first = self.base().seed
         return [self.config_of({**values, "seed": first + number}) for number in range(self.seeds)]
 
     def bases(self) -> dict[str, Config]:
-        """Returns the settings that trials may begin with: the base, and those that BASES in the space make of it."""
+        """Returns the settings that trials may begin with: the base and one per searched preset or framework."""
         found = {"the settings": self.base()}
         for path in BASES:
             for choice in self.space[path].choices or () if path in self.space else ():
@@ -128,10 +128,10 @@ class Sweep(Section):
         return found
 
     def start_points(self) -> list[Values]:
-        """Returns the start points with a value for every parameter that is varied there.
+        """Returns the start points with a value for every parameter that varies there.
 
         Raises:
-            UsageError: If a point lies outside of the space.
+            UsageError: If a point lies outside the space.
         """
         return [self._start_point({PRESET: self.preset, **point}) for point in self.start]
 
@@ -147,11 +147,13 @@ class Sweep(Section):
                 )
         unused = [path for path in point if path not in found and path != PRESET]
         if unused:
-            raise UsageError(f"start must name what is varied there; {unused[0]} is not, by its `when`")
+            raise UsageError(
+                f"start must name settings that vary at this point; {unused[0]} does not, because of its `when`"
+            )
         return found
 
     def grid_points(self) -> list[Values]:
-        """Returns all points of the space with the sampler grid, else none."""
+        """Returns all points of the space for the sampler grid, else none."""
         if self.sampler.name != "grid":
             return []
         choices = [parameter.choices or () for parameter in self.space.values()]
@@ -159,15 +161,15 @@ class Sweep(Section):
 
     @property
     def most_trials(self) -> int:
-        """Trials that the budget and the space allow."""
+        """The number of trials that budget and space allow."""
         return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
 
 
 def read_sweep(path: str) -> Sweep:
-    """Reads a sweep file and checks everything that can be checked without a store.
+    """Reads a sweep file and checks everything that needs no store.
 
     Raises:
-        UsageError: If anything in it breaks a rule; with one line for each.
+        UsageError: If it breaks rules; one line per rule.
     """
     return parse_sweep(read_yaml_mapping(path, "sweep file"))
 
@@ -181,10 +183,10 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
     base = sweep.base()
     if base.evaluation.every == 0:
         raise UsageError(
-            "settings must have evaluation.every >= 1 (and data.include_validation false): the search looks at "
-            "accuracies on the validation split, of which there would be none; got 0"
+            "settings must have evaluation.every >= 1 (and data.include_validation false), because accuracies on "
+            "the validation split judge trials; got 0"
         )
-    _check_what_is_searched(sweep)
+    _check_comparable(sweep)
     check_space(sweep.space, sweep.config_of)
     _check_scheduler(sweep, num_rungs(base))
     if sweep.sampler.name == "grid":
@@ -197,22 +199,26 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
     return sweep
 
 
-def _check_what_is_searched(sweep: Sweep) -> None:
-    """Refuses what would make the accuracies of two trials incomparable."""
+def _check_comparable(sweep: Sweep) -> None:
+    """Refuses settings in the space that would make the accuracies of two trials incomparable."""
     base = sweep.base()
     for path, parameter in sweep.space.items():
         if path == PRESET:
             if sweep.preset is None or parameter.choices is None or parameter.when:
-                raise UsageError("space.preset must have choices, no `when`, and a preset to begin with, not a config")
+                raise UsageError(
+                    "space.preset must have choices and no `when`, and the file must have preset instead of config"
+                )
         else:
             value_at(base, path)
         if path == "seed":
-            raise UsageError("space must not name seed, which is not to be chosen; `seeds` runs a trial with several")
+            raise UsageError(
+                "space must not name seed, which is no choice; to run trials with several seeds, set `seeds`"
+            )
         if path.startswith("evaluation.") or path == "data.include_validation":
-            raise UsageError(f"space must not name {path}: trials are comparable only if they are judged alike")
+            raise UsageError(f"space must not name {path}: all trials must be judged alike to be comparable")
         if path in ("outer_steps", "inner_steps") and sweep.scheduler.name != "none":
             raise UsageError(
-                f"scheduler.name must be none where space names {path}: rungs of longer and shorter trials are not "
+                f"scheduler.name must be none if space names {path}: rungs of longer and shorter trials are not "
                 f"comparable; got {sweep.scheduler.name}"
             )
 
@@ -223,13 +229,13 @@ def _check_scheduler(sweep: Sweep, rungs: int) -> None:
     if sweep.scheduler.grace >= rungs:
         raise UsageError(
             f"scheduler.grace must be less than the rungs of a trial ({rungs}: outer_steps * inner_steps / "
-            f"evaluation.every), or scheduler.name be none, as nothing would be stopped; got {sweep.scheduler.grace}"
+            f"evaluation.every), else no trial stops; got {sweep.scheduler.grace}. For none, set scheduler.name: none"
         )
     for name, config in sweep.bases().items():
         if num_rungs(config) != rungs:
             raise UsageError(
-                f"settings must give outer_steps and inner_steps, or scheduler.name be none: rungs of longer and "
-                f"shorter trials are not comparable, and {name} has {num_rungs(config)}, the settings {rungs}"
+                f"settings must set outer_steps and inner_steps, or scheduler.name must be none: rungs of longer and "
+                f"shorter trials are not comparable; {name} has {num_rungs(config)}, the settings {rungs}"
             )
 
 
@@ -245,5 +251,5 @@ def dump_sweep(sweep: Sweep) -> str:
 
 
 def num_rungs(config: Config) -> int:
-    """Returns the validation accuracies of a whole trial: one every `evaluation.every` steps and at the end."""
+    """Returns the number of rungs of a whole trial: one every `evaluation.every` steps and one at the end."""
     return -(-config.total_steps // config.evaluation.every)

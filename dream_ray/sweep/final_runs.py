@@ -1,6 +1,6 @@
-"""The last word on a sweep: its best settings and those of its file, tested with fresh seeds.
+"""The final runs of a sweep: its best settings and those of its file, with fresh seeds.
 
-What is tested and what came of it; how a run is distilled and tested: `final.py`.
+This module plans the runs and reads their results; `final.py` executes one.
 """
 
 import statistics
@@ -16,16 +16,16 @@ from dream_ray.sweep.run_directory import cached_failure, digest_of_settings
 
 _FINAL, _DIRECTORY = "final.json", "final"
 TESTED = "tested.json"
-"""The file of a run that holds its test accuracy."""
+"""The file of a final run with its test accuracy."""
 NAMES = {"best": "best settings", "base": "settings of the sweep file"}
-"""What is tested, as a user reads it."""
-# Added to the seed of the settings: far from the seeds of the trials.
+"""Descriptions of the tested settings."""
+# Added to the seed of the settings, far from the seeds of the trials.
 _FRESH = 1000
 
 
 @dataclass(frozen=True)
 class FinalRun:
-    """One run that is tested.
+    """One planned run.
 
     Attributes:
         path: Its directory.
@@ -37,14 +37,14 @@ class FinalRun:
 
 
 def final_config(sweep: Sweep, values: Values) -> Config:
-    """Returns the settings to distil with at last: what was kept apart to look at belongs to the data now."""
+    """Returns the settings of a final run, which distils the validation images too."""
     return sweep.config_of({**values, "data.include_validation": True, "evaluation.every": 0})
 
 
 def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, list[FinalRun]]:
-    """Returns the runs of "best" and, if they are others, of "base", the settings of the file as they are.
+    """Returns the runs of "best" and, if its settings differ, of "base", the settings of the file.
 
-    There are none where the sweep file wants none, or the store has nothing to test on.
+    Returns none if the sweep file asks for none or the store has no test images.
     """
     if sweep.final_seeds == 0 or not any(store.count("test", label) for label in range(store.num_classes)):
         return {}
@@ -59,12 +59,12 @@ def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, 
 
 def _final_run(out: str, sweep: Sweep, values: Values, number: int) -> FinalRun:
     config = final_config(sweep, {**values, "seed": sweep.base().seed + _FRESH + number})
-    # By its settings: the best ones may be others when a sweep has gone on.
+    # Named by its settings: a sweep that continues may find better ones.
     return FinalRun(storage.join(out, _DIRECTORY, digest_of_settings(config)), config)
 
 
 def is_settled(planned: FinalRun) -> bool:
-    """Tells whether `final.run_final` is done."""
+    """Tells whether a final run is tested or can never be."""
     return _is_tested(planned) or cached_failure(planned.path) is not None
 
 
@@ -73,17 +73,17 @@ def _is_tested(planned: FinalRun) -> bool:
 
 
 def num_tested(out: str) -> int:
-    """Returns how many runs are tested."""
+    """Returns the number of tested runs."""
     directory = storage.join(out, _DIRECTORY)
     return sum(storage.exists(storage.join(directory, name, TESTED)) for name in storage.list_directory(directory))
 
 
 def write_final(out: str, planned: Mapping[str, Sequence[FinalRun]]) -> list[dict[str, Any]]:
-    """Writes final.json: a row for each of `final_runs` of which something is known by now.
+    """Writes final.json: one row for each of `final_runs` with a settled run.
 
     Returns:
-        The rows: name, mean and std of the test accuracy in [0, 1] (None where nothing or too little is tested), n,
-        steps of a run, mean compute_s of a run (CPU and GPU seconds), reasons why others cannot be done, and runs.
+        The rows: name, mean and std of the test accuracy in [0, 1] (None if too few runs are tested), n, steps per run,
+        mean compute_s per run (CPU and GPU seconds), reasons of failed runs, and directories of the runs.
     """
     rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
     storage.write_json(storage.join(out, _FINAL), rows, indent=2)

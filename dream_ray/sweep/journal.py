@@ -1,6 +1,6 @@
-"""The journal of a study, in a file or in a bucket: one process at a time writes, the one that runs the sweep.
+"""The journal of a study, in a file or in a bucket.
 
-Any number may read.
+One process writes, the one that runs the sweep; any number of processes read.
 """
 
 import io
@@ -12,21 +12,21 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from dream_ray import storage
 
-# Some hundred entries: so much goes to the bucket with each one.
+# Each entry rewrites its part, of at most some hundred entries.
 _PART_BYTES = 64_000
-_WRITING = threading.Lock()  # the studies of this process
+_WRITING = threading.Lock()  # one lock for all studies of this process
 
 
 class FileJournal(JournalFileBackend):
-    """A journal in a file, in which half an entry costs no other: its writer was killed, or the disk was full."""
+    """A journal in a file that survives an incomplete entry after a kill or on a full disk."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds entries, in the place of what is not whole at the end: they would join it."""
+        """Adds entries; an incomplete entry at the end is removed first."""
         with _WRITING:
-            self._cut_off_half_an_entry()
+            self._remove_incomplete_entry()
             super().append_logs(logs)
 
-    def _cut_off_half_an_entry(self) -> None:
+    def _remove_incomplete_entry(self) -> None:
         with open(self._file_path, "rb+") as file:
             end = file.seek(0, io.SEEK_END)
             file.seek(max(0, end - 1))
@@ -36,27 +36,27 @@ class FileJournal(JournalFileBackend):
 
 
 class BucketJournal(BaseJournalBackend):
-    """A journal in a bucket, which cannot append to an object.
+    """A journal in a bucket, whose objects cannot grow.
 
-    Entries go to the newest of several parts, which is written anew with each of them until it is long enough.
+    Entries go to the newest part. Each entry rewrites that part until it is full.
 
     Args:
-        directory: URI of its own directory.
+        directory: URI of the journal's directory.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        # Parts that are full do not change any more.
+        # Full parts never change.
         self._num_full = 0
         self._full: list[str] = []
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """Returns the entries from a number on."""
+        """Returns the entries from a number onwards."""
         newest = self._newest()
         return [json.loads(line) for line in [*self._full, *newest.splitlines()][log_number_from:]]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds entries; they are all there afterwards, or none."""
+        """Adds all entries or none."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with _WRITING:
             storage.write_text(self._part(), self._newest() + text)
@@ -65,11 +65,11 @@ class BucketJournal(BaseJournalBackend):
         return storage.join(self._directory, f"{self._num_full:06d}.jsonl")
 
     def _newest(self) -> str:
-        """Returns what is in the part that is not full yet."""
+        """Returns the text of the part that is not full."""
         while True:
             try:
                 text = storage.read_text(self._part())
-            except storage.NotReadable:  # it is begun with its first entry
+            except storage.NotReadable:  # the first entry creates it
                 return ""
             if len(text) < _PART_BYTES:
                 return text

@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML page that needs nothing else."""
+"""The report of a sweep: one HTML page that works offline."""
 
 import base64
 import shlex
@@ -44,13 +44,13 @@ pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
 
 
 def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final: Sequence[dict[str, Any]]) -> None:
-    """Writes report.html into the directory of a sweep, whatever came of it.
+    """Writes report.html into the directory of a sweep.
 
     Args:
-        context: Where the sweep is.
-        sweep: What was searched.
-        study: What came of it.
-        final: Rows of `sweep.final.write_final`; empty where nothing was tested.
+        context: The context of the sweep.
+        sweep: The sweep file.
+        study: Its study, which may have no results.
+        final: Rows of `sweep.final_runs.write_final`; empty if nothing was tested.
     """
     rows = _rows(context.out, sweep, study)
     best = best_trials(study, sweep)
@@ -83,7 +83,7 @@ def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final
 
 
 def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
-    """Returns the rows of the trials without what they do not have: null is a choice, and no missing value."""
+    """Returns the rows of the trials without missing values; null is a choice."""
     found = []
     for row, trial in zip(rows_of(out, sweep, study), study.get_trials(deepcopy=False), strict=True):
         kept = {key: row[key] for key in row if (key in trial.params if key in sweep.space else row[key] is not None)}
@@ -107,7 +107,7 @@ def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Se
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
     budget = sweep.budget
     spent = {
         "trials": (len(begun(study)), budget.trials),
@@ -119,7 +119,7 @@ def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Se
         f"<h1>Sweep {_text(context.out)}</h1>"
         f"<p>Store {_text(context.store)}; sampler {_text(sweep.sampler.name)}, "
         f"scheduler {_text(sweep.scheduler.name)}.<br>"
-        f"Trials: {_text(said)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
+        f"Trials: {_text(states)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
     )
 
 
@@ -137,19 +137,19 @@ def _settings(context: SweepContext, sweep: Sweep, best: Sequence[FrozenTrial]) 
     command = shlex.join(
         ["dream-ray", "distill", "--config", storage.join(context.out, BEST), "--store", context.store, "--out", "NEW"]
     )
-    which = f"<p>Those of trial {best[0].number}, with {_text(_results(sweep, best[0]))}. To distil with them:</p>"
+    which = f"<p>From trial {best[0].number}, with {_text(_results(sweep, best[0]))}. To distil with them, run:</p>"
     return _section("Best settings", [_table(names, rows), which, f"<pre>{_text(command)}</pre>"])
 
 
 def _searched(parameter: Parameter) -> str:
     if parameter.choices is not None:
-        said = ", ".join(map(as_text, parameter.choices))
+        text = ", ".join(map(as_text, parameter.choices))
     else:
-        said = " to ".join(map(as_text, parameter.bounds or ()))
-        said += ", log" if parameter.kind == "log" else f", step {parameter.step}" if parameter.step else ""
+        text = " to ".join(map(as_text, parameter.bounds or ()))
+        text += ", log" if parameter.kind == "log" else f", step {parameter.step}" if parameter.step else ""
     for other, values in parameter.when.items():
-        said += f"; where {other} is {' or '.join(map(as_text, values))}"
-    return said
+        text += f"; where {other} is {' or '.join(map(as_text, values))}"
+    return text
 
 
 def _results(sweep: Sweep, trial: FrozenTrial) -> str:
@@ -161,7 +161,7 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
     if not final:
         return ""
     columns = {"settings": "settings", "accuracy": "test accuracy %", "n": "n"}
-    columns |= {"steps": "steps of a run", "compute_s": METRICS["compute_s"].heading, "reasons": "not done, because"}
+    columns |= {"steps": "steps of a run", "compute_s": METRICS["compute_s"].heading, "reasons": "failed, because"}
     rows = [
         {
             **{name: row[name] for name in ("n", "steps", "compute_s") if row[name] is not None},
@@ -172,8 +172,8 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
         for row in final
     ]
     note = (
-        "<p>Mean and standard deviation over fresh seeds; the search never saw the test split. Seconds are those of a "
-        "run, without the networks that another one had trained for it.</p>"
+        "<p>Mean and standard deviation over fresh seeds; the search never saw the test split. Seconds are per run, "
+        "without the networks that other runs trained.</p>"
     )
     return _section("Test", [_table(columns, rows), note])
 
@@ -195,21 +195,21 @@ def _search(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> lis
 
 
 def _importances(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Importances for the accuracy."""
+    """Draws the importances of the settings for the accuracy."""
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len({trial.values[0] for trial in finished}) < 2:
-        return ["<p>Cannot be estimated: it takes two trials with different results.</p>"]
+        return ["<p>No estimate: importances need two trials with different results.</p>"]
     common = set.intersection(*(set(trial.params) for trial in finished))
     try:
         drawn = [figures.importances(trials, {trial.number for trial in finished})] if common else []
     except RuntimeError:  # the trials with different results have equal settings
         drawn = []
     if not drawn:
-        return ["<p>Cannot be estimated: no setting is varied in all trials.</p>"]
+        return ["<p>No estimate: no setting varies over all trials.</p>"]
     stopped = sum(EARLIER not in trial.user_attrs and not reached_the_end(trial, sweep) for trial in finished)
     note = f"fANOVA for accuracy over {len(finished)} trials, {stopped} of them stopped early."
     if left_out := [path for path in sweep.space if path not in common]:
-        note += f" Left out, because some trials do not have it: {', '.join(left_out)}."
+        note += f" Left out, because some trials lack it: {', '.join(left_out)}."
     return [*drawn, f"<p>{_text(note)}</p>"]
 
 
@@ -231,8 +231,8 @@ def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
         caption = _text(f"trial {trial.number}, {_results(sweep, trial)}")
         try:
             picture = base64.b64encode(storage.read_bytes(path)).decode()
-        except storage.NotReadable:  # the user may have deleted runs
-            parts.append(f"<p>The images of {caption}, are not there any more.</p>")
+        except storage.NotReadable:  # users may delete runs
+            parts.append(f"<p>The images of {caption}, no longer exist.</p>")
             continue
         parts.append(f'<figure><img alt="distilled images" src="data:image/png;base64,{picture}">')
         parts.append(f"<figcaption>{caption}</figcaption></figure>")

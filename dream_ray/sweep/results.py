@@ -1,4 +1,4 @@
-"""What came of a sweep: a row for every trial, and the settings of the best one."""
+"""The results of a sweep: one row per trial, and the settings of the best one."""
 
 from datetime import datetime
 from typing import Any
@@ -37,12 +37,12 @@ _STATES = {
 
 
 def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
-    """Returns a row for every trial.
+    """Returns one row per trial.
 
-    Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (why it failed) and the path
-    of every parameter; of a running trial, accuracy and seconds so far. States are done, stopped (by the scheduler, or
-    with the search), failed, again (it was cut off and tried again under another number), earlier (of an earlier
-    sweep), running and waiting.
+    Its keys are trial (number), state, rung (the last one), the metrics, seconds, reason (of a failure) and the path of
+    every parameter. A running trial has its accuracy and seconds so far; accuracies are fractions in [0, 1]. States are
+    done, stopped (by the scheduler or by the end of the search), failed, again (interrupted and repeated under another
+    number), earlier (from an earlier sweep), running and waiting.
     """
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(AGAIN) for trial in trials}
@@ -59,7 +59,7 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
 
 
 def _so_far(trial: FrozenTrial) -> float | None:
-    """Returns the accuracy at the last rung that Optuna was told on the way."""
+    """Returns the accuracy at the last rung that Optuna knows."""
     return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
 
 
@@ -82,7 +82,7 @@ def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
 def _reason(out: str, sweep: Sweep, trial: FrozenTrial) -> str:
     try:
         return read_reason(out, sweep.configs_of(trial.params))
-    except UsageError as error:  # each value is right, but not with the others
+    except UsageError as error:  # each value is valid, but not with the others
         return str(error)
 
 
@@ -111,7 +111,7 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
         best = best_values(study, sweep)
     except RunError as error:
         cut = sum(row["state"] == "stopped" for row in rows)
-        why = f"{cut} were stopped before their end" if begun(study) else "none was begun"
+        why = f"{cut} were stopped before their end" if begun(study) else "none began"
         reason = next((row["reason"] for row in reversed(rows) if row["reason"]), why)
         raise RunError(f"{error}; the last reason: {reason}") from None
     storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best)))
@@ -119,6 +119,6 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Makes a column; the values of a choice may be of several types, and are texts then."""
+    """Makes a column; choices of several types become text."""
     kinds = {type(value) for value in values if value is not None}
     return pa.array(values if len(kinds) <= 1 else [None if value is None else str(value) for value in values])

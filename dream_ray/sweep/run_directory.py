@@ -1,4 +1,4 @@
-"""Where the runs of a sweep lie, and why those that failed did; read without PyTorch."""
+"""The directories of a sweep's runs and the reasons of their failures, without PyTorch."""
 
 import hashlib
 
@@ -9,17 +9,17 @@ from dream_ray.sweep.file import Sweep, Values
 
 
 def run_directory(out: str, config: Config) -> str:
-    """Returns where the run of some settings lies in a sweep: the same for the same settings, whoever asks."""
+    """Returns the directory of the run with these settings."""
     return storage.join(out, "trials", digest_of_settings(config))
 
 
 def digest_of_settings(config: Config) -> str:
-    """Returns a short name of some settings, from all that they come to, however they were written."""
+    """Returns a short digest of the resolved settings."""
     return hashlib.sha256(dump_config(config).encode()).hexdigest()[:16]
 
 
 def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
-    """Tells whether a trial that failed may do better: its settings are possible, and not what it failed for."""
+    """Tells whether a failed trial may succeed: its settings are valid and were not the reason."""
     try:
         configs = sweep.configs_of(values)
     except UsageError:
@@ -28,24 +28,24 @@ def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
 
 
 def cached_failure(path: str) -> str | None:
-    """Returns why a run can never be done, if `trial.cache_failure` has found that it cannot."""
+    """Returns the reason why a run can never succeed, if `trial.cache_failure` has kept one."""
     return _text(reason_file(path))
 
 
 def read_reason(out: str, configs: list[Config]) -> str:
-    """Returns why a trial failed; that of a killed process is not known."""
+    """Returns why a trial failed; a killed process leaves no reason."""
     paths = [run_directory(out, config) for config in configs]
-    told = (_text(told_by(path)) for told_by in (reason_file, trouble_file) for path in paths)
-    return next((text for text in told if text is not None), "its process ended, twice")
+    reasons = (_text(file_of(path)) for file_of in (reason_file, trouble_file) for path in paths)
+    return next((text for text in reasons if text is not None), "its process ended, twice")
 
 
 def reason_file(path: str) -> str:
-    """Names the file that says why a run can never be done."""
+    """Names the file with the reason why a run can never succeed."""
     return f"{path}.reason.txt"
 
 
 def trouble_file(path: str) -> str:
-    """Names the file that says why the last try failed, though another one may not."""
+    """Names the file with the reason why the last try failed, if another one may succeed."""
     return f"{path}.trouble.txt"
 
 

@@ -1,4 +1,4 @@
-"""The search space: which settings are varied, and over which values."""
+"""The search space: which settings vary, and over which values."""
 
 import difflib
 import math
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 _OPEN = ("network.options", "evaluation.network.options")
-"""Sections that may have any keys."""
+"""Sections with arbitrary keys."""
 
 
 class Parameter(Section):
-    """The values of one setting: exactly one of choices, int, uniform and log."""
+    """The values of one setting: one of choices, int, uniform and log."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     choices: tuple[Any, ...] | None = None
-    """One of these values, without an order."""
+    """These values, without an order."""
     whole: tuple[int, int] | None = Field(default=None, alias="int")
-    """A whole number between two, both included."""
+    """Whole numbers between two, both included."""
     uniform: tuple[float, float] | None = None
-    """A number between two."""
+    """Numbers between two."""
     log: tuple[float, float] | None = None
-    """A number between two, its logarithm evenly."""
+    """Numbers between two, with a uniform logarithm."""
     step: int | None = Field(default=None, ge=1)
-    """int: distance of neighbours."""
+    """int: distance between neighbours."""
     when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Varied only where other parameters have one of these values; else as in the settings."""
+    """The setting varies only if other parameters have one of these values; else it keeps its value."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Parameter":
@@ -45,19 +45,19 @@ class Parameter(Section):
             raise ValueError("choices must not be empty")
         plain = (str, int, float, bool, type(None))
         if self.choices is not None and not all(isinstance(one, plain) for one in self.choices):
-            raise ValueError(f"choices must be texts, numbers, true, false or null; got {list(self.choices)}")
+            raise ValueError(f"choices must be strings, numbers, true, false or null; got {list(self.choices)}")
         if not all(self.when.values()):
             raise ValueError(f"when must name values for each setting; got {self.when}")
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"{self.kind} must be [lower, upper] with lower < upper; got {list(self.bounds)}")
         if self.log is not None and self.log[0] <= 0:
-            raise ValueError(f"log must lie above 0; got {list(self.log)}")
+            raise ValueError(f"log must have bounds > 0; got {list(self.log)}")
         if self.bounds is not None and not all(map(math.isfinite, self.bounds)):
-            raise ValueError(f"{self.kind} must have finite ends; got {list(self.bounds)}")
+            raise ValueError(f"{self.kind} must have finite bounds; got {list(self.bounds)}")
         if self.step is not None and self.whole is None:
             raise ValueError(f"step must come with int; got {self.kind}")
         if self.whole is not None and (self.whole[1] - self.whole[0]) % (self.step or 1):
-            raise ValueError(f"int must be a whole number of steps long; got {list(self.whole)} with step {self.step}")
+            raise ValueError(f"int must span a whole number of steps; got {list(self.whole)} with step {self.step}")
         return self
 
     @property
@@ -73,7 +73,7 @@ class Parameter(Section):
         return self.whole or self.uniform or self.log
 
     def holds(self, value: Any) -> bool:
-        """Tells whether a value is one of those that are searched."""
+        """Tells whether a value belongs to the parameter."""
         if self.choices is not None:
             return value in self.choices
         low, high = self.bounds or (0, 0)
@@ -82,7 +82,7 @@ class Parameter(Section):
         return self.whole is None or (isinstance(value, int) and (value - self.whole[0]) % (self.step or 1) == 0)
 
     def suggest(self, trial: "Trial", path: str) -> Any:
-        """Draws a value for a trial of Optuna."""
+        """Draws a value for an Optuna trial."""
         if self.choices is not None:
             return trial.suggest_categorical(path, self.choices)
         if self.whole is not None:
@@ -92,7 +92,7 @@ class Parameter(Section):
 
 
 def suggest(space: Mapping[str, Parameter], trial: "Trial", base: Config) -> dict[str, Any]:
-    """Draws the values of a trial, those that conditions ask for before those that depend on them."""
+    """Draws the values of a trial, conditions first."""
     values: dict[str, Any] = {}
     for path in ordered(space):
         if is_varied(space[path], values, base):
@@ -101,7 +101,7 @@ def suggest(space: Mapping[str, Parameter], trial: "Trial", base: Config) -> dic
 
 
 def is_varied(parameter: Parameter, values: Mapping[str, Any], base: Config) -> bool:
-    """Tells whether the conditions of a parameter are met by the values of others; the base has what these lack."""
+    """Tells whether other values meet the conditions of a parameter; the base supplies missing ones."""
     return all(
         (values[other] if other in values else value_at(base, other)) in wanted
         for other, wanted in parameter.when.items()
@@ -109,10 +109,10 @@ def is_varied(parameter: Parameter, values: Mapping[str, Any], base: Config) -> 
 
 
 def ordered(space: Mapping[str, Parameter]) -> list[str]:
-    """Returns the paths so that a condition comes after what it looks at.
+    """Returns the paths in an order in which a setting comes after those that its condition names.
 
     Raises:
-        UsageError: If a condition looks at something else than the space, or at itself in the end.
+        UsageError: If a condition names a setting outside the space, or depends on itself.
     """
     found: list[str] = []
 
@@ -136,10 +136,10 @@ def ordered(space: Mapping[str, Parameter]) -> list[str]:
 
 
 def value_at(config: Config, path: str) -> Any:
-    """Returns a setting by its path; None for an option of a network that is not given.
+    """Returns a setting by its path; None for a network option without a value.
 
     Raises:
-        UsageError: If there is none, with the nearest name.
+        UsageError: If the setting does not exist; with the nearest name.
     """
     known = dict(_flat(config.model_dump(mode="json")))
     if path not in known and not any(path.startswith(f"{section}.") for section in _OPEN):
@@ -156,20 +156,20 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str, Any]], Config]) -> None:
-    """Checks that paths are settings, that conditions can be met, and that choices and ends of ranges keep the rules.
+    """Checks that paths are settings, that conditions can be met, and that values keep the rules.
 
     Args:
-        space: What is searched.
-        config_of: Makes settings of values by path; raises UsageError where they break a rule.
+        space: The search space. Its choices and the ends of its ranges are checked.
+        config_of: Makes settings from values by path; raises UsageError if they break a rule.
 
     Raises:
-        UsageError: If not.
+        UsageError: If a check fails.
     """
     for path in ordered(space):
         parameter = space[path]
         for other, wanted in parameter.when.items():
             if not all(map(space[other].holds, wanted)):
-                raise UsageError(f"space.{path}.when must name values that {other} may have; got {list(wanted)}")
+                raise UsageError(f"space.{path}.when must name possible values of {other}; got {list(wanted)}")
         where = _met(space, path)
         for value in parameter.choices or parameter.bounds or ():
             try:
@@ -179,7 +179,7 @@ def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str
 
 
 def _met(space: Mapping[str, Parameter], path: str) -> dict[str, Any]:
-    """Returns values with which a parameter is varied."""
+    """Returns values with which a parameter varies."""
     found: dict[str, Any] = {}
     for other, wanted in space[path].when.items():
         found |= {**_met(space, other), other: wanted[0]}

@@ -1,7 +1,7 @@
-"""The Optuna study of a sweep: the only record of what was tried and what came of it.
+"""The Optuna study of a sweep, the only record of its trials.
 
-It lies in the sweep's directory, as a journal, or wherever a URL says. A sweep that is begun again after a kill loads
-it: what is finished stays, and what was running is tried again with the same values.
+A journal in the sweep's directory or a database holds it. On resume, finished trials stay and interrupted ones run
+again with the same values.
 """
 
 import warnings
@@ -36,24 +36,24 @@ NAME = "dream_ray"
 JOURNAL = "study.journal"
 _DIGEST = "sweep"
 RUNG = "rung"
-"""Attribute of a trial: the last rung that it told."""
+"""Attribute of a trial: its last rung."""
 AGAIN = "again"
-"""Attribute of a trial: the number of the one that was cut off, of which it is another try."""
+"""Attribute of a trial: the number of the interrupted trial that it repeats."""
 EARLIER = "earlier"
-"""Attribute of a trial of an earlier sweep: where that is."""
+"""Attribute of a trial from an earlier sweep: the directory of that sweep."""
 
 
 def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None) -> Study:
-    """Opens the study of a sweep, or makes it with its start points in the queue.
+    """Opens the study of a sweep, or creates it and enqueues its start points.
 
     Args:
-        directory: Of the sweep.
-        sweep: What is searched.
-        digest: Of what makes it this search; a study with another one is refused.
-        url: Of a database that several machines share; None: a journal in the directory.
+        directory: Directory of the sweep.
+        sweep: The sweep file.
+        digest: Digest of everything that identifies the search.
+        url: Database that holds the study; None: a journal in the directory.
 
     Raises:
-        UsageError: If the study belongs to another sweep.
+        UsageError: If the study has another digest.
         RunError: If it is damaged.
     """
     with opening(directory):
@@ -66,7 +66,7 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         )
         found = study.user_attrs.get(_DIGEST)
     if found is None:
-        # Before the results of earlier sweeps, which may be of the same points.
+        # Before the results of earlier sweeps, which may contain the same points.
         for point in [*sweep.start_points(), *sweep.grid_points()]:
             study.enqueue_trial(point, skip_if_exists=True)
         for other in sweep.earlier:
@@ -74,55 +74,55 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
         study.set_user_attr(_DIGEST, digest)
     elif found != digest:
         raise UsageError(
-            f"resume needs the sweep that {directory} was begun with: the base settings, the space, the metrics, the "
-            "seeds, the sampler or the store are others now"
+            f"resume needs the sweep that {directory} began with; its settings, space, metrics, seeds, sampler or "
+            "store have changed"
         )
     return study
 
 
 def load_study(directory: str, url: str | None) -> Study:
-    """Opens a study to look at; raises RunError if it is not there or damaged."""
+    """Opens an existing study; raises RunError if it is missing or damaged."""
     with opening(directory):
         return optuna.load_study(study_name=study_name(directory, url), storage=study_storage(directory, url))
 
 
 def check_new(directory: str, url: str) -> None:
-    """Raises UsageError if a database has the study of another such directory, RunError if there is no database."""
+    """Raises UsageError if the database has a study of that name, RunError if it cannot be read."""
     name = study_name(directory, url)
     with opening(directory):
         names = optuna.get_all_study_names(study_storage(directory, url))
     if name in names:
-        raise UsageError(f"out must have a new name: the database of the study has one that is called {name}")
+        raise UsageError(f"out must have a new name; the database already has a study {name}")
 
 
 def study_name(directory: str, url: str | None) -> str:
-    """Returns the name of a study; a database may hold those of several sweeps."""
+    """Returns the name of a study; a database may hold several."""
     return NAME if url is None else f"{NAME}-{directory.rstrip('/').rpartition('/')[2]}"
 
 
 @contextmanager
 def opening(directory: str) -> Iterator[None]:
-    """Turns what Optuna and a database say of a study into an error of ours, without the URL."""
+    """Turns errors of Optuna and databases into ours, without the URL."""
     try:
         yield
     except ImportError as error:
         raise UsageError(
-            "study: this kind of database needs a package (PostgreSQL: pip install 'dream-ray[postgresql]', and a URL "
+            "study: this database needs another package (PostgreSQL: pip install 'dream-ray[postgresql]' and a URL "
             f"that begins with postgresql+psycopg://): {error}"
         ) from None
     except (ValueError, KeyError, OSError, SQLAlchemyError, StorageInternalError) as error:
-        told = getattr(error, "orig", None) or error
-        raise RunError(f"the study of {directory} is damaged or cannot be read: {told}") from None
+        cause = getattr(error, "orig", None) or error
+        raise RunError(f"the study of {directory} is damaged or cannot be read: {cause}") from None
 
 
 def has_begun(directory: str, url: str | None) -> bool:
-    """Tells whether there is a study; raises RunError if what is there is damaged."""
+    """Tells whether the study exists; raises RunError if it is damaged."""
     with opening(directory):
         return study_name(directory, url) in optuna.get_all_study_names(study_storage(directory, url))
 
 
 def study_storage(directory: str, url: str | None) -> BaseStorage:
-    """Returns where a study lies, see `open_study`."""
+    """Returns Optuna's storage of a study, see `open_study`."""
     if url is not None:
         return _database(url)
     path = storage.join(directory, JOURNAL)
@@ -131,12 +131,12 @@ def study_storage(directory: str, url: str | None) -> BaseStorage:
 
 @cache
 def _database(url: str) -> RDBStorage:
-    """Opens a database once in this process: each time would be more connections, which it may have few of."""
+    """Opens a database once per process, because every call opens connections and databases limit them."""
     return RDBStorage(url)
 
 
 def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
-    """Makes who proposes; a sampler that begins again must not propose the same again, so trials are in its seed."""
+    """Makes the sampler. Its seed depends on the number of trials, so a resumed sweep gets other proposals."""
     seed = (sweep.sampler.seed + num_trials) % 2**32
     makers: Mapping[str, Callable[[], BaseSampler]] = {
         "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
@@ -145,27 +145,27 @@ def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
         "nsga2": lambda: NSGAIISampler(seed=seed),
         "gp": lambda: GPSampler(seed=seed),
         "random": lambda: RandomSampler(seed=seed),
-        "grid": lambda: RandomSampler(seed=seed),  # all of its points are in the queue
+        "grid": lambda: RandomSampler(seed=seed),  # all points of the grid are in the queue
     }
     with warnings.catch_warnings():
-        # That the samplers' options may change in Optuna is nothing a user can do something about.
+        # Users cannot act on the warning that Optuna may change the options of its samplers.
         warnings.simplefilter("ignore", ExperimentalWarning)
         return makers[sweep.sampler.name]()
 
 
 def _cma_es(seed: int) -> BaseSampler:
-    if find_spec("cmaes") is None:  # Optuna would miss it at the first proposal
+    if find_spec("cmaes") is None:  # Optuna imports it only at the first proposal
         raise UsageError("sampler.name cma_es needs the package cmaes: pip install cmaes")
     return CmaEsSampler(seed=seed)
 
 
 def requeue(study: Study, trials: Iterable[FrozenTrial]) -> None:
-    """Gives trials another try with the same values; one that was running when its sweep was killed has failed."""
+    """Enqueues trials again with the same values; interrupted ones become failed."""
     queued = {trial.user_attrs.get(AGAIN) for trial in study.get_trials(deepcopy=False)}
     for trial in trials:
-        # First the new one: killed between the two, the next try finds both.
+        # Enqueue first: after a kill between the two calls, the next resume finds both trials.
         if trial.number not in queued:
-            # It may have been killed before it had all of the values that were waiting for it.
+            # A kill may come before the trial has taken all of its fixed values.
             waiting = trial.system_attrs.get("fixed_params", {})
             study.enqueue_trial({**waiting, **trial.params}, user_attrs={AGAIN: trial.number})
         if not trial.state.is_finished():
@@ -173,18 +173,18 @@ def requeue(study: Study, trials: Iterable[FrozenTrial]) -> None:
 
 
 def stop_running(study: Study) -> None:
-    """Ends the trials that were running when the budget was spent."""
+    """Stops the running trials when the budget is spent."""
     for trial in running(study):
         study.tell(trial.number, state=TrialState.PRUNED)
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that are at work, or were when their sweep was killed."""
+    """Returns the trials that run, or ran when their sweep was killed."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def _add_earlier(study: Study, path: str, url: str | None) -> None:
-    """Lets the sampler know the results of an earlier sweep; they count for nothing else."""
+    """Adds the results of an earlier sweep for the sampler; nothing else uses them."""
     its_url = None if storage.exists(storage.join(path, JOURNAL)) else url
     for trial in load_study(path, its_url).get_trials(states=(TrialState.COMPLETE,)):
         known = create_trial(
@@ -194,7 +194,7 @@ def _add_earlier(study: Study, path: str, url: str | None) -> None:
 
 
 def begun(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that count towards the budget: not those that were tried again, nor of earlier sweeps."""
+    """Returns the trials that count towards the budget: neither repeated ones nor those of earlier sweeps."""
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(AGAIN) for trial in trials}
     ours = [trial for trial in trials if EARLIER not in trial.user_attrs]
@@ -202,14 +202,14 @@ def begun(study: Study) -> list[FrozenTrial]:
 
 
 def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
-    """Tells whether a trial has its whole result; Tune calls one that a scheduler stopped complete too."""
+    """Tells whether a trial reached its last rung; Tune marks stopped trials complete as well."""
     if trial.state != TrialState.COMPLETE or EARLIER in trial.user_attrs:
         return False
     return bool(trial.user_attrs.get(RUNG, 0) >= num_rungs(sweep.configs_of(trial.params)[0]))
 
 
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
-    """Returns the trials with a whole result, the best first; of several metrics, the Pareto front by accuracy."""
+    """Returns the whole trials, the best first; with several metrics, the Pareto front by accuracy."""
     whole = [trial for trial in study.get_trials(deepcopy=False) if reached_the_end(trial, sweep)]
     signs = [1 if METRICS[metric].mode == "max" else -1 for metric in sweep.metrics]
     scores = {trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in whole}
@@ -219,12 +219,12 @@ def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
 
 
 def _beats(scores: Sequence[float], others: Sequence[float]) -> bool:
-    """Tells whether scores, all to be large, are nowhere below others and not equal to them."""
+    """Tells whether scores dominate others; larger is better."""
     return scores != others and all(one >= other for one, other in zip(scores, others, strict=True))
 
 
 def best_values(study: Study, sweep: Sweep) -> dict[str, Any]:
-    """Returns the values of the best trial; raises RunError if none succeeded."""
+    """Returns the values of the best trial; raises RunError if no trial succeeded."""
     best = best_trials(study, sweep)
     if not best:
         raise RunError("no trial of the sweep succeeded")

@@ -35,7 +35,7 @@ def test_everything_is_on_the_page(full: str) -> None:
     assert page.cells[page.cells.index("weights.feature") :][:4] == ["weights.feature", "5", "1", "0.01 to 10, log"]
     row = page.cells.index("stopped") - 1
     assert page.cells[row : row + 9] == ["1", "stopped", "1", "25", "0", "0.02", "random", "", ""]
-    assert "The images of trial 4, validation accuracy 62.5 %, are not there any more" in full
+    assert "The images of trial 4, validation accuracy 62.5 %, no longer exist" in full
     assert "Trials: 3 done, 1 failed, 1 stopped." in full and "5 of 20 trials" in full
     assert "--config" in full
 
@@ -79,21 +79,21 @@ def test_equal_results_have_equal_pages(full: str, tmp_path: Path) -> None:
 def test_one_trial_has_no_importances(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     page = Page(text := written(sweep, tmp_path, [made(sweep, [0.5], settings(1.0, 0.5))]))
-    assert "Cannot be estimated: it takes two trials with different results" in text
+    assert "No estimate: importances need two trials with different results" in text
     assert page.titles == TITLES and list(page.figures) == [HISTORY, RUNGS, SLICES, PARALLEL]
 
 
 @pytest.mark.parametrize(
     ("values", "features", "reason"),
-    [((0.5, 0.5, 0.5), (0.02, 1.0, 5.0), "different results"), ((0.5, 0.75), (1.0, 1.0), "no setting is varied")],
+    [((0.5, 0.5, 0.5), (0.02, 1.0, 5.0), "different results"), ((0.5, 0.75), (1.0, 1.0), "no setting varies")],
 )
-def test_importances_that_cannot_be_said(
+def test_importances_without_an_estimate(
     tmp_path: Path, values: tuple[float, ...], features: tuple[float, ...], reason: str
 ) -> None:
     sweep = parse_sweep(SWEEP)
     trials = [made(sweep, [value], settings(feature)) for value, feature in zip(values, features, strict=True)]
     page = Page(text := written(sweep, tmp_path, trials))
-    assert "Cannot be estimated" in text and reason in text
+    assert "No estimate" in text and reason in text
     assert list(page.figures) == [HISTORY, RUNGS, SLICES, PARALLEL]
 
 
@@ -130,7 +130,7 @@ def test_two_metrics_have_a_front(tmp_path: Path) -> None:
     assert (others["x"], others["y"], front["x"], front["y"]) == ([25], [30], [50, 75], [10, 20])
     axes = page.figures[PARALLEL]["layout"]["xaxis"]["ticktext"]
     assert axes[:2] == ["validation accuracy in %", "CPU and GPU seconds"]
-    assert "Those of trial 1, with validation accuracy 75.0 %, 20 CPU and GPU seconds" in text
+    assert "From trial 1, with validation accuracy 75.0 %, 20 CPU and GPU seconds" in text
 
 
 def test_null_is_a_choice_and_not_a_missing_value(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def ask(study: optuna.Study, sweep: Any) -> tuple[optuna.Trial, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_start_points_come_first_and_what_was_running_comes_again(
+def test_start_points_come_first_and_interrupted_trials_run_again(
     tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a file system, and where nothing can be appended, in several parts."""
@@ -63,7 +63,7 @@ def test_start_points_come_first_and_what_was_running_comes_again(
     assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
 
-def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path) -> None:
+def test_a_start_point_survives_a_kill_before_its_trial_has_values(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
     study.ask()
@@ -71,7 +71,7 @@ def test_a_start_point_whose_trial_had_no_values_yet_is_not_lost(tmp_path: Path)
     assert ask(study, sweep)[1] == sweep.start_points()[0]
 
 
-def test_who_is_killed_between_two_entries_of_another_try_loses_it_not(
+def test_a_kill_between_the_two_entries_of_a_requeue_loses_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = parse_sweep(SWEEP)
@@ -95,19 +95,19 @@ def test_the_documented_snippet_opens_the_study(tmp_path: Path) -> None:
     assert len(found["study"].trials) == len(ours.trials) == 1
 
 
-def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_study_with_another_digest_is_refused(tmp_path: Path) -> None:
     open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
-    with pytest.raises(UsageError, match="resume needs the sweep that .* was begun with"):
+    with pytest.raises(UsageError, match="resume needs the sweep that .* began with"):
         open_study(str(tmp_path), parse_sweep(SWEEP), "another")
 
 
-def test_a_damaged_study_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_damaged_study_is_reported(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("{not json}\n" * 3)
     with pytest.raises(RunError, match=r"the study of .* is damaged"):
         open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
 
 
-def test_an_entry_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+def test_an_incomplete_entry_damages_no_other(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
     trial, _ = ask(study, sweep)
@@ -124,7 +124,7 @@ def test_an_entry_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
         assert len(begun(open_study(str(tmp_path), sweep, "digest"))) == 2, "it can be read back"
 
 
-def test_an_entry_that_found_no_room_costs_no_other(tmp_path: Path) -> None:
+def test_an_entry_on_a_full_disk_damages_no_other(tmp_path: Path) -> None:
     """Neither does Tune stop for it, nor does it say so."""
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
@@ -135,7 +135,7 @@ def test_an_entry_that_found_no_room_costs_no_other(tmp_path: Path) -> None:
     assert [trial.value for trial in begun(open_study(str(tmp_path), sweep, "digest"))] == [0.5]
 
 
-def test_the_best_values_are_those_of_a_trial_that_reached_the_end(tmp_path: Path) -> None:
+def test_best_values_come_from_a_whole_trial(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
     with pytest.raises(RunError, match="no trial of the sweep succeeded"):
@@ -157,12 +157,12 @@ def test_a_sweep_without_trials_has_results_too(tmp_path: Path) -> None:
     """As after Ctrl-C before the first one."""
     sweep = parse_sweep({**SWEEP, "start": []})
     study = open_study(str(tmp_path), sweep, "digest")
-    with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none was begun"):
+    with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none began"):
         write_results(str(tmp_path), sweep, study)
     assert pq.read_table(tmp_path / RESULTS).num_rows == 0
 
 
-def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> None:
+def test_the_spent_budget_counts_every_trial_once(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "seeds": 2, "budget": {"outer_steps": 100}})
     base = sweep.base()
     study = open_study(str(tmp_path), sweep, "digest")
@@ -177,7 +177,7 @@ def test_what_is_spent_counts_whole_trials_and_parts_once(tmp_path: Path) -> Non
     assert 0 < seconds_spent(study) < 10
 
 
-def test_values_that_do_not_go_together_are_the_reason(tmp_path: Path) -> None:
+def test_incompatible_values_are_the_reason_of_a_failure(tmp_path: Path) -> None:
     space = {f"weights.{name}": {"choices": [0, 1]} for name in ("feature", "gradient")}
     sweep = parse_sweep({**SWEEP, "space": space, "start": []})
     study = open_study(str(tmp_path), sweep, "digest")
@@ -189,7 +189,7 @@ def test_values_that_do_not_go_together_are_the_reason(tmp_path: Path) -> None:
     assert outer_steps_spent(sweep, study) == 0
 
 
-def test_an_earlier_sweep_teaches_the_sampler_and_counts_for_nothing_else(tmp_path: Path) -> None:
+def test_an_earlier_sweep_informs_only_the_sampler(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     first, second = (SweepContext(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
     create_sweep(sweep, first)
@@ -211,12 +211,14 @@ def test_an_earlier_sweep_teaches_the_sampler_and_counts_for_nothing_else(tmp_pa
     assert values["weights.feature"] == 2.0, "its own start point first"
 
 
-def test_an_earlier_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_an_earlier_sweep_over_another_space_is_refused(tmp_path: Path) -> None:
     create_sweep(parse_sweep(SWEEP), SweepContext(str(tmp_path / "first"), "store", "cpu", None))
     other = {**SWEEP, "space": {"weights.feature": {"log": [0.01, 20]}}, "earlier": [str(tmp_path / "first")]}
-    with pytest.raises(UsageError, match=r"earlier must name sweeps over the same space and metrics; those of .*first"):
+    with pytest.raises(
+        UsageError, match=r"earlier must name sweeps over the same space and metrics; .*first has others"
+    ):
         check_new_sweep(parse_sweep(other), SweepContext(str(tmp_path / "second"), "store", "cpu", None))
-    with pytest.raises(UsageError, match="earlier must name directories of sweeps; there is none in .*nowhere"):
+    with pytest.raises(UsageError, match="earlier must name directories of sweeps; .*nowhere holds none"):
         check_new_sweep(
             parse_sweep({**SWEEP, "earlier": [str(tmp_path / "nowhere")]}),
             SweepContext(str(tmp_path / "x"), "s", "cpu", None),
@@ -238,7 +240,7 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     other = tmp_path / "elsewhere" / "other"
     create_sweep(parse_sweep(SWEEP), SweepContext(str(other), "store", "cpu", url))
     open_study(str(other), parse_sweep(SWEEP), "another", url)  # a database may hold several
-    with pytest.raises(UsageError, match="out must have a new name: the database .* called dream_ray-sweep"):
+    with pytest.raises(UsageError, match="out must have a new name; the database already has a study dream_ray-sweep"):
         check_new_sweep(parse_sweep(SWEEP), SweepContext(str(tmp_path / "elsewhere" / "sweep"), "store", "cpu", url))
 
 
@@ -251,11 +253,11 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
         (
             "mssql://somebody:password@there/x",
             UsageError,
-            r"needs a package \(PostgreSQL: pip install 'dream-ray\[postgresql\]', .* postgresql\+psycopg://\)",
+            r"needs another package \(PostgreSQL: pip install 'dream-ray\[postgresql\]' .* postgresql\+psycopg://\)",
         ),
     ],
 )
-def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
+def test_an_unusable_database_is_refused_before_anything_is_written(
     url: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "damaged.db").write_text("not a database" * 100)
@@ -265,7 +267,7 @@ def test_a_database_that_cannot_be_used_is_said_before_anything_is_made(
     assert not out.exists() and "password" not in str(told.value)
 
 
-def test_of_two_metrics_the_front_of_the_whole_trials_is_the_best(tmp_path: Path) -> None:
+def test_best_trials_of_two_metrics_are_the_front_of_whole_trials(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "metrics": ["accuracy", "compute_s"], "scheduler": {"name": "none"}})
     study = open_study(str(tmp_path), sweep, "digest")
     rungs = num_rungs(sweep.base())
@@ -279,7 +281,7 @@ def test_of_two_metrics_the_front_of_the_whole_trials_is_the_best(tmp_path: Path
     )
 
 
-def test_a_running_trial_shows_how_far_it_is(tmp_path: Path) -> None:
+def test_a_running_trial_shows_its_progress(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "digest")
     trial, _ = ask(study, sweep)

@@ -31,7 +31,7 @@ def sweep(**changed: Any) -> Any:
     return parse_sweep({**BASE, **changed})
 
 
-def test_defaults_and_what_a_trial_is_made_of() -> None:
+def test_a_trial_combines_defaults_settings_and_values() -> None:
     found = sweep()
     assert found.start == ({},) and found.metrics == ("accuracy",) and found.sampler.name == "tpe"
     [config] = found.configs_of({"selection.num_clusters": 9, "weights.feature": 0.5})
@@ -46,14 +46,14 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
     [
         ({"space": {"selection.num_cluster": {"int": [8, 16]}}}, r"did you mean selection\.num_clusters\?"),
         ({"space": {"weights.feature": {"uniform": [2, 1]}}}, r"uniform must be \[lower, upper\].*got \[2\.0, 1\.0\]"),
-        ({"space": {"weights.feature": {"log": [0, 1]}}}, r"log must lie above 0; got \[0\.0, 1\.0\]"),
+        ({"space": {"weights.feature": {"log": [0, 1]}}}, r"log must have bounds > 0; got \[0\.0, 1\.0\]"),
         ({"space": {"weights.feature": {"log": [1, 1]}}}, r"lower < upper"),
         ({"space": {"ipc": {"int": [0, 4]}}}, r"space\.ipc: ipc must follow the rule: .*got 0"),
         ({"space": {"ipc": {"choices": []}}}, r"choices must not be empty"),
         ({"space": {"ipc": {"int": [1, 2], "choices": [1]}}}, r"exactly one of choices, int, uniform and log; got 2"),
         ({"space": {"ipc": {"uniform": [1, 2], "step": 2}}}, r"step must come with int; got uniform"),
-        ({"space": {"weights.feature": {"uniform": [1, float("inf")]}}}, r"uniform must have finite ends"),
-        ({"space": {"ipc": {"int": [1, 10], "step": 4}}}, r"int must be a whole number of steps long; got \[1, 10\]"),
+        ({"space": {"weights.feature": {"uniform": [1, float("inf")]}}}, r"uniform must have finite bounds"),
+        ({"space": {"ipc": {"int": [1, 10], "step": 4}}}, r"int must span a whole number of steps; got \[1, 10\]"),
         ({"space": {"num_clusters": {"int": [8, 16]}}}, r"did you mean selection\.num_clusters\?"),
         ({"space": {"network.width": {"int": [8, 16]}}}, r"network\.width is not a known setting"),
         ({"settings": {**BASE["settings"], "weights.featur": 1}}, r"did you mean weights\.feature\?"),
@@ -67,11 +67,11 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"space": {"ipc": {"int": [1, 2], "when": {"factor": []}}}}, r"when must name values for each setting"),
         (
             {"space": {"factor": {"choices": [1, 2]}, "ipc": {"int": [1, 2], "when": {"factor": [3]}}}},
-            r"space\.ipc\.when must name values that factor may have; got \[3\]",
+            r"space\.ipc\.when must name possible values of factor; got \[3\]",
         ),
         (
             {"space": CONDITIONAL, "start": [{"batch_real": 32}]},
-            r"start must name what is varied there; batch_real is not, by its `when`",
+            r"start must name settings that vary at this point; batch_real does not, because of its `when`",
         ),
         ({"scheduler": {"name": "hyperband", "grace": 2}}, r"grace must be left out with hyperband"),
         ({"scheduler": {"name": "median", "factor": 2}}, r"factor must be left out with median"),
@@ -83,11 +83,11 @@ def test_defaults_and_what_a_trial_is_made_of() -> None:
         ({"scheduler": {"grace": 10_000}}, r"scheduler\.grace must be less than the rungs of a trial .*got 10000"),
         (
             {"settings": {**BASE["settings"], "outer_steps": 1, "inner_steps": 10}},
-            r"grace must be less than the rungs of a trial \(1: .*or scheduler\.name be none.*got 1",
+            r"grace must be less than the rungs of a trial \(1: .*no trial stops; got 1\. .* scheduler\.name: none",
         ),
         ({"space": {"seed": {"int": [0, 9]}}}, r"space must not name seed"),
-        ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"comparable only if they are judged alike"),
-        ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none where space names outer_steps"),
+        ({"space": {"evaluation.quick_epochs": {"int": [1, 9]}}}, r"all trials must be judged alike"),
+        ({"space": {"outer_steps": {"int": [1, 9]}}}, r"scheduler\.name must be none if space names outer_steps"),
         ({"scheduler": {"name": "ashaa"}}, r"scheduler\.name must follow the rule.*got 'ashaa'"),
         ({"sampler": {"name": "grid"}}, r"space\.selection\.num_clusters must have choices and no `when` with"),
         ({"metrics": ["accuracy", "accuracy"]}, r"metrics must be \[accuracy\] or .*; got \[accuracy, accuracy\]"),
@@ -124,7 +124,7 @@ def test_wrong_files(changed: dict[str, Any], message: str) -> None:
         sweep(**changed)
 
 
-def test_conditions_decide_what_is_varied() -> None:
+def test_conditions_decide_which_settings_vary() -> None:
     space = {
         "selection.interval": Parameter(choices=(5, 10), when={"selection.strategy": ("representative",)}),
         "selection.strategy": Parameter(choices=("random", "representative")),
@@ -139,7 +139,7 @@ def test_conditions_decide_what_is_varied() -> None:
         assert 0.5 <= values["weights.gradient"] <= 2 and values["selection.warm_steps"] in (1, 3, 5)
 
 
-def test_a_value_may_be_right_only_where_its_condition_is_met() -> None:
+def test_a_value_may_be_valid_only_under_its_condition() -> None:
     found = sweep(space=CONDITIONAL, start=[{}, {"selection.strategy": "random", "batch_real": 32}])
     first, second = found.start_points()
     assert first == {"selection.strategy": "representative"}
@@ -212,7 +212,7 @@ def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
     assert dm == parse_config(dm.model_dump(mode="json")), "its run is named by what it comes to"
 
 
-def test_what_is_kept_of_a_sweep_makes_the_same_trials(tmp_path: Path) -> None:
+def test_a_kept_sweep_file_makes_the_same_trials(tmp_path: Path) -> None:
     """The file of settings may change later; the name of a trial's run is by what its settings come to."""
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]()}))
@@ -226,13 +226,13 @@ def test_what_is_kept_of_a_sweep_makes_the_same_trials(tmp_path: Path) -> None:
     assert run_directory("out", resolved) == run_directory("out", config)
 
 
-def test_the_example_of_the_documentation_is_right() -> None:
+def test_the_documented_example_is_valid() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "search-for-settings.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(parse_sweep(yaml.safe_load(example)).start_points()) == 2
 
 
-def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     space = "{pixels.lr: {choices: [1e-3, 1e-4, 2.5E-2]}, update.lr: {log: [1e-5, 1]}}"
     settings = "{evaluation.every: 20, data.include_validation: false}"
@@ -242,7 +242,7 @@ def test_numbers_are_read_as_they_are_meant(tmp_path: Path) -> None:
     assert parse_sweep(yaml.safe_load(dump_sweep(found))) == found
 
 
-def test_a_condition_on_what_is_not_varied_looks_at_the_settings() -> None:
+def test_a_condition_on_a_fixed_setting_uses_its_value() -> None:
     base = parse_config(PRESETS["smoke"]())
     assert value_at(base, "selection.strategy") == "representative"
     with pytest.raises(UsageError, match=r"intervall is not a known setting; did you mean selection\.interval\?"):
