@@ -35,7 +35,7 @@ from dream_ray.engine.assembly import class_matcher, network_source
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import Snapshot
-from dream_ray.engine.state import ClassState
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.training import TensorImages
 
 ARMS = {
@@ -136,8 +136,8 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
         # DREAM and DREAM+ see the same networks, so they choose the same images: chosen once, charged to each.
         first = representative[0]
         started = time.monotonic()
-        for label, state in first.classes.items():
-            chosen = first.matcher.select(snapshot, label, state.assignment)
+        previous = {label: state.assignment for label, state in first.classes.items()}
+        for label, chosen in first.matcher.select_all(snapshot, previous).items():
             for arm in representative:
                 arm.classes[label].indices, arm.classes[label].assignment = chosen.indices, chosen.assignment_N
         for arm in representative:
@@ -147,7 +147,7 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
         for label, state in arm.classes.items():
             if snapshot.inner == 0:
                 state.images_NCHW = state.images_NCHW.clamp(0, 1)
-            arm.matcher.match(snapshot, label, state)
+            arm.matcher.match(snapshot, (label,), RunState(classes=arm.classes))
         arm.seconds += time.monotonic() - started
 
 

@@ -153,7 +153,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
 
     for name in ("get", "try_get"):  # by workers, and by what selects for them
         setattr(LocalConsumerSide, name, counted(getattr(LocalConsumerSide, name)))
-    labels = place_classes([1.0] * point.num_classes, point.processes)[rank].labels
+    labels = place_classes([1.0] * point.num_classes, point.processes)[rank]
     for path in paths:
         start.wait()
         num_bytes = 0

@@ -36,6 +36,7 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import kmeans, rng
 from dream_ray.core.multiformation import compose
 from dream_ray.core.normalisation import Normalisation, to_unit
+from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.selection import nearest_to_each
 from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
@@ -43,7 +44,7 @@ from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import networks_on
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, Snapshot
-from dream_ray.engine.state import ClassState
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.training import RealImages
 from dream_ray.nets import Classifier, build_network
 
@@ -153,7 +154,16 @@ def run_engine(
             target = matcher.target(snapshot, label, state)
             seconds["real branch"] += clock() - started
             started = clock()
-            losses.append(float(matcher.move(snapshot, label, state, target)))
+            loss, gradient = matcher.loss_and_gradient(snapshot, label, state.images_NCHW, target)
+            state.images_NCHW, state.velocity_NCHW = pixel_step(
+                state.images_NCHW,
+                state.velocity_NCHW,
+                gradient,
+                lr=config.pixels.lr,
+                momentum=config.pixels.momentum,
+                num_classes=num_classes,
+            )
+            losses.append(float(loss))
             seconds["synthetic branch"] += clock() - started
         if inner + 1 < config.inner_steps:
             started = clock()
@@ -172,7 +182,7 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
         snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.device)
     )
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
-    matcher.match(snapshot, 0, scratch)
+    matcher.match(snapshot, (0,), RunState(classes={0: scratch}))
     return perf_counter() - started
 
 

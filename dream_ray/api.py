@@ -94,8 +94,7 @@ def distill(
         config: Settings, from `dream_ray.config.load_config` or `Config(...)`.
         store: Store that `ingest` wrote.
         out: New directory of the run.
-        workers: Ray Train workers; classes are sharded over them, or shared where there are more workers than classes
-            (not with `local`).
+        workers: Ray Train workers; classes are sharded over them, so there are at most as many workers as classes.
         min_workers: Begin with as few as these, and go on with them when nodes are lost; others, up to `workers`, join
             when there is room for them. None: always `workers`.
         local: Run in this process, without Ray; workers are then threads.

@@ -82,7 +82,7 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
 
 
 def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | None) -> None:
-    """Prints what other numbers of workers would take, and why some cannot share the run."""
+    """Prints what other numbers of workers would take, and why a run refuses some."""
     producers = plan.schedule.producers
     names = ["workers", "s a step", "run", "times as fast", "workers wait", "traffic a step", "traffic"]
     if price_per_hour is not None:
@@ -128,7 +128,7 @@ def _title(workers: int, producers: int) -> str:
 def _supposed(schedule: Any) -> str:
     links = (
         f", links of {schedule.bandwidth * 8 / 1e9:g} Gbit/s and {1000 * schedule.latency_s:g} ms"
-        if schedule.producers or schedule.workers > len(schedule.class_sizes)
+        if schedule.producers
         else ""
     )
     return f"the prediction is a model: a core or device like this one for everybody{links}; no start-up and no reading"

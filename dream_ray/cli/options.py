@@ -7,7 +7,7 @@ import typer
 Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray ingest` wrote.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Workers = Annotated[
-    int, typer.Option("--workers", help="Ray Train workers; classes are sharded over them, or shared by several.")
+    int, typer.Option("--workers", help="Ray Train workers, at most one per class; classes are sharded over them.")
 ]
 MinWorkers = Annotated[
     int | None,

@@ -94,8 +94,7 @@ class Matching(Section):
     """Siamese augmentation of real and synthetic batch: operations joined by '_' (all of them) or '|' (one of them), or
     none. With objective trajectory, of a student's batches, one draw per image."""
     real_chunk: int | None = Field(default=None, ge=1)
-    """Real images that pass the network together, so that workers may share a batch; null: the whole batch at once,
-    which is fastest on few workers."""
+    """Real images that pass the network together, which bounds memory; null: the whole batch at once."""
 
 
 class Pixels(Section):

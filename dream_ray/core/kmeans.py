@@ -1,8 +1,7 @@
-"""Lloyd's k-means, by one process or by a team whose members hold some of the points each.
+"""Lloyd's k-means.
 
-N points, K clusters, D features. Work goes in fixed chunks of points and sums run over them in a fixed order
-(`sum_chunks`), so that the result does not depend on how the points are spread: `points_ND` is always what
-`own_part(N, team, chunk=CHUNK_POINTS)` says of the points, everything else is known to every member.
+N points, K clusters, D features. Work goes in chunks of points of a fixed size, and sums run over the chunks in a fixed
+order (`tree_sum`): both define the bits of a clustering.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dream_ray.core.team import ALONE, Team, count_rows, gather_rows, own_part, sum_chunks
+from dream_ray.core.tree_sum import tree_sum
 
 CHUNK_POINTS = 128
-"""Small, so that a class of some hundred images can be shared: members hold whole chunks."""
+"""Points of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ def _chunks(values: Tensor) -> Iterator[Tensor]:
 
 def _by_chunk(function: Callable[[Tensor], Tensor], points_ND: Tensor) -> Tensor:
     """Applies a function with one value per point chunk by chunk: other sizes may round otherwise."""
-    return torch.cat([points_ND.new_empty(0), *map(function, _chunks(points_ND))])
+    return torch.cat([function(chunk) for chunk in _chunks(points_ND)])
 
 
 def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
-    """Returns the (N, K) squared Euclidean distances, >= 0, of the points of this process."""
+    """Returns the (N, K) squared Euclidean distances, >= 0."""
     norms_K = centroids_KD.square().sum(dim=1)
     distances_NK = points_ND.new_empty(len(points_ND), len(centroids_KD))
     for points, distances in zip(_chunks(points_ND), _chunks(distances_NK), strict=True):
@@ -55,85 +54,65 @@ def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
     return distances_NK
 
 
-def assign(points_ND: Tensor, centroids_KD: Tensor, team: Team = ALONE) -> tuple[Tensor, Tensor]:
+def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
     """Returns every point's nearest centre (int64, lowest index on ties) and its squared distance, both (N,)."""
     nearest = squared_distances(points_ND, centroids_KD).min(dim=1)
-    members = team.all_gather([nearest.indices, nearest.values])
-    return torch.cat([indices for indices, _ in members]), torch.cat([values for _, values in members])
-
-
-def _points_at(points_ND: Tensor, indices: Tensor, num_points: int, team: Team) -> Tensor:
-    """Returns some of all points (n, D), whoever holds them."""
-    here = own_part(num_points, team, chunk=CHUNK_POINTS)
-    places = torch.nonzero((indices >= here.start) & (indices < here.stop)).squeeze(1)
-    found_ND = points_ND.new_empty(len(indices), points_ND.shape[1])
-    for member_places, member_points in team.all_gather([places, points_ND[indices[places] - here.start]]):
-        found_ND[member_places] = member_points
-    return found_ND
+    return nearest.indices, nearest.values
 
 
 def centroids_of(
-    points_ND: Tensor,
-    assignment_N: Tensor,
-    num_clusters: int,
-    *,
-    distances_N: Tensor | None = None,
-    team: Team = ALONE,
+    points_ND: Tensor, assignment_N: Tensor, num_clusters: int, *, distances_N: Tensor | None = None
 ) -> Tensor:
     """Returns the centres (K, D) of an assignment: a Lloyd step, or a warm start when the features have moved.
 
     Args:
-        points_ND: Points of this member.
+        points_ND: Points.
         assignment_N: Cluster of every point.
         num_clusters: K.
         distances_N: Squared distances of all points to their centres: the farthest points become the centres of empty
             clusters. None: the first points do, which the next Lloyd steps move on.
-        team: Who holds the points.
     """
     num_points = len(assignment_N)
-    here = own_part(num_points, team, chunk=CHUNK_POINTS)
     zero_KD = points_ND.new_zeros(num_clusters, points_ND.shape[1])
     sums = (
         zero_KD.index_add(0, labels, points)
-        for labels, points in zip(_chunks(assignment_N[here.start : here.stop]), _chunks(points_ND), strict=True)
+        for labels, points in zip(_chunks(assignment_N), _chunks(points_ND), strict=True)
     )
-    sums_KD = sum_chunks(sums, -(-num_points // CHUNK_POINTS), zero_KD, team)
+    sums_KD = tree_sum(sums, -(-num_points // CHUNK_POINTS))
     counts_K = torch.bincount(assignment_N, minlength=num_clusters)
     centroids_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
     empty = torch.nonzero(counts_K == 0).squeeze(1)
     if len(empty):
         far_N = torch.zeros(num_points, device=points_ND.device) if distances_N is None else distances_N
         farthest = torch.sort(far_N, descending=True, stable=True).indices[: len(empty)]
-        centroids_KD[empty] = _points_at(points_ND, farthest, num_points, team)
+        centroids_KD[empty] = points_ND[farthest]
     return centroids_KD
 
 
-def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator, team: Team = ALONE) -> Tensor:
+def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) -> Tensor:
     """Seeds centres by k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
     Args:
-        points_ND: Points of this member, N >= K over all members.
+        points_ND: Points, N >= K.
         num_clusters: K.
-        rng: Stream to draw from, the same for all members.
-        team: Who holds the points.
+        rng: Stream to draw from.
 
     Returns:
         (K, D) centres, points of the input; distinct ones as long as there are any.
     """
-    num_points = count_rows(points_ND, team)
+    num_points = len(points_ND)
     norms_N = _by_chunk(lambda points: points.square().sum(dim=1), points_ND)
     nearest_N = points_ND.new_full((num_points,), torch.inf)
     chosen = int(rng.integers(num_points))
     centroids = []
     while True:
-        at = torch.tensor([chosen], device=points_ND.device)
-        centre_1D = _points_at(points_ND, at, num_points, team)
-        centroids.append(centre_1D)
+        centre_D = points_ND[chosen].clone()  # aligned like any tensor, for `mv` may round otherwise where it is not
+        centroids.append(centre_D)
         if len(centroids) == num_clusters:
-            return torch.cat(centroids)
-        products_N = _by_chunk(partial(torch.mv, vec=centre_1D[0]), points_ND)
-        distances_N = norms_N - 2 * products_N + centre_1D.square().sum()
-        nearest_N = torch.minimum(nearest_N, gather_rows(distances_N.clamp_(min=0), team))
+            return torch.stack(centroids)
+        products_N = _by_chunk(partial(torch.mv, vec=centre_D), points_ND)
+        distances_N = norms_N - 2 * products_N + centre_D.square().sum()
+        nearest_N = torch.minimum(nearest_N, distances_N.clamp_(min=0))
         nearest_N[chosen] = 0.0  # exactly, whatever the rounding of the distances
         cumulative = np.cumsum(nearest_N.double().cpu().numpy())
         if cumulative[-1] > 0:
@@ -143,21 +122,20 @@ def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator, te
             chosen = int(rng.integers(num_points))
 
 
-def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int, team: Team = ALONE) -> KMeans:
+def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> KMeans:
     """Runs Lloyd steps until the assignment stands still, at most `max_steps` (0: only assigns).
 
     Args:
-        points_ND: Points of this member, float.
+        points_ND: Points, float.
         centroids_KD: First centres.
         max_steps: Largest number of updates of the centres.
-        team: Who holds the points.
     """
-    assignment, distances = assign(points_ND, centroids_KD, team)
+    assignment, distances = assign(points_ND, centroids_KD)
     steps = 0
     while steps < max_steps:
-        centroids_KD = centroids_of(points_ND, assignment, len(centroids_KD), distances_N=distances, team=team)
+        centroids_KD = centroids_of(points_ND, assignment, len(centroids_KD), distances_N=distances)
         previous = assignment
-        assignment, distances = assign(points_ND, centroids_KD, team)
+        assignment, distances = assign(points_ND, centroids_KD)
         steps += 1
         if torch.equal(assignment, previous):
             break

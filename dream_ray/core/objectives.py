@@ -7,12 +7,13 @@ N images, C channels, H, W, D features.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.team import Team, sum_chunks
+from dream_ray.core.tree_sum import tree_sum
 
 Parameters = Mapping[str, Tensor]
 Forward = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
@@ -115,25 +116,26 @@ def signals(
     return Signals(mean_feature, gradients)
 
 
-def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int, zero: Signals, team: Team) -> Signals:
+def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> Signals:
     """Adds up what the chunks of a batch make of a network to what the whole batch makes of it.
 
     Signals are means over images, so this holds for networks that treat every image on its own.
 
     Args:
-        weighted: Fraction of the batch and signals of each chunk that `own_part(num_chunks, team)` gives this member.
-        num_chunks: Chunks of the batch.
-        zero: Zeros in the shape of the signals.
-        team: Who computes the chunks.
+        weighted: Fraction of the batch and signals of each chunk, in order.
+        num_chunks: Chunks of the batch, >= 1.
     """
-    flat = sum_chunks((weight * _flatten(one) for weight, one in weighted), num_chunks, _flatten(zero), team)
-    sizes = [zero.mean_feature_D.numel(), *(gradient.numel() for gradient in zero.gradients.values())]
+    chunks = iter(weighted)
+    first = next(chunks)
+    flat = tree_sum((weight * _flatten(one) for weight, one in chain([first], chunks)), num_chunks)
+    like = first[1]
+    sizes = [like.mean_feature_D.numel(), *(gradient.numel() for gradient in like.gradients.values())]
     mean_feature, *gradients = torch.split(flat, sizes)
     return Signals(
         mean_feature,
         {
-            name: values.reshape(like.shape)
-            for (name, like), values in zip(zero.gradients.items(), gradients, strict=True)
+            name: values.reshape(gradient.shape)
+            for (name, gradient), values in zip(like.gradients.items(), gradients, strict=True)
         },
     )
 

@@ -1,66 +1,41 @@
 """Placement: which worker works on which classes. Pure functions of values, tested without a cluster."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from dream_ray.errors import UsageError
 
-
-@dataclass(frozen=True)
-class Placement:
-    """What one worker does.
-
-    Attributes:
-        labels: The classes that it works on, ascending.
-        team: The workers that share these classes, ascending; the first one owns them.
-    """
-
-    labels: tuple[int, ...]
-    team: tuple[int, ...]
+Labels = tuple[int, ...]
+"""Classes of a worker, or of a group of classes, ascending."""
 
 
-def place_classes(costs: Sequence[float], num_workers: int) -> tuple[Placement, ...]:
+def place_classes(costs: Sequence[float], num_workers: int) -> tuple[Labels, ...]:
     """Distributes classes over workers so that the largest load is small.
-
-    Up to as many workers as classes, each worker owns classes alone. With more, every class has a team of workers.
 
     Args:
         costs: What each class costs, in any unit; class label = position.
-        num_workers: Workers, >= 1.
+        num_workers: Workers, from 1 to the number of classes.
 
     Returns:
-        What each worker does. Worker 0 is always an owner, and every class has exactly one.
+        The classes of each worker, at least one.
 
     Raises:
-        UsageError: If there is no worker.
+        UsageError: If there is no worker, or one would have no class.
     """
-    if num_workers < 1:
-        raise UsageError(f"workers must be an int >= 1; got {num_workers}")
-    if num_workers <= len(costs):
-        return tuple(Placement(labels, (worker,)) for worker, labels in enumerate(_deal_out(costs, num_workers)))
-    placed: list[Placement] = []
-    for label, size in enumerate(_team_sizes(costs, num_workers)):
-        team = tuple(range(len(placed), len(placed) + size))
-        placed += [Placement((label,), team)] * size
-    return tuple(placed)
-
-
-def _deal_out(costs: Sequence[float], num_workers: int) -> list[tuple[int, ...]]:
-    """Gives each worker at least one class, the longest first."""
+    if not 1 <= num_workers <= len(costs):
+        raise UsageError(f"workers must be an int from 1 to the number of classes ({len(costs)}); got {num_workers}")
     loads = [0.0] * num_workers
-    owned: list[list[int]] = [[] for _ in range(num_workers)]
+    placed: list[list[int]] = [[] for _ in range(num_workers)]
+    # The longest first.
     for label in sorted(range(len(costs)), key=lambda c: (-costs[c], c)):
-        # An empty worker comes first, so that free classes (cost 0) still leave nobody without one.
-        worker = min(range(num_workers), key=lambda w: (bool(owned[w]), loads[w], w))
-        owned[worker].append(label)
+        # An empty worker comes first, so that free classes (cost 0) still leave no worker without one.
+        worker = min(range(num_workers), key=lambda w: (bool(placed[w]), loads[w], w))
+        placed[worker].append(label)
         loads[worker] += costs[label]
-    return [tuple(sorted(labels)) for labels in owned]
+    return tuple(tuple(sorted(labels)) for labels in placed)
 
 
-def _team_sizes(costs: Sequence[float], num_workers: int) -> list[int]:
-    """Gives each class one worker and every other worker to the class whose members have most to do."""
-    sizes = [1] * len(costs)
-    for _ in range(num_workers - len(costs)):
-        # Of free classes (cost 0) the smallest team first.
-        sizes[max(range(len(costs)), key=lambda c: (costs[c] / sizes[c], -sizes[c], -c))] += 1
-    return sizes
+def class_groups(labels: Iterable[int], size: int | None) -> tuple[Labels, ...]:
+    """Cuts classes, in their order, into groups of `size` (the last may be smaller); None: one group of all."""
+    ordered = tuple(labels)
+    step = len(ordered) if size is None else size
+    return tuple(ordered[start : start + step] for start in range(0, len(ordered), step))

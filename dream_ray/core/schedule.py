@@ -9,12 +9,11 @@ initial images. Sizes are in bytes, times in seconds.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dream_ray.core.placement import place_classes
-from dream_ray.core.team import own_part
+from dream_ray.core.placement import Labels, place_classes
 from dream_ray.core.timeline import Pause, Process, Signal, Timeline, Work
 from dream_ray.errors import UsageError
 
@@ -62,11 +61,7 @@ class Schedule:
         inner_steps: Inner steps of each.
         interval: Inner steps between two selections.
         class_sizes: Size of every class, in units of the class that `StepCosts.select_s` is about.
-        workers: Workers. If there are more of them than classes, a class is shared by a team: they divide the
-            selection and the chunks of the real batch, give each other their parts of the gradient, and the first one
-            of them moves the images.
-        real_chunks: Chunks that a real batch passes the network in; of a single one only the first worker of a team
-            has work.
+        workers: Workers, at most one a class.
         warm_up_share: Share of the outer steps after the first whose network is warmed up; the others begin with one
             that is known.
         producers: Who trains the networks ahead; 0: every worker trains them itself.
@@ -82,7 +77,6 @@ class Schedule:
     interval: int
     class_sizes: tuple[float, ...]
     workers: int
-    real_chunks: int = 1
     warm_up_share: float = 1.0
     producers: int = 0
     window: int = 1
@@ -93,7 +87,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Raises UsageError where a value breaks a rule."""
-        for name in ("outer_steps", "inner_steps", "interval", "workers", "real_chunks", "window"):
+        for name in ("outer_steps", "inner_steps", "interval", "workers", "window"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be an int >= 1; got {getattr(self, name)}")
         for name in ("producers", "selectors", "latency_s"):
@@ -133,20 +127,6 @@ def simulate(costs: StepCosts, schedule: Schedule) -> Usage:
     return _Simulation(costs, schedule).run()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Classes of one worker or selector, a member of those that share them: several only where it is a single class."""
-
-    labels: tuple[int, ...]
-    rank: int
-    size: int
-
-
-def _divide(sizes: Sequence[float], count: int) -> list[_Part]:
-    placed = place_classes(sizes, count)
-    return [_Part(one.labels, one.team.index(rank), len(one.team)) for rank, one in enumerate(placed)]
-
-
 class _Simulation:
     """One run, event by event."""
 
@@ -167,14 +147,14 @@ class _Simulation:
     def run(self) -> Usage:
         """Plays the run."""
         schedule = self._schedule
-        selecting = _divide(schedule.class_sizes, schedule.selectors) if schedule.selectors else []
+        selecting = place_classes(schedule.class_sizes, schedule.selectors) if schedule.selectors else ()
         for number in range(schedule.producers):
             self._timeline.start(self._producer(number))
-        for number, part in enumerate(selecting):
-            self._timeline.start(self._selector(number, part))
-        for part in _divide(self._class_costs_s(), schedule.workers):
-            needed = [number for number, other in enumerate(selecting) if set(other.labels) & set(part.labels)]
-            self._timeline.start(self._worker(part, needed))
+        for number, labels in enumerate(selecting):
+            self._timeline.start(self._selector(number, labels))
+        for labels in place_classes(self._class_costs_s(), schedule.workers):
+            needed = [number for number, others in enumerate(selecting) if set(others) & set(labels)]
+            self._timeline.start(self._worker(labels, needed))
         self._timeline.run()
         return Usage(
             self._timeline.now, self._busy["worker"], self._busy["producer"], self._busy["selector"], self._bytes
@@ -186,28 +166,21 @@ class _Simulation:
         selecting_s = 0.0 if schedule.selectors else costs.select_s
         return [selecting_s * size + costs.match_s * schedule.interval for size in schedule.class_sizes]
 
-    def _worker(self, part: _Part, selectors: list[int]) -> Process:
+    def _worker(self, labels: Labels, selectors: list[int]) -> Process:
         """A worker: gets each network, selects and matches."""
-        costs, schedule = self._costs, self._schedule
-        own_chunks = len(own_part(schedule.real_chunks, part))
-        match_s = costs.target_s * own_chunks / schedule.real_chunks + (costs.move_s if part.rank == 0 else 0.0)
-        # Every member with chunks sends what it made of them to all others.
-        received = min(part.size, schedule.real_chunks) - (own_chunks > 0)
+        schedule = self._schedule
         for step in range(schedule.outer_steps * schedule.inner_steps):
-            seconds = match_s * len(part.labels)
+            seconds = self._costs.match_s * len(labels)
             if schedule.producers:
                 yield from self._fetch(step)
             else:
                 seconds += self._training_s(step)
             if step % schedule.inner_steps % schedule.interval == 0:
                 if not selectors:
-                    seconds += self._select_s(part)
+                    seconds += self._select_s(labels)
                 for number in selectors:
                     yield self._selected[step, number]
             yield from self._work("worker", seconds)
-            if part.size > 1:
-                self._bytes += received * costs.snapshot_bytes
-                yield Pause(received * self._copy_s + schedule.latency_s)
 
     def _producer(self, number: int) -> Process:
         """A producer: takes outer steps, trains their networks and hands them over."""
@@ -221,14 +194,14 @@ class _Simulation:
                 self._maker[step] = number
                 self._timeline.give(self._made[step])
 
-    def _selector(self, number: int, part: _Part) -> Process:
+    def _selector(self, number: int, labels: Labels) -> Process:
         """A selector: selects for its classes wherever it is due, as soon as the network is there."""
         schedule = self._schedule
         for outer in range(schedule.outer_steps):
             for inner in range(0, schedule.inner_steps, schedule.interval):
                 step = outer * schedule.inner_steps + inner
                 yield from self._receive(step)
-                yield from self._work("selector", self._select_s(part))
+                yield from self._work("selector", self._select_s(labels))
                 self._timeline.give(self._selected[step, number])
 
     def _room(self, step: int) -> Iterator[Signal]:
@@ -263,5 +236,5 @@ class _Simulation:
             return self._costs.update_s
         return self._schedule.warm_up_share * self._costs.warm_up_s
 
-    def _select_s(self, part: _Part) -> float:
-        return self._costs.select_s * sum(self._schedule.class_sizes[label] for label in part.labels) / part.size
+    def _select_s(self, labels: Labels) -> float:
+        return self._costs.select_s * sum(self._schedule.class_sizes[label] for label in labels)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dream_ray.core import kmeans
-from dream_ray.core.team import ALONE, Team, count_rows, gather_rows
 
 
 @dataclass(frozen=True)
@@ -68,32 +67,30 @@ def representative(
     max_steps: int,
     rng: np.random.Generator,
     previous_N: Tensor | None = None,
-    team: Team = ALONE,
 ) -> Selection:
     """Clusters the images of a class and picks those that stand for the clusters.
 
     Args:
-        points_ND: Features of the images of the class; in a team, of this member's part of them.
+        points_ND: Features of the images of the class.
         num_clusters: K; a class of fewer than K * per_cluster images is clustered into N // per_cluster.
         per_cluster: Images picked for each cluster.
         rule: "each" (nearest to each centre) or "any" (nearest to any centre).
         max_steps: Largest number of Lloyd steps.
         rng: Stream for k-means++; not drawn from on a warm start.
         previous_N: Assignment of an earlier clustering of the same images to start from, or None for k-means++.
-        team: Who holds the features; every member gets the same selection.
 
     Returns:
         min(K * per_cluster, N // per_cluster * per_cluster) distinct images, or all of them where
         N < per_cluster.
     """
-    total = count_rows(points_ND, team)
+    total = len(points_ND)
     clusters = max(1, min(num_clusters, total // per_cluster))
     if previous_N is None:
-        centroids = kmeans.plus_plus(points_ND, clusters, rng, team)
+        centroids = kmeans.plus_plus(points_ND, clusters, rng)
     else:
-        centroids = kmeans.centroids_of(points_ND, previous_N, clusters, team=team)
-    clustering = kmeans.lloyd(points_ND, centroids, max_steps=max_steps, team=team)
-    distances_NK = gather_rows(kmeans.squared_distances(points_ND, clustering.centroids_KD), team)
+        centroids = kmeans.centroids_of(points_ND, previous_N, clusters)
+    clustering = kmeans.lloyd(points_ND, centroids, max_steps=max_steps)
+    distances_NK = kmeans.squared_distances(points_ND, clustering.centroids_KD)
     if rule == "each":
         indices = nearest_to_each(distances_NK, min(per_cluster, total))
     else:

@@ -1,9 +1,9 @@
-"""A run on Ray Train: classes are sharded over workers; only workers that share a class talk to each other."""
+"""A run on Ray Train: its classes are sharded over workers."""
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -15,13 +15,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig
 
 from dream_ray import storage
-from dream_ray.core.placement import Placement
-from dream_ray.core.team import ALONE
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.manifest import MANIFEST
 from dream_ray.distributed.experts import train_experts
 from dream_ray.distributed.metrics import telling_ray
 from dream_ray.distributed.place import beside_workers, check_seen, wait_for_nodes
-from dream_ray.distributed.process_team import group_number, join_everyone, join_team
+from dream_ray.distributed.process_group import group_number, join_world_group
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
@@ -54,13 +53,12 @@ def distill_on_ray(run: Run, launch: Launch, *, gpus_per_worker: float, address:
 
     Args:
         run: A created run.
-        launch: Its workers and producers. More workers than classes share the work on a class; of producers, None
-            means those of `plan_producers`.
+        launch: Its workers and producers; of producers, None means those of `plan_producers`.
         gpus_per_worker: GPUs of a worker; it has a CPU for each of the run's threads.
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If the resources are not there, or so many workers cannot share the classes.
+        UsageError: If the resources are not there, or there are more workers than classes.
         RunError: If a worker failed, or died too often.
         KeyboardInterrupt: After Ctrl-C; the workers have saved, if they could.
     """
@@ -228,22 +226,24 @@ def _worker_loop(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world, run_path = context.get_world_rank(), context.get_world_size(), config["run_path"]
     settings = open_run(run_path).config
-    placed = placement(settings, config["class_counts"], world)
+    labels = placement(settings, config["class_counts"], world)[rank]
     failure = storage.join(run_path, "failure.json")
     has_failed = partial(storage.exists, failure)
     group, queue = group_number(world), config["queue"]
-    team = join_team([one.team for one in placed], rank)
-    everyone = join_everyone(world) if settings.source.kind == "synthetic" else ALONE
+    stopping = Stopping(config["agreement"], rank, world, group)
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP
+    if settings.source.kind in ("synthetic", "expert"):
+        # They work in step, so they stop as one.
+        world_group, stopping = join_world_group(world), Stopping(config["agreement"], group=group)
     try:
         work(
             run_path,
-            placed[rank].labels,
+            labels,
             shard=rank,
             num_shards=world,
-            team=team,
-            everyone=everyone,
+            world_group=world_group,
             should_stop=has_failed,
-            stopping=_stopping(config["agreement"], placed, rank, group, alone=everyone is ALONE),
+            stopping=stopping,
             networks=None if queue is None else RayConsumerSide(queue, rank, world, has_failed, group),
             tell=telling_ray(run_path, rank),
         )
@@ -253,14 +253,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
         storage.write_json(failure, {"kind": type(error).__name__, "message": str(error)})
     except Stopped:
         pass
-
-
-def _stopping(agreement: RayAgreement, placed: Sequence[Placement], rank: int, group: int, *, alone: bool) -> Stopping:
-    """Returns how a worker stops; all of its team do so at one step, and where all exchange something, all."""
-    if not alone:
-        return Stopping(agreement, group=group)
-    teams = sorted({one.team for one in placed})
-    return Stopping(agreement, teams.index(placed[rank].team), len(teams), group)
 
 
 def _raise_failure(run: Run) -> None:

@@ -57,9 +57,9 @@ class RayAgreement:
         """See `Agreement`."""
         return bool(self._call("is_asked", False))
 
-    def agree(self, team: int, num_teams: int, step: int) -> int | None:
+    def agree(self, worker: int, num_workers: int, step: int) -> int | None:
         """See `Agreement`."""
-        agreed: int | None = self._call("agree", NOWHERE, team, num_teams, step)
+        agreed: int | None = self._call("agree", NOWHERE, worker, num_workers, step)
         return agreed
 
     def break_off(self) -> None:

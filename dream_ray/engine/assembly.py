@@ -9,8 +9,7 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.core.normalisation import Normalise
-from dream_ray.core.placement import Placement, place_classes
-from dream_ray.core.team import ALONE, Team
+from dream_ray.core.placement import Labels, place_classes
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.feature_bank import FeatureBank
@@ -44,8 +43,8 @@ def build(config: Config, store: Store) -> Classifier:
     )
 
 
-def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Placement, ...]:
-    """Says which classes each worker has; all of them where workers share the parts of experts' ways (MTT).
+def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Labels, ...]:
+    """Returns the classes of each worker: all of them if workers divide the segments of expert trajectories (MTT).
 
     Args:
         config: Settings.
@@ -53,7 +52,7 @@ def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Plac
         workers: Workers.
     """
     if config.matching.objective == "trajectory":
-        return (Placement(tuple(range(len(counts))), tuple(range(workers))),) * workers
+        return (tuple(range(len(counts))),) * workers
     return place_classes(class_costs(config, counts), workers)
 
 
@@ -265,14 +264,13 @@ def class_matcher(
     store: Store,
     labels: Sequence[int],
     normalise: Normalise,
-    team: Team = ALONE,
     *,
     compiled: bool = False,
     features: FeatureBank | None = None,
 ) -> ClassMatcher:
-    """Makes the matcher of some classes, for one member of the team that shares them; see its attributes."""
+    """Makes the matcher of some classes; see its attributes."""
     real = real_images(config, store, labels)
-    return ClassMatcher(config, real, store.num_classes, normalise, team, compiled, features)
+    return ClassMatcher(config, real, store.num_classes, normalise, compiled, features)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:

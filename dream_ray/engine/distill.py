@@ -2,13 +2,12 @@
 
 It is the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. Where the networks come from a
 source that never sees the synthetic images, classes do not depend on each other: any number of processes may run this,
-each on its own classes, without talking to the others. Where there are more processes than classes, a team shares a
-class and runs this in step (`core/team.py`): all of it selects and matches, its first member moves the images. With
-networks that are trained on the synthetic images (DC, DSA), or students (MTT), processes exchange something at every
-step, inside of the source or the matcher.
+each on its own classes, without talking to the others. With networks that are trained on the synthetic images (DC,
+DSA), or students (MTT), processes exchange tensors at every step (`core/process_group.py`), inside of the source or the
+matcher.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -17,14 +16,12 @@ from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection import Selection
 from dream_ray.engine.matching import Assignments
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.state import ALL_CLASSES, ClassState, RunState
 from dream_ray.errors import RunError
-
-ALL_CLASSES = -1
-"""Stands for the label of a class in what is said of a loss of all classes together."""
 
 
 class Moment(Protocol):
@@ -62,11 +59,15 @@ class Matcher(Protocol[GivenMoment]):
     def space(self) -> PixelSpace:
         """Where the synthetic images live."""
 
-    def match_all(self, moment: GivenMoment, state: RunState) -> Iterable[tuple[int, Tensor | None]]:
-        """Moves the synthetic images of `state` by a step.
+    @property
+    def class_batch(self) -> int | None:
+        """Classes that `match` takes at a time; None: all."""
 
-        Yields:
-            A label and its loss before the move, a scalar; None where another member of the team knows it.
+    def match(self, moment: GivenMoment, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Moves the synthetic images of a group of classes by a step; changes `state`.
+
+        Returns:
+            Losses before the move, scalars, by label or as that of `ALL_CLASSES`; none if another worker reports it.
         """
 
 
@@ -141,8 +142,8 @@ def distill(
                     for label, chosen in select(moment, previous).items():
                         state.classes[label].indices = chosen.indices
                         state.classes[label].assignment = chosen.assignment_N
-                for label, loss in matcher.match_all(moment, state):
-                    losses.add(step, label, loss)
+                for labels in class_groups(state.classes, matcher.class_batch):
+                    losses.add(step, matcher.match(moment, labels, state))
 
                 if (step + 1) % config.log_every == 0:
                     report(StepReport(step, outer, moment.inner, losses.check()))
@@ -185,9 +186,8 @@ class _Losses:
         self._config = config
         self._pending: list[tuple[int, int, Tensor]] = []
 
-    def add(self, step: int, label: int, loss: Tensor | None) -> None:
-        if loss is not None:
-            self._pending.append((step, label, loss))
+    def add(self, step: int, losses: dict[int, Tensor]) -> None:
+        self._pending += [(step, label, loss) for label, loss in losses.items()]
 
     def check(self) -> dict[int, float]:
         """Returns the last loss of every class; raises RunError at the first that is not finite."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dream_ray.core.pixel_space import PixelSpace
-from dream_ray.core.team import Team
+from dream_ray.core.process_group import ProcessGroup
 from dream_ray.engine.state import RunState
 from dream_ray.engine.training import TensorImages
 
@@ -17,32 +17,31 @@ class Gathering:
 
     Attributes:
         state: Of this worker; its images change as the run goes on.
-        owns: Whether this worker moves the images of its classes; others of a team have only copies.
         space: Where the images live.
         decode: Makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class.
-        everyone: All workers of the run.
+        world_group: All workers of the run.
         received_bytes: Bytes of images that came from other workers so far.
     """
 
     state: RunState
-    owns: bool
     space: PixelSpace
     decode: Callable[[torch.Tensor], torch.Tensor]
-    everyone: Team
+    world_group: ProcessGroup
     received_bytes: int = field(default=0)
 
     def __call__(self) -> TensorImages:
         """Returns the decoded images in [0, 1], class by class."""
-        labels = list(self.state.classes) if self.owns else []
+        labels = list(self.state.classes)
         stored_LNCHW = torch.stack([state.images_NCHW for state in self.state.classes.values()])
         device = stored_LNCHW.device
-        members = self.everyone.all_gather([torch.tensor(labels, dtype=torch.int64), stored_LNCHW[: len(labels)]])
+        gathered = self.world_group.all_gather([torch.tensor(labels, dtype=torch.int64), stored_LNCHW])
         images: dict[int, torch.Tensor] = {}
-        for rank, (member_labels, member_LNCHW) in enumerate(members):
-            if rank != self.everyone.rank:
-                self.received_bytes += member_LNCHW.nbytes
-            images |= dict(zip(member_labels.tolist(), member_LNCHW, strict=True))
+        for rank, (worker_labels, worker_LNCHW) in enumerate(gathered):
+            if rank != self.world_group.rank:
+                self.received_bytes += worker_LNCHW.nbytes
+            images |= dict(zip(worker_labels.tolist(), worker_LNCHW, strict=True))
         per_class = [self.space.to_unit(self.decode(images[label].to(device))) for label in sorted(images)]
         counts = torch.tensor([len(decoded) for decoded in per_class])
-        gathered = torch.cat(per_class)
-        return TensorImages(gathered, torch.repeat_interleave(torch.tensor(sorted(images)), counts).to(gathered.device))
+        images_MCHW = torch.cat(per_class)
+        labels_M = torch.repeat_interleave(torch.tensor(sorted(images)), counts)
+        return TensorImages(images_MCHW, labels_M.to(images_MCHW.device))

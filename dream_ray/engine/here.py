@@ -100,7 +100,7 @@ def _work_together(
             try:
                 work(
                     run.path,
-                    placed[rank].labels,
+                    placed[rank],
                     shard=rank,
                     num_shards=num_workers,
                     stopping=stopping,

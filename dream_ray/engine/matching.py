@@ -1,9 +1,9 @@
-"""What happens to one class in one step: select real images, match, move the synthetic images.
+"""What happens to classes in one step: select real images, match, move the synthetic images.
 
 N images, C channels, H, W, D features.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import takewhile
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.core import kmeans, rng, selection
+from dream_ray.core import rng, selection
 from dream_ray.core.augment import AugmentParams, augment, sample_params
 from dream_ray.core.multiformation import compose, decode, decoded_count
 from dream_ray.core.normalisation import Normalise, to_unit
-from dream_ray.core.objectives import Objective, Parameters, Signals, mean_signals
+from dream_ray.core.objectives import Objective, Signals, mean_signals
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
-from dream_ray.core.team import ALONE, Team, own_part
+from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.kernels import CompiledKernels, Kernels
-from dream_ray.engine.network_source import Snapshot, detached_parameters
+from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.nets import Classifier
 
@@ -33,6 +33,10 @@ Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
 Select = Callable[[Snapshot, Assignments], dict[int, selection.Selection]]
 """Chooses the real images of every class of a process for the next `interval` steps."""
+
+
+CLASS_BATCH = 1
+"""Classes that are selected and matched together; their number does not depend on the number of workers."""
 
 
 def matched_objective(config: Config) -> Objective:
@@ -61,7 +65,6 @@ class ClassMatcher:
         real: Real uint8 images of each class of this shard, by label.
         num_classes: Classes of the whole run.
         normalise: Makes the networks' inputs; its device is the one of all tensors.
-        team: Who shares these classes. Only the first member moves their synthetic images; all select and match.
         compiled: Whether the networks run through compiled functions.
         features: Keeps what `embed` computes for others; None: nobody does.
     """
@@ -70,9 +73,13 @@ class ClassMatcher:
     real: dict[int, ImageChunks]
     num_classes: int
     normalise: Normalise
-    team: Team = ALONE
     compiled: bool = False
     features: FeatureBank | None = None
+
+    @property
+    def class_batch(self) -> int:
+        """Classes that `match` and `select` take at a time."""
+        return CLASS_BATCH
 
     @property
     def device(self) -> torch.device:
@@ -98,8 +105,8 @@ class ClassMatcher:
         )
 
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:
-        """Returns the features (N, D) of this member's part of the real images of a class."""
-        if self.features is None or self.team.size > 1:
+        """Returns the features (N, D) of the real images of a class."""
+        if self.features is None:
             return self._embed(snapshot, label)
         features = self.features.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
         return features.to(self.device)
@@ -107,11 +114,10 @@ class ClassMatcher:
     def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
         """Computes them, in bounded batches."""
         images = self.real[label]
-        here = own_part(len(images), self.team, chunk=kmeans.CHUNK_POINTS)
-        features = [torch.empty(0, snapshot.network.head.in_features, device=self.device)]
+        features = []
         size = self.config.selection.embedding_batch
-        for start in range(here.start, here.stop, size):
-            batch = np.arange(start, min(start + size, here.stop))
+        for start in range(0, len(images), size):
+            batch = np.arange(start, min(start + size, len(images)))
             pixels = to_unit(images.take(batch), self.device)
             pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
             features.append(self.kernels.features(snapshot, pixels))
@@ -121,31 +127,35 @@ class ClassMatcher:
         self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
     ) -> dict[int, selection.Selection]:
         """Chooses the representative images of every class, see `Select`; of no more of them once `is_over`."""
-        wanted = takewhile(lambda _: not is_over(), self.real)
-        return {label: self.select(snapshot, label, previous[label]) for label in wanted}
+        chosen: dict[int, selection.Selection] = {}
+        for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.class_batch)):
+            chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
+        return chosen
 
-    def select(self, snapshot: Snapshot, label: int, previous_N: Tensor) -> selection.Selection:
-        """Chooses the representative images of a class for the next `interval` steps.
+    def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[selection.Selection]:
+        """Chooses the representative images of a group of classes for the next `interval` steps.
 
         Args:
             snapshot: The network.
-            label: The class.
-            previous_N: Assignment at its last selection; not looked at where k-means starts from scratch.
+            labels: The classes.
+            previous: Assignments at their last selection; read only if k-means starts from them.
 
         Returns:
-            The selection, its indices on the CPU: every step until the next one reads them there.
+            The selections, in the order of `labels`. Their indices are on the CPU, where every step reads them.
         """
+        is_warm = self.config.selection.warm_start and snapshot.inner > 0
+        return [self._select(snapshot, label, previous[label] if is_warm else None) for label in labels]
+
+    def _select(self, snapshot: Snapshot, label: int, previous_N: Tensor | None) -> selection.Selection:
         settings = self.config.selection
-        warm = settings.warm_start and snapshot.inner > 0
         chosen = selection.representative(
             self.embed(snapshot, label),
             num_clusters=settings.num_clusters,
             per_cluster=settings.per_cluster,
             rule=settings.rule,
-            max_steps=settings.warm_steps if warm else settings.max_steps,
+            max_steps=settings.max_steps if previous_N is None else settings.warm_steps,
             rng=self._stream("k-means", snapshot, label),
-            previous_N=previous_N if warm else None,
-            team=self.team,
+            previous_N=previous_N,
         )
         return replace(chosen, indices=chosen.indices.cpu())
 
@@ -156,19 +166,27 @@ class ClassMatcher:
         generator = self._stream("real-batch", snapshot, label)
         return selection.random_batch(len(self.real[label]), self.config.real_batch, generator)
 
-    def match_all(self, snapshot: Snapshot, state: RunState) -> Iterator[tuple[int, Tensor | None]]:
-        """Matches every class once; yields its label and what `match` returns."""
-        for label, class_state in state.classes.items():
-            yield label, self.match(snapshot, label, class_state)
-
-    def match(self, snapshot: Snapshot, label: int, state: ClassState) -> Tensor | None:
-        """Matches a class once and moves its synthetic images.
+    def match(self, snapshot: Snapshot, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Matches a group of classes once and moves their synthetic images.
 
         Returns:
-            The loss before the move, a scalar; None where another member of the team moves them.
+            The losses before the move, scalars, by label in the order of `labels`.
         """
-        target = self.target(snapshot, label, state)
-        return self.move(snapshot, label, state, target) if self.team.rank == 0 else None
+        losses: dict[int, Tensor] = {}
+        for label in labels:
+            class_state = state.classes[label]
+            target = self.target(snapshot, label, class_state)
+            losses[label], gradient_NCHW = self.loss_and_gradient(snapshot, label, class_state.images_NCHW, target)
+            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+                class_state.images_NCHW,
+                class_state.velocity_NCHW,
+                gradient_NCHW,
+                lr=self.config.pixels.lr,
+                momentum=self.config.pixels.momentum,
+                # One joint step for all classes is a step of each alone.
+                num_classes=self.num_classes if self.config.pixels.coupling == "sequential" else 1,
+            )
+        return losses
 
     def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
         """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
@@ -179,24 +197,18 @@ class ClassMatcher:
             real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.device)), view)
             return len(chunk) / len(indices), self.kernels.real_signals(snapshot, real, label)
 
-        here = own_part(len(chunks), self.team)
-        zero = self._zero_signals(snapshot, detached_parameters(snapshot.network))
-        return mean_signals(map(weighted, chunks[here.start : here.stop]), len(chunks), zero, self.team)
+        return mean_signals(map(weighted, chunks), len(chunks))
 
     def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
         """Cuts a real batch into what passes the network together."""
         size = real_chunk_size(self.config, snapshot.network)
         return np.split(indices, list(range(size, len(indices), size)))
 
-    def _zero_signals(self, snapshot: Snapshot, parameters: Parameters) -> Signals:
-        objective = self.kernels.objective
-        matched = objective.matched_names(parameters) if objective.gradient_weight > 0 else ()
-        feature = torch.zeros(snapshot.network.head.in_features, device=self.device)
-        return Signals(feature, {name: torch.zeros_like(parameters[name]) for name in matched})
-
-    def move(self, snapshot: Snapshot, label: int, state: ClassState, target: Signals) -> Tensor:
-        """Moves the synthetic images of a class by one step towards `target`; returns the loss before."""
-        config, decoded = self.config, decoder(self.config, self.config.decode)
+    def loss_and_gradient(
+        self, snapshot: Snapshot, label: int, images_NCHW: Tensor, target: Signals
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the matching loss of the synthetic images of a class, a scalar, and its gradient (N, C, H, W)."""
+        decoded = decoder(self.config, self.config.decode)
         view, part = self._view(snapshot, label), self._synthetic_part(snapshot, label)
 
         def augmented(images_NCHW: Tensor) -> Tensor:
@@ -204,18 +216,9 @@ class ClassMatcher:
             return augment(self.space.to_inputs(decoded_MCHW if part is None else decoded_MCHW[part]), view)
 
         # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
-        synthetic, pull_back = torch.func.vjp(augmented, state.images_NCHW)  # type: ignore[misc]  # 3 with has_aux
+        synthetic, pull_back = torch.func.vjp(augmented, images_NCHW)  # type: ignore[misc]  # 3 with has_aux
         loss, gradient = self.kernels.loss_and_gradient(snapshot, synthetic, label, target)
-        state.images_NCHW, state.velocity_NCHW = pixel_step(
-            state.images_NCHW,
-            state.velocity_NCHW,
-            pull_back(gradient)[0],
-            lr=config.pixels.lr,
-            momentum=config.pixels.momentum,
-            # One joint step for all classes is a step of each alone.
-            num_classes=self.num_classes if config.pixels.coupling == "sequential" else 1,
-        )
-        return loss
+        return loss, pull_back(gradient)[0]
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
         """Draws the augmentation of a class step: the same for its real and its synthetic batch (Siamese)."""
@@ -254,7 +257,6 @@ class ClassMatcher:
             rule=config.selection.rule,
             max_steps=config.selection.max_steps,
             rng=generator,
-            team=self.team,
         )
         return chosen.indices.cpu().numpy()
 

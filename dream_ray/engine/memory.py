@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 from dream_ray.config import Config
-from dream_ray.core.kmeans import CHUNK_POINTS
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import MEGABYTE, class_counts, placement, training_count
 from dream_ray.engine.measuring.costs import Measurement
@@ -36,7 +35,7 @@ class MemoryPlan:
     Attributes:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
         gpu: Largest allocation of the same steps on the GPU; 0 on a CPU.
-        features: Features of the largest class, or of a member's part of it, and what their clustering needs.
+        features: Features of the largest class, and what their clustering needs.
         synthetic: Synthetic images of its classes and their velocities, with those before the step and those of the
             checkpoint that is being written; the decoded ones of all classes where networks are trained on them.
         writing: What the host needs besides while a checkpoint is written.
@@ -95,7 +94,7 @@ def plan_memory(
         config: Settings.
         store: Store to distil.
         measured: What its steps take.
-        workers: Workers that share its classes.
+        workers: Workers that its classes are divided among.
         producers: Processes that train networks; threads of a worker are a part of it.
         ahead: Networks that are made ahead.
         ray: Whether they will be processes of Ray.
@@ -104,14 +103,10 @@ def plan_memory(
         UsageError: If there is no worker.
     """
     counts = class_counts(config, store)
-    placed_workers = placement(config, counts, workers)
     image_bytes = math.prod(store.shape_CHW)
-    floats = max(
-        _selection_floats(counts[label], len(placed.team), measured.num_features, config.selection.num_clusters)
-        for placed in placed_workers
-        for label in placed.labels
-    )
-    state = max(len(placed.labels) for placed in placed_workers) * config.ipc * image_bytes * 2 * _FLOAT_BYTES
+    # Features are collected batch by batch and then joined; the distances live beside them, twice.
+    floats = 2 * max(counts) * (measured.num_features + config.selection.num_clusters)
+    state = max(map(len, placement(config, counts, workers))) * config.ipc * image_bytes * 2 * _FLOAT_BYTES
     on_gpu = measured.peak_gpu_bytes > 0
     # With momentum.
     pool = int(2 * config.source.pool_size * measured.costs.snapshot_bytes) if config.source.kind == "pool" else 0
@@ -135,7 +130,7 @@ def plan_memory(
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:
     """Returns the bytes of the decoded real images of the worker that has most of them."""
     counts = class_counts(config, store)
-    shares = (sum(counts[label] for label in placed.labels) for placed in placement(config, counts, workers))
+    shares = (sum(counts[label] for label in labels) for labels in placement(config, counts, workers))
     return max(shares) * math.prod(store.shape_CHW)
 
 
@@ -143,13 +138,3 @@ def _gathered_floats(config: Config, num_classes: int, image_values: int) -> int
     if config.source.kind != "synthetic":
         return 0
     return 2 * num_classes * training_count(config) * image_values  # by class, and all together
-
-
-def _selection_floats(num_images: int, num_members: int, num_features: int, num_clusters: int) -> int:
-    """Counts what the selection of a class holds at most: features, distances, and sums that a team exchanges."""
-    chunks = -(-num_images // (CHUNK_POINTS * num_members))
-    # Features are collected batch by batch and then joined; the distances, of all members, live beside them.
-    own = 2 * num_features * min(num_images, chunks * CHUNK_POINTS) + 2 * num_clusters * num_images
-    # Own subtrees, padded ones, and those of every member, see `core.team.sum_chunks`.
-    subtrees = (num_members + 2) * min(chunks, 2 * chunks.bit_length()) if num_members > 1 else 0
-    return own + subtrees * num_clusters * num_features

@@ -1,6 +1,5 @@
 """What a run will take, said before it starts: memory, time and network traffic."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,12 +8,11 @@ from dream_ray.config import Config
 from dream_ray.core.forecast import Forecast, forecast
 from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import are_made_ahead, build, class_counts
+from dream_ray.engine.assembly import are_made_ahead, class_counts
 from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.here import producers_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.matching import real_chunk_size
 from dream_ray.engine.measuring.costs import measure_steps
 from dream_ray.engine.memory import MemoryPlan, plan_memory
 from dream_ray.engine.network_source import pool_member
@@ -77,7 +75,7 @@ def plan_run(
         compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
-        UsageError: If the settings do not fit the store, or the workers cannot share its classes.
+        UsageError: If the settings do not fit the store, or there are more workers than classes.
     """
     check_fit(config, store)
     counts = class_counts(config, store)
@@ -95,7 +93,6 @@ def plan_run(
         interval=config.selection.interval,
         class_sizes=(1.0,) * config.trajectory.segments if is_shared_by_segment else tuple(map(float, counts)),
         workers=launch.workers,
-        real_chunks=math.ceil(config.real_batch / real_chunk_size(config, build(config, store))),
         warm_up_share=warm_up_share(config, producers),
         producers=producers,
         bandwidth=LINK_BYTES_PER_S,

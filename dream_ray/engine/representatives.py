@@ -36,9 +36,9 @@ class RepresentativeImages:
         """
         first = Snapshot(snapshot.outer, 0, snapshot.network, snapshot.optimizer)
         empty = torch.empty(0, dtype=torch.int64)
+        chosen = matcher.select_all(first, dict.fromkeys(matcher.real, empty))
         positions = [
-            np.flatnonzero(images.labels_N == label)[matcher.select(first, label, empty).indices.numpy()]
-            for label in matcher.real
+            np.flatnonzero(images.labels_N == label)[selection.indices.numpy()] for label, selection in chosen.items()
         ]
         return RepresentativeImages(images, np.concatenate(positions))
 

@@ -12,7 +12,7 @@ import torch
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.objectives import Parameters
-from dream_ray.core.team import Team, own_part
+from dream_ray.core.process_group import ProcessGroup, own_part
 from dream_ray.engine.network_source import NetworkState, network_tensors
 from dream_ray.engine.trajectories.bank import BankedNetworks
 
@@ -59,20 +59,20 @@ class ExpertSegments:
         experts: The ways of all experts; expert k is trajectory k.
         names: Names of the parameters; a network may also have buffers, which nobody follows.
         device: Where the parameters live.
-        team: Who shares the segments of a step.
+        world_group: All workers of the run; they divide the segments of a step.
     """
 
     config: Config
     experts: BankedNetworks
     names: tuple[str, ...]
     device: torch.device
-    team: Team
+    world_group: ProcessGroup
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Segments]:
         """Draws as it goes; see `NetworkSource.trajectory`."""
         del state  # each is a function of its number alone
         for inner in range(start, self.config.inner_steps):
-            numbers = own_part(self.config.trajectory.segments, self.team)
+            numbers = own_part(self.config.trajectory.segments, self.world_group)
             yield Segments(outer, inner, tuple(self._segment(outer, inner, number) for number in numbers))
 
     def _segment(self, outer: int, inner: int, number: int) -> Segment:

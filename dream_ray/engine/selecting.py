@@ -22,7 +22,7 @@ def selecting_ahead(config: Config, matcher: ClassMatcher, source: FetchedNetwor
 
     Args:
         config: Settings.
-        matcher: Selects; it must work alone, for a team selects in step.
+        matcher: Selects.
         source: Gives snapshots before their turn.
     """
     ended = threading.Event()

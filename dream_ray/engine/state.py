@@ -24,6 +24,9 @@ class ClassState:
     assignment: Tensor
 
 
+ALL_CLASSES = -1
+"""Stands for the label of a class with a loss of all classes together."""
+
 STEP_SIZE = "step_size"
 """Name of the learned step size of students in `RunState.learned`."""
 

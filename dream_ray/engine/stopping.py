@@ -21,7 +21,7 @@ class Stopped(Exception):  # noqa: N818 (not an error)
 
 
 class Agreement(Protocol):
-    """Where teams agree on the step at which all stop; a worker that shares its classes with nobody is one here."""
+    """Where workers agree on the step at which all stop; a process group that works in step is one worker here."""
 
     def begin(self, group: int) -> bool:
         """Says that a worker begins.
@@ -34,13 +34,13 @@ class Agreement(Protocol):
         """
 
     def start(self) -> None:
-        """Says that a team has come to its first step: there is something to save from now on."""
+        """Says that a worker has come to its first step: there is something to save from now on."""
 
     def is_asked(self) -> bool:
         """Tells whether all are to stop."""
 
-    def agree(self, team: int, num_teams: int, step: int) -> int | None:
-        """Says where a team is; it asks again before every step.
+    def agree(self, worker: int, num_workers: int, step: int) -> int | None:
+        """Says where a worker is; it asks again before every step.
 
         Returns:
             The step at which all stop, not before this one. None as long as not all have said where they are: it then
@@ -52,7 +52,7 @@ class Agreement(Protocol):
 
 
 NOWHERE = -1
-"""Where teams stop that cannot agree: at once, and without saving what would never be whole."""
+"""Where workers stop that cannot agree: at once, and without saving what would never be whole."""
 
 
 class LocalAgreement:
@@ -92,17 +92,17 @@ class LocalAgreement:
         """See `Agreement`."""
         return self._is_asked
 
-    def agree(self, team: int, num_teams: int, step: int) -> int | None:
+    def agree(self, worker: int, num_workers: int, step: int) -> int | None:
         """See `Agreement`."""
         with self._deciding:
             if self._stops_at is None:
-                self._steps[team] = step
-                if len(self._steps) == num_teams:
+                self._steps[worker] = step
+                if len(self._steps) == num_workers:
                     self._stops_at = max(self._steps.values())
                 elif self._is_broken_off:
                     return NOWHERE
                 else:
-                    self._steps[team] = step + 1  # where it is when it asks again
+                    self._steps[worker] = step + 1  # where it is when it asks again
             return self._stops_at
 
     def break_off(self) -> None:
@@ -116,17 +116,17 @@ class LocalAgreement:
 
 
 class Stopping:
-    """What one team does about being asked to stop.
+    """What one worker does about being asked to stop.
 
     Args:
-        agreement: Of all teams.
-        team: Number of this one.
-        num_teams: How many there are.
+        agreement: Of all workers.
+        worker: Number of this one.
+        num_workers: How many there are.
         group: See `Agreement.begin`.
     """
 
-    def __init__(self, agreement: Agreement, team: int = 0, num_teams: int = 1, group: int = 0) -> None:
-        self._agreement, self._team, self._num_teams, self._group = agreement, team, num_teams, group
+    def __init__(self, agreement: Agreement, worker: int = 0, num_workers: int = 1, group: int = 0) -> None:
+        self._agreement, self._worker, self._num_workers, self._group = agreement, worker, num_workers, group
         self._looked_at: float | None = None
         self._is_asked = False
         self._stops_at: int | None = None
@@ -136,20 +136,20 @@ class Stopping:
         return self._agreement.begin(self._group)
 
     def stops_before(self, step: int) -> bool:
-        """Tells whether the team saves and ends before this step.
+        """Tells whether the worker saves and ends before this step.
 
         Raises:
             Stopped: If one of the others ended before all had agreed.
         """
         if self._stops_at is None and self._look():
-            self._stops_at = self._agreement.agree(self._team, self._num_teams, step)
+            self._stops_at = self._agreement.agree(self._worker, self._num_workers, step)
         if self._stops_at == NOWHERE:
             raise Stopped
         return step == self._stops_at
 
     def finish(self, step: int) -> None:
-        """Says that the team has come to the end of the run; `step` is the number of all steps."""
-        self._agreement.agree(self._team, self._num_teams, step)
+        """Says that the worker has come to the end of the run; `step` is the number of all steps."""
+        self._agreement.agree(self._worker, self._num_workers, step)
 
     def break_off(self) -> None:
         """See `Agreement`."""

@@ -3,7 +3,6 @@
 L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,14 +17,14 @@ from dream_ray.core.multiformation import decoded_count
 from dream_ray.core.normalisation import Normalise
 from dream_ray.core.pixel_sgd import pixel_step
 from dream_ray.core.pixel_space import PIXEL_SPACES, PixelSpace
-from dream_ray.core.team import ALONE, Team, sum_chunks
+from dream_ray.core.placement import Labels
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, group_sum
 from dream_ray.core.trajectory_matching import Batch, Student, match_trajectory
 from dream_ray.core.transfer import to_device
-from dream_ray.engine.distill import ALL_CLASSES
 from dream_ray.engine.matching import decoder
 from dream_ray.engine.network_source import training_function
 from dream_ray.engine.segments import Segment, Segments
-from dream_ray.engine.state import STEP_SIZE, RunState
+from dream_ray.engine.state import ALL_CLASSES, STEP_SIZE, RunState
 from dream_ray.nets import Classifier
 
 _STEP_SIZE_VELOCITY = "step_size_velocity"
@@ -41,13 +40,18 @@ class TrajectoryMatcher:
         config: Settings.
         network: A network of the run; only its structure and buffers are used.
         normalise: Makes the networks' inputs; its device is the one of all tensors.
-        team: Who shares the segments of a step.
+        world_group: All workers of the run; they divide the segments of a step.
     """
 
     config: Config
     network: Classifier
     normalise: Normalise
-    team: Team = ALONE
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP
+
+    @property
+    def class_batch(self) -> None:
+        """Classes that `match` takes at a time: all."""
+        return None
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -60,9 +64,13 @@ class TrajectoryMatcher:
         network = self.network.train()
         return Student.of(training_function(network, dict(network.named_buffers())))
 
-    def match_all(self, segments: Segments, state: RunState) -> Iterator[tuple[int, Tensor | None]]:
-        """Moves the synthetic images and the step size; yields the mean loss of the segments as that of all classes."""
-        images_LNCHW = torch.stack([class_state.images_NCHW for class_state in state.classes.values()])
+    def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Moves the synthetic images of all classes and the step size.
+
+        Returns:
+            The mean loss of the segments before the move as that of `ALL_CLASSES`, on the first worker; else nothing.
+        """
+        images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
         if not state.learned:
             state.learned = self._first_step_size(images_LNCHW.device)
         step_size = state.learned[STEP_SIZE]
@@ -70,9 +78,19 @@ class TrajectoryMatcher:
         matches = (self._match(segments, segment, images_LNCHW, step_size) / count for segment in segments.own)
         # Loss, gradient of the step size, gradient of the images.
         zero = torch.zeros(2 + images_LNCHW.numel(), device=self.normalise.device)
-        mean = sum_chunks(matches, count, zero, self.team)
-        self._move(state, mean[1], mean[2:].reshape(images_LNCHW.shape))
-        yield ALL_CLASSES, mean[0] if self.team.rank == 0 else None
+        mean = group_sum(matches, count, zero, self.world_group)
+        for label, gradient_NCHW in zip(labels, mean[2:].reshape(images_LNCHW.shape), strict=True):
+            class_state = state.classes[label]
+            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+                class_state.images_NCHW,
+                class_state.velocity_NCHW,
+                gradient_NCHW,
+                lr=self.config.pixels.lr,
+                momentum=self.config.pixels.momentum,
+                num_classes=1,
+            )
+        state.learned = self._next_step_size(state.learned, mean[1])
+        return {ALL_CLASSES: mean[0]} if self.world_group.rank == 0 else {}
 
     def _first_step_size(self, device: torch.device) -> dict[str, Tensor]:
         first = torch.tensor(self.config.trajectory.step_size, device=device)
@@ -83,20 +101,10 @@ class TrajectoryMatcher:
         match = match_trajectory(self.student, segment.start, segment.target, batches, images_LNCHW, step_size)
         return torch.cat([match.loss[None], match.by_step_size[None], match.by_images.flatten()])
 
-    def _move(self, state: RunState, by_step_size: Tensor, by_images_LNCHW: Tensor) -> None:
-        pixels, learned = self.config.pixels, state.learned
-        for class_state, gradient in zip(state.classes.values(), by_images_LNCHW, strict=True):
-            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
-                class_state.images_NCHW,
-                class_state.velocity_NCHW,
-                gradient,
-                lr=pixels.lr,
-                momentum=pixels.momentum,
-                num_classes=1,
-            )
-        velocity = pixels.momentum * learned[_STEP_SIZE_VELOCITY] + by_step_size
+    def _next_step_size(self, learned: dict[str, Tensor], gradient: Tensor) -> dict[str, Tensor]:
+        velocity = self.config.pixels.momentum * learned[_STEP_SIZE_VELOCITY] + gradient
         moved = learned[STEP_SIZE] - self.config.trajectory.step_size_lr * velocity
-        state.learned = {STEP_SIZE: moved, _STEP_SIZE_VELOCITY: velocity}
+        return {STEP_SIZE: moved, _STEP_SIZE_VELOCITY: velocity}
 
     def batches(self, moment: Segments, segment: Segment, images_LNCHW: Tensor) -> list[Batch]:
         """Draws what each step of a student trains on: parts of a permutation of the decoded images, then the next."""

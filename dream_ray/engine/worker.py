@@ -11,8 +11,8 @@ from typing import Generic
 import torch
 
 from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, ProcessGroupLeft
 from dream_ray.core.selection import Selection
-from dream_ray.core.team import ALONE, Team, TeamLeft
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.assembly import (
@@ -50,8 +50,7 @@ def work(
     *,
     shard: int,
     num_shards: int,
-    team: Team = ALONE,
-    everyone: Team = ALONE,
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP,
     should_stop: Callable[[], bool] = lambda: False,
     stopping: Stopping | None = None,
     networks: ConsumerSide | None = None,
@@ -64,8 +63,7 @@ def work(
         labels: Classes of this worker.
         shard: Number of this worker.
         num_shards: Number of workers.
-        team: Workers that share these classes; only the first writes checkpoints and losses.
-        everyone: All workers, where networks are trained on the synthetic images of all classes.
+        world_group: All workers, if they exchange tensors at every step (source.kind synthetic or expert).
         should_stop: Asked after every checkpoint.
         stopping: How it stops together with others; None: it does not.
         networks: Where the networks come from; None: this worker trains them itself.
@@ -78,15 +76,13 @@ def work(
     """
     try:
         with ExitStack() as ending:
-            # They are left in the order in which `_latest` meets them: nobody waits for one in another group.
-            for group in (everyone, team):
-                ending.callback(group.leave)
-            worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, team, everyone, networks, stopping)
+            ending.callback(world_group.leave)
+            worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, world_group, networks, stopping)
             worker.run_to_the_end(should_stop, tell)
     except BaseException as error:
         if stopping is not None:
             stopping.break_off()
-        if isinstance(error, TeamLeft):
+        if isinstance(error, ProcessGroupLeft):
             raise Stopped from None
         raise
 
@@ -109,8 +105,7 @@ class _Worker:
     labels: tuple[int, ...]
     shard: int
     num_shards: int
-    team: Team
-    everyone: Team
+    world_group: ProcessGroup
     networks: ConsumerSide | None
     stopping: Stopping | None
 
@@ -126,7 +121,7 @@ class _Worker:
         with ExitStack() as ending:
             # Left last, when all is written.
             session = ending.enter_context(Session(run, self.shard, self.num_shards, len(self.labels), tell))
-            found = _latest(checkpoints, self.labels, (self.team, self.everyone))
+            found = _latest(checkpoints, self.labels, self.world_group)
             state = RunState() if found is None else found[1]
             _move(state, run.device)
             session.begin(0 if found is None else found[0])
@@ -141,13 +136,17 @@ class _Worker:
             self.stopping.finish(run.config.total_steps)
         session.end()
 
+    @property
+    def writes(self) -> bool:
+        """Whether it writes checkpoints: in trajectory matching, all workers hold the same images of all classes."""
+        return self.shard == 0 or self.run.config.matching.objective != "trajectory"
+
     def decide(self, whether: Callable[[Stopping], bool]) -> bool:
-        """Decides about stopping; the first of those that work in step does so for all of them."""
+        """Decides about stopping; the first worker of the world group does so for all of it."""
         if self.stopping is None:
             return False
-        group = self.team if self.everyone.size == 1 else self.everyone
-        decided = int(group.rank == 0 and whether(self.stopping))
-        return bool(group.all_gather([torch.tensor([decided])])[0][0])
+        decided = int(self.world_group.rank == 0 and whether(self.stopping))
+        return bool(self.world_group.all_gather([torch.tensor([decided])])[0][0])
 
     def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
         step = self.run.config.step_of(state.outer, state.inner)
@@ -158,15 +157,14 @@ class _Worker:
         """Puts together what matches class by class; threads that it starts end with `ending`."""
         run, config, normalise = self.run, self.run.config, self.run.normalise(store)
         matcher = class_matcher(
-            config, store, self.labels, normalise, self.team, compiled=run.compiled, features=feature_bank(run)
+            config, store, self.labels, normalise, compiled=run.compiled, features=feature_bank(run)
         )
         source: NetworkSource
         select: Select = matcher.select_all
         if self.networks is not None:
             self.networks.begin(config.step_of(state.outer, state.inner), state.network)
             source = fetched = fetched_networks(config, store, normalise, self.networks)
-            if self.team.size == 1:
-                select = ending.enter_context(selecting_ahead(config, matcher, fetched))
+            select = ending.enter_context(selecting_ahead(config, matcher, fetched))
         elif config.source.kind == "synthetic":
             gathering = self._gathering(state, matcher.space)
             session.gathered_bytes = lambda: gathering.received_bytes
@@ -189,7 +187,7 @@ class _Worker:
 
     def _gathering(self, state: RunState, space: PixelSpace) -> Gathering:
         decoded = decoder(self.run.config, self.run.config.evaluation_decode)
-        return Gathering(state, self.team.rank == 0, space, decoded, self.everyone)
+        return Gathering(state, space, decoded, self.world_group)
 
     def _trajectory_parts(self, store: Store) -> _Parts[Segments]:
         """Puts together what matches the trajectories of experts."""
@@ -197,16 +195,16 @@ class _Worker:
         network = blank_network(lambda: build(config, store)).to(run.device)
         names = tuple(name for name, _ in network.named_parameters())
         ways = experts(run, store)
-        matcher = TrajectoryMatcher(config, network, normalise, self.team)
+        matcher = TrajectoryMatcher(config, network, normalise, self.world_group)
 
         def initialise(first: Segments) -> dict[int, ClassState]:
-            of_classes = class_matcher(config, store, self.labels, normalise, self.team, compiled=run.compiled)
+            of_classes = class_matcher(config, store, self.labels, normalise, compiled=run.compiled)
             return of_classes.initial_states(self._initial_network(store))
 
         def select(moment: Segments, previous: Assignments) -> dict[int, Selection]:
             raise AssertionError("trajectories are matched without a selection")
 
-        return _Parts(matcher, ExpertSegments(config, ways, names, run.device, self.team), initialise, select)
+        return _Parts(matcher, ExpertSegments(config, ways, names, run.device, self.world_group), initialise, select)
 
 
 @dataclass
@@ -235,7 +233,7 @@ class _Saving:
     def save(self, state: RunState) -> None:
         """Saves; raises Stopped where that is the end."""
         self._flush(state)
-        if self.worker.team.rank == 0:
+        if self.worker.writes:
             self.write(state)
         if self.session.is_stopped or self.should_stop():
             raise Stopped
@@ -268,20 +266,18 @@ def _distill(run: Run, parts: _Parts[AnyMoment], state: RunState, session: Sessi
     )
 
 
-def _latest(checkpoints: Checkpoints, labels: Sequence[int], groups: Sequence[Team]) -> tuple[int, RunState] | None:
-    """Loads the newest whole checkpoint; a group that works in step starts where its first member does.
+def _latest(checkpoints: Checkpoints, labels: Sequence[int], world_group: ProcessGroup) -> tuple[int, RunState] | None:
+    """Loads the newest whole checkpoint; all workers of a group start where its first one does.
 
-    Others of the group may have looked a moment later, when another worker had just completed the next one.
+    Others may have looked a moment later, when a worker had just completed the next one.
     """
     found = checkpoints.latest(labels)
-    for group in groups:
-        own = -1 if found is None else found[0]
-        step = int(group.all_gather([torch.tensor([own])])[0][0])
-        if step != own:
-            found = None if step < 0 else (step, checkpoints.load(step, labels))
-    for group in groups:
-        # Nobody goes on, and deletes old checkpoints, before all have loaded theirs.
-        group.all_gather([torch.empty(0)])
+    own = -1 if found is None else found[0]
+    step = int(world_group.all_gather([torch.tensor([own])])[0][0])
+    if step != own:
+        found = None if step < 0 else (step, checkpoints.load(step, labels))
+    # No worker goes on, and deletes old checkpoints, before all have loaded theirs.
+    world_group.all_gather([torch.empty(0)])
     return found
 
 

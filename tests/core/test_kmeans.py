@@ -1,16 +1,12 @@
-"""k-means against scikit-learn, and in a team against alone."""
+"""k-means against scikit-learn."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.cluster import KMeans as ScikitKMeans
 from torch import Tensor
 
 from dream_ray.core import kmeans, rng
-from dream_ray.core.team import ALONE, Team, own_part
-from tests.thread_team import run_team
 
 
 def blobs(num_points: int, num_features: int, num_blobs: int, seed: int = 0) -> Tensor:
@@ -41,33 +37,6 @@ def test_a_step_is_the_mean_of_each_cluster() -> None:
     assignment = torch.arange(300) % 5
     loop = torch.stack([points[assignment == k].mean(0) for k in range(5)])
     assert torch.allclose(kmeans.centroids_of(points, assignment, 5), loop, atol=1e-5)
-
-
-@settings(max_examples=12)
-@given(
-    num_points=st.integers(6, 700),
-    num_clusters=st.integers(1, 6),
-    size=st.sampled_from([2, 3]),
-    far=st.booleans(),
-)
-def test_a_team_clusters_to_the_same_bits(num_points: int, num_clusters: int, size: int, far: bool) -> None:
-    """From scratch, on from an assignment, and with empty clusters (all centres far away)."""
-    points = blobs(num_points, 5, 4)
-
-    def work(team: Team) -> list[Tensor]:
-        here = own_part(num_points, team, chunk=kmeans.CHUNK_POINTS)
-        own = points[here.start : here.stop].clone()
-        first = kmeans.plus_plus(own, num_clusters, rng.stream(0, "x"), team)
-        if far:
-            first = torch.full_like(first, 1e3)
-        cold = kmeans.lloyd(own, first, max_steps=4, team=team)
-        moved = kmeans.centroids_of(own * 1.1, cold.assignment_N, num_clusters, team=team)
-        warm = kmeans.lloyd(own * 1.1, moved, max_steps=2, team=team)
-        return [first, cold.centroids_KD, cold.assignment_N, warm.centroids_KD, warm.assignment_N]
-
-    alone = work(ALONE)
-    for found in run_team(size, work):
-        assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
 def test_an_empty_cluster_moves_to_the_farthest_point() -> None:

@@ -105,28 +105,6 @@ def test_selectors_take_the_selection_off_the_workers() -> None:
     assert ahead.step_bytes == pytest.approx(inside.step_bytes + 6 * 1e6 * 2 / 10), "two selections of ten steps"
 
 
-TWO_TEAMS: dict[str, Any] = {"class_sizes": (1.0, 1.0), "workers": 8}
-
-
-def test_more_workers_than_classes_share_the_chunks_of_a_real_batch_and_the_selection() -> None:
-    alone, shared = wall_s(class_sizes=(1.0, 1.0), workers=2), wall_s(**TWO_TEAMS, real_chunks=8)
-    assert alone == pytest.approx(4 * (NETWORK_S + SELECT_S + MATCH_S))
-    assert shared == pytest.approx(4 * (NETWORK_S + SELECT_S / 4 + 10 * (0.6 / 4 + 0.4)))
-    usage = simulate(COSTS, replace(SCHEDULE, **TWO_TEAMS, real_chunks=8, bandwidth=1e6, latency_s=0.5))
-    assert usage.wall_s == pytest.approx(shared + 40 * (3 + 0.5)), "three others' gradients"
-    assert usage.num_bytes == 40 * 8 * 3 * 1e6
-
-
-@pytest.mark.parametrize(("real_chunks", "owned", "senders"), [(1, 1, 1), (3, 1 / 3, 3), (5, 2 / 5, 4)])
-def test_a_team_divides_a_real_batch_by_whole_chunks(real_chunks: int, owned: float, senders: int) -> None:
-    """A real batch that passes whole is the owner's alone, which then waits for nobody's gradient."""
-    shared = wall_s(**TWO_TEAMS, real_chunks=real_chunks)
-    assert shared == pytest.approx(4 * (NETWORK_S + SELECT_S / 4 + 10 * (0.6 * owned + 0.4)))
-    usage = simulate(COSTS, replace(SCHEDULE, **TWO_TEAMS, real_chunks=real_chunks, bandwidth=1e7, latency_s=0.5))
-    assert usage.wall_s == pytest.approx(shared + 40 * (0.1 * (senders - 1) + 0.5))
-    assert usage.num_bytes == 40 * 2 * 3 * senders * 1e6, "three others receive what a sender has"
-
-
 def test_networks_that_are_known_are_not_warmed_up() -> None:
     pool = replace(SCHEDULE, outer_steps=41, warm_up_share=0.1)
     networks = 20.0 + 40 * 2.0 + 41 * 9 * 3.0
@@ -166,8 +144,8 @@ def recurrence(costs: StepCosts, schedule: Schedule) -> float:
     """The pipelined schedule written as maxima and sums, networks in order; for links of unlimited bandwidth."""
     of_interval = [size * costs.select_s + schedule.interval * costs.match_s for size in schedule.class_sizes]
     loads = [
-        (sum(schedule.class_sizes[label] for label in one.labels) * costs.select_s, len(one.labels) * costs.match_s)
-        for one in place_classes(of_interval, schedule.workers)
+        (sum(schedule.class_sizes[label] for label in labels) * costs.select_s, len(labels) * costs.match_s)
+        for labels in place_classes(of_interval, schedule.workers)
     ]
     ends = [[0.0] * len(loads)]  # ends[g][w]: worker w asks for network g
     free, made = [0.0] * schedule.producers, 0.0
@@ -211,7 +189,6 @@ SCHEDULES = st.builds(
     interval=st.integers(1, 4),
     class_sizes=st.lists(st.floats(0, 3), min_size=4, max_size=7).map(tuple),
     workers=st.integers(1, 4),
-    real_chunks=st.integers(1, 6),
     warm_up_share=st.floats(0, 1),
     producers=st.integers(1, 3),
     window=st.integers(1, 12),
@@ -228,7 +205,7 @@ def test_events_agree_with_the_recurrence(costs: StepCosts, schedule: Schedule) 
     costs=ALL_COSTS,
     schedule=SCHEDULES,
     producers=st.integers(0, 3),
-    workers=st.integers(1, 20),
+    workers=st.integers(1, 4),
     cores=st.sampled_from([1.0, 2.0, 3.5, math.inf]),
     bandwidth=st.sampled_from([1e5, 1e6, math.inf]),
 )
@@ -288,7 +265,6 @@ def test_a_long_run_goes_on_in_a_straight_line(costs: StepCosts, schedule: Sched
     [
         ("workers", 0, "int >= 1"),
         ("window", 0, "int >= 1"),
-        ("real_chunks", 0, "int >= 1"),
         ("warm_up_share", 1.5, "from 0 to 1"),
         ("producers", -1, ">= 0"),
         ("cores", 0, "> 0"),

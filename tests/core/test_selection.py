@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray.core import kmeans, rng, selection
-from dream_ray.core.team import ALONE, Team, own_part
-from tests.thread_team import run_team
 
 
 def points(count: int, seed: int = 0) -> torch.Tensor:
@@ -56,24 +54,6 @@ def test_of_equally_near_images_the_first_is_taken() -> None:
 def test_any_takes_the_smallest_distances_to_whatever_centre() -> None:
     distances_NK = torch.tensor([[5.0, 9.0], [0.3, 8.0], [7.0, 0.1], [0.2, 0.4]])
     assert selection.nearest_to_any(distances_NK, 3).tolist() == [2, 3, 1]
-
-
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("rule", selection.PICK_RULES)
-def test_a_team_selects_to_the_same_bits(rule: str, size: int) -> None:
-    data = points(500)
-    arguments: dict = {"num_clusters": 20, "per_cluster": 2, "rule": rule, "max_steps": 5}
-
-    def work(team: Team) -> tuple[list[int], list[int]]:
-        here = own_part(len(data), team, chunk=kmeans.CHUNK_POINTS)
-        own = data[here.start : here.stop]
-        cold = selection.representative(own, **arguments, rng=rng.stream(0, "x"), team=team)
-        warm = selection.representative(
-            own + 0.1, **arguments, rng=rng.stream(0, "x"), previous_N=cold.assignment_N, team=team
-        )
-        return cold.indices.tolist(), warm.indices.tolist()
-
-    assert run_team(size, work) == [work(ALONE)] * size
 
 
 def test_a_warm_start_draws_no_number_and_improves_on_the_old_centres() -> None:

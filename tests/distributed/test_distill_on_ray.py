@@ -1,6 +1,6 @@
 """Runs and evaluations on Ray: what is refused, and the same numbers as without Ray.
 
-Runs whose processes are killed or fail are in test_producers_on_ray.py and test_shared_classes_on_ray.py.
+Runs whose processes are killed or fail are in test_producers_on_ray.py and test_frameworks_on_ray.py.
 """
 
 import json
@@ -36,14 +36,6 @@ def test_more_workers_than_cpus_are_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(UsageError, match="6 workers with 1 CPU each need 6 CPUs; Ray reports 4"):
         api.distill(parse_config(tiny), store=digits_store, out=out, workers=6)
-
-
-def test_workers_that_nothing_could_be_shared_with_are_refused(
-    local_ray: None, tiny: dict[str, Any], digits_store: str, out: str
-) -> None:
-    alone = {"selection": {"strategy": "random"}, "matching": {"real_chunk": None}}
-    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\).*got 11"):
-        api.distill(parse_config({**tiny, **alone}), store=digits_store, out=out, workers=11)
 
 
 def test_ctrl_c_is_an_interruption_not_the_end_of_the_program() -> None:

@@ -38,7 +38,7 @@ def checkpoints(out: str) -> Checkpoints:
 def save(checkpoints: Checkpoints, step: int, num_shards: int = 1, shards: Any = None, network: bool = True) -> None:
     for shard, placed in enumerate(place_classes([1.0] * NUM_CLASSES, num_shards)):
         if shards is None or shard in shards:
-            checkpoints.save(state(step, placed.labels, network), step=step, shard=shard, num_shards=num_shards)
+            checkpoints.save(state(step, placed, network), step=step, shard=shard, num_shards=num_shards)
 
 
 def assert_equal(found: RunState, expected: RunState) -> None:

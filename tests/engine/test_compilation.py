@@ -59,7 +59,7 @@ def test_classes_are_placed_by_their_work_and_not_by_their_images() -> None:
     # A class of 4,500 images takes no longer to match than one of 500: both give a batch of 10.
     random = parse_config({"ipc": 2, "selection": {"num_clusters": 10, "strategy": "random"}})
     placed = placement(random, [4500] + [500] * 9, 2)
-    assert sorted(len(one.labels) for one in placed) == [5, 5]
+    assert sorted(len(labels) for labels in placed) == [5, 5]
 
 
 def test_operations_of_a_convnet_by_hand() -> None:
@@ -176,7 +176,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
         create_run(path, parse_config(tiny), four_digits_store, device=CPU, threads=1, compiling="on")
         for shard, placed in enumerate(place_classes([1.0] * 4, num_shards)):
             before = counters["stats"]["unique_graphs"]
-            work(path, placed.labels, shard=shard, num_shards=num_shards)
+            work(path, placed, shard=shard, num_shards=num_shards)
             assert counters["stats"]["unique_graphs"] - before == 4, "one for each function"
         state = open_run(path).checkpoints(4).load(8)
         images.append(torch.stack([state.classes[label].images_NCHW for label in range(4)]))

@@ -21,12 +21,14 @@ from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Framework, overlay
 from dream_ray.core.normalisation import to_unit
-from dream_ray.core.team import ALONE, Team
+from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
-from dream_ray.engine import session
+from dream_ray.engine import matching, session, trajectory_matcher
 from dream_ray.engine.artefacts import read_dataset, read_synthetic
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
+from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluate import plan_tasks, run_task
@@ -38,9 +40,9 @@ from dream_ray.engine.run_directory import Run, read_sessions
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.engine.worker import work
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
-from tests.thread_team import run_team
+from tests.thread_group import run_group
 
 CPU = torch.device("cpu")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-framework.md"
@@ -86,24 +88,21 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
         make_expert(run.path, number)
     placed = placement(run.config, class_counts(run.config, run.open_store()), num_workers)
 
-    def worker(rank: int, everyone: Team) -> None:
-        shared = placed[rank].team if len(placed[rank].team) > 1 else None
-        team, others = (everyone, ALONE) if shared else (ALONE, everyone)
+    def worker(rank: int, world_group: ProcessGroup) -> None:
         work(
             run.path,
-            placed[rank].labels,
+            placed[rank],
             shard=rank,
             num_shards=num_workers,
-            team=team,
-            everyone=others,
+            world_group=world_group,
             stopping=None if agreement is None else Stopping(agreement),
         )
 
     if are_made_ahead(run.config):
         for rank in range(num_workers):
-            worker(rank, ALONE)
+            worker(rank, SINGLE_PROCESS_GROUP)
     else:
-        run_team(num_workers, lambda everyone: worker(everyone.rank, everyone))
+        run_group(num_workers, lambda group: worker(group.rank, group))
 
 
 def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
@@ -218,6 +217,68 @@ class TestEveryFramework:
     def test_settings_survive_a_file(self, runs: Any, case: tuple[str, str]) -> None:
         assert runs(case).config.framework == case[0]
         assert parse_config(runs(case).config.model_dump(mode="json")) == runs(case).config
+
+
+@pytest.mark.parametrize("framework", ["dream_plus", "mtt"])
+def test_one_frame_lies_between_the_loop_and_the_pixels(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    seen: set[str] = set()
+
+    def spy(*images: Tensor, **settings: float) -> Any:
+        frame = sys._getframe(1)
+        seen.add(f"{frame.f_back.f_code.co_name} {frame.f_code.co_name}")
+        return pixel_step(*images, **settings)
+
+    for module in (matching, trajectory_matcher):
+        monkeypatch.setattr(module, "pixel_step", spy)
+    run_all(begin(str(tmp_path / "run"), store, (framework, "random")), 1)
+    assert seen == {"distill match"}
+
+
+class TestWorldGroup:
+    """Workers that exchange tensors at every step."""
+
+    def test_an_error_of_one_worker_stops_the_others(self, store: str, tmp_path: Path) -> None:
+        settings = overlay(tiny_run("dc", "random"), {"pixels": {"lr": 1e30}})
+        run = create_run(str(tmp_path / "run"), parse_config(settings), store, device=CPU, threads=1)
+        outcomes: dict[int, type[BaseException]] = {}
+
+        def process(group: ProcessGroup) -> None:
+            labels = ((0, 1), (2,), (3,))[group.rank]
+            try:
+                work(run.path, labels, shard=group.rank, num_shards=3, world_group=group)
+            except (RunError, Stopped) as error:
+                outcomes[group.rank] = type(error)
+
+        run_group(3, process)
+        assert set(outcomes) == {0, 1, 2} and RunError in outcomes.values()
+
+    @pytest.mark.parametrize("seen_by_second", [None, 4])
+    def test_all_start_from_the_checkpoint_of_the_first_worker(
+        self, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_by_second: int | None
+    ) -> None:
+        """A worker that looks at another moment finds another checkpoint."""
+        run = begin(str(tmp_path / "run"), store, ("dc", "random"))
+        monkeypatch.setattr(Checkpoints, "prune", lambda self, pinned: None)
+        run_all(run, 1)
+        expected = images_at_the_end(run)
+        started: dict[int, int] = {}
+
+        def latest(self: Checkpoints, labels: Any = None) -> Any:
+            step = 6 if 0 in labels else seen_by_second
+            return None if step is None else (step, self.load(step, labels))
+
+        monkeypatch.setattr(Checkpoints, "latest", latest)
+        monkeypatch.setattr(session.Session, "begin", lambda self, step: started.update({self._shard: step}))
+        run_all(run, 2)
+        assert started == {0: 6, 1: 6}
+        assert torch.equal(images_at_the_end(run), expected)
+
+
+def images_at_the_end(run: Run) -> Tensor:
+    state = run.checkpoints(4).load(run.config.total_steps)
+    return torch.stack([state.classes[label].images_NCHW for label in range(4)])
 
 
 @pytest.mark.slow

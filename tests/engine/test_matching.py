@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dream_ray.config import Config, parse_config
@@ -13,7 +14,7 @@ from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import Snapshot
-from dream_ray.engine.state import ClassState
+from dream_ray.engine.state import ClassState, RunState
 from dream_ray.nets import build_network
 
 SIDE, NUM_IMAGES, LABEL = 16, 30, 1
@@ -49,9 +50,15 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
     state = work.initial_state(at, LABEL)
     if work.config.selection.strategy == "representative":
-        chosen = work.select(at, LABEL, state.assignment)
+        (chosen,) = work.select(at, (LABEL,), {LABEL: state.assignment})
         state.indices, state.assignment = chosen.indices, chosen.assignment_N
     return state
+
+
+def match(work: ClassMatcher, at: Snapshot, state: ClassState) -> Tensor:
+    losses = work.match(at, (LABEL,), RunState(classes={LABEL: state}))
+    assert list(losses) == [LABEL]
+    return losses[LABEL]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -64,8 +71,8 @@ def test_bidirectional_matching_works_on_every_network(name: str) -> None:
     lr = 1e-5 if name == "densenet121" else 1e-6
     work, at = matcher(config(pixels={"lr": lr}, matching={"augmentation": "none"})), snapshot(name)
     state = started(work, at)
-    first = work.match(at, LABEL, state)
-    second = work.match(at, LABEL, state)
+    first = match(work, at, state)
+    second = match(work, at, state)
     assert torch.isfinite(first)
     assert second < first
 
@@ -115,8 +122,7 @@ def test_a_step_reads_nothing_back(strategy: str) -> None:
     work, at = matcher(settings), snapshot()
     state = started(work, at)
     with NothingReadBack():
-        loss = work.match(at, LABEL, state)
-    assert loss is not None
+        loss = match(work, at, state)
     with NothingReadBack(), pytest.raises(AssertionError, match="reads a tensor on the host"):
         float(loss)
 
@@ -125,7 +131,7 @@ def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyP
     work = matcher(config())
     state = started(work, snapshot())
     seen: list[Any] = []
-    original = work.__class__.__dict__["select"].__globals__["selection"].representative
+    original = work.__class__.__dict__["_select"].__globals__["selection"].representative
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         seen.append((kwargs["previous_N"], kwargs["max_steps"]))
@@ -133,8 +139,8 @@ def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("dream_ray.core.selection.representative", spy)
     before = state.assignment
-    work.select(snapshot(inner=10), LABEL, before)
-    work.select(snapshot(inner=0), LABEL, before)
+    work.select(snapshot(inner=10), (LABEL,), {LABEL: before})
+    work.select(snapshot(inner=0), (LABEL,), {LABEL: before})
     assert seen[0] == (before, work.config.selection.warm_steps)
     assert seen[1] == (None, work.config.selection.max_steps), "a new network starts from scratch"
 
@@ -144,7 +150,7 @@ def test_a_large_synthetic_batch_is_sampled() -> None:
     work = matcher(config(batch_synthetic_max=3, matching={"augmentation": "none"}))
     state = started(work, snapshot())
     before = state.images_NCHW.clone()
-    work.match(snapshot(), LABEL, state)
+    match(work, snapshot(), state)
     half = SIDE // 2
     tiles = (state.images_NCHW != before).reshape(2, 3, 2, half, 2, half).any(dim=(1, 3, 5)).flatten()
     assert int(tiles.sum()) == 3

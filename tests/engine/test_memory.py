@@ -131,16 +131,6 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
     assert most == 4 * 2 * 3, "four classes, images and velocities"
 
 
-@pytest.mark.slow
-def test_workers_that_share_a_class_hold_a_part_of_its_features(
-    config: Config, measured: Measurement, digits_store: str
-) -> None:
-    store = Store.open(digits_store)
-    one, two = (plan_memory(config, store, measured, workers=n, producers=0, ahead=0, ray=False) for n in (10, 20))
-    assert one.features > two.features > one.features / 2, "each member knows the distances of all"
-    assert one.synthetic == two.synthetic
-
-
 def test_images_are_kept_in_memory_up_to_a_limit(
     tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

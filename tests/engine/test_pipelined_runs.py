@@ -95,7 +95,7 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
             pool.submit(
                 work,
                 run.path,
-                placement[rank].labels,
+                placement[rank],
                 shard=rank,
                 num_shards=num_workers,
                 networks=LocalConsumerSide(queue, rank, num_workers),
@@ -180,10 +180,10 @@ def test_all_selections_but_the_first_are_made_ahead(
     seen: list[tuple[int, int, bool]] = []
     original = ClassMatcher.select
 
-    def spy(self: ClassMatcher, snapshot: Snapshot, label: int, previous_N: Tensor) -> Any:
+    def spy(self: ClassMatcher, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
         ahead = threading.current_thread().name.startswith("selecting-ahead")
         seen.append((snapshot.outer, snapshot.inner, ahead))
-        return original(self, snapshot, label, previous_N)
+        return original(self, snapshot, labels, previous)
 
     monkeypatch.setattr(ClassMatcher, "select", spy)
     run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
@@ -194,15 +194,15 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
     """As after Ctrl-C: all classes may take minutes."""
     begun, seen = threading.Event(), []
 
-    def select(snapshot: Any, label: int, previous_N: Any) -> Any:
-        seen.append(label)
+    def select(snapshot: Any, group: Any, previous: Any) -> Any:
+        seen.extend(group)
         if threading.current_thread().name.startswith("selecting-ahead"):
             begun.set()
             time.sleep(0.02)
-        return SimpleNamespace(assignment_N=None)
+        return [SimpleNamespace(assignment_N=None)] * len(group)
 
     labels = range(200)
-    matcher: Any = SimpleNamespace(real=labels, select=select)
+    matcher: Any = SimpleNamespace(real=labels, class_batch=1, select=select)
     matcher.select_all = partial(ClassMatcher.select_all, matcher)
     source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
     with selecting_ahead(parse_config(tiny), matcher, source) as choose:

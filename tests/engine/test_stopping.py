@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dream_ray.config import parse_config
-from dream_ray.core.team import Team
 from dream_ray.engine import session, stopping
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
@@ -23,8 +21,6 @@ from dream_ray.engine.launch import Launch
 from dream_ray.engine.run import create_run, finish_run
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping, ask_at_ctrl_c, ctrl_c_as_before
-from dream_ray.engine.worker import work
-from tests.thread_team import run_team
 
 CPU = torch.device("cpu")
 ASKED_AT = 5
@@ -41,9 +37,9 @@ def as_before() -> Iterator[None]:
         yield
 
 
-def walk(agreement: LocalAgreement, team: int, num_teams: int, first: int, total: int = 50) -> int:
+def walk(agreement: LocalAgreement, worker: int, num_workers: int, first: int, total: int = 50) -> int:
     """Takes steps until it is to stop, and returns where that is."""
-    own = Stopping(agreement, team, num_teams)
+    own = Stopping(agreement, worker, num_workers)
     for step in range(first, total):
         if own.stops_before(step):
             return step
@@ -53,7 +49,7 @@ def walk(agreement: LocalAgreement, team: int, num_teams: int, first: int, total
 
 def walk_together(agreement: LocalAgreement, starts: Sequence[int]) -> list[int]:
     with ThreadPoolExecutor(len(starts)) as pool:
-        ends = [pool.submit(walk, agreement, team, len(starts), first) for team, first in enumerate(starts)]
+        ends = [pool.submit(walk, agreement, worker, len(starts), first) for worker, first in enumerate(starts)]
         return [end.result() for end in ends]
 
 
@@ -64,24 +60,24 @@ def walk_together(agreement: LocalAgreement, starts: Sequence[int]) -> list[int]
 )
 def test_all_stop_at_one_step_whoever_waits_for_whom(starts: list[int], turns: list[int], window: int) -> None:
     """Nobody gets networks that lie further ahead of the slowest, so that who is ahead may be unable to say so."""
-    agreement, num_teams = LocalAgreement(), len(starts)
+    agreement, num_workers = LocalAgreement(), len(starts)
     agreement.ask()
     slowest = min(starts)
     places = [min(start, slowest + window) for start in starts]
     furthest = max(places)
     stopped: dict[int, int] = {}
-    for team in [*(turn % num_teams for turn in turns), *(list(range(num_teams)) * 100)]:
-        if team in stopped or places[team] >= min(places) + window:
+    for worker in [*(turn % num_workers for turn in turns), *(list(range(num_workers)) * 100)]:
+        if worker in stopped or places[worker] >= min(places) + window:
             continue
-        if agreement.agree(team, num_teams, places[team]) == places[team]:
-            stopped[team] = places[team]
+        if agreement.agree(worker, num_workers, places[worker]) == places[worker]:
+            stopped[worker] = places[worker]
         else:
-            places[team] += 1
-    assert len(stopped) == num_teams and len(set(stopped.values())) == 1
+            places[worker] += 1
+    assert len(stopped) == num_workers and len(set(stopped.values())) == 1
     assert stopped[0] >= furthest
 
 
-def test_one_team_stops_where_it_is() -> None:
+def test_one_worker_stops_where_it_is() -> None:
     agreement = LocalAgreement()
     agreement.ask()
     assert walk(agreement, 0, 1, 7) == 7
@@ -192,28 +188,4 @@ def test_workers_with_networks_made_ahead(
         assert signal.getsignal(signal.SIGINT) == before
     assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
     distill_here(run, Launch(workers=1, local=True, producers=0))
-    assert torch.equal(final_images(run), final_images(whole))
-
-
-def test_teams_that_share_a_class(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two teams of three; the members of each stop where their first does."""
-    run, whole = start("run"), start("whole")
-    work(whole.path, range(4), shard=0, num_shards=1)
-    agreement = LocalAgreement()
-
-    def member(team: Team, group: int) -> bool:
-        shard = 3 * group + team.rank
-        labels = (2 * group, 2 * group + 1)
-        try:
-            work(run.path, labels, shard=shard, num_shards=6, team=team, stopping=Stopping(agreement, group, 2))
-        except Stopped:
-            return True
-        return False
-
-    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        ask_in_the_middle(patch, agreement.ask)
-        teams = [pool.submit(run_team, 3, partial(member, group=group)) for group in range(2)]
-        assert all(stopped for team in teams for stopped in team.result())
-    assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
-    work(run.path, range(4), shard=0, num_shards=1)
     assert torch.equal(final_images(run), final_images(whole))

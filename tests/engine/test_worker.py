@@ -40,7 +40,7 @@ def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
 
 def run_all(run: Run, num_shards: int) -> None:
     for shard, placed in enumerate(place_classes([1.0] * NUM_CLASSES, num_shards)):
-        work(run.path, placed.labels, shard=shard, num_shards=num_shards)
+        work(run.path, placed, shard=shard, num_shards=num_shards)
 
 
 def final_images(run: Run) -> Tensor:
@@ -108,11 +108,11 @@ def test_a_killed_run_resumes_to_the_same_bits(
     run = start(parse_config(tiny))
     placement = place_classes([1.0] * NUM_CLASSES, before)
     for shard in range(before - 1):
-        work(run.path, placement[shard].labels, shard=shard, num_shards=before)
+        work(run.path, placement[shard], shard=shard, num_shards=before)
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "report", _kill_at(killed_at))
         with pytest.raises(Killed):
-            work(run.path, placement[-1].labels, shard=before - 1, num_shards=before)
+            work(run.path, placement[-1], shard=before - 1, num_shards=before)
     run_all(run, after)
     assert torch.equal(final_images(run), reference(tiny))
 

@@ -20,6 +20,7 @@ from dream_ray.engine.assembly import build, class_counts, first_passes, network
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
 from dream_ray.engine.network_source import Snapshot
+from dream_ray.engine.state import RunState
 from dream_ray.engine.training import RealImages
 
 # Rounds of what runs at once: memory is asked for in another order every time.
@@ -74,7 +75,7 @@ class ClassSteps:
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
-            self._state.indices = matcher.select(first, 0, self._state.assignment).indices
+            self._state.indices = matcher.select(first, (0,), {})[0].indices
         if self._looking is not None:
             next(self._looking)
         for number in range(1, MOST_ROUNDS):
@@ -83,7 +84,7 @@ class ClassSteps:
             with watch.of("target"):
                 target = matcher.target(self._snapshot, 0, self._state)
             with watch.of("move"):
-                matcher.move(self._snapshot, 0, self._state, target)
+                matcher.loss_and_gradient(self._snapshot, 0, self._state.images_NCHW, target)
             self._next_network()
             if self._looking is not None:
                 with watch.of("batch"):
@@ -136,7 +137,7 @@ class ClassSteps:
         for _ in range(_TOGETHER if beside else 0):
             with ThreadPoolExecutor(len(beside)) as pool:
                 running = [pool.submit(others[part]) for part in beside]
-                self._matcher.match(now, 0, self._state)
+                self._matcher.match(now, (0,), RunState(classes={0: self._state}))
                 for one in running:
                     one.result()
 

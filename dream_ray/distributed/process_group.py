@@ -1,4 +1,4 @@
-"""Teams of Ray Train workers: they exchange tensors over the gloo process group that Ray Train has set up."""
+"""The process group of all Ray Train workers: they exchange tensors over gloo, which Ray Train has set up."""
 
 import time
 from collections.abc import Sequence
@@ -7,26 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dream_ray.core.team import ALONE, Team, TeamLeft
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, ProcessGroupLeft
 
 _LEAVING = -1
 
 
-def join_team(teams: Sequence[tuple[int, ...]], worker: int) -> Team:
-    """Returns the team of a worker; all workers must call it, as every group is made by all of them.
-
-    Args:
-        teams: Team of each worker, as ranks of the default process group.
-        worker: Rank of this worker.
-    """
-    groups = {team: dist.new_group(list(team), backend="gloo") for team in sorted(set(teams)) if len(team) > 1}
-    group = groups.get(teams[worker])
-    return ProcessTeam(group) if isinstance(group, dist.ProcessGroup) else ALONE
-
-
-def join_everyone(num_workers: int) -> Team:
-    """Returns the team of all workers, beside those that share classes; all workers must call it."""
-    return join_team([tuple(range(num_workers))] * num_workers, dist.get_rank()) if num_workers > 1 else ALONE
+def join_world_group(num_workers: int) -> ProcessGroup:
+    """Returns the group of all workers; all workers must call it."""
+    group = dist.new_group(list(range(num_workers)), backend="gloo") if num_workers > 1 else None
+    return GlooGroup(group) if isinstance(group, dist.ProcessGroup) else SINGLE_PROCESS_GROUP
 
 
 def group_number(num_workers: int) -> int:
@@ -40,13 +29,13 @@ def group_number(num_workers: int) -> int:
     return int(number)
 
 
-class ProcessTeam:
-    """Members that are processes.
+class GlooGroup:
+    """A group of processes.
 
     Tensors travel through main memory, from GPUs too, and come back to the device that they were on.
 
     Args:
-        group: Gloo group of the members.
+        group: Gloo group of the processes.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -56,21 +45,21 @@ class ProcessTeam:
         self._is_over = False
 
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """See `Team`; torch raises RuntimeError where a member died."""
+        """See `ProcessGroup`; torch raises RuntimeError if a process died."""
         counts = self._announce(len(tensors[0]))
         if self._is_over:
-            raise TeamLeft
+            raise ProcessGroupLeft
         columns = [self._gather_rows(tensor, counts) for tensor in tensors]
-        return [list(member) for member in zip(*columns, strict=True)]
+        return [list(process) for process in zip(*columns, strict=True)]
 
     def leave(self) -> None:
-        """See `Team`."""
+        """See `ProcessGroup`."""
         if not self._is_over:
             self._announce(_LEAVING)
 
     def _announce(self, count: int) -> list[int]:
-        """Says how many rows come from here, or that none will come any more, and hears it from the others."""
-        counts = [int(count) for count in self._talk(torch.tensor([count]))]
+        """Sends how many rows come from here, or that none will come any more; returns what all processes sent."""
+        counts = [int(count) for count in self._exchange(torch.tensor([count]))]
         self._is_over = _LEAVING in counts
         return counts
 
@@ -78,10 +67,10 @@ class ProcessTeam:
         """Gathers a tensor of `counts[rank]` rows, padded to the longest: gloo wants equal shapes."""
         padded = rows.new_zeros((max(counts), *rows.shape[1:]), device="cpu")
         padded[: len(rows)] = rows
-        members = self._talk(padded) if padded.numel() else [padded] * self.size
-        return [member[:count].to(rows.device) for member, count in zip(members, counts, strict=True)]
+        received = self._exchange(padded) if padded.numel() else [padded] * self.size
+        return [sent[:count].to(rows.device) for sent, count in zip(received, counts, strict=True)]
 
-    def _talk(self, sent: Tensor) -> list[Tensor]:
+    def _exchange(self, sent: Tensor) -> list[Tensor]:
         received = [torch.empty_like(sent) for _ in range(self.size)]
         self._is_over = True  # a connection that breaks here stays broken
         dist.all_gather(received, sent, group=self._group)

@@ -1,4 +1,4 @@
-"""A team whose members are threads of the test."""
+"""A process group whose processes are threads of the test."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -8,14 +8,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dream_ray.core.team import Team, TeamLeft
+from dream_ray.core.process_group import ProcessGroup, ProcessGroupLeft
 
 Result = TypeVar("Result")
 DEADLOCK_S = 120.0
 
 
-class ThreadTeam:
-    """Members put what they have on a table, wait for all, and read. None on the table: the member leaves."""
+class ThreadGroup:
+    """Threads put their tensors on a table, wait for all, and read. None on the table: the thread leaves."""
 
     def __init__(self, rank: int, table: list, barrier: threading.Barrier) -> None:
         self.rank, self.size = rank, len(table)
@@ -26,11 +26,11 @@ class ThreadTeam:
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         assert len({len(tensor) for tensor in tensors}) == 1, "one first dimension"
         self.num_gathers += 1
-        members = self._exchange(list(tensors))
+        gathered = self._exchange(list(tensors))
         if self._is_over:
-            raise TeamLeft
-        assert len({tuple((t.dtype, t.shape[1:]) for t in member) for member in members}) == 1, "members agree"
-        return members
+            raise ProcessGroupLeft
+        assert len({tuple((t.dtype, t.shape[1:]) for t in sent) for sent in gathered}) == 1, "all send the same kinds"
+        return gathered
 
     def leave(self) -> None:
         if not self._is_over:
@@ -41,23 +41,23 @@ class ThreadTeam:
         self._barrier.wait(DEADLOCK_S)
         found = list(self._table)
         self._barrier.wait(DEADLOCK_S)
-        self._is_over = any(member is None for member in found)
+        self._is_over = any(sent is None for sent in found)
         return found
 
 
-def run_team(size: int, work: Callable[[Team], Result]) -> list[Result]:
-    """Runs `work` in each member of a team; raises what the first of them raised, its rank the order."""
+def run_group(size: int, work: Callable[[ProcessGroup], Result]) -> list[Result]:
+    """Runs `work` in each thread of a group; raises the error of the lowest rank."""
     table: list = [None] * size
     barrier = threading.Barrier(size)
 
-    def member(rank: int) -> Result:
+    def process(rank: int) -> Result:
         torch.set_num_threads(1)
-        team = ThreadTeam(rank, table, barrier)
+        group = ThreadGroup(rank, table, barrier)
         try:
-            return work(team)
+            return work(group)
         finally:
-            team.leave()
+            group.leave()
 
     with ThreadPoolExecutor(size) as pool:
-        futures = [pool.submit(member, rank) for rank in range(size)]
+        futures = [pool.submit(process, rank) for rank in range(size)]
         return [future.result() for future in futures]
