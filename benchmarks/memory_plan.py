@@ -23,8 +23,8 @@ from benchmarks.report import provenance, write_result
 from dream_ray.config import load_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
+from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.plan import plan_run
 
 # Two selections, a checkpoint, no warm-up: long enough for everything to happen that takes memory.
 SHORT = (
@@ -69,7 +69,7 @@ def measure(case: Case, store: str, out: str) -> dict[str, Any]:
     """Plans a run, runs it and compares."""
     assignments = [*SHORT, *case.changes]
     config, launch = load_config(preset=case.preset, assignments=assignments), case.launch
-    plan = plan_run(config, Store.open(store), launch, threads=1, device=torch.device("cpu")).memory
+    plan = fit_memory(config, Store.open(store), launch, None, threads=1, device=torch.device("cpu")).memory
     command = [sys.executable, "-m", "dream_ray", "distill", "--preset", case.preset, "--store", store, "--out", out]
     command += ["--local"] if launch.local else ["--workers", str(launch.workers)]
     command += ["--producers", str(launch.producers), "--device", "cpu", "--compile", "off"]

@@ -1,16 +1,18 @@
-"""Scaling: one and two cores, really run, against the model of `dream_ray.core.schedule`.
+"""Scaling: runs on one and two cores against the closed form of `dream_ray.engine.forecast`.
 
     python -m benchmarks.scaling --repeats 3
+    python -m benchmarks.scaling --recorded     # predicts again from the recorded times and costs
 
 - Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk. An inline worker is a process pinned to
-  a core of its own, with one thread. Pipelined is `--local --workers 2 --producers 1`: two workers, what selects for
-  each, and a producer are threads of one process, pinned to two cores; bytes are those of the networks that pass
-  between them, which need no copy there. Strong scaling keeps 8 classes, weak scaling 4 a core.
-- Predicted: the model is given the step costs that `engine.costs` measures on one worker, as `dream-ray plan` does.
-  Its error is predicted / measured - 1; both sides are medians over `--repeats` rounds, in which they take turns.
+  a core of its own, with one thread. Pipelined is `--local --workers 2 --producers 1`: two workers, their selecting
+  threads and a producer are threads of one process, pinned to two cores. Bytes are those of the snapshots that workers
+  fetch. Strong scaling keeps 8 classes, weak scaling 4 a core.
+- Predicted: from the step costs that `measure_costs` measures on one core, as in `dream-ray plan`. A pipelined run also
+  takes at least its whole computing time divided by the cores that its threads share.
+- The error is predicted / measured - 1. Both sides are medians over `--repeats` rounds, in which they take turns.
 
-Step costs are seconds of computing, so the error is that against the computing time (CPU seconds) of the slowest
-process, too: where other work shares the machine, it tells the model's error from the others' load.
+Step costs are CPU seconds. So the error is also given against the CPU seconds of the slowest process: this separates
+the error of the form from the load by other work.
 """
 
 import argparse
@@ -31,18 +33,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.report import provenance, write_result
+from benchmarks.report import provenance, read_result, write_result
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
-from dream_ray.core.forecast import forecast
 from dream_ray.core.placement import place_classes
-from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store import Store
+from dream_ray.engine.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.here import distill_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.measuring.costs import measure_steps
+from dream_ray.engine.measuring.steps import measure_costs
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run import create_run
 from dream_ray.engine.run_directory import open_run, read_sessions
@@ -52,7 +53,7 @@ from dream_ray.engine.worker import work
 CPU = torch.device("cpu")
 IMAGES_PER_CLASS = 500
 Fetch = Callable[[LocalConsumerSide, int], NetworkState | None]
-PREDICTED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+NAME = "scaling-cpu"
 
 
 @dataclass(frozen=True)
@@ -195,25 +196,12 @@ def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     }
 
 
-def schedule_of(config: Config, num_classes: int, images_per_class: int, workers: int, **more: Any) -> Schedule:
-    """Returns the schedule of a run on equal classes."""
-    return Schedule(
-        outer_steps=config.outer_steps,
-        inner_steps=config.inner_steps,
-        interval=config.selection.interval,
-        class_sizes=(float(images_per_class),) * num_classes,
-        workers=workers,
-        **more,
-    )
-
-
-def measure_costs(num_classes: int) -> StepCosts:
+def costs_on_one_core() -> StepCosts:
     """Measures the steps on one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        store = random_store(num_classes, IMAGES_PER_CLASS, 32)
-        return measure_steps(setting(), store, threads=1, device=CPU).costs
+        return measure_costs(setting(), random_store(ONE.num_classes, IMAGES_PER_CLASS, 32), threads=1, device=CPU)
     finally:
         os.sched_setaffinity(0, cores)
 
@@ -223,42 +211,51 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-def schedule_at(point: Point) -> Schedule:
-    """Returns the schedule of a point; pipelined, all share the cores."""
-    helpers = {"producers": 1, "selectors": 2, "window": 20, "cores": 2.0} if point.pipelined else {}
-    return schedule_of(setting(), point.num_classes, IMAGES_PER_CLASS, point.cores, **helpers)
+def predict(point: Point, costs: StepCosts) -> tuple[float, Forecast]:
+    """Returns the seconds of a point, whose threads may share its cores, and its forecast with a core for everybody."""
+    counts = [IMAGES_PER_CLASS] * point.num_classes
+    seen = forecast(setting(), counts, costs, workers=point.cores, producers=int(point.pipelined))
+    if not point.pipelined:
+        return seen.wall_s, seen
+    computing_s = forecast(setting(), counts, costs, workers=1, producers=0).wall_s
+    return max(seen.wall_s, computing_s / point.cores), seen
 
 
-def measured(repeats: int, folder: Path) -> dict[str, Any]:
-    """Runs all points in turn, the step costs among them, and compares."""
+def measure(repeats: int, folder: Path) -> dict[str, Any]:
+    """Runs all points in turn, and measures the step costs between them."""
     stores = {count: write_store(count, folder / str(count)) for count in {point.num_classes for point in POINTS}}
-    costs: list[dict[str, Any]] = []
-    rows: dict[Point, list[dict[str, Any]]] = {point: [] for point in POINTS}
+    costs: list[dict[str, float]] = []
+    runs: dict[str, list[dict[str, float]]] = {point.name: [] for point in POINTS}
     for number in range(repeats):
-        costs.append(asdict(measure_costs(8)))
+        costs.append(asdict(costs_on_one_core()))
         for point in POINTS:
             out = folder / f"{number}-{POINTS.index(point)}"
-            rows[point].append(run_point(point, stores[point.num_classes], str(out)))
-            print(point.name, rows[point][-1], file=sys.stderr)
-    middle = StepCosts(**median_of(costs))
-    points = {}
-    for point, runs in rows.items():
-        seen = median_of(runs)
-        predicted = forecast(middle, schedule_at(point))
+            runs[point.name].append(run_point(point, stores[point.num_classes], str(out)))
+            print(point.name, runs[point.name][-1], file=sys.stderr)
+    return {"step_costs_runs": costs, "points": {name: {"runs": rows} for name, rows in runs.items()}}
+
+
+def compare(measured: dict[str, Any]) -> dict[str, Any]:
+    """Sets the predictions beside the measured times."""
+    costs = StepCosts(**median_of(measured["step_costs_runs"]))
+    points, walls = {}, {}
+    for point in POINTS:
+        runs = measured["points"][point.name]["runs"]
+        seen, (predicted_s, predicted) = median_of(runs), predict(point, costs)
+        walls[point] = [run["wall_s"] for run in runs]
         points[point.name] = {
             **seen,
             "runs": runs,
-            "predicted_s": predicted.wall_s,
-            "error_of_wall": predicted.wall_s / seen["wall_s"] - 1,
-            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] * (point.cores / point.processes) - 1,
+            "predicted_s": predicted_s,
+            "error_of_wall": predicted_s / seen["wall_s"] - 1,
+            "error_of_cpu": predicted_s / seen["slowest_cpu_s"] * (point.cores / point.processes) - 1,
             "predicted_waiting": predicted.worker_waiting,
             "predicted_bytes_per_inner_step": predicted.step_bytes,
         }
-    walls = {point: [run["wall_s"] for run in rows[point]] for point in POINTS}
     return {
-        "n": repeats,
-        "step_costs": asdict(middle),
-        "step_costs_runs": costs,
+        "n": len(walls[ONE]),
+        "step_costs": asdict(costs),
+        "step_costs_runs": measured["step_costs_runs"],
         "points": points,
         "efficiency_at_2": {
             "strong, inline": _efficiency(walls[ONE], walls[TWO], 2),
@@ -266,11 +263,7 @@ def measured(repeats: int, folder: Path) -> dict[str, Any]:
             "weak, inline": _efficiency(walls[HALF], walls[TWO], 1),
             "weak, pipelined": _efficiency(walls[HALF], walls[PIPELINED], 1),
         },
-        "amdahl_limit_inline": forecast(middle, schedule_at(ONE)).inline_limit,
-        "prediction": [
-            {"workers": workers, **asdict(forecast(middle, schedule_of(setting(), 8, IMAGES_PER_CLASS, workers)))}
-            for workers in PREDICTED_WORKERS
-        ],
+        "inline_limit": predict(ONE, costs)[1].inline_limit,
     }
 
 
@@ -284,14 +277,19 @@ def main() -> None:
     """Measures, predicts and writes benchmarks/results/scaling-cpu.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--recorded", action="store_true", help="Measure nothing; predict from the committed result.")
     arguments = parser.parse_args()
-    result: dict[str, Any] = provenance(["--repeats", str(arguments.repeats)])
-    result["threads_per_worker"] = 1
-    result["load_average"] = [os.getloadavg()[0]]
-    with tempfile.TemporaryDirectory() as folder:
-        result["measured"] = measured(arguments.repeats, Path(folder))
-    result["load_average"].append(os.getloadavg()[0])
-    print(write_result("scaling-cpu", result).read_text())
+    if arguments.recorded:
+        result = read_result(NAME)
+    else:
+        result = provenance(["--repeats", str(arguments.repeats)])
+        result["threads_per_worker"] = 1
+        result["load_average"] = [os.getloadavg()[0]]
+        with tempfile.TemporaryDirectory() as folder:
+            result["measured"] = measure(arguments.repeats, Path(folder))
+        result["load_average"].append(os.getloadavg()[0])
+    result["measured"] = compare(result["measured"])
+    print(write_result(NAME, result).read_text())
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from dream_ray.engine.artefacts import SyntheticDataset, read_dataset
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.evaluate import EvaluationResult, plan_tasks, summarise
 from dream_ray.engine.evaluation_name import USUAL_REPEATS, evaluation_name
-from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import DEFAULT_BANK_BYTES, Launch
-from dream_ray.engine.plan import RunPlan
+from dream_ray.engine.plan import RunPlan, plan_run
 from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import check_device, check_same_bits
 from dream_ray.engine.run_directory import open_run
@@ -139,15 +138,15 @@ def plan(
     compile: str = "auto",
     memory_bytes: int | None = None,
 ) -> RunPlan:
-    """Says what memory, time and traffic a run will take, without starting it.
+    """Plans the memory, time and traffic of a run without starting it.
 
-    Memory and the times of single steps are measured here and now, in a process of its own; the time of the whole run
-    is a prediction (`RunPlan.forecast`). Arguments as for `distill`; where `producers` is None, several workers are
-    supposed to have one. With `memory_bytes`, for all of them together, the settings are changed so that the run fits,
-    see `fit_memory`; `RunPlan.config` has them.
+    Processes of their own measure the memory and the times of single steps; the time of the whole run is a prediction
+    (`RunPlan.forecast`). Arguments are those of `distill`; if `producers` is None, the plan supposes one for several
+    workers. `memory_bytes` is a budget for all workers and producers together: `RunPlan.config` then holds settings
+    that fit, see `fit_memory`.
     """
     launch = Launch(workers=workers, local=local, producers=producers)
-    return fit_memory(
+    return plan_run(
         config,
         Store.open(store),
         launch,

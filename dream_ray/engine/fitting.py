@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import get_args
+from functools import partial
+from typing import NamedTuple, get_args
 
 import torch
 
@@ -10,15 +11,26 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Selection
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import MEGABYTE
+from dream_ray.engine.assembly import MEGABYTE, are_made_ahead
+from dream_ray.engine.checks import check_fit, check_workers
+from dream_ray.engine.compilation import choose_compile
+from dream_ray.engine.here import producers_here
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.memory import largest_share_bytes
+from dream_ray.engine.measuring.steps import measure_memory
+from dream_ray.engine.memory import MemoryPlan, largest_share_bytes, plan_memory
 from dream_ray.engine.out_of_memory import OutOfMemory
-from dream_ray.engine.plan import RunPlan, plan_run
+from dream_ray.engine.trajectories.producing import networks_ahead
 from dream_ray.errors import UsageError
 
 _EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
 _SMALLEST_SYNTHETIC_BATCH = 8
+
+
+class FittedMemory(NamedTuple):
+    """Settings, and the memory of a run with them."""
+
+    config: Config
+    memory: MemoryPlan
 
 
 def fit_memory(
@@ -30,44 +42,84 @@ def fit_memory(
     threads: int,
     device: torch.device,
     compiling: str = "off",
-) -> RunPlan:
+) -> FittedMemory:
     """Finds the settings, nearest to the given ones, with which a run takes no more memory than it may.
 
-    First fewer images are embedded at a time, which costs time; then fewer decoded synthetic images are matched at a
-    time (`batch_synthetic_max`), which changes what is computed. What is left is given to the decoded real images of a
-    store that would decode them at every use. Every attempt is measured; one for which memory does not suffice even so
-    does not fit. What is on a GPU must fit there as well.
+    Candidates first embed fewer images at a time, which costs time. Then they match fewer decoded synthetic images at a
+    time (`batch_synthetic_max`), which changes what is computed. The rest of the budget holds decoded real images, if
+    the store would decode them at every use. The steps of every candidate run once in a process of their own; a
+    candidate that runs out of memory does not fit. On a GPU, the GPU's memory must suffice too.
 
     Args:
         config: Settings; those named above are upper limits, and `data.resident_mb` is chosen anew.
         store: Store to distil.
         launch: Who works on it.
-        budget_bytes: Memory of all workers and producers together; None: the given settings are planned.
+        budget_bytes: Memory of all workers and producers together; None: keep the given settings.
         threads: Threads of each.
         device: Device of each.
-        compiling: See `choose_compile`.
-
-    Returns:
-        What a run with the settings that fit will take, and these settings.
+        compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
-        UsageError: With the numbers, if no settings fit.
-        OutOfMemory: If the given settings are planned and cannot be measured for want of memory.
+        UsageError: If no settings fit, the settings do not fit the store, or the workers cannot share its classes.
+        OutOfMemory: If there is no budget and the given settings run out of memory.
     """
+    measure = partial(_memory_of, store=store, launch=launch, threads=threads, device=device, compiling=compiling)
     if budget_bytes is None:
-        return plan_run(config, store, launch, threads=threads, device=device, compiling=compiling)
+        return FittedMemory(config, measure(config))
     on_gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     for candidate in _candidates(config):
         try:
-            plan = plan_run(candidate, store, launch, threads=threads, device=device, compiling=compiling)
+            fitted = FittedMemory(candidate, measure(candidate))
         except OutOfMemory as error:
             refusal = _not_measured(candidate, error, budget_bytes, on_gpu)
             continue
-        spare = budget_bytes - plan.memory.everybody
-        if spare >= 0 and plan.memory.on_gpu <= on_gpu:
-            return _with_residents(plan, store, spare)
-        refusal = _too_large(plan, budget_bytes, on_gpu)
+        spare = budget_bytes - fitted.memory.everybody
+        if spare >= 0 and fitted.memory.on_gpu <= on_gpu:
+            return _with_residents(fitted, store, spare)
+        refusal = _too_large(fitted, budget_bytes, on_gpu)
     raise refusal
+
+
+def planned_producers(config: Config, launch: Launch, threads: int, device: torch.device) -> int:
+    """Returns how many producers a plan supposes: the fewest that a run may have, where the launch names no number."""
+    if launch.local:
+        return producers_here(config, launch, threads, device)
+    if launch.producers is None:
+        return int(launch.workers > 1 and are_made_ahead(config))
+    return launch.producers
+
+
+def _memory_of(
+    config: Config, store: Store, launch: Launch, threads: int, device: torch.device, compiling: str
+) -> MemoryPlan:
+    """Measures the steps of a run and works out its memory."""
+    check_fit(config, store)
+    check_workers(config, store, launch)
+    producers = planned_producers(config, launch, threads, device)
+    measured = measure_memory(
+        config,
+        store,
+        threads=threads,
+        device=device,
+        compiled=choose_compile(compiling, config, store, device),
+        beside=_beside_matching(launch, producers),
+    )
+    return plan_memory(
+        config,
+        store,
+        measured,
+        workers=launch.workers,
+        producers=0 if launch.local else producers,
+        ahead=networks_ahead(producers, config.inner_steps, measured.snapshot_bytes) if producers else 0,
+        ray=not launch.local,
+    )
+
+
+def _beside_matching(launch: Launch, producers: int) -> tuple[str, ...]:
+    """Returns what threads of a worker do while it matches, see `measure_memory`."""
+    if producers == 0:
+        return ()
+    return ("embedding", "batch") if launch.local else ("embedding",)
 
 
 def _not_measured(config: Config, error: OutOfMemory, budget_bytes: int, on_gpu: int) -> UsageError:
@@ -78,17 +130,17 @@ def _not_measured(config: Config, error: OutOfMemory, budget_bytes: int, on_gpu:
     )
 
 
-def _too_large(plan: RunPlan, budget_bytes: int, on_gpu: int) -> UsageError:
-    memory = plan.memory
+def _too_large(fitted: FittedMemory, budget_bytes: int, on_gpu: int) -> UsageError:
+    config, memory = fitted
     if memory.everybody <= budget_bytes:
         return UsageError(
-            f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, {_given_way(plan.config)}; got "
+            f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, {_given_way(config)}; got "
             f"{on_gpu / 1e9:.2f} GB"
         )
     return UsageError(
         f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
-        f"{memory.ahead / 1e9:.2f} GB of networks made ahead, {_given_way(plan.config)}; got "
+        f"{memory.ahead / 1e9:.2f} GB of networks made ahead, {_given_way(config)}; got "
         f"{budget_bytes / 1e9:.2f} GB"
     )
 
@@ -117,11 +169,12 @@ def _candidates(config: Config) -> Iterator[Config]:
         yield config
 
 
-def _with_residents(plan: RunPlan, store: Store, spare: int) -> RunPlan:
+def _with_residents(fitted: FittedMemory, store: Store, spare: int) -> FittedMemory:
+    config, memory = fitted
     if store.manifest.encoding == "raw":
-        return plan  # its files are mapped, which is as good
-    wanted = largest_share_bytes(plan.config, store, plan.memory.workers)
-    megabytes = min(spare // plan.memory.workers, wanted + MEGABYTE - 1) // MEGABYTE
-    data = plan.config.data.model_copy(update={"resident_mb": megabytes})
-    memory = replace(plan.memory, resident=min(megabytes * MEGABYTE, wanted))
-    return replace(plan, config=plan.config.model_copy(update={"data": data}), memory=memory)
+        return fitted  # its files are mapped, which is as good
+    wanted = largest_share_bytes(config, store, memory.workers)
+    megabytes = min(spare // memory.workers, wanted + MEGABYTE - 1) // MEGABYTE
+    data = config.data.model_copy(update={"resident_mb": megabytes})
+    resident = min(megabytes * MEGABYTE, wanted)
+    return FittedMemory(config.model_copy(update={"data": data}), replace(memory, resident=resident))

@@ -1,7 +1,7 @@
-"""What a worker of a run will need in memory, said before it starts.
+"""The memory of a run before it starts.
 
-The part that depends on the network and the batches is measured (`measuring`). What depends on the number of images and
-classes is added by formula.
+The part that depends on the network and the batches is measured (`measuring`). The part that depends on the number of
+images and classes is added by formula.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import MEGABYTE, class_counts, placement, training_count
-from dream_ray.engine.measuring.costs import Measurement
+from dream_ray.engine.measuring.steps import StepMemory
 
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.
 RAY_BYTES = 350_000_000
@@ -86,14 +86,14 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: Config, store: Store, measured: Measurement, *, workers: int, producers: int, ahead: int, ray: bool
+    config: Config, store: Store, measured: StepMemory, *, workers: int, producers: int, ahead: int, ray: bool
 ) -> MemoryPlan:
     """Works out the memory of a run.
 
     Args:
         config: Settings.
         store: Store to distil.
-        measured: What its steps take.
+        measured: Memory of its steps.
         workers: Workers that its classes are divided among.
         producers: Processes that train networks; threads of a worker are a part of it.
         ahead: Networks that are made ahead.
@@ -109,7 +109,7 @@ def plan_memory(
     state = max(map(len, placement(config, counts, workers))) * config.ipc * image_bytes * 2 * _FLOAT_BYTES
     on_gpu = measured.peak_gpu_bytes > 0
     # With momentum.
-    pool = int(2 * config.source.pool_size * measured.costs.snapshot_bytes) if config.source.kind == "pool" else 0
+    pool = 2 * config.source.pool_size * measured.snapshot_bytes if config.source.kind == "pool" else 0
     return MemoryPlan(
         step=int(_MARGIN * measured.peak_rss_bytes),
         gpu=measured.peak_gpu_bytes,
@@ -123,7 +123,7 @@ def plan_memory(
         workers=workers,
         producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0) + (0 if on_gpu else pool),
         producers=producers,
-        ahead=int(ahead * measured.costs.snapshot_bytes),
+        ahead=ahead * measured.snapshot_bytes,
     )
 
 

@@ -326,11 +326,11 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
 
 def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
     base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
-    code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,20")
+    code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,10")
     assert code == 0, error
     assert "prediction for 2 workers, 1 producers" in text and "prediction, not a measurement" in text
     assert re.search(r"time of an inner step +[0-9.]+ s", text) and re.search(r"cost +[0-9,.]+", text)
-    assert len(re.findall(r"^ +(?:1|2|20)  ", text, flags=re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +(?:1|2|10)  ", text, flags=re.MULTILINE)) == 3
     code, _, error = call(*base, "--scale", "4,two")
     assert code == 2
     assert "scale must be ints >= 1 with commas between them" in error

@@ -1,4 +1,4 @@
-"""Settings that fit into a budget of memory: what gives way, in which order, and what the rest is used for."""
+"""Settings that fit into a budget of memory: the order of the candidates, and the use of the rest."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,49 +9,44 @@ import pytest
 import torch
 
 from dream_ray.config import Config, parse_config
-from dream_ray.core.schedule import Schedule, StepCosts
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine import fitting
-from dream_ray.engine.fitting import fit_memory
+from dream_ray.engine.fitting import FittedMemory, fit_memory
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import MemoryPlan
 from dream_ray.engine.out_of_memory import OutOfMemory, ran_out
-from dream_ray.engine.plan import RunPlan
 from dream_ray.errors import UsageError
 
 LAUNCH = Launch(workers=2, producers=1)
-COSTS = StepCosts(*[0.0] * 7)
-SCHEDULE = Schedule(1, 1, 1, (1.0,), 1)
 PRODUCER = 50_000
 
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Stands a formula in for the measurement; holds the settings that were tried."""
+    """Replaces the measurement by a formula; holds the settings that were tried."""
     tried: list[Config] = []
 
-    def plan(config: Config, store: Store, launch: Launch, **how: Any) -> RunPlan:
+    def measure(config: Config, launch: Launch, **how: Any) -> MemoryPlan:
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
         gpu = 10 * step if how["device"].type == "cuda" else 0
-        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
-        return RunPlan(config, memory, COSTS, SCHEDULE, store, launch)
+        return MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
 
-    monkeypatch.setattr(fitting, "plan_run", plan)
+    monkeypatch.setattr(fitting, "_memory_of", measure)
     return tried
 
 
 @pytest.fixture
-def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Callable[..., RunPlan]:
-    def run(budget: int | None, store: str = digits_store, device: str = "cpu") -> RunPlan:
+def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Callable[..., FittedMemory]:
+    def run(budget: int | None, store: str = digits_store, device: str = "cpu") -> FittedMemory:
         config = parse_config({**tiny, "ipc": 8, "factor": 2, "data": {"resident_mb": 7}})
         return fit_memory(config, Store.open(store), LAUNCH, budget, threads=1, device=torch.device(device))
 
     return run
 
 
-def test_without_a_budget_nothing_changes(fit: Callable[..., RunPlan]) -> None:
+def test_without_a_budget_nothing_changes(fit: Callable[..., FittedMemory]) -> None:
     assert fit(None).config.data.resident_mb == 7
 
 
@@ -60,7 +55,7 @@ def test_without_a_budget_nothing_changes(fit: Callable[..., RunPlan]) -> None:
     [(192_000, 128, 128, 1), (191_999, 64, 128, 2), (72_000, 8, 128, 5), (71_999, 8, 16, 6), (24_000, 8, 8, 7)],
 )
 def test_time_gives_way_before_mathematics(
-    fit: Callable[..., RunPlan],
+    fit: Callable[..., FittedMemory],
     attempts: list[Config],
     worker: int,
     embedding_batch: int,
@@ -73,14 +68,14 @@ def test_time_gives_way_before_mathematics(
     assert config.data.resident_mb == 0, "the files of a raw store are mapped"
 
 
-def test_what_cannot_fit_is_refused_with_the_numbers(fit: Callable[..., RunPlan]) -> None:
+def test_what_cannot_fit_is_refused_with_the_numbers(fit: Callable[..., FittedMemory]) -> None:
     with pytest.raises(
         UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producers .*_max 8; got"
     ):
         fit(2 * 24_000 + PRODUCER - 1)
 
 
-def test_a_gpu_must_have_room_too(fit: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_must_have_room_too(fit: Callable[..., FittedMemory], monkeypatch: pytest.MonkeyPatch) -> None:
     total = 10 * 128_000
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
     assert fit(10**9, device="cuda").config.selection.embedding_batch == 64, "128 images take 1.92 MB on the GPU"
@@ -91,16 +86,16 @@ def test_a_gpu_must_have_room_too(fit: Callable[..., RunPlan], monkeypatch: pyte
 
 
 def test_what_cannot_even_be_measured_does_not_fit(
-    fit: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., FittedMemory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, most = fitting.plan_run, 32
+    formula, most = fitting._memory_of, 32
 
-    def plan(config: Config, *rest: Any, **how: Any) -> RunPlan:
+    def measure(config: Config, **how: Any) -> MemoryPlan:
         if config.selection.embedding_batch > most:
             raise ran_out("CUDA out of memory. {Tried}")
-        return measured(config, *rest, **how)
+        return formula(config, **how)
 
-    monkeypatch.setattr(fitting, "plan_run", plan)
+    monkeypatch.setattr(fitting, "_memory_of", measure)
     assert fit(10**9).config.selection.embedding_batch == 32
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 10**9))
     assert fit(10**9, device="cuda").config.selection.embedding_batch == 32
@@ -117,7 +112,7 @@ def test_what_cannot_even_be_measured_does_not_fit(
         fit(10**9, device="cuda")
 
 
-def test_the_rest_holds_decoded_images(fit: Callable[..., RunPlan], tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_rest_holds_decoded_images(fit: Callable[..., FittedMemory], tmp_path: Path, monkeypatch: Any) -> None:
     path = str(tmp_path / "jpeg")
     ingest(IngestSettings(source="digits", encoding="jpeg"), path)
     monkeypatch.setattr(fitting, "MEGABYTE", 10_000)

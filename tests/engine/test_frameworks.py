@@ -33,7 +33,7 @@ from dream_ray.engine.checks import check_fit, check_workers
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluate import plan_tasks, run_task
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.measuring.costs import measure_steps
+from dream_ray.engine.measuring.steps import measure_memory
 from dream_ray.engine.memory import plan_memory
 from dream_ray.engine.run import create_run, finish_run
 from dream_ray.engine.run_directory import Run, read_sessions
@@ -289,13 +289,12 @@ def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: s
     for number in missing_experts(run):
         make_expert(run.path, number)
     opened = run.open_store()
-    measured = measure_steps(run.config, opened, threads=1, device=CPU)
+    measured = measure_memory(run.config, opened, threads=1, device=CPU)
     plan = plan_memory(run.config, opened, measured, workers=1, producers=0, ahead=0, ray=False)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(partial(work, run.path, range(4), shard=0, num_shards=1)).result()
     (peak,) = (one["peak_rss_bytes"] for one in read_sessions(run) if one["num_shards"] == 1)
     assert 0.3 * plan.total < peak < plan.total + plan.mapped
-    assert measured.costs.move_s > 0
 
 
 def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_path: Path) -> None:

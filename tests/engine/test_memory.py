@@ -16,19 +16,19 @@ import yaml
 from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.core.normalisation import Normalisation
-from dream_ray.core.schedule import StepCosts
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.launch import Launch
-from dream_ray.engine.measuring.costs import Measurement, measure_steps
+from dream_ray.engine.measuring.steps import StepMemory
 from dream_ray.engine.memory import RAY_BYTES, plan_memory
-from dream_ray.engine.plan import plan_run
 from dream_ray.engine.session import Session
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
+MEASURED = StepMemory(10**9, 10**8, 0, snapshot_bytes=1000, num_features=16)
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +36,16 @@ def config() -> Config:
     return parse_config({**TINY, "ipc": 2, "data": {"resident_mb": 1}})
 
 
-@pytest.fixture(scope="module")
-def measured(config: Config, digits_store: str) -> Measurement:
-    return measure_steps(config, Store.open(digits_store), threads=1, device=CPU)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("producers", [0, 1])
-@pytest.mark.parametrize("change", [{}, {"ipc": 4, "network": {"name": "convnet", "options": {"width": 96}}}])
+@pytest.mark.parametrize(
+    ("change", "producers"), [({}, 1), ({"ipc": 4, "network": {"name": "convnet", "options": {"width": 96}}}, 0)]
+)
 def test_a_run_stays_within_the_plan(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any], producers: int
 ) -> None:
     settings = {**tiny, **change}
     launch = Launch(local=True, producers=producers)
-    plan = plan_run(parse_config(settings), Store.open(digits_store), launch, threads=1, device=CPU).memory
+    plan = fit_memory(parse_config(settings), Store.open(digits_store), launch, None, threads=1, device=CPU).memory
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]
@@ -68,12 +64,11 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> Non
     assert 5e7 < int(done.stdout) < 9e8
 
 
-@pytest.mark.slow
-def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: str) -> None:
+def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(config, store, measured, workers=4, producers=0, ahead=3, ray=True)
+    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
-    assert plan.ahead == 3 * measured.costs.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
+    assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
     per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
@@ -83,12 +78,11 @@ def test_parts_of_the_plan(config: Config, measured: Measurement, digits_store: 
 
 def test_what_a_worker_computes_with_is_on_its_device(tiny: dict[str, Any], digits_store: str) -> None:
     config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}})
-    costs = StepCosts(*[0.0] * 6, snapshot_bytes=10**6)
     on_cpu, on_gpu = (
         plan_memory(
             config,
             Store.open(digits_store),
-            Measurement(costs, 10**9, 10**8, gpu_bytes, 16),
+            StepMemory(10**9, 10**8, gpu_bytes, 10**6, 16),
             workers=4,
             producers=1,
             ahead=0,

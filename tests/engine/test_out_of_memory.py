@@ -13,11 +13,9 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.data.store import Store
 from dream_ray.engine import session
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.measuring import costs
+from dream_ray.engine.measuring import steps
 from dream_ray.engine.network_source import TrainedNetworks
 from dream_ray.engine.out_of_memory import OutOfMemory, saying_what_needs_less_memory
-from dream_ray.engine.plan import plan_run
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run
 
@@ -52,11 +50,9 @@ def too_large_for_numpy(*what: Any) -> NoReturn:
 def test_steps_that_cannot_be_measured(
     end: Callable[..., NoReturn], told: str, tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(costs, "_measure", end)
+    monkeypatch.setattr(steps, "_measure_memory", end)
     with pytest.raises(OutOfMemory, match=told) as met:
-        plan_run(
-            parse_config(tiny), Store.open(digits_store), Launch(producers=0), threads=1, device=torch.device("cpu")
-        )
+        steps.measure_memory(parse_config(tiny), Store.open(digits_store), threads=1, device=torch.device("cpu"))
     assert "\n" not in str(met.value)
 
 

@@ -1,4 +1,4 @@
-"""The steps of matching class by class: they are timed, and the process takes as much memory as a worker."""
+"""The steps of matching class by class."""
 
 import copy
 import math
@@ -13,12 +13,12 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core import rng, selection
 from dream_ray.core.normalisation import Normalise
-from dream_ray.core.schedule import StepCosts
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, training_count
+from dream_ray.engine.forecast import StepCosts
 from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
+from dream_ray.engine.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
 from dream_ray.engine.network_source import Snapshot
 from dream_ray.engine.state import RunState
 from dream_ray.engine.training import RealImages
@@ -38,7 +38,7 @@ class ClassSteps:
 
     more_bytes = 0
 
-    def __init__(self, config: Config, store: Store, normalise: Normalise, watch: PartsWatch, compiled: bool) -> None:
+    def __init__(self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, compiled: bool) -> None:
         short = config.model_copy(
             update={
                 "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
@@ -48,7 +48,7 @@ class ClassSteps:
                 "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
             }
         )
-        self._config, self._store, self._watch = config, store, watch
+        self._config, self._store, self._timer = config, store, timer
         images = random_images(config, store)
         self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalise, compiled=compiled)
         data = RealImages(images, np.zeros(len(images), dtype=np.int64))
@@ -66,68 +66,74 @@ class ClassSteps:
         self._next_network()
 
     def _next_network(self) -> None:
-        with self._watch.of("draw" if self._is_drawn else "batch"):
+        with self._timer.phase("draw" if self._is_drawn else "batch"):
             self._snapshot = next(self._trajectory)
 
-    def run(self) -> None:
-        """Runs one after the other."""
-        matcher, watch = self._matcher, self._watch
+    def begin(self) -> None:
+        """Makes the state of the class, and its first selection."""
+        matcher = self._matcher
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
             self._state.indices = matcher.select(first, (0,), {})[0].indices
         if self._looking is not None:
             next(self._looking)
-        for number in range(1, MOST_ROUNDS):
-            with watch.of("embedding"):
-                self._features_ND = matcher.embed(self._snapshot, 0)
-            with watch.of("target"):
-                target = matcher.target(self._snapshot, 0, self._state)
-            with watch.of("move"):
-                matcher.loss_and_gradient(self._snapshot, 0, self._state.images_NCHW, target)
-            self._next_network()
-            if self._looking is not None:
-                with watch.of("batch"):
-                    next(self._looking)
-            if watch.is_enough(number):
-                break
+
+    def run_round(self, number: int) -> None:
+        """Embeds, matches and trains."""
+        matcher, timer = self._matcher, self._timer
+        with timer.phase("embedding"):
+            self._features_ND = matcher.embed(self._snapshot, 0)
+        with timer.phase("target"):
+            target = matcher.target(self._snapshot, 0, self._state)
+        with timer.phase("move"):
+            matcher.loss_and_gradient(self._snapshot, 0, self._state.images_NCHW, target)
+        self._next_network()
+        if self._looking is not None:
+            with timer.phase("batch"):
+                next(self._looking)
 
     @property
     def num_features(self) -> int:
         """Features of an image."""
         return self._features_ND.shape[1]
 
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of a network snapshot."""
+        return sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values())
+
     def costs(self) -> StepCosts:
-        """Returns what was measured, as a run does it."""
-        config, watch, counts = self._config, self._watch, class_counts(self._config, self._store)
+        """Returns the times of the rounds, as a run spends them."""
+        config, timer, counts = self._config, self._timer, class_counts(self._config, self._store)
         select_s = 0.0
         if config.selection.strategy == "representative":
             num_points = min(sum(counts) // len(counts), _MOST_POINTS)
-            clustering_s = _clustering_s(config, self._features_ND, num_points, watch)
-            select_s = watch.median("embedding") / len(self._features_ND) + clustering_s / num_points
+            clustering_s = _clustering_s(config, self._features_ND, num_points, timer)
+            select_s = timer.median("embedding") / len(self._features_ND) + clustering_s / num_points
         update_s, warm_up_s, first_warm_up_s = self._network_costs_s(counts)
         return StepCosts(
             update_s=update_s,
             warm_up_s=warm_up_s,
             first_warm_up_s=first_warm_up_s,
             select_s=select_s,
-            target_s=watch.median("target"),
-            move_s=watch.median("move"),
-            snapshot_bytes=sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values()),
+            target_s=timer.median("target"),
+            move_s=timer.median("move"),
+            snapshot_bytes=self.snapshot_bytes,
         )
 
     def _network_costs_s(self, counts: list[int]) -> tuple[float, float, float]:
         """Returns what the network takes of an inner step, of an outer step, and of the first one."""
-        config, watch = self._config, self._watch
+        config, timer = self._config, self._timer
         if self._is_drawn:
-            draw_s = watch.median("draw")
-            looking_s = 0.0 if self._looking is None else first_passes(config) * pass_s(config, watch, sum(counts))
+            draw_s = timer.median("draw")
+            looking_s = 0.0 if self._looking is None else first_passes(config) * pass_s(config, timer, sum(counts))
             return draw_s, draw_s, draw_s + looking_s
         trained_on = len(counts) * training_count(config) if config.source.kind == "synthetic" else sum(counts)
         return (
-            config.update.epochs * pass_s(config, watch, trained_on, config.update.num_images),
-            config.update.warmup_epochs * pass_s(config, watch, sum(counts)),
-            first_passes(config) * pass_s(config, watch, sum(counts)),
+            config.update.epochs * pass_s(config, timer, trained_on, config.update.num_images),
+            config.update.warmup_epochs * pass_s(config, timer, sum(counts)),
+            first_passes(config) * pass_s(config, timer, sum(counts)),
         )
 
     def run_together(self, beside: Collection[str]) -> None:
@@ -142,10 +148,10 @@ class ClassSteps:
                     one.result()
 
 
-def pass_s(config: Config, watch: PartsWatch, num_images: int, most: int | None = None) -> float:
+def pass_s(config: Config, timer: PhaseTimer, num_images: int, most: int | None = None) -> float:
     """Returns what a pass of training takes over some images, at most over `most` of them."""
     count = num_images if most is None else min(most, num_images)
-    return watch.median("batch") * math.ceil(count / config.update.batch_size)
+    return timer.median("batch") * math.ceil(count / config.update.batch_size)
 
 
 def random_images(config: Config, store: Store) -> ImageChunks:
@@ -161,7 +167,7 @@ def random_images(config: Config, store: Store) -> ImageChunks:
     return ImageChunks([generator.integers(0, 256, (num_images, *store.shape_CHW), dtype=np.uint8)])
 
 
-def _clustering_s(config: Config, features_ND: Tensor, num_points: int, watch: PartsWatch) -> float:
+def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: PhaseTimer) -> float:
     """Returns what a clustering of `num_points` images takes: the mean of those of an outer step.
 
     Random features, spread like the measured ones, have no clusters: k-means takes all the steps that it may.
@@ -172,7 +178,7 @@ def _clustering_s(config: Config, features_ND: Tensor, num_points: int, watch: P
     previous_N = None
     for part, max_steps in (("cold", settings.max_steps), ("warm", settings.warm_steps)):
         for _ in range(2):
-            with watch.of(part):
+            with timer.phase(part):
                 chosen = selection.representative(
                     points_ND,
                     num_clusters=settings.num_clusters,
@@ -184,4 +190,4 @@ def _clustering_s(config: Config, features_ND: Tensor, num_points: int, watch: P
                 )
         previous_N = chosen.assignment_N
     count = math.ceil(config.inner_steps / settings.interval) if settings.warm_start else 1
-    return (watch.median("cold") + (count - 1) * watch.median("warm")) / count
+    return (timer.median("cold") + (count - 1) * timer.median("warm")) / count

@@ -8,12 +8,12 @@ import torch
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalise
-from dream_ray.core.schedule import StepCosts
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, trajectory_length
+from dream_ray.engine.forecast import StepCosts
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.class_steps import pass_s, random_images
-from dream_ray.engine.measuring.parts_watch import MOST_ROUNDS, PartsWatch
+from dream_ray.engine.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
 from dream_ray.engine.network_source import detached_parameters
 from dream_ray.engine.segments import Segment, Segments
 from dream_ray.engine.state import ClassState, RunState
@@ -31,8 +31,8 @@ class StudentSteps:
         more_bytes: What a whole student keeps over the measured one.
     """
 
-    def __init__(self, config: Config, store: Store, normalise: Normalise, watch: PartsWatch, compiled: bool) -> None:
-        self._config, self._store, self._watch, self._normalise = config, store, watch, normalise
+    def __init__(self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, compiled: bool) -> None:
+        self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
         short_way = config.trajectory.model_copy(
             update={"student_steps": min(config.trajectory.student_steps, _MOST_STEPS), "segments": 1}
@@ -57,35 +57,40 @@ class StudentSteps:
         """Features of an image."""
         return self._snapshot.network.head.in_features
 
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of a network snapshot."""
+        return sum(tensor.nbytes for tensor in self._start.values())
+
     def _train(self) -> None:
-        with self._watch.of("batch"):
+        with self._timer.phase("batch"):
             self._snapshot = next(self._way)
 
-    def run(self) -> None:
-        """Looks at real images as the initialisation does, and matches a segment a few times."""
+    def begin(self) -> None:
+        """Embeds real images as the initialisation does, and makes synthetic images and a target."""
         of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
         of_class.embed(self._snapshot, 0)
-        matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise)
-        state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
-        target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
-        for number in range(1, MOST_ROUNDS):
-            segments = Segments(0, number, (Segment(0, self._start, target),))
-            with self._watch.of("student"):
-                matcher.match(segments, tuple(state.classes), state)
-            self._train()
-            if self._watch.is_enough(number):
-                break
+        self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise)
+        self._state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
+        self._target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
+
+    def run_round(self, number: int) -> None:
+        """Matches a segment and trains."""
+        segments = Segments(0, number, (Segment(0, self._start, self._target),))
+        with self._timer.phase("student"):
+            self._matcher.match(segments, tuple(self._state.classes), self._state)
+        self._train()
 
     def run_together(self, beside: Collection[str]) -> None:
         """Nobody makes networks beside a worker that matches trajectories."""
         assert not beside, beside
 
     def costs(self) -> StepCosts:
-        """Returns what was measured: a segment counts as a class, the training of all experts as the first warm-up."""
+        """Returns the times of the rounds: a segment is a class, the training of all experts is the first warm-up."""
         config, settings, counts = self._config, self._config.trajectory, class_counts(self._config, self._store)
-        update_s = config.update.epochs * pass_s(config, self._watch, sum(counts), config.update.num_images)
-        looking_s = first_passes(config) * pass_s(config, self._watch, sum(counts))
-        student_s = self._watch.median("student") / self._short.trajectory.student_steps
+        update_s = config.update.epochs * pass_s(config, self._timer, sum(counts), config.update.num_images)
+        looking_s = first_passes(config) * pass_s(config, self._timer, sum(counts))
+        student_s = self._timer.median("student") / self._short.trajectory.student_steps
         return StepCosts(
             update_s=0.0,
             warm_up_s=0.0,
@@ -93,7 +98,7 @@ class StudentSteps:
             select_s=0.0,
             target_s=0.0,
             move_s=settings.student_steps * student_s,
-            snapshot_bytes=sum(tensor.nbytes for tensor in self._start.values()),
+            snapshot_bytes=self.snapshot_bytes,
         )
 
     def _random_state(self, label: int) -> ClassState:

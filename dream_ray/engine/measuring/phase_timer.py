@@ -1,4 +1,4 @@
-"""Seconds of named parts of a work, and whether a part was repeated often enough."""
+"""Seconds of named phases, and whether they were repeated often enough."""
 
 import statistics
 from collections import defaultdict
@@ -8,15 +8,14 @@ from time import perf_counter, process_time
 
 import torch
 
-# The first round warms up: memory is fetched, kernels are chosen. Small steps are repeated for so many seconds.
+# The first round warms up: memory is fetched, GPU kernels are chosen. Small steps are repeated for so many seconds.
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_S = 3, 12, 3.0
 
 
-class PartsWatch:
-    """Seconds of named parts, all rounds apart.
+class PhaseTimer:
+    """Times named phases, each round apart.
 
-    With one thread on a CPU they are seconds of computing: what a core of one's own takes, whatever else keeps the
-    machine busy now.
+    With one thread on a CPU it counts CPU seconds, so other work on the machine does not change them.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
@@ -25,20 +24,20 @@ class PartsWatch:
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Times what is inside."""
+    def phase(self, name: str) -> Iterator[None]:
+        """Times the block."""
         self._wait()
         started = self._clock()
         yield
         self._wait()
-        self._seconds[part].append(self._clock() - started)
+        self._seconds[name].append(self._clock() - started)
 
-    def median(self, part: str) -> float:
-        """Returns the median of all rounds but the first."""
-        return statistics.median(self._seconds[part][1:])
+    def median(self, name: str) -> float:
+        """Returns the median of all rounds of a phase but the first."""
+        return statistics.median(self._seconds[name][1:])
 
     def is_enough(self, rounds: int) -> bool:
-        """Tells whether so many rounds, counted from 0, took long enough to be believed."""
+        """Tells whether so many rounds are enough for a median."""
         return rounds >= FEWEST_ROUNDS and sum(sum(seconds[1:]) for seconds in self._seconds.values()) > ENOUGH_S
 
     def _wait(self) -> None:
