@@ -28,7 +28,8 @@ Memory = Annotated[
     ),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster. [default: RAY_ADDRESS, else a private local Ray]")
+    str | None,
+    typer.Option("--address", help="Ray cluster; local: a local Ray. [default: RAY_ADDRESS, else local]"),
 ]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
 Preset = Annotated[str | None, typer.Option("--preset", help="Published settings, see `dream-ray presets`.")]

@@ -32,9 +32,10 @@ def ray_session(address: str | None) -> Iterator[None]:
     """Connects to Ray and disconnects at the end of the block; a connection that exists already is used and kept.
 
     Args:
-        address: Cluster to join; None: the one of RAY_ADDRESS (`ray job submit` sets it), else a private local Ray
-            on this machine that ends with the block. Ray opens some of its ports on all interfaces; they let in only
-            who has the token that it writes to the user's home, unless RAY_AUTH_MODE says otherwise.
+        address: Cluster to join; "local": a private local Ray that ends with the block; None: the cluster of
+            RAY_ADDRESS (`ray job submit` sets it), else a private local Ray. Ray opens some of its ports on all
+            interfaces; they let in only who has the token that it writes to the user's home, unless RAY_AUTH_MODE says
+            otherwise.
 
     Raises:
         RunError: If the cluster cannot be reached.
@@ -65,8 +66,9 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 
 def cluster_address(address: str | None) -> str | None:
-    """Returns the cluster that is meant: the given one, else that of RAY_ADDRESS; None: a private local Ray."""
-    return address or os.environ.get("RAY_ADDRESS")
+    """Returns the given cluster, else that of RAY_ADDRESS; None for a private local Ray, which "local" asks for."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    return None if named == "local" else named
 
 
 def possible_resources() -> dict[str, float]:

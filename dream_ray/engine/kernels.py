@@ -6,6 +6,7 @@ or network is compiled anew. The two differ in the last bits. N images, C channe
 """
 
 import copy
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from dream_ray.core.objectives import Objective, Parameters, Signals, loss_and_g
 from dream_ray.engine.network_source import Snapshot, detached_parameters, training_function
 from dream_ray.engine.training import MixedLabels, backward, mixed_cross_entropy
 from dream_ray.nets import Classifier
+
+# A CUDA toolkit without a GPU is nothing that a user must change before CPU code is compiled.
+logging.getLogger("torch.utils.cpp_extension").addFilter(
+    lambda record: not record.getMessage().startswith("No CUDA runtime is found")
+)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from dream_ray.distributed.session import ray_session
+from dream_ray.distributed.session import cluster_address, ray_session
 from dream_ray.errors import RunError
 
 pytestmark = pytest.mark.ray
@@ -14,3 +14,9 @@ def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(RunError, match=rf"Ray at {address} cannot be reached: .*refused"), ray_session(address):
         pass
+
+
+def test_address_local_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cluster_address(None) == "10.0.0.1:6379"
+    assert cluster_address("local") is None

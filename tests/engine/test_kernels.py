@@ -1,6 +1,7 @@
 """The compiled functions against the functions as they are written."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,3 +178,11 @@ def test_a_process_may_compile_more_runs_than_torch_keeps_versions_of_a_function
     expected = Kernels(BOTH).features(at, images(3))
     for _ in range(10):
         assert torch.allclose(compiled(backend="eager").features(at, images(3)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_shown"), [("No CUDA runtime is found, using CUDA_HOME='/usr/local'", False), ("Another one", True)]
+)
+def test_compiling_without_a_gpu_prints_no_warning_about_cuda(message: str, is_shown: bool) -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    assert bool(logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, message, (), None))) == is_shown
