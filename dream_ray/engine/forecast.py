@@ -5,7 +5,7 @@ producers, runs beside the matching of the classes of the most loaded worker. Wh
 networks, the two add up. Selections are spread over their interval, warm-ups over the run.
 
 The form excludes start-up, reading, checkpoints and the bound of the snapshot queue. Measured runs took 2 to 7 % longer
-(docs/scaling.md).
+(docs/explanation/scaling.md).
 """
 
 from collections.abc import Sequence
