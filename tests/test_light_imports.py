@@ -15,6 +15,7 @@ LIGHT_MODULES = (
     "dream_ray.engine.launch",
     "dream_ray.engine.run_directory",
     "dream_ray.engine.status",
+    "dream_ray.distributed.coordinator",
     "dream_ray.distributed.job_paths",
 )
 

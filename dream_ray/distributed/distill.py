@@ -24,7 +24,7 @@ from dream_ray.distributed.process_group import group_number, join_world_group
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.room import Needs, places
 from dream_ray.distributed.session import possible_nodes, present_nodes, ray_session, require_resources
-from dream_ray.distributed.snapshot_queue import RayConsumerSide, report_worker_death
+from dream_ray.distributed.snapshot_queue import CoordinatorClient, RayConsumerSide, supervised_coordinator
 from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
 from dream_ray.distributed.tasks import died, value_of
 from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
@@ -85,8 +85,10 @@ def run_workers(run: Run, launch: Launch, gpus_per_worker: float) -> None:
     with ExitStack() as ending:
         train_experts(run, gpus=gpus_per_worker)
         plan = _plan_producers(run, launch, gpus_per_worker)
-        queue = ending.enter_context(producing_actors(run, plan, launch.workers))
-        agreement = RayAgreement.begun()
+        coordinator = ending.enter_context(supervised_coordinator(run, plan.count, launch.workers))
+        ending.enter_context(producing_actors(run, plan, coordinator))
+        queue = coordinator if plan.count > 0 else None
+        agreement = RayAgreement(coordinator)
         loop = {
             "run_path": storage.absolute(run.path),
             "class_counts": class_counts(run.config, store),
@@ -148,7 +150,7 @@ class _AfterDeath(UserCallback):
 
     Args:
         agreement: What the workers agree on.
-        queue: Name of their snapshot queue; None: they train the networks themselves.
+        queue: Coordinator with their snapshot queue; None: they train the networks themselves.
     """
 
     def __init__(self, agreement: RayAgreement, queue: str | None) -> None:
@@ -159,7 +161,7 @@ class _AfterDeath(UserCallback):
         self._agreement.lose_group()
         wait_for_nodes(_DEATH_S)
         if self._queue is not None:
-            report_worker_death(self._queue)
+            CoordinatorClient(self._queue).call("mark_group_lost")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from dream_ray import storage
 from dream_ray.distributed.place import beside_workers
-from dream_ray.distributed.snapshot_queue import QueueClient, supervised_queue
+from dream_ray.distributed.snapshot_queue import CoordinatorClient
 from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.allocator import keep_freed_memory
 from dream_ray.engine.environment import fixed_threads
@@ -67,21 +67,19 @@ def plan_producers(
 
 
 @contextmanager
-def producing_actors(run: Run, plan: ProducerPlan, num_workers: int) -> Iterator[str | None]:
+def producing_actors(run: Run, plan: ProducerPlan, coordinator: str) -> Iterator[None]:
     """Runs the producers of a run until the block ends.
 
-    Yields:
-        The name of the snapshot queue, for `RayConsumerSide`; None if the workers train the networks themselves.
+    Args:
+        run: The run.
+        plan: How many, and where.
+        coordinator: Name of the run's coordinator.
     """
-    if plan.count == 0:
-        yield None
-        return
-    with supervised_queue(run, plan.count, num_workers) as queue:
-        producers = _Producers(run, plan, queue)
-        try:
-            yield queue
-        finally:
-            producers.end()
+    producers = _Producers(run, plan, coordinator)
+    try:
+        yield
+    finally:
+        producers.end()
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ class _Running:
 class _Producers:
     """The producers of a run; a thread replaces those that die."""
 
-    def __init__(self, run: Run, plan: ProducerPlan, queue: str) -> None:
-        self._path, self._queue_name = storage.absolute(run.path), queue
-        self._queue = QueueClient(queue)
+    def __init__(self, run: Run, plan: ProducerPlan, coordinator: str) -> None:
+        self._path, self._name = storage.absolute(run.path), coordinator
+        self._coordinator = CoordinatorClient(coordinator)
         self._ended = threading.Event()
         self._plan = plan
         self._running: dict[Any, _Running] = {}
@@ -130,7 +128,7 @@ class _Producers:
         """Starts a producer if it may run now; tells whether it was started."""
         number = next(self._numbers)
         if reserves:
-            if self._plan.follows and not self._queue.call("has_begun"):
+            if self._plan.follows and not self._coordinator.call("has_begun"):
                 return False
             options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
         else:
@@ -138,13 +136,13 @@ class _Producers:
         if options is None:
             return False
         producer: Any = ray.remote(**options)(_Producer).remote()
-        self._running[producer.run.remote(self._queue_name, number, self._path)] = _Running(number, producer, reserves)
+        self._running[producer.run.remote(self._name, number, self._path)] = _Running(number, producer, reserves)
         return True
 
     def _release_slots(self) -> None:
         """Ends producers that reserve slots if restarted workers have found no free ones for a minute."""
         now = time.monotonic()
-        if not self._queue.call("is_group_lost"):
+        if not self._coordinator.call("is_group_lost"):
             self._lost_since = None
         elif self._lost_since is None:
             self._lost_since = now
@@ -159,19 +157,19 @@ class _Producers:
             value_of(reference)
         except (RayActorError, ActorUnschedulableError):
             # Its slot may be gone with its node, so its replacement reserves none.
-            self._queue.call("remove_producer", number)
+            self._coordinator.call("remove_producer", number)
             self._due.append(False)
         except (UsageError, RunError) as error:
-            self._queue.call("close", str(error))
+            self._coordinator.call("close", str(error))
         except Exception as error:
-            self._queue.call("close", f"a producer failed: {error!r}")
+            self._coordinator.call("close", f"a producer failed: {error!r}")
             raise
 
 
 class _Producer:
-    def run(self, queue: str, number: int, run_path: str) -> None:
+    def run(self, coordinator: str, number: int, run_path: str) -> None:
         # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
         keep_freed_memory()
         run = open_run(run_path)
         with fixed_threads(run.threads):
-            produce(QueueClient(queue), number, run, pack=lambda state: [ray.put(state)])
+            produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(state)])

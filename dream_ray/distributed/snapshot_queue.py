@@ -1,36 +1,36 @@
-"""The snapshot queue of a run as a Ray actor, and its sides in workers and producers."""
+"""The coordinator of a run as an actor, and the sides of its snapshot queue in workers and producers."""
 
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
+from dream_ray.distributed.coordinator import Coordinator
 from dream_ray.distributed.place import on_this_node
 from dream_ray.distributed.tasks import value_of
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.producing import window_of
-from dream_ray.engine.trajectories.snapshot_queue import Job, SnapshotQueue
+from dream_ray.engine.trajectories.snapshot_queue import Job
 
 _WAIT_S = 10.0
 _TRY_S = 1.0
 _RETRY_S = 1.0
 _HEALTH_CHECK_S = 1.0
 _HEALTH_TIMEOUT_S = 30.0
-_REPORT_TIMEOUT_S = 10.0
 
 
-class QueueClient:
-    """Calls the snapshot queue of a run; a `ProducerSide`.
+class CoordinatorClient:
+    """Calls the coordinator of a run; a `ProducerSide`.
 
-    A call that meets a dead queue is repeated on its replacement. The driver replaces the actor because Ray's own
+    A call that meets a dead coordinator is repeated on its replacement. The driver replaces the actor because Ray's own
     restart fails now and then (one death in nine, Ray 2.60): the actor never returns, and calls wait forever.
     """
 
@@ -39,7 +39,7 @@ class QueueClient:
         self._actor: ActorHandle[Any] | None = None
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of `SnapshotQueue` and returns its result."""
+        """Calls a method of `Coordinator` and returns its result."""
         while True:
             try:
                 if self._actor is None:
@@ -69,7 +69,7 @@ class RayConsumerSide:
     """A Ray Train worker's side of the snapshot queue.
 
     Args:
-        queue: Name of the queue.
+        coordinator: Its name.
         rank: Rank of the worker.
         num_workers: Size of its group.
         has_failed: Tells whether another worker has ended the run. A waiting worker checks it, because the queue admits
@@ -77,21 +77,23 @@ class RayConsumerSide:
         group: See `group_number`.
     """
 
-    def __init__(self, queue: str, rank: int, num_workers: int, has_failed: Callable[[], bool], group: int = 0) -> None:
-        self._queue = QueueClient(queue)
+    def __init__(
+        self, coordinator: str, rank: int, num_workers: int, has_failed: Callable[[], bool], group: int = 0
+    ) -> None:
+        self._coordinator = CoordinatorClient(coordinator)
         self._rank, self._num_workers, self._group = rank, num_workers, group
         self._has_failed = has_failed
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `ConsumerSide.begin`."""
-        self._queue.call("begin", self._rank, self._num_workers, step, state, self._group)
+        self._coordinator.call("begin", self._rank, self._num_workers, step, state, self._group)
 
     def get(self, step: int) -> NetworkState:
         """See `ConsumerSide.get`; raises Stopped if the run has failed."""
         while True:
             try:
                 state = self._fetch("get", step, _WAIT_S)
-            except KeyError:  # the queue was replaced
+            except KeyError:  # the coordinator was replaced
                 self.begin(step, None)
                 continue
             if state is not None:
@@ -107,27 +109,21 @@ class RayConsumerSide:
             return None
 
     def _fetch(self, method: str, step: int, timeout_s: float) -> NetworkState | None:
-        references = self._queue.call(method, self._rank, step, timeout_s)
+        references = self._coordinator.call(method, self._rank, step, timeout_s)
         if references is None:
             return None
         try:
             state: NetworkState = ray.get(references[0])
         except ObjectLostError:  # its producer or its node died
-            self._queue.call("mark_lost", step, references)
+            self._coordinator.call("mark_lost", step, references)
             return None
         return state
 
 
-def report_worker_death(queue: str) -> None:
-    """Tells the queue that a worker died; does nothing if the queue does not answer."""
-    with suppress(ValueError, RayActorError, GetTimeoutError):
-        ray.get(ray.get_actor(queue).mark_group_lost.remote(), timeout=_REPORT_TIMEOUT_S)
-
-
 @contextmanager
-def supervised_queue(run: Run, num_producers: int, num_workers: int) -> Iterator[str]:
-    """Yields the name of a snapshot queue; a thread replaces the actor if it dies or does not answer."""
-    name = f"snapshot-queue-{uuid.uuid4().hex}"
+def supervised_coordinator(run: Run, num_producers: int, num_workers: int) -> Iterator[str]:
+    """Yields the name of a coordinator; a thread replaces the actor if it dies or does not answer."""
+    name = f"coordinator-{uuid.uuid4().hex}"
     # All workers and producers may wait in it at once, and the driver must still get through.
     options = {**on_this_node(), "name": name, "max_concurrency": 2 * (num_workers + num_producers) + 8}
     sizes = {"outer_steps": run.config.outer_steps, "inner_steps": run.config.inner_steps}
@@ -137,7 +133,7 @@ def supervised_queue(run: Run, num_producers: int, num_workers: int) -> Iterator
     def supervise() -> None:
         while not ended.is_set():
             try:
-                actor: Any = ray.remote(**options)(SnapshotQueue).remote(**sizes, window=window)
+                actor: Any = ray.remote(**options)(Coordinator).remote(**sizes, window=window)
             except ValueError:  # the name still belongs to the dead actor
                 ended.wait(_RETRY_S)
                 continue

@@ -1,79 +1,61 @@
 """Ctrl-C for workers of Ray Train: they save at a step on which they agree, then the run ends."""
 
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train.torch import TorchTrainer
 
-from dream_ray.distributed.place import on_this_node
-from dream_ray.engine.stopping import NOWHERE, LocalAgreement, ask_at_ctrl_c
-
-_PAUSE_S = 0.5
+from dream_ray.distributed.snapshot_queue import CoordinatorClient
+from dream_ray.engine.stopping import ask_at_ctrl_c
 
 
 class RayAgreement:
-    """A `LocalAgreement` in an actor. Should it die, Ctrl-C ends a run as if there were none.
+    """The `LocalAgreement` in the coordinator of a run. If the coordinator dies, its replacement starts a new one.
 
     Args:
-        actor: See `start`.
+        coordinator: Its name.
 
     Attributes:
-        is_asked_here: Whether this process has asked the workers to stop, and they save.
+        is_asked_here: Whether this process has asked the workers to stop, and they write a checkpoint.
     """
 
-    def __init__(self, actor: ActorHandle[LocalAgreement]) -> None:
-        self._actor = actor
+    def __init__(self, coordinator: str) -> None:
+        self._coordinator = CoordinatorClient(coordinator)
         self.is_asked_here = False
-
-    @classmethod
-    def begun(cls) -> "RayAgreement":
-        """Starts the actor, on the node of this process, whose loss ends a run anyway; it lives as long as this."""
-        actor: Any = ray.remote(**on_this_node())(LocalAgreement)
-        return cls(actor.remote())
 
     def ask(self) -> bool:
         """See `LocalAgreement`."""
-        self.is_asked_here = bool(self._call("ask", False))
+        self.is_asked_here = bool(self._call("ask"))
         return self.is_asked_here
 
     def begin(self, group: int) -> bool:
         """See `Agreement`."""
-        return bool(self._call("begin", False, group))
+        return bool(self._call("begin", group))
 
     def lose_group(self) -> None:
         """See `LocalAgreement`."""
-        self._call("lose_group", None)
+        self._call("lose_group")
 
     def start(self) -> None:
         """See `Agreement`."""
-        self._call("start", None)
+        self._call("start")
 
     def is_asked(self) -> bool:
         """See `Agreement`."""
-        return bool(self._call("is_asked", False))
+        return bool(self._call("is_asked"))
 
     def agree(self, worker: int, num_workers: int, step: int) -> int | None:
         """See `Agreement`."""
-        agreed: int | None = self._call("agree", NOWHERE, worker, num_workers, step)
+        agreed: int | None = self._call("agree", worker, num_workers, step)
         return agreed
 
     def break_off(self) -> None:
         """See `Agreement`."""
-        self._call("break_off", None)
+        self._call("break_off")
 
-    def _call(self, method: str, otherwise: Any, *arguments: Any) -> Any:
-        while True:
-            try:
-                return ray.get(getattr(self._actor, method).remote(*arguments))
-            except ActorUnavailableError:  # for a moment
-                time.sleep(_PAUSE_S)
-            except RayActorError:
-                return otherwise
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return self._coordinator.call("agreement", method, *arguments)
 
 
 class StoppableTrainer(TorchTrainer):

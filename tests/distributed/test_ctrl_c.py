@@ -8,18 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 import yaml
 from torch import Tensor
 
 from dream_ray import api
 from dream_ray.config import load_config
-from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.progress import WORKER
 from dream_ray.engine.run_directory import Run, open_run, read_sessions
-from dream_ray.engine.stopping import NOWHERE
 from tests.conftest import TINY
 from tests.ray_nodes import ray_environment
 
@@ -55,15 +52,6 @@ def has_begun(run: Path) -> bool:
 def furthest(run: Run) -> int:
     """The step of the worker that is furthest."""
     return max((session["step"] for session in read_sessions(run, WORKER)), default=0)
-
-
-def test_without_its_actor_ctrl_c_ends_a_run_as_if_there_were_none(local_ray: None) -> None:
-    agreement = RayAgreement.begun()
-    agreement.start()
-    assert agreement.ask() and agreement.is_asked_here and agreement.agree(0, 2, 5) is None
-    ray.kill(agreement._actor)
-    assert agreement.agree(0, 2, 5) == NOWHERE
-    assert not agreement.ask() and not agreement.is_asked_here and not agreement.begin(1)
 
 
 @pytest.mark.parametrize("where", [[], ["--local"]], ids=["on Ray", "in threads"])

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
+from ray.exceptions import RayActorError
 from torch import Tensor
 
 from benchmarks.processes import started_here
 from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
-from dream_ray.distributed.snapshot_queue import RayConsumerSide
+from dream_ray.distributed.snapshot_queue import RayConsumerSide, supervised_coordinator
+from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.launch import Launch
 from dream_ray.engine.progress import PRODUCER, WORKER
@@ -62,7 +65,7 @@ def images(path: str) -> Tensor:
 
 
 @pytest.mark.slow
-def test_killed_producer_queue_and_worker_cost_no_bit(
+def test_killed_producer_coordinator_and_worker_cost_no_bit(
     local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path
 ) -> None:
     """All three in one run, one after the other; each is replaced.
@@ -77,7 +80,7 @@ def test_killed_producer_queue_and_worker_cost_no_bit(
     killer.start()
     api.distill(config, store=four_digits_store, out=out, workers=2, producers=1)
     killer.join(timeout=1)
-    assert list(killed) == ["producer", "queue", "worker"]
+    assert list(killed) == ["producer", "coordinator", "worker"]
     sessions = read_sessions(open_run(out), WORKER)
     assert killed["worker"] in {session["pid"] for session in sessions}
     assert len(sessions) >= 4, "both workers ran twice"
@@ -85,14 +88,14 @@ def test_killed_producer_queue_and_worker_cost_no_bit(
     assert len(producers) >= 2 and all(session["cpu_s"] > 0 for session in producers), "their work has its cost"
     assert torch.equal(images(out), images(reference))
     deadline = time.monotonic() + 60
-    while started_here("ray::_Producer") or started_here("ray::SnapshotQueue"):
+    while started_here("ray::_Producer") or started_here("ray::Coordinator"):
         assert time.monotonic() < deadline, "they outlived the run"
         time.sleep(0.1)
 
 
 def _kill_three(path: str, killed: dict[str, int]) -> None:
     deadline = time.monotonic() + 800
-    plan = [("producer", 10), ("queue", 25), ("worker", 45)]
+    plan = [("producer", 10), ("coordinator", 25), ("worker", 45)]
     while not Path(path, "config.yaml").exists() and time.monotonic() < deadline:  # written last
         time.sleep(0.05)
     run = open_run(path)
@@ -104,7 +107,7 @@ def _kill_three(path: str, killed: dict[str, int]) -> None:
             continue
         victims = {
             "producer": started_here("ray::_Producer"),
-            "queue": started_here("ray::SnapshotQueue"),
+            "coordinator": started_here("ray::Coordinator"),
             "worker": [session["pid"] for session in sessions][-1:],
         }[who]
         if victims:
@@ -118,9 +121,9 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 ) -> None:
     launch = Launch(bank="tape://b/k", bank_bytes=1)
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1, launch=launch)
-    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 1) as queue:
-        assert queue is not None
-        networks = RayConsumerSide(queue, 0, 1, lambda: False)
+    plan = ProducerPlan(1, 1, 0.0, reserves=False)
+    with supervised_coordinator(run, 1, 1) as coordinator, producing_actors(run, plan, coordinator):
+        networks = RayConsumerSide(coordinator, 0, 1, lambda: False)
         networks.begin(0, None)
         with pytest.raises(RunError, match="path tape://b/k is of no kind that pyarrow can open"):
             networks.get(0)
@@ -133,9 +136,9 @@ def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
     monkeypatch.setattr("dream_ray.distributed.snapshot_queue._WAIT_S", 0.5)
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     failures: list[str] = []
-    with producing_actors(run, ProducerPlan(1, 1, 0.0, reserves=False), 2) as queue:
-        assert queue is not None
-        workers = [RayConsumerSide(queue, rank, 2, lambda: bool(failures)) for rank in range(2)]
+    plan = ProducerPlan(1, 1, 0.0, reserves=False)
+    with supervised_coordinator(run, 1, 2) as coordinator, producing_actors(run, plan, coordinator):
+        workers = [RayConsumerSide(coordinator, rank, 2, lambda: bool(failures)) for rank in range(2)]
         for worker in workers:
             worker.begin(0, None)
         window = window_of(run, 1)
@@ -145,3 +148,20 @@ def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
         failures.append("of worker 0")
         with pytest.raises(Stopped):
             workers[1].get(window)
+
+
+def test_a_replaced_coordinator_has_nothing_to_save(
+    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str
+) -> None:
+    run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
+    with supervised_coordinator(run, num_producers=0, num_workers=2) as coordinator:
+        agreement = RayAgreement(coordinator)
+        agreement.start()
+        assert agreement.ask() and agreement.is_asked_here and agreement.agree(0, 2, 5) is None
+        actor = ray.get_actor(coordinator)
+        ray.kill(actor)
+        with pytest.raises(RayActorError):
+            while True:
+                ray.get(actor.has_begun.remote())
+        assert not agreement.is_asked() and not agreement.begin(1)
+        assert not agreement.ask() and not agreement.is_asked_here
