@@ -3,12 +3,15 @@
 rich is imported by the first line that is printed, so that `dream-ray --help` answers at once.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Column, Table
+
+_GAP = 2
 
 
 def _make_console(**options: Any) -> "Console":
@@ -65,3 +68,27 @@ def number(heading: str) -> "Column":
     from rich.table import Column
 
     return Column(heading, justify="right")
+
+
+def make_tables(columns: "Sequence[Column]", rows: Sequence[Sequence[str]], width: int) -> "list[Table]":
+    """Makes tables of as many columns as fit into a width; each table repeats the first column."""
+    parts = [[0]]
+    used = first = _width(columns[0], [row[0] for row in rows])
+    for index in range(1, len(columns)):
+        needed = _width(columns[index], [row[index] for row in rows]) + _GAP
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = first
+        parts[-1].append(index)
+        used += needed
+    tables = []
+    for part in parts:
+        table = make_table(*(columns[index].copy() for index in part))
+        for row in rows:
+            table.add_row(*(row[index] for index in part))
+        tables.append(table)
+    return tables
+
+
+def _width(column: "Column", cells: Sequence[str]) -> int:
+    return max(len(line) for cell in (str(column.header), *cells) for line in cell.split("\n"))

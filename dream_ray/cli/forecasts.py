@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dream_ray.cli.console import make_table, number, print_table, say
+from dream_ray.cli.console import make_table, make_tables, number, print_table, results, say
 from dream_ray.cli.progress import duration
 from dream_ray.errors import UsageError
 
@@ -14,7 +14,7 @@ def show_changes(before: Any, after: Any) -> None:
     """Prints the settings that were changed so that a run fits into its memory."""
     for name, value in _flat(after.model_dump()).items():
         if value != (was := _flat(before.model_dump())[name]):
-            say(f"so that it fits into the memory: {name} {value} instead of {was}")
+            say(f"changed to fit the memory: {name} from {was} to {value}")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -25,13 +25,13 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def show_memory(plan: Any) -> None:
-    """Prints what the largest worker of a run needs, and all of it."""
+    """Prints the memory of the largest worker, and of all processes together."""
     table = make_table("memory of the largest worker", number("MB"))
     rows = {
-        "a process that embeds, matches and trains (measured)": plan.step,
+        "process that embeds, matches and trains (measured)": plan.step,
         "features of the largest class": 0 if plan.gpu else plan.features,
         "synthetic images": 0 if plan.gpu else plan.synthetic,
-        "a checkpoint while it is written": plan.writing,
+        "checkpoint being written": plan.writing,
         "real images kept in memory": plan.resident,
         "networks of the pool": 0 if plan.gpu else plan.pool,
         "Ray": plan.ray,
@@ -39,15 +39,15 @@ def show_memory(plan: Any) -> None:
     for name, size in rows.items():
         table.add_row(name, f"{size / 1e6:,.0f}")
     table.add_section()
-    table.add_row("together", f"{plan.total / 1e6:,.0f}")
+    table.add_row("total", f"{plan.total / 1e6:,.0f}")
     if plan.gpu:
         table.add_row("on the GPU, with features, synthetic images and the pool", f"{plan.on_gpu / 1e6:,.0f}")
     print_table(table)
     say(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
-        f"{plan.ahead / 1e6:,.0f} MB of networks made ahead: {plan.everybody / 1e6:,.0f} MB"
+        f"{plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.everybody / 1e6:,.0f} MB"
     )
-    say(f"mapped files of the store, given back when memory is short: {plan.mapped / 1e6:,.0f} MB")
+    say(f"mapped files of the store, freed when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 
 def show_time(plan: Any, price_per_hour: float | None) -> None:
@@ -71,9 +71,9 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     table = make_table(_title(workers, producers), number(""))
     table.add_row("time of an inner step", f"{seen.step_s:,.2f} s")
     table.add_row("time of the run", duration(seen.wall_s))
-    table.add_row("workers wait", _percent(seen.worker_waiting))
+    table.add_row("share that workers wait", _percent(seen.worker_waiting))
     if producers:
-        table.add_row("producers wait", _percent(seen.producer_waiting))
+        table.add_row("share that producers wait", _percent(seen.producer_waiting))
     table.add_row("snapshots fetched per inner step", _size(seen.step_bytes))
     table.add_row("snapshots fetched in the run", _size(seen.total_bytes))
     if price_per_hour is not None:
@@ -87,17 +87,17 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
 def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | None) -> None:
     """Prints the predictions for other numbers of workers, and why a run would refuse some of them."""
     producers = plan.producers
-    names = ["workers", "s a step", "run", "times as fast", "workers wait", "fetched a step", "fetched"]
+    names = ["workers", "seconds\nper step", "time of\nthe run", "speedup", "workers\nwait"]
+    names += ["fetched\nper step", "fetched\nin total"]
     if price_per_hour is not None:
         names.append("cost")
-    table = make_table(*(number(name) for name in names), title="prediction, not a measurement")
-    first, refused = None, []
+    first, rows, refused = None, [], []
     for workers in worker_counts:
         try:
             seen = plan.forecast(workers)
         except UsageError as error:
             refused.append(str(error))
-            table.add_row(str(workers), *["-"] * (len(names) - 1))
+            rows.append([str(workers), *["-"] * (len(names) - 1)])
             continue
         first = first or seen
         row = [
@@ -111,10 +111,12 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
         ]
         if price_per_hour is not None:
             row.append(_cost(seen.wall_s, workers + producers, price_per_hour))
-        table.add_row(*row)
-    print_table(table)
+        rows.append(row)
+    say("prediction, not a measurement:")
+    for table in make_tables([number(name) for name in names], rows, results().width):
+        print_table(table)
     for reason in refused:
-        say(f"not possible: {reason}")
+        say(f"refused: {reason}")
     if first is None:
         return
     if producers:
@@ -140,4 +142,5 @@ def _size(num_bytes: float) -> str:
 
 
 def _cost(wall_s: float, processes: int, price_per_hour: float) -> str:
-    return f"{wall_s / _HOUR_S * processes * price_per_hour:,.2f}"
+    cost = wall_s / _HOUR_S * processes * price_per_hour
+    return f"{cost:,.2f}" if cost < 1000 else f"{cost:,.0f}"

@@ -6,54 +6,58 @@ import typer
 
 Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray ingest` wrote.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
-Workers = Annotated[
-    int, typer.Option("--workers", help="Ray Train workers, at most one per class; classes are sharded over them.")
-]
+Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers, at most one per class.")]
 MinWorkers = Annotated[
     int | None,
-    typer.Option("--min-workers", help="Begin and go on with as few as these; others join. [default: all workers]"),
+    typer.Option(
+        "--min-workers", help="Fewest workers to start or continue with; others join later. [default: --workers]"
+    ),
 ]
-Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs of a worker. [default: 1 on CUDA]")]
+Gpus = Annotated[float | None, typer.Option("--gpus-per-worker", help="GPUs per worker. [default: 1 on CUDA]")]
 Producers = Annotated[
     int | None,
     typer.Option(
         "--producers",
-        help="Who trains the networks ahead of the workers; 0: each worker itself. [default: by the free CPUs or GPUs]",
+        help="Producers that train networks ahead; 0: each worker trains its own. [default: by free CPUs or GPUs]",
     ),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(
-        "--memory", help="Memory of all workers and producers, such as 4GB; settings are changed so that they fit."
-    ),
+    typer.Option("--memory", help="Memory of all workers and producers, such as 4GB; settings are changed to fit."),
 ]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Ray cluster; local: a local Ray. [default: RAY_ADDRESS, else local]"),
 ]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="Published settings, see `dream-ray presets`.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Name of published settings; `dream-ray presets` lists them.")
+]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting on top, section.key=value; may be repeated.")
+    list[str] | None, typer.Option("--set", help="Override a setting, section.key=value; may be repeated.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-CpusPerWorker = Annotated[int, typer.Option("--cpus-per-worker", help="Threads of a worker; they decide the bits.")]
+CpusPerWorker = Annotated[
+    int, typer.Option("--cpus-per-worker", help="CPU threads per worker. Equal results need equal threads.")
+]
 Compile = Annotated[
     str,
     typer.Option(
         "--compile",
-        help="auto, on or off: compile the networks' functions; it decides the bits. auto: if the run is long.",
+        help="auto, on or off: compile the networks; auto: in long runs. Equal results need equal modes.",
     ),
 ]
 MaxConcurrent = Annotated[
     int | None,
-    typer.Option("--max-concurrent", min=1, help="Sweeps: trials at a time. [default: as many as fit, or as before]"),
+    typer.Option(
+        "--max-concurrent", min=1, help="Trials of a sweep at a time. [default: as many as fit, or as before]"
+    ),
 ]
 Study = Annotated[
     str | None,
     typer.Option(
         "--study",
         envvar="DREAM_RAY_STUDY",
-        help="Sweeps: URL of a database for the study; with a password in it, by the variable. [default: a journal]",
+        help="Database URL of a sweep's study; set the variable if it holds a password. [default: a journal]",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`dream-ray quickstart`: the commands of a first hour, one after the other."""
+"""`dream-ray quickstart`: ingest, distil and evaluate the digits, and print each command."""
 
 import shlex
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def quickstart(
     *,
     local: Local = False,
 ) -> None:
-    """Ingest digits, distil and evaluate them in minutes.
+    """Ingest, distil and evaluate the digits in minutes.
 
     Runs the commands ingest, distill and evaluate on the digits that scikit-learn brings, and prints each of them.
     Without --local, they share a Ray that runs on this machine until the end.

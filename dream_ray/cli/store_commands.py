@@ -20,42 +20,53 @@ def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            help="digits, torchvision:NAME, Hugging Face .parquet files, an image folder, or .tar archives (of an "
-            "image folder, one per class, WebDataset shards); a path, a URI such as s3://bucket/key, or a pattern with "
-            "*."
+            help="digits, torchvision:NAME, Hugging Face .parquet files, an image folder, or .tar archives (an image "
+            "folder, one archive per class, or WebDataset shards). A path, a URI such as s3://bucket/key, or a pattern "
+            "with *."
         ),
     ],
     store: Annotated[str, typer.Argument(help="New directory of the store.")],
     test: Annotated[str | None, typer.Option("--test", help="Source of the test split.")] = None,
     test_labels: Annotated[
-        str | None, typer.Option("--test-labels", help="Label file, where --test is a flat directory or .tar file.")
+        str | None, typer.Option("--test-labels", help="Label file, if --test is a flat directory or .tar file.")
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels: resize and centre crop.")] = None,
-    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as the source]")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="raw, or jpeg: smaller, but decoded when read.")] = "raw",
-    validation: Annotated[float, typer.Option("--validation", help="Fraction carved from the training data.")] = 0.1,
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels; images are resized and cropped.")] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as in the source]")] = None,
+    encoding: Annotated[
+        str, typer.Option("--encoding", help="raw or jpeg; jpeg is smaller and decoded when read.")
+    ] = "raw",
+    validation: Annotated[float, typer.Option("--validation", help="Fraction of the training data to hold out.")] = 0.1,
     classes: Annotated[
         str | None,
         typer.Option("--classes", help="imagenet-10, imagenet-100, imagenette, imagewoof, a file, or a,b,c."),
     ] = None,
-    max_per_class: Annotated[int | None, typer.Option("--max-per-class", help="Images of a class, at most.")] = None,
+    max_per_class: Annotated[
+        int | None, typer.Option("--max-per-class", help="Largest number of images per class.")
+    ] = None,
     max_rejects: Annotated[float, typer.Option("--max-rejects", help="Largest fraction of unreadable images.")] = 0.01,
-    image_column: Annotated[str, typer.Option("--image-column", help="Parquet column of the images.")] = "image",
+    image_column: Annotated[
+        str, typer.Option("--image-column", help="Parquet column that holds the images.")
+    ] = "image",
     label_column: Annotated[
-        str, typer.Option("--label-column", help="Parquet column, or JSON field of a WebDataset, of the labels.")
+        str,
+        typer.Option("--label-column", help="Parquet column, or JSON field of a WebDataset, that holds the labels."),
     ] = "label",
-    root: Annotated[str | None, typer.Option("--root", help="Folder of torchvision datasets.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Let torchvision download what is missing.")] = False,
+    root: Annotated[str | None, typer.Option("--root", help="Directory of torchvision datasets.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision download missing files.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Ray tasks at a time, a CPU each. [default: all CPUs]")
+        int | None, typer.Option("--workers", help="Ray tasks at a time, one CPU each. [default: all CPUs]")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="Memory of all workers together, such as 4GB; fewer work if need be.")
+        str | None,
+        typer.Option("--memory", help="Memory of all workers, such as 4GB; fewer workers start if it is short."),
     ] = None,
     local: Local = False,
     address: Address = None,
 ) -> None:
-    """Write an image set as an Arrow store; the same command goes on with an ingest that was broken off."""
+    """Write an image set as a store.
+
+    If an ingest is interrupted, run the same command again to continue it.
+    """
     from dream_ray import api
     from dream_ray.data.class_lists import read_classes
     from dream_ray.data.ingest import IngestSettings
@@ -75,7 +86,7 @@ def ingest(
         root=root,
     )
     with (
-        interruptible("the same command goes on with it"),
+        interruptible("run the same command again to continue"),
         stages(f"Ingesting {source}") as progress,
     ):
         manifest = api.ingest(
@@ -97,18 +108,18 @@ def inspect(
     store: Annotated[str, typer.Argument(help="Directory of a store.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare all files with their checksums.")] = False,
 ) -> None:
-    """Print what a store holds and draw a contact sheet of it."""
+    """Print what a store holds and draw a contact sheet."""
     from dream_ray import storage
     from dream_ray.data.pictures import contact_sheet
     from dream_ray.data.store import Store as ImageStore
 
     opened = ImageStore.open(store)
-    # Before the picture, for which there may be no permission.
+    # Before the contact sheet, which may not be writable.
     show_manifest(store, opened.manifest)
     if verify:
         with stages("Verifying") as progress:
             opened.verify(progress)
-        say(f"checksums: those of all {len(opened.manifest.files)} files are right")
+        say(f"checksums: all {len(opened.manifest.files)} files match")
     sheet = storage.join(store, "contact_sheet.png")
     contact_sheet(opened, sheet)
     say(f"contact sheet: {sheet}")

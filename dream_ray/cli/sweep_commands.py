@@ -12,25 +12,28 @@ from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
 def sweep(
     file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml.")],
     store: Annotated[
-        str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote. [default: the file's]")
+        str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote. [default: the store in FILE]")
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", help="New directory of the sweep. [default: runs/NAME of the file]")
+        str | None, typer.Option("--out", help="New directory of the sweep. [default: runs/ and the name of FILE]")
     ] = None,
     max_concurrent: MaxConcurrent = None,
     study: Study = None,
     device: Device = "auto",
     address: Address = None,
 ) -> None:
-    """Search for settings: trials are short runs, judged on the validation split."""
+    """Search for settings with short runs.
+
+    Each trial is a short run. Its accuracy on the validation split ranks it.
+    """
     from dream_ray import api, storage
     from dream_ray.cli import progress, trials
 
     if out is None:
         name = file.rpartition("/")[2]
         out = f"runs/{name.rpartition('.')[0] or name}"
-    how_to_go_on = f"continue with `dream-ray resume {out}`"
-    with progress.interruptible(how_to_go_on, storage.join(out, "sweep.yaml")), trials.live(out, study):
+    remedy = f"run `dream-ray resume {out}` to continue"
+    with progress.interruptible(remedy, storage.join(out, "sweep.yaml")), trials.live(out, study):
         found = api.sweep(
             file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dream_ray.cli.console import errors, make_table, number, print_table, results, say
+from dream_ray.cli.console import errors, make_tables, print_table, results, say
 from dream_ray.cli.progress import polling
 from dream_ray.errors import RunError, UsageError
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _POLL_S = 2.0
 _LINE_S = 60.0
 _MOST_ROWS = 20
-_GAP = 2
 
 
 @contextmanager
@@ -73,16 +72,13 @@ def _counts(path: str, rows: list[dict[str, Any]]) -> str:
 
 
 def tables(rows: list[dict[str, Any]], width: int) -> "list[Table]":
-    """Makes tables of the rows of `sweep.results.rows_of`, each as wide as fits; all begin with the trial."""
-    key, *others = (name for name in rows[0] if name != "reason")
-    headings = _headings([key, *others])
-    widths = {name: max(len(headings[name]), *(len(_cell(name, row[name])) for row in rows)) for name in headings}
-    parts: list[list[str]] = [[key]]
-    for name in others:
-        if sum(widths[one] + _GAP for one in [*parts[-1], name]) > width and len(parts[-1]) > 1:
-            parts.append([key])
-        parts[-1].append(name)
-    return [_table(rows, headings, part) for part in parts]
+    """Makes tables of the rows of `sweep.results.rows_of`; reasons of failure are left out."""
+    from rich.table import Column
+
+    names = [name for name in rows[0] if name != "reason"]
+    headings = _headings(names)
+    columns = [Column(headings[name], justify="left" if name == "state" else "right") for name in names]
+    return make_tables(columns, [[_cell(name, row[name]) for name in names] for row in rows], width)
 
 
 def _headings(names: Sequence[str]) -> dict[str, str]:
@@ -92,13 +88,6 @@ def _headings(names: Sequence[str]) -> dict[str, str]:
     short = [name.rpartition(".")[2] for name in names]
     headings = {name: last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)}
     return headings | {name: metric.heading for name, metric in METRICS.items() if name in headings}
-
-
-def _table(rows: list[dict[str, Any]], headings: dict[str, str], names: Sequence[str]) -> "Table":
-    made = make_table(*(headings[name] if name == "state" else number(headings[name]) for name in names))
-    for row in rows:
-        made.add_row(*(_cell(name, row[name]) for name in names))
-    return made
 
 
 def _cell(name: str, value: Any) -> str:

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,15 @@ from dream_ray.cli import display, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 from dream_ray.engine.progress import Progress
 from dream_ray.engine.status import Status
+from dream_ray.errors import UsageError
 
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[Table]:
     """Collects the tables that are printed on a terminal of 80 columns."""
     tables: list[Table] = []
-    monkeypatch.setattr(trials, "results", lambda: Console(width=80))
+    for module in (forecasts, trials):
+        monkeypatch.setattr(module, "results", lambda: Console(width=80))
     for module in (display, forecasts, trials):
         monkeypatch.setattr(module, "print_table", tables.append)
     return tables
@@ -86,6 +89,37 @@ def test_trials_with_few_settings_are_one_table(printed: list[Table]) -> None:
     (table,) = printed
     assert [str(column.header) for column in table.columns[-3:]] == ["interval", "feature", "gradient"]
     assert_is_whole(table)
+
+
+class LongRun:
+    """A plan of a run of months on many workers."""
+
+    memory = SimpleNamespace(
+        step=1e12, features=1e12, synthetic=1e12, writing=1e12, resident=1e12, pool=1e12, ray=1e12, gpu=True,
+        total=1e13, on_gpu=1e12, workers=1000, producers=1000, producer=1e12, ahead=1e12, everybody=1e15, mapped=1e13,
+    )  # fmt: skip
+    costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
+    config = parse_config(PRESETS["smoke"]())
+    producers, mean_class_size, launch = 1000, 1300.0, SimpleNamespace(workers=1000)
+
+    def forecast(self, workers: int = 1000) -> SimpleNamespace:
+        if workers > 1000:
+            raise UsageError(f"workers must be at most the number of classes (1000); got {workers}")
+        return SimpleNamespace(
+            step_s=1234.5, wall_s=3600 * 2345.0 / workers, worker_waiting=1.0, producer_waiting=1.0, step_bytes=999.9e9,
+            total_bytes=9999.9e12, inline_limit=1.5,
+        )  # fmt: skip
+
+
+def test_plan_of_a_long_run(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
+    plan = LongRun()
+    forecasts.show_memory(plan.memory)
+    forecasts.show_time(plan, 12.5)
+    forecasts.show_scale(plan, [1, 1000, 2000], 12.5)
+    assert len(printed) == 5, "the last one is split"
+    for table in printed:
+        assert_is_whole(table)
+    assert "refused: workers must be at most the number of classes (1000); got 2000" in capsys.readouterr().out
 
 
 def on_a_terminal(*arguments: str, **variables: str) -> str:
