@@ -45,7 +45,7 @@ def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
         for _ in range(per_cluster):
             free_N = distances_N.masked_fill(taken_N, torch.inf)
             pick = (free_N <= free_N.min() * (1 + _TIE)).int().argmax()
-            taken_N.index_fill_(0, pick[None], True)  # taken_N[pick] would wait for a GPU
+            taken_N.index_fill_(0, pick[None], value=True)  # taken_N[pick] would wait for a GPU
             chosen.append(pick)
     return torch.stack(chosen)
 

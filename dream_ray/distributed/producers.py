@@ -115,7 +115,7 @@ class _Producers:
 
     def _watch(self) -> None:
         while (self._due or self._running) and not self._ended.is_set():
-            self._due = [reserves for reserves in self._due if not self._start(reserves)]
+            self._due = [reserves for reserves in self._due if not self._start(reserves=reserves)]
             if not self._running:
                 self._ended.wait(_LOOK_S)
                 continue
@@ -124,7 +124,7 @@ class _Producers:
             for reference in ended:
                 self._handle_end(reference)
 
-    def _start(self, reserves: bool) -> bool:
+    def _start(self, *, reserves: bool) -> bool:
         """Starts a producer if it may run now; tells whether it was started."""
         number = next(self._numbers)
         if reserves:

@@ -38,7 +38,12 @@ class Search(OptunaSearch):
             self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
             super().on_trial_result(trial_id, {**result, "training_iteration": result[RUNG]})
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(  # as Tune declares it
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
         """Takes note of the last rung, which HyperBand does not tell again when it lets go of a paused trial."""
         last = None if error else result or self._last.get(trial_id)
         if last:

@@ -56,7 +56,7 @@ def read_status(run: Run, now: float) -> Status:
     failure = run.file("failure.json")
     reason = storage.read_json(failure)["message"] if storage.exists(failure) else ""
     return Status(
-        state=_state(run.is_finished, bool(reason), current, progress, silent_s),
+        state=_state(current, progress, silent_s, finished=run.is_finished, failed=bool(reason)),
         reason=reason,
         progress=progress,
         sessions=current,
@@ -70,7 +70,7 @@ def read_status(run: Run, now: float) -> Status:
 
 
 def _state(
-    finished: bool, failed: bool, current: list[dict[str, Any]], progress: Progress | None, silent_s: float | None
+    current: list[dict[str, Any]], progress: Progress | None, silent_s: float | None, *, finished: bool, failed: bool
 ) -> str:
     if finished:
         return "finished"

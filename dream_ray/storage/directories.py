@@ -109,7 +109,7 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
     filesystem, target = resolve(path)
     try:
         if isinstance(filesystem, LocalFileSystem):
-            infos = list(_walk(filesystem, target, recursive))
+            infos = list(_walk(filesystem, target, recursive=recursive))
         else:
             infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
         return filesystem, [(info.path[len(target) :].lstrip("/"), info) for info in infos]
@@ -119,7 +119,7 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
         raise failure("list", path, error) from None
 
 
-def _walk(filesystem: Any, target: str, recursive: bool) -> Iterator[FileInfo]:
+def _walk(filesystem: Any, target: str, *, recursive: bool) -> Iterator[FileInfo]:
     """Yields what is known of all in or below a directory of this machine; Arrow would leave out links to nothing."""
     try:
         with os.scandir(target) as entries:
@@ -131,7 +131,7 @@ def _walk(filesystem: Any, target: str, recursive: bool) -> Iterator[FileInfo]:
     yield from (FileInfo(path, FileType.NotFound) for path in links.difference(info.path for info in found))
     for info in found:
         if recursive and info.type is FileType.Directory and not (info.path in links and _leads_back(info.path)):
-            yield from _walk(filesystem, info.path, recursive)
+            yield from _walk(filesystem, info.path, recursive=recursive)
 
 
 def _leads_back(path: str) -> bool:

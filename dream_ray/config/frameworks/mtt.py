@@ -46,15 +46,15 @@ class _Row(NamedTuple):
 
 
 _ROWS = {
-    ("cifar10", 1): _Row(50, 2, 2, 1e2, 1e-7, 1e-2, True),
-    ("cifar10", 10): _Row(30, 2, 20, 1e2, 1e-5, 1e-3, True),
-    ("cifar10", 50): _Row(30, 2, 40, 1e3, 1e-5, 1e-3, False),
-    ("cifar100", 1): _Row(20, 3, 20, 1e3, 1e-5, 1e-2, True),
-    ("cifar100", 10): _Row(20, 2, 20, 1e3, 1e-5, 1e-2, False),
-    ("cifar100", 50): _Row(80, 2, 40, 1e3, 1e-5, 1e-2, True, 125),
-    ("tiny-imagenet", 1): _Row(10, 2, 10, 1e4, 1e-4, 1e-2, False),
-    ("tiny-imagenet", 10): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, False, 200),
-    ("tiny-imagenet", 50): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, False, 300),
+    ("cifar10", 1): _Row(50, 2, 2, 1e2, 1e-7, 1e-2, zca=True),
+    ("cifar10", 10): _Row(30, 2, 20, 1e2, 1e-5, 1e-3, zca=True),
+    ("cifar10", 50): _Row(30, 2, 40, 1e3, 1e-5, 1e-3, zca=False),
+    ("cifar100", 1): _Row(20, 3, 20, 1e3, 1e-5, 1e-2, zca=True),
+    ("cifar100", 10): _Row(20, 2, 20, 1e3, 1e-5, 1e-2, zca=False),
+    ("cifar100", 50): _Row(80, 2, 40, 1e3, 1e-5, 1e-2, zca=True, student_batch=125),
+    ("tiny-imagenet", 1): _Row(10, 2, 10, 1e4, 1e-4, 1e-2, zca=False),
+    ("tiny-imagenet", 10): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, student_batch=200),
+    ("tiny-imagenet", 50): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, student_batch=300),
 }
 
 

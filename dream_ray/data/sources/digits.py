@@ -23,7 +23,7 @@ class Digits:
     channels = 1
     shards = ("digits",)
 
-    def __init__(self, test: bool) -> None:
+    def __init__(self, *, test: bool) -> None:
         self._test = test
 
     def list_shard(self, number: int, spool: str) -> pa.Table:

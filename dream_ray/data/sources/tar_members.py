@@ -88,7 +88,7 @@ def members(path: str, spool: str | None, texts: tuple[str, ...] = ()) -> Iterat
     earlier: dict[bytes, _Place] = {}
     with (
         new_spool(spool) if compressed and spool is not None else nullcontext() as copy,
-        _opened(path, compressed) as archive,
+        _opened(path, compressed=compressed) as archive,
     ):
         while info := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each that was read
@@ -173,7 +173,7 @@ class _Header(tarfile.TarInfo):
 
 
 @contextmanager
-def _opened(path: str, compressed: bool) -> Iterator[tarfile.TarFile]:
+def _opened(path: str, *, compressed: bool) -> Iterator[tarfile.TarFile]:
     with storage.open_raw(path) as file:
         buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         mode: Any = "r|" if compressed else "r:"

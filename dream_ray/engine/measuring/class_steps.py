@@ -38,7 +38,9 @@ class ClassSteps:
 
     more_bytes = 0
 
-    def __init__(self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, compiled: bool) -> None:
+    def __init__(
+        self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, *, compiled: bool
+    ) -> None:
         short = config.model_copy(
             update={
                 "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,

@@ -60,7 +60,7 @@ class Steps(Protocol):
         """Returns the times of the rounds, as a run spends them."""
 
 
-STEPS: dict[str, Callable[[Config, Store, Normalise, PhaseTimer, bool], Steps]] = {
+STEPS: dict[str, type[ClassSteps | StudentSteps]] = {
     "bidirectional": ClassSteps,
     "trajectory": StudentSteps,
 }
@@ -108,7 +108,9 @@ def measure_memory(
     Raises:
         OutOfMemory: If the memory of the GPU or the host does not suffice.
     """
-    return _in_a_process(_measure_memory, config, store.manifest, threads, str(device), compiled, tuple(beside))
+    return _in_a_process(
+        _measure_memory, config, store.manifest, threads, str(device), tuple(beside), compiled=compiled
+    )
 
 
 def measure_costs(
@@ -118,7 +120,7 @@ def measure_costs(
 
     Arguments and errors are those of `measure_memory`.
     """
-    return _in_a_process(_measure_costs, config, store.manifest, threads, str(device), compiled)
+    return _in_a_process(_measure_costs, config, store.manifest, threads, str(device), compiled=compiled)
 
 
 def _in_a_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -134,10 +136,10 @@ def _in_a_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwa
 
 
 def _measure_memory(
-    config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool, beside: tuple[str, ...]
+    config: Config, manifest: Manifest, threads: int, device_name: str, beside: tuple[str, ...], *, compiled: bool
 ) -> StepMemory:
     meter = CostMeter(torch.device(device_name))
-    with _steps(config, manifest, threads, device_name, compiled) as (steps, _):
+    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, _):
         trained = meter.read()
         steps.begin()
         for number in range(1, 1 + _MEMORY_ROUNDS):
@@ -153,8 +155,8 @@ def _measure_memory(
         )
 
 
-def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool) -> StepCosts:
-    with _steps(config, manifest, threads, device_name, compiled) as (steps, timer):
+def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool) -> StepCosts:
+    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, timer):
         steps.begin()
         for number in range(1, MOST_ROUNDS):
             steps.run_round(number)
@@ -165,14 +167,14 @@ def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name
 
 @contextmanager
 def _steps(
-    config: Config, manifest: Manifest, threads: int, device_name: str, compiled: bool
+    config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool
 ) -> Iterator[tuple[Steps, PhaseTimer]]:
     keep_freed_memory()
     device = torch.device(device_name)
     timer, store = PhaseTimer(device, threads), Store("", manifest)
     with fixed_threads(threads):
         normalise = _normalisation(config, store, device)
-        yield STEPS[config.matching.objective](config, store, normalise, timer, compiled), timer
+        yield STEPS[config.matching.objective](config, store, normalise, timer, compiled=compiled), timer
 
 
 def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:

@@ -31,7 +31,9 @@ class StudentSteps:
         more_bytes: What a whole student keeps over the measured one.
     """
 
-    def __init__(self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, compiled: bool) -> None:
+    def __init__(
+        self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, *, compiled: bool
+    ) -> None:
         self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
         short_way = config.trajectory.model_copy(
