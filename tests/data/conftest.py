@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import png
+
+from tests.data.samples import png
 
 
 @pytest.fixture

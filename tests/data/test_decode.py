@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from samples import bomb, encode, noise
 
 from dream_ray.data import decode as decode_module
 from dream_ray.data.decode import UnreadableImage, decode
 from dream_ray.data.jpeg import has_exif
+from tests.data.samples import bomb, encode, noise
 
 RED = (255, 0, 0)
 

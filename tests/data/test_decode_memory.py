@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from samples import encode
+
+from tests.data.samples import encode
 
 WIDTH = HEIGHT = 9400
 """88 million pixels; decode.py takes no more than 89."""

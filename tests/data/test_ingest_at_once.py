@@ -4,13 +4,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from samples import ingest
 
 from dream_ray import storage
 from dream_ray.data.ingest import pipeline, run_here
 from dream_ray.data.ingest.pipeline import ingest as ingest_settings
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.errors import RunError, UsageError
+from tests.data.samples import ingest
 
 AT_ONCE = "store .* must be worked on by one process at a time; another one is at it"
 

@@ -8,11 +8,11 @@ from itertools import chain, count
 from pathlib import Path
 
 import pytest
-from samples import ingest, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.ingest import pipeline
 from dream_ray.errors import UsageError
+from tests.data.samples import ingest, png, write_tar
 
 
 class Killed(BaseException):

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from samples import FOLDER_TAR, SAMPLES, bomb, encode, ingest, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
@@ -24,6 +23,7 @@ from dream_ray.data.ingest.writing import read_rows
 from dream_ray.data.manifest import Manifest
 from dream_ray.data.store import Store
 from dream_ray.errors import RunError, UsageError
+from tests.data.samples import FOLDER_TAR, SAMPLES, bomb, encode, ingest, noise, png, write_tar
 
 
 def content(store: Store, split: str) -> Counter:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
-from samples import encode, ingest, noise
 
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.pictures import contact_sheet, write_grid
 from dream_ray.data.store import Store
+from tests.data.samples import encode, ingest, noise
 
 
 def pixels_of(path):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import noise
 
 from dream_ray.data import statistics
 from dream_ray.data.statistics import PixelSums
+from tests.data.samples import noise
 
 
 def test_against_numpy():

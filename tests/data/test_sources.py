@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.decode import decode
@@ -25,6 +24,7 @@ from dream_ray.data.sources.spool import pnm
 from dream_ray.data.sources.tar_archive import TarPerClass
 from dream_ray.data.sources.webdataset import WebDataset
 from dream_ray.errors import RunError, UsageError
+from tests.data.samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
 
 def open_source(source, **options):

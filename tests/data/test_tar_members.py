@@ -7,7 +7,6 @@ import tracemalloc
 
 import pyarrow as pa
 import pytest
-from samples import FOLDER_TAR, SAMPLES, png, write_tar
 
 from dream_ray import storage
 from dream_ray.data.ingest import writing
@@ -16,6 +15,7 @@ from dream_ray.data.sources.flat_folder import FlatFolder
 from dream_ray.data.sources.tar_archive import TarPerClass
 from dream_ray.data.sources.webdataset import WebDataset
 from dream_ray.errors import UsageError
+from tests.data.samples import FOLDER_TAR, SAMPLES, png, write_tar
 
 FORMS = [("f.tar", "w"), ("f.tar.gz", "w:gz")]
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from seaweed import BUCKET, Server
+
+from tests.s3.seaweed import BUCKET, Server
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from seaweed import BUCKET, Server
 
 from dream_ray import storage
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -17,6 +16,7 @@ from dream_ray.data.ingest.pipeline import WORK
 from dream_ray.data.ingest.writing import NOTES
 from dream_ray.data.manifest import MANIFEST, Manifest
 from tests.ray_nodes import ray_environment
+from tests.s3.seaweed import BUCKET, Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
