@@ -1,6 +1,7 @@
 """Pictures of results, drawn with matplotlib (imported here, when a picture is due)."""
 
 import io
+import logging
 from typing import Any
 
 from dream_ray import storage
@@ -14,6 +15,8 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
         rows: Rows of `evaluate.summarise`.
         title: Heading.
     """
+    # It warns about a cache of fonts that is missing or cannot be written, which changes no picture.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
