@@ -29,10 +29,11 @@ from benchmarks.report import provenance, write_result
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine.here import distill_here
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.begin import begin_run
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.run import finish_run
 from dream_ray.engine.run_directory import read_sessions
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.engine.validation import read_validation
 
 STRATEGIES = ("random", "representative")
@@ -102,10 +103,11 @@ def run_one(
     """Distils, with more settings on top; another process trains a network on every quarter's images."""
     torch.set_num_threads(1)
     config = parse_config(overlay(settings_of(framework, strategy, seed, options), more))
-    run = create_run(out, config, store, device=torch.device(options.device), threads=1)
+    spec = RunSpec(config=config, store=store, out=out, compile="off", device=options.device, local=True, producers=0)
+    run = begin_run(spec, num_producers=0)
     # Of computing, whatever else the machine does now: one thread.
     started = time.process_time()
-    distill_here(run, Launch(local=True, producers=0))
+    LocalBackend().run_workers(run, spec)
     seconds = time.process_time() - started
     finish_run(run)
     peak = max(session["peak_rss_bytes"] for session in read_sessions(run))

@@ -22,9 +22,8 @@ import torch
 from benchmarks.report import provenance, write_result
 from dream_ray.config import load_config
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.store import Store
 from dream_ray.engine.fitting import fit_memory
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.run_spec import RunSpec
 
 # Two selections, a checkpoint, no warm-up: long enough for everything to happen that takes memory.
 SHORT = (
@@ -44,23 +43,28 @@ class Case:
 
     preset: str
     store: str
-    launch: Launch
+    workers: int = 1
+    producers: int = 0
     changes: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs without Ray."""
+        return self.workers == 1
 
     @property
     def name(self) -> str:
         """What a reader knows it by."""
-        who = "in one process" if self.launch.local else f"{self.launch.workers} workers of Ray"
+        who = "in one process" if self.is_local else f"{self.workers} workers of Ray"
         return ", ".join([self.preset, *self.changes, who])
 
 
 NARROW = ("network.options.width=32",)
-LOCAL, TWO_ON_RAY = Launch(local=True, producers=0), Launch(workers=2, producers=1)
 CASES = (
-    Case("cifar10-ipc10", "cifar10", LOCAL, NARROW),
-    Case("cifar10-ipc10", "cifar10", TWO_ON_RAY, NARROW),
-    Case("tiny-imagenet-ipc1", "tiny", LOCAL, NARROW),
-    Case("tiny-imagenet-ipc1", "tiny", TWO_ON_RAY, NARROW),
+    Case("cifar10-ipc10", "cifar10", changes=NARROW),
+    Case("cifar10-ipc10", "cifar10", 2, 1, NARROW),
+    Case("tiny-imagenet-ipc1", "tiny", changes=NARROW),
+    Case("tiny-imagenet-ipc1", "tiny", 2, 1, NARROW),
 )
 """Stores are the names of those that `main` makes."""
 
@@ -68,11 +72,14 @@ CASES = (
 def measure(case: Case, store: str, out: str) -> dict[str, Any]:
     """Plans a run, runs it and compares."""
     assignments = [*SHORT, *case.changes]
-    config, launch = load_config(preset=case.preset, assignments=assignments), case.launch
-    plan = fit_memory(config, Store.open(store), launch, None, threads=1, device=torch.device("cpu")).memory
+    config = load_config(preset=case.preset, assignments=assignments)
+    spec = RunSpec(
+        config=config, store=store, out=None, compile="off", device="cpu", local=case.is_local, workers=case.workers
+    )
+    plan = fit_memory(spec, case.producers, torch.device("cpu")).memory
     command = [sys.executable, "-m", "dream_ray", "distill", "--preset", case.preset, "--store", store, "--out", out]
-    command += ["--local"] if launch.local else ["--workers", str(launch.workers)]
-    command += ["--producers", str(launch.producers), "--device", "cpu", "--compile", "off"]
+    command += ["--local"] if case.is_local else ["--workers", str(case.workers)]
+    command += ["--producers", str(case.producers), "--device", "cpu", "--compile", "off"]
     for assignment in assignments:
         command += ["--set", assignment]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -14,9 +14,10 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from dream_ray.config import load_config
+from dream_ray.engine.begin import begin_run
 from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.run import create_run
-from dream_ray.engine.worker import work
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.run_spec import RunSpec
 
 NUM_ROWS = 15
 
@@ -38,9 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory, "run"))
-        run = create_run(path, config, options.store, device=device, threads=options.threads)
+        spec = RunSpec(
+            config=config,
+            store=options.store,
+            out=path,
+            compile="off",
+            device=options.device,
+            threads=options.threads,
+            local=True,
+            producers=0,
+        )
+        run = begin_run(spec, num_producers=0)
         with profile(activities=activities) as profiler:
-            work(run.path, range(run.open_store().num_classes), shard=0, num_shards=1)
+            LocalBackend().run_workers(run, spec)
     profiler.export_chrome_trace(options.out)
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(profiler.key_averages().table(sort_by=order, row_limit=NUM_ROWS, max_name_column_width=40))

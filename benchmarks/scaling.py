@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -40,15 +41,15 @@ from dream_ray.core.placement import place_classes
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store import Store
+from dream_ray.engine.begin import begin_run
 from dream_ray.engine.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.here import distill_here
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.measuring.steps import measure_costs
 from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run import create_run
 from dream_ray.engine.run_directory import open_run, read_sessions
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.engine.trajectories.threads import LocalConsumerSide
-from dream_ray.engine.worker import work
+from dream_ray.engine.worker import WorkerContext, work
 
 CPU = torch.device("cpu")
 IMAGES_PER_CLASS = 500
@@ -70,10 +71,19 @@ class Point:
         """How many there are."""
         return 1 if self.pipelined else self.cores
 
-    @property
-    def launch(self) -> Launch:
-        """Who works on it."""
-        return Launch(workers=self.cores, local=self.pipelined, producers=int(self.pipelined))
+    def spec(self, config: Config, store: str, out: str) -> RunSpec:
+        """Returns a run of it; inline workers are started one by one."""
+        workers = self.cores if self.pipelined else 1
+        return RunSpec(
+            config=config,
+            store=store,
+            out=out,
+            compile="off",
+            device="cpu",
+            local=True,
+            workers=workers,
+            producers=int(self.pipelined),
+        )
 
 
 ONE = Point("1 core, inline, 8 classes", 8, 1)
@@ -160,12 +170,13 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
         num_bytes = 0
         began, computed = perf_counter(), process_time()
         if point.pipelined:
-            distill_here(open_run(path), point.launch)
+            run = open_run(path)
+            LocalBackend().run_workers(run, run.spec)
             # Networks and selections come from others: until they are there, a worker does nothing.
             waits = [row["networks_s"] + row["selecting_s"] for row in read_sessions(open_run(path))]
         else:
             waits = []
-            work(path, labels, shard=rank, num_shards=point.processes)
+            work(path, lambda run: nullcontext(WorkerContext(rank=rank, num_workers=point.processes, labels=labels)))
         seen = {"wall_s": perf_counter() - began, "cpu_s": process_time() - computed}
     results.put({**seen, "waited_s": sum(waits), "bytes": float(num_bytes)})
 
@@ -175,7 +186,7 @@ def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     paths = []
     for name, config in (("short", setting(outer_steps=1, inner_steps=1)), ("run", setting())):
         paths.append(os.path.join(folder, name))
-        create_run(paths[-1], config, store, device=CPU, threads=1, launch=point.launch)
+        begin_run(point.spec(config, store, paths[-1]), num_producers=int(point.pipelined))
     context = get_context("spawn")
     start, results = context.Barrier(point.processes), context.Queue()
     processes = [

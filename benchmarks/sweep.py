@@ -36,13 +36,12 @@ from dream_ray.sweep.trial import read_rungs
 TRIALS, AT_A_TIME = 8, 2
 RUN = """
 import sys
-import torch
 from dream_ray.config import load_config
-from dream_ray.engine.launch import Launch
-from dream_ray.sweep.trial import Crew, execute_here, run_trial
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.sweep.trial import TrialExecutor, run_trial
 _, out, config, store = sys.argv
-crew = Crew(torch.device("cpu"), 1, Launch(local=True, producers=0), execute_here)
-run_trial(out, [load_config(file=config)], store, crew, lambda rung: None)
+options = {"compile": "off", "device": "cpu", "local": True, "producers": 0}
+run_trial(out, [load_config(file=config)], store, TrialExecutor(LocalBackend(), options), lambda rung: None)
 """
 
 

@@ -12,11 +12,11 @@ LIGHT_MODULES = (
     "dream_ray.config",
     "dream_ray.data.store",
     "dream_ray.data.ingest",
-    "dream_ray.engine.launch",
+    "dream_ray.engine.run_spec",
     "dream_ray.engine.run_directory",
     "dream_ray.engine.status",
     "dream_ray.distributed.coordinator",
-    "dream_ray.distributed.job_paths",
+    "dream_ray.api",
 )
 
 

@@ -18,7 +18,7 @@ def public_functions() -> set[str]:
     return {
         name
         for name, value in vars(api).items()
-        if inspect.isfunction(value) and value.__module__ == api.__name__ and not name.startswith("_")
+        if inspect.isfunction(value) and value.__module__.startswith(api.__name__) and not name.startswith("_")
     }
 
 

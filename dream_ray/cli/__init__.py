@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
-from dream_ray.cli import quickstart, run_commands, store_commands, sweep_commands
+from dream_ray.cli import evaluation_commands, quickstart, run_commands, store_commands, sweep_commands
 from dream_ray.cli.app import app
 from dream_ray.cli.console import fail
 from dream_ray.errors import RunError, UsageError
 
 # The commands register themselves with `app` when their modules are imported.
-__all__ = ["main", "quickstart", "run_commands", "store_commands", "sweep_commands"]
+__all__ = ["evaluation_commands", "main", "quickstart", "run_commands", "store_commands", "sweep_commands"]
 
 
 def main() -> None:

@@ -127,7 +127,11 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
     for row in rows:
         spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         table.add_row(
-            row["arm"], str(row["num_images"]), str(row["epochs"]), f"{100 * row['mean']:.1f}{spread}", str(row["n"])
+            row["evaluated_set"],
+            str(row["num_images"]),
+            str(row["epochs"]),
+            f"{100 * row['mean']:.1f}{spread}",
+            str(row["n"]),
         )
     print_table(table)
     say(f"results: {storage.join(path, 'evaluation')}")

@@ -52,7 +52,7 @@ def show_memory(plan: Any) -> None:
 
 def show_time(plan: Any, price_per_hour: float | None) -> None:
     """Prints the times of the steps and the predicted time of the run."""
-    costs, workers, producers = plan.costs, plan.launch.workers, plan.producers
+    costs, workers, producers = plan.costs, plan.spec.workers, plan.producers
     table = make_table("step (measured)", number("seconds"))
     rows = {
         "match a class": costs.match_s,

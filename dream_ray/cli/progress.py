@@ -42,7 +42,7 @@ def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
     """Yields a function that shows the newest result of an evaluation: (result, done, total)."""
     with _showing(text) as show:
         yield lambda result, done, total: show(
-            done, total, f"{result.arm} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
+            done, total, f"{result.evaluated_set} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
         )
 
 

@@ -3,6 +3,8 @@
 Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -25,9 +27,10 @@ from dream_ray.cli.options import (
     Producers,
     Store,
     Study,
+    Wait,
     Workers,
 )
-from dream_ray.cli.sizes import parse_bytes, parse_counts
+from dream_ray.config.sizes import parse_counts
 from dream_ray.errors import UsageError
 
 
@@ -63,9 +66,12 @@ def plan(
     local: Local = False,
     device: Device = "auto",
     cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: Gpus = None,
     producers: Producers = None,
     compile: Compile = "auto",
     memory: Memory = None,
+    address: Address = None,
+    wait: Wait = "10min",
     price_per_hour: Annotated[
         float | None, typer.Option("--price-per-hour", min=0, help="Of a worker or producer, for the cost of the run.")
     ] = None,
@@ -78,7 +84,6 @@ def plan(
     from dream_ray.cli import forecasts
     from dream_ray.config import load_config
 
-    there = None if memory is None else parse_bytes(memory)
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
     with progress.stages("Measuring the steps"):
@@ -90,8 +95,11 @@ def plan(
             local=local,
             device=device,
             cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
             compile=compile,
-            memory_bytes=there,
+            memory=memory,
+            address=address,
+            wait=wait,
         )
     forecasts.show_changes(settings, needed.config)
     forecasts.show_memory(needed.memory)
@@ -114,36 +122,23 @@ def distill(
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: Gpus = None,
     producers: Producers = None,
-    bank: Annotated[
-        str | None, typer.Option("--bank", help="Directory that keeps the networks for other runs like this one.")
+    snapshot_cache: Annotated[
+        str | None,
+        typer.Option("--snapshot-cache", help="Directory that keeps the networks for other runs like this one."),
     ] = None,
-    bank_size: Annotated[str, typer.Option("--bank-size", help="Most that the bank may hold.")] = "20GB",
+    snapshot_cache_size: Annotated[
+        str, typer.Option("--snapshot-cache-size", help="Largest size of the snapshot cache.")
+    ] = "20GB",
     compile: Compile = "auto",
     memory: Memory = None,
     address: Address = None,
+    wait: Wait = "10min",
 ) -> None:
     """Distil a store into a synthetic set."""
     from dream_ray import api, storage
-    from dream_ray.cli import forecasts
     from dream_ray.config import load_config
 
-    there = None if memory is None else parse_bytes(memory)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
-    if there is not None:
-        with progress.stages("Measuring the steps"):
-            fitting = api.plan(
-                settings,
-                store=store,
-                workers=workers,
-                producers=producers,
-                local=local,
-                device=device,
-                cpus_per_worker=cpus_per_worker,
-                compile=compile,
-                memory_bytes=there,
-            ).config
-        forecasts.show_changes(settings, fitting)
-        settings = fitting
     with progress.interruptible(_resume(out), storage.join(out, "config.yaml")):
         api.distill(
             settings,
@@ -156,11 +151,13 @@ def distill(
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
             producers=producers,
-            bank=bank,
-            bank_bytes=parse_bytes(bank_size, "bank-size"),
+            snapshot_cache=snapshot_cache,
+            snapshot_cache_size=snapshot_cache_size,
             compile=compile,
+            memory=memory,
             address=address,
-            observer=progress.progress,
+            wait=wait,
+            observer=lambda run: _observe(run, settings),
         )
     display.show_run(out)
 
@@ -174,6 +171,7 @@ def resume(
     gpus_per_worker: Gpus = None,
     producers: Producers = None,
     address: Address = None,
+    wait: Wait = "10min",
     allow_different_bits: Annotated[
         bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
     ] = False,
@@ -196,7 +194,7 @@ def resume(
         }
         _refuse(theirs, f"is for runs, and {run} is a sweep; its file says what a trial has")
         with progress.interruptible(_resume(run)), trials.live(run, study):
-            found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address)
+            found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
         trials.show_sweep(run, found)
         return
     _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
@@ -209,6 +207,7 @@ def resume(
             gpus_per_worker=gpus_per_worker,
             producers=producers,
             address=address,
+            wait=wait,
             allow_different_bits=allow_different_bits,
             observer=progress.progress,
         )
@@ -231,37 +230,14 @@ def status(
     display.show_status(run, api.status(run))
 
 
-@app.command()
-def evaluate(
-    run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
-    net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
-    net_options: Annotated[
-        list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", help="Fresh networks per arm, n.")] = 3,
-    protocol: Annotated[str, typer.Option("--protocol", help="quick or published.")] = "quick",
-    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
-    arms: Annotated[str | None, typer.Option("--arms", help="Comma-separated part of the arms. [default: all]")] = None,
-    local: Local = False,
-    address: Address = None,
-) -> None:
-    """Train networks on the synthetic set and its baselines and test them."""
-    from dream_ray import api
-    from dream_ray.engine.arms import ARMS
+@contextmanager
+def _observe(run: Any, settings: Any) -> Iterator[None]:
+    """Shows the settings that were changed to fit the memory, and the progress of a run."""
+    from dream_ray.cli import forecasts
 
-    with progress.counter("Evaluating") as on_result:
-        rows = api.evaluate(
-            run,
-            network=_network(net, net_options or []),
-            repeats=repeats,
-            protocol=protocol,
-            split=split,
-            arms=tuple(ARMS) if arms is None else tuple(arm.strip() for arm in arms.split(",")),
-            local=local,
-            address=address,
-            on_result=on_result,
-        )
-    display.show_evaluation(run, rows, protocol=protocol, split=split)
+    forecasts.show_changes(settings, run.config)
+    with progress.progress(run):
+        yield
 
 
 def _resume(run: str) -> str:
@@ -271,15 +247,3 @@ def _resume(run: str) -> str:
 def _refuse(given: dict[str, bool], why: str) -> None:
     for name in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"--{name} {why}")
-
-
-def _network(name: str | None, options: list[str]) -> Any:
-    from dream_ray.config.sections import Network
-    from dream_ray.config.yaml_text import parse_assignment
-
-    if name is None:
-        if options:
-            raise UsageError("--net-option needs --net")
-        return None
-    pairs = (parse_assignment(option, "--net-option", "key=value") for option in options)
-    return Network(name=name, options=dict(pairs))

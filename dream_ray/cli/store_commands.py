@@ -10,9 +10,8 @@ import typer
 from dream_ray.cli.app import app
 from dream_ray.cli.console import say
 from dream_ray.cli.display import show_manifest
-from dream_ray.cli.options import Address, Local
+from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.cli.progress import interruptible, stages
-from dream_ray.cli.sizes import parse_bytes
 
 
 @app.command()
@@ -62,6 +61,7 @@ def ingest(
     ] = None,
     local: Local = False,
     address: Address = None,
+    wait: Wait = "10min",
 ) -> None:
     """Write an image set as a store.
 
@@ -95,9 +95,10 @@ def ingest(
             max_rejects=max_rejects,
             download=download,
             workers=workers,
-            memory_bytes=None if memory is None else parse_bytes(memory),
+            memory=memory,
             local=local,
             address=address,
+            wait=wait,
             progress=progress,
         )
     show_manifest(store, manifest)

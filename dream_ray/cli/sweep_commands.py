@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dream_ray.cli.app import app
-from dream_ray.cli.options import Address, Device, MaxConcurrent, Study
+from dream_ray.cli.options import Address, Device, MaxConcurrent, Study, Wait
 
 
 @app.command()
@@ -21,6 +21,7 @@ def sweep(
     study: Study = None,
     device: Device = "auto",
     address: Address = None,
+    wait: Wait = "10min",
 ) -> None:
     """Search for settings with short runs.
 
@@ -35,6 +36,13 @@ def sweep(
     remedy = f"run `dream-ray resume {out}` to continue"
     with progress.interruptible(remedy, storage.join(out, "sweep.yaml")), trials.live(out, study):
         found = api.sweep(
-            file, store=store, out=out, max_concurrent=max_concurrent, study=study, device=device, address=address
+            file,
+            store=store,
+            out=out,
+            max_concurrent=max_concurrent,
+            study=study,
+            device=device,
+            address=address,
+            wait=wait,
         )
     trials.show_sweep(out, found)

@@ -148,6 +148,14 @@ class Source(Section):
     pool_size: int = Field(default=10, ge=1)
     """Networks of the pool."""
 
+    @property
+    def is_independent(self) -> bool:
+        """Whether the networks do not depend on the synthetic images, so that any process can make them ahead of time.
+
+        Workers exchange nothing then; with the other kinds they exchange tensors at every step.
+        """
+        return self.kind in ("real", "random", "pool")
+
 
 class Trajectory(Section):
     """Trajectory matching (MTT): a student that starts on an expert's way shall end further along it."""

@@ -11,8 +11,16 @@ import ray.data
 
 from dream_ray import storage
 from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
-from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.session import cpus_for_tasks, prepare_ray_data, ray_session, require_resources
+from dream_ray.distributed.capacity import (
+    DEFAULT_WAIT_S,
+    Needs,
+    check_local_capacity,
+    cpus_for_tasks,
+    present_nodes,
+    wait_for_workers,
+)
+from dream_ray.distributed.place import check_visible_on_all_nodes
+from dream_ray.distributed.session import prepare_ray_data, ray_session
 from dream_ray.errors import RunError, UsageError
 
 # Resident memory of a task at 224 px: 0.76 to 0.9 GB at its peak, most of it Ray Data and torch:
@@ -25,30 +33,36 @@ _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError)}
 
 @contextmanager
 def ray_jobs(
-    settings: IngestSettings, store: str, workers: int | None, memory_bytes: int | None, address: str | None
+    settings: IngestSettings,
+    store: str,
+    workers: int | None,
+    memory_bytes: int | None,
+    address: str | None,
+    wait_s: float = DEFAULT_WAIT_S,
 ) -> Iterator[Mapper]:
     """Gives what runs the jobs of an ingest on Ray.
 
     Args:
         settings: Of the ingest; all nodes must see its sources, or images would be missing without a word.
         store: The store that is being written; all nodes must see it.
-        workers: Tasks at a time, a CPU each; None: as many as there are CPUs.
+        workers: Tasks at a time, a CPU each; None: as many as there are CPUs, on nodes without GPUs if there are any.
         memory_bytes: Memory of all tasks together; as many of them run as it has room for. None: no limit.
         address: Ray cluster, see `ray_session`.
+        wait_s: Seconds after which it gives up if the first task finds no free CPU.
 
     Raises:
-        UsageError: If Ray has not as many CPUs, a node does not see the store or a source, or the memory has no room
-            for one task.
-        RunError: If the cluster cannot be reached.
+        UsageError: If a private local Ray has not as many CPUs, a node does not see the store or a source, or the
+            memory has no room for one task.
+        RunError: If the cluster cannot be reached, or has no free CPU.
     """
     room = None if memory_bytes is None else tasks_in(memory_bytes)
     with ray_session(address):
-        if workers is not None:
-            require_resources(workers, 1, 0)
-        there = workers or cpus_for_tasks()
-        check_seen("store", store, storage.join(store, IDENTITY))
+        check_local_capacity(Needs(workers or 1))
+        wait_for_workers(Needs(), wait_s)
+        there = workers or cpus_for_tasks(present_nodes())
+        check_visible_on_all_nodes("store", store, storage.join(store, IDENTITY))
         for name, path in _places(settings).items():
-            check_seen(name, path, path)
+            check_visible_on_all_nodes(name, path, path)
         yield partial(_run, there if room is None else min(there, room))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-# Name without `ray_` -> (what it is, value in what a worker tells; see `Session` in engine/session.py).
+# Name without `ray_` -> (what it is, value in what a worker reports; see `Session` in engine/session.py).
 GAUGES: dict[str, tuple[str, str]] = {
     "dream_ray_step": ("Inner steps that are done", "step"),
     "dream_ray_steps_total": ("Inner steps of the run", "total_steps"),
@@ -29,7 +29,7 @@ _TAGS = ("run", "rank")
 _LOG = logging.getLogger("dream_ray.worker")
 
 
-def telling_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
+def report_to_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
     """Returns what passes the progress of a worker on to Ray.
 
     Args:
@@ -39,13 +39,13 @@ def telling_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
     tags = {"run": run, "rank": str(rank)}
     _log_as_json(run, rank)
 
-    def tell(progress: dict[str, Any]) -> None:
+    def report(progress: dict[str, Any]) -> None:
         for key, gauge in _gauges().items():
             if progress[key] is not None:
                 gauge.set(progress[key], tags)
         _LOG.info(progress["phase"], extra={"progress": progress})
 
-    return tell
+    return report
 
 
 @lru_cache(maxsize=1)

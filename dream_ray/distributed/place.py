@@ -1,9 +1,7 @@
-"""Where the workers of a run are: on this machine, or on others, which may have other devices and see other files."""
+"""The nodes that the workers of a run may be on: whether they see its files, and where unreserved work goes."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -11,66 +9,19 @@ from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dream_ray import storage
-from dream_ray.distributed.job_paths import check_shared_paths
-from dream_ray.distributed.session import (
-    cluster_address,
-    default_gpus,
-    possible_resources,
-    ray_session,
-    require_resources,
-)
-from dream_ray.distributed.tasks import result_of
+from dream_ray.distributed.capacity import can_grow
 from dream_ray.errors import RunError, UsageError
 
-Call = Callable[..., Any]
-"""(function, *arguments, **keywords) -> what the function returns."""
-
 _ANSWER_S = 5.0
-
-
-@contextmanager
-def workers_place(
-    address: str | None, *, paths: Mapping[str, str], device: str, cpus: int, gpus: float | None
-) -> Iterator[Call]:
-    """Gives what calls a function where the workers of a run will be; a cluster stays connected during the block.
-
-    The driver may run on a node without a GPU, with another CPU or with other files, so that what depends on these is
-    found out where it counts. Where the workers can only be on this machine, the function is called here.
-
-    Args:
-        address: Ray cluster, see `ray_session`.
-        paths: What the user named, by parameter.
-        device: Device of the workers: "auto", "cpu" or "cuda".
-        cpus: CPUs of a worker.
-        gpus: GPUs of a worker; None: 1 where the device may be one, if the cluster has any.
-
-    Raises:
-        UsageError: If a path would be lost with the job, or no node can hold a worker.
-    """
-    check_shared_paths(paths)
-    if not (ray.is_initialized() or cluster_address(address)):
-        yield _call_here
-        return
-    with ray_session(address):
-        if not are_elsewhere():
-            yield _call_here
-            return
-        if gpus is None:
-            gpus = default_gpus(device)
-        require_resources(1, cpus, gpus)
-        yield partial(_call_there, cpus, gpus)
 
 
 def are_elsewhere() -> bool:
     """Tells whether the workers may be on another machine than this process."""
     here = _node_of_this_process()
-    # What can be got beyond what is there comes on new nodes.
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    grows = any(most > there.get(name, 0) for name, most in possible_resources().items())
-    return grows or any(node["NodeID"] != here for node in _nodes())
+    return can_grow() or any(node["NodeID"] != here for node in _nodes())
 
 
-def check_seen(name: str, path: str, file: str) -> None:
+def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
     """Proves that this process and all nodes of the cluster see the same files.
 
     Args:
@@ -85,8 +36,6 @@ def check_seen(name: str, path: str, file: str) -> None:
     if are_elsewhere():
         looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}
         seen |= {f"node {address}": answer for address, answer in looking.items()}
-        if not looking:
-            seen["the first node that was started"] = _look_from_a_new_node(file)
     for where, problem in seen.items():
         if problem:
             raise UsageError(
@@ -170,24 +119,9 @@ def _look(file: str) -> str:
         return str(error)
 
 
-def _look_from_a_new_node(file: str) -> str:
-    # A CPU is what makes Ray start one.
-    answer: str = result_of(ray.remote(num_cpus=1)(_look).remote(file))
-    return answer
-
-
 def _look_from(node_id: str, file: str) -> str:
     try:
         answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
         return ""  # it went meanwhile, and nothing will run there
     return answer
-
-
-def _call_here(function: Call, *arguments: Any, **keywords: Any) -> Any:
-    return function(*arguments, **keywords)
-
-
-def _call_there(cpus: int, gpus: float, function: Call, *arguments: Any, **keywords: Any) -> Any:
-    remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-    return result_of(remote.remote(*arguments, **keywords))

@@ -36,34 +36,28 @@ class ProducerPlan:
         cpus: CPUs of a worker's place.
         gpus: GPUs of a worker's place.
         reserves: Whether each reserves a place; otherwise they share the workers' cores and GPUs.
-        follows: Whether they take their places only when the workers have theirs.
     """
 
     count: int
     cpus: int
     gpus: float
     reserves: bool
-    follows: bool = False
 
 
-def plan_producers(
-    requested: int | None, *, workers: int, cpus: int, gpus: float, places: int, possible_places: int
-) -> ProducerPlan:
+def plan_producers(requested: int | None, *, workers: int, cpus: int, gpus: float, slots: int) -> ProducerPlan:
     """Decides on the producers of a run.
 
     Args:
-        requested: What the user asked for; None: one for every place that the workers leave, at most one a worker, at
+        requested: What the user asked for; None: one for every slot that the workers leave, at most one a worker, at
             least one where there are several workers, which would all train the same networks otherwise.
         workers: Ray Train workers.
         cpus: CPUs of a worker, and of a producer.
         gpus: GPUs of a worker, and of a producer.
-        places: Workers that the nodes have room for which are there.
-        possible_places: The same with the nodes that can be added, for which a run waits only where it was asked to.
+        slots: Workers that fit into the nodes.
     """
-    free = places - workers
+    free = slots - workers
     count = max(min(free, workers), int(workers > 1)) if requested is None else requested
-    reserves = count <= (free if requested is None else possible_places - workers)
-    return ProducerPlan(count, cpus, gpus, reserves=reserves, follows=reserves and count > free)
+    return ProducerPlan(count, cpus, gpus, reserves=count <= free)
 
 
 @contextmanager
@@ -128,8 +122,6 @@ class _Producers:
         """Starts a producer if it may run now; tells whether it was started."""
         number = next(self._numbers)
         if reserves:
-            if self._plan.follows and not self._coordinator.call("has_begun"):
-                return False
             options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
         else:
             options = beside_workers(self._plan.gpus, number)

@@ -4,9 +4,7 @@ import hashlib
 import json
 import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,21 +13,27 @@ import optuna
 import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
-from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.data.manifest import MANIFEST
-from dream_ray.distributed.distill import run_workers
-from dream_ray.distributed.metrics import telling_ray
-from dream_ray.distributed.place import check_seen
-from dream_ray.distributed.room import DRIVER_CPUS, Needs, needs_of, possible_trials
-from dream_ray.distributed.session import default_gpus, possible_nodes, ray_session
-from dream_ray.distributed.tasks import died, results
-from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, modes_of, scheduler_of
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run_directory import Run
+from dream_ray.distributed.capacity import (
+    Needs,
+    can_grow,
+    default_gpus,
+    needs_of,
+    present_nodes,
+    trials_at_a_time,
+    wait_for_workers,
+)
+from dream_ray.distributed.metrics import report_to_ray
+from dream_ray.distributed.place import check_visible_on_all_nodes
+from dream_ray.distributed.ray_backend import RayBackend
+from dream_ray.distributed.session import ray_session
+from dream_ray.distributed.tasks import results
+from dream_ray.distributed.tuning import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.errors import TransientError
 from dream_ray.sweep.directory import SWEEP, SweepContext
 from dream_ray.sweep.file import Sweep
@@ -48,9 +52,7 @@ from dream_ray.sweep.study import (
     study_name,
     study_storage,
 )
-from dream_ray.sweep.trial import Crew, Rung, execute_here, run_trial
-
-_LOOK_S = 1.0
+from dream_ray.sweep.trial import Rung, TrialExecutor, run_trial
 
 
 def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
@@ -62,8 +64,9 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If one trial alone needs more than there is, or the study belongs to another sweep.
-        TransientError: If the search ended before its trials, because its record could not be written for example.
+        UsageError: If a private local Ray has no capacity for one trial, or the study belongs to another sweep.
+        TransientError: If a trial found no free resources, or the search ended before its trials, because its record
+            could not be written for example.
         KeyboardInterrupt: After Ctrl-C; what was running comes again.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -76,9 +79,8 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
         return
     loggers = loggers_of(sweep)
     with ray_session(address):
-        needs, room = check_cluster(sweep, context)
-        check_seen("out", context.out, storage.join(context.out, SWEEP))
-        at_a_time = min(room, context.max_concurrent or left, left)
+        needs = check_cluster(sweep, context)
+        check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
         secret = replace(context, study=None)  # what Tune writes down has no password in it
         search = Search(
             space=partial(_propose, sweep),
@@ -95,7 +97,7 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
                 search_alg=search,
                 scheduler=scheduler_of(sweep, ended),
                 num_samples=left,
-                max_concurrent_trials=at_a_time,
+                max_concurrent_trials=min(left, _at_a_time(needs, context)),
                 # The workers of a trial that is stopped end with its process.
                 reuse_actors=needs.workers == 1,
             ),
@@ -104,7 +106,7 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
                 storage_path=context.out,
                 stop=budget,
                 failure_config=FailureConfig(max_failures=1),
-                callbacks=loggers,
+                callbacks=[*loggers, NodesWatch(needs, context.wait_s)],
                 verbose=0,
             ),
         )
@@ -130,27 +132,36 @@ def _failed_for_what_was_around(sweep: Sweep, out: str, study: optuna.Study) -> 
     return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
 
 
-def check_cluster(sweep: Sweep, context: SweepContext) -> tuple[Needs, int]:
-    """Returns what a trial takes of the cluster that is connected, and how many trials find room there.
+def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
+    """Waits until one trial fits into the cluster that is connected, and returns what it takes.
 
     Raises:
-        UsageError: If none does, or a node does not see the store.
+        UsageError: If it never fits into a private local Ray, or a node does not see the store.
+        TransientError: If it found no free resources.
     """
-    check_seen("store", context.store, storage.join(context.store, MANIFEST))
     needs = needs_of(sweep.resources, context.device, default_gpus(context.device))
-    return needs, possible_trials(needs, possible_nodes(needs))
+    wait_for_workers(needs, context.wait_s)
+    check_visible_on_all_nodes("store", context.store, storage.join(context.store, MANIFEST))
+    return needs
+
+
+def _at_a_time(needs: Needs, context: SweepContext) -> int:
+    """Returns how many trials run at a time: those that fit now, unless the user says how many nodes may be added."""
+    fitting = trials_at_a_time(needs, present_nodes())
+    if can_grow():
+        return context.max_concurrent or max(fitting, 1)
+    return min(fitting, context.max_concurrent or fitting)
 
 
 def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], *, address: str | None) -> None:
     """Distils and tests what the search found, see `run_final`."""
     with ray_session(address):
-        # Not more than have room with their workers: all drivers together could leave none for these.
-        needs, most = check_cluster(sweep, context)
+        needs = check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
         task: Any = ray.remote(**options)(_final)
         calls = (partial(task.remote, sweep, context, needs, run) for run in planned)
-        for _ in results(calls, min(most, context.max_concurrent or most)):
+        for _ in results(calls, _at_a_time(needs, context)):
             pass
 
 
@@ -175,7 +186,7 @@ def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
 
 
 def _resources(needs: Needs) -> dict[str, float]:
-    return {"cpu": DRIVER_CPUS} if needs.workers > 1 else {"cpu": needs.cpus, "gpu": needs.gpus}
+    return {"cpu": needs.driver_cpus} if needs.driver_cpus else {"cpu": needs.cpus, "gpu": needs.gpus}
 
 
 def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, Any]) -> None:
@@ -184,49 +195,29 @@ def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
-    run_trial(context.out, sweep.configs_of(values), context.store, _crew(sweep, context, needs), report)
+    run_trial(context.out, sweep.configs_of(values), context.store, _executor(sweep, context, needs), report)
 
 
 def _final(sweep: Sweep, context: SweepContext, needs: Needs, planned: FinalRun) -> None:
-    run_final(planned, context.store, _crew(sweep, context, needs))
+    run_final(planned, context.store, _executor(sweep, context, needs))
 
 
-def _crew(sweep: Sweep, context: SweepContext, needs: Needs) -> Crew:
-    # Networks that others trained would make a trial seem cheaper than its settings are. There are no producers, whose
-    # place the admission would have to know: several workers train the same networks, and share them in the bank.
-    bank = None if "compute_s" in sweep.metrics else context.bank
-    room = int(sweep.resources.bank_gb * 1e9)
-    launch = Launch(
-        workers=needs.workers,
-        local=needs.workers == 1,
-        producers=0,
-        bank=bank,
-        bank_bytes=room,
-        feature_bytes=room,
-    )
-    here = partial(execute_here, telling=telling_ray)
-    execute = here if needs.workers == 1 else partial(_execute_on_ray, needs.gpus)
-    return Crew(needs.device, needs.cpus, launch, execute)
-
-
-def _execute_on_ray(gpus: float, run: Run, look: Callable[[], None]) -> None:
-    """Runs the workers on Ray Train; the rungs, which other processes climb, are looked at meanwhile.
-
-    What `look` raises is left to end this process, and the workers with it.
-    """
-    ended: Future[None] = Future()
-
-    def fit() -> None:
-        try:
-            run_workers(run, run.launch, gpus)
-            ended.set_result(None)
-        except RayError as error:
-            ended.set_exception(died(error))
-        except BaseException as error:
-            ended.set_exception(error)
-
-    threading.Thread(target=fit, daemon=True, name="ray-train").start()
-    while not ended.done():
-        look()
-        wait([ended], timeout=_LOOK_S)
-    ended.result()
+def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:
+    is_local = needs.workers == 1
+    cache_bytes = int(sweep.resources.cache_gb * 1e9)
+    options = {
+        "compile": "off",
+        "device": needs.device,
+        "threads": needs.cpus,
+        "local": is_local,
+        "workers": needs.workers,
+        "gpus_per_worker": needs.gpus,
+        # The admission of trials does not know the resources of producers. Several workers train the same networks,
+        # and share them in the cache.
+        "producers": 0,
+        # Networks that others trained would make a trial seem cheaper than its settings are.
+        "snapshot_cache": None if "compute_s" in sweep.metrics else context.snapshot_cache,
+        "snapshot_cache_bytes": cache_bytes,
+        "feature_cache_bytes": cache_bytes,
+    }
+    return TrialExecutor(LocalBackend(report_to_ray) if is_local else RayBackend(wait_s=context.wait_s), options)

@@ -12,10 +12,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from ray.exceptions import RayError
 from ray.tune import Callback, Stopper, TuneError, Tuner
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.exc import SQLAlchemyError
 
+from dream_ray.distributed.capacity import Needs, Patience, present_nodes, trials_at_a_time
 from dream_ray.engine.stopping import ctrl_c_as_before
 from dream_ray.errors import TransientError, UsageError
 from dream_ray.sweep.budget import outer_steps_of, outer_steps_spent, seconds_spent
@@ -84,6 +86,27 @@ class Spending(Stopper):
         if most is not None and self._steps_before + sum(self._steps.values()) >= most:
             return True
         return self._until is not None and time.time() >= self._until
+
+
+class NodesWatch(Callback):
+    """Ends a search that has lost its nodes and gets no others; see `Patience`.
+
+    Args:
+        needs: What a trial takes.
+        wait_s: Seconds after which it gives up.
+    """
+
+    def __init__(self, needs: Needs, wait_s: float) -> None:
+        self._needs, self._wait_s = needs, wait_s
+        self._patience: Patience | None = None
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Waits, without blocking, while no trial runs and none fits into the nodes that are there."""
+        if any(trial.status == Trial.RUNNING for trial in trials) or trials_at_a_time(self._needs, present_nodes()):
+            self._patience = None
+            return
+        self._patience = self._patience or Patience(self._needs, self._wait_s)
+        self._patience.look()
 
 
 def fit(tuner: Tuner) -> bool:

@@ -202,11 +202,6 @@ def _trained_networks(
     )
 
 
-def are_made_ahead(config: Config) -> bool:
-    """Tells whether the networks of the next steps can be made before their turn, by anybody."""
-    return config.source.kind in ("real", "random", "pool")
-
-
 def trains_on_everything(config: Config) -> bool:
     """Tells whether the first network of a run is trained on real data before it is matched at."""
     return config.source.kind in ("real", "pool")
@@ -267,10 +262,11 @@ def class_matcher(
     *,
     compiled: bool = False,
     features: FeatureBank | None = None,
+    initial_network: Callable[[], Snapshot] | None = None,
 ) -> ClassMatcher:
     """Makes the matcher of some classes; see its attributes."""
     real = real_images(config, store, labels)
-    return ClassMatcher(config, real, store.num_classes, normalise, compiled, features)
+    return ClassMatcher(config, real, store.num_classes, normalise, compiled, features, initial_network)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:

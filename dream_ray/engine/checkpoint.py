@@ -18,19 +18,24 @@ _FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "ind
 _LEARNED = "learned/"
 
 
+Write = Callable[[RunState], Future[None]]
+"""Begins to write a state; the result says when it is written."""
+
+
 @contextmanager
-def background_writer(write: Callable[[RunState], None]) -> Iterator[Callable[[RunState], None]]:
+def background_writer(write: Callable[[RunState], None]) -> Iterator[Write]:
     """Yields `write`, done by a thread while the run goes on; one state at a time, and all of them before the end.
 
-    What a write raises comes out of the next one or of the block.
+    An exception of `write` is raised by the next one or by the block.
     """
     pending: Future[None] | None = None
 
-    def begin(state: RunState) -> None:
+    def begin(state: RunState) -> Future[None]:
         nonlocal pending
         if pending is not None:
             pending.result()
         pending = pool.submit(write, state.copy())  # the run moves on meanwhile
+        return pending
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as pool:
         try:

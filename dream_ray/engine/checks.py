@@ -8,9 +8,8 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import are_made_ahead, build, class_counts
+from dream_ray.engine.assembly import build, class_counts
 from dream_ray.engine.ignored_settings import changed_in_vain
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import check_whitening
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import foreign_code
@@ -82,31 +81,3 @@ def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[in
         for one in decoded_factors(config.ipc, factor, mode, config.batch_synthetic_max)
     }
     return [one for one in sorted(used) if not fills_every_tile(side, one)]
-
-
-def check_workers(config: Config, store: Store, launch: Launch) -> None:
-    """Raises UsageError if workers or producers would have nothing to do, or threads would do the same work."""
-    if not are_made_ahead(config):
-        _check_workers_in_step(config, launch)
-    elif launch.local and launch.workers > 1 and launch.producers == 0:
-        raise UsageError(f"producers must be an int >= 1 with local and {launch.workers} workers; got 0")
-    if config.source.kind != "expert" and launch.workers > store.num_classes:
-        raise UsageError(
-            f"workers must be at most the number of classes ({store.num_classes}); got {launch.workers}. More would "
-            "wait: 40 workers that share 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 "
-            f"workers 2.59 times. Use at most {store.num_classes} workers, and --producers for the networks"
-        )
-
-
-def _check_workers_in_step(config: Config, launch: Launch) -> None:
-    """Checks workers that exchange something at every step, so that nobody can make networks ahead of them."""
-    kind = config.source.kind
-    if launch.local and launch.workers > 1:
-        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {launch.workers}")
-    if launch.producers:
-        raise UsageError(f"producers must be 0 with source.kind {kind}; got {launch.producers}")
-    if kind == "expert" and launch.workers > config.trajectory.segments:
-        raise UsageError(
-            f"workers must be at most trajectory.segments ({config.trajectory.segments}), each of which one worker "
-            f"matches; got {launch.workers}"
-        )

@@ -24,8 +24,8 @@ from dream_ray.engine.state import ALL_CLASSES, ClassState, RunState
 from dream_ray.errors import RunError
 
 
-class Moment(Protocol):
-    """What a source yields for a step: a network (`Snapshot`), or parts of the ways of experts (`Segments`)."""
+class StepInput(Protocol):
+    """What a source yields for an inner step: a network (`Snapshot`), or trajectory segments (`Segments`)."""
 
     @property
     def outer(self) -> int:
@@ -36,24 +36,24 @@ class Moment(Protocol):
         """Number of the inner step within it, from 0."""
 
     def restart_state(self) -> NetworkState | None:
-        """Returns what a source goes on from; None where it starts the outer step again, or needs nothing."""
+        """Returns what a source goes on from; None if it starts the outer step again, or needs nothing."""
 
 
-AnyMoment = TypeVar("AnyMoment", bound=Moment)
-GivenMoment = TypeVar("GivenMoment", bound=Moment, contravariant=True)
-YieldedMoment = TypeVar("YieldedMoment", bound=Moment, covariant=True)
+AnyInput = TypeVar("AnyInput", bound=StepInput)
+GivenInput = TypeVar("GivenInput", bound=StepInput, contravariant=True)
+YieldedInput = TypeVar("YieldedInput", bound=StepInput, covariant=True)
 
 
-class Source(Protocol[YieldedMoment]):
-    """Yields what is matched at, step by step; see `NetworkSource`."""
+class Source(Protocol[YieldedInput]):
+    """Yields step inputs; see `NetworkSource`."""
 
-    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[YieldedMoment]:
-        """Yields the moments of an outer step from inner step `start` on."""
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[YieldedInput]:
+        """Yields the step inputs of an outer step from inner step `start` on."""
         ...
 
 
-class Matcher(Protocol[GivenMoment]):
-    """What is done at a moment; see `ClassMatcher` and `TrajectoryMatcher`."""
+class Matcher(Protocol[GivenInput]):
+    """The work of a step; see `ClassMatcher` and `TrajectoryMatcher`."""
 
     @property
     def space(self) -> PixelSpace:
@@ -63,7 +63,10 @@ class Matcher(Protocol[GivenMoment]):
     def class_batch(self) -> int | None:
         """Classes that `match` takes at a time; None: all."""
 
-    def match(self, moment: GivenMoment, labels: Labels, state: RunState) -> dict[int, Tensor]:
+    def initial_states(self, step_input: GivenInput) -> dict[int, ClassState]:
+        """Makes the first state of every class of this process, by label."""
+
+    def match(self, step_input: GivenInput, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of a group of classes by a step; changes `state`.
 
         Returns:
@@ -88,32 +91,40 @@ class StepReport:
     losses: dict[int, float]
 
 
+class Events(Protocol):
+    """What happens beside the steps; an exception of a method ends the run."""
+
+    def is_checkpoint_due(self, step: int) -> bool:
+        """Tells whether to write a checkpoint before a step."""
+
+    def on_checkpoint(self, state: RunState) -> None:
+        """Writes a checkpoint."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Takes note of every `log_every`-th step."""
+
+    def on_interrupt(self, state: RunState) -> None:
+        """Saves what Ctrl-C leaves: the state before the step that is broken off, without its network."""
+
+
 def distill(
     config: Config,
-    matcher: Matcher[AnyMoment],
-    source: Source[AnyMoment],
     state: RunState,
     *,
-    initialise: Callable[[AnyMoment], dict[int, ClassState]],
-    select: Callable[[AnyMoment, Assignments], dict[int, Selection]],
-    saves_before: Callable[[int], bool],
-    save: Callable[[RunState], None],
-    report: Callable[[StepReport], None],
-    interrupted: Callable[[RunState], None] = lambda state: None,
+    source: Source[AnyInput],
+    select: Callable[[AnyInput, Assignments], dict[int, Selection]],
+    matcher: Matcher[AnyInput],
+    events: Events,
 ) -> RunState:
     """Distils the classes of `matcher` from `state` to the end of the run.
 
     Args:
         config: Settings.
-        matcher: The work of a step.
-        source: What it is done at.
         state: Where to start; changed in place. A new `RunState` starts from the initialisation.
-        initialise: Makes the first state of every class.
-        select: Chooses the real images of every class: `ClassMatcher.select_all`, or what has done so ahead of time.
-        saves_before: Asked before every step whether to save.
-        save: Called with the state where `saves_before` said so, and at the end; what it raises ends the run.
-        report: Called with every `log_every`-th step.
-        interrupted: Called at Ctrl-C, with the state before the step that is broken off and without its network.
+        source: Yields the step inputs.
+        select: Chooses the real images of every class: `ClassMatcher.select_all`, or a prefetched selection.
+        matcher: The work of a step.
+        events: What happens beside the steps.
 
     Returns:
         The final state, its images clamped to what `pixels.space` allows.
@@ -122,35 +133,35 @@ def distill(
         RunError: If a loss is not finite; the last checkpoint is from before.
     """
     losses = _Losses(config)
-    with _Interruptible(losses.check_state, interrupted) as whole:
+    with _Interruptible(losses.check_state, events.on_interrupt) as whole:
         for outer in range(state.outer, config.outer_steps):
-            for moment in source.trajectory(outer, state.inner, state.network):
-                state.outer, state.inner, state.network = outer, moment.inner, None
-                step = config.step_of(outer, moment.inner)
+            for step_input in source.trajectory(outer, state.inner, state.network):
+                state.outer, state.inner, state.network = outer, step_input.inner, None
+                step = config.step_of(outer, step_input.inner)
                 if not state.classes:
-                    state.classes = initialise(moment)
-                if moment.inner == 0:
+                    state.classes = matcher.initial_states(step_input)
+                if step_input.inner == 0:
                     _clamp(state, matcher.space)
-                if saves_before(step):
+                if events.is_checkpoint_due(step):
                     losses.check_state(state)
-                    state.network = moment.restart_state()
-                    save(state)
+                    state.network = step_input.restart_state()
+                    events.on_checkpoint(state)
                 whole.keep(state)
 
-                if config.selects_at(moment.inner):
+                if config.selects_at(step_input.inner):
                     previous = {label: class_state.assignment for label, class_state in state.classes.items()}
-                    for label, chosen in select(moment, previous).items():
+                    for label, chosen in select(step_input, previous).items():
                         state.classes[label].indices = chosen.indices
                         state.classes[label].assignment = chosen.assignment_N
                 for labels in class_groups(state.classes, matcher.class_batch):
-                    losses.add(step, matcher.match(moment, labels, state))
+                    losses.add(step, matcher.match(step_input, labels, state))
 
                 if (step + 1) % config.log_every == 0:
-                    report(StepReport(step, outer, moment.inner, losses.check()))
+                    events.on_step(StepReport(step, outer, step_input.inner, losses.check()))
             state.outer, state.inner, state.network = outer + 1, 0, None
     losses.check_state(state)
     _clamp(state, matcher.space)
-    save(state)
+    events.on_checkpoint(state)
     return state
 
 

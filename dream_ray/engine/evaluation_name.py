@@ -7,27 +7,32 @@ from collections.abc import Sequence
 
 from dream_ray.config import Config
 from dream_ray.config.sections import Network
-from dream_ray.engine.arms import ARMS
 
+DISTILLED = "distilled"
+RANDOM_REAL, KMEANS_REAL, INITIAL, WHOLE_SET = "random real", "k-means real", "initial mosaics", "whole set"
+BASELINES = (RANDOM_REAL, KMEANS_REAL, INITIAL, WHOLE_SET)
+"""Names of the baselines; `baselines.py` makes them."""
+EVALUATED_SETS = (DISTILLED, *BASELINES)
+"""Sets that networks are trained on, in the order of tables."""
 USUAL_REPEATS = 3
-"""Fresh networks per arm where nobody says how many."""
+"""Fresh networks per evaluated set by default."""
 
 _PLAIN = re.compile(r"[\w.=-]{1,80}", re.ASCII)
 
 
 def evaluation_name(
-    config: Config, network: Network, protocol: str, split: str, arms: Sequence[str], repeats: int
+    config: Config, network: Network, protocol: str, split: str, baselines: Sequence[str], repeats: int
 ) -> str:
     """Returns how the files of an evaluation are called: only one that asks the same again has the same name.
 
-    With the run's own network, all arms and three networks each, as usual, that is "convnet-quick-test"; the options of
-    another network, fewer arms and another n are told, as in "convnet-width=8-quick-test-distilled_whole-set-n=5".
+    By default, with the run's own network, all baselines and three networks each, that is "convnet-quick-test". Other
+    options of the network, fewer baselines and another n are in the name: "convnet-width=8-quick-test-distilled-n=5".
     """
-    chosen = [arm.replace(" ", "-") for arm in ARMS if arm in arms]
+    chosen = [name.replace(" ", "-") for name in BASELINES if name in baselines]
     options = _options_in_name(network, config.evaluation.network or config.network)
     parts = [network.name.replace(":", "-"), *options, protocol, split]
-    if len(chosen) < len(ARMS):
-        parts.append("_".join(chosen))
+    if len(chosen) < len(BASELINES):
+        parts.append("_".join([DISTILLED, *chosen]))
     if repeats != USUAL_REPEATS:
         parts.append(f"n={repeats}")
     return "-".join(parts)

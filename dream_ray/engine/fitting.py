@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple, get_args
 
 import torch
@@ -11,14 +10,13 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Selection
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import MEGABYTE, are_made_ahead
-from dream_ray.engine.checks import check_fit, check_workers
+from dream_ray.engine.assembly import MEGABYTE
+from dream_ray.engine.checks import check_fit
 from dream_ray.engine.compilation import choose_compile
-from dream_ray.engine.here import producers_here
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.steps import measure_memory
 from dream_ray.engine.memory import MemoryPlan, largest_share_bytes, plan_memory
 from dream_ray.engine.out_of_memory import OutOfMemory
+from dream_ray.engine.run_spec import RunSpec, check_workers
 from dream_ray.engine.trajectories.producing import networks_ahead
 from dream_ray.errors import UsageError
 
@@ -33,16 +31,7 @@ class FittedMemory(NamedTuple):
     memory: MemoryPlan
 
 
-def fit_memory(
-    config: Config,
-    store: Store,
-    launch: Launch,
-    budget_bytes: int | None,
-    *,
-    threads: int,
-    device: torch.device,
-    compiling: str = "off",
-) -> FittedMemory:
+def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> FittedMemory:
     """Finds the settings, nearest to the given ones, with which a run takes no more memory than it may.
 
     Candidates first embed fewer images at a time, which costs time. Then they match fewer decoded synthetic images at a
@@ -51,75 +40,57 @@ def fit_memory(
     candidate that runs out of memory does not fit. On a GPU, the GPU's memory must suffice too.
 
     Args:
-        config: Settings; those named above are upper limits, and `data.resident_mb` is chosen anew.
-        store: Store to distil.
-        launch: Who works on it.
-        budget_bytes: Memory of all workers and producers together; None: keep the given settings.
-        threads: Threads of each.
-        device: Device of each.
-        compiling: "auto", "on" or "off", see `choose_compile`.
+        spec: The run. Its settings named above are upper limits, and `data.resident_mb` is chosen anew; without
+            `memory_bytes` the given settings are kept.
+        num_producers: Producers that will start.
+        device: Device of the workers.
 
     Raises:
         UsageError: If no settings fit, the settings do not fit the store, or the workers cannot share its classes.
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
-    measure = partial(_memory_of, store=store, launch=launch, threads=threads, device=device, compiling=compiling)
-    if budget_bytes is None:
-        return FittedMemory(config, measure(config))
+    store = Store.open(spec.store)
+    check_workers(spec, store)
+    if spec.memory_bytes is None:
+        return FittedMemory(spec.config, _memory_of(spec, store, num_producers, device))
     on_gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    for candidate in _candidates(config):
+    for candidate in _candidates(spec.config):
         try:
-            fitted = FittedMemory(candidate, measure(candidate))
+            memory = _memory_of(replace(spec, config=candidate), store, num_producers, device)
         except OutOfMemory as error:
-            refusal = _not_measured(candidate, error, budget_bytes, on_gpu)
+            refusal = _not_measured(candidate, error, spec.memory_bytes, on_gpu)
             continue
-        spare = budget_bytes - fitted.memory.everybody
-        if spare >= 0 and fitted.memory.on_gpu <= on_gpu:
+        fitted = FittedMemory(candidate, memory)
+        spare = spec.memory_bytes - memory.everybody
+        if spare >= 0 and memory.on_gpu <= on_gpu:
             return _with_residents(fitted, store, spare)
-        refusal = _too_large(fitted, budget_bytes, on_gpu)
+        refusal = _too_large(fitted, spec.memory_bytes, on_gpu)
     raise refusal
 
 
-def planned_producers(config: Config, launch: Launch, threads: int, device: torch.device) -> int:
-    """Returns how many producers a plan supposes: the fewest that a run may have, where the launch names no number."""
-    if launch.local:
-        return producers_here(config, launch, threads, device)
-    if launch.producers is None:
-        return int(launch.workers > 1 and are_made_ahead(config))
-    return launch.producers
-
-
-def _memory_of(
-    config: Config, store: Store, launch: Launch, threads: int, device: torch.device, compiling: str
-) -> MemoryPlan:
+def _memory_of(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> MemoryPlan:
     """Measures the steps of a run and works out its memory."""
+    config = spec.config
     check_fit(config, store)
-    check_workers(config, store, launch)
-    producers = planned_producers(config, launch, threads, device)
+    beside = () if num_producers == 0 else ("embedding", "batch") if spec.local else ("embedding",)
     measured = measure_memory(
         config,
         store,
-        threads=threads,
+        threads=spec.threads,
         device=device,
-        compiled=choose_compile(compiling, config, store, device),
-        beside=_beside_matching(launch, producers),
+        compiled=choose_compile(spec.compile, config, store, device),
+        beside=beside,
     )
+    ahead = networks_ahead(num_producers, config.inner_steps, measured.snapshot_bytes) if num_producers else 0
     return plan_memory(
         config,
         store,
         measured,
-        workers=launch.workers,
-        producers=0 if launch.local else producers,
-        ahead=networks_ahead(producers, config.inner_steps, measured.snapshot_bytes) if producers else 0,
-        ray=not launch.local,
+        workers=spec.workers,
+        producers=0 if spec.local else num_producers,
+        ahead=ahead,
+        ray=not spec.local,
     )
-
-
-def _beside_matching(launch: Launch, producers: int) -> tuple[str, ...]:
-    """Returns what threads of a worker do while it matches, see `measure_memory`."""
-    if producers == 0:
-        return ()
-    return ("embedding", "batch") if launch.local else ("embedding",)
 
 
 def _not_measured(config: Config, error: OutOfMemory, budget_bytes: int, on_gpu: int) -> UsageError:

@@ -67,6 +67,7 @@ class ClassMatcher:
         normalise: Makes the networks' inputs; its device is the one of all tensors.
         compiled: Whether the networks run through compiled functions.
         features: Keeps what `embed` computes for others; None: nobody does.
+        initial_network: Makes the network whose features the initialisation uses; None: the first one of the run.
     """
 
     config: Config
@@ -75,6 +76,7 @@ class ClassMatcher:
     normalise: Normalise
     compiled: bool = False
     features: FeatureBank | None = None
+    initial_network: Callable[[], Snapshot] | None = None
 
     @property
     def class_batch(self) -> int:
@@ -228,8 +230,12 @@ class ClassMatcher:
         )
 
     def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
-        """Makes the first synthetic images of every class; k-means sees them through the network."""
-        return {label: self.initial_state(snapshot, label) for label in self.real}
+        """Makes the first synthetic images of every class; k-means uses the features of the network."""
+        if self.initial_network is None:
+            return {label: self.initial_state(snapshot, label) for label in self.real}
+        # A feature cache holds features of the run's own networks.
+        uncached, initial = replace(self, features=None), self.initial_network()
+        return {label: uncached.initial_state(initial, label) for label in self.real}
 
     def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
         """Makes the first synthetic images of a class."""

@@ -7,13 +7,13 @@ import torch
 from dream_ray.config import Config
 from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_counts
-from dream_ray.engine.checks import check_workers
 from dream_ray.engine.compilation import choose_compile
-from dream_ray.engine.fitting import fit_memory, planned_producers
+from dream_ray.engine.environment import resolve_device
+from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.steps import measure_costs
 from dream_ray.engine.memory import MemoryPlan
+from dream_ray.engine.run_spec import RunSpec, check_workers
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,21 @@ class RunPlan:
     """What a run takes.
 
     Attributes:
-        config: Its settings.
+        spec: The run; its settings are those that fit the memory, if it is limited.
         memory: Of its largest worker.
         costs: Times of its steps, measured.
-        store: Its store.
-        launch: Who works on it, as asked for.
-        producers: Producers that the plan supposes.
+        producers: Producers that will start.
     """
 
-    config: Config
+    spec: RunSpec
     memory: MemoryPlan
     costs: StepCosts
-    store: Store
-    launch: Launch
     producers: int
+
+    @property
+    def config(self) -> Config:
+        """Settings of the run."""
+        return self.spec.config
 
     def forecast(self, workers: int | None = None) -> Forecast:
         """Predicts time and traffic of the run, for another number of workers too.
@@ -42,32 +43,34 @@ class RunPlan:
         Raises:
             UsageError: If the run would be refused with so many workers.
         """
-        launch = self.launch if workers is None else replace(self.launch, workers=workers)
-        check_workers(self.config, self.store, launch)
-        counts = class_counts(self.config, self.store)
-        return forecast(self.config, counts, self.costs, workers=launch.workers, producers=self.producers)
+        spec = self.spec if workers is None else replace(self.spec, workers=workers)
+        check_workers(spec, Store.open(spec.store))
+        return forecast(self.config, self._class_counts(), self.costs, workers=spec.workers, producers=self.producers)
 
     @property
     def mean_class_size(self) -> float:
         """Real images of a class, on average."""
-        counts = class_counts(self.config, self.store)
+        counts = self._class_counts()
         return sum(counts) / len(counts)
 
+    def _class_counts(self) -> list[int]:
+        return class_counts(self.config, Store.open(self.spec.store))
 
-def plan_run(
-    config: Config,
-    store: Store,
-    launch: Launch,
-    budget_bytes: int | None = None,
-    *,
-    threads: int,
-    device: torch.device,
-    compiling: str = "off",
-) -> RunPlan:
-    """Fits a run into its memory and times its steps; arguments and errors are those of `fit_memory`."""
-    config, memory = fit_memory(
-        config, store, launch, budget_bytes, threads=threads, device=device, compiling=compiling
-    )
-    compiled = choose_compile(compiling, config, store, device)
-    costs = measure_costs(config, store, threads=threads, device=device, compiled=compiled)
-    return RunPlan(config, memory, costs, store, launch, planned_producers(config, launch, threads, device))
+
+def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
+    """Fits a run into its memory and times its steps on the device of this machine.
+
+    Args:
+        spec: The run.
+        num_producers: Producers that will start.
+
+    Raises:
+        UsageError: If the run is refused, see `fit_memory`.
+        OutOfMemory: If there is no budget and the given settings run out of memory.
+    """
+    device: torch.device = resolve_device(spec.device)
+    fitted = fit_memory(spec, num_producers, device)
+    store = Store.open(spec.store)
+    compiled = choose_compile(spec.compile, fitted.config, store, device)
+    costs = measure_costs(fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
+    return RunPlan(replace(spec, config=fitted.config), fitted.memory, costs, num_producers)

@@ -8,7 +8,7 @@ from dream_ray import storage
 
 
 def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
-    """Draws the accuracy of every arm as a bar with its standard deviation and its single networks as dots.
+    """Draws the accuracy of every evaluated set as a bar with its standard deviation and its single networks as dots.
 
     Args:
         path: Target PNG.
@@ -28,14 +28,14 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
         positions,
         [100 * row["mean"] for row in rows],
         xerr=[100 * (row["std"] or 0.0) for row in rows],
-        color=["tab:blue" if row["arm"] == "distilled" else "lightgrey" for row in rows],
+        color=["tab:blue" if row["evaluated_set"] == "distilled" else "lightgrey" for row in rows],
         height=0.6,
         capsize=3,
     )
     for position, row in enumerate(rows):
         axes.plot([100 * accuracy for accuracy in row["accuracies"]], [position] * row["n"], "k.", markersize=3)
         axes.text(1, position, f"{100 * row['mean']:.1f} %", va="center", fontsize=8)
-    axes.set_yticks(positions, [f"{row['arm']} ({row['num_images']})" for row in rows])
+    axes.set_yticks(positions, [f"{row['evaluated_set']} ({row['num_images']})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy in %, last epoch")

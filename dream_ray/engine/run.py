@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,69 +14,54 @@ from dream_ray.core.pixel_space import PIXEL_SPACES
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import write_picture, write_synthetic
-from dream_ray.engine.checks import check_fit, check_workers
+from dream_ray.engine.checks import check_fit
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import describe_environment, differences, fixed_threads, total_cost
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
-from dream_ray.engine.run_directory import Run, read_sessions
+from dream_ray.engine.run_directory import FORMAT_VERSION, Run, read_sessions
+from dream_ray.engine.run_spec import RunSpec, check_workers
 from dream_ray.engine.state import STEP_SIZE, RunState
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
 
 _LOG = logging.getLogger(__name__)
-_BY_ONE_WORKER = Launch()
 _BEFORE_CONFIG = ("env.json", WHITENING_FILE)
 """What is written before config.yaml. Alone it is of a try that was killed there, and the next one writes it anew."""
 
 
-def create_run(
-    path: str,
-    config: Config,
-    store_path: str,
-    *,
-    device: torch.device,
-    threads: int,
-    launch: Launch = _BY_ONE_WORKER,
-    compiling: str = "off",
-) -> Run:
+def create_run(spec: RunSpec, device: torch.device) -> Run:
     """Checks everything that can be checked beforehand and makes the directory.
 
     Args:
-        path: New or empty directory, or one that was left behind before it was a run.
-        config: Settings.
-        store_path: Store to distil.
+        spec: What is run; its directory is new or empty, or was left behind before it was a run.
         device: Device of the workers.
-        threads: Threads per worker.
-        launch: Who works on it, kept for `resume` to do likewise.
-        compiling: "auto", "on" or "off", see `choose_compile`.
 
     Raises:
         UsageError: If the settings do not fit the store, or the directory is taken or not writable.
     """
-    if threads < 1:
-        raise UsageError(f"cpus-per-worker must be an int >= 1; got {threads}")
-    store = Store.open(store_path)
+    assert spec.out is not None
+    config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
-    check_workers(config, store, launch)
+    check_workers(spec, store)
     _check_new(path)
-    compiled = choose_compile(compiling, config, store, device)
+    compiled = choose_compile(spec.compile, config, store, device)
     storage.ensure_writable(path)
     environment = {
-        "store": storage.absolute(store_path),
+        "format_version": FORMAT_VERSION,
+        "store": storage.absolute(spec.store),
         "store_checksum": store.checksum,
         "num_classes": store.num_classes,
-        "threads_per_worker": threads,
+        "threads_per_worker": spec.threads,
         "compile": "on" if compiled else "off",
-        "launch": asdict(launch),
+        "execution": spec.execution(),
         **_describe(config, device),
     }
     run = Run(path, config, environment)
-    with storage.working_alone("run", path):
+    with storage.exclusive_lock("run", path):
         _check_new(path)
         _forget(path)
         if config.data.zca:
-            with fixed_threads(threads):
+            with fixed_threads(spec.threads):
                 write_whitening(run.file(WHITENING_FILE), config, store)
         storage.write_json(run.file("env.json"), environment, indent=2)
         storage.write_text(run.file("config.yaml"), dump_config(config))
@@ -98,14 +82,24 @@ def _describe(config: Config, device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def forgotten_if_refused(run: Run) -> Iterator[None]:
-    """Makes room for another try where a new run is refused before a worker has begun."""
-    try:
-        yield
-    except UsageError:
-        if not storage.list_directory(run.file("progress")):
-            _forget(run.path)
-        raise
+def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
+    """Locks a run while the block executes it, and writes its products after the block.
+
+    Args:
+        run: The run.
+        is_new: Whether its directory is deleted if it is refused before a worker has begun: another try needs room.
+
+    Raises:
+        UsageError: If another process executes it.
+    """
+    with storage.exclusive_lock("run", run.path):
+        try:
+            yield
+        except UsageError:
+            if is_new and not storage.list_directory(run.file("progress")):
+                _forget(run.path)
+            raise
+        finish_run(run)
 
 
 def _forget(path: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.config import Config, dump_config, load_config
 from dream_ray.data.store import Store
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do without
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
 
     from dream_ray.core.normalisation import Normalise
     from dream_ray.engine.checkpoint import Checkpoints
+
+FORMAT_VERSION = 2
+"""Version of the directory: what its files are called and hold."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,17 @@ class Run:
         return storage.join(self.path, *parts)
 
     @property
-    def launch(self) -> Launch:
-        """Who worked on it when it began."""
-        return Launch(**self.environment["launch"])
+    def spec(self) -> RunSpec:
+        """What it was begun with; the settings are those that fit the memory, if it was limited."""
+        return RunSpec(
+            config=self.config,
+            store=self.environment["store"],
+            out=self.path,
+            compile=self.environment["compile"],
+            device=self.environment["device"],
+            threads=self.threads,
+            **self.environment["execution"],
+        )
 
     @property
     def threads(self) -> int:
@@ -111,11 +122,21 @@ class Run:
 
 
 def open_run(path: str) -> Run:
-    """Opens a run directory; raises UsageError where there is none, RunError where it is damaged."""
+    """Opens a run directory.
+
+    Raises:
+        UsageError: If there is none, or one of another format version.
+        RunError: If it is damaged.
+    """
     if not storage.exists(storage.join(path, "config.yaml")):
         raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
-    config = load_config(file=storage.join(path, "config.yaml"))
-    return Run(path, config, storage.read_json(storage.join(path, "env.json")))
+    environment = storage.read_json(storage.join(path, "env.json"))
+    if (version := environment.get("format_version")) != FORMAT_VERSION:
+        raise UsageError(
+            f"run {path} must have format version {FORMAT_VERSION}; got {version}: finish it with the dream_ray that "
+            "began it, or distil again"
+        )
+    return Run(path, load_config(file=storage.join(path, "config.yaml")), environment)
 
 
 def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:

@@ -21,13 +21,18 @@ from dream_ray.errors import RunError
 
 _LOG = logging.getLogger(__name__)
 
-Tell = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
+"""Takes the progress of a worker."""
 
 _NOT_WRITTEN = "The progress is not written: %s"
 _HEARTBEAT_S = 1.0
 _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 # A step, a warm-up or a compilation may take minutes: who is silent for longer than this is dead.
 _LONGEST_SILENCE_S = 10.0
+
+
+def report_to_nobody(progress: dict[str, Any]) -> None:
+    """Ignores the progress."""
 
 
 class Session(AbstractContextManager["Session"]):
@@ -38,7 +43,7 @@ class Session(AbstractContextManager["Session"]):
         shard: Number of the worker, the expert or the producer.
         num_shards: Workers; 0 for who is none.
         num_classes: Classes of the worker.
-        tell: Called with the progress whenever it is written.
+        report: Called with the progress whenever it is written.
         role: What it is for.
 
     Attributes:
@@ -47,8 +52,10 @@ class Session(AbstractContextManager["Session"]):
         is_stopped: Whether it was asked to stop, and saves.
     """
 
-    def __init__(self, run: Run, shard: int, num_shards: int, num_classes: int, tell: Tell, role: str = WORKER) -> None:
-        self._run, self._tell, self._role = run, tell, role
+    def __init__(
+        self, run: Run, shard: int, num_shards: int, num_classes: int, report: Report, role: str = WORKER
+    ) -> None:
+        self._run, self._report, self._role = run, report, role
         self.stopwatch = Stopwatch()
         self.gathered_bytes: Callable[[], int] = lambda: 0
         self.is_stopped = False
@@ -87,7 +94,7 @@ class Session(AbstractContextManager["Session"]):
         self._last_report = time.monotonic()
         self.beat("preparing the first network")
 
-    def report(self, report: StepReport) -> None:
+    def on_step(self, report: StepReport) -> None:
         """Keeps a row of metrics and, once a second, tells the world."""
         now = time.monotonic()
         if report.losses:
@@ -173,4 +180,4 @@ class Session(AbstractContextManager["Session"]):
             storage.write_json(self._run.file("progress", self._name), progress)
         except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
             _LOG.warning(_NOT_WRITTEN, error)
-        self._tell(progress)
+        self._report(progress)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, ParamSpec, TypeVar
 
-from dream_ray.engine.distill import AnyMoment, Source
+from dream_ray.engine.distill import AnyInput, Source
 from dream_ray.engine.network_source import NetworkState
 
 P = ParamSpec("P")
@@ -36,23 +36,23 @@ class Stopwatch:
 
         return timed
 
-    def networks(self, source: Source[AnyMoment]) -> Source[AnyMoment]:
+    def networks(self, source: Source[AnyInput]) -> Source[AnyInput]:
         """Returns a source that is timed."""
         return _TimedSource(source, self)
 
 
 @dataclass(frozen=True)
-class _TimedSource(Generic[AnyMoment]):
-    source: Source[AnyMoment]
+class _TimedSource(Generic[AnyInput]):
+    source: Source[AnyInput]
     stopwatch: Stopwatch
 
-    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[AnyMoment]:
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[AnyInput]:
         """See `Source.trajectory`."""
-        moments = self.source.trajectory(outer, start, state)
+        inputs = self.source.trajectory(outer, start, state)
         while True:
             started = time.monotonic()
-            moment = next(moments, None)
+            step_input = next(inputs, None)
             self.stopwatch.networks_s += time.monotonic() - started
-            if moment is None:
+            if step_input is None:
                 return
-            yield moment
+            yield step_input

@@ -3,6 +3,7 @@
 L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,7 @@ from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching import decoder
 from dream_ray.engine.network_source import training_function
 from dream_ray.engine.segments import Segment, Segments
-from dream_ray.engine.state import ALL_CLASSES, STEP_SIZE, RunState
+from dream_ray.engine.state import ALL_CLASSES, STEP_SIZE, ClassState, RunState
 from dream_ray.nets import Classifier
 
 _STEP_SIZE_VELOCITY = "step_size_velocity"
@@ -40,12 +41,14 @@ class TrajectoryMatcher:
         config: Settings.
         network: A network of the run; only its structure and buffers are used.
         normalise: Makes the networks' inputs; its device is the one of all tensors.
+        initialise: Makes the first state of every class, by label.
         world_group: All workers of the run; they divide the segments of a step.
     """
 
     config: Config
     network: Classifier
     normalise: Normalise
+    initialise: Callable[[], dict[int, ClassState]]
     world_group: ProcessGroup = SINGLE_PROCESS_GROUP
 
     @property
@@ -63,6 +66,10 @@ class TrajectoryMatcher:
         """How a student learns."""
         network = self.network.train()
         return Student.of(training_function(network, dict(network.named_buffers())))
+
+    def initial_states(self, segments: Segments) -> dict[int, ClassState]:
+        """See `Matcher.initial_states`; the segments say nothing about the images."""
+        return self.initialise()
 
     def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.

@@ -11,12 +11,8 @@ from contextlib import contextmanager
 
 from dream_ray import storage
 from dream_ray.engine.checkpoint import Checkpoints
-from dream_ray.engine.environment import fixed_threads
-from dream_ray.engine.evaluate import train_and_test
-from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run import synthetic_set
+from dream_ray.engine.evaluation_tasks import distilled_task, run_task
 from dream_ray.engine.run_directory import Run, open_run
-from dream_ray.engine.training import TensorImages
 
 _POLL_S = 0.5
 
@@ -36,7 +32,6 @@ def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
     return checkpoints.complete_steps(pinned_steps(run, checkpoints))
 
 
-@saying_what_needs_less_memory()
 def validate_step(run_path: str, step: int) -> float:
     """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
 
@@ -47,22 +42,27 @@ def validate_step(run_path: str, step: int) -> float:
         OutOfMemory: If it needs more memory than there is.
     """
     run = open_run(run_path)
-    store = run.open_store()
-    synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(step))
-    data = TensorImages(*synthetic.decoded())
-    with fixed_threads(run.threads):
-        result = train_and_test(
-            run.config,
-            store,
-            data,
-            run.normalise(store),
-            protocol="quick",
-            split="validation",
-            step_size=synthetic.step_size,
-        )
+    result = run_task(distilled_task(run, "validation", step), run.device.type)
     row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
     storage.write_json(run.file("validation", _file_name(step)), row)
     return result.accuracy
+
+
+def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
+    """Validates, in this thread, the checkpoints for which that is due, then calls `look`.
+
+    The initial images (step 0) are left out: they are the same for all trials that this serves.
+
+    Args:
+        run: The run.
+        look: Reads the new accuracies.
+        step: Step of the checkpoint that was just written.
+    """
+    del step  # a resumed run may have older ones that are due
+    for due in pending_steps(run, run.checkpoints(run.environment["num_classes"])):
+        if due:
+            validate_step(run.path, due)
+    look()
 
 
 def read_validation(run: Run) -> list[tuple[int, float]]:

@@ -1,117 +1,80 @@
-"""One worker of a run: distils its classes from the newest checkpoint to the end.
+"""One worker of a run: distils its classes from the newest complete checkpoint to the last step.
 
-Knows nothing of Ray: `--local` calls it directly, a Ray Train worker calls it with its rank.
+Knows nothing of Ray: a backend calls it, in a thread or in a Ray Train worker.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Generic
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, ProcessGroupLeft
-from dream_ray.core.selection import Selection
-from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import (
-    build,
-    class_matcher,
-    fetched_networks,
-    first_passes,
-    trains_on_everything,
-    warmed_up,
-)
-from dream_ray.engine.checkpoint import Checkpoints, background_writer
+from dream_ray.engine.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.compilation import check_compiler
-from dream_ray.engine.distill import AnyMoment, Matcher, Source, distill
+from dream_ray.engine.components import make_components
+from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.environment import fixed_threads
-from dream_ray.engine.gathering import Gathering
-from dream_ray.engine.matching import Assignments, Select, decoder
-from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.run_directory import Run, open_run
-from dream_ray.engine.segments import ExpertSegments, Segments
-from dream_ray.engine.selecting import selecting_ahead
-from dream_ray.engine.session import Session, Tell
-from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.session import Report, Session, report_to_nobody
+from dream_ray.engine.state import RunState
 from dream_ray.engine.stopping import Stopped, Stopping
 from dream_ray.engine.trajectories.fetched import ConsumerSide
-from dream_ray.engine.trajectories.producing import experts, feature_bank, trained_networks
-from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.validation import pinned_steps
 
 
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a backend tells a worker of itself and of the others.
+
+    Attributes:
+        rank: Number of this worker.
+        num_workers: Number of workers.
+        labels: Classes of this worker.
+        world_group: All workers, if they exchange tensors at every step (source.kind synthetic or expert).
+        snapshots: Where networks come from; None: this worker trains them itself.
+        stopping: How it stops together with the others; None: it does not.
+        should_stop: Asked after every checkpoint.
+        on_checkpoint: Called with the step of every checkpoint after it is written; None: the worker does not wait for
+            the write.
+        report: Called with the progress whenever it is written.
+    """
+
+    rank: int
+    num_workers: int
+    labels: Labels
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP
+    snapshots: ConsumerSide | None = None
+    stopping: Stopping | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    on_checkpoint: Callable[[int], None] | None = None
+    report: Report = report_to_nobody
+
+
+Join = Callable[[Run], AbstractContextManager[WorkerContext]]
+"""Makes this process or thread a worker of a run while a block runs. The block ends by `Stopped` if all stop."""
+
+
 @saying_what_needs_less_memory()
-def work(
-    run_path: str,
-    labels: Sequence[int],
-    *,
-    shard: int,
-    num_shards: int,
-    world_group: ProcessGroup = SINGLE_PROCESS_GROUP,
-    should_stop: Callable[[], bool] = lambda: False,
-    stopping: Stopping | None = None,
-    networks: ConsumerSide | None = None,
-    tell: Tell = lambda progress: None,
-) -> None:
-    """Distils some classes of a run to the end; does nothing where the last checkpoint is there.
+def work(run_path: str, join: Join) -> None:
+    """Distils some classes of a run to the last step; does nothing if its checkpoint is there.
 
     Args:
         run_path: Directory of the run.
-        labels: Classes of this worker.
-        shard: Number of this worker.
-        num_shards: Number of workers.
-        world_group: All workers, if they exchange tensors at every step (source.kind synthetic or expert).
-        should_stop: Asked after every checkpoint.
-        stopping: How it stops together with others; None: it does not.
-        networks: Where the networks come from; None: this worker trains them itself.
-        tell: Called with the progress whenever it is written.
+        join: Gives the classes and the ways to the other workers.
 
     Raises:
-        Stopped: If `should_stop` or `stopping` said so, or another worker that this one depends on stopped.
-        UsageError: If the run is a compiled one and this machine cannot compile.
-        OutOfMemory: If it needs more memory than there is.
+        Stopped: If the workers were asked to stop, or one that this worker depends on did; `join` may catch it.
+        UsageError: If the run is compiled and this machine cannot compile.
+        OutOfMemory: If the worker needs more memory than there is.
     """
-    try:
-        with ExitStack() as ending:
-            ending.callback(world_group.leave)
-            worker = _Worker(open_run(run_path), tuple(labels), shard, num_shards, world_group, networks, stopping)
-            worker.run_to_the_end(should_stop, tell)
-    except BaseException as error:
-        if stopping is not None:
-            stopping.break_off()
-        if isinstance(error, ProcessGroupLeft):
-            raise Stopped from None
-        raise
-
-
-@dataclass(frozen=True)
-class _Parts(Generic[AnyMoment]):
-    """What `distill` is made of, see there."""
-
-    matcher: Matcher[AnyMoment]
-    source: Source[AnyMoment]
-    initialise: Callable[[AnyMoment], dict[int, ClassState]]
-    select: Callable[[AnyMoment, Assignments], dict[int, Selection]]
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """A worker; for its attributes see `work`."""
-
-    run: Run
-    labels: tuple[int, ...]
-    shard: int
-    num_shards: int
-    world_group: ProcessGroup
-    networks: ConsumerSide | None
-    stopping: Stopping | None
-
-    def run_to_the_end(self, should_stop: Callable[[], bool], tell: Tell) -> None:
-        run = self.run
-        if self.decide(lambda stopping: stopping.begin()):
+    run = open_run(run_path)
+    with join(run) as context, _leaving_at_the_end(context):
+        if _decide(context, lambda stopping: stopping.begin()):
             raise Stopped
         if run.compiled:
             check_compiler(run.device)
@@ -119,166 +82,71 @@ class _Worker:
         store = run.open_store()
         checkpoints = run.checkpoints(store.num_classes)
         with ExitStack() as ending:
-            # Left last, when all is written.
-            session = ending.enter_context(Session(run, self.shard, self.num_shards, len(self.labels), tell))
-            found = _latest(checkpoints, self.labels, self.world_group)
-            state = RunState() if found is None else found[1]
+            # The session is left last, after everything is written.
+            session = ending.enter_context(
+                Session(run, context.rank, context.num_workers, len(context.labels), context.report)
+            )
+            resumed_at, state = _newest(checkpoints, context)
             _move(state, run.device)
-            session.begin(0 if found is None else found[0])
+            session.begin(max(resumed_at, 0))
             ending.enter_context(fixed_threads(run.threads))
-            writer = ending.enter_context(background_writer(lambda state: self._write(checkpoints, state)))
-            saving = _Saving(self, session, writer, should_stop, -1 if found is None else found[0])
-            if run.config.matching.objective == "trajectory":
-                _distill(run, self._trajectory_parts(store), state, session, saving)
-            else:
-                _distill(run, self._class_parts(store, state, session, ending), state, session, saving)
-        if self.stopping is not None:
-            self.stopping.finish(run.config.total_steps)
+            write = ending.enter_context(background_writer(partial(_write, run, checkpoints, context)))
+            parts = ending.enter_context(
+                make_components(run, store, context.labels, state, session, context.snapshots, context.world_group)
+            )
+            distill(
+                run.config,
+                state,
+                source=session.stopwatch.networks(parts.source),
+                select=session.stopwatch.selecting(parts.select),
+                matcher=parts.matcher,
+                events=_Events(run, context, session, write, resumed_at),
+            )
+        if context.stopping is not None:
+            context.stopping.finish(run.config.total_steps)
         session.end()
 
-    @property
-    def writes(self) -> bool:
-        """Whether it writes checkpoints: in trajectory matching, all workers hold the same images of all classes."""
-        return self.shard == 0 or self.run.config.matching.objective != "trajectory"
 
-    def decide(self, whether: Callable[[Stopping], bool]) -> bool:
-        """Decides about stopping; the first worker of the world group does so for all of it."""
-        if self.stopping is None:
-            return False
-        decided = int(self.world_group.rank == 0 and whether(self.stopping))
-        return bool(self.world_group.all_gather([torch.tensor([decided])])[0][0])
-
-    def _write(self, checkpoints: Checkpoints, state: RunState) -> None:
-        step = self.run.config.step_of(state.outer, state.inner)
-        checkpoints.save(state, step=step, shard=self.shard, num_shards=self.num_shards)
-        checkpoints.prune(pinned_steps(self.run, checkpoints))
-
-    def _class_parts(self, store: Store, state: RunState, session: Session, ending: ExitStack) -> _Parts[Snapshot]:
-        """Puts together what matches class by class; threads that it starts end with `ending`."""
-        run, config, normalise = self.run, self.run.config, self.run.normalise(store)
-        matcher = class_matcher(
-            config, store, self.labels, normalise, compiled=run.compiled, features=feature_bank(run)
-        )
-        source: NetworkSource
-        select: Select = matcher.select_all
-        if self.networks is not None:
-            self.networks.begin(config.step_of(state.outer, state.inner), state.network)
-            source = fetched = fetched_networks(config, store, normalise, self.networks)
-            select = ending.enter_context(selecting_ahead(config, matcher, fetched))
-        elif config.source.kind == "synthetic":
-            gathering = self._gathering(state, matcher.space)
-            session.gathered_bytes = lambda: gathering.received_bytes
-            source = trained_networks(run, store, gathering)
-        else:
-            source = trained_networks(run, store)
-
-        def initialise(first: Snapshot) -> dict[int, ClassState]:
-            if trains_on_everything(config):
-                return matcher.initial_states(first)
-            # In the bank, features of (0, 0) are those of the run's own first network.
-            return replace(matcher, features=None).initial_states(self._initial_network(store))
-
-        return _Parts(matcher, source, initialise, select)
-
-    def _initial_network(self, store: Store) -> Snapshot:
-        """Makes the network through which the initialisation looks, where the run has none that knows real images."""
-        run = self.run
-        return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
-
-    def _gathering(self, state: RunState, space: PixelSpace) -> Gathering:
-        decoded = decoder(self.run.config, self.run.config.evaluation_decode)
-        return Gathering(state, space, decoded, self.world_group)
-
-    def _trajectory_parts(self, store: Store) -> _Parts[Segments]:
-        """Puts together what matches the trajectories of experts."""
-        run, config, normalise = self.run, self.run.config, self.run.normalise(store)
-        network = blank_network(lambda: build(config, store)).to(run.device)
-        names = tuple(name for name, _ in network.named_parameters())
-        ways = experts(run, store)
-        matcher = TrajectoryMatcher(config, network, normalise, self.world_group)
-
-        def initialise(first: Segments) -> dict[int, ClassState]:
-            of_classes = class_matcher(config, store, self.labels, normalise, compiled=run.compiled)
-            return of_classes.initial_states(self._initial_network(store))
-
-        def select(moment: Segments, previous: Assignments) -> dict[int, Selection]:
-            raise AssertionError("trajectories are matched without a selection")
-
-        return _Parts(matcher, ExpertSegments(config, ways, names, run.device, self.world_group), initialise, select)
+@contextmanager
+def _leaving_at_the_end(context: WorkerContext) -> Iterator[None]:
+    """Lets the other workers know when this one ends, however it does."""
+    try:
+        try:
+            yield
+        finally:
+            context.world_group.leave()
+    except BaseException as error:
+        if context.stopping is not None:
+            context.stopping.break_off()
+        if isinstance(error, ProcessGroupLeft):
+            raise Stopped from None
+        raise
 
 
-@dataclass
-class _Saving:
-    """When a worker saves, and whether it ends then.
-
-    Attributes:
-        worker: The worker.
-        session: Its session.
-        write: Writes a checkpoint.
-        should_stop: See `work`.
-        saved_at: Step of the checkpoint that it began with, or -1.
-    """
-
-    worker: _Worker
-    session: Session
-    write: Callable[[RunState], None]
-    should_stop: Callable[[], bool]
-    saved_at: int
-
-    def saves_before(self, step: int) -> bool:
-        """Tells whether to save before a step: it is time, or all workers stop there."""
-        self.session.is_stopped = self.worker.decide(lambda stopping: stopping.stops_before(step))
-        return self.session.is_stopped or (self.worker.run.config.saves_at(step) and step != self.saved_at)
-
-    def save(self, state: RunState) -> None:
-        """Saves; raises Stopped where that is the end."""
-        self._flush(state)
-        if self.worker.writes:
-            self.write(state)
-        if self.session.is_stopped or self.should_stop():
-            raise Stopped
-
-    def interrupted(self, state: RunState) -> None:
-        """Saves the state before the step that Ctrl-C has broken off, where that can be gone on from."""
-        # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
-        # trained again up to here.
-        if self.worker.num_shards == 1 and self.worker.run.config.source.kind != "synthetic":
-            self.session.is_stopped = True
-            self._flush(state)
-            self.write(state)
-
-    def _flush(self, state: RunState) -> None:
-        self.session.flush(self.worker.run.config.step_of(state.outer, state.inner))
+def _decide(context: WorkerContext, whether: Callable[[Stopping], bool]) -> bool:
+    """Decides about stopping; the first worker of the world group decides for all of it."""
+    if context.stopping is None:
+        return False
+    decided = int(context.world_group.rank == 0 and whether(context.stopping))
+    return bool(context.world_group.all_gather([torch.tensor([decided])])[0][0])
 
 
-def _distill(run: Run, parts: _Parts[AnyMoment], state: RunState, session: Session, saving: _Saving) -> None:
-    distill(
-        run.config,
-        parts.matcher,
-        session.stopwatch.networks(parts.source),
-        state,
-        initialise=parts.initialise,
-        select=session.stopwatch.selecting(parts.select),
-        saves_before=saving.saves_before,
-        save=saving.save,
-        report=session.report,
-        interrupted=saving.interrupted,
-    )
-
-
-def _latest(checkpoints: Checkpoints, labels: Sequence[int], world_group: ProcessGroup) -> tuple[int, RunState] | None:
-    """Loads the newest whole checkpoint; all workers of a group start where its first one does.
+def _newest(checkpoints: Checkpoints, context: WorkerContext) -> tuple[int, RunState]:
+    """Loads the newest complete checkpoint; all workers of a group start at the one that its first worker found.
 
     Others may have looked a moment later, when a worker had just completed the next one.
+
+    Returns:
+        Its step, or -1 if there is none, and the state.
     """
-    found = checkpoints.latest(labels)
+    found, group = checkpoints.latest(context.labels), context.world_group
     own = -1 if found is None else found[0]
-    step = int(world_group.all_gather([torch.tensor([own])])[0][0])
+    step = int(group.all_gather([torch.tensor([own])])[0][0])
     if step != own:
-        found = None if step < 0 else (step, checkpoints.load(step, labels))
+        found = None if step < 0 else (step, checkpoints.load(step, context.labels))
     # No worker goes on, and deletes old checkpoints, before all have loaded theirs.
-    world_group.all_gather([torch.empty(0)])
-    return found
+    group.all_gather([torch.empty(0)])
+    return (-1, RunState()) if found is None else found
 
 
 def _move(state: RunState, device: torch.device) -> None:
@@ -287,3 +155,59 @@ def _move(state: RunState, device: torch.device) -> None:
             if name != "indices":  # the host reads them
                 setattr(class_state, name, tensor.to(device))
     state.learned = {name: tensor.to(device) for name, tensor in state.learned.items()}
+
+
+def _write(run: Run, checkpoints: Checkpoints, context: WorkerContext, state: RunState) -> None:
+    step = run.config.step_of(state.outer, state.inner)
+    checkpoints.save(state, step=step, shard=context.rank, num_shards=context.num_workers)
+    checkpoints.prune(pinned_steps(run, checkpoints))
+
+
+@dataclass
+class _Events:
+    """When a worker writes a checkpoint, and whether it ends then; see `Events`.
+
+    Attributes:
+        run: The run.
+        context: The worker.
+        session: Where its progress is written.
+        write: Begins to write a checkpoint.
+        resumed_at: Step of the checkpoint that it began with, or -1.
+    """
+
+    run: Run
+    context: WorkerContext
+    session: Session
+    write: Write
+    resumed_at: int
+
+    def is_checkpoint_due(self, step: int) -> bool:
+        """Tells whether one is due by the settings, or all workers stop at this step."""
+        self.session.is_stopped = _decide(self.context, lambda stopping: stopping.stops_before(step))
+        return self.session.is_stopped or (self.run.config.saves_at(step) and step != self.resumed_at)
+
+    def on_checkpoint(self, state: RunState) -> None:
+        """Writes it; raises Stopped if that is the end."""
+        step = self.run.config.step_of(state.outer, state.inner)
+        self.session.flush(step)
+        # In trajectory matching, all workers hold the same images of all classes.
+        if self.context.rank == 0 or self.run.config.matching.objective != "trajectory":
+            written = self.write(state)
+            if self.context.on_checkpoint is not None:
+                written.result()
+                self.context.on_checkpoint(step)
+        if self.session.is_stopped or self.context.should_stop():
+            raise Stopped
+
+    def on_step(self, report: StepReport) -> None:
+        """Writes the losses."""
+        self.session.on_step(report)
+
+    def on_interrupt(self, state: RunState) -> None:
+        """Saves the state if a run can go on from it."""
+        # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
+        # trained again up to here.
+        if self.context.num_workers == 1 and self.run.config.source.kind != "synthetic":
+            self.session.is_stopped = True
+            self.session.flush(self.run.config.step_of(state.outer, state.inner))
+            self.write(state)

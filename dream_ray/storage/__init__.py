@@ -6,7 +6,7 @@ path and the reason; a path of no known kind is a `UsageError`. A file that is w
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
-from dream_ray.storage.claims import CLAIM, claimed, working_alone
+from dream_ray.storage.claims import CLAIM, claimed, exclusive_lock
 from dream_ray.storage.directories import (
     delete_temporaries,
     file_sizes,
@@ -31,7 +31,17 @@ from dream_ray.storage.files import (
     write_text,
 )
 from dream_ray.storage.json_file import read_json, write_json
-from dream_ray.storage.paths import NotReadable, RemoteError, absolute, failure, is_remote, is_within, join, sibling
+from dream_ray.storage.paths import (
+    NotReadable,
+    RemoteError,
+    absolute,
+    failure,
+    is_remote,
+    is_within,
+    join,
+    shared_path,
+    sibling,
+)
 from dream_ray.storage.reading import open_raw, sha256
 
 __all__ = [
@@ -67,9 +77,10 @@ __all__ = [
     "read_json",
     "read_text",
     "sha256",
+    "shared_path",
     "sibling",
     "start_write_back",
-    "working_alone",
+    "exclusive_lock",
     "write_bytes",
     "write_json",
     "write_text",

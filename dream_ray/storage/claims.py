@@ -47,7 +47,7 @@ def claimed(path: str) -> Iterator[bool]:
 
 
 @contextmanager
-def working_alone(kind: str, directory: str) -> Iterator[None]:
+def exclusive_lock(kind: str, directory: str) -> Iterator[None]:
     """Keeps other processes from what is in a directory: they would take what is begun for that of a dead one.
 
     In a bucket, and on a file system without locks, it cannot. Of a process that is killed a file stays that claims

@@ -16,6 +16,8 @@ _OBJECT_STORES = {"s3", "gs", "gcs"}
 _FILE = "file://"
 # Of pyarrow, such as `?region=us-east-1`; any other question mark belongs to the name of an object.
 _OPTIONS = re.compile(r"\?\w+=")
+# Ray sets it in the environment of a submitted job.
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class RemoteError(TransientError):
@@ -45,6 +47,24 @@ def absolute(path: str) -> str:
     """
     _check_given(path)
     return path if _is_uri(path) else os.path.abspath(path)
+
+
+def shared_path(name: str, path: str) -> str:
+    """Returns a path that means the same on every node of a cluster that mounts its directory.
+
+    Args:
+        name: Parameter that the path was given for.
+        path: Path of this machine, or URI.
+
+    Raises:
+        UsageError: If it is relative in a submitted job, whose working directory is deleted with the job.
+    """
+    if _JOB in os.environ and path != absolute(path):
+        raise UsageError(
+            f"{name} must be a URI or an absolute path in a job, which runs in a copy of the directory it was "
+            f"submitted from; got {path}"
+        )
+    return absolute(path)
 
 
 def is_remote(path: str) -> bool:

@@ -55,5 +55,5 @@ class Resources(Section):
     """CPUs and threads per worker."""
     gpus: float | None = Field(default=None, ge=0)
     """GPUs per worker; null: 1 if the cluster has any and the device is not cpu; 0: workers compute on the CPU."""
-    bank_gb: float = Field(default=20, gt=0)
+    cache_gb: float = Field(default=20, gt=0)
     """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""

@@ -5,7 +5,7 @@ context.json     store, device and number of trials at a time
 .claim.partial   the lock of the process that runs it
 study.journal    the Optuna study, unless a database holds it
 trials/          the runs, named by the digests of their settings
-bank/, bank-features/   networks that trials share, and features of the real images
+snapshot-cache/, snapshot-cache-features/   networks that trials share, and features of the real images
 results.parquet, best.yaml, final.json, report.html
 """
 
@@ -30,6 +30,7 @@ class SweepContext:
         device: "auto", "cpu" or "cuda".
         study: URL of a database for the study; None: a journal in `out`. No file contains it: it may hold a password.
         max_concurrent: Trials at a time; None: as many as the cluster has capacity for.
+        wait_s: Seconds after which a trial gives up if it finds no free resources.
     """
 
     out: str
@@ -37,11 +38,12 @@ class SweepContext:
     device: str
     study: str | None = None
     max_concurrent: int | None = None
+    wait_s: float = 600.0
 
     @property
-    def bank(self) -> str:
+    def snapshot_cache(self) -> str:
         """Where trials share networks."""
-        return storage.join(self.out, "bank")
+        return storage.join(self.out, "snapshot-cache")
 
 
 def is_sweep(path: str) -> bool:
@@ -67,7 +69,7 @@ def create_sweep(sweep: Sweep, context: SweepContext) -> None:
         "database": context.study is not None,
         "max_concurrent": context.max_concurrent,
     }
-    with storage.working_alone("sweep", context.out):
+    with storage.exclusive_lock("sweep", context.out):
         _check_new_directory(context.out)
         storage.write_json(storage.join(context.out, _CONTEXT), written, indent=2)
         storage.write_text(storage.join(context.out, SWEEP), dump_sweep(sweep.self_contained()))

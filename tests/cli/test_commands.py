@@ -17,13 +17,13 @@ import torch
 import yaml
 from PIL import Image
 
-from dream_ray import api, cli, dispatch, storage
+from dream_ray import api, cli, storage
 from dream_ray.cli import progress
 from dream_ray.config import load_config, parse_config
-from dream_ray.dispatch import begin
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.errors import UsageError
+from tests.runs import create_run
 
 Answer = tuple[int, str, str]
 
@@ -78,9 +78,9 @@ def test_the_whole_way_without_ray(
 
     code, text, _ = call("evaluate", run, "--local", "--repeats", 2)
     assert code == 0
-    for arm in ("distilled", "random real", "k-means real", "initial mosaics", "whole set"):
-        assert arm in text
-    rows = json.loads((run / "evaluation" / "convnet-quick-test-n=2.json").read_text())["arms"]
+    for name in ("distilled", "random real", "k-means real", "initial mosaics", "whole set"):
+        assert name in text
+    rows = json.loads((run / "evaluation" / "convnet-quick-test-n=2.json").read_text())["evaluated_sets"]
     assert [row["n"] for row in rows] == [2] * 5
     assert (run / "evaluation" / "convnet-quick-test-n=2.png").stat().st_size > 1000
 
@@ -92,11 +92,11 @@ def test_the_whole_set_result_is_kept_beside_the_store(
     call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
 ) -> None:
     call("distill", "--config", settings_file, "--store", digits_store, "--out", out, "--local")
-    call("evaluate", out, "--local", "--repeats", 1, "--arms", "whole set")
+    call("evaluate", out, "--local", "--repeats", 1, "--baselines", "whole set")
     kept = [name for name in storage.list_directory(f"{digits_store}/evaluations") if name.startswith("whole-set-")]
     assert kept
     times = [os.stat(f"{digits_store}/evaluations/{name}").st_mtime_ns for name in kept]
-    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "whole set")
+    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--baselines", "whole set")
     assert code == 0
     assert [os.stat(f"{digits_store}/evaluations/{name}").st_mtime_ns for name in kept] == times
 
@@ -106,7 +106,7 @@ def test_another_network_evaluates_the_set(
 ) -> None:
     call("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
     options = ("--net", "convnet", "--net-option", "depth=1", "--net-option", "width=3")
-    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", *options)
+    code, text, _ = call("evaluate", out, "--local", "--repeats", 1, "--baselines", "none", *options)
     assert code == 0
     document = json.loads(Path(out, "evaluation", "convnet-depth=1-width=3-quick-test-distilled-n=1.json").read_text())
     assert document["network"] == {"name": "convnet", "options": {"depth": 1, "width": 3}}
@@ -123,7 +123,7 @@ def test_validation_accuracies_come_while_the_run_goes_on(
     rows = [json.loads(path.read_text()) for path in sorted(Path(out, "validation").iterdir())]
     assert [row["step"] for row in rows] == [0, 4, 8]
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
-    code, _, _ = call("evaluate", out, "--local", "--repeats", 1, "--arms", "distilled", "--split", "validation")
+    code, _, _ = call("evaluate", out, "--local", "--repeats", 1, "--baselines", "none", "--split", "validation")
     assert code == 0
 
 
@@ -156,7 +156,7 @@ WRONG = {
     ),
     "depth too large": (("--set", "network.options.depth=4"), r"depth"),
     "unknown network": (("--set", "network.name=convnot"), r"convnot"),
-    "no such device": (("--device", "tpu"), r"device must be auto, cpu or cuda; got 'tpu'"),
+    "no such device": (("--device", "tpu"), r"device must be one of auto, cpu, cuda; got 'tpu'"),
     "threads": (("--cpus-per-worker", "0"), r"cpus-per-worker must be an int >= 1; got 0"),
     "workers": (("--workers", "0"), r"workers must be an int >= 1; got 0"),
     "fewest workers": (("--min-workers", "2"), r"min-workers must be an int from 1 to workers \(1\); got 2"),
@@ -252,8 +252,8 @@ def test_a_run_that_another_process_runs_is_refused(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    begin(str(out), load_config(file=str(settings_file)), four_digits_store, "cpu", 1, Launch(local=True), "off")
-    with storage.working_alone("run", str(out)):
+    create_run(str(out), load_config(file=str(settings_file)), four_digits_store)
+    with storage.exclusive_lock("run", str(out)):
         code, _, error = call("resume", out, "--local")
     assert code == 2 and f"run {out} must be worked on by one process at a time" in error
     assert call("resume", out, "--local")[0] == 0
@@ -262,10 +262,10 @@ def test_a_run_that_another_process_runs_is_refused(
 def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(
     tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: Any) -> Any:
+    def refuse(*arguments: Any, **keywords: Any) -> Any:
         raise UsageError("8 workers need 8 CPUs")
 
-    monkeypatch.setattr(dispatch, "distill_here", refuse)
+    monkeypatch.setattr(LocalBackend, "run_workers", refuse)
     for _ in range(2):
         with pytest.raises(UsageError, match="8 workers"):
             api.distill(parse_config(tiny), store=digits_store, out=out, local=True)

@@ -13,9 +13,8 @@ import yaml
 
 from dream_ray import api, cli, storage
 from dream_ray.cli import trials
-from dream_ray.dispatch import SweepResult
-from dream_ray.distributed import session
-from dream_ray.distributed import sweep as sweeping
+from dream_ray.distributed import capacity, session
+from dream_ray.distributed.search import SweepResult
 from dream_ray.errors import UsageError
 from dream_ray.sweep.directory import SweepContext, create_sweep, open_sweep
 from dream_ray.sweep.file import parse_sweep
@@ -94,7 +93,7 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
 
 
 def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
-    with storage.working_alone("sweep", str(begun)):
+    with storage.exclusive_lock("sweep", str(begun)):
         code, text = call("resume", begun)
     assert code == 2 and "must be worked on by one process at a time; another one is at it" in text
     assert "running" in call("status", begun)[1], "its trial was left alone"
@@ -123,18 +122,17 @@ def interrupted(*arguments: Any, **keywords: Any) -> None:
 
 
 @pytest.mark.parametrize("database", [False, True], ids=["journal", "database"])
-def test_a_sweep_without_room_leaves_nothing_behind(
+def test_a_sweep_without_capacity_leaves_nothing_behind(
     database: bool, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
-    monkeypatch.setattr("dream_ray.distributed.place.are_elsewhere", lambda: False)
-    monkeypatch.setattr(sweeping, "default_gpus", lambda device: 0.0)
-    monkeypatch.setattr(sweeping, "possible_nodes", lambda needs: [{"CPU": 2.0}])
+    monkeypatch.setattr(capacity, "can_grow", lambda: False)
+    monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 2.0}])
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     url = f"sqlite:///{tmp_path}/studies.db" if database else None
     file.write_text(yaml.safe_dump({**SWEEP, "resources": {"cpus": 3}}))
     for _ in range(2):
-        with pytest.raises(UsageError, match=r"need 3 CPUs and 0 GPUs; Ray reports 2 and 0"):
+        with pytest.raises(UsageError, match="got 1 worker of 3 CPUs, and Ray has 2 CPUs and 0 GPUs"):
             api.sweep(str(file), store=digits_store, out=str(out), study=url)
     assert not out.exists()
     assert url is None or optuna.get_all_study_names(url) == []

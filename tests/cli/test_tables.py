@@ -60,7 +60,14 @@ def test_workers_of_a_run(printed: list[Table]) -> None:
 
 
 def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"arm": "k-means real", "num_images": 1_281_167, "epochs": 3000, "mean": 1.0, "std": 0.123, "n": 100}
+    row = {
+        "evaluated_set": "k-means real",
+        "num_images": 1_281_167,
+        "epochs": 3000,
+        "mean": 1.0,
+        "std": 0.123,
+        "n": 100,
+    }
     display.show_evaluation("RUN", [row], protocol="published", split="validation")
     assert_is_whole(*printed)
 

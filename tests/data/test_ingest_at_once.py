@@ -82,7 +82,7 @@ def test_the_second_is_refused_and_the_first_ends_well(root, tmp_path, monkeypat
 def test_one_that_begins_while_the_sources_are_opened(root, tmp_path, monkeypatch):
     store = tmp_path / "s"
     store.mkdir()
-    with storage.working_alone("store", str(store)), pytest.raises(UsageError, match=AT_ONCE):
+    with storage.exclusive_lock("store", str(store)), pytest.raises(UsageError, match=AT_ONCE):
         ingest(root, str(store))
     assert not content(store)
     meanwhile(monkeypatch, "open_parts", lambda: stop_after_planning(root, store, size=4))
@@ -115,7 +115,7 @@ def test_one_that_goes_on_in_the_same_way_while_the_sources_are_opened(root, tmp
 def test_a_claim_is_let_go_whatever_happens(root, tmp_path):
     stop_after_planning(root, tmp_path / "s")
     assert not (tmp_path / "s" / storage.CLAIM).exists()
-    with storage.working_alone("store", str(tmp_path / "s")):
+    with storage.exclusive_lock("store", str(tmp_path / "s")):
         assert (tmp_path / "s" / storage.CLAIM).exists()
 
 

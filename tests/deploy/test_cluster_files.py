@@ -9,9 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
-
 from dream_ray.distributed.limits import LIMITS, parse_limits
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOUD = ROOT / "deploy" / "cloud"

@@ -118,7 +118,7 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
 
     code, output, errors = submit(head, documented("evaluate"), tmp_path)
     assert code == 0, output + errors
-    rows = json.loads((run / "evaluation" / "convnet-quick-test-distilled-n=1.json").read_text())["arms"]
+    rows = json.loads((run / "evaluation" / "convnet-quick-test-distilled-n=1.json").read_text())["evaluated_sets"]
     assert [row["n"] for row in rows] == [1]
 
 

@@ -13,10 +13,10 @@ import pytest
 import ray
 import typer
 import yaml
+from dream_ray.distributed.limits import LIMITS, NodeType, parse_limits
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from dream_ray.cli import app
-from dream_ray.distributed.limits import LIMITS, NodeType, parse_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERAY = ROOT / "deploy" / "kuberay"

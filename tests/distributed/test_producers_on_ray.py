@@ -20,43 +20,38 @@ from dream_ray.distributed.producers import ProducerPlan, plan_producers, produc
 from dream_ray.distributed.snapshot_queue import RayConsumerSide, supervised_coordinator
 from dream_ray.distributed.stopping import RayAgreement
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.progress import PRODUCER, WORKER
-from dream_ray.engine.run import create_run
 from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.trajectories.producing import window_of
 from dream_ray.errors import RunError
+from tests.runs import create_run
 
 pytestmark = pytest.mark.ray
 
 
-OWN, FOLLOWING, SHARED = {"reserves": True}, {"reserves": True, "follows": True}, {"reserves": False}
+OWN, SHARED = {"reserves": True}, {"reserves": False}
 
 
 @pytest.mark.parametrize(
-    ("requested", "workers", "places", "possible", "count", "where"),
+    ("requested", "workers", "slots", "count", "where"),
     [
-        (None, 1, 1, 1, 0, OWN),
-        (None, 1, 2, 2, 1, OWN),
-        (None, 2, 2, 2, 1, SHARED),
-        (None, 2, 3, 3, 1, OWN),
-        (None, 2, 16, 16, 2, OWN),
-        (None, 8, 8, 16, 1, SHARED),
-        (None, 8, 0, 16, 1, SHARED),
-        (0, 2, 16, 16, 0, OWN),
-        (3, 2, 4, 4, 3, SHARED),
-        (3, 2, 5, 5, 3, OWN),
-        (3, 2, 4, 5, 3, FOLLOWING),
-        (8, 8, 8, 16, 8, FOLLOWING),
-        (1, 2, 0, 0, 1, SHARED),
+        (None, 1, 1, 0, OWN),
+        (None, 1, 2, 1, OWN),
+        (None, 2, 2, 1, SHARED),
+        (None, 2, 3, 1, OWN),
+        (None, 2, 16, 2, OWN),
+        (None, 8, 0, 1, SHARED),
+        (0, 2, 16, 0, OWN),
+        (3, 2, 4, 3, SHARED),
+        (3, 2, 5, 3, OWN),
+        (1, 2, 0, 1, SHARED),
     ],
 )
-def test_producers_take_the_places_that_workers_leave(
-    requested: int | None, workers: int, places: int, possible: int, count: int, where: dict[str, bool]
+def test_producers_take_the_slots_that_workers_leave(
+    requested: int | None, workers: int, slots: int, count: int, where: dict[str, bool]
 ) -> None:
-    """A node that may still be added is one of the workers first, and of nobody who was not asked for."""
-    found = plan_producers(requested, workers=workers, cpus=2, gpus=1.0, places=places, possible_places=possible)
+    found = plan_producers(requested, workers=workers, cpus=2, gpus=1.0, slots=slots)
     assert found == ProducerPlan(count, 2, 1.0, **where)
 
 
@@ -119,8 +114,7 @@ def _kill_three(path: str, killed: dict[str, int]) -> None:
 def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
     local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str
 ) -> None:
-    launch = Launch(bank="tape://b/k", bank_bytes=1)
-    run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1, launch=launch)
+    run = create_run(out, parse_config(tiny), four_digits_store, snapshot_cache="tape://b/k", snapshot_cache_bytes=1)
     plan = ProducerPlan(1, 1, 0.0, reserves=False)
     with supervised_coordinator(run, 1, 1) as coordinator, producing_actors(run, plan, coordinator):
         networks = RayConsumerSide(coordinator, 0, 1, lambda: False)

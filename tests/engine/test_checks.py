@@ -1,6 +1,7 @@
 """What settings and store must keep together: factors of mosaics, and networks that draw nothing at random."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from dream_ray.config import parse_config
 from dream_ray.data.store import Store
-from dream_ray.engine.checks import check_fit, check_workers
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.checks import check_fit
+from dream_ray.engine.run_spec import RunSpec, check_workers
 from dream_ray.errors import UsageError
 
 RULE = "factor must have (factor - 1) * ceil(side / factor) < side (8), or whole tiles of a mosaic would be padding; "
@@ -78,11 +79,12 @@ def test_more_workers_than_classes_are_refused(
     tiny: dict[str, Any], digits_store: str, local: bool, strategy: str
 ) -> None:
     config, store = parse_config({**tiny, "selection": {"strategy": strategy}}), Store.open(digits_store)
-    check_workers(config, store, Launch(workers=10, local=local))
+    spec = RunSpec(config=config, store=digits_store, out=None, workers=10, local=local)
+    check_workers(spec, store)
     message = (
-        "workers must be at most the number of classes (10); got 40. More would wait: 40 workers that share 10 classes "
+        "workers must be at most the number of classes (10); got 40. More would wait: 40 workers for 10 classes "
         "(CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 times. Use at most 10 workers, "
         "and --producers for the networks"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        check_workers(config, store, Launch(workers=40, local=local))
+        check_workers(replace(spec, workers=40), store)

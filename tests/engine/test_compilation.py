@@ -19,12 +19,11 @@ from dream_ray.engine import assembly, compilation, matching
 from dream_ray.engine.assembly import class_costs, class_counts, placement
 from dream_ray.engine.compilation import choose_compile, forward_flop, is_long, run_flop
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
-from dream_ray.engine.run import create_run
 from dream_ray.engine.run_directory import open_run
-from dream_ray.engine.worker import work
 from dream_ray.errors import UsageError
 from dream_ray.nets import build_network
 from tests.frameworks import tiny_run
+from tests.runs import create_run, work
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Evaluation: arms, rules at the door, and what the numbers mean."""
+"""Evaluation: baselines, rules for the arguments, and what the numbers mean."""
 
 import shutil
 import sys
@@ -12,10 +12,11 @@ from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.config.sections import Network
 from dream_ray.core.normalisation import to_unit
-from dream_ray.engine import evaluate
-from dream_ray.engine.arms import ARMS, representative_indices
-from dream_ray.engine.evaluate import EvaluationResult, num_epochs, plan_tasks, run_task, summarise, train_and_test
+from dream_ray.engine import evaluate, evaluation_tasks
+from dream_ray.engine.baselines import BASELINES, representative_indices
+from dream_ray.engine.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
 from dream_ray.engine.evaluation_name import evaluation_name
+from dream_ray.engine.evaluation_tasks import plan_tasks, run_task
 from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
@@ -45,8 +46,7 @@ PLAN: dict[str, Any] = {
     "repeats": 1,
     "protocol": "quick",
     "split": "test",
-    "arms": ["distilled"],
-    "threads": 1,
+    "baselines": [],
 }
 
 
@@ -55,7 +55,7 @@ PLAN: dict[str, Any] = {
     [
         ({"protocol": "slow"}, "protocol must be one of quick, published; got 'slow'"),
         ({"split": "train"}, "split must be one of test, validation; got 'train'"),
-        ({"arms": ["distiled"]}, "arms must be of distilled, .*; got distiled"),
+        ({"baselines": ["hole set"]}, "baselines must be of random real, .*; got hole set"),
         ({"repeats": 0}, "repeats must be an int >= 1; got 0"),
     ],
 )
@@ -73,9 +73,8 @@ def test_a_split_that_was_distilled_is_refused(run: Run) -> None:
 def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
     store = run.open_store()
     indices = representative_indices(run, store, CPU)
-    sizes = {arm: len(make(run, store, 0, indices)) for arm, make in ARMS.items()}
+    sizes = {name: len(make(run, store, 0, indices)) for name, make in BASELINES.items()}
     assert sizes == {
-        "distilled": 10 * 2 * 4,
         "initial mosaics": 10 * 2 * 4,
         "random real": 10 * 2,
         "k-means real": 10 * 2,
@@ -86,7 +85,7 @@ def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
 def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
     store = run.open_store()
     indices = representative_indices(run, store, CPU)
-    data = ARMS["k-means real"](run, store, 0, indices)
+    data = BASELINES["k-means real"](run, store, 0, indices)
     images, labels = data.batch(torch.arange(len(data)).numpy(), CPU)
     for label, chosen in enumerate(indices):
         assert len(set(chosen)) == 2
@@ -98,7 +97,7 @@ def test_random_images_differ_between_repeats(run: Run) -> None:
     store = run.open_store()
     everything = torch.arange(20).numpy()
     first, again, second = (
-        ARMS["random real"](run, store, repeat, ()).batch(everything, CPU)[0] for repeat in (0, 0, 1)
+        BASELINES["random real"](run, store, repeat, ()).batch(everything, CPU)[0] for repeat in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
@@ -106,7 +105,7 @@ def test_random_images_differ_between_repeats(run: Run) -> None:
 
 def test_results_are_deterministic_and_networks_fresh(run: Run) -> None:
     tasks = plan_tasks(run, **{**PLAN, "repeats": 2})
-    accuracies = [run_task(task).accuracy for task in (*tasks, tasks[0])]
+    accuracies = [run_task(task, "cpu").accuracy for task in (*tasks, tasks[0])]
     assert accuracies[0] == accuracies[2]
     assert {task.repeat for task in tasks} == {0, 1}
 
@@ -125,7 +124,7 @@ def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
         EvaluationResult("distilled", 0, 0.5, 40, 2, 1.0, "cpu"),
     ]
     distilled, whole = summarise(results)
-    assert distilled["arm"] == "distilled"
+    assert distilled["evaluated_set"] == "distilled"
     assert distilled["mean"] == pytest.approx(0.55)
     assert distilled["std"] == pytest.approx(0.070710678)
     assert distilled["accuracies"] == pytest.approx([0.5, 0.6])
@@ -134,34 +133,36 @@ def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
 
 
 NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
-    (None, tuple(ARMS), "convnet-quick-test"),
-    (Network(options={"depth": 2, "width": 4}), tuple(ARMS), "convnet-quick-test"),
-    (None, ("whole set", "distilled"), "convnet-quick-test-distilled_whole-set"),
-    (Network(), tuple(ARMS), "convnet-default-quick-test"),
-    (Network(options={"width": 8, "norm": "none"}), ("distilled",), "convnet-norm=none-width=8-quick-test-distilled"),
-    (Network(name="resnet10"), tuple(ARMS), "resnet10-quick-test"),
-    (Network(name="torchvision:resnet18"), tuple(ARMS), "torchvision-resnet18-quick-test"),
-    (Network(name="mine:make", options={"weights": "../w"}), tuple(ARMS), "mine-make-options-953a22de-quick-test"),
-    (Network(name="mine:make", options={"widths": [8, 16]}), tuple(ARMS), "mine-make-options-408b5b6c-quick-test"),
+    (None, tuple(BASELINES), "convnet-quick-test"),
+    (Network(options={"depth": 2, "width": 4}), tuple(BASELINES), "convnet-quick-test"),
+    (None, ("whole set",), "convnet-quick-test-distilled_whole-set"),
+    (Network(), tuple(BASELINES), "convnet-default-quick-test"),
+    (Network(options={"width": 8, "norm": "none"}), (), "convnet-norm=none-width=8-quick-test-distilled"),
+    (Network(name="resnet10"), tuple(BASELINES), "resnet10-quick-test"),
+    (Network(name="torchvision:resnet18"), tuple(BASELINES), "torchvision-resnet18-quick-test"),
+    (Network(name="mine:make", options={"weights": "../w"}), tuple(BASELINES), "mine-make-options-953a22de-quick-test"),
+    (Network(name="mine:make", options={"widths": [8, 16]}), tuple(BASELINES), "mine-make-options-408b5b6c-quick-test"),
 ]
 
 
-@pytest.mark.parametrize(("network", "arms", "name"), NAMES, ids=[name for *_, name in NAMES])
-def test_names_of_evaluations(run: Run, network: Network | None, arms: tuple[str, ...], name: str) -> None:
+@pytest.mark.parametrize(("network", "baselines", "name"), NAMES, ids=[name for *_, name in NAMES])
+def test_names_of_evaluations(run: Run, network: Network | None, baselines: tuple[str, ...], name: str) -> None:
     used = network or run.config.network
-    assert evaluation_name(run.config, used, "quick", "test", arms, 3) == name
-    assert evaluation_name(run.config, used, "quick", "test", arms, 5) == f"{name}-n=5"
+    assert evaluation_name(run.config, used, "quick", "test", baselines, 3) == name
+    assert evaluation_name(run.config, used, "quick", "test", baselines, 5) == f"{name}-n=5"
 
 
-def test_evaluations_of_other_networks_arms_or_n_keep_the_others_files(run: Run) -> None:
+def test_evaluations_of_other_networks_baselines_or_n_keep_each_others_files(run: Run) -> None:
     other = Network(options={"depth": 1, "width": 3})
-    api.evaluate(run.path, repeats=1, arms=("distilled", "random real"), local=True)
-    api.evaluate(run.path, repeats=1, arms=("distilled",), local=True)
-    api.evaluate(run.path, repeats=1, arms=("distilled",), network=other, local=True)
-    api.evaluate(run.path, repeats=2, arms=("distilled",), network=other, local=True)
+    api.evaluate(run.path, repeats=1, baselines=("random real",), local=True)
+    api.evaluate(run.path, repeats=1, baselines=(), local=True)
+    api.evaluate(run.path, repeats=1, baselines=(), network=other, local=True)
+    api.evaluate(run.path, repeats=2, baselines=(), network=other, local=True)
     names = [name for name in storage.list_directory(run.file("evaluation")) if name.endswith(".json")]
     found = [storage.read_json(run.file("evaluation", name)) for name in names]
-    said = [(one["network"]["options"]["width"], len(one["arms"]), one["arms"][0]["n"]) for one in found]
+    said = [
+        (one["network"]["options"]["width"], len(one["evaluated_sets"]), one["evaluated_sets"][0]["n"]) for one in found
+    ]
     assert sorted(said) == [(3, 1, 1), (3, 1, 2), (4, 1, 1), (4, 2, 1)]
 
 
@@ -174,29 +175,19 @@ def test_a_run_on_gpus_is_evaluated_on_a_machine_without(
     storage.write_json(str(moved / "env.json"), environment)
     here, there = (api.evaluate(path, repeats=1, local=True) for path in (run.path, str(moved)))
     assert [row["accuracies"] for row in there] == [row["accuracies"] for row in here]
-    assert [row["arm"] for row in there] == list(ARMS) and all(row["devices"] == ["cpu"] for row in there)
-
-
-def test_a_kept_whole_set_of_before_devices_were_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"]})
-    kept = evaluate._whole_set_file(task, run, run.open_store(), evaluate.resolve_device("auto"))
-    was = storage.read_json(kept) if storage.exists(kept) else None
-    try:
-        older = {"arm": "whole set", "repeat": 0, "accuracy": 0.25, "num_images": 9, "epochs": 1, "seconds": 1.0}
-        storage.write_json(kept, older)
-        assert run_task(task) == EvaluationResult(**older, device=evaluate.resolve_device("auto").type)
-    finally:
-        storage.delete(kept) if was is None else storage.write_json(kept, was)
+    assert [row["evaluated_set"] for row in there] == ["distilled", *BASELINES] and all(
+        row["devices"] == ["cpu"] for row in there
+    )
 
 
 def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
     """Their networks see whitened or normalised images, and decay as the settings say."""
-    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"]})
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
     store, files = run.open_store(), set()
     for settings in ({}, {"data": {"zca": True}}, {"evaluation": {"lr_decay": 0.1, "lr_milestones": [0.5]}}):
         base = {"factor": 1, "pixels": {"space": "normalised"}}
         changed = Run(run.path, parse_config({**base, **settings}), run.environment)
-        files.add(evaluate._whole_set_file(task, changed, store, CPU))
+        files.add(evaluation_tasks._whole_set_file(task, changed, store, CPU))
     assert len(files) == 3
 
 
@@ -226,20 +217,20 @@ def test_a_network_that_draws_at_random_draws_the_same_again(run: Run, drawing: 
     torch.set_rng_state(before)
 
 
-def train_weights(task: evaluate.EvaluationTask, run: Run) -> torch.Tensor:
+def train_weights(task: evaluation_tasks.EvaluationTask, run: Run) -> torch.Tensor:
     """Returns the weights of the network that is trained, which tell more than its accuracy."""
     trained: list[Classifier] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "accuracy", lambda network, *rest: trained.append(network) or 0.5)
-        run_task(task)
+        run_task(task, "cpu")
     return trained[0].head.weight.detach()
 
 
 def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Network, tmp_path: Path) -> None:
-    (task,) = plan_tasks(run, **{**PLAN, "arms": ["whole set"], "network": drawing})
-    before = evaluate._whole_set_file(task, run, run.open_store(), CPU)
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"], "network": drawing})
+    before = evaluation_tasks._whole_set_file(task, run, run.open_store(), CPU)
     (tmp_path / "drawing_network.py").write_text(NETWORK.replace("ReLU", "Tanh"))
-    assert evaluate._whole_set_file(task, run, run.open_store(), CPU) != before
+    assert evaluation_tasks._whole_set_file(task, run, run.open_store(), CPU) != before
 
 
 @pytest.mark.parametrize(
@@ -258,7 +249,7 @@ def test_the_learning_rate_decays_after_parts_of_the_epochs(
     monkeypatch.setattr(evaluate, "train_pass", train_pass)
     config = parse_config({"evaluation": {"lr": 1.0, "quick_epochs": epochs}})
     store = run.open_store()
-    data = ARMS["random real"](run, store, 0, ())
+    data = BASELINES["random real"](run, store, 0, ())
     train_and_test(config, store, data, run.normalise(store), protocol="quick", split="test")
     assert seen == pytest.approx(rates)
 

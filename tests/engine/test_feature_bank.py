@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ from dream_ray.config.frameworks import overlay
 from dream_ray.engine import feature_bank as module
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.feature_bank import FeatureBank
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run, finish_run
-from dream_ray.engine.worker import work
+from dream_ray.engine.run import finish_run
 from tests.frameworks import Settings, tiny_run
+from tests.runs import create_run, work
 
 
 class Counting:
@@ -101,21 +101,21 @@ def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
     settings, bank = tiny_run(framework, "representative"), str(tmp_path / "bank")
     other = overlay(settings, {"pixels": {"lr": 0.5}})
 
-    def images(name: str, settings: Settings, launch: Launch) -> Tensor:
+    def images(name: str, settings: Settings, **options: Any) -> Tensor:
         run = create_run(
             str(tmp_path / name),
             parse_config(settings),
             four_digits_store,
             device=torch.device("cpu"),
             threads=1,
-            launch=launch,
+            **options,
         )
         work(run.path, range(4), shard=0, num_shards=1)
         finish_run(run)
         return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
 
-    alone = images("alone", settings, Launch())
-    sharing = Launch(bank=bank, feature_bytes=10**8)
-    assert not torch.equal(images("other", other, sharing), alone)
-    assert torch.equal(images("second", settings, sharing), alone)
+    alone = images("alone", settings)
+    sharing = {"snapshot_cache": bank, "feature_cache_bytes": 10**8}
+    assert not torch.equal(images("other", other, **sharing), alone)
+    assert torch.equal(images("second", settings, **sharing), alone)
     assert len(list(Path(f"{bank}-features").rglob("*.safetensors"))) == num_files

@@ -13,12 +13,12 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine import fitting
 from dream_ray.engine.fitting import FittedMemory, fit_memory
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.memory import MemoryPlan
 from dream_ray.engine.out_of_memory import OutOfMemory, ran_out
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.errors import UsageError
 
-LAUNCH = Launch(workers=2, producers=1)
+WORKERS, PRODUCERS = 2, 1
 PRODUCER = 50_000
 
 
@@ -27,11 +27,12 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; holds the settings that were tried."""
     tried: list[Config] = []
 
-    def measure(config: Config, launch: Launch, **how: Any) -> MemoryPlan:
+    def measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> MemoryPlan:
+        config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
-        gpu = 10 * step if how["device"].type == "cuda" else 0
-        return MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, launch.workers, PRODUCER, 1, 0)
+        gpu = 10 * step if device.type == "cuda" else 0
+        return MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, spec.workers, PRODUCER, num_producers, 0)
 
     monkeypatch.setattr(fitting, "_memory_of", measure)
     return tried
@@ -41,7 +42,8 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Callable[..., FittedMemory]:
     def run(budget: int | None, store: str = digits_store, device: str = "cpu") -> FittedMemory:
         config = parse_config({**tiny, "ipc": 8, "factor": 2, "data": {"resident_mb": 7}})
-        return fit_memory(config, Store.open(store), LAUNCH, budget, threads=1, device=torch.device(device))
+        spec = RunSpec(config=config, store=store, out=None, workers=WORKERS, memory_bytes=budget)
+        return fit_memory(spec, PRODUCERS, torch.device(device))
 
     return run
 
@@ -90,10 +92,10 @@ def test_what_cannot_even_be_measured_does_not_fit(
 ) -> None:
     formula, most = fitting._memory_of, 32
 
-    def measure(config: Config, **how: Any) -> MemoryPlan:
-        if config.selection.embedding_batch > most:
+    def measure(spec: RunSpec, *how: Any) -> MemoryPlan:
+        if spec.config.selection.embedding_batch > most:
             raise ran_out("CUDA out of memory. {Tried}")
-        return formula(config, **how)
+        return formula(spec, *how)
 
     monkeypatch.setattr(fitting, "_memory_of", measure)
     assert fit(10**9).config.selection.embedding_batch == 32

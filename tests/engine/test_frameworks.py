@@ -27,21 +27,21 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine import matching, session, trajectory_matcher
 from dream_ray.engine.artefacts import read_dataset, read_synthetic
-from dream_ray.engine.assembly import are_made_ahead, class_counts, placement
+from dream_ray.engine.assembly import class_counts, placement
 from dream_ray.engine.checkpoint import Checkpoints
-from dream_ray.engine.checks import check_fit, check_workers
+from dream_ray.engine.checks import check_fit
 from dream_ray.engine.distill import StepReport
-from dream_ray.engine.evaluate import plan_tasks, run_task
-from dream_ray.engine.launch import Launch
+from dream_ray.engine.evaluation_tasks import plan_tasks, run_task
 from dream_ray.engine.measuring.steps import measure_memory
 from dream_ray.engine.memory import plan_memory
-from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run import finish_run
 from dream_ray.engine.run_directory import Run, read_sessions
+from dream_ray.engine.run_spec import RunSpec, check_workers
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.engine.trajectories.experts import make_expert, missing_experts
-from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
+from tests.runs import create_run, work
 from tests.thread_group import run_group
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
             stopping=None if agreement is None else Stopping(agreement),
         )
 
-    if are_made_ahead(run.config):
+    if run.config.source.is_independent:
         for rank in range(num_workers):
             worker(rank, SINGLE_PROCESS_GROUP)
     else:
@@ -107,14 +107,14 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
 
 def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
     """Lets something happen when a worker, whose shard it is told, has reported a step."""
-    original = session.Session.report
+    original = session.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == step:
             then(self._shard)
 
-    patch.setattr(session.Session, "report", report)
+    patch.setattr(session.Session, "on_step", report)
 
 
 def images(run: Run) -> Tensor:
@@ -185,7 +185,7 @@ class TestEveryFramework:
         case: tuple[str, str],
     ) -> None:
         run = begin(str(tmp_path / "run"), store, case)
-        workers = 1 if are_made_ahead(run.config) else 2  # for others not in step: test_stopping.py
+        workers = 1 if run.config.source.is_independent else 2  # for others not in step: test_stopping.py
         agreement = LocalAgreement()
         with monkeypatch.context() as patch:
             after_step(patch, 4, lambda shard: agreement.ask())
@@ -204,10 +204,9 @@ class TestEveryFramework:
             repeats=1,
             protocol="quick",
             split="test",
-            arms=["distilled", "initial mosaics"],
-            threads=1,
+            baselines=["initial mosaics"],
         )
-        assert all(0 <= run_task(task).accuracy <= 1 for task in tasks)
+        assert all(0 <= run_task(task, "cpu").accuracy <= 1 for task in tasks)
 
     def test_gives_a_dataset(self, runs: Any, case: tuple[str, str]) -> None:
         data = read_dataset(runs(case).file("synthetic.parquet"))
@@ -311,10 +310,8 @@ def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_pa
     real = to_unit(opened.training_set(run.config.splits)[0].take(np.arange(160)), CPU)
     whitened = data.normalise(real).flatten(1)
     assert whitened.mean(dim=0).abs().max() < 0.05, "a few of the images it was fitted to"
-    tasks = plan_tasks(
-        run, network=None, repeats=1, protocol="quick", split="test", arms=["distilled", "whole set"], threads=1
-    )
-    assert all(0 <= run_task(task).accuracy <= 1 for task in tasks)
+    tasks = plan_tasks(run, network=None, repeats=1, protocol="quick", split="test", baselines=["whole set"])
+    assert all(0 <= run_task(task, "cpu").accuracy <= 1 for task in tasks)
 
 
 def test_images_too_large_to_be_whitened_are_refused(store: str) -> None:
@@ -326,48 +323,51 @@ def test_images_too_large_to_be_whitened_are_refused(store: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "launch", "message"),
+    ("framework", "options", "message"),
     [
-        ("dc", Launch(workers=2, local=True), "workers must be 1 with local and source.kind synthetic; got 2"),
-        ("dc", Launch(workers=2, producers=1), "producers must be 0 with source.kind synthetic; got 1"),
-        ("mtt", Launch(workers=4), r"workers must be at most trajectory.segments \(3\).*got 4"),
+        ("dc", {"workers": 2, "local": True}, "workers must be 1 with local and source.kind synthetic; got 2"),
+        ("dc", {"workers": 2, "producers": 1}, "producers must be 0 with source.kind synthetic; got 1"),
+        ("mtt", {"workers": 4}, r"workers must be at most trajectory.segments \(3\).*got 4"),
     ],
 )
-def test_who_could_not_work_in_step_is_refused(store: str, framework: str, launch: Launch, message: str) -> None:
+def test_who_could_not_work_in_step_is_refused(
+    store: str, framework: str, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
-        check_workers(parse_config(tiny_run(framework, "random")), Store.open(store), launch)
+        config = parse_config(tiny_run(framework, "random"))
+        check_workers(RunSpec(config=config, store=store, out=None, **options), Store.open(store))
 
 
-def test_a_bank_that_cannot_hold_the_experts_is_refused(store: str, tmp_path: Path) -> None:
+def test_snapshot_cache_too_small_for_the_experts_is_refused(store: str, tmp_path: Path) -> None:
     config = parse_config(tiny_run("mtt", "random"))
-    launch = Launch(bank=str(tmp_path / "bank"), bank_bytes=1_000)
-    run = create_run(str(tmp_path / "run"), config, store, device=CPU, threads=1, launch=launch)
+    options: dict[str, Any] = {"snapshot_cache": str(tmp_path / "cache"), "snapshot_cache_bytes": 1_000}
+    run = create_run(str(tmp_path / "run"), config, store, **options)
     with pytest.raises(
-        UsageError, match=r"bank-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-06 GB"
+        UsageError, match=r"snapshot-cache-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-06 GB"
     ):
         missing_experts(run)
 
 
-def test_the_momentum_of_experts_takes_room_in_the_bank(store: str, tmp_path: Path) -> None:
+def test_momentum_of_experts_counts_in_the_snapshot_cache(store: str, tmp_path: Path) -> None:
     """As much as their parameters, which are all that there is of a ConvNet."""
     needed = []
     for momentum in (0.0, 0.9):
         config = parse_config(overlay(tiny_run("mtt", "random"), {"update": {"momentum": momentum}}))
-        launch = Launch(bank=str(tmp_path / "bank"), bank_bytes=1_000)
-        run = create_run(str(tmp_path / str(momentum)), config, store, device=CPU, threads=1, launch=launch)
-        with pytest.raises(UsageError, match="bank-size must be at least") as refused:
+        options: dict[str, Any] = {"snapshot_cache": str(tmp_path / "cache"), "snapshot_cache_bytes": 1_000}
+        run = create_run(str(tmp_path / str(momentum)), config, store, **options)
+        with pytest.raises(UsageError, match="snapshot-cache-size must be at least") as refused:
             missing_experts(run)
         needed += [float(number) for number in re.findall(r"take, (\S+) GB", str(refused.value))]
     assert needed[1] == pytest.approx(2 * needed[0], rel=0.01)
 
 
 def test_experts_do_not_depend_on_how_the_images_begin(store: str, tmp_path: Path) -> None:
-    launch = Launch(bank=str(tmp_path / "bank"))
+    cache = str(tmp_path / "cache")
     missing = []
     for strategy, warmup_epochs in (("random", 1), ("representative", 2)):
         start = {"initialisation": {"strategy": strategy, "warmup_epochs": warmup_epochs}}
         config = parse_config(overlay(tiny_run("mtt", "random"), start))
-        run = create_run(str(tmp_path / strategy), config, store, device=CPU, threads=1, launch=launch)
+        run = create_run(str(tmp_path / strategy), config, store, snapshot_cache=cache)
         missing.append(missing_experts(run))
         for number in missing[-1]:
             make_expert(run.path, number)

@@ -24,10 +24,10 @@ from dream_ray.data.images import ImageChunks
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.run import create_run, finish_run
-from dream_ray.engine.worker import work
+from dream_ray.engine.run import finish_run
 from dream_ray.nets import Classifier, build_network
 from tests.frameworks import tiny_run
+from tests.runs import create_run, work
 
 NUM_CLASSES, SIDE = 3, 8
 

@@ -21,9 +21,9 @@ from dream_ray.data.store import Store
 from dream_ray.engine.assembly import class_matcher
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.fitting import fit_memory
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring.steps import StepMemory
 from dream_ray.engine.memory import RAY_BYTES, plan_memory
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.engine.session import Session
 from tests.conftest import TINY
 
@@ -44,8 +44,8 @@ def test_a_run_stays_within_the_plan(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any], producers: int
 ) -> None:
     settings = {**tiny, **change}
-    launch = Launch(local=True, producers=producers)
-    plan = fit_memory(parse_config(settings), Store.open(digits_store), launch, None, threads=1, device=CPU).memory
+    spec = RunSpec(config=parse_config(settings), store=digits_store, out=None, compile="off", local=True)
+    plan = fit_memory(spec, producers, CPU).memory
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]
@@ -104,7 +104,7 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
 ) -> None:
     """While a checkpoint is written, the run goes on and remembers what the step began with."""
     ipc, most, done = 7, 0, threading.Event()
-    save, report = Checkpoints.save, Session.report
+    save, report = Checkpoints.save, Session.on_step
 
     def slowly(self: Any, *what: Any, **how: Any) -> None:
         save(self, *what, **how)
@@ -119,7 +119,7 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
             done.set()
 
     monkeypatch.setattr(Checkpoints, "save", slowly)
-    monkeypatch.setattr(Session, "report", counting)
+    monkeypatch.setattr(Session, "on_step", counting)
     config = parse_config({**tiny, "ipc": ipc, "factor": 1, "checkpoint_every": 4, "batch_synthetic_max": 5})
     api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
     assert most == 4 * 2 * 3, "four classes, images and velocities"

@@ -30,12 +30,12 @@ def out_of_memory(*what: Any, **how: Any) -> NoReturn:
     raise torch.OutOfMemoryError(FROM_TORCH)
 
 
-def killed(*what: Any) -> NoReturn:
+def killed(*what: Any, **how: Any) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
 
-def too_large_for_numpy(*what: Any) -> NoReturn:
+def too_large_for_numpy(*what: Any, **how: Any) -> NoReturn:
     raise MemoryError("Unable to allocate 7.28 TiB")
 
 
@@ -73,8 +73,8 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("where", "workers", "producers"),
     [
-        ((session.Session, "report"), 1, 0),
-        ((session.Session, "report"), 2, 1),
+        ((session.Session, "on_step"), 1, 0),
+        ((session.Session, "on_step"), 2, 1),
         ((TrainedNetworks, "_train"), 1, 1),
     ],
     ids=["worker", "threads", "producer"],

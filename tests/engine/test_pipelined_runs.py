@@ -20,16 +20,15 @@ from dream_ray.core.placement import place_classes
 from dream_ray.engine import network_source, session
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, NetworkState, Snapshot
-from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.run import finish_run
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.selecting import selecting_ahead
 from dream_ray.engine.trajectories.producing import trained_networks
 from dream_ray.engine.trajectories.threads import LocalConsumerSide, producing_threads
-from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, UsageError
+from tests.runs import create_run, work
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 4
@@ -46,14 +45,14 @@ class Killed(BaseException):
 
 @pytest.fixture
 def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
-    def make(settings: dict[str, Any], name: str = "run", **launch: Any) -> Run:
+    def make(settings: dict[str, Any], name: str = "run", **options: Any) -> Run:
         return create_run(
             str(tmp_path / name),
             parse_config(settings),
             four_digits_store,
             device=CPU,
             threads=1,
-            launch=Launch(**launch),
+            **options,
         )
 
     return make
@@ -98,7 +97,7 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
                 placement[rank],
                 shard=rank,
                 num_shards=num_workers,
-                networks=LocalConsumerSide(queue, rank, num_workers),
+                snapshots=LocalConsumerSide(queue, rank, num_workers),
             )
             for rank in range(num_workers)
         ]
@@ -137,7 +136,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     after: int,
 ) -> None:
     run = start(tiny)
-    original = session.Session.report
+    original = session.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -145,7 +144,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "report", report)
+        patch.setattr(session.Session, "on_step", report)
         with pytest.raises(Killed):
             run_pipelined(run, before, 1)
     assert not own_threads()
@@ -157,7 +156,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are dropped when the slowest worker is past them, not before."""
-    original = session.Session.report
+    original = session.Session.on_step
     steps: dict[int, int] = {0: -1, 1: -1}
 
     def report(self: Any, report: StepReport) -> None:
@@ -166,7 +165,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
         if self._shard == 1:
             time.sleep(0.1)
 
-    monkeypatch.setattr(session.Session, "report", report)
+    monkeypatch.setattr(session.Session, "on_step", report)
     monkeypatch.setattr("dream_ray.engine.trajectories.threads.window_of", lambda run, num_producers: 2)
     run = start(tiny)
     run_pipelined(run, 2, 1)
@@ -263,7 +262,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def banked(start: Callable[..., Run], settings: dict[str, Any], name: str, bank: Path, size: int = 10**9) -> Run:
-    return start(settings, name, bank=str(bank), bank_bytes=size)
+    return start(settings, name, snapshot_cache=str(bank), snapshot_cache_bytes=size)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -368,7 +367,12 @@ def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str,
 
 def test_a_bank_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="path tape://bank is of no kind that pyarrow can open"):
-        work(start(tiny, bank="tape://bank", bank_bytes=1).path, range(NUM_CLASSES), shard=0, num_shards=1)
+        work(
+            start(tiny, snapshot_cache="tape://bank", snapshot_cache_bytes=1).path,
+            range(NUM_CLASSES),
+            shard=0,
+            num_shards=1,
+        )
 
 
 def test_two_runs_may_fill_a_bank_at_a_time(

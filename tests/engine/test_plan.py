@@ -5,21 +5,25 @@ from typing import Any
 import pytest
 import torch
 
-from dream_ray.config import parse_config
+from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store import Store
 from dream_ray.engine import fitting
 from dream_ray.engine import plan as planning
 from dream_ray.engine.assembly import class_counts
 from dream_ray.engine.forecast import StepCosts
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.measuring import steps
 from dream_ray.engine.measuring.steps import StepMemory, measure_costs
 from dream_ray.engine.plan import plan_run
+from dream_ray.engine.run_spec import RunSpec
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 
 HERE: dict[str, Any] = {"threads": 1, "device": torch.device("cpu")}
+
+
+def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
+    return RunSpec(config=config, store=store, out=None, device="cpu", compile="off", workers=workers)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store:
     update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
     config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
     store = Store.open(digits_store)
-    plan = plan_run(config, store, Launch(workers=2), **HERE)
+    plan = plan_run(spec_of(config, digits_store, workers=2), 1)
     costs = plan.costs
     assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
     assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
@@ -72,7 +76,7 @@ def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_st
 
 def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
-        plan_run(parse_config(tiny), Store.open(digits_store), Launch(workers=11), **HERE)
+        plan_run(spec_of(parse_config(tiny), digits_store, workers=11), 1)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -88,7 +92,7 @@ def test_a_network_that_is_drawn_takes_a_draw(tiny: dict[str, Any], digits_store
 
 @pytest.mark.usefixtures("not_measured")
 def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
-    plan = plan_run(parse_config(tiny), Store.open(digits_store), Launch(producers=0), **HERE)
+    plan = plan_run(spec_of(parse_config(tiny), digits_store), 0)
     assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
         plan.forecast(workers=11)

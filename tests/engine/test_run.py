@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,17 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import Config, parse_config
-from dream_ray.dispatch import execute
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.normalising import WHITENING_FILE
-from dream_ray.engine.run import check_same_bits, create_run, finish_run, forgotten_if_refused
+from dream_ray.engine.run import check_same_bits, executing, finish_run
 from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
+from tests.runs import Killed, create_run
 
 CPU = torch.device("cpu")
 BEGUN = ["config.yaml", "env.json", WHITENING_FILE]
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the package catches it."""
 
 
 class KilledAt:
@@ -87,7 +81,7 @@ def test_two_runs_that_begin_at_once(
     whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is refused, whether the other is still beginning or has begun, and leaves it what it wrote."""
-    with storage.working_alone("run", out), pytest.raises(UsageError, match="by one process at a time"):
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
         begin(out, whitened, four_digits_store)
 
     def overtaken(*arguments: Any) -> bool:
@@ -104,18 +98,18 @@ def test_two_runs_that_begin_at_once(
 
 def test_a_run_that_another_process_has_taken_stays(whitened: Config, four_digits_store: str, out: str) -> None:
     run = begin(out, whitened, four_digits_store)
-    with storage.working_alone("run", out), pytest.raises(UsageError, match="by one process at a time"):
-        execute(run, Launch(local=True), None, None, nullcontext, is_new=True)
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
+        refused(run)
     assert open_run(out) == run
 
 
 def refused(run: Run) -> None:
-    with forgotten_if_refused(run):
-        raise UsageError("bank-size must be larger")
+    with executing(run, is_new=True):
+        raise UsageError("snapshot-cache-size must be larger")
 
 
 def test_a_refused_run_can_be_tried_again(whitened: Config, four_digits_store: str, out: str) -> None:
-    with pytest.raises(UsageError, match="bank-size"):
+    with pytest.raises(UsageError, match="snapshot-cache-size"):
         refused(begin(out, whitened, four_digits_store))
     assert storage.list_directory(out) == []
     is_run_or_accepted(out, whitened, four_digits_store)

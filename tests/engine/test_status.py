@@ -11,18 +11,17 @@ import torch
 from dream_ray import api, storage
 from dream_ray.cli.display import show_status
 from dream_ray.config import Config
-from dream_ray.dispatch import begin
-from dream_ray.engine.launch import Launch
 from dream_ray.engine.progress import PRODUCER, STOPPED, WORKER
 from dream_ray.engine.run_directory import Run, open_run, read_sessions
 from dream_ray.engine.session import Session
 from dream_ray.engine.state import ClassState, RunState
 from dream_ray.engine.status import Status, read_status
+from tests.runs import create_run
 
 
 @pytest.fixture
 def run(tiny_config: Config, digits_store: str, out: str) -> Run:
-    return begin(out, tiny_config, digits_store, "cpu", 1, Launch(workers=2, producers=0), "off")
+    return create_run(out, tiny_config, digits_store, workers=2, producers=0, local=False)
 
 
 def tell(

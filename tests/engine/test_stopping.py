@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from dream_ray.config import parse_config
 from dream_ray.engine import session, stopping
-from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
-from dream_ray.engine.here import distill_here
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run, finish_run
+from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping, ask_at_ctrl_c, ctrl_c_as_before
+from tests.runs import create_run, final_images
 
 CPU = torch.device("cpu")
 ASKED_AT = 5
@@ -158,34 +156,29 @@ def start(four_digits_store: str, tmp_path: Path, tiny: dict[str, Any]) -> Calla
 
 
 def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
-    original = session.Session.report
+    original = session.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == ASKED_AT and self._shard == 0:
             ask()
 
-    monkeypatch.setattr(session.Session, "report", report)
-
-
-def final_images(run: Run) -> Tensor:
-    finish_run(run)
-    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+    monkeypatch.setattr(session.Session, "on_step", report)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_with_networks_made_ahead(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, as_before: None, workers: int
 ) -> None:
-    launch = Launch(workers=workers, local=True, producers=1)
     run, whole = start("run"), start("whole")
-    distill_here(whole, launch)
+    spec = replace(run.spec, workers=workers, producers=1)
+    LocalBackend().run_workers(whole, spec)
     with monkeypatch.context() as patch:
         ask_in_the_middle(patch, lambda: signal.raise_signal(signal.SIGINT))
         before = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            distill_here(run, launch)
+            LocalBackend().run_workers(run, spec)
         assert signal.getsignal(signal.SIGINT) == before
     assert 16 > run.checkpoints(4).complete_steps()[-1] > ASKED_AT
-    distill_here(run, Launch(workers=1, local=True, producers=0))
+    LocalBackend().run_workers(run, replace(spec, workers=1, producers=0))
     assert torch.equal(final_images(run), final_images(whole))

@@ -58,7 +58,7 @@ def test_ingest_distil_resume_evaluate(
 
     api.resume(run, local=True, producers=0)
     assert torch.equal(images(run), images(out))
-    rows = api.evaluate(run, repeats=1, arms=("distilled", "whole set"), local=True)
+    rows = api.evaluate(run, repeats=1, baselines=("whole set",), local=True)
     assert [row["n"] for row in rows] == [1, 1]
     assert storage.list_directory(storage.join(run, "evaluation")) == [
         "convnet-quick-test-distilled_whole-set-n=1.json",

@@ -1,7 +1,6 @@
 """The last word on a sweep: which runs are tested, and what is made of their accuracies."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,12 @@ import pytest
 from dream_ray import storage
 from dream_ray.data.store import Store
 from dream_ray.engine.evaluate import EvaluationResult, summarise
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run_directory import Run
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.final import run_final
 from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
-from dream_ray.sweep.trial import Crew
+from dream_ray.sweep.trial import TrialExecutor
+from tests.runs import TRIAL_OPTIONS, FailingBackend
 from tests.sweep.conftest import SETTINGS, Page, made, written
 
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
@@ -67,15 +65,12 @@ def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_f
     planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0}, Store.open(digits_store))
     first, _ = planned["base"]
 
-    def fail(run: Run, look: Callable[[], None]) -> None:
-        raise next(errors)
-
-    crew = Crew("cpu", 1, Launch(local=True, producers=0), fail)
+    executor = TrialExecutor(FailingBackend(errors), TRIAL_OPTIONS)
     with pytest.raises(TransientError, match="disk full"):
-        run_final(first, digits_store, crew)
+        run_final(first, digits_store, executor)
     assert not is_settled(first)
     for _ in range(2):
-        run_final(first, digits_store, crew)
+        run_final(first, digits_store, executor)
     assert is_settled(first)
     [row] = write_final(out, planned)
     assert (row["name"], row["mean"], row["n"], row["reasons"]) == ("base", None, 0, ["the loss is not finite"])

@@ -1,6 +1,6 @@
 """A trial: its rungs, what an earlier try left, and how it fails."""
 
-from functools import partial
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,16 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
-from dream_ray.engine.launch import Launch
-from dream_ray.engine.run import create_run
-from dream_ray.engine.run_directory import Run, open_run
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.run_directory import open_run
 from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweep.file import parse_sweep
 from dream_ray.sweep.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory
-from dream_ray.sweep.trial import Crew, Rung, cache_failure, execute_here, run_trial
+from dream_ray.sweep.trial import Rung, TrialExecutor, cache_failure, run_trial
+from tests.runs import TRIAL_OPTIONS, FailingBackend, create_run
 
-HERE = Crew("cpu", 1, Launch(local=True, producers=0), execute_here)
+HERE = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)
 
 
 @pytest.fixture
@@ -37,6 +37,24 @@ def test_rungs_come_in_order_and_the_last_is_that_of_the_whole_run(
     again: list[Rung] = []
     run_trial(str(tmp_path), [config], four_digits_store, HERE, again.append)
     assert [rung.accuracy for rung in again] == [rung.accuracy for rung in rungs], "nothing is run again"
+
+
+def test_a_rung_is_reported_before_the_step_after_its_checkpoint(
+    config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint later, a scheduler stops a trial that is behind half a rung late."""
+    steps, reported_after = [0], []
+    original = Session.on_step
+
+    def on_step(self: Any, report: Any) -> None:
+        original(self, report)
+        steps.append(report.step + 1)
+
+    monkeypatch.setattr(Session, "on_step", on_step)
+    run_trial(
+        str(tmp_path), [config], four_digits_store, HERE, lambda rung: reported_after.append((rung.number, steps[-1]))
+    )
+    assert reported_after == [(1, 4), (2, 8), (3, 10)]
 
 
 def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, four_digits_store: str, tmp_path: Path) -> None:
@@ -62,9 +80,8 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
     other = config.model_copy(update={"seed": 1})
     rungs: dict[str, list[Rung]] = {"both": [], "first": [], "second": []}
     told: dict[str, Any] = {}
-    telling = partial(execute_here, telling=lambda path, rank: lambda progress: told.update({path: progress}))
-    crew = Crew(HERE.device, 1, HERE.launch, telling)
-    run_trial(str(tmp_path), [config, other], digits_store, crew, rungs["both"].append)
+    backend = LocalBackend(lambda path, rank: lambda progress: told.update({path: progress}))
+    run_trial(str(tmp_path), [config, other], digits_store, TrialExecutor(backend, TRIAL_OPTIONS), rungs["both"].append)
     assert [progress["phase"] for progress in told.values()] == ["done"] * 2, "who watches hears of each run"
     run_trial(str(tmp_path), [config], digits_store, HERE, rungs["first"].append)
     run_trial(str(tmp_path), [other], digits_store, HERE, rungs["second"].append)
@@ -73,29 +90,19 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
     assert [rung.accuracy for rung in rungs["both"][:-1]] == [rung.accuracy for rung in rungs["first"][:-1]]
 
 
-def failing(error: Exception) -> tuple[Crew, list[Run]]:
-    """A crew that cannot do a run, and the runs that it tried."""
-    tried: list[Run] = []
-
-    def fail(run: Run, look: Any) -> None:
-        tried.append(run)
-        raise error
-
-    return Crew(HERE.device, 1, HERE.launch, fail), tried
-
-
 @pytest.mark.parametrize(
     ("error", "reason"), [(RunError("no"), "no"), (MemoryError("4 GB"), "MemoryError: 4 GB")], ids=["ours", "another"]
 )
 def test_what_cannot_work_is_not_tried_twice(
     error: Exception, reason: str, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
-    crew, tried = failing(error)
+    backend = FailingBackend(itertools.repeat(error))
+    executor = TrialExecutor(backend, TRIAL_OPTIONS)
     with pytest.raises(type(error)):
-        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
+        run_trial(str(tmp_path), [config], four_digits_store, executor, lambda rung: None)
     with pytest.raises(RunError, match=reason):
-        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
-    assert len(tried) == 1 and read_reason(str(tmp_path), [config]) == reason
+        run_trial(str(tmp_path), [config], four_digits_store, executor, lambda rung: None)
+    assert len(backend.tried) == 1 and read_reason(str(tmp_path), [config]) == reason
 
 
 @pytest.mark.parametrize(
@@ -109,11 +116,12 @@ def test_what_cannot_work_is_not_tried_twice(
 def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
     error: Exception, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
-    crew, tried = failing(error)
+    backend = FailingBackend(itertools.repeat(error))
+    executor = TrialExecutor(backend, TRIAL_OPTIONS)
     for _ in range(2):
         with pytest.raises(type(error)):
-            run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
-    assert len(tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
+            run_trial(str(tmp_path), [config], four_digits_store, executor, lambda rung: None)
+    assert len(backend.tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
 
 
 def test_a_gpu_that_has_no_room_may_have_some_another_time(
@@ -123,7 +131,7 @@ def test_a_gpu_that_has_no_room_may_have_some_another_time(
         raise torch.OutOfMemoryError("another one has it")
 
     with monkeypatch.context() as patch, pytest.raises(TransientError, match="another one has it.*embedding_batch"):
-        patch.setattr(Session, "report", full)
+        patch.setattr(Session, "on_step", full)
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
     assert "another one has it" in read_reason(str(tmp_path), [config])
     run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
@@ -165,9 +173,9 @@ def test_what_is_no_setting_is_not_worth_a_try(tmp_path: Path) -> None:
 def test_a_trial_with_a_gpu_does_not_fall_back_to_the_cpu(
     config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
-    crew = Crew("cuda", 1, HERE.launch, execute_here)
+    executor = TrialExecutor(LocalBackend(), {**TRIAL_OPTIONS, "device": "cuda"})
     with pytest.raises(UsageError, match="no CUDA device is available"):
-        run_trial(str(tmp_path), [config], four_digits_store, crew, lambda rung: None)
+        run_trial(str(tmp_path), [config], four_digits_store, executor, lambda rung: None)
     assert "no CUDA device is available" in read_reason(str(tmp_path), [config])
 
 

@@ -64,13 +64,15 @@ def ingest(
     with_retries(check_apart, settings.absolute(), store)
     finished = with_retries(check_target, store, identity)
     if finished is not None or with_retries(storage.exists, storage.join(store, IDENTITY)):
-        with storage.working_alone("store", store):  # or it is refused here, before minutes go into opening the sources
+        with storage.exclusive_lock(
+            "store", store
+        ):  # or it is refused here, before minutes go into opening the sources
             if finished is not None:
                 with_retries(storage.delete, work)
                 return finished
     parts = with_retries(open_parts, settings, download=download)
     with_retries(storage.ensure_writable, store)
-    with storage.working_alone("store", store):
+    with storage.exclusive_lock("store", store):
         # Meanwhile another ingest may have begun here, and even have ended.
         manifest = with_retries(check_target, store, identity)
         if manifest is None:

@@ -72,7 +72,7 @@ class StudentSteps:
         """Embeds real images as the initialisation does, and makes synthetic images and a target."""
         of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
         of_class.embed(self._snapshot, 0)
-        self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise)
+        self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise, initialise=dict)
         self._state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
         self._target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
 

@@ -6,7 +6,7 @@ from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.progress import EXPERT
 from dream_ray.engine.run_directory import Run, open_run
-from dream_ray.engine.session import Session
+from dream_ray.engine.session import Session, report_to_nobody
 from dream_ray.engine.trajectories.producing import bank_of_experts, experts
 
 
@@ -32,7 +32,7 @@ def make_expert(run_path: str, number: int) -> None:
     keep_freed_memory()
     run = open_run(run_path)
     length = trajectory_length(run.config)
-    with fixed_threads(run.threads), Session(run, number, 0, 0, lambda progress: None, EXPERT) as session:
+    with fixed_threads(run.threads), Session(run, number, 0, 0, report_to_nobody, EXPERT) as session:
         for snapshot in experts(run, run.open_store()).trajectory(number):
             session.beat(
                 f"expert {number + 1} of {run.config.trajectory.num_experts}, update {snapshot.inner} of {length - 1}"

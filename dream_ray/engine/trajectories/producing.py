@@ -5,13 +5,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import are_made_ahead, build, first_warmup_epochs, network_source, trajectory_length
+from dream_ray.engine.assembly import build, first_warmup_epochs, network_source, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.progress import PRODUCER
 from dream_ray.engine.run_directory import Run
-from dream_ray.engine.session import Session
+from dream_ray.engine.session import Session, report_to_nobody
 from dream_ray.engine.training import TrainingImages
 from dream_ray.engine.trajectories.bank import BankedNetworks, TrajectoryBank, open_bank
 from dream_ray.engine.trajectories.snapshot_queue import Job
@@ -47,7 +47,7 @@ def trained_networks(
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: See `network_source`.
     """
-    bank = None if run.launch.bank is None or synthetic is not None else _bank(run, run.launch.bank)
+    bank = None if run.spec.snapshot_cache is None or synthetic is not None else _bank(run, run.spec.snapshot_cache)
     normalise = run.normalise(store)
     return network_source(run.config, store, normalise, bank, compiled=run.compiled, synthetic=synthetic, check=check)
 
@@ -70,16 +70,16 @@ def bank_of_experts(run: Run) -> TrajectoryBank:
     # Its training may go on from each of its networks, so each is kept with its momentum.
     each = _network_bytes(run, momentum=run.config.update.momentum > 0)
     num_bytes = settings.num_experts * length * each
-    if num_bytes > run.launch.bank_bytes:
+    if num_bytes > run.spec.snapshot_cache_bytes:
         raise UsageError(
-            f"bank-size must be at least what trajectory.num_experts {settings.num_experts} of {length} networks each "
-            f"take, {num_bytes / 1e9:.3g} GB; got {run.launch.bank_bytes / 1e9:g} GB"
+            f"snapshot-cache-size must be at least what trajectory.num_experts {settings.num_experts} of {length} "
+            f"networks each take, {num_bytes / 1e9:.3g} GB; got {run.spec.snapshot_cache_bytes / 1e9:g} GB"
         )
-    return _bank(run, run.launch.bank or run.file("experts"))
+    return _bank(run, run.spec.snapshot_cache or run.file("experts"))
 
 
 def _bank(run: Run, root: str) -> TrajectoryBank:
-    return open_bank(root, run.launch.bank_bytes, _identity(run))
+    return open_bank(root, run.spec.snapshot_cache_bytes, _identity(run))
 
 
 def feature_bank(run: Run) -> FeatureBank | None:
@@ -87,12 +87,12 @@ def feature_bank(run: Run) -> FeatureBank | None:
 
     Those of networks that learn from the run's own synthetic images are nobody else's.
     """
-    if run.launch.bank is None or run.launch.feature_bytes == 0 or not are_made_ahead(run.config):
+    if run.spec.snapshot_cache is None or run.spec.feature_cache_bytes == 0 or not run.config.source.is_independent:
         return None
     selection = run.config.selection
     embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})
     identity = {"networks": _identity(run), "embedded": embedded}
-    return FeatureBank(f"{run.launch.bank}-features", run.launch.feature_bytes, identity)
+    return FeatureBank(f"{run.spec.snapshot_cache}-features", run.spec.feature_cache_bytes, identity)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _identity(run: Run) -> dict[str, Any]:
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
     # Where the data lie and who does the work changes no network.
-    elsewhere = ("launch", "store")
+    elsewhere = ("execution", "store")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 
@@ -156,7 +156,7 @@ def produce(
 
     config = run.config
     source = trained_networks(run, run.open_store(), check=check)
-    with suppress(_Unwanted), Session(run, producer, 0, 0, lambda progress: None, PRODUCER) as session:
+    with suppress(_Unwanted), Session(run, producer, 0, 0, report_to_nobody, PRODUCER) as session:
         while (job := queue.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:

@@ -54,14 +54,14 @@ def test_one_that_fails_ends_them_all(
     error: Exception,
     seen: Any,
 ) -> None:
-    original: Report = session.Session.report
+    original: Report = session.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == 3 and self._shard == shard:
             raise error
 
-    monkeypatch.setattr(session.Session, "report", report)
+    monkeypatch.setattr(session.Session, "on_step", report)
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=four_digits_store, out=out, workers=2, local=True)
     assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}
@@ -110,7 +110,7 @@ def test_images_that_the_last_step_moved_to_what_is_no_number_are_not_sound() ->
     """Its loss, which is of before, was a number."""
     losses, nothing = Losses(parse_config({})), torch.empty(0)
     classes = {label: ClassState(torch.ones(2, 1, 4, 4), nothing, nothing, nothing) for label in (3, 5)}
-    losses.add(0, 5, torch.tensor(1.0))
+    losses.add(0, {5: torch.tensor(1.0)})
     losses.check_state(RunState(classes=classes))
     classes[5].images_NCHW[1, 0, 2, 2] = torch.inf
     with pytest.raises(RunError, match="images must be finite; those of class 5 are not"):
@@ -121,8 +121,8 @@ def interrupting_at(at: int) -> Callable[..., None]:
     """Stands in for the losses: when some classes have moved and others have not, somebody presses Ctrl-C."""
     add = Losses.add
 
-    def interrupting(self: Any, step: int, label: int, loss: torch.Tensor | None) -> None:
-        add(self, step, label, loss)
+    def interrupting(self: Any, step: int, losses: dict[int, torch.Tensor]) -> None:
+        add(self, step, losses)
         if step == at:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What an evaluation trains networks on: the distilled set and the baselines that it must beat."""
+"""The baselines of an evaluation: sets of real or initial images that the distilled set must beat."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,16 +10,12 @@ from dream_ray.core.normalisation import to_unit
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.assembly import first_features
+from dream_ray.engine.evaluation_name import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.training import RealImages, TensorImages, TrainingImages
 
-DISTILLED, WHOLE_SET = "distilled", "whole set"
 Indices = Sequence[Sequence[int]]
 """Chosen real images of each class, by label."""
-
-
-def _distilled(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
-    return TensorImages(*read_synthetic(run.file("synthetic.parquet"))[0].decoded())
 
 
 def _initial(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
@@ -53,11 +49,10 @@ def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
     return TensorImages(torch.cat(images), torch.cat(labels))
 
 
-ARMS: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
-    DISTILLED: _distilled,
-    "random real": _random_real,
-    "k-means real": _kmeans_real,
-    "initial mosaics": _initial,
+BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
+    RANDOM_REAL: _random_real,
+    KMEANS_REAL: _kmeans_real,
+    INITIAL: _initial,
     WHOLE_SET: _whole_set,
 }
 """(run, store, repeat, indices of "k-means real") -> images to train on."""

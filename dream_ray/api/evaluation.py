@@ -1,0 +1,66 @@
+"""The function that judges synthetic sets."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dream_ray import storage
+from dream_ray.api.backends import DEFAULT_WAIT, open_backend
+from dream_ray.config.sections import Network
+from dream_ray.engine.evaluation_name import BASELINES, USUAL_REPEATS
+from dream_ray.engine.run_directory import open_run
+from dream_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from dream_ray.engine.evaluate import EvaluationResult
+
+
+def evaluate(
+    path: str,
+    *,
+    network: Network | None = None,
+    repeats: int = USUAL_REPEATS,
+    protocol: str = "quick",
+    split: str = "test",
+    baselines: Sequence[str] = tuple(BASELINES),
+    local: bool = False,
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+    on_result: "Callable[[EvaluationResult, int, int], None]" = lambda result, done, total: None,
+) -> list[dict[str, Any]]:
+    """Trains networks from scratch on a distilled set and its baselines and tests them.
+
+    Args:
+        path: Directory of a finished run; a run on GPUs may be evaluated where there is none.
+        network: Network to train; None: the one of the run's settings.
+        repeats: Fresh networks per set, n.
+        protocol: "quick" or "published".
+        split: "test", or "validation" if the run did not distil it.
+        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.baselines.BASELINES`.
+        local: One network after the other in this process, without Ray.
+        address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
+        wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
+        on_result: Called with every result, how many there are and how many there will be.
+
+    Returns:
+        One row per set with mean and std of the accuracy in [0, 1], n and devices; also written as JSON and as a plot
+        to `path`/evaluation, under a name that only an evaluation with the same arguments has, see `evaluation_name`.
+    """
+    run = open_run(path if local else storage.shared_path("run", path))
+    if repeats < 1:
+        raise UsageError(f"repeats must be an int >= 1; got {repeats}")
+    from dream_ray.engine.evaluation_tasks import plan_tasks, run_task, write_evaluation
+
+    results: list[EvaluationResult] = []
+    with open_backend(address, wait, local=local) as backend:
+        tasks = backend.call(
+            partial(plan_tasks, network=network, repeats=repeats, protocol=protocol, split=split, baselines=baselines),
+            run,
+            device=run.evaluated_on,
+            cpus=run.threads,
+        )
+        backend.check_visible("run", run.path, run.file("config.yaml"))
+        for result in backend.map(run_task, tasks, device=run.evaluated_on, cpus=run.threads):
+            results.append(result)
+            on_result(result, len(results), len(tasks))
+    return write_evaluation(run, tasks[0], baselines, repeats, results)

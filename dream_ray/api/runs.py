@@ -1,0 +1,213 @@
+"""Functions that plan, start, continue and read runs."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dream_ray import storage
+from dream_ray.api.backends import DEFAULT_WAIT, open_backend
+from dream_ray.config import Config
+from dream_ray.config.sizes import parse_bytes
+from dream_ray.data.store import Store
+from dream_ray.engine.run_directory import Run, open_run
+from dream_ray.engine.run_spec import DEFAULT_CACHE_BYTES, RunSpec, check_workers
+from dream_ray.engine.status import Status, read_status
+
+if TYPE_CHECKING:
+    from dream_ray.engine.artefacts import SyntheticDataset
+    from dream_ray.engine.plan import RunPlan
+
+Observer = Callable[[Run], AbstractContextManager[object]]
+"""Makes a context in which the workers of a run work, for example one that shows its progress."""
+
+
+def distill(
+    config: Config,
+    *,
+    store: str,
+    out: str,
+    workers: int = 1,
+    min_workers: int | None = None,
+    local: bool = False,
+    device: str = "auto",
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+    producers: int | None = None,
+    snapshot_cache: str | None = None,
+    snapshot_cache_size: int | str = DEFAULT_CACHE_BYTES,
+    compile: str = "auto",
+    memory: int | str | None = None,
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+    observer: Observer = nullcontext,
+) -> "SyntheticDataset":
+    """Distils a store into a synthetic set.
+
+    Args:
+        config: Settings, from `load_config` or `Config(...)`.
+        store: Store that `ingest` wrote.
+        out: New directory of the run.
+        workers: Ray Train workers, at most one per class; the classes are sharded over them. With `local`, threads.
+        min_workers: The fewest workers that begin, and that go on when nodes are lost; others, up to `workers`, join
+            when there are resources for them. None: `workers`.
+        local: Run in this process, without Ray.
+        device: "auto", "cpu" or "cuda".
+        cpus_per_worker: Threads of a worker. Equal results need equal threads.
+        gpus_per_worker: GPUs of a worker; None: 1 on CUDA, 0 on a CPU.
+        producers: Producers that train the networks ahead of the workers: Ray actors; with `local`, threads. 0: every
+            worker trains its own; None: as many as the free resources suggest. Changes no result.
+        snapshot_cache: Directory that keeps the networks for other runs of the same store, settings and machine type.
+        snapshot_cache_size: Largest size of that directory, in bytes or as text such as "20GB".
+        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
+            Equal results need the same mode; the run keeps the one it began with.
+        memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
+            that the run fits, see `dream_ray.engine.fitting.fit_memory`. None: no limit.
+        address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
+        wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
+        observer: Makes a context around the workers from the run, for example one that shows its progress.
+
+    Returns:
+        The synthetic set, ready to train on; its file is `out`/synthetic.parquet.
+
+    Raises:
+        UsageError: If an argument breaks a rule.
+        RunError: If the work failed; `resume` continues it.
+    """
+    spec = RunSpec(
+        config=config,
+        store=store,
+        out=out,
+        compile=compile,
+        device=device,
+        threads=cpus_per_worker,
+        local=local,
+        workers=workers,
+        min_workers=min_workers,
+        gpus_per_worker=gpus_per_worker,
+        producers=producers,
+        memory_bytes=None if memory is None else parse_bytes(memory, "memory"),
+        snapshot_cache=snapshot_cache,
+        snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
+    )
+    check_workers(spec, Store.open(spec.store))
+    from dream_ray.engine.begin import begin_run
+    from dream_ray.engine.run import executing
+
+    with open_backend(address, wait, local=local) as backend:
+        num_producers = 0 if spec.memory_bytes is None else backend.num_producers(spec)
+        run = backend.call(begin_run, spec, num_producers, device=device, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        with executing(run, is_new=True), observer(run):
+            backend.run_workers(run, spec)
+    return load_synthetic(run.path)
+
+
+def plan(
+    config: Config,
+    *,
+    store: str,
+    workers: int = 1,
+    producers: int | None = None,
+    local: bool = False,
+    device: str = "auto",
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+    compile: str = "auto",
+    memory: int | str | None = None,
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+) -> "RunPlan":
+    """Predicts what memory, time and traffic a run will take, without starting it.
+
+    Memory and the times of single steps are measured in a process of its own, on a machine that workers run on; the
+    time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`. With `memory`, the settings
+    with which the run fits are those of `RunPlan.config`.
+    """
+    spec = RunSpec(
+        config=config,
+        store=store,
+        out=None,
+        compile=compile,
+        device=device,
+        threads=cpus_per_worker,
+        local=local,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        producers=producers,
+        memory_bytes=None if memory is None else parse_bytes(memory, "memory"),
+    )
+    check_workers(spec, Store.open(spec.store))
+    from dream_ray.engine.plan import plan_run
+
+    with open_backend(address, wait, local=local) as backend:
+        return backend.call(
+            plan_run, spec, backend.num_producers(spec), device=device, cpus=cpus_per_worker, gpus=gpus_per_worker
+        )
+
+
+def resume(
+    path: str,
+    *,
+    workers: int | None = None,
+    min_workers: int | None = None,
+    local: bool = False,
+    gpus_per_worker: float | None = None,
+    producers: int | None = None,
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+    allow_different_bits: bool = False,
+    observer: Observer = nullcontext,
+) -> "SyntheticDataset":
+    """Continues a run from its newest complete checkpoint, on any number of workers, to the same synthetic set.
+
+    Args:
+        path: Directory of the run.
+        workers: As for `distill`; None: as the run was started, `min_workers` too.
+        min_workers: As for `distill`.
+        local: As for `distill`; if neither is given, as the run was started.
+        gpus_per_worker: As for `distill`; None: as the run was started.
+        producers: As for `distill`; None: as the run was started.
+        address: As for `distill`.
+        wait: As for `distill`.
+        allow_different_bits: Continue with other library versions or another CPU than the run began with. A run that
+            began on a GPU needs one in any case.
+        observer: As for `distill`.
+    """
+    run = open_run(path if local else storage.shared_path("run", path))
+    if run.is_finished:
+        return load_synthetic(run.path)
+    spec = run.spec
+    if workers is not None or local:
+        spec = replace(spec, workers=1 if workers is None else workers, min_workers=None, local=local)
+    given: dict[str, Any] = {"min_workers": min_workers, "gpus_per_worker": gpus_per_worker, "producers": producers}
+    spec = replace(spec, **{name: value for name, value in given.items() if value is not None})
+    check_workers(spec, run.open_store())
+    from dream_ray.engine.run import check_device, check_same_bits, executing
+
+    with open_backend(address, wait, local=spec.local) as backend:
+        check = check_device if allow_different_bits else check_same_bits
+        backend.call(check, run, device=spec.device, cpus=spec.threads, gpus=spec.gpus_per_worker)
+        with executing(run), observer(run):
+            backend.run_workers(run, spec)
+    return load_synthetic(run.path)
+
+
+def status(path: str) -> Status:
+    """Reads how a run is doing, from its directory or URI alone."""
+    return read_status(open_run(path), time.time())
+
+
+def load_synthetic(path: str) -> "SyntheticDataset":
+    """Loads a synthetic set as a PyTorch dataset of decoded, normalised images and labels.
+
+    Args:
+        path: A synthetic.parquet, or the directory of its run.
+
+    Raises:
+        UsageError: If it is not there or not a synthetic set.
+    """
+    from dream_ray.engine.artefacts import read_dataset
+
+    in_run = storage.join(path, "synthetic.parquet")
+    return read_dataset(in_run if storage.exists(in_run) else path)

@@ -1,0 +1,63 @@
+"""`dream-ray evaluate`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from dream_ray.cli import display, progress
+from dream_ray.cli.app import app
+from dream_ray.cli.options import Address, Local, Wait
+from dream_ray.errors import UsageError
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
+    net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
+    net_options: Annotated[
+        list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Fresh networks per set, n.")] = 3,
+    protocol: Annotated[str, typer.Option("--protocol", help="quick or published.")] = "quick",
+    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    baselines: Annotated[
+        str | None, typer.Option("--baselines", help="Comma-separated baselines, or none. [default: all]")
+    ] = None,
+    local: Local = False,
+    address: Address = None,
+    wait: Wait = "10min",
+) -> None:
+    """Train networks on the synthetic set and its baselines and test them."""
+    from dream_ray import api
+    from dream_ray.engine.evaluation_name import BASELINES
+
+    with progress.counter("Evaluating") as on_result:
+        rows = api.evaluate(
+            run,
+            network=_network(net, net_options or []),
+            repeats=repeats,
+            protocol=protocol,
+            split=split,
+            baselines=BASELINES if baselines is None else _names(baselines),
+            local=local,
+            address=address,
+            wait=wait,
+            on_result=on_result,
+        )
+    display.show_evaluation(run, rows, protocol=protocol, split=split)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(name.strip() for name in text.split(","))
+
+
+def _network(name: str | None, options: list[str]) -> Any:
+    from dream_ray.config.sections import Network
+    from dream_ray.config.yaml_text import parse_assignment
+
+    if name is None:
+        if options:
+            raise UsageError("--net-option needs --net")
+        return None
+    pairs = (parse_assignment(option, "--net-option", "key=value") for option in options)
+    return Network(name=name, options=dict(pairs))

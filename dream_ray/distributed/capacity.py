@@ -1,0 +1,250 @@
+"""Capacity: how many workers fit into the nodes that Ray has, and waiting until those of a run or a trial do.
+
+Ray queues what does not fit, and adds nodes for it where it can. A private local Ray adds none, so there a request that
+never fits is refused at once. The functions on values come first; `wait_for_workers` and what follows it ask Ray.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private import worker
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.util import placement_group, remove_placement_group
+
+from dream_ray.errors import TransientError, UsageError
+from dream_ray.sweep.config_sections import Resources
+
+DEFAULT_WAIT_S = 600.0
+_LOG = logging.getLogger(__name__)
+_LOG_S = 10.0
+_LOOK_S = 1.0
+_DRIVER_CPUS = 0.5
+
+Node = Mapping[str, float]
+"""Resources of a node, by name."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run, or a trial of a sweep, takes of a cluster.
+
+    Attributes:
+        workers: Workers.
+        cpus: CPUs of a worker.
+        gpus: GPUs of a worker.
+        device: Device of the workers: "cpu" or "cuda".
+        driver_cpus: CPUs of the trial's own process where it is not the worker.
+    """
+
+    workers: int = 1
+    cpus: int = 1
+    gpus: float = 0
+    device: str = "cpu"
+    driver_cpus: float = 0
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What Ray is asked for, each bundle on one node."""
+        each = {"CPU": self.cpus, "GPU": self.gpus}
+        bundles: list[dict[str, float]] = [{name: amount for name, amount in each.items() if amount}] * self.workers
+        return [*bundles, {"CPU": self.driver_cpus}] if self.driver_cpus else bundles
+
+    def __str__(self) -> str:
+        gpus = f" and {_count(self.gpus, 'GPU')}" if self.gpus else ""
+        each = " each" if self.workers > 1 else ""
+        driver = f", and {self.driver_cpus:g} CPUs for the trial itself" if self.driver_cpus else ""
+        return f"{_count(self.workers, 'worker')} of {_count(self.cpus, 'CPU')}{gpus}{each}{driver}"
+
+
+def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
+    """Returns what a trial takes; without a GPU of its own it computes on the CPU, though it may see those of others.
+
+    With one it never falls back to the CPU: on a node where its process sees none, it fails and says so.
+
+    Args:
+        wanted: What the sweep file says.
+        device: "auto", "cpu" or "cuda".
+        default_gpus: GPUs of a worker where the file says nothing.
+
+    Raises:
+        UsageError: If there is no GPU for device cuda.
+    """
+    gpus = default_gpus if wanted.gpus is None else wanted.gpus
+    if gpus == 0 and device == "cuda":
+        said = "Ray has none" if wanted.gpus is None else "resources.gpus is 0"
+        raise UsageError(f"device must be auto or cpu where a trial has no GPU ({said}); got cuda")
+    used = "cuda" if gpus and device != "cpu" else "cpu"
+    return Needs(wanted.workers, wanted.cpus, gpus, used, _DRIVER_CPUS if wanted.workers > 1 else 0)
+
+
+def worker_slots(needs: Needs, nodes: Sequence[Node]) -> int:
+    """Returns how many workers fit into the nodes, each on one node."""
+    return sum(_slots_of(needs, node) for node in nodes)
+
+
+def trials_at_a_time(needs: Needs, nodes: Sequence[Node]) -> int:
+    """Returns how many trials fit into the nodes with all of their workers, wherever Ray puts their own processes.
+
+    Processes of trials must never fill the nodes so that none of them gets its workers. In the worst case each takes
+    the slot of one worker, or all of them are on each node.
+    """
+    slots = worker_slots(needs, nodes)
+    for trials in range(slots // needs.workers, 0, -1):
+        beside = [{**node, "CPU": node.get("CPU", 0) - trials * needs.driver_cpus} for node in nodes]
+        if trials * needs.workers <= max(slots - trials, worker_slots(needs, beside)):
+            return trials
+    return 0
+
+
+def cpus_for_tasks(nodes: Sequence[Node]) -> int:
+    """Returns the CPUs that tasks without GPUs should take: those of nodes without one, where there are any."""
+    without = sum(node.get("CPU", 0) for node in nodes if not node.get("GPU"))
+    return int(without or sum(node.get("CPU", 0) for node in nodes))
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What Ray has at a moment.
+
+    Attributes:
+        total: CPUs and GPUs of all nodes, by name.
+        free: Those that nobody holds.
+        pending_nodes: Nodes that are being started, as far as the autoscaler tells.
+    """
+
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    pending_nodes: int = 0
+
+    def __str__(self) -> str:
+        total, free = (_amounts(of.get("CPU", 0), of.get("GPU", 0)) for of in (self.total, self.free))
+        text = f"Ray has {total}, of which {free} are free"
+        return f"{text}; {_count(self.pending_nodes, 'node')} being started" if self.pending_nodes else text
+
+
+class Patience:
+    """Logs every ten seconds what is waited for, and gives up in the end.
+
+    Args:
+        needs: What is waited for.
+        wait_s: Seconds until it gives up.
+        read: Reads the capacity.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        needs: Needs,
+        wait_s: float,
+        read: Callable[[], Capacity] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._needs, self._wait_s, self._read, self._clock = needs, wait_s, read or read_capacity, clock
+        self._since = self._logged = clock()
+
+    def look(self) -> None:
+        """Logs a line where it is due.
+
+        Raises:
+            TransientError: If it has waited long enough.
+        """
+        now = self._clock()
+        waited_s = now - self._since
+        if waited_s >= self._wait_s:
+            raise TransientError(
+                f"{self._needs} found no free resources within {self._wait_s:g} s: {self._read()}. Ask for fewer or "
+                f"smaller workers, wait longer (--wait), or add nodes"
+            )
+        if now - self._logged >= _LOG_S:
+            self._logged = now
+            _LOG.warning(
+                "Waiting for %s: %s. Giving up after %.0f s more.", self._needs, self._read(), self._wait_s - waited_s
+            )
+
+
+def check_local_capacity(needs: Needs) -> None:
+    """Raises UsageError with the numbers where a private local Ray can never have what is needed."""
+    nodes = present_nodes()
+    if not can_grow() and trials_at_a_time(needs, nodes) == 0:
+        total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+        raise UsageError(
+            f"workers must fit into this machine; got {needs}, and Ray has "
+            f"{_amounts(total['CPU'], total['GPU'])}, which hold {_count(worker_slots(needs, nodes), 'such worker')}. "
+            f"Ask for fewer or smaller workers, or name a cluster with --address"
+        )
+
+
+def wait_for_workers(needs: Needs, wait_s: float) -> None:
+    """Waits until all workers of a run or a trial fit at once; Ray must be connected.
+
+    Ray is asked for their resources, which makes it add nodes where it can. They are free again afterwards.
+
+    Args:
+        needs: What the run or the trial takes.
+        wait_s: Seconds until it gives up.
+
+    Raises:
+        UsageError: See `check_local_capacity`.
+        TransientError: If they do not fit in time.
+    """
+    check_local_capacity(needs)
+    patience = Patience(needs, wait_s)
+    group = placement_group(needs.bundles)
+    try:
+        while not group.wait(_LOOK_S):
+            patience.look()
+    finally:
+        remove_placement_group(group)
+
+
+def can_grow() -> bool:
+    """Tells whether nodes may be added: to every Ray but one that this process has started for itself."""
+    node: Any = worker._global_node
+    return node is None or not node.head
+
+
+def present_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node that is there."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def default_gpus(device: str) -> float:
+    """Returns the GPUs of a worker if the user names no number: 1 for cuda; for auto, 1 if Ray has any.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    """
+    has_any = any(node.get("GPU") for node in present_nodes())
+    return float(device != "cpu" and (has_any or (device == "cuda" and can_grow())))
+
+
+def read_capacity() -> Capacity:
+    """Asks Ray what it has just now."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    usage = status.cluster_resource_usage
+    return Capacity(
+        {of.resource_name: of.total for of in usage},
+        {of.resource_name: of.total - of.used for of in usage},
+        len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches),
+    )
+
+
+def _slots_of(needs: Needs, node: Node) -> int:
+    slots = int(node.get("CPU", 0) // needs.cpus)
+    if needs.gpus >= 1:
+        slots = min(slots, int(node.get("GPU", 0) // needs.gpus))
+    elif needs.gpus > 0:  # parts of one GPU
+        slots = min(slots, int(node.get("GPU", 0)) * int(1 / needs.gpus))
+    return max(slots, 0)
+
+
+def _amounts(cpus: float, gpus: float) -> str:
+    return f"{_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}"
+
+
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name}" if number == 1 else f"{number:g} {name}s"

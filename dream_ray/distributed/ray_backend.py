@@ -1,0 +1,214 @@
+"""Runs executed on Ray: workers are those of Ray Train, producers are actors, everything else is a task."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+import ray
+import ray.train
+from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
+
+from dream_ray import storage
+from dream_ray.data.manifest import MANIFEST
+from dream_ray.distributed.capacity import (
+    DEFAULT_WAIT_S,
+    Needs,
+    default_gpus,
+    present_nodes,
+    wait_for_workers,
+    worker_slots,
+)
+from dream_ray.distributed.experts import train_experts
+from dream_ray.distributed.place import are_elsewhere, beside_workers, check_visible_on_all_nodes
+from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
+from dream_ray.distributed.session import cluster_address, ray_session
+from dream_ray.distributed.snapshot_queue import supervised_coordinator
+from dream_ray.distributed.stopping import RayAgreement
+from dream_ray.distributed.tasks import died, result_of, results, value_of
+from dream_ray.distributed.trainer import WorkersDied, WorkersNotStarted, fitting, make_trainer
+from dream_ray.engine.out_of_memory import OutOfMemory
+from dream_ray.engine.run_directory import Run
+from dream_ray.engine.run_spec import RunSpec, check_workers
+from dream_ray.engine.validation import background_validation, validate_step
+from dream_ray.errors import RunError, TransientError, UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LOOK_S = 1.0
+_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
+
+
+class RayBackend:
+    """Executes runs on Ray, see `Backend`.
+
+    A cluster is joined when the block begins. A private local Ray starts with the first work that needs it, so that a
+    run that is refused does not wait for it.
+
+    Args:
+        address: Ray cluster, see `ray_session`.
+        wait_s: Seconds after which work gives up that finds no free resources.
+    """
+
+    def __init__(self, address: str | None = None, wait_s: float = DEFAULT_WAIT_S) -> None:
+        self._address, self._wait_s = address, wait_s
+        self._connected = ExitStack()
+
+    def __enter__(self) -> "RayBackend":
+        if ray.is_initialized() or cluster_address(self._address):
+            self._connect()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connected.close()
+
+    def _connect(self) -> None:
+        if not ray.is_initialized():
+            self._connected.enter_context(ray_session(self._address))
+
+    def call(
+        self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
+    ) -> Result:
+        """See `Backend.call`; where workers can only run on this machine, the function is called in this process."""
+        if not (ray.is_initialized() and are_elsewhere()):
+            return function(*arguments)
+        gpus = default_gpus(device) if gpus is None else gpus
+        wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)
+        remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+        result: Result = result_of(remote.remote(*arguments))
+        return result
+
+    def map(
+        self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
+    ) -> Iterator[Result]:
+        """See `Backend.map`; every call is a task.
+
+        Raises:
+            UsageError: If a private local Ray has no capacity for a task.
+            TransientError: If the first task finds no free resources, or one of them died too often.
+        """
+        self._connect()
+        gpus = default_gpus(device)
+        wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)
+        remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+        # Ray hides no GPU from a task that reserves none, and any number of them would share it.
+        allowed = device if gpus else "cpu"
+        yield from results(partial(remote.remote, item, allowed) for item in items)
+
+    def check_visible(self, name: str, path: str, file: str) -> None:
+        """See `Backend.check_visible`."""
+        self._connect()
+        check_visible_on_all_nodes(name, path, file)
+
+    def num_producers(self, spec: RunSpec) -> int:
+        """See `Backend.num_producers`."""
+        self._connect()
+        gpus = default_gpus(spec.device) if spec.gpus_per_worker is None else spec.gpus_per_worker
+        return _plan_producers(spec, gpus).count
+
+    def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
+        """See `Backend.run_workers`; waits for resources if nodes are away."""
+        if look is not None:
+            _looking(partial(self.run_workers, run, spec), look)
+            return
+        self._connect()
+        gpus = float(run.device.type == "cuda") if spec.gpus_per_worker is None else spec.gpus_per_worker
+        store = run.open_store()
+        check_workers(spec, store)
+        needs = Needs(spec.fewest_workers, spec.threads, gpus)
+        wait_for_workers(needs, self._wait_s)
+        _check_paths(run, spec)
+        storage.delete(run.file("failure.json"))
+        with ExitStack() as ending:
+            train_experts(run, gpus=gpus)
+            plan = _plan_producers(spec, gpus)
+            coordinator = ending.enter_context(supervised_coordinator(run, plan.count, spec.workers))
+            ending.enter_context(producing_actors(run, plan, coordinator))
+            agreement = RayAgreement(coordinator)
+            ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
+            newest = run.checkpoints(store.num_classes).newest
+            is_fitted = False
+            while not is_fitted:
+                wait_for_workers(needs, self._wait_s)  # experts, and lost nodes, may have taken their resources
+                before = newest()
+                try:
+                    with fitting():
+                        make_trainer(run, spec, gpus, coordinator if plan.count else None, agreement).fit()
+                    is_fitted = True
+                except WorkersDied:  # nodes of a spot market go any number of times
+                    if newest() == before:
+                        raise
+                except WorkersNotStarted:
+                    pass
+            _raise_failure(run)
+            if agreement.is_asked_here and newest() != run.config.total_steps:
+                raise KeyboardInterrupt
+        storage.delete(run.file("ray_train"))
+
+
+def _check_paths(run: Run, spec: RunSpec) -> None:
+    """Raises UsageError where a node does not see what the user named."""
+    store = run.environment["store"]
+    check_visible_on_all_nodes("store", store, storage.join(store, MANIFEST))
+    check_visible_on_all_nodes("out", run.path, run.file("config.yaml"))
+    if spec.snapshot_cache is not None and not storage.is_remote(spec.snapshot_cache):
+        storage.ensure_writable(spec.snapshot_cache)
+        check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)
+
+
+def _plan_producers(spec: RunSpec, gpus: float) -> ProducerPlan:
+    # In a run that may grow, every free slot may become a worker's.
+    is_fixed = spec.fewest_workers == spec.workers
+    return plan_producers(
+        spec.producers if spec.config.source.is_independent else 0,
+        workers=spec.workers,
+        cpus=spec.threads,
+        gpus=gpus,
+        slots=worker_slots(Needs(cpus=spec.threads, gpus=gpus), present_nodes()) if is_fixed else 0,
+    )
+
+
+def _looking(run_workers: Callable[[], None], look: Callable[[], None]) -> None:
+    """Calls `look` in this thread while another one runs workers; what `look` raises ends this process, and them."""
+    ended: Future[None] = Future()
+
+    def run_beside() -> None:
+        try:
+            run_workers()
+            ended.set_result(None)
+        except RayError as error:
+            ended.set_exception(died(error))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run_beside, daemon=True, name="ray-train").start()
+    while not ended.done():
+        look()
+        wait([ended], timeout=_LOOK_S)
+    ended.result()
+
+
+def _raise_failure(run: Run) -> None:
+    path = run.file("failure.json")
+    if storage.exists(path):
+        failure = storage.read_json(path)
+        raise _ERRORS[failure["kind"]](failure["message"])
+
+
+def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:
+    """Validates on a node of the workers; does nothing if there is none at the moment, or it is lost meanwhile."""
+    options = beside_workers(gpus)
+    if options is None:
+        time.sleep(_LOOK_S)
+        return
+    # It reserves nothing: everything may belong to the workers, and it must not wait for the end of the run.
+    try:
+        value_of(ray.remote(max_retries=3, **options)(validate_step).remote(run_path, step))
+    except (NodeDiedError, TaskUnschedulableError):
+        pass
+    except RayError as error:
+        raise died(error) from None

@@ -1,0 +1,168 @@
+"""Runs executed in this process, without Ray: workers and producers are threads.
+
+PyTorch computes outside of Python's lock, so threads use several cores.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from dream_ray.engine.assembly import class_counts, placement
+from dream_ray.engine.environment import resolve_device
+from dream_ray.engine.network_source import NetworkState
+from dream_ray.engine.run_directory import Run
+from dream_ray.engine.run_spec import RunSpec, check_workers
+from dream_ray.engine.session import Report, report_to_nobody
+from dream_ray.engine.stopping import (
+    LocalAgreement,
+    Stopped,
+    Stopping,
+    ask_at_ctrl_c,
+    ctrl_c_as_before,
+    ctrl_c_held_back,
+    end_at_ctrl_c,
+    ignore_first_ctrl_c,
+)
+from dream_ray.engine.trajectories.experts import make_expert, missing_experts
+from dream_ray.engine.trajectories.snapshot_queue import SnapshotQueue
+from dream_ray.engine.trajectories.threads import LocalConsumerSide, producing_threads
+from dream_ray.engine.validation import background_validation, validate_pending, validate_step
+from dream_ray.engine.worker import WorkerContext, work
+from dream_ray.errors import RunError, UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LocalBackend:
+    """Executes runs in this process, see `Backend`.
+
+    Args:
+        report: Makes what a worker reports its progress to, from the path of the run and the rank of the worker.
+    """
+
+    def __init__(self, report: Callable[[str, int], Report] = lambda path, rank: report_to_nobody) -> None:
+        self._report = report
+
+    def __enter__(self) -> "LocalBackend":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def call(
+        self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
+    ) -> Result:
+        """See `Backend.call`."""
+        del device, cpus, gpus  # this process has what it has
+        return function(*arguments)
+
+    def map(
+        self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
+    ) -> Iterator[Result]:
+        """See `Backend.map`; one item after the other."""
+        del cpus
+        return (function(item, device) for item in items)
+
+    def check_visible(self, name: str, path: str, file: str) -> None:
+        """See `Backend.check_visible`; workers are in this process."""
+
+    def num_producers(self, spec: RunSpec) -> int:
+        """See `Backend.num_producers`: by default one, if a core is free for it or several workers need it."""
+        if not spec.config.source.is_independent:
+            return 0
+        if spec.producers is not None:
+            return spec.producers
+        on_cpu = resolve_device(spec.device).type == "cpu"
+        return int(spec.workers > 1 or (on_cpu and multiprocessing.cpu_count() > spec.threads))
+
+    def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
+        """See `Backend.run_workers`.
+
+        Validation is another process; with `look`, which wants its result before the next step, this thread validates.
+        """
+        store = run.open_store()
+        check_workers(spec, store)
+        placed = placement(run.config, class_counts(run.config, store), spec.workers)
+        num_producers = self.num_producers(spec)
+        agreement = LocalAgreement()
+        stopped: list[int] = []
+        with ExitStack() as ending:
+            if look is None:
+                ending.enter_context(_validation_beside(run, spec))
+            for expert in missing_experts(run):
+                make_expert(run.path, expert)
+            queue = ending.enter_context(producing_threads(run, num_producers)) if num_producers else None
+            if spec.workers > 1:
+                ending.enter_context(ctrl_c_as_before())
+                ask_at_ctrl_c(agreement.ask)
+
+            @contextmanager
+            def join(rank: int, run: Run) -> Iterator[WorkerContext]:
+                try:
+                    yield WorkerContext(
+                        rank=rank,
+                        num_workers=spec.workers,
+                        labels=placed[rank],
+                        stopping=None if queue is None else Stopping(agreement, rank, spec.workers),
+                        snapshots=None if queue is None else LocalConsumerSide(queue, rank, spec.workers),
+                        report=self._report(run.path, rank),
+                        on_checkpoint=None if look is None else partial(validate_pending, run, look),
+                    )
+                except Stopped:
+                    stopped.append(rank)
+
+            others = ending.enter_context(_other_workers(run, join, spec.workers, queue, agreement))
+            work(run.path, partial(join, 0))
+            for other in others:
+                other.result()
+        if stopped:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _other_workers(
+    run: Run,
+    join: Callable[[int, Run], AbstractContextManager[WorkerContext]],
+    num_workers: int,
+    queue: SnapshotQueue[NetworkState] | None,
+    agreement: LocalAgreement,
+) -> Iterator[list[Future[None]]]:
+    """Runs all workers but the first in threads; the end of the block ends them, at their next snapshot or step."""
+    if num_workers == 1:
+        yield []
+        return
+    assert queue is not None  # or all would train the same networks, see `check_workers`
+
+    def work_beside(rank: int) -> None:
+        try:
+            work(run.path, partial(join, rank))
+        except Exception as error:
+            is_ours = isinstance(error, (UsageError, RunError))
+            queue.close(str(error) if is_ours else f"a worker failed: {error!r}")
+            raise
+
+    with ExitStack() as ending:
+        threads = ending.enter_context(ThreadPoolExecutor(num_workers - 1, thread_name_prefix="worker"))
+        ending.callback(queue.close)
+        ending.callback(agreement.break_off)
+        yield [threads.submit(work_beside, rank) for rank in range(1, num_workers)]
+
+
+@contextmanager
+def _validation_beside(run: Run, spec: RunSpec) -> Iterator[None]:
+    """Validates checkpoints in another process while the block runs."""
+    at_ctrl_c = ignore_first_ctrl_c if spec.workers > 1 else end_at_ctrl_c
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=at_ctrl_c) as pool:
+
+        def validate(path: str, step: int) -> None:
+            with ctrl_c_held_back():
+                validating = pool.submit(validate_step, path, step)
+            validating.result()
+
+        with background_validation(run, validate):
+            yield

@@ -1,0 +1,104 @@
+"""Runs without Ray: a harness for tests of workers that share a run, are killed and go on."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core.placement import place_classes
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
+from dream_ray.engine import run as run_module
+from dream_ray.engine import worker
+from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.run import finish_run
+from dream_ray.engine.run_directory import Run
+from dream_ray.engine.run_spec import RunSpec
+from dream_ray.engine.session import Report, report_to_nobody
+from dream_ray.engine.stopping import Stopping
+
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+def create_run(
+    path: str, config: Config, store: str, *, device: torch.device = CPU, compile: str = "off", **options: Any
+) -> Run:
+    """Makes the directory of a run; options are fields of `RunSpec`."""
+    spec = RunSpec(config=config, store=store, out=path, compile=compile, **{"local": True, **options})
+    return run_module.create_run(spec, device)
+
+
+def work(
+    run_path: str,
+    labels: Iterable[int],
+    *,
+    shard: int = 0,
+    num_shards: int = 1,
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP,
+    snapshots: Any = None,
+    stopping: Stopping | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_checkpoint: Callable[[int], None] | None = None,
+    report: Report = report_to_nobody,
+) -> None:
+    """Runs one worker of a run in this thread, see `WorkerContext`."""
+    context = worker.WorkerContext(
+        rank=shard,
+        num_workers=num_shards,
+        labels=tuple(labels),
+        world_group=world_group,
+        snapshots=snapshots,
+        stopping=stopping,
+        should_stop=should_stop,
+        on_checkpoint=on_checkpoint,
+        report=report,
+    )
+    worker.work(run_path, lambda run: nullcontext(context))
+
+
+def run_all(run: Run, num_shards: int) -> None:
+    """Runs workers that share the classes of a run, one after the other."""
+    for shard, labels in enumerate(place_classes([1.0] * run.environment["num_classes"], num_shards)):
+        work(run.path, labels, shard=shard, num_shards=num_shards)
+
+
+def kill_at(step: int) -> Callable[[Any, StepReport], None]:
+    """Stands in for `Session.on_step`: kills the worker after a step."""
+
+    def on_step(self: Any, report: StepReport) -> None:
+        if report.step == step:
+            raise Killed
+
+    return on_step
+
+
+def final_images(run: Run) -> Tensor:
+    """Writes the products of a run and returns its images (classes, N, C, H, W)."""
+    finish_run(run)
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+TRIAL_OPTIONS: dict[str, Any] = {"compile": "off", "device": "cpu", "local": True, "producers": 0}
+"""Fields of `RunSpec` of the trials of a sweep that runs without Ray."""
+
+
+class FailingBackend(LocalBackend):
+    """A backend whose workers fail; `tried` has the runs."""
+
+    def __init__(self, errors: Iterable[Exception]) -> None:
+        super().__init__()
+        self._errors = iter(errors)
+        self.tried: list[Run] = []
+
+    def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
+        """Fails."""
+        self.tried.append(run)
+        raise next(self._errors)
