@@ -36,7 +36,7 @@ class Config(Section):
     version: int = CONFIG_VERSION
     """Version of this schema."""
     framework: str = _DEFAULT_FRAMEWORK
-    """dc, dsa, dm, idc, dream, dream_plus or mtt: the settings that make it what it is lie under the others."""
+    """dc, dsa, dm, idc, dream, dream_plus or mtt: sets defaults, which all other settings override."""
     seed: int = Field(default=0, ge=0)
     """Seed of every random stream."""
     ipc: int = Field(default=10, ge=1)
@@ -44,11 +44,12 @@ class Config(Section):
     factor: int = Field(default=2, ge=1)
     """Multi-formation: a stored image is a factor x factor mosaic."""
     decode: Literal["single", "multi", "bound"] = "single"
-    """How mosaics decode while matching; evaluation decodes `single` where this is `bound`."""
+    """Decode mode in matching. single: by factor; multi: by all factors up to it; bound: by as many as
+    batch_synthetic_max allows. Evaluation uses single instead of bound."""
     batch_synthetic_max: int = Field(default=128, ge=1)
-    """Largest synthetic batch of a class; a random part is matched where more are decoded."""
+    """Largest synthetic batch of a class. If more images are decoded, a random part of them is matched."""
     batch_real: int | None = Field(default=None, ge=1)
-    """Real batch of a class; null: num_clusters * per_cluster (with representative selection it must be that)."""
+    """Real batch of a class; null: num_clusters * per_cluster. Representative selection allows no other value."""
     outer_steps: int = Field(default=1200, ge=1)
     """Fresh networks of the run."""
     inner_steps: int = Field(default=100, ge=1)

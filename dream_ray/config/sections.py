@@ -27,20 +27,20 @@ class Initialisation(Section):
     """Where the synthetic images start."""
 
     strategy: Literal["representative", "random", "noise"] = "representative"
-    """representative: k-means picks the images of the mosaics; random: random real images; noise: grey noise (around
-    the mean of the real images with pixels.space normalised)."""
+    """representative: images that k-means picks; random: random real images; noise: grey noise, around the mean of the
+    real images with pixels.space normalised."""
     warmup_epochs: int = Field(default=1, ge=0)
-    """Passes over the real data that train the network whose features k-means sees here: the first one of the run with
-    source.kind real; one of its own with random, synthetic and expert. With pool it is a network of the pool as it is.
-    The other strategies look at no features and ignore this."""
+    """Passes over the real data that train the network of the representative initialisation. With source.kind real
+    this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool, which uses
+    a member of the pool, and by the other strategies."""
 
 
 class Selection(Section):
     """Which real images a class is matched against."""
 
     strategy: Literal["representative", "random"] = "representative"
-    """representative: k-means (DREAM); random: a fresh batch every inner step (interval is ignored). With
-    source.kind expert, the real images that the experts are trained on."""
+    """representative: k-means (DREAM); random: a fresh batch every inner step, without interval. With source.kind
+    expert, this selects the training images of the experts."""
     num_clusters: int = Field(default=128, ge=1)
     """K of k-means."""
     per_cluster: int = Field(default=1, ge=1)
@@ -48,7 +48,7 @@ class Selection(Section):
     interval: int = Field(default=10, ge=1)
     """Inner steps between two selections."""
     rule: Literal["each", "any"] = "each"
-    """each: nearest to each centre; any: the nearest to any centre (the Tiny-ImageNet variant)."""
+    """each: the images nearest to each centre; any: the images nearest to any centre (the Tiny-ImageNet variant)."""
     max_steps: int = Field(default=25, ge=1)
     """Largest number of Lloyd steps from scratch, after k-means++."""
     warm_start: bool = True
@@ -58,7 +58,7 @@ class Selection(Section):
     normalise: bool = True
     """Embed normalised images; false reproduces the published code."""
     embedding_batch: Literal[8, 16, 32, 64, 128] = 128
-    """Images that pass the network together to be embedded; fewer need less memory."""
+    """Images per forward pass when features are computed; smaller values need less memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the features; bfloat16 is faster where the processor has it (docs/explanation/speed.md)."""
 
@@ -82,19 +82,19 @@ class Matching(Section):
     """How two batches are compared."""
 
     objective: Literal["bidirectional", "trajectory"] = "bidirectional"
-    """bidirectional: what a real and a synthetic batch of a class make of a network, its features and gradients, see
-    `weights`; trajectory: where a network ends that is trained on the synthetic images (MTT), see `trajectory`."""
+    """bidirectional: match features and gradients of a real and a synthetic batch, see `weights`; trajectory: match
+    where a network ends that trains on the synthetic images (MTT), see `trajectory`."""
     distance: Literal["mse", "l1", "l1_mean", "cosine"] = "mse"
-    """Distance of two mean features or two layers' gradients."""
+    """Distance between two mean features, or between the gradients of a layer."""
     biases: bool = False
     """Match the gradients of biases and norm parameters too."""
     classifier: bool = False
     """Match the gradient of the classification layer's weight too."""
     augmentation: str = "color_crop_cutout"
-    """Siamese augmentation of real and synthetic batch: operations joined by '_' (all of them) or '|' (one of them), or
-    none. With objective trajectory, of a student's batches, one draw per image."""
+    """Siamese augmentation of real and synthetic batch: operations joined by '_' (all of them) or '|' (one of them),
+    or none. With objective trajectory, it augments the batches of students, with one draw per image."""
     real_chunk: int | None = Field(default=None, ge=1)
-    """Real images that pass the network together, which bounds memory; null: the whole batch at once."""
+    """Real images per forward pass, to bound memory; null: the whole batch at once."""
 
 
 class Pixels(Section):
@@ -105,11 +105,11 @@ class Pixels(Section):
     momentum: float = Field(default=0.5, ge=0, lt=1)
     """Momentum of the SGD that all classes share in the published code."""
     coupling: Literal["sequential", "joint"] = "sequential"
-    """sequential: that SGD steps once per class, so its momentum moves every class all the time (IDC, DREAM, DREAM+);
+    """sequential: the SGD steps once per class, so its momentum also moves the other classes (IDC, DREAM, DREAM+);
     joint: it steps once for all classes (DC, DSA, DM, MTT)."""
     space: Literal["unit", "normalised"] = "unit"
-    """unit: pixels in [0, 1], clamped at the start of an outer step; normalised: pixels as the networks see them, never
-    clamped (DC, DSA, DM, MTT)."""
+    """unit: pixels in [0, 1], clamped at the start of an outer step; normalised: pixels normalised as network inputs,
+    never clamped (DC, DSA, DM, MTT)."""
 
 
 class Update(Section):
@@ -134,7 +134,7 @@ class Update(Section):
     augmentation: str = "color_crop"
     """Augmentation, one draw per image: operations joined by '_' (all) or '|' (one of them), or none."""
     flat_radius: float = Field(default=0.0, ge=0)
-    """Sharpness-aware training: gradients are taken so far uphill, which makes for flat experts (FTD); 0: plain."""
+    """Radius of sharpness-aware training, which makes flat experts (FTD); 0: plain SGD."""
 
 
 class Source(Section):
@@ -142,9 +142,9 @@ class Source(Section):
 
     kind: Literal["real", "random", "pool", "synthetic", "expert"] = "real"
     """real: a fresh network per outer step, trained on real data (IDC, DREAM, DREAM+); random: a fresh untrained one
-    per inner step (DM); pool: per outer step one of pool_size warmed-up networks, trained on (ImageNet-100);
-    synthetic: a fresh one per outer step, trained on the synthetic images (DC, DSA); expert: parts of the ways of
-    trajectory.num_experts networks that are trained on real data (MTT)."""
+    per inner step (DM); pool: one of pool_size warmed-up networks per outer step, trained further (ImageNet-100);
+    synthetic: a fresh one per outer step, trained on the synthetic images (DC, DSA); expert: segments of the
+    trajectories of trajectory.num_experts networks, trained on real data (MTT)."""
     pool_size: int = Field(default=10, ge=1)
     """Networks of the pool."""
 
@@ -161,21 +161,22 @@ class Trajectory(Section):
     """Trajectory matching (MTT): a student that starts on an expert's way shall end further along it."""
 
     num_experts: int = Field(default=100, ge=1)
-    """Experts. Each keeps its network before and after every update; `update` says what that is."""
+    """Number of experts. Each keeps its network before and after every update; `update` defines an update."""
     expert_steps: int = Field(default=2, ge=1)
-    """Updates of the expert that a student shall cover (M; epochs where update.num_images is null)."""
+    """Updates of the expert that a student matches (M; epochs if update.num_images is null)."""
     max_start: int = Field(default=20, ge=1)
-    """A student starts after fewer updates of its expert than this."""
+    """A student starts after fewer updates of its expert than this number."""
     start_growth: int = Field(default=0, ge=0)
-    """Steps over which the latest start grows from the first update to max_start; 0: all starts from the beginning."""
+    """Steps over which the latest start grows from the first update to max_start; 0: max_start from the beginning."""
     student_steps: int = Field(default=30, ge=1)
     """SGD steps of a student on the synthetic images (N)."""
     student_batch: int | None = Field(default=None, ge=1)
-    """Decoded synthetic images of a student's step; null: all of them."""
+    """Decoded synthetic images per step of a student; null: all of them."""
     segments: int = Field(default=1, ge=1)
-    """Students of a step, on ways of their own, whose gradients are averaged; so many workers may share them."""
+    """Students per step, on different trajectory segments. Their gradients are averaged; at most as many workers share
+    them."""
     step_size: float = Field(default=0.01, gt=0)
-    """First step size of the students; it is learned."""
+    """Initial step size of the students; it is learned."""
     step_size_lr: float = Field(default=1e-5, ge=0)
     """Learning rate of the step size."""
 
@@ -184,7 +185,7 @@ class Evaluation(Section):
     """How a network is trained from scratch on the synthetic set and tested."""
 
     every: int = Field(default=0, ge=0)
-    """Steps between two short validation accuracies during a run; 0: none. Needs data.include_validation: false."""
+    """Steps between two validation accuracies during a run; 0: none. Needs data.include_validation: false."""
     network: Network | None = None
     """Network that is trained; null: the network of the run."""
     epochs: int = Field(default=1000, ge=1)
@@ -196,11 +197,11 @@ class Evaluation(Section):
     batch_size: int = Field(default=64, ge=1)
     """Images per SGD step."""
     lr: float | None = Field(default=0.01, gt=0)
-    """First learning rate; null: the learned step size, for baselines the first one (trajectory.step_size)."""
+    """First learning rate; null: the learned step size, for baselines the initial one (trajectory.step_size)."""
     lr_decay: float = Field(default=0.2, gt=0, le=1)
-    """The learning rate is multiplied by it at `lr_milestones`."""
+    """Factor of the learning rate at every milestone."""
     lr_milestones: tuple[float, ...] = (2 / 3, 5 / 6)
-    """Parts of the epochs, between 0 and 1."""
+    """Milestones as fractions of the epochs, between 0 and 1."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -210,15 +211,17 @@ class Evaluation(Section):
     augmentation: str = "color_crop_flip_scale_rotate"
     """Augmentation, one draw per image: operations joined by '_' (all) or '|' (one of them), or none."""
     random_resized_crop: bool = False
-    """Cut a random part of every image and resize it (the ImageNet recipe)."""
+    """Crop a random part of every image and resize it (the ImageNet recipe)."""
 
 
 class Data(Section):
     """Which real images are used."""
 
     include_validation: bool = True
-    """Distil from train and validation together. false: from train alone, so that validation may guide choices."""
+    """true: distil the training and validation splits together; false: the training split alone, so that validation
+    can guide choices."""
     zca: bool = False
-    """Networks see ZCA-whitened images (MTT) instead of images that are normalised channel by channel."""
+    """Whiten images by ZCA (MTT) instead of normalising each channel."""
     resident_mb: int = Field(default=0, ge=0)
-    """Megabytes of real images that a worker keeps in memory, decoded; the others are mapped, or decoded when read."""
+    """Megabytes of decoded real images that a worker keeps in memory. The others are mapped, or decoded on every
+    read."""

@@ -32,10 +32,10 @@ def test_every_setting_is_there_with_what_it_may_be() -> None:
         "- `batch_real`: int >= 1, or null; default `null`. Real batch of a class",
         "- `pixels.momentum`: number >= 0 and < 1; default `0.5`. Momentum",
         "- `pixels.lr`: number > 0; default `0.005`. Learning rate",
-        "- `decode`: `single` or `multi` or `bound`; default `single`. How",
+        "- `decode`: `single` or `multi` or `bound`; default `single`. Decode",
         "- `selection.embedding_batch`: `8` or `16` or",
         "- `evaluation.network`: section, or null; default `null`. Network",
-        "- `data.zca`: true or false; default `false`. Networks",
+        "- `data.zca`: true or false; default `false`. Whiten",
     )
     assert all(any(line.startswith(start) for line in lines) for start in starts)
 
