@@ -49,7 +49,8 @@ def kill_second_worker(path: str, killed: list[int]) -> None:
 
 
 def test_a_killed_worker_of_a_world_group_costs_no_bit(local_ray: None, four_digits_store: str, out: str) -> None:
-    longer = {"outer_steps": 6, "inner_steps": 10, "checkpoint_every": 5}
+    # Long enough for the progress, which is written once a second, to show a worker in the middle.
+    longer = {"outer_steps": 30, "inner_steps": 10, "checkpoint_every": 20}
     config = parse_config(overlay(tiny_run("dc", "random"), longer))
     killed: list[int] = []
     killer = threading.Thread(target=kill_second_worker, args=(out, killed), daemon=True)
