@@ -45,9 +45,12 @@ if TYPE_CHECKING:
         sweep,
     )
     from dream_ray.config import Config, load_config
+    from dream_ray.config.sections import Network
     from dream_ray.data.ingest import IngestSettings
     from dream_ray.data.manifest import Manifest
+    from dream_ray.distributed.search import SweepResult
     from dream_ray.engine.artefacts import SyntheticDataset
+    from dream_ray.engine.evaluate import EvaluationResult
     from dream_ray.engine.plan import RunPlan
     from dream_ray.engine.status import Status
     from dream_ray.errors import RunError, UsageError
@@ -56,11 +59,14 @@ else:
         **dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
         **dict.fromkeys(("resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
+        "EvaluationResult": "dream_ray.engine.evaluate",
         "IngestSettings": "dream_ray.data.ingest",
         "Manifest": "dream_ray.data.manifest",
+        "Network": "dream_ray.config.sections",
         "RunError": "dream_ray.errors",
         "RunPlan": "dream_ray.engine.plan",
         "Status": "dream_ray.engine.status",
+        "SweepResult": "dream_ray.distributed.search",
         "SyntheticDataset": "dream_ray.engine.artefacts",
         "UsageError": "dream_ray.errors",
     }
@@ -82,11 +88,14 @@ else:
 __version__ = "0.1.0"
 __all__ = [
     "Config",
+    "EvaluationResult",
     "IngestSettings",
     "Manifest",
+    "Network",
     "RunError",
     "RunPlan",
     "Status",
+    "SweepResult",
     "SyntheticDataset",
     "UsageError",
     "__version__",

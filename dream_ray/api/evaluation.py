@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config.sections import Network
+from dream_ray.engine.evaluation_checks import check_evaluation
 from dream_ray.engine.evaluation_name import BASELINES, USUAL_REPEATS
 from dream_ray.engine.run_directory import open_run
-from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.evaluate import EvaluationResult
@@ -47,8 +47,7 @@ def evaluate(
         to `path`/evaluation, under a name that only an evaluation with the same arguments has, see `evaluation_name`.
     """
     run = open_run(path if local else storage.shared_path("run", path))
-    if repeats < 1:
-        raise UsageError(f"repeats must be an int >= 1; got {repeats}")
+    check_evaluation(run, repeats=repeats, protocol=protocol, split=split, baselines=baselines)
     from dream_ray.engine.evaluation_tasks import plan_tasks, run_task, write_evaluation
 
     results: list[EvaluationResult] = []

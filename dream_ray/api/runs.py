@@ -11,7 +11,7 @@ from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config import Config
 from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store import Store
-from dream_ray.engine.run_directory import Run, open_run
+from dream_ray.engine.run_directory import Run, check_new, open_run
 from dream_ray.engine.run_spec import DEFAULT_CACHE_BYTES, RunSpec, check_workers
 from dream_ray.engine.status import Status, read_status
 
@@ -92,6 +92,7 @@ def distill(
         snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
     )
     check_workers(spec, Store.open(spec.store))
+    check_new(out)
     from dream_ray.engine.begin import begin_run
     from dream_ray.engine.run import executing
 

@@ -1,6 +1,8 @@
 """Functions that make stores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
@@ -9,6 +11,9 @@ from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.ingest import ingest as write_store
 from dream_ray.data.manifest import Manifest
 from dream_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from dream_ray.data.ingest.jobs import Mapper
 
 
 def ingest(
@@ -49,10 +54,16 @@ def ingest(
     else:
         if workers is not None and workers < 1:
             raise UsageError(f"workers must be an int >= 1; got {workers}")
-        from dream_ray.distributed.ingest import ray_jobs
-
         store = storage.shared_path("store", store)
-        runner = ray_jobs(
-            settings, store, workers, None if memory is None else parse_bytes(memory), address, parse_seconds(wait)
-        )
+        memory_bytes = None if memory is None else parse_bytes(memory)
+        runner = _ray_jobs(settings, store, workers, memory_bytes, address, parse_seconds(wait))
     return write_store(settings, store, max_rejects=max_rejects, download=download, runner=runner, progress=progress)
+
+
+@contextmanager
+def _ray_jobs(*arguments: Any) -> "Iterator[Mapper]":
+    """Imports Ray when the jobs begin, after everything else has been checked."""
+    from dream_ray.distributed.ingest import ray_jobs
+
+    with ray_jobs(*arguments) as mapper:
+        yield mapper

@@ -1,9 +1,13 @@
 """Functions that search for settings."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
+from dream_ray.data.store import Store
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.distributed.search import SweepResult
@@ -32,18 +36,26 @@ def sweep(
         address: As for `distill`.
         wait: As for `distill`.
     """
+    from dream_ray.sweep.directory import SweepContext, check_new_sweep
+    from dream_ray.sweep.file import read_sweep
+
+    opened = read_sweep(file)
+    path = store or opened.store
+    if path is None:
+        raise UsageError(f"store must be given, with --store or as `store:` in {file}")
+    context = SweepContext(
+        storage.shared_path("out", out),
+        storage.shared_path("store", path),
+        device,
+        study,
+        max_concurrent,
+        parse_seconds(wait),
+    )
+    check_new_sweep(opened, context)
+    images = Store.open(context.store)
     from dream_ray.distributed.search import begin_search
 
-    return begin_search(
-        file,
-        store=store,
-        out=out,
-        device=device,
-        study=study,
-        max_concurrent=max_concurrent,
-        address=address,
-        wait_s=parse_seconds(wait),
-    )
+    return begin_search(opened, context, images, address)
 
 
 def resume_sweep(
@@ -58,6 +70,10 @@ def resume_sweep(
 
     `max_concurrent` None: as the sweep was started.
     """
+    from dream_ray.sweep.directory import open_sweep
+
+    opened, context = open_sweep(path, study)
+    context = replace(context, max_concurrent=max_concurrent or context.max_concurrent, wait_s=parse_seconds(wait))
     from dream_ray.distributed.search import run_search
 
-    return run_search(path, study=study, max_concurrent=max_concurrent, address=address, wait_s=parse_seconds(wait))
+    return run_search(opened, context, address)

@@ -6,13 +6,18 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
-from dream_ray.cli import evaluation_commands, quickstart, run_commands, store_commands, sweep_commands
 from dream_ray.cli.app import app
 from dream_ray.cli.console import fail
+from dream_ray.cli.evaluation_commands import evaluate
+from dream_ray.cli.quickstart_command import quickstart
+from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
+from dream_ray.cli.store_commands import ingest, inspect
+from dream_ray.cli.sweep_commands import sweep
 from dream_ray.errors import RunError, UsageError
 
-# The commands register themselves with `app` when their modules are imported.
-__all__ = ["evaluation_commands", "main", "quickstart", "run_commands", "store_commands", "sweep_commands"]
+# In the order of `dream-ray --help`.
+for _command in (quickstart, ingest, inspect, presets, settings, plan, distill, resume, status, evaluate, sweep):
+    app.command()(_command)
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Raises UsageError for an empty argument: of a path, where a shell's variable is not set, it means no place."""
+    """Raises UsageError for an empty argument, which an unset variable of a shell leaves behind."""
     for before, argument in pairwise(["dream-ray", *arguments]):
         if not argument:
             raise UsageError(f"the argument after {before} must not be empty; got ''")

@@ -5,20 +5,19 @@ from typing import Annotated, Any
 import typer
 
 from dream_ray.cli import display, progress
-from dream_ray.cli.app import app
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.errors import UsageError
 
 
-@app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
+    *,
     net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
     net_options: Annotated[
         list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", help="Fresh networks per set, n.")] = 3,
-    protocol: Annotated[str, typer.Option("--protocol", help="quick or published.")] = "quick",
+    repeats: Annotated[int, typer.Option("--repeats", help="Networks per set, n.")] = 3,
+    protocol: Annotated[str, typer.Option("--protocol", help="quick or published: how long to train.")] = "quick",
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
     baselines: Annotated[
         str | None, typer.Option("--baselines", help="Comma-separated baselines, or none. [default: all]")
@@ -27,7 +26,10 @@ def evaluate(
     address: Address = None,
     wait: Wait = "10min",
 ) -> None:
-    """Train networks on the synthetic set and its baselines and test them."""
+    """Train networks on a synthetic set and test them.
+
+    The same networks are trained on the baselines: random real images, k-means, the initial images, the whole set.
+    """
     from dream_ray import api
     from dream_ray.engine.evaluation_name import BASELINES
 

@@ -29,7 +29,7 @@ Address = Annotated[
     str | None,
     typer.Option("--address", help="Ray cluster; local: a local Ray. [default: RAY_ADDRESS, else local]"),
 ]
-Wait = Annotated[str, typer.Option("--wait", help="How long to wait for resources of Ray, such as 30s, 10min or 2h.")]
+Wait = Annotated[str, typer.Option("--wait", help="Time to wait for free resources of Ray, such as 30s or 10min.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
 Preset = Annotated[
     str | None, typer.Option("--preset", help="Name of published settings; `dream-ray presets` lists them.")

@@ -1,4 +1,4 @@
-"""Commands that start, continue and judge runs: arguments in, one call, a result shown.
+"""Commands that plan, start, continue and show runs: arguments in, one call, a result shown.
 
 Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
 """
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from dream_ray.cli import display, progress
-from dream_ray.cli.app import app
 from dream_ray.cli.options import (
     Address,
     Assignments,
@@ -30,15 +29,13 @@ from dream_ray.cli.options import (
     Wait,
     Workers,
 )
-from dream_ray.config.sizes import parse_counts
 from dream_ray.errors import UsageError
 
 
-@app.command()
 def presets(
-    framework: Annotated[str | None, typer.Option("--framework", help="Only those of a framework, such as dm.")] = None,
+    framework: Annotated[str | None, typer.Option("--framework", help="List only this framework, such as dm.")] = None,
 ) -> None:
-    """List the published settings by name, and the frameworks that they are of."""
+    """List the frameworks and their published settings."""
     from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 
     if framework not in (None, *FRAMEWORKS):
@@ -48,16 +45,18 @@ def presets(
     display.show_presets({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)}, chosen)
 
 
-@app.command()
 def settings() -> None:
-    """List all settings with type, bounds, default and meaning, in Markdown."""
+    """List all settings in Markdown.
+
+    Each has its type, bounds, default and meaning.
+    """
     from dream_ray.config.listing import list_settings
 
     print(list_settings(), end="")
 
 
-@app.command()
 def plan(
+    *,
     store: Store,
     config: ConfigFile = None,
     preset: Preset = None,
@@ -73,16 +72,21 @@ def plan(
     address: Address = None,
     wait: Wait = "10min",
     price_per_hour: Annotated[
-        float | None, typer.Option("--price-per-hour", min=0, help="Of a worker or producer, for the cost of the run.")
+        float | None,
+        typer.Option("--price-per-hour", min=0, help="Price of a worker or producer, for the cost of the run."),
     ] = None,
     scale: Annotated[
         str | None, typer.Option("--scale", help="Numbers of workers to compare, such as 1,2,4,8.")
     ] = None,
 ) -> None:
-    """Say what memory, time and traffic a run will take, before it is started."""
+    """Predict memory, time and traffic of a run.
+
+    Memory and the time of each step are measured where the workers would run. The time of the run is a prediction.
+    """
     from dream_ray import api
     from dream_ray.cli import forecasts
     from dream_ray.config import load_config
+    from dream_ray.config.sizes import parse_counts
 
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
@@ -108,8 +112,8 @@ def plan(
         forecasts.show_scale(needed, worker_counts, price_per_hour)
 
 
-@app.command()
 def distill(
+    *,
     store: Store,
     out: Annotated[str, typer.Option("--out", help="New directory of the run.")],
     config: ConfigFile = None,
@@ -124,7 +128,7 @@ def distill(
     producers: Producers = None,
     snapshot_cache: Annotated[
         str | None,
-        typer.Option("--snapshot-cache", help="Directory that keeps the networks for other runs like this one."),
+        typer.Option("--snapshot-cache", help="Directory that keeps networks for other runs with equal settings."),
     ] = None,
     snapshot_cache_size: Annotated[
         str, typer.Option("--snapshot-cache-size", help="Largest size of the snapshot cache.")
@@ -162,9 +166,9 @@ def distill(
     display.show_run(out)
 
 
-@app.command()
 def resume(
     run: Annotated[str, typer.Argument(help="Directory of a run or a sweep.")],
+    *,
     workers: Annotated[int | None, typer.Option("--workers", help="Ray Train workers. [default: as before]")] = None,
     min_workers: MinWorkers = None,
     local: Local = False,
@@ -173,12 +177,15 @@ def resume(
     address: Address = None,
     wait: Wait = "10min",
     allow_different_bits: Annotated[
-        bool, typer.Option("--allow-different-bits", help="Go on with other library versions or another CPU.")
+        bool, typer.Option("--allow-different-bits", help="Continue with other library versions or another CPU.")
     ] = False,
     study: Study = None,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
-    """Continue a run or a sweep after a crash or a kill, to the same synthetic set; by default as it was started."""
+    """Continue a run or a sweep from its newest checkpoint.
+
+    By default, it continues with the workers that it was started with. Any number of workers gives the same result.
+    """
     from dream_ray import api
     from dream_ray.cli import trials
     from dream_ray.sweep.directory import is_sweep
@@ -192,7 +199,7 @@ def resume(
             "producers": producers is not None,
             "allow-different-bits": allow_different_bits,
         }
-        _refuse(theirs, f"is for runs, and {run} is a sweep; its file says what a trial has")
+        _refuse(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
         with progress.interruptible(_resume(run)), trials.live(run, study):
             found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
         trials.show_sweep(run, found)
@@ -214,11 +221,13 @@ def resume(
     display.show_run(run)
 
 
-@app.command()
 def status(
     run: Annotated[str, typer.Argument(help="Directory or URI of a run or a sweep.")], study: Study = None
 ) -> None:
-    """Say how far a run is, how it is doing and how long it will take; any machine that reaches it can ask."""
+    """Print the state of a run or a sweep.
+
+    The command reads only files, from any machine that reaches them.
+    """
     from dream_ray import api
     from dream_ray.cli import trials
     from dream_ray.sweep.directory import is_sweep
@@ -241,7 +250,7 @@ def _observe(run: Any, settings: Any) -> Iterator[None]:
 
 
 def _resume(run: str) -> str:
-    return f"`dream-ray resume {run}` goes on from the last checkpoint"
+    return f"run `dream-ray resume {run}` to continue from the newest checkpoint"
 
 
 def _refuse(given: dict[str, bool], why: str) -> None:

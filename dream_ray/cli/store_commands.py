@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli.app import app
 from dream_ray.cli.console import say
 from dream_ray.cli.display import show_manifest
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.cli.progress import interruptible, stages
 
 
-@app.command()
 def ingest(
     source: Annotated[
         str,
@@ -25,6 +23,7 @@ def ingest(
         ),
     ],
     store: Annotated[str, typer.Argument(help="New directory of the store.")],
+    *,
     test: Annotated[str | None, typer.Option("--test", help="Source of the test split.")] = None,
     test_labels: Annotated[
         str | None, typer.Option("--test-labels", help="Label file, if --test is a flat directory or .tar file.")
@@ -104,9 +103,9 @@ def ingest(
     show_manifest(store, manifest)
 
 
-@app.command()
 def inspect(
     store: Annotated[str, typer.Argument(help="Directory of a store.")],
+    *,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all files with their checksums.")] = False,
 ) -> None:
     """Print what a store holds and draw a contact sheet."""

@@ -4,13 +4,12 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli.app import app
 from dream_ray.cli.options import Address, Device, MaxConcurrent, Study, Wait
 
 
-@app.command()
 def sweep(
     file: Annotated[str, typer.Argument(help="Sweep file, such as sweeps/smoke.yaml.")],
+    *,
     store: Annotated[
         str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote. [default: the store in FILE]")
     ] = None,

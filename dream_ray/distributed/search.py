@@ -1,6 +1,6 @@
 """A search for settings from its file to its report: trials, results, final tests."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dream_ray import storage
@@ -9,9 +9,8 @@ from dream_ray.distributed.session import ray_session
 from dream_ray.distributed.sweep import check_cluster, digest_of, finals_on_ray, sweep_on_ray
 from dream_ray.distributed.tuning import loggers_of
 from dream_ray.engine.checks import check_fit
-from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import SweepContext, check_new_sweep, create_sweep, open_sweep
-from dream_ray.sweep.file import read_sweep
+from dream_ray.sweep.directory import SweepContext, create_sweep, open_sweep
+from dream_ray.sweep.file import Sweep
 from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, write_final
 from dream_ray.sweep.report import write_report
 from dream_ray.sweep.results import rows_of, write_results
@@ -31,50 +30,32 @@ class SweepResult:
     final: list[dict[str, Any]]
 
 
-def begin_search(
-    file: str,
-    *,
-    store: str | None,
-    out: str,
-    device: str,
-    study: str | None,
-    max_concurrent: int | None,
-    address: str | None,
-    wait_s: float,
-) -> SweepResult:
-    """Checks a sweep file against a store and a cluster, makes the directory of the sweep and runs it.
+def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str | None) -> SweepResult:
+    """Checks a sweep against its store and a cluster, makes its directory and runs it.
 
-    Arguments as for `api.sweep`.
+    Args:
+        sweep: The search.
+        context: Where it is run; `check_new_sweep` has checked it.
+        store: Store of the context.
+        address: Ray cluster, see `ray_session`.
     """
-    sweep = read_sweep(file)
-    path = store or sweep.store
-    if path is None:
-        raise UsageError(f"store must be given, with --store or as `store:` in {file}")
-    context = SweepContext(
-        storage.shared_path("out", out), storage.shared_path("store", path), device, study, max_concurrent, wait_s
-    )
-    opened = Store.open(path)
     for config in sweep.bases().values():
-        check_fit(config, opened)
-    # These say what packages are missing.
+        check_fit(config, store)
+    # These name missing packages.
     make_sampler(sweep, 0)
     loggers_of(sweep)
-    check_new_sweep(sweep, context)
     with ray_session(address):
         check_cluster(sweep, context)  # before anything is written: a file that asks for too much can be mended
         create_sweep(sweep, context)
-        return run_search(out, study=study, max_concurrent=max_concurrent, address=address, wait_s=wait_s)
+        written, _ = open_sweep(context.out, context.study)
+        return run_search(written, context, address)
 
 
-def run_search(
-    path: str, *, study: str | None, max_concurrent: int | None, address: str | None, wait_s: float
-) -> SweepResult:
+def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> SweepResult:
     """Runs the trials of a sweep that are still to be run, writes the results of all, and tests the best settings.
 
-    Arguments as for `api.resume_sweep`.
+    Arguments as for `begin_search`.
     """
-    sweep, context = open_sweep(path, study)
-    context = replace(context, max_concurrent=max_concurrent or context.max_concurrent, wait_s=wait_s)
     with storage.exclusive_lock("sweep", context.out):
         sweep_on_ray(sweep, context, address=address)
         opened = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)

@@ -20,7 +20,8 @@ from dream_ray import storage
 from dream_ray.core.normalisation import Normalisation, Normalise
 from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.pictures import write_grid
-from dream_ray.engine.normalising import WHITENING_FILE, read_whitening
+from dream_ray.engine.normalising import read_whitening
+from dream_ray.engine.run_directory import WHITENING_FILE
 from dream_ray.errors import RunError, UsageError
 
 FORMAT_VERSION = 1

@@ -27,7 +27,6 @@ from dream_ray.nets import build_network
 
 _LOG = logging.getLogger(__name__)
 
-PROTOCOLS = ("quick", "published")
 # So that the floating-point product of 2/3 and 3 epochs is 2.
 _ROUNDING = 1e-9
 

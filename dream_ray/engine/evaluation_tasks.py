@@ -17,7 +17,6 @@ from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.baselines import BASELINES, representative_indices
 from dream_ray.engine.environment import fixed_threads, resolve_device
 from dream_ray.engine.evaluate import (
-    PROTOCOLS,
     EvaluationResult,
     evaluation_recipe,
     num_epochs,
@@ -30,7 +29,7 @@ from dream_ray.engine.plots import plot_evaluation
 from dream_ray.engine.run import synthetic_set
 from dream_ray.engine.run_directory import Run, open_run
 from dream_ray.engine.training import TensorImages, TrainingImages
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError
 from dream_ray.nets import build_network
 from dream_ray.nets.user_networks import source_digest
 
@@ -67,33 +66,20 @@ class EvaluationTask:
 def plan_tasks(
     run: Run, *, network: Network | None, repeats: int, protocol: str, split: str, baselines: Sequence[str]
 ) -> list[EvaluationTask]:
-    """Checks an evaluation and splits it into independent tasks.
+    """Splits an evaluation, which `check_evaluation` has checked, into independent tasks.
 
     Args:
         run: A finished run.
         network: Network to train; None: the one of the run's settings.
         repeats: Fresh networks per set.
-        protocol: Key of `PROTOCOLS`.
+        protocol: "quick" or "published".
         split: "test" or "validation".
         baselines: Names of `BASELINES` to train on beside the distilled set.
 
     Raises:
-        UsageError: If an argument breaks a rule or the store has no such split.
+        UsageError: If the network does not fit the store.
     """
-    for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, ("test", "validation"))):
-        if value not in valid:
-            raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
-    if unknown := [name for name in baselines if name not in BASELINES]:
-        raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}")
-    if repeats < 1:
-        raise UsageError(f"repeats must be an int >= 1; got {repeats}")
-    if not run.is_finished:
-        raise UsageError(f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`")
     store = run.open_store()
-    if split not in store.splits():
-        raise UsageError(f"split must be one that the store has ({', '.join(store.splits())}); got {split!r}")
-    if split in run.config.splits:
-        raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
     network = network or run.config.evaluation.network or run.config.network
     build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
     with fixed_threads(run.threads):

@@ -17,7 +17,6 @@ from dream_ray.data.store import Store
 from dream_ray.engine.tensor_file import read_tensors, write_tensors
 from dream_ray.errors import UsageError
 
-WHITENING_FILE = "whitening.safetensors"
 # 64 x 64 pixels of 3 channels would be two matrices of 600 MB, and hours.
 _MOST_PIXELS = 4096
 _BATCH = 1000

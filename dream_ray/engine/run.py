@@ -17,16 +17,14 @@ from dream_ray.engine.artefacts import write_picture, write_synthetic
 from dream_ray.engine.checks import check_fit
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import describe_environment, differences, fixed_threads, total_cost
-from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of, write_whitening
-from dream_ray.engine.run_directory import FORMAT_VERSION, Run, read_sessions
+from dream_ray.engine.normalising import normalisation_of, write_whitening
+from dream_ray.engine.run_directory import BEFORE_CONFIG, FORMAT_VERSION, WHITENING_FILE, Run, check_new, read_sessions
 from dream_ray.engine.run_spec import RunSpec, check_workers
 from dream_ray.engine.state import STEP_SIZE, RunState
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
 
 _LOG = logging.getLogger(__name__)
-_BEFORE_CONFIG = ("env.json", WHITENING_FILE)
-"""What is written before config.yaml. Alone it is of a try that was killed there, and the next one writes it anew."""
 
 
 def create_run(spec: RunSpec, device: torch.device) -> Run:
@@ -43,7 +41,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
     check_workers(spec, store)
-    _check_new(path)
+    check_new(path)
     compiled = choose_compile(spec.compile, config, store, device)
     storage.ensure_writable(path)
     environment = {
@@ -58,7 +56,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     }
     run = Run(path, config, environment)
     with storage.exclusive_lock("run", path):
-        _check_new(path)
+        check_new(path)
         _forget(path)
         if config.data.zca:
             with fixed_threads(spec.threads):
@@ -66,13 +64,6 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
         storage.write_json(run.file("env.json"), environment, indent=2)
         storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
-
-
-def _check_new(path: str) -> None:
-    if storage.exists(storage.join(path, "config.yaml")):
-        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
-    if set(storage.list_directory(path)) - set(_BEFORE_CONFIG):
-        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
 
 
 def _describe(config: Config, device: torch.device) -> dict[str, Any]:
@@ -104,7 +95,7 @@ def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
 
 def _forget(path: str) -> None:
     """Deletes what `create_run` writes, in an order that leaves a run or what it accepts, wherever it is killed."""
-    for name in ("config.yaml", *_BEFORE_CONFIG):
+    for name in ("config.yaml", *BEFORE_CONFIG):
         storage.delete(storage.join(path, name))
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
 
 FORMAT_VERSION = 2
 """Version of the directory: what its files are called and hold."""
+WHITENING_FILE = "whitening.safetensors"
+BEFORE_CONFIG = ("env.json", WHITENING_FILE)
+"""Files that are written before config.yaml. Without it, a process was killed there; the next one replaces them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Run:
 
     def normalise(self, store: Store, device: "torch.device | None" = None) -> "Normalise":
         """Returns what makes the inputs of its networks, on its device or another one."""
-        from dream_ray.engine.normalising import WHITENING_FILE, normalisation_of
+        from dream_ray.engine.normalising import normalisation_of
 
         return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))
 
@@ -119,6 +122,14 @@ class Run:
         from dream_ray.engine.checkpoint import Checkpoints
 
         return Checkpoints(self.file("checkpoints"), num_classes, self.identity)
+
+
+def check_new(path: str) -> None:
+    """Raises UsageError if a directory is not free for a new run."""
+    if storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+    if set(storage.list_directory(path)) - set(BEFORE_CONFIG):
+        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
 
 
 def open_run(path: str) -> Run:

@@ -429,7 +429,7 @@ def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, t
     os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does; the process that validates too
     _, stderr = process.communicate(timeout=400)
     assert process.returncode == 130
-    assert stderr == f"interrupted; `dream-ray resume {out}` goes on from the last checkpoint\n"
+    assert stderr == f"interrupted; run `dream-ray resume {out}` to continue from the newest checkpoint\n"
     assert len(list((out / "checkpoints").iterdir())) >= 2
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dream_ray.cli import app, quickstart
+from dream_ray.cli import app, quickstart_command
 from dream_ray.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,19 +35,19 @@ def test_quickstart_without_ray_in_an_empty_directory(tmp_path: Path) -> None:
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """Collects the commands instead of running them, in an empty directory."""
     collected: list[list[str]] = []
-    monkeypatch.setattr(quickstart, "app", lambda arguments, **options: collected.append(arguments))
+    monkeypatch.setattr(quickstart_command, "app", lambda arguments, **options: collected.append(arguments))
     monkeypatch.chdir(tmp_path)
     return collected
 
 
 def test_an_earlier_quickstart_is_replaced_but_no_other_file(commands: list[list[str]], tmp_path: Path) -> None:
     out = tmp_path / "runs" / "quickstart"
-    quickstart.quickstart(local=True)
+    quickstart_command.quickstart(local=True)
     assert len(commands) == 3
     for name in ("store/manifest.json", "run/config.yaml", "mine/notes.txt"):
         (out / name).parent.mkdir()
         (out / name).write_text("text")
-    quickstart.quickstart(local=True)
+    quickstart_command.quickstart(local=True)
     assert sorted(path.name for path in out.iterdir()) == ["mine", "quickstart.txt"]
     assert (out / "mine" / "notes.txt").read_text() == "text"
 
@@ -56,11 +56,11 @@ def test_a_directory_of_other_origin_is_refused(commands: list[list[str]], tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("text")
     with pytest.raises(UsageError, match=r"out must be a new directory or one that quickstart wrote; mine has other"):
-        quickstart.quickstart("mine", local=True)
+        quickstart_command.quickstart("mine", local=True)
     assert commands == [] and (tmp_path / "mine" / "notes.txt").exists()
 
 
-@pytest.mark.parametrize("text", [command for command, _ in quickstart.NEXT])
+@pytest.mark.parametrize("text", [command for command, _ in quickstart_command.NEXT])
 def test_the_next_commands_are_commands(text: str) -> None:
     program, name, *options = shlex.split(text)
     assert program == "dream-ray"

@@ -67,7 +67,7 @@ def test_status_shows_how_good_a_running_trial_is(call: Call, begun: Path) -> No
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--workers", "2"), "--workers is for runs, and .*sweep is a sweep; its file says what a trial has"),
+        (("--workers", "2"), "--workers is for runs, and .*sweep is a sweep; its file sets the resources of a trial"),
         (("--local",), "--local is for runs"),
         (("--allow-different-bits",), "--allow-different-bits is for runs"),
     ],

@@ -15,6 +15,7 @@ from dream_ray.core.normalisation import to_unit
 from dream_ray.engine import evaluate, evaluation_tasks
 from dream_ray.engine.baselines import BASELINES, representative_indices
 from dream_ray.engine.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
+from dream_ray.engine.evaluation_checks import check_evaluation
 from dream_ray.engine.evaluation_name import evaluation_name
 from dream_ray.engine.evaluation_tasks import plan_tasks, run_task
 from dream_ray.engine.run_directory import Run, open_run
@@ -48,6 +49,7 @@ PLAN: dict[str, Any] = {
     "split": "test",
     "baselines": [],
 }
+CHECKED = {name: value for name, value in PLAN.items() if name != "network"}
 
 
 @pytest.mark.parametrize(
@@ -61,13 +63,13 @@ PLAN: dict[str, Any] = {
 )
 def test_wrong_arguments(run: Run, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        plan_tasks(run, **{**PLAN, **changed})
+        check_evaluation(run, **{**CHECKED, **changed})
 
 
 def test_a_split_that_was_distilled_is_refused(run: Run) -> None:
     seen = Run(run.path, parse_config({}), run.environment)
     with pytest.raises(UsageError, match="the run distilled 'validation' too"):
-        plan_tasks(seen, **{**PLAN, "split": "validation"})
+        check_evaluation(seen, **{**CHECKED, "split": "validation"})
 
 
 def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
@@ -257,4 +259,4 @@ def test_the_learning_rate_decays_after_parts_of_the_epochs(
 def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:
     unfinished = Run(str(tmp_path), run.config, run.environment)
     with pytest.raises(UsageError, match="must be finished; continue it with `dream-ray resume"):
-        plan_tasks(unfinished, **PLAN)
+        check_evaluation(unfinished, **CHECKED)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROWS = [{"arm": "distilled", "mean": 0.5, "std": None, "accuracies": [0.5], "n": 1, "num_images": 10}]
+ROWS = [{"evaluated_set": "distilled", "mean": 0.5, "std": None, "accuracies": [0.5], "n": 1, "num_images": 10}]
 
 
 def test_a_plot_where_matplotlib_cannot_write_its_cache_prints_nothing(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ from dream_ray import api, storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.environment import describe_environment, differences
-from dream_ray.engine.normalising import WHITENING_FILE
 from dream_ray.engine.run import check_same_bits, executing, finish_run
-from dream_ray.engine.run_directory import Run, open_run
+from dream_ray.engine.run_directory import WHITENING_FILE, Run, open_run
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
 from tests.runs import Killed, create_run

@@ -23,7 +23,6 @@ NEXT = (
 )
 
 
-@app.command()
 def quickstart(
     out: Annotated[str, typer.Option("--out", help="Directory to write.")] = "runs/quickstart",
     *,

@@ -1,0 +1,118 @@
+"""Commands that are refused, and `status`, answer without importing PyTorch or Ray."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dream_ray import api
+from dream_ray.config import parse_config
+from dream_ray.sweep.directory import SweepContext, create_sweep
+from dream_ray.sweep.file import parse_sweep
+
+WITHOUT = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "ray"):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Finder())
+from dream_ray.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a store, a finished run, a sweep and settings."""
+    path = tmp_path_factory.mktemp("runs")
+    (path / "store").symlink_to(digits_store)
+    tiny = {"ipc": 1, "factor": 1, "outer_steps": 1, "inner_steps": 1, "network": {"options": {"depth": 1, "width": 2}}}
+    tiny |= {"selection": {"num_clusters": 2}, "update": {"num_images": 2, "epochs": 1}}
+    api.distill(parse_config(tiny), store=str(path / "store"), out=str(path / "run"), local=True)
+    settings = {"evaluation.every": 20, "data.include_validation": False}
+    sweep: dict[str, Any] = {"preset": "smoke", "settings": settings, "space": {"pixels.lr": {"log": [1e-4, 1]}}}
+    (path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    (path / "typo.yaml").write_text(yaml.safe_dump({**sweep, "sampler": {"name": "tree"}}))
+    create_sweep(parse_sweep(sweep), SweepContext(str(path / "sweep"), str(path / "store"), "cpu"))
+    return path
+
+
+def run_without_torch(arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT, *arguments.split()]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+
+
+DISTILL = "distill --preset smoke --store store --out new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (f"{DISTILL} --device tpu", "device must be one of auto, cpu, cuda; got 'tpu'"),
+        (f"{DISTILL} --compile maybe", "compile must be one of auto, on, off; got 'maybe'"),
+        (f"{DISTILL} --workers 0", "workers must be an int >= 1; got 0"),
+        (f"{DISTILL} --workers 11", "workers must be at most the number of classes (10); got 11"),
+        (f"{DISTILL} --memory much", "memory must be a size such as 4GB or 512MiB; got 'much'"),
+        (f"{DISTILL} --set ipc=0", "ipc must follow the rule: input should be greater than or equal to 1; got 0"),
+        (f"{DISTILL} --set selection.num_cluster=3", "did you mean selection.num_clusters?"),
+        (f"{DISTILL} --set framework=x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt; got 'x'"),
+        (f"{DISTILL} --set matching.distance=x", "matching.distance must follow the rule: input should be 'mse'"),
+        (f"{DISTILL} --set update.augmentation=x", "augmentation must be 'none' or operations of flip, color"),
+        ("distill --preset smok --store store --out new", "got 'smok'; did you mean smoke?"),
+        ("distill --config nowhere.yaml --store store --out new", "config file nowhere.yaml does not exist"),
+        ("distill --preset smoke --store nowhere --out new", "there is no manifest.json in it"),
+        ("distill --preset smoke --store nowhere --out new --local", "there is no manifest.json in it"),
+        ("distill --preset smoke --store store --out run", "already holds a run; continue it with `dream-ray resume"),
+        ("plan --preset smoke --store nowhere", "there is no manifest.json in it"),
+        ("plan --preset smoke --store store --scale 1,x", "scale must be ints >= 1 with commas between them"),
+        ("resume nowhere", "there is no config.yaml in it"),
+        ("resume store --local", "there is no config.yaml in it"),
+        ("resume run --max-concurrent 2", "--max-concurrent is for sweeps"),
+        ("resume sweep --workers 2", "--workers is for runs"),
+        ("evaluate nowhere", "there is no config.yaml in it"),
+        ("evaluate store --local", "there is no config.yaml in it"),
+        ("evaluate run --protocol slow", "protocol must be one of quick, published; got 'slow'"),
+        ("evaluate run --baselines hole", "baselines must be of random real, k-means real"),
+        ("evaluate run --split train --local", "split must be one of test, validation; got 'train'"),
+        ("evaluate run --repeats 0", "repeats must be an int >= 1; got 0"),
+        ("ingest nowhere new", "nowhere', where there is nothing"),
+        ("ingest digits new --encoding png", "encoding must be one of raw, jpeg; got 'png'"),
+        ("ingest digits new --workers 0", "workers must be an int >= 1; got 0"),
+        ("inspect nowhere", "there is no manifest.json in it"),
+        ("sweep nowhere.yaml --store store", "sweep file nowhere.yaml does not exist"),
+        ("sweep typo.yaml --store store", "sampler.name"),
+        ("sweep sweep.yaml --out new", "store must be given, with --store"),
+        ("sweep sweep.yaml --store nowhere --out new", "there is no manifest.json in it"),
+        ("sweep sweep.yaml --store store --out sweep", "already holds a sweep"),
+        ("status nowhere", "there is no config.yaml in it"),
+        ("presets --framework x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt; got 'x'"),
+        ("quickstart --out run", "out must be a new directory or one that quickstart wrote"),
+        ("distil", "No such command 'distil'"),
+    ],
+)
+def test_a_refused_command_imports_neither_torch_nor_ray(arguments: str, message: str, runs: Path) -> None:
+    done = run_without_torch(arguments, runs)
+    assert message in done.stderr, done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert not (runs / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["status run", "status sweep", "presets", "settings", "--help", "distill --help"])
+def test_a_command_that_reads_imports_neither_torch_nor_ray(command: str, runs: Path) -> None:
+    done = run_without_torch(command, runs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout) > 10
+
+
+def test_help_imports_no_library_but_typer() -> None:
+    code = (
+        "import sys; from dream_ray import cli; print(*({'numpy', 'pyarrow', 'pydantic', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == []
