@@ -27,18 +27,18 @@ from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.run_directory import open_run
 from dream_ray.errors import RunError
-from dream_ray.sweep.directory import open_sweep
-from dream_ray.sweep.results import read_rows
-from dream_ray.sweep.run_directory import run_directory
-from dream_ray.sweep.study import load_study
-from dream_ray.sweep.trial import read_rungs
+from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.results import read_rows
+from dream_ray.sweeps.run_directory import run_directory
+from dream_ray.sweeps.study import load_study
+from dream_ray.sweeps.trial import read_rungs
 
 TRIALS, AT_A_TIME = 8, 2
 RUN = """
 import sys
 from dream_ray.config import load_config
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.sweep.trial import TrialExecutor, run_trial
+from dream_ray.sweeps.trial import TrialExecutor, run_trial
 _, out, config, store = sys.argv
 options = {"compile": "off", "device": "cpu", "local": True, "producers": 0}
 run_trial(out, [load_config(file=config)], store, TrialExecutor(LocalBackend(), options), lambda rung: None)

@@ -156,10 +156,10 @@ def test_import_linter_finds_a_bad_example_for_each_contract(tmp_path: Path) -> 
     write(package / "distributed/tasks.py", "import ray")
     assert f"{len(contracts)} kept, 0 broken" in lint_imports(tmp_path)
 
-    write(package / "core/rng.py", "from dream_ray import sweep")
+    write(package / "core/rng.py", "from dream_ray import sweeps")
     write(package / "nets/convnet.py", "def f():\n    from dream_ray import storage")
-    write(package / "sweep/a.py", "from dream_ray.sweep import b\nimport pathlib, os")
-    write(package / "sweep/b.py", "from dream_ray.sweep import a")
+    write(package / "sweeps/a.py", "from dream_ray.sweeps import b\nimport pathlib, os")
+    write(package / "sweeps/b.py", "from dream_ray.sweeps import a")
     write(package / "api/run.py", "def f():\n    from ray import train")
     write(package / "distributed/state.py", "import pickle")
     assert f"0 kept, {len(contracts)} broken" in lint_imports(tmp_path)

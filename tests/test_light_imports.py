@@ -29,6 +29,6 @@ def test_module_imports_no_heavy_library(module: str) -> None:
 
 
 def test_reading_a_sweep_imports_no_torch() -> None:
-    code = "import sys, dream_ray.sweep.results; print('torch' in sys.modules or 'ray' in sys.modules)"
+    code = "import sys, dream_ray.sweeps.results; print('torch' in sys.modules or 'ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["False"], done.stderr

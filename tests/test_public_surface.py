@@ -64,3 +64,8 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
     assert 'Revealed type is "dream_ray.engine.artefacts.SyntheticDataset"' in done.stdout
     assert 'Module has no attribute "distil"' in done.stdout
     assert (ROOT / "dream_ray" / "py.typed").exists()
+
+
+def test_no_subpackage_hides_a_public_name() -> None:
+    modules = {path.stem for path in (ROOT / "dream_ray").iterdir()}
+    assert not modules & set(dream_ray.__all__)

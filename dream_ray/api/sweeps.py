@@ -36,8 +36,8 @@ def sweep(
         address: As for `distill`.
         wait: As for `distill`.
     """
-    from dream_ray.sweep.directory import SweepContext, check_new_sweep
-    from dream_ray.sweep.file import read_sweep
+    from dream_ray.sweeps.directory import SweepContext, check_new_sweep
+    from dream_ray.sweeps.file import read_sweep
 
     opened = read_sweep(file)
     path = store or opened.store
@@ -70,7 +70,7 @@ def resume_sweep(
 
     `max_concurrent` None: as the sweep was started.
     """
-    from dream_ray.sweep.directory import open_sweep
+    from dream_ray.sweeps.directory import open_sweep
 
     opened, context = open_sweep(path, study)
     context = replace(context, max_concurrent=max_concurrent or context.max_concurrent, wait_s=parse_seconds(wait))

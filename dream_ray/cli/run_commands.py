@@ -188,7 +188,7 @@ def resume(
     """
     from dream_ray import api
     from dream_ray.cli import trials
-    from dream_ray.sweep.directory import is_sweep
+    from dream_ray.sweeps.directory import is_sweep
 
     if is_sweep(run):
         theirs = {
@@ -230,8 +230,8 @@ def status(
     """
     from dream_ray import api
     from dream_ray.cli import trials
-    from dream_ray.sweep.directory import is_sweep
-    from dream_ray.sweep.results import read_rows
+    from dream_ray.sweeps.directory import is_sweep
+    from dream_ray.sweeps.results import read_rows
 
     if is_sweep(run):
         trials.show_trials(read_rows(run, study))

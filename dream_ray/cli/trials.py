@@ -49,7 +49,7 @@ def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _read(path: str, study: str | None) -> list[dict[str, Any]]:
-    from dream_ray.sweep.results import read_rows
+    from dream_ray.sweeps.results import read_rows
 
     try:
         return read_rows(path, study)
@@ -59,8 +59,8 @@ def _read(path: str, study: str | None) -> list[dict[str, Any]]:
 
 def _counts(path: str, rows: list[dict[str, Any]]) -> str:
     from dream_ray import storage
-    from dream_ray.sweep.final_runs import num_tested
-    from dream_ray.sweep.results import BEST
+    from dream_ray.sweeps.final_runs import num_tested
+    from dream_ray.sweeps.results import BEST
 
     counts: dict[str, int] = {}
     for row in rows:
@@ -72,7 +72,7 @@ def _counts(path: str, rows: list[dict[str, Any]]) -> str:
 
 
 def tables(rows: list[dict[str, Any]], width: int) -> "list[Table]":
-    """Makes tables of the rows of `sweep.results.rows_of`; reasons of failure are left out."""
+    """Makes tables of the rows of `sweeps.results.rows_of`; reasons of failure are left out."""
     from rich.table import Column
 
     names = [name for name in rows[0] if name != "reason"]
@@ -83,7 +83,7 @@ def tables(rows: list[dict[str, Any]], width: int) -> "list[Table]":
 
 def _headings(names: Sequence[str]) -> dict[str, str]:
     """Returns the heading of each column: the last part of a setting's path, unless two settings share it."""
-    from dream_ray.sweep.metrics import METRICS
+    from dream_ray.sweeps.metrics import METRICS
 
     short = [name.rpartition(".")[2] for name in names]
     headings = {name: last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)}
@@ -111,7 +111,7 @@ def show_trials(rows: list[dict[str, Any]]) -> None:
 def show_sweep(path: str, found: Any) -> None:
     """Prints the trials, the test of the best settings, and where the results are."""
     from dream_ray import storage
-    from dream_ray.sweep.final_runs import NAMES
+    from dream_ray.sweeps.final_runs import NAMES
 
     show_trials(found.trials)
     for row in found.final:
@@ -121,7 +121,7 @@ def show_sweep(path: str, found: Any) -> None:
 
 
 def _tested(row: dict[str, Any]) -> str:
-    """Returns a row of `sweep.final_runs.write_final` as text."""
+    """Returns a row of `sweeps.final_runs.write_final` as text."""
     parts = []
     if row["mean"] is not None:
         spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"

@@ -16,7 +16,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util import placement_group, remove_placement_group
 
 from dream_ray.errors import TransientError, UsageError
-from dream_ray.sweep.config_sections import Resources
+from dream_ray.sweeps.config_sections import Resources
 
 DEFAULT_WAIT_S = 600.0
 _LOG = logging.getLogger(__name__)

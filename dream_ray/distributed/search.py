@@ -9,12 +9,12 @@ from dream_ray.distributed.session import ray_session
 from dream_ray.distributed.sweep import check_cluster, digest_of, finals_on_ray, sweep_on_ray
 from dream_ray.distributed.tuning import loggers_of
 from dream_ray.engine.checks import check_fit
-from dream_ray.sweep.directory import SweepContext, create_sweep, open_sweep
-from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, write_final
-from dream_ray.sweep.report import write_report
-from dream_ray.sweep.results import rows_of, write_results
-from dream_ray.sweep.study import make_sampler, open_study
+from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
+from dream_ray.sweeps.file import Sweep
+from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, write_final
+from dream_ray.sweeps.report import write_report
+from dream_ray.sweeps.results import rows_of, write_results
+from dream_ray.sweeps.study import make_sampler, open_study
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class SweepResult:
     """Result of a sweep.
 
     Attributes:
-        trials: A row for every trial, see `sweep.results.rows_of`.
-        final: Test accuracies of the best settings and of those of the file, see `sweep.final_runs.write_final`.
+        trials: A row for every trial, see `sweeps.results.rows_of`.
+        final: Test accuracies of the best settings and of those of the file, see `sweeps.final_runs.write_final`.
     """
 
     trials: list[dict[str, Any]]

@@ -35,13 +35,13 @@ from dream_ray.distributed.tasks import results
 from dream_ray.distributed.tuning import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.errors import TransientError
-from dream_ray.sweep.directory import SWEEP, SweepContext
-from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.final import run_final
-from dream_ray.sweep.final_runs import FinalRun
-from dream_ray.sweep.run_directory import is_worth_a_try
-from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import (
+from dream_ray.sweeps.directory import SWEEP, SweepContext
+from dream_ray.sweeps.file import Sweep
+from dream_ray.sweeps.final import run_final
+from dream_ray.sweeps.final_runs import FinalRun
+from dream_ray.sweeps.run_directory import is_worth_a_try
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import (
     RUNG,
     begun,
     make_sampler,
@@ -52,7 +52,7 @@ from dream_ray.sweep.study import (
     study_name,
     study_storage,
 )
-from dream_ray.sweep.trial import Rung, TrialExecutor, run_trial
+from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
 
 
 def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:

@@ -10,8 +10,8 @@ import yaml
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.sweep.directory import SweepContext, create_sweep
-from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweeps.directory import SweepContext, create_sweep
+from dream_ray.sweeps.file import parse_sweep
 
 WITHOUT = """
 import sys

@@ -16,11 +16,11 @@ from dream_ray.cli import trials
 from dream_ray.distributed import capacity, session
 from dream_ray.distributed.search import SweepResult
 from dream_ray.errors import UsageError
-from dream_ray.sweep.directory import SweepContext, create_sweep, open_sweep
-from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.results import BEST, write_results
-from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import RUNG, open_study
+from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.results import BEST, write_results
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import RUNG, open_study
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",

@@ -22,7 +22,7 @@ from dream_ray.config import load_config
 from dream_ray.data.store import Store
 from dream_ray.distributed.metrics import GAUGES
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.sweep.results import read_rows
+from dream_ray.sweeps.results import read_rows
 from tests.deploy.conftest import Head, listens
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

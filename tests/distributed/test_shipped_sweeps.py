@@ -13,7 +13,7 @@ from PIL import Image
 
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.sweep.file import read_sweep
+from dream_ray.sweeps.file import read_sweep
 
 SWEEPS = sorted((Path(__file__).resolve().parents[2] / "sweeps").glob("*.yaml"))
 SMALL: dict[str, Any] = {

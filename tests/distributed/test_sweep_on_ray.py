@@ -21,10 +21,10 @@ from dream_ray.config import load_config
 from dream_ray.engine.progress import WORKER
 from dream_ray.engine.run_directory import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.directory import open_sweep
-from dream_ray.sweep.results import read_rows
-from dream_ray.sweep.run_directory import run_directory
-from dream_ray.sweep.study import JOURNAL, NAME, study_storage
+from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.results import read_rows
+from dream_ray.sweeps.run_directory import run_directory
+from dream_ray.sweeps.study import JOURNAL, NAME, study_storage
 from tests.ray_nodes import ray_environment
 
 # After one such step the pixels are no numbers.

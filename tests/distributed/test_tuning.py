@@ -18,9 +18,9 @@ from dream_ray.distributed import tuning
 from dream_ray.distributed.sweep import digest_of
 from dream_ray.distributed.tuning import Search, Spending, fit, loggers_of, modes_of, scheduler_of
 from dream_ray.errors import TransientError
-from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import RUNG
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import RUNG
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",

@@ -13,7 +13,7 @@ import yaml
 
 from dream_ray import api, cli
 from dream_ray.config import parse_config
-from dream_ray.sweep.file import parse_sweep
+from dream_ray.sweeps.file import parse_sweep
 from tests.conftest import TINY
 from tests.docs.pages import Block, blocks, commands, name_of
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from optuna.study import Study
 
-from dream_ray.sweep.file import Sweep, num_rungs
-from dream_ray.sweep.study import RUNG, begun
+from dream_ray.sweeps.file import Sweep, num_rungs
+from dream_ray.sweeps.study import RUNG, begun
 
 
 def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:

@@ -28,9 +28,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dream_ray import storage
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.file import Sweep, num_rungs
-from dream_ray.sweep.journal import BucketJournal, FileJournal
-from dream_ray.sweep.metrics import METRICS
+from dream_ray.sweeps.file import Sweep, num_rungs
+from dream_ray.sweeps.journal import BucketJournal, FileJournal
+from dream_ray.sweeps.metrics import METRICS
 
 NAME = "dream_ray"
 JOURNAL = "study.journal"

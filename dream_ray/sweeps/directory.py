@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Sweep, dump_sweep, read_sweep
-from dream_ray.sweep.study import check_new
+from dream_ray.sweeps.file import Sweep, dump_sweep, read_sweep
+from dream_ray.sweeps.study import check_new
 
 SWEEP = "sweep.yaml"
 _CONTEXT = "context.json"

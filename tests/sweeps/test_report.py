@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from dream_ray.sweep.file import parse_sweep
-from tests.sweep.conftest import HOSTILE, SETTINGS, SWEEP, Page, made, settings, written
+from dream_ray.sweeps.file import parse_sweep
+from tests.sweeps.conftest import HOSTILE, SETTINGS, SWEEP, Page, made, settings, written
 
 TITLES = [
     "Best settings",

@@ -14,8 +14,8 @@ from dream_ray.config.load import explain
 from dream_ray.config.sections import Section
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
-from dream_ray.sweep.config_sections import Budget, Resources, Sampler, Scheduler
-from dream_ray.sweep.space import Parameter, check_space, is_varied, ordered, value_at
+from dream_ray.sweeps.config_sections import Budget, Resources, Sampler, Scheduler
+from dream_ray.sweeps.space import Parameter, check_space, is_varied, ordered, value_at
 
 SWEEP_VERSION = 1
 PRESET = "preset"

@@ -5,7 +5,7 @@ import hashlib
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
 from dream_ray.errors import UsageError
-from dream_ray.sweep.file import Sweep, Values
+from dream_ray.sweeps.file import Sweep, Values
 
 
 def run_directory(out: str, config: Config) -> str:

@@ -10,23 +10,23 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
-from dream_ray.sweep import report_figures as figures
-from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweep.directory import SweepContext
-from dream_ray.sweep.file import Sweep
-from dream_ray.sweep.final_runs import NAMES
-from dream_ray.sweep.metrics import METRICS
-from dream_ray.sweep.report_figures import as_text
-from dream_ray.sweep.results import BEST, rows_of
-from dream_ray.sweep.run_directory import run_directory
-from dream_ray.sweep.space import Parameter
-from dream_ray.sweep.study import EARLIER, begun, best_trials, reached_the_end
+from dream_ray.sweeps import report_figures as figures
+from dream_ray.sweeps.budget import outer_steps_spent, seconds_spent
+from dream_ray.sweeps.directory import SweepContext
+from dream_ray.sweeps.file import Sweep
+from dream_ray.sweeps.final_runs import NAMES
+from dream_ray.sweeps.metrics import METRICS
+from dream_ray.sweeps.report_figures import as_text
+from dream_ray.sweeps.results import BEST, rows_of
+from dream_ray.sweeps.run_directory import run_directory
+from dream_ray.sweeps.space import Parameter
+from dream_ray.sweeps.study import EARLIER, begun, best_trials, reached_the_end
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
 _NO_WHOLE_TRIAL = "<p>No trial reached its end.</p>"
 Row = dict[str, Any]
-"""A row of `sweep.results.rows_of` without the values that a trial does not have; accuracies in percent."""
+"""A row of `sweeps.results.rows_of` without the values that a trial does not have; accuracies in percent."""
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -50,7 +50,7 @@ def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final
         context: The context of the sweep.
         sweep: The sweep file.
         study: Its study, which may have no results.
-        final: Rows of `sweep.final_runs.write_final`; empty if nothing was tested.
+        final: Rows of `sweeps.final_runs.write_final`; empty if nothing was tested.
     """
     rows = _rows(context.out, sweep, study)
     best = best_trials(study, sweep)

@@ -10,12 +10,12 @@ from dream_ray import storage
 from dream_ray.data.store import Store
 from dream_ray.engine.evaluate import EvaluationResult, summarise
 from dream_ray.errors import RunError, TransientError
-from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.final import run_final
-from dream_ray.sweep.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
-from dream_ray.sweep.trial import TrialExecutor
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.final import run_final
+from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
+from dream_ray.sweeps.trial import TrialExecutor
 from tests.runs import TRIAL_OPTIONS, FailingBackend
-from tests.sweep.conftest import SETTINGS, Page, made, written
+from tests.sweeps.conftest import SETTINGS, Page, made, written
 
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
 

@@ -13,9 +13,9 @@ from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run_directory import open_run
 from dream_ray.engine.session import Session
 from dream_ray.errors import RunError, TransientError, UsageError
-from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory
-from dream_ray.sweep.trial import Rung, TrialExecutor, cache_failure, run_trial
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory
+from dream_ray.sweeps.trial import Rung, TrialExecutor, cache_failure, run_trial
 from tests.runs import TRIAL_OPTIONS, FailingBackend, create_run
 
 HERE = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)

@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep.directory import open_sweep
-from dream_ray.sweep.file import Sweep, Values
-from dream_ray.sweep.final_runs import final_config
-from dream_ray.sweep.run_directory import read_reason
-from dream_ray.sweep.study import (
+from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.file import Sweep, Values
+from dream_ray.sweeps.final_runs import final_config
+from dream_ray.sweeps.run_directory import read_reason
+from dream_ray.sweeps.study import (
     AGAIN,
     EARLIER,
     RUNG,

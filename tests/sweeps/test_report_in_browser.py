@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_ray.sweep.file import parse_sweep
-from dream_ray.sweep.report import REPORT
-from tests.sweep.conftest import HOSTILE, RED, SETTINGS, Page, made, written
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.report import REPORT
+from tests.sweeps.conftest import HOSTILE, RED, SETTINGS, Page, made, written
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

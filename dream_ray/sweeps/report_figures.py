@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dream_ray.sweep.metrics import METRICS
+from dream_ray.sweeps.metrics import METRICS
 
 MARK = 'class="figure"'
 """Text that a page with a figure contains."""

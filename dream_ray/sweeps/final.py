@@ -4,9 +4,9 @@ from dream_ray import storage
 from dream_ray.engine.environment import total_cost
 from dream_ray.engine.evaluation_tasks import distilled_task, run_task
 from dream_ray.engine.run_directory import read_sessions
-from dream_ray.sweep.final_runs import TESTED, FinalRun
-from dream_ray.sweep.run_directory import cached_failure
-from dream_ray.sweep.trial import TrialExecutor, cache_failure
+from dream_ray.sweeps.final_runs import TESTED, FinalRun
+from dream_ray.sweeps.run_directory import cached_failure
+from dream_ray.sweeps.trial import TrialExecutor, cache_failure
 
 
 def run_final(planned: FinalRun, store: str, executor: TrialExecutor) -> None:

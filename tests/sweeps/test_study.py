@@ -11,13 +11,13 @@ import pytest
 from optuna.trial import TrialState
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweep import journal
-from dream_ray.sweep.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweep.directory import SweepContext, check_new_sweep, create_sweep
-from dream_ray.sweep.file import num_rungs, parse_sweep
-from dream_ray.sweep.results import RESULTS, read_rows, rows_of, write_results
-from dream_ray.sweep.space import suggest
-from dream_ray.sweep.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue, running
+from dream_ray.sweeps import journal
+from dream_ray.sweeps.budget import outer_steps_spent, seconds_spent
+from dream_ray.sweeps.directory import SweepContext, check_new_sweep, create_sweep
+from dream_ray.sweeps.file import num_rungs, parse_sweep
+from dream_ray.sweeps.results import RESULTS, read_rows, rows_of, write_results
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import JOURNAL, RUNG, begun, best_trials, best_values, open_study, requeue, running
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",

@@ -18,8 +18,8 @@ from dream_ray.engine.run_directory import Run, open_run, read_sessions
 from dream_ray.engine.run_spec import RunSpec
 from dream_ray.engine.validation import read_validation, validate_step
 from dream_ray.errors import RunError, TransientError, UsageError
-from dream_ray.sweep.file import num_rungs
-from dream_ray.sweep.run_directory import cached_failure, reason_file, run_directory, trouble_file
+from dream_ray.sweeps.file import num_rungs
+from dream_ray.sweeps.run_directory import cached_failure, reason_file, run_directory, trouble_file
 
 _POLL_S = 1.0
 
