@@ -31,7 +31,7 @@ from dream_ray.core.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import class_matcher, network_source
+from dream_ray.engine.configured_matching import class_matcher, network_source
 from dream_ray.engine.evaluate import train_and_test
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import Snapshot

@@ -41,7 +41,7 @@ from dream_ray.core.selection import nearest_to_each
 from dream_ray.core.transfer import to_device
 from dream_ray.data.images import ImageChunks
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import networks_on
+from dream_ray.engine.configured_networks import networks_on
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.network_source import NetworkSource, Snapshot
 from dream_ray.engine.state import ClassState, RunState

@@ -19,7 +19,7 @@ from dream_ray.distributed.process_group import group_number, join_world_group
 from dream_ray.distributed.snapshot_queue import CoordinatorClient, RayConsumerSide
 from dream_ray.distributed.start_timeout import StartTimeout, has_not_started
 from dream_ray.distributed.stopping import RayAgreement, StoppableTrainer
-from dream_ray.engine.assembly import class_counts, placement
+from dream_ray.engine.class_costs import class_counts, placement
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.run_spec import RunSpec
 from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before

@@ -9,7 +9,7 @@ from dream_ray.core import rng, selection
 from dream_ray.core.normalisation import to_unit
 from dream_ray.data.store import Store
 from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.assembly import first_features
+from dream_ray.engine.configured_matching import first_features
 from dream_ray.engine.evaluation_name import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
 from dream_ray.engine.run_directory import Run
 from dream_ray.engine.training import RealImages, TensorImages, TrainingImages

@@ -8,7 +8,8 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_counts
+from dream_ray.engine.class_costs import class_counts
+from dream_ray.engine.configured_networks import build
 from dream_ray.engine.ignored_settings import changed_in_vain
 from dream_ray.engine.normalising import check_whitening
 from dream_ray.errors import UsageError

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_costs, class_counts, first_passes, trajectory_length
+from dream_ray.engine.class_costs import class_costs, class_counts
+from dream_ray.engine.configured_networks import build, first_passes, trajectory_length
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.matching import matched_objective
 from dream_ray.engine.network_source import Snapshot

@@ -9,14 +9,8 @@ from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import ProcessGroup
 from dream_ray.core.selection import Selection
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import (
-    build,
-    class_matcher,
-    fetched_networks,
-    first_passes,
-    trains_on_everything,
-    warmed_up,
-)
+from dream_ray.engine.configured_matching import class_matcher
+from dream_ray.engine.configured_networks import build, fetched_networks, first_passes, trains_on_everything, warmed_up
 from dream_ray.engine.distill import Matcher, Source
 from dream_ray.engine.gathering import Gathering
 from dream_ray.engine.matching import Assignments, ClassMatcher, decoder

@@ -10,9 +10,9 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Selection
 from dream_ray.core.multiformation import decoded_count
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import MEGABYTE
 from dream_ray.engine.checks import check_fit
 from dream_ray.engine.compilation import choose_compile
+from dream_ray.engine.configured_matching import MEGABYTE
 from dream_ray.engine.measuring.steps import measure_memory
 from dream_ray.engine.memory import MemoryPlan, largest_share_bytes, plan_memory
 from dream_ray.engine.out_of_memory import OutOfMemory

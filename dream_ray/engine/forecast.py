@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dream_ray.config import Config
-from dream_ray.engine.assembly import placement
+from dream_ray.engine.class_costs import placement
 from dream_ray.engine.network_source import pool_member
 
 

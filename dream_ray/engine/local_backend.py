@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from dream_ray.engine.assembly import class_counts, placement
+from dream_ray.engine.class_costs import class_counts, placement
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.network_source import NetworkState
 from dream_ray.engine.run_directory import Run

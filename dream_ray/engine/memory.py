@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import MEGABYTE, class_counts, placement, training_count
+from dream_ray.engine.class_costs import class_counts, placement, training_count
+from dream_ray.engine.configured_matching import MEGABYTE
 from dream_ray.engine.measuring.steps import StepMemory
 
 # A Ray Train worker holds this much more than a bare process: Ray, its Train and Data packages, and what they import.

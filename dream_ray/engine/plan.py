@@ -6,7 +6,7 @@ import torch
 
 from dream_ray.config import Config
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.class_costs import class_counts
 from dream_ray.engine.compilation import choose_compile
 from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.fitting import fit_memory

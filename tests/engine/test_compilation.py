@@ -15,8 +15,8 @@ from dream_ray.config import PRESETS, parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.core.placement import place_classes
 from dream_ray.data.store import Store
-from dream_ray.engine import assembly, compilation, matching
-from dream_ray.engine.assembly import class_costs, class_counts, placement
+from dream_ray.engine import compilation, configured_networks, matching
+from dream_ray.engine.class_costs import class_costs, class_counts, placement
 from dream_ray.engine.compilation import choose_compile, forward_flop, is_long, run_flop
 from dream_ray.engine.kernels import CompiledBackward, CompiledKernels
 from dream_ray.engine.run_directory import open_run
@@ -80,7 +80,7 @@ def test_of_trajectory_matching_the_training_of_experts_counts(digits_store: str
     store = Store.open(digits_store)
     config = parse_config(tiny_run("mtt", "random"))
     num_images = sum(class_counts(config, store))
-    each = forward_flop(assembly.build(config, store), store.shape_CHW)
+    each = forward_flop(configured_networks.build(config, store), store.shape_CHW)
 
     def passes(**changes: Any) -> float:
         return run_flop(parse_config(overlay(tiny_run("mtt", "random"), changes)), store) / each
@@ -166,7 +166,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
     monkeypatch.setattr("dream_ray.engine.worker.check_compiler", lambda device: None)
     monkeypatch.setattr(matching, "CompiledKernels", partial(CompiledKernels, backend="eager"))
-    monkeypatch.setattr(assembly, "CompiledBackward", partial(CompiledBackward, backend="eager"))
+    monkeypatch.setattr(configured_networks, "CompiledBackward", partial(CompiledBackward, backend="eager"))
     from torch._dynamo.utils import counters
 
     images = []

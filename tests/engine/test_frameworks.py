@@ -27,9 +27,9 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store import Store
 from dream_ray.engine import matching, session, trajectory_matcher
 from dream_ray.engine.artefacts import read_dataset, read_synthetic
-from dream_ray.engine.assembly import class_counts, placement
 from dream_ray.engine.checkpoint import Checkpoints
 from dream_ray.engine.checks import check_fit
+from dream_ray.engine.class_costs import class_counts, placement
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluation_tasks import plan_tasks, run_task
 from dream_ray.engine.measuring.steps import measure_memory

@@ -18,8 +18,8 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import class_matcher
 from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.configured_matching import class_matcher
 from dream_ray.engine.fitting import fit_memory
 from dream_ray.engine.measuring.steps import StepMemory
 from dream_ray.engine.memory import RAY_BYTES, plan_memory
@@ -135,7 +135,7 @@ def test_images_are_kept_in_memory_up_to_a_limit(
     normalisation = Normalisation.of(store.mean, store.std, CPU)
     mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).real
     assert not kept
-    monkeypatch.setattr("dream_ray.engine.assembly.MEGABYTE", 10_000)
+    monkeypatch.setattr("dream_ray.engine.configured_matching.MEGABYTE", 10_000)
     config = parse_config({**tiny, "data": {"resident_mb": 3}})
     real = class_matcher(config, store, range(10), normalisation).real
     assert len(kept) == 3 and sum(kept) <= 30_000

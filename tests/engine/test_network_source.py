@@ -10,7 +10,7 @@ from dream_ray.config import parse_config
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.assembly import first_passes, networks_on
+from dream_ray.engine.configured_networks import first_passes, networks_on
 from dream_ray.engine.network_source import PoolNetworks, Snapshot, TrainedNetworks
 from dream_ray.engine.training import RealImages, Recipe, TrainingImages
 from dream_ray.nets import Classifier, build_network

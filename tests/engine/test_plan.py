@@ -10,7 +10,7 @@ from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store import Store
 from dream_ray.engine import fitting
 from dream_ray.engine import plan as planning
-from dream_ray.engine.assembly import class_counts
+from dream_ray.engine.class_costs import class_counts
 from dream_ray.engine.forecast import StepCosts
 from dream_ray.engine.measuring import steps
 from dream_ray.engine.measuring.steps import StepMemory, measure_costs

@@ -9,7 +9,7 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core import kmeans, rng
 from dream_ray.core.normalisation import Normalisation
 from dream_ray.data.images import ImageChunks
-from dream_ray.engine.assembly import networks_on
+from dream_ray.engine.configured_networks import networks_on
 from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.state import RunState

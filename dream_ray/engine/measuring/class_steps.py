@@ -15,7 +15,8 @@ from dream_ray.core import rng, selection
 from dream_ray.core.normalisation import Normalise
 from dream_ray.data.images import ImageChunks
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, training_count
+from dream_ray.engine.class_costs import class_counts, training_count
+from dream_ray.engine.configured_networks import build, first_passes, networks_on
 from dream_ray.engine.forecast import StepCosts
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.phase_timer import MOST_ROUNDS, PhaseTimer

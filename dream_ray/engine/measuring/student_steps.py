@@ -9,7 +9,8 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.normalisation import Normalise
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, class_counts, first_passes, networks_on, trajectory_length
+from dream_ray.engine.class_costs import class_counts
+from dream_ray.engine.configured_networks import build, first_passes, networks_on, trajectory_length
 from dream_ray.engine.forecast import StepCosts
 from dream_ray.engine.matching import ClassMatcher
 from dream_ray.engine.measuring.class_steps import pass_s, random_images

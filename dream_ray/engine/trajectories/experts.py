@@ -1,7 +1,7 @@
 """The training of experts, whose ways trajectory matching follows (MTT): each is a work of its own, anywhere."""
 
 from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.assembly import trajectory_length
+from dream_ray.engine.configured_networks import trajectory_length
 from dream_ray.engine.environment import fixed_threads
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.progress import EXPERT

@@ -5,7 +5,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store import Store
-from dream_ray.engine.assembly import build, first_warmup_epochs, network_source, trajectory_length
+from dream_ray.engine.configured_matching import network_source
+from dream_ray.engine.configured_networks import build, first_warmup_epochs, trajectory_length
 from dream_ray.engine.feature_bank import FeatureBank
 from dream_ray.engine.network_source import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
