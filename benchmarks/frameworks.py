@@ -30,11 +30,11 @@ from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.begin import begin_run
+from dream_ray.engine.evaluation.validation import read_validation
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.run import finish_run
-from dream_ray.engine.run_directory import read_sessions
-from dream_ray.engine.run_spec import RunSpec
-from dream_ray.engine.validation import read_validation
+from dream_ray.engine.run.directory import read_sessions
+from dream_ray.engine.run.lifecycle import finish_run
+from dream_ray.engine.run.spec import RunSpec
 
 STRATEGIES = ("random", "representative")
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.

@@ -38,7 +38,7 @@ from benchmarks.processes import watched
 from benchmarks.report import provenance, write_result
 from dream_ray.data.ingest import IngestSettings, Mapper
 from dream_ray.data.ingest import ingest as write_store
-from dream_ray.data.store import Store
+from dream_ray.data.store.store import Store
 from dream_ray.distributed.ingest import ray_jobs
 
 NUM_CLASSES = 20

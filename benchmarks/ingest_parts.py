@@ -16,11 +16,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from dream_ray import storage
-from dream_ray.data import image_file
-from dream_ray.data.decode import decode, fit
-from dream_ray.data.image_file import new_image_file, read_images
-from dream_ray.data.images import ImageChunks, UInt8Array
-from dream_ray.data.statistics import PixelSums
+from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.decoding.decode import decode, fit
+from dream_ray.data.store import image_file
+from dream_ray.data.store.image_file import new_image_file, read_images
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.data.store.statistics import PixelSums
 
 SIZE = 224
 SHAPE = (3, SIZE, SIZE)

@@ -26,17 +26,17 @@ import torch
 
 from benchmarks.report import RESULTS, provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
-from dream_ray.core.normalisation import Normalisation
-from dream_ray.core.synthetic import SyntheticSet
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.store import Store
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.configured_matching import class_matcher, network_source
-from dream_ray.engine.evaluate import train_and_test
-from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import Snapshot
-from dream_ray.engine.state import ClassState, RunState
-from dream_ray.engine.training import TensorImages
+from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.evaluate import train_and_test
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.from_config import class_matcher, network_source
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.networks.training import TensorImages
+from dream_ray.engine.run.allocator import keep_freed_memory
 
 ARMS = {
     "random": {"initialisation": "random", "selection": "random", "feature": 0.0},

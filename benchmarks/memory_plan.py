@@ -22,8 +22,8 @@ import torch
 from benchmarks.report import provenance, write_result
 from dream_ray.config import load_config
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine.fitting import fit_memory
-from dream_ray.engine.run_spec import RunSpec
+from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.run.spec import RunSpec
 
 # Two selections, a checkpoint, no warm-up: long enough for everything to happen that takes memory.
 SHORT = (

@@ -15,9 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from dream_ray.config import load_config
 from dream_ray.engine.begin import begin_run
-from dream_ray.engine.environment import resolve_device
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.run_spec import RunSpec
+from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.spec import RunSpec
 
 NUM_ROWS = 15
 

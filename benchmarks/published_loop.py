@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from dream_ray.config import Config
 from dream_ray.core import rng
-from dream_ray.core.augment import augment, sample_params
-from dream_ray.core.cutmix import cutmix, sample_cutmix
-from dream_ray.core.multiformation import decode_factor
-from dream_ray.core.normalisation import Normalisation
+from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.cutmix import cutmix, sample_cutmix
+from dream_ray.core.images.multiformation import decode_factor
+from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.nets import Classifier
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dream_ray.engine.environment import describe_environment, resolve_device
+from dream_ray.engine.run.environment import describe_environment, resolve_device
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,4 +1,4 @@
-"""Scaling: runs on one and two cores against the closed form of `dream_ray.engine.forecast`.
+"""Scaling: runs on one and two cores against the closed form of `dream_ray.engine.planning.forecast`.
 
     python -m benchmarks.scaling --repeats 3
     python -m benchmarks.scaling --recorded     # predicts again from the recorded times and costs
@@ -39,16 +39,16 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.placement import place_classes
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, Manifest
-from dream_ray.data.store import Store
+from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, Manifest
+from dream_ray.data.store.store import Store
 from dream_ray.engine.begin import begin_run
-from dream_ray.engine.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.measuring.steps import measure_costs
-from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run_directory import open_run, read_sessions
-from dream_ray.engine.run_spec import RunSpec
-from dream_ray.engine.trajectories.threads import LocalConsumerSide
+from dream_ray.engine.networks.sources import NetworkState
+from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
+from dream_ray.engine.planning.measuring.steps import measure_costs
+from dream_ray.engine.prefetch.threads import LocalConsumerSide
+from dream_ray.engine.run.directory import open_run, read_sessions
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.worker import WorkerContext, work
 
 CPU = torch.device("cpu")

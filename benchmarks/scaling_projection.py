@@ -1,4 +1,4 @@
-"""A projection of ImageNet-1K to many cores by the closed form of `dream_ray.engine.forecast`; nothing of it is run.
+"""A projection of ImageNet-1K to many cores by the closed form of `planning.forecast`; nothing of it is run.
 
     python -m benchmarks.scaling_projection
     python -m benchmarks.scaling_projection --recorded      # projects again from the recorded step costs
@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.report import provenance, read_result, write_result
 from benchmarks.scaling import CPU, random_store
 from dream_ray.config import PRESETS, Config, parse_config
-from dream_ray.engine.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.measuring.steps import measure_costs
+from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
+from dream_ray.engine.planning.measuring.steps import measure_costs
 
 NAME = "scaling-projection-imagenet-1k"
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167

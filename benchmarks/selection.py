@@ -27,15 +27,16 @@ from torch import Tensor
 from benchmarks import frameworks
 from benchmarks.report import provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
-from dream_ray.core import kmeans, rng
-from dream_ray.core.normalisation import Normalisation
-from dream_ray.core.selection import nearest_to_each
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.selection import kmeans
+from dream_ray.core.selection.strategies import nearest_to_each
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.store import Store
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.configured_matching import class_matcher, network_source
-from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import Snapshot
+from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.from_config import class_matcher, network_source
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.run.allocator import keep_freed_memory
 
 PRECISIONS = ("float32", "bfloat16")
 CLASSES, INTERVALS = (0, 1, 2), 3

@@ -33,19 +33,20 @@ import torch
 from benchmarks.published_loop import PublishedLoop
 from benchmarks.report import provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
-from dream_ray.core import kmeans, rng
-from dream_ray.core.multiformation import compose
-from dream_ray.core.normalisation import Normalisation, to_unit
-from dream_ray.core.pixel_sgd import pixel_step
-from dream_ray.core.selection import nearest_to_each
+from dream_ray.core import rng
+from dream_ray.core.images.multiformation import compose
+from dream_ray.core.images.normalisation import Normalisation, to_unit
+from dream_ray.core.matching.pixel_sgd import pixel_step
+from dream_ray.core.selection import kmeans
+from dream_ray.core.selection.strategies import nearest_to_each
 from dream_ray.core.transfer import to_device
-from dream_ray.data.images import ImageChunks
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.configured_networks import networks_on
-from dream_ray.engine.matching import ClassMatcher
-from dream_ray.engine.network_source import NetworkSource, Snapshot
-from dream_ray.engine.state import ClassState, RunState
-from dream_ray.engine.training import RealImages
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.from_config import networks_on
+from dream_ray.engine.networks.sources import NetworkSource, Snapshot
+from dream_ray.engine.networks.training import RealImages
+from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.nets import Classifier, build_network
 
 IMAGES_PER_CLASS, SHAPE = 5000, (3, 32, 32)

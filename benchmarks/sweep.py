@@ -25,7 +25,7 @@ import yaml
 from benchmarks.report import provenance, write_result
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine.run_directory import open_run
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError
 from dream_ray.sweeps.directory import open_sweep
 from dream_ray.sweeps.results import read_rows

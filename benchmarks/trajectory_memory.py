@@ -24,12 +24,18 @@ from torch.nn import functional as F
 
 from benchmarks.report import provenance, write_result
 from dream_ray.core import rng
-from dream_ray.core.augment import augment, sample_params
-from dream_ray.core.objectives import Forward, Parameters
-from dream_ray.core.trajectory_matching import Batch, Student, TrajectoryMatch, match_trajectory, squared_distance
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.environment import peak_rss_bytes
-from dream_ray.engine.network_source import detached_parameters, training_function
+from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.matching.objectives import Forward, Parameters
+from dream_ray.core.matching.trajectory_matching import (
+    Batch,
+    Student,
+    TrajectoryMatch,
+    match_trajectory,
+    squared_distance,
+)
+from dream_ray.engine.networks.sources import detached_parameters, training_function
+from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.environment import peak_rss_bytes
 from dream_ray.nets import Classifier, build_network
 
 CHECKED_STEPS = 3

@@ -47,27 +47,27 @@ if TYPE_CHECKING:
     from dream_ray.config import Config, load_config
     from dream_ray.config.sections import Network
     from dream_ray.data.ingest import IngestSettings
-    from dream_ray.data.manifest import Manifest
-    from dream_ray.distributed.search import SweepResult
-    from dream_ray.engine.artefacts import SyntheticDataset
-    from dream_ray.engine.evaluate import EvaluationResult
-    from dream_ray.engine.plan import RunPlan
-    from dream_ray.engine.status import Status
+    from dream_ray.data.store.manifest import Manifest
+    from dream_ray.distributed.tune.search import SweepResult
+    from dream_ray.engine.evaluation.evaluate import EvaluationResult
+    from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.progress.status import Status
+    from dream_ray.engine.run.artefacts import SyntheticDataset
     from dream_ray.errors import RunError, UsageError
 else:
     _MODULES = {
         **dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
         **dict.fromkeys(("resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
-        "EvaluationResult": "dream_ray.engine.evaluate",
+        "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
         "IngestSettings": "dream_ray.data.ingest",
-        "Manifest": "dream_ray.data.manifest",
+        "Manifest": "dream_ray.data.store.manifest",
         "Network": "dream_ray.config.sections",
         "RunError": "dream_ray.errors",
-        "RunPlan": "dream_ray.engine.plan",
-        "Status": "dream_ray.engine.status",
-        "SweepResult": "dream_ray.distributed.search",
-        "SyntheticDataset": "dream_ray.engine.artefacts",
+        "RunPlan": "dream_ray.engine.planning.plan",
+        "Status": "dream_ray.engine.progress.status",
+        "SweepResult": "dream_ray.distributed.tune.search",
+        "SyntheticDataset": "dream_ray.engine.run.artefacts",
         "UsageError": "dream_ray.errors",
     }
 

@@ -10,15 +10,15 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core.placement import place_classes
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
-from dream_ray.engine import run as run_module
 from dream_ray.engine import worker
-from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.run import finish_run
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.run_spec import RunSpec
-from dream_ray.engine.session import Report, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Report, report_to_nobody
+from dream_ray.engine.run import lifecycle as run_module
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.lifecycle import finish_run
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import Stopping
 
 CPU = torch.device("cpu")

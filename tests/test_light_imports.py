@@ -10,12 +10,12 @@ HEAVY = ("torch", "ray", "sklearn", "matplotlib", "optuna")
 LIGHT_MODULES = (
     "dream_ray",
     "dream_ray.config",
-    "dream_ray.data.store",
+    "dream_ray.data.store.store",
     "dream_ray.data.ingest",
-    "dream_ray.engine.run_spec",
-    "dream_ray.engine.run_directory",
-    "dream_ray.engine.status",
-    "dream_ray.distributed.coordinator",
+    "dream_ray.engine.run.spec",
+    "dream_ray.engine.run.directory",
+    "dream_ray.engine.progress.status",
+    "dream_ray.distributed.prefetch.coordinator",
     "dream_ray.api",
 )
 

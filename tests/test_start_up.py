@@ -12,8 +12,9 @@ import yaml
 import dream_ray
 from dream_ray import api, cli
 from dream_ray.config import Config
-from dream_ray.engine import fitting, matching
-from dream_ray.engine.run_directory import open_run
+from dream_ray.engine.matching import class_matcher
+from dream_ray.engine.planning import fitting
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 from tests.runs import create_run, work
 
@@ -29,7 +30,7 @@ class FirstPixelError(Exception):
 def frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Functions of the package on the stack of the first pixel step, outermost first; the run ends there."""
     found: list[str] = []
-    original = matching.pixel_step
+    original = class_matcher.pixel_step
 
     def pixel_step(*arguments: Any, **keywords: Any) -> Any:
         stack = traceback.extract_stack()
@@ -37,7 +38,7 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(f"{original.__module__.rpartition('.')[2]}.{original.__name__}")
         raise FirstPixelError
 
-    monkeypatch.setattr(matching, "pixel_step", pixel_step)
+    monkeypatch.setattr(class_matcher, "pixel_step", pixel_step)
     return found
 
 

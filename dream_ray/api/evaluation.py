@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config.sections import Network
-from dream_ray.engine.evaluation_checks import check_evaluation
-from dream_ray.engine.evaluation_name import BASELINES, USUAL_REPEATS
-from dream_ray.engine.run_directory import open_run
+from dream_ray.engine.evaluation.checks import check_evaluation
+from dream_ray.engine.evaluation.naming import BASELINES, USUAL_REPEATS
+from dream_ray.engine.run.directory import open_run
 
 if TYPE_CHECKING:
-    from dream_ray.engine.evaluate import EvaluationResult
+    from dream_ray.engine.evaluation.evaluate import EvaluationResult
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
         repeats: Fresh networks per set, n.
         protocol: "quick" or "published".
         split: "test", or "validation" if the run did not distil it.
-        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.baselines.BASELINES`.
+        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.evaluation.naming`.
         local: One network after the other in this process, without Ray.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
@@ -48,7 +48,7 @@ def evaluate(
     """
     run = open_run(path if local else storage.shared_path("run", path))
     check_evaluation(run, repeats=repeats, protocol=protocol, split=split, baselines=baselines)
-    from dream_ray.engine.evaluation_tasks import plan_tasks, run_task, write_evaluation
+    from dream_ray.engine.evaluation.tasks import plan_tasks, run_task, write_evaluation
 
     results: list[EvaluationResult] = []
     with open_backend(address, wait, local=local) as backend:

@@ -10,14 +10,14 @@ from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config import Config
 from dream_ray.config.sizes import parse_bytes
-from dream_ray.data.store import Store
-from dream_ray.engine.run_directory import Run, check_new, open_run
-from dream_ray.engine.run_spec import DEFAULT_CACHE_BYTES, RunSpec, check_workers
-from dream_ray.engine.status import Status, read_status
+from dream_ray.data.store.store import Store
+from dream_ray.engine.progress.status import Status, read_status
+from dream_ray.engine.run.directory import Run, check_new, open_run
+from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_workers
 
 if TYPE_CHECKING:
-    from dream_ray.engine.artefacts import SyntheticDataset
-    from dream_ray.engine.plan import RunPlan
+    from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.run.artefacts import SyntheticDataset
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Makes a context in which the workers of a run work, for example one that shows its progress."""
@@ -63,7 +63,7 @@ def distill(
         compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
             Equal results need the same mode; the run keeps the one it began with.
         memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
-            that the run fits, see `dream_ray.engine.fitting.fit_memory`. None: no limit.
+            that the run fits, see `dream_ray.engine.planning.fitting.fit_memory`. None: no limit.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Makes a context around the workers from the run, for example one that shows its progress.
@@ -94,7 +94,7 @@ def distill(
     check_workers(spec, Store.open(spec.store))
     check_new(out)
     from dream_ray.engine.begin import begin_run
-    from dream_ray.engine.run import executing
+    from dream_ray.engine.run.lifecycle import executing
 
     with open_backend(address, wait, local=local) as backend:
         num_producers = 0 if spec.memory_bytes is None else backend.num_producers(spec)
@@ -139,7 +139,7 @@ def plan(
         memory_bytes=None if memory is None else parse_bytes(memory, "memory"),
     )
     check_workers(spec, Store.open(spec.store))
-    from dream_ray.engine.plan import plan_run
+    from dream_ray.engine.planning.plan import plan_run
 
     with open_backend(address, wait, local=local) as backend:
         return backend.call(
@@ -184,7 +184,7 @@ def resume(
     given: dict[str, Any] = {"min_workers": min_workers, "gpus_per_worker": gpus_per_worker, "producers": producers}
     spec = replace(spec, **{name: value for name, value in given.items() if value is not None})
     check_workers(spec, run.open_store())
-    from dream_ray.engine.run import check_device, check_same_bits, executing
+    from dream_ray.engine.run.lifecycle import check_device, check_same_bits, executing
 
     with open_backend(address, wait, local=spec.local) as backend:
         check = check_device if allow_different_bits else check_same_bits
@@ -208,7 +208,7 @@ def load_synthetic(path: str) -> "SyntheticDataset":
     Raises:
         UsageError: If it is not there or not a synthetic set.
     """
-    from dream_ray.engine.artefacts import read_dataset
+    from dream_ray.engine.run.artefacts import read_dataset
 
     in_run = storage.join(path, "synthetic.parquet")
     return read_dataset(in_run if storage.exists(in_run) else path)

@@ -9,7 +9,7 @@ from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.ingest import ingest as write_store
-from dream_ray.data.manifest import Manifest
+from dream_ray.data.store.manifest import Manifest
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
-from dream_ray.data.store import Store
+from dream_ray.data.store.store import Store
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from dream_ray.distributed.search import SweepResult
+    from dream_ray.distributed.tune.search import SweepResult
 
 
 def sweep(
@@ -53,7 +53,7 @@ def sweep(
     )
     check_new_sweep(opened, context)
     images = Store.open(context.store)
-    from dream_ray.distributed.search import begin_search
+    from dream_ray.distributed.tune.search import begin_search
 
     return begin_search(opened, context, images, address)
 
@@ -74,6 +74,6 @@ def resume_sweep(
 
     opened, context = open_sweep(path, study)
     context = replace(context, max_concurrent=max_concurrent or context.max_concurrent, wait_s=parse_seconds(wait))
-    from dream_ray.distributed.search import run_search
+    from dream_ray.distributed.tune.search import run_search
 
     return run_search(opened, context, address)

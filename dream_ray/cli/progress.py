@@ -122,8 +122,8 @@ def _read_progress(run: Any) -> tuple[int, str]:
 
 def _summarise(run: Any) -> tuple[int, str]:
     from dream_ray import storage
-    from dream_ray.engine.progress import summarise_progress
-    from dream_ray.engine.run_directory import read_sessions
+    from dream_ray.engine.progress.progress import summarise_progress
+    from dream_ray.engine.run.directory import read_sessions
 
     now = summarise_progress(read_sessions(run))
     if now is None:

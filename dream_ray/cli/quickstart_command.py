@@ -72,7 +72,7 @@ def _prepare(out: str) -> None:
 
 
 def _local_ray() -> AbstractContextManager[None]:
-    from dream_ray.distributed.session import ray_session
+    from dream_ray.distributed.cluster.session import ray_session
 
     return ray_session("local")
 

@@ -110,8 +110,8 @@ def inspect(
 ) -> None:
     """Print what a store holds and draw a contact sheet."""
     from dream_ray import storage
-    from dream_ray.data.pictures import contact_sheet
-    from dream_ray.data.store import Store as ImageStore
+    from dream_ray.data.store.image_grid import contact_sheet
+    from dream_ray.data.store.store import Store as ImageStore
 
     opened = ImageStore.open(store)
     # Before the contact sheet, which may not be writable.

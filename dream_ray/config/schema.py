@@ -24,7 +24,7 @@ from dream_ray.config.sections import (
     Update,
     Weights,
 )
-from dream_ray.core.augmentation_strategy import parse_strategy
+from dream_ray.core.images.augmentation_strategy import parse_strategy
 
 CONFIG_VERSION = 1
 _DEFAULT_FRAMEWORK = "dream_plus"

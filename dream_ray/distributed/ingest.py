@@ -11,7 +11,7 @@ import ray.data
 
 from dream_ray import storage
 from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
-from dream_ray.distributed.capacity import (
+from dream_ray.distributed.cluster.capacity import (
     DEFAULT_WAIT_S,
     Needs,
     check_local_capacity,
@@ -19,8 +19,8 @@ from dream_ray.distributed.capacity import (
     present_nodes,
     wait_for_workers,
 )
-from dream_ray.distributed.place import check_visible_on_all_nodes
-from dream_ray.distributed.session import prepare_ray_data, ray_session
+from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
+from dream_ray.distributed.cluster.session import prepare_ray_data, ray_session
 from dream_ray.errors import RunError, UsageError
 
 # Resident memory of a task at 224 px: 0.76 to 0.9 GB at its peak, most of it Ray Data and torch:

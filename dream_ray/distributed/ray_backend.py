@@ -13,8 +13,8 @@ import ray.train
 from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 
 from dream_ray import storage
-from dream_ray.data.manifest import MANIFEST
-from dream_ray.distributed.capacity import (
+from dream_ray.data.store.manifest import MANIFEST
+from dream_ray.distributed.cluster.capacity import (
     DEFAULT_WAIT_S,
     Needs,
     default_gpus,
@@ -22,18 +22,18 @@ from dream_ray.distributed.capacity import (
     wait_for_workers,
     worker_slots,
 )
-from dream_ray.distributed.experts import train_experts
-from dream_ray.distributed.place import are_elsewhere, beside_workers, check_visible_on_all_nodes
-from dream_ray.distributed.producers import ProducerPlan, plan_producers, producing_actors
-from dream_ray.distributed.session import cluster_address, ray_session
-from dream_ray.distributed.snapshot_queue import supervised_coordinator
-from dream_ray.distributed.stopping import RayAgreement
-from dream_ray.distributed.tasks import died, result_of, results, value_of
-from dream_ray.distributed.trainer import WorkersDied, WorkersNotStarted, fitting, make_trainer
-from dream_ray.engine.out_of_memory import OutOfMemory
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.run_spec import RunSpec, check_workers
-from dream_ray.engine.validation import background_validation, validate_step
+from dream_ray.distributed.cluster.driver_placement import are_elsewhere, beside_workers, check_visible_on_all_nodes
+from dream_ray.distributed.cluster.session import cluster_address, ray_session
+from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
+from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
+from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
+from dream_ray.distributed.train.experts import train_experts
+from dream_ray.distributed.train.stopping import RayAgreement
+from dream_ray.distributed.train.trainer import WorkersDied, WorkersNotStarted, fitting, make_trainer
+from dream_ray.engine.evaluation.validation import background_validation, validate_step
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.out_of_memory import OutOfMemory
+from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.errors import RunError, TransientError, UsageError
 
 Item = TypeVar("Item")

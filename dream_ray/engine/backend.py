@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.run_spec import RunSpec
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.spec import RunSpec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

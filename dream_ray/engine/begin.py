@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.fitting import fit_memory
-from dream_ray.engine.run import create_run
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.run_spec import RunSpec
+from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.lifecycle import create_run
+from dream_ray.engine.run.spec import RunSpec
 
 
 def begin_run(spec: RunSpec, num_producers: int) -> Run:

@@ -7,22 +7,22 @@ from typing import Any
 
 from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import ProcessGroup
-from dream_ray.core.selection import Selection
-from dream_ray.data.store import Store
-from dream_ray.engine.configured_matching import class_matcher
-from dream_ray.engine.configured_networks import build, fetched_networks, first_passes, trains_on_everything, warmed_up
+from dream_ray.core.selection.strategies import Selection
+from dream_ray.data.store.store import Store
 from dream_ray.engine.distill import Matcher, Source
-from dream_ray.engine.gathering import Gathering
-from dream_ray.engine.matching import Assignments, ClassMatcher, decoder
-from dream_ray.engine.network_source import NetworkSource, Snapshot, blank_network
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.segments import ExpertSegments, Segments
-from dream_ray.engine.selecting import selecting_ahead
-from dream_ray.engine.session import Session
-from dream_ray.engine.state import RunState
-from dream_ray.engine.trajectories.fetched import ConsumerSide
-from dream_ray.engine.trajectories.producing import experts, feature_bank, trained_networks
-from dream_ray.engine.trajectory_matcher import TrajectoryMatcher
+from dream_ray.engine.matching.class_matcher import Assignments, ClassMatcher, decoder
+from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
+from dream_ray.engine.matching.from_config import class_matcher
+from dream_ray.engine.matching.gathering import Gathering
+from dream_ray.engine.matching.prefetched_selection import selecting_ahead
+from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
+from dream_ray.engine.networks.from_config import build, fetched_networks, first_passes, trains_on_everything, warmed_up
+from dream_ray.engine.networks.prefetched import ConsumerSide
+from dream_ray.engine.networks.sources import NetworkSource, Snapshot, blank_network
+from dream_ray.engine.prefetch.producer import experts, feature_bank, trained_networks
+from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.run.directory import Run
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.core.pixel_space import PixelSpace
+from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.placement import Labels, class_groups
-from dream_ray.core.selection import Selection
-from dream_ray.engine.matching import Assignments
-from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.state import ALL_CLASSES, ClassState, RunState
+from dream_ray.core.selection.strategies import Selection
+from dream_ray.engine.matching.class_matcher import Assignments
+from dream_ray.engine.matching.state import ALL_CLASSES, ClassState, RunState
+from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.errors import RunError
 
 

@@ -10,12 +10,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from dream_ray.engine.class_costs import class_counts, placement
-from dream_ray.engine.environment import resolve_device
-from dream_ray.engine.network_source import NetworkState
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.run_spec import RunSpec, check_workers
-from dream_ray.engine.session import Report, report_to_nobody
+from dream_ray.engine.evaluation.validation import background_validation, validate_pending, validate_step
+from dream_ray.engine.networks.sources import NetworkState
+from dream_ray.engine.prefetch.experts import make_expert, missing_experts
+from dream_ray.engine.prefetch.snapshot_queue import SnapshotQueue
+from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
+from dream_ray.engine.progress.heartbeat import Report, report_to_nobody
+from dream_ray.engine.run.class_costs import class_counts, placement
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.engine.stopping import (
     LocalAgreement,
     Stopped,
@@ -26,10 +30,6 @@ from dream_ray.engine.stopping import (
     end_at_ctrl_c,
     ignore_first_ctrl_c,
 )
-from dream_ray.engine.trajectories.experts import make_expert, missing_experts
-from dream_ray.engine.trajectories.snapshot_queue import SnapshotQueue
-from dream_ray.engine.trajectories.threads import LocalConsumerSide, producing_threads
-from dream_ray.engine.validation import background_validation, validate_pending, validate_step
 from dream_ray.engine.worker import WorkerContext, work
 from dream_ray.errors import RunError, UsageError
 

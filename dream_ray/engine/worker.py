@@ -12,19 +12,19 @@ import torch
 
 from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, ProcessGroupLeft
-from dream_ray.engine.allocator import keep_freed_memory
-from dream_ray.engine.checkpoint import Checkpoints, Write, background_writer
-from dream_ray.engine.compilation import check_compiler
 from dream_ray.engine.components import make_components
 from dream_ray.engine.distill import StepReport, distill
-from dream_ray.engine.environment import fixed_threads
-from dream_ray.engine.out_of_memory import saying_what_needs_less_memory
-from dream_ray.engine.run_directory import Run, open_run
-from dream_ray.engine.session import Report, Session, report_to_nobody
-from dream_ray.engine.state import RunState
+from dream_ray.engine.evaluation.validation import pinned_steps
+from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.networks.prefetched import ConsumerSide
+from dream_ray.engine.progress.heartbeat import Report, Session, report_to_nobody
+from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
+from dream_ray.engine.run.compilation import check_compiler
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
 from dream_ray.engine.stopping import Stopped, Stopping
-from dream_ray.engine.trajectories.fetched import ConsumerSide
-from dream_ray.engine.validation import pinned_steps
 
 
 @dataclass(frozen=True)

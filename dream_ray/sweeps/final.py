@@ -1,9 +1,9 @@
 """One run of the last word on a sweep: distilled with a fresh seed, and tested."""
 
 from dream_ray import storage
-from dream_ray.engine.environment import total_cost
-from dream_ray.engine.evaluation_tasks import distilled_task, run_task
-from dream_ray.engine.run_directory import read_sessions
+from dream_ray.engine.evaluation.tasks import distilled_task, run_task
+from dream_ray.engine.run.directory import read_sessions
+from dream_ray.engine.run.environment import total_cost
 from dream_ray.sweeps.final_runs import TESTED, FinalRun
 from dream_ray.sweeps.run_directory import cached_failure
 from dream_ray.sweeps.trial import TrialExecutor, cache_failure

@@ -10,7 +10,7 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.config import Config
-from dream_ray.data.store import Store
+from dream_ray.data.store.store import Store
 from dream_ray.sweeps.file import Sweep, Values
 from dream_ray.sweeps.run_directory import cached_failure, digest_of_settings
 

@@ -12,11 +12,11 @@ from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend
 from dream_ray.engine.begin import begin_run
-from dream_ray.engine.environment import total_cost
-from dream_ray.engine.run import check_device, finish_run
-from dream_ray.engine.run_directory import Run, open_run, read_sessions
-from dream_ray.engine.run_spec import RunSpec
-from dream_ray.engine.validation import read_validation, validate_step
+from dream_ray.engine.evaluation.validation import read_validation, validate_step
+from dream_ray.engine.run.directory import Run, open_run, read_sessions
+from dream_ray.engine.run.environment import total_cost
+from dream_ray.engine.run.lifecycle import check_device, finish_run
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import num_rungs
 from dream_ray.sweeps.run_directory import cached_failure, reason_file, run_directory, trouble_file

@@ -20,8 +20,8 @@ from PIL import Image
 from dream_ray import api, cli, storage
 from dream_ray.cli import progress
 from dream_ray.config import load_config, parse_config
-from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.errors import UsageError
 from tests.runs import create_run
 

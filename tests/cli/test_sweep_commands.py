@@ -13,8 +13,8 @@ import yaml
 
 from dream_ray import api, cli, storage
 from dream_ray.cli import trials
-from dream_ray.distributed import capacity, session
-from dream_ray.distributed.search import SweepResult
+from dream_ray.distributed.cluster import capacity, session
+from dream_ray.distributed.tune.search import SweepResult
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
 from dream_ray.sweeps.file import parse_sweep
@@ -160,7 +160,7 @@ def test_the_best_settings_of_a_sweep_can_be_distilled(
 
 
 def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dream_ray.distributed.tuning.find_spec", lambda name: None)
+    monkeypatch.setattr("dream_ray.distributed.tune.tuner.find_spec", lambda name: None)
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     answers = {}
     for name, changed in {

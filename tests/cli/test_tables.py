@@ -13,8 +13,8 @@ from rich.table import Table
 
 from dream_ray.cli import display, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
-from dream_ray.engine.progress import Progress
-from dream_ray.engine.status import Status
+from dream_ray.engine.progress.progress import Progress
+from dream_ray.engine.progress.status import Status
 from dream_ray.errors import UsageError
 
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
 from dream_ray.config.sections import Evaluation, Matching, Network, Selection
-from dream_ray.core.multiformation import DECODE_MODES
-from dream_ray.core.objectives import DISTANCES
-from dream_ray.core.selection import PICK_RULES
+from dream_ray.core.images.multiformation import DECODE_MODES
+from dream_ray.core.matching.objectives import DISTANCES
+from dream_ray.core.selection.strategies import PICK_RULES
 from dream_ray.errors import UsageError
 
 BROKEN: list[tuple[dict[str, Any], str]] = [

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.augment import AugmentParams, augment, rotation_angle, scale_factor
-from dream_ray.core.multiformation import decode, decoded_count
-from dream_ray.core.objectives import DISTANCES, Objective, Parameters, matching_loss, signals
-from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.images.augment import AugmentParams, augment, rotation_angle, scale_factor
+from dream_ray.core.images.multiformation import decode, decoded_count
+from dream_ray.core.matching.objectives import DISTANCES, Objective, Parameters, matching_loss, signals
+from dream_ray.core.matching.pixel_sgd import pixel_step
 
 NUMBERS = np.load(Path(__file__).resolve().parents[1] / "published_numbers.npz")
 LOSSES = sorted(key.removesuffix("/loss") for key in NUMBERS.files if key.startswith("match/") and key.endswith("loss"))

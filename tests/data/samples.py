@@ -11,7 +11,7 @@ from PIL import Image
 
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.ingest import ingest as ingest_settings
-from dream_ray.data.manifest import Manifest
+from dream_ray.data.store.manifest import Manifest
 
 
 def ingest(source: str, store: str, *, max_rejects: float = 0.01, **settings) -> Manifest:

@@ -9,7 +9,6 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from dream_ray.distributed.limits import LIMITS, parse_limits
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,17 +86,6 @@ def test_start_commands(content: dict[str, Any]) -> None:
     # The port that deploy/grafana/prometheus.yaml asks.
     assert all("--metrics-export-port=8080" in command for command in (head[1], worker[1]))
     assert all("RAY_AUTH_MODE=token" in "".join(content["setup_commands"]) for _ in (head, worker))
-
-
-@pytest.mark.parametrize("path", AUTOSCALING.values(), ids=AUTOSCALING.keys())
-def test_jobs_know_which_nodes_can_be_added(path: Path, tmp_path: Path) -> None:
-    """Ray does not tell: a cluster that has none yet would refuse every job."""
-    start = load(path)["head_start_ray_commands"][1]
-    (limits,) = re.findall(rf"export {LIMITS}=(\S+);.* ray start", start)
-    assert f"--autoscaling-config={limits}" in start
-    (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(prepared(load(path))))  # as it comes to the head
-    known = parse_limits(str(tmp_path / "bootstrap.yaml"))
-    assert known.nodes == 24 and known.addable("GPU") == 24 * 4 and known.addable("CPU", without="GPU") == 8 * 16
 
 
 def test_what_is_sent_is_there_and_no_secret(content: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from dream_ray.distributed.metrics import GAUGES
+from dream_ray.distributed.train.metrics import GAUGES
 
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 

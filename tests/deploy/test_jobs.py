@@ -19,9 +19,9 @@ import yaml
 
 from dream_ray import api
 from dream_ray.config import load_config
-from dream_ray.data.store import Store
-from dream_ray.distributed.metrics import GAUGES
-from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.data.store.store import Store
+from dream_ray.distributed.train.metrics import GAUGES
+from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.sweeps.results import read_rows
 from tests.deploy.conftest import Head, listens
 

@@ -13,7 +13,6 @@ import pytest
 import ray
 import typer
 import yaml
-from dream_ray.distributed.limits import LIMITS, NodeType, parse_limits
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from dream_ray.cli import app
@@ -101,17 +100,6 @@ def test_the_image_holds_the_files_that_jobs_name() -> None:
 def test_an_idle_cluster_runs_only_its_head(cluster: dict[str, Any]) -> None:
     assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert all(group["replicas"] == group["minReplicas"] == 0 for group in cluster["spec"]["workerGroupSpecs"])
-
-
-def test_jobs_know_what_the_groups_can_grow_to(cluster: dict[str, Any]) -> None:
-    (variable,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
-    assert variable["name"] == LIMITS
-    limits = [
-        NodeType(most, {name: float(amount) for name, amount in resources.items() if name != "memory"})
-        for most, resources in autoscaler_types(cluster).values()
-        if most
-    ]
-    assert parse_limits(variable["value"]).types == tuple(limits)
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

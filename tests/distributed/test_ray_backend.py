@@ -24,15 +24,16 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 import dream_ray
 from dream_ray import api, cli
 from dream_ray.config import parse_config
-from dream_ray.distributed import ray_backend, start_timeout, trainer
-from dream_ray.distributed.capacity import Needs
+from dream_ray.distributed import ray_backend
+from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.ray_backend import RayBackend, _raise_failure
-from dream_ray.distributed.start_timeout import NotStartedError
-from dream_ray.distributed.trainer import fitting
-from dream_ray.engine.out_of_memory import OutOfMemory
-from dream_ray.engine.run_directory import Run
-from dream_ray.engine.session import Session, report_to_nobody
-from dream_ray.engine.state import ClassState, RunState
+from dream_ray.distributed.train import start_timeout, trainer
+from dream_ray.distributed.train.start_timeout import NotStartedError
+from dream_ray.distributed.train.trainer import fitting
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.progress.heartbeat import Session, report_to_nobody
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.out_of_memory import OutOfMemory
 from dream_ray.engine.stopping import LocalAgreement
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, TransientError, UsageError

@@ -8,7 +8,7 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.engine.artefacts import read_synthetic
+from dream_ray.engine.run.artefacts import read_synthetic
 
 pytestmark = [
     pytest.mark.cuda,

@@ -20,25 +20,26 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Framework, overlay
-from dream_ray.core.normalisation import to_unit
-from dream_ray.core.pixel_sgd import pixel_step
+from dream_ray.core.images.normalisation import to_unit
+from dream_ray.core.matching.pixel_sgd import pixel_step
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.store import Store
-from dream_ray.engine import matching, session, trajectory_matcher
-from dream_ray.engine.artefacts import read_dataset, read_synthetic
-from dream_ray.engine.checkpoint import Checkpoints
-from dream_ray.engine.checks import check_fit
-from dream_ray.engine.class_costs import class_counts, placement
+from dream_ray.data.store.store import Store
 from dream_ray.engine.distill import StepReport
-from dream_ray.engine.evaluation_tasks import plan_tasks, run_task
-from dream_ray.engine.measuring.steps import measure_memory
-from dream_ray.engine.memory import plan_memory
-from dream_ray.engine.run import finish_run
-from dream_ray.engine.run_directory import Run, read_sessions
-from dream_ray.engine.run_spec import RunSpec, check_workers
+from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
+from dream_ray.engine.matching import class_matcher, trajectory_matcher
+from dream_ray.engine.planning.measuring.steps import measure_memory
+from dream_ray.engine.planning.memory import plan_memory
+from dream_ray.engine.prefetch.experts import make_expert, missing_experts
+from dream_ray.engine.progress import heartbeat
+from dream_ray.engine.run.artefacts import read_dataset, read_synthetic
+from dream_ray.engine.run.checkpoint import Checkpoints
+from dream_ray.engine.run.checks import check_fit
+from dream_ray.engine.run.class_costs import class_counts, placement
+from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.engine.run.lifecycle import finish_run
+from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
-from dream_ray.engine.trajectories.experts import make_expert, missing_experts
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
 from tests.runs import create_run, work
@@ -107,14 +108,14 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
 
 def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
     """Lets something happen when a worker, whose shard it is told, has reported a step."""
-    original = session.Session.on_step
+    original = heartbeat.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == step:
             then(self._shard)
 
-    patch.setattr(session.Session, "on_step", report)
+    patch.setattr(heartbeat.Session, "on_step", report)
 
 
 def images(run: Run) -> Tensor:
@@ -229,7 +230,7 @@ def test_one_frame_lies_between_the_loop_and_the_pixels(
         seen.add(f"{frame.f_back.f_code.co_name} {frame.f_code.co_name}")
         return pixel_step(*images, **settings)
 
-    for module in (matching, trajectory_matcher):
+    for module in (class_matcher, trajectory_matcher):
         monkeypatch.setattr(module, "pixel_step", spy)
     run_all(begin(str(tmp_path / "run"), store, (framework, "random")), 1)
     assert seen == {"distill match"}
@@ -269,7 +270,7 @@ class TestWorldGroup:
             return None if step is None else (step, self.load(step, labels))
 
         monkeypatch.setattr(Checkpoints, "latest", latest)
-        monkeypatch.setattr(session.Session, "begin", lambda self, step: started.update({self._shard: step}))
+        monkeypatch.setattr(heartbeat.Session, "begin", lambda self, step: started.update({self._shard: step}))
         run_all(run, 2)
         assert started == {0: 6, 1: 6}
         assert torch.equal(images_at_the_end(run), expected)

@@ -11,12 +11,12 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.engine import session
-from dream_ray.engine.artefacts import read_synthetic
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.distill import _Losses as Losses
-from dream_ray.engine.run_directory import open_run
-from dream_ray.engine.state import ClassState, RunState
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.progress import heartbeat
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run
 
@@ -54,14 +54,14 @@ def test_one_that_fails_ends_them_all(
     error: Exception,
     seen: Any,
 ) -> None:
-    original: Report = session.Session.on_step
+    original: Report = heartbeat.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == 3 and self._shard == shard:
             raise error
 
-    monkeypatch.setattr(session.Session, "on_step", report)
+    monkeypatch.setattr(heartbeat.Session, "on_step", report)
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=four_digits_store, out=out, workers=2, local=True)
     assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}

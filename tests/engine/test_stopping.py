@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_ray.config import parse_config
-from dream_ray.engine import session, stopping
+from dream_ray.engine import stopping
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.run_directory import Run
+from dream_ray.engine.progress import heartbeat
+from dream_ray.engine.run.directory import Run
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping, ask_at_ctrl_c, ctrl_c_as_before
 from tests.runs import create_run, final_images
 
@@ -156,14 +157,14 @@ def start(four_digits_store: str, tmp_path: Path, tiny: dict[str, Any]) -> Calla
 
 
 def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
-    original = session.Session.on_step
+    original = heartbeat.Session.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == ASKED_AT and self._shard == 0:
             ask()
 
-    monkeypatch.setattr(session.Session, "on_step", report)
+    monkeypatch.setattr(heartbeat.Session, "on_step", report)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

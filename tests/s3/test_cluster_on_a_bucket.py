@@ -18,9 +18,9 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
-from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.progress import PRODUCER, WORKER
-from dream_ray.engine.run_directory import open_run, read_sessions
+from dream_ray.engine.progress.progress import PRODUCER, WORKER
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import open_run, read_sessions
 from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -30,7 +30,7 @@ RUN = """
 import json, sys
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.distributed import producers
+from dream_ray.distributed.prefetch import producers
 
 settings, store, run, address = sys.argv[1:]
 producers._GIVE_WAY_S = 1.0
@@ -42,7 +42,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 from benchmarks.processes import started_here
 from dream_ray import storage
-from dream_ray.engine.run_directory import open_run
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 
 temporary, *driver = sys.argv[1:]

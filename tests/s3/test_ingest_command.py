@@ -14,7 +14,7 @@ from dream_ray import storage
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.ingest.pipeline import WORK
 from dream_ray.data.ingest.writing import NOTES
-from dream_ray.data.manifest import MANIFEST, Manifest
+from dream_ray.data.store.manifest import MANIFEST, Manifest
 from tests.ray_nodes import ray_environment
 from tests.s3.seaweed import BUCKET, Server
 

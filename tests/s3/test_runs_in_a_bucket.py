@@ -12,8 +12,8 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
-from dream_ray.engine.artefacts import read_synthetic
-from dream_ray.engine.checkpoint import Checkpoints
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.errors import RunError, UsageError
 from tests.conftest import FOUR_DIGITS
 

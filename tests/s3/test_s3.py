@@ -16,8 +16,8 @@ from PIL import Image
 
 from dream_ray import storage
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.data.manifest import Manifest
-from dream_ray.data.store import Store
+from dream_ray.data.store.manifest import Manifest
+from dream_ray.data.store.store import Store
 from dream_ray.errors import RunError, UsageError
 
 pytestmark = pytest.mark.slow

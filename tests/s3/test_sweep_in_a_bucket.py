@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from dream_ray import storage
-from dream_ray.engine.progress import WORKER
-from dream_ray.engine.run_directory import open_run, read_sessions
+from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.sweeps.directory import open_sweep
 from dream_ray.sweeps.run_directory import run_directory
 from tests.ray_nodes import nodes_environment

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dream_ray import storage
-from dream_ray.data.store import Store
-from dream_ray.engine.evaluate import EvaluationResult, summarise
+from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweeps.file import parse_sweep
 from dream_ray.sweeps.final import run_final

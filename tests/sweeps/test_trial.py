@@ -10,8 +10,8 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.run_directory import open_run
-from dream_ray.engine.session import Session
+from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import parse_sweep
 from dream_ray.sweeps.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory

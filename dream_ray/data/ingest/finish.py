@@ -18,8 +18,8 @@ from dream_ray.data.ingest.jobs import with_retries
 from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import NOTES, note_name
-from dream_ray.data.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
-from dream_ray.data.statistics import PixelSums
+from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
+from dream_ray.data.store.statistics import PixelSums
 from dream_ray.errors import RunError
 
 REJECTS = "rejects.parquet"

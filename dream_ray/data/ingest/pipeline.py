@@ -21,7 +21,7 @@ from dream_ray.data.ingest.target import (
     digest,
 )
 from dream_ray.data.ingest.writing import NOTES, note_name, write_file
-from dream_ray.data.manifest import Manifest
+from dream_ray.data.store.manifest import Manifest
 from dream_ray.errors import UsageError
 
 Progress = Callable[[str, int, int], None]

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dream_ray.data.carve import held_out
+from dream_ray.data.arrays import Int64Array
 from dream_ray.data.class_lists import possible_names, repeated_name
-from dream_ray.data.images import Int64Array
+from dream_ray.data.holdout import held_out
 from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.decode import UnreadableImage, decode
-from dream_ray.data.images import Int64Array
+from dream_ray.data.arrays import Int64Array
+from dream_ray.data.decoding.decode import UnreadableImage, decode
 from dream_ray.data.ingest.listing import Part, class_names, read_listing
 from dream_ray.data.ingest.plan import LISTED, ImageFilePlan, choose_classes, gather, plan_files, rows_by_class
 from dream_ray.data.ingest.settings import IngestSettings

@@ -7,9 +7,9 @@ from PIL import Image
 
 from dream_ray import storage
 from dream_ray.data.class_lists import repeated_name
-from dream_ray.data.decode import is_bomb
-from dream_ray.data.encodings import ENCODINGS
+from dream_ray.data.decoding.decode import is_bomb
 from dream_ray.data.sources import SOURCES
+from dream_ray.data.store.encodings import ENCODINGS
 from dream_ray.errors import UsageError
 
 

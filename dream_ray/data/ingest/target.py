@@ -10,7 +10,7 @@ from dream_ray.data.ingest.listing import LISTINGS, SHARDS, SPOOL
 from dream_ray.data.ingest.plan_file import PLAN
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, IMAGES, NOTES
-from dream_ray.data.manifest import MANIFEST, Manifest
+from dream_ray.data.store.manifest import MANIFEST, Manifest
 from dream_ray.errors import UsageError
 
 WORK = "work"

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.decode import UnreadableImage, decode
-from dream_ray.data.image_file import new_image_file
-from dream_ray.data.images import UInt8Array
-from dream_ray.data.statistics import PixelSums
+from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.decoding.decode import UnreadableImage, decode
+from dream_ray.data.store.image_file import new_image_file
+from dream_ray.data.store.statistics import PixelSums
 from dream_ray.errors import RunError, UsageError
 
 IMAGES, NOTES = "images", "done"

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from dream_ray.data.carve import held_out
-from dream_ray.data.images import Int64Array
+from dream_ray.data.arrays import Int64Array
+from dream_ray.data.holdout import held_out
 from dream_ray.data.sources.base import LISTING, OpenedSource, SourceKind, SourceOptions
 from dream_ray.data.sources.spool import new_spool, pnm
 

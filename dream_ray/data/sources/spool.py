@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dream_ray import storage
-from dream_ray.data.images import UInt8Array
+from dream_ray.data.arrays import UInt8Array
 
 
 class Spool:

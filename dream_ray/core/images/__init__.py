@@ -1,0 +1,1 @@
+"""Images as tensors: augmentation, normalisation, mosaics, pixel spaces."""

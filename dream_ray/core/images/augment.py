@@ -1,0 +1,196 @@
+"""Differentiable Siamese augmentation (DSA): sample parameters once, then apply them to any batch.
+
+Source: DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259), which draws one of its operations ("color|crop|cutout"), and
+IDC's variant (arXiv 2205.14959), which applies several ("color_crop_cutout"): flip, then colour (brightness,
+saturation, contrast), then one operation drawn from those of {crop, scale, rotate} that the strategy lists, then
+cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one draw for the whole batch, so that real and
+synthetic images of a class step see the same) or P = N (one draw per image).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dream_ray.core.images.augmentation_strategy import parse_strategy
+from dream_ray.core.transfer import to_device
+
+_ONE_OF = ("crop", "scale", "rotate")
+
+FLIP_PROBABILITY = 0.5
+BRIGHTNESS = 1.0
+SATURATION = 2.0
+CONTRAST = 0.5
+CROP_FRACTION = 0.125
+SCALE_MAX = 1.2
+ROTATE_MAX_DEGREES = 15.0
+CUTOUT_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """One draw of the augmentation; an operation that is None is skipped.
+
+    Attributes:
+        flip: (P,) bool, mirror left-right.
+        brightness: (P,) u in [0, 1).
+        saturation: (P,) u in [0, 1).
+        contrast: (P,) u in [0, 1).
+        crop: (P, 2) int, shift of rows and columns in pixels.
+        scale: (P, 2) zoom factors of x and y.
+        rotate: (P,) angle in radians.
+        cutout: (P, 2) int, centre row and column of the square that is set to zero.
+    """
+
+    flip: np.ndarray | None = None
+    brightness: np.ndarray | None = None
+    saturation: np.ndarray | None = None
+    contrast: np.ndarray | None = None
+    crop: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    rotate: np.ndarray | None = None
+    cutout: np.ndarray | None = None
+
+
+def sample_params(
+    strategy: str, rng: np.random.Generator, *, height: int, width: int, num_draws: int = 1
+) -> AugmentParams:
+    """Draws augmentation parameters.
+
+    Args:
+        strategy: Operations joined by "_" or "|", see `parse_strategy`.
+        rng: Stream to draw from.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        num_draws: P; 1 for Siamese use, the batch size for one draw per image.
+    """
+    alternatives = parse_strategy(strategy)
+    # Without a choice nothing is drawn for it.
+    names = alternatives[int(rng.integers(len(alternatives)))] if len(alternatives) > 1 else alternatives[0]
+    drawn: dict[str, np.ndarray] = {}
+    if "flip" in names:
+        drawn["flip"] = rng.random(num_draws) < FLIP_PROBABILITY
+    if "color" in names:
+        for colour in ("brightness", "saturation", "contrast"):
+            drawn[colour] = rng.random(num_draws)
+    candidates = [name for name in _ONE_OF if name in names]
+    if candidates:
+        chosen = candidates[int(rng.integers(len(candidates)))]
+        drawn[chosen] = _SAMPLERS[chosen](rng, height, width, num_draws)
+    if "cutout" in names:
+        # Odd squares have one possible centre less, as in the published code.
+        sizes = [int(side * CUTOUT_FRACTION + 0.5) for side in (height, width)]
+        tops = [side + 1 - size % 2 for side, size in zip((height, width), sizes, strict=True)]
+        drawn["cutout"] = rng.integers(0, tops, size=(num_draws, 2))
+    return AugmentParams(**drawn)
+
+
+def _sample_crop(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
+    limits = np.array([int(height * CROP_FRACTION + 0.5), int(width * CROP_FRACTION + 0.5)])
+    return rng.integers(-limits, limits + 1, size=(num_draws, 2))
+
+
+def _sample_scale(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
+    del height, width
+    return scale_factor(rng.random((num_draws, 2)))
+
+
+def _sample_rotate(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
+    del height, width
+    return rotation_angle(rng.random(num_draws))
+
+
+_SAMPLERS = {"crop": _sample_crop, "scale": _sample_scale, "rotate": _sample_rotate}
+
+
+def scale_factor(u: np.ndarray) -> np.ndarray:
+    """Maps u in [0, 1) to a zoom factor in [1 / 1.2, 1.2)."""
+    return u * (SCALE_MAX - 1 / SCALE_MAX) + 1 / SCALE_MAX
+
+
+def rotation_angle(u: np.ndarray) -> np.ndarray:
+    """Maps u in [0, 1) to an angle within +-15 degrees, in radians."""
+    return np.deg2rad((u - 0.5) * 2 * ROTATE_MAX_DEGREES)
+
+
+def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:
+    """Applies one draw to a batch; differentiable in the images.
+
+    Args:
+        images_NCHW: Normalised images, float.
+        params: A draw with P = 1 or P = N.
+
+    Returns:
+        Augmented images of the same shape.
+    """
+
+    def column(values: np.ndarray) -> Tensor:
+        return to_device(values, images_NCHW.device, images_NCHW.dtype).reshape(-1, 1, 1, 1)
+
+    x = images_NCHW
+    if params.flip is not None:
+        x = _flip(x, params.flip)
+    if params.brightness is not None:
+        x = x + (column(params.brightness) - 0.5) * BRIGHTNESS
+    if params.saturation is not None:
+        grey = x.mean(dim=1, keepdim=True)
+        x = (x - grey) * (column(params.saturation) * SATURATION) + grey
+    if params.contrast is not None:
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = (x - mean) * (column(params.contrast) + CONTRAST) + mean
+    if params.crop is not None:
+        x = _crop(x, params.crop)
+    if params.scale is not None:
+        zeros = np.zeros(len(params.scale))
+        x = _warp(x, [[params.scale[:, 0], zeros, zeros], [zeros, params.scale[:, 1], zeros]])
+    if params.rotate is not None:
+        cos, sin, zeros = np.cos(params.rotate), np.sin(params.rotate), np.zeros(len(params.rotate))
+        x = _warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
+    if params.cutout is not None:
+        x = _cutout(x, params.cutout)
+    return x
+
+
+def _flip(x: Tensor, flips: np.ndarray) -> Tensor:
+    if len(flips) == 1:
+        return x.flip(3) if flips[0] else x
+    return torch.where(to_device(flips, x.device).reshape(-1, 1, 1, 1), x.flip(3), x)
+
+
+def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
+    """Shifts by whole pixels and fills with zeros."""
+    if len(shifts) == 1:
+        down, right = (int(shift) for shift in shifts[0])
+        return F.pad(x, (-right, right, -down, down))
+    n, channels, height, width = x.shape
+    padded = F.pad(x, (1, 1, 1, 1))  # the border of zeros is what shifted-out positions read
+
+    def positions(side: int, shift: np.ndarray) -> Tensor:
+        index = np.clip(np.arange(side)[None, :] + shift[:, None] + 1, 0, side + 1)
+        return to_device(index, x.device)
+
+    rows = positions(height, shifts[:, 0])[:, None, :, None].expand(n, channels, height, width + 2)
+    columns = positions(width, shifts[:, 1])[:, None, None, :].expand(n, channels, height, width)
+    return padded.gather(2, rows).gather(3, columns)
+
+
+def _warp(x: Tensor, theta: list[list[np.ndarray]]) -> Tensor:
+    """Samples the images on an affine grid; `theta` holds the 2 x 3 entries, each (P,)."""
+    entries = np.stack([np.stack(row, axis=-1) for row in theta], axis=1)
+    matrices = to_device(entries, x.device, x.dtype).expand(len(x), 2, 3)
+    grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def _cutout(x: Tensor, centres: np.ndarray) -> Tensor:
+    def outside(side: int, centre: np.ndarray) -> Tensor:
+        size = int(side * CUTOUT_FRACTION + 0.5)
+        start = (centre - size // 2)[:, None]
+        position = np.arange(side)[None, :]
+        return to_device((position < start) | (position >= start + size), x.device)
+
+    rows = outside(x.shape[2], centres[:, 0])[:, None, :, None]
+    columns = outside(x.shape[3], centres[:, 1])[:, None, None, :]
+    return x * (rows | columns)

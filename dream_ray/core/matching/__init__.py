@@ -1,0 +1,1 @@
+"""Objectives, the matching of trajectories, and the step of the pixels."""

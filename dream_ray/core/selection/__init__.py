@@ -1,0 +1,1 @@
+"""K-means and the choice of real images."""

@@ -1,0 +1,7 @@
+"""Types of the arrays that images and their positions lie in."""
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]

@@ -1,0 +1,224 @@
+"""Image bytes of any kind to uint8 (C, H, W) with 1 or 3 channels.
+
+Plain JPEGs (greyscale or YCbCr) go through libjpeg-turbo and torch's antialiased bilinear resize of uint8 tensors,
+which take half the time of Pillow's; all others, and damaged ones, through Pillow.
+
+What is done with the kinds found in the wild:
+- EXIF orientation: applied. A damaged EXIF block says nothing, so such pixels stay as they are.
+- Palette, CMYK, YCbCr, 1 bit: converted to RGB (or greyscale) by Pillow's formulas, without ICC profiles.
+- Transparency: laid over white, as a viewer shows it.
+- 16-bit greyscale: 0..65535 is scaled to 0..255 and rounded. Floating-point pixels have no range: unreadable.
+- Several frames: the first.
+- More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
+
+Pillow holds colours in 4 bytes a pixel, so an image of the largest size has 358 MB. What is made of one is made strip
+by strip, and no step holds more than its input and its output: see docs/explanation/ingest.md for what that takes.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.decoding.jpeg import decode_plain_jpeg, has_exif, is_damage, plain_jpeg_pixels
+
+# The other formats of Pillow include some that start programs (EPS) or hold no photographs.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_MODES = {1: "L", 3: "RGB"}
+_STRIP_PIXELS = 1 << 20
+_ORIENTATION = 0x0112
+_H, _W = 1, 2
+# EXIF orientation -> whether rows and columns change places, then the axes of (C, H, W) that are reversed.
+_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (_W,)),
+    3: (False, (_H, _W)),
+    4: (False, (_H,)),
+    5: (True, ()),
+    6: (True, (_W,)),
+    7: (True, (_H, _W)),
+    8: (True, (_H,)),
+}
+
+
+class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
+    """These bytes are no image that can be used; the message is the reason."""
+
+
+def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
+    """Decodes an image file.
+
+    Args:
+        data: Content of a JPEG, PNG, BMP, GIF, TIFF, WebP or PNM file.
+        channels: 1 for greyscale (ITU-R 601 luma), 3 for RGB.
+        size: Side of the result, see `fit`; None keeps the image's own.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        UnreadableImage: With the reason, whatever is wrong with the bytes.
+    """
+    if not data:
+        raise UnreadableImage("it is empty (0 bytes)")
+    try:
+        orientation = _plain_jpeg_orientation(data)
+        if orientation is not None:
+            try:
+                return _decode_jpeg(data, channels, size, orientation)
+            except ValueError as error:
+                if is_damage(error):
+                    raise UnreadableImage(f"its pixels are damaged: {error}") from None
+                # Pillow can read it all the same, or says what is wrong.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _finish(_plain(_load(data)), channels, size)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage("it is not an image of a known format") from None
+    except Exception as error:
+        # Pillow's readers answer damaged bytes with many kinds of exception, and none of them may end an ingest.
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from None
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Resizes the shorter side to `size` (bilinear, antialiased), then crops the centre, size x size.
+
+    Raises:
+        UnreadableImage: If the image is so elongated that the longer side would become a decompression bomb.
+    """
+    width, height = _resized(image.width, image.height, size)
+    resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def is_bomb(num_pixels: int) -> bool:
+    """Tells whether an image has more pixels than Pillow allows; a program may lift its limit."""
+    return Image.MAX_IMAGE_PIXELS is not None and num_pixels > Image.MAX_IMAGE_PIXELS
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+    shorter = min(width, height)
+    new_width, new_height = (max(size, size * side // shorter) for side in (width, height))
+    if is_bomb(new_width * new_height):
+        raise UnreadableImage(f"{width} x {height} is too elongated to be resized to {size}")
+    return new_width, new_height
+
+
+def _plain_jpeg_orientation(data: bytes) -> int | None:
+    """Returns the EXIF orientation (1: upright) of a plain JPEG; None for one that is left to Pillow."""
+    pixels = plain_jpeg_pixels(data)
+    if pixels is None or is_bomb(pixels):
+        return None
+    if not has_exif(data):
+        return 1
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
+            warnings.simplefilter("ignore")
+            return int(file.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as in `_upright`; the slow way leaves such an image as it is
+        return None
+
+
+def _decode_jpeg(data: bytes, channels: int, size: int | None, orientation: int) -> UInt8Array:
+    pixels_HWC = decode_plain_jpeg(data, channels=channels)
+    if size is None:
+        return np.ascontiguousarray(_turn(pixels_HWC.transpose(2, 0, 1), orientation))
+    import torch
+    from torch.nn import functional as F
+
+    image_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
+    height, width = pixels_HWC.shape[:2]
+    new_width, new_height = _resized(width, height, size)
+    if (new_width, new_height) != (width, height):
+        image_CHW = F.interpolate(image_CHW[None], (new_height, new_width), mode="bilinear", antialias=True)[0]
+    # Turned when it is small, but before the crop, whose place is rounded.
+    image_CHW = torch.from_numpy(_turn(image_CHW.numpy(), orientation))
+    left, top = (round((side - size) / 2) for side in (image_CHW.shape[2], image_CHW.shape[1]))
+    pixels_CHW: UInt8Array = image_CHW[:, top : top + size, left : left + size].contiguous().numpy()
+    return pixels_CHW
+
+
+def _turn(image_CHW: UInt8Array, orientation: int) -> UInt8Array:
+    """Turns an image of an EXIF orientation upright; a number that means nothing says nothing."""
+    if orientation not in _TURNS:
+        return image_CHW
+    transposed, reversed_axes = _TURNS[orientation]
+    turned = image_CHW.transpose(0, 2, 1) if transposed else image_CHW
+    return np.ascontiguousarray(np.flip(turned, reversed_axes))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _load(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_formats()) as file:
+        file.load()
+        return _upright(file)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        if image.getexif().get(_ORIENTATION) not in _TURNS:
+            return image  # of which Pillow would make a copy
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole already; only the EXIF reader failed, in one of its many ways
+        return image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImage("its pixels are floating-point numbers of no defined range")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        return _over_white(image)
+    return image if image.mode in _MODES.values() else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yields strips of whole rows, from the top, with the number of their first row."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    pixels_HW = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, strip in _strips(image):
+        values_HW = np.asarray(strip)
+        lowest, highest = int(values_HW.min()), int(values_HW.max())
+        if not 0 <= lowest <= highest <= 65535:
+            raise UnreadableImage(f"its pixels lie in {lowest}..{highest}, which is not 16 bit")
+        pixels_HW[top : top + strip.height] = (values_HW.astype(np.uint32) + 128) // 257
+    return Image.fromarray(pixels_HW)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    opaque = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        white = Image.new("RGBA", strip.size, "white")
+        opaque.paste(Image.alpha_composite(white, strip.convert("RGBA")).convert("RGB"), (0, top))
+    return opaque
+
+
+def _finish(image: Image.Image, channels: int, size: int | None) -> UInt8Array:
+    if image.mode != _MODES[channels]:
+        image = image.convert(_MODES[channels])
+    if size is not None:
+        image = fit(image, size)
+    pixels_CHW = np.empty((channels, image.height, image.width), dtype=np.uint8)
+    for top, strip in _strips(image):
+        pixels_HWC = np.asarray(strip).reshape(strip.height, strip.width, channels)
+        pixels_CHW[:, top : top + strip.height] = pixels_HWC.transpose(2, 0, 1)
+    return pixels_CHW

@@ -1,0 +1,1 @@
+"""The image store: its files, its manifest, and pictures of it."""

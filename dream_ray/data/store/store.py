@@ -1,0 +1,135 @@
+"""The image store: memory-mapped uint8 images, parted by split and class."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dream_ray import storage
+from dream_ray.data.arrays import Int64Array
+from dream_ray.data.store.images import Chunk, ImageChunks
+from dream_ray.data.store.manifest import SPLITS, ImageFile, Manifest
+from dream_ray.data.store.mapped_file import MappedFile
+from dream_ray.errors import RunError, UsageError
+
+
+class Store:
+    """A store that `ingest` wrote. Opening it reads the manifest only; images are mapped when they are asked for.
+
+    Attributes:
+        path: Directory of the store.
+        manifest: What it holds.
+    """
+
+    def __init__(self, path: str, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._files: dict[tuple[str, int], list[ImageFile]] = {}
+        for file in manifest.files:
+            self._files.setdefault((file.split, file.label), []).append(file)
+
+    @classmethod
+    def open(cls, path: str) -> "Store":
+        """Opens a store.
+
+        Raises:
+            UsageError: If there is none at `path`, or one of another schema version.
+        """
+        return cls(path, Manifest.read(path))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self.manifest.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.manifest.class_names)
+
+    @property
+    def shape_CHW(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.manifest.channels, self.manifest.height, self.manifest.width
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel of the pixels in [0, 1] of train and validation."""
+        return self.manifest.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel of the pixels in [0, 1] of train and validation."""
+        return self.manifest.std
+
+    @property
+    def checksum(self) -> str:
+        """Identity of the content, see `Manifest.checksum`."""
+        return self.manifest.checksum
+
+    def count(self, split: str, label: int) -> int:
+        """Returns the number of images of a class in a split."""
+        self._check(split, label)
+        return self.manifest.counts[split][label]
+
+    def splits(self) -> tuple[str, ...]:
+        """Returns the splits that have images."""
+        return tuple(split for split in SPLITS if any(self.manifest.counts[split]))
+
+    def images(self, label: int, splits: Sequence[str]) -> ImageChunks:
+        """Gives access to the images of a class; a file is mapped, and fetched from a bucket, at its first use.
+
+        Args:
+            label: Label of the class.
+            splits: One or more of SPLITS; their images follow one another in this order.
+
+        Returns:
+            Their images, uint8, without a copy; maybe none.
+
+        Raises:
+            UsageError: If there is no such label or split.
+
+        A file that is missing or damaged raises RunError at its first use; a changed pixel is only found by `verify`.
+        """
+        return ImageChunks(self._chunks(label, splits) or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
+
+    def training_set(self, splits: Sequence[str]) -> tuple[ImageChunks, Int64Array]:
+        """Gives access to the images of all classes, in label order.
+
+        Args:
+            splits: As for `images`.
+
+        Returns:
+            The images and their labels (N,), int64.
+        """
+        parts = [self.images(label, splits) for label in range(self.num_classes)]
+        labels_N = np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
+        return ImageChunks.concat(parts), labels_N
+
+    def verify(self, progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
+        """Reads everything and compares it with the checksums.
+
+        Args:
+            progress: Called before every file with its name, how many are read, and how many there are.
+
+        Raises:
+            RunError: Naming the first damaged file.
+        """
+        for done, file in enumerate(self.manifest.files):
+            progress(file.path, done, len(self.manifest.files))
+            path = storage.join(self.path, file.path)
+            digest = storage.sha256(path)
+            if digest != file.sha256:
+                raise RunError(f"{path} is damaged: its sha256 is {digest}, not {file.sha256}; ingest the store again")
+
+    def _check(self, split: str, label: int) -> None:
+        if split not in SPLITS:
+            raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+        if not 0 <= label < self.num_classes:
+            raise UsageError(f"label must be in [0, {self.num_classes}); got {label}")
+
+    def _chunks(self, label: int, splits: Sequence[str]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for split in splits:
+            self._check(split, label)
+            chunks += (MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
+        return chunks

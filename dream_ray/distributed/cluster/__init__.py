@@ -1,0 +1,1 @@
+"""The connection to Ray, its capacity and its tasks."""

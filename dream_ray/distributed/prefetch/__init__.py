@@ -1,0 +1,1 @@
+"""Producers of network snapshots as Ray actors."""

@@ -1,0 +1,167 @@
+"""Producers as Ray actors: how many, on which nodes, and the replacement of dead ones."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnschedulableError, RayActorError
+
+from dream_ray import storage
+from dream_ray.distributed.cluster.driver_placement import beside_workers
+from dream_ray.distributed.cluster.tasks import value_of
+from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient
+from dream_ray.engine.prefetch.producer import produce
+from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.errors import RunError, UsageError
+
+_LOOK_S = 1.0
+# If restarted workers find no free slots for so long, producers release theirs.
+_RELEASE_S = 60.0
+
+
+@dataclass(frozen=True)
+class ProducerPlan:
+    """How many producers a run gets, and where they are.
+
+    Attributes:
+        count: Producers.
+        cpus: CPUs of a worker's place.
+        gpus: GPUs of a worker's place.
+        reserves: Whether each reserves a place; otherwise they share the workers' cores and GPUs.
+    """
+
+    count: int
+    cpus: int
+    gpus: float
+    reserves: bool
+
+
+def plan_producers(requested: int | None, *, workers: int, cpus: int, gpus: float, slots: int) -> ProducerPlan:
+    """Decides on the producers of a run.
+
+    Args:
+        requested: What the user asked for; None: one for every slot that the workers leave, at most one a worker, at
+            least one where there are several workers, which would all train the same networks otherwise.
+        workers: Ray Train workers.
+        cpus: CPUs of a worker, and of a producer.
+        gpus: GPUs of a worker, and of a producer.
+        slots: Workers that fit into the nodes.
+    """
+    free = slots - workers
+    count = max(min(free, workers), int(workers > 1)) if requested is None else requested
+    return ProducerPlan(count, cpus, gpus, reserves=count <= free)
+
+
+@contextmanager
+def producing_actors(run: Run, plan: ProducerPlan, coordinator: str) -> Iterator[None]:
+    """Runs the producers of a run until the block ends.
+
+    Args:
+        run: The run.
+        plan: How many, and where.
+        coordinator: Name of the run's coordinator.
+    """
+    producers = _Producers(run, plan, coordinator)
+    try:
+        yield
+    finally:
+        producers.end()
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A producer that was started, and whether it reserves a worker slot."""
+
+    number: int
+    producer: ActorHandle[Any]
+    reserves: bool
+
+
+class _Producers:
+    """The producers of a run; a thread replaces those that die."""
+
+    def __init__(self, run: Run, plan: ProducerPlan, coordinator: str) -> None:
+        self._path, self._name = storage.absolute(run.path), coordinator
+        self._coordinator = CoordinatorClient(coordinator)
+        self._ended = threading.Event()
+        self._plan = plan
+        self._running: dict[Any, _Running] = {}
+        self._lost_since: float | None = None
+        self._numbers = itertools.count()  # a replacement gets a new number: the queue ignores calls of the dead one
+        self._due = [plan.reserves] * plan.count  # for each producer to start: whether it reserves a worker slot
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def end(self) -> None:
+        """Ends all of them."""
+        self._ended.set()
+        self._watcher.join()
+        for running in self._running.values():
+            ray.kill(running.producer)
+
+    def _watch(self) -> None:
+        while (self._due or self._running) and not self._ended.is_set():
+            self._due = [reserves for reserves in self._due if not self._start(reserves=reserves)]
+            if not self._running:
+                self._ended.wait(_LOOK_S)
+                continue
+            self._release_slots()
+            ended, _ = ray.wait(list(self._running), timeout=_LOOK_S)
+            for reference in ended:
+                self._handle_end(reference)
+
+    def _start(self, *, reserves: bool) -> bool:
+        """Starts a producer if it may run now; tells whether it was started."""
+        number = next(self._numbers)
+        if reserves:
+            options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
+        else:
+            options = beside_workers(self._plan.gpus, number)
+        if options is None:
+            return False
+        producer: Any = ray.remote(**options)(_Producer).remote()
+        self._running[producer.run.remote(self._name, number, self._path)] = _Running(number, producer, reserves)
+        return True
+
+    def _release_slots(self) -> None:
+        """Ends producers that reserve slots if restarted workers have found no free ones for a minute."""
+        now = time.monotonic()
+        if not self._coordinator.call("is_group_lost"):
+            self._lost_since = None
+        elif self._lost_since is None:
+            self._lost_since = now
+        elif now - self._lost_since > _RELEASE_S:
+            for running in self._running.values():
+                if running.reserves:
+                    ray.kill(running.producer)
+
+    def _handle_end(self, reference: Any) -> None:
+        number = self._running.pop(reference).number
+        try:
+            value_of(reference)
+        except (RayActorError, ActorUnschedulableError):
+            # Its slot may be gone with its node, so its replacement reserves none.
+            self._coordinator.call("remove_producer", number)
+            self._due.append(False)
+        except (UsageError, RunError) as error:
+            self._coordinator.call("close", str(error))
+        except Exception as error:
+            self._coordinator.call("close", f"a producer failed: {error!r}")
+            raise
+
+
+class _Producer:
+    def run(self, coordinator: str, number: int, run_path: str) -> None:
+        # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
+        keep_freed_memory()
+        run = open_run(run_path)
+        with fixed_threads(run.threads):
+            produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(state)])

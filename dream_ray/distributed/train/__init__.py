@@ -1,0 +1,1 @@
+"""Ray Train: the trainer of a run and what its workers share."""

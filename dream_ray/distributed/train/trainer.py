@@ -1,0 +1,158 @@
+"""The Ray Train job of a run: its trainer, and how one of its workers joins the others."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig
+
+from dream_ray import storage
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
+from dream_ray.distributed.cluster.driver_placement import wait_for_nodes
+from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient, RayConsumerSide
+from dream_ray.distributed.train.metrics import report_to_ray
+from dream_ray.distributed.train.process_group import group_number, join_world_group
+from dream_ray.distributed.train.start_timeout import StartTimeout, has_not_started
+from dream_ray.distributed.train.stopping import RayAgreement, StoppableTrainer
+from dream_ray.engine.run.class_costs import class_counts, placement
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.spec import RunSpec
+from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
+from dream_ray.engine.worker import WorkerContext, work
+from dream_ray.errors import RunError, TransientError, UsageError
+
+# Restarts of the worker group after deaths of workers before the run gives up without a new checkpoint.
+_MAX_FAILURES = 3
+# How often a run that may grow looks for resources of more workers. All restart then, from the last checkpoint.
+_GROW_S = 60.0
+# The longest time in which Ray finds out that a node is gone.
+_DEATH_S = 60.0
+
+
+class WorkersNotStarted(Exception):  # noqa: N818 - it names what happened
+    """The workers found no free resources."""
+
+
+class WorkersDied(TransientError):  # noqa: N818 - it names what happened
+    """The workers died too often."""
+
+
+def make_trainer(run: Run, spec: RunSpec, gpus: float, queue: str | None, agreement: RayAgreement) -> StoppableTrainer:
+    """Makes the trainer of a run.
+
+    Args:
+        run: The run.
+        spec: Its workers.
+        gpus: GPUs of a worker.
+        queue: Name of the snapshot queue; None: the workers train the networks themselves.
+        agreement: Where workers agree on the step at which they stop.
+    """
+    path = storage.absolute(run.path)
+    callbacks: list[Any] = [_AfterDeath(agreement, queue), StartTimeout()]
+    resources = {"CPU": float(spec.threads)} | ({"GPU": gpus} if gpus > 0 else {})
+    return StoppableTrainer(
+        agreement.ask,
+        partial(work, path, partial(_join, queue, agreement)),
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(use_gpu=gpus > 0, resources_per_worker=resources, **_group_size(spec)),
+        run_config=RunConfig(
+            name="ray_train",
+            storage_path=path,
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            callbacks=callbacks,
+        ),
+    )
+
+
+def _group_size(spec: RunSpec) -> dict[str, Any]:
+    if spec.fewest_workers == spec.workers:
+        return {"num_workers": spec.workers}
+    return {"num_workers": (spec.fewest_workers, spec.workers), "elastic_resize_monitor_interval_s": _GROW_S}
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Silences Ray Train while the block fits a trainer, and translates what it raises.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        WorkersNotStarted: If the workers found no free resources.
+        WorkersDied: If the workers died too often.
+    """
+    for name in ("ray.train", "ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with ctrl_c_as_before():
+            yield
+    except SystemExit:  # how Ray Train ends a run after Ctrl-C
+        raise KeyboardInterrupt from None
+    except ray.train.TrainingFailedError as error:
+        if has_not_started(error):
+            raise WorkersNotStarted from None
+        raise WorkersDied(
+            f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; those before are kept, "
+            f"continue with `dream-ray resume`. Last reason: {error}"
+        ) from None
+
+
+class _AfterDeath(UserCallback):
+    """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
+
+    A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
+    start. Until they have, there is nothing to save, and producers know that workers look for resources.
+
+    Args:
+        agreement: Where the workers agree.
+        queue: Name of the snapshot queue, or None.
+    """
+
+    def __init__(self, agreement: RayAgreement, queue: str | None) -> None:
+        self._agreement, self._queue = agreement, queue
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Waits in the controller until every node answers that is said to be alive."""
+        self._agreement.lose_group()
+        wait_for_nodes(_DEATH_S)
+        if self._queue is not None:
+            CoordinatorClient(self._queue).call("mark_group_lost")
+
+
+@contextmanager
+def _join(queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[WorkerContext]:
+    """Makes this Ray Train worker one of a run while the block runs.
+
+    An error that a restart would only meet again is written down and ends the block normally: Ray Train restarts
+    workers after exceptions. The others see it at their next checkpoint, or while they wait for a snapshot, and stop. A
+    bucket that does not answer is worth a restart.
+    """
+    context = ray.train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    failure = run.file("failure.json")
+    has_failed = partial(storage.exists, failure)
+    group = group_number(num_workers)
+    works_in_step = not run.config.source.is_independent
+    try:
+        yield WorkerContext(
+            rank=rank,
+            num_workers=num_workers,
+            labels=placement(run.config, class_counts(run.config, run.open_store()), num_workers)[rank],
+            world_group=join_world_group(num_workers) if works_in_step else SINGLE_PROCESS_GROUP,
+            # Workers that work in step stop as one.
+            stopping=Stopping(agreement, group=group)
+            if works_in_step
+            else Stopping(agreement, rank, num_workers, group),
+            snapshots=None if queue is None else RayConsumerSide(queue, rank, num_workers, has_failed, group),
+            should_stop=has_failed,
+            report=report_to_ray(run.path, rank),
+        )
+    except storage.RemoteError:
+        raise
+    except (UsageError, RunError) as error:
+        storage.write_json(failure, {"kind": type(error).__name__, "message": str(error)})
+    except Stopped:
+        pass

@@ -1,0 +1,1 @@
+"""Ray Tune: the search of a sweep."""

@@ -1,0 +1,223 @@
+"""A sweep on Ray Tune: Optuna proposes, a scheduler of Tune stops what is behind, trials are runs of the engine."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import optuna
+import ray
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig
+
+from dream_ray import storage
+from dream_ray.config import dump_config
+from dream_ray.data.store.manifest import MANIFEST
+from dream_ray.distributed.cluster.capacity import (
+    Needs,
+    can_grow,
+    default_gpus,
+    needs_of,
+    present_nodes,
+    trials_at_a_time,
+    wait_for_workers,
+)
+from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
+from dream_ray.distributed.cluster.session import ray_session
+from dream_ray.distributed.cluster.tasks import results
+from dream_ray.distributed.ray_backend import RayBackend
+from dream_ray.distributed.train.metrics import report_to_ray
+from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.errors import TransientError
+from dream_ray.sweeps.directory import SWEEP, SweepContext
+from dream_ray.sweeps.file import Sweep
+from dream_ray.sweeps.final import run_final
+from dream_ray.sweeps.final_runs import FinalRun
+from dream_ray.sweeps.run_directory import is_worth_a_try
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import (
+    RUNG,
+    begun,
+    make_sampler,
+    open_study,
+    requeue,
+    running,
+    stop_running,
+    study_name,
+    study_storage,
+)
+from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
+
+
+def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
+    """Runs the trials that the budget still allows; what an earlier try finished is kept.
+
+    Args:
+        sweep: What is searched.
+        context: Where, and how many trials at a time.
+        address: Ray cluster, see `ray_session`.
+
+    Raises:
+        UsageError: If a private local Ray has no capacity for one trial, or the study belongs to another sweep.
+        TransientError: If a trial found no free resources, or the search ended before its trials, because its record
+            could not be written for example.
+        KeyboardInterrupt: After Ctrl-C; what was running comes again.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
+    requeue(study, [*running(study), *_failed_for_what_was_around(sweep, context.out, study)])
+    ended = begun(study)
+    left = sweep.most_trials - len(ended)
+    budget = Spending(sweep, study)
+    if left <= 0 or budget.stop_all():
+        return
+    loggers = loggers_of(sweep)
+    with ray_session(address):
+        needs = check_cluster(sweep, context)
+        check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
+        secret = replace(context, study=None)  # what Tune writes down has no password in it
+        search = Search(
+            space=partial(_propose, sweep),
+            metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
+            mode=modes_of(sweep),
+            sampler=make_sampler(sweep, len(study.trials)),
+            study_name=study_name(context.out, context.study),
+            storage=study_storage(context.out, context.study),
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(partial(_trial, sweep, secret, needs), _resources(needs)),
+            tune_config=TuneConfig(
+                trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
+                search_alg=search,
+                scheduler=scheduler_of(sweep, ended),
+                num_samples=left,
+                max_concurrent_trials=min(left, _at_a_time(needs, context)),
+                # The workers of a trial that is stopped end with its process.
+                reuse_actors=needs.workers == 1,
+            ),
+            run_config=RunConfig(
+                name="ray_tune",
+                storage_path=context.out,
+                stop=budget,
+                failure_config=FailureConfig(max_failures=1),
+                callbacks=[*loggers, NodesWatch(needs, context.wait_s)],
+                verbose=0,
+            ),
+        )
+        _silence()
+        is_interrupted = fit(tuner)
+    if budget.stop_all() and not is_interrupted:
+        stop_running(study)
+        return
+    cut_off = running(study)
+    requeue(study, cut_off)
+    if is_interrupted:
+        raise KeyboardInterrupt
+    if cut_off or len(begun(study)) < sweep.most_trials:
+        raise TransientError(
+            f"the search ended before its trials did; what is finished is kept, continue with `dream-ray resume "
+            f"{context.out}`"
+        )
+
+
+def _failed_for_what_was_around(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that failed, twice, for another reason than their settings: a full disk, nodes that went."""
+    failed = [trial for trial in begun(study) if trial.state == TrialState.FAIL]
+    return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
+
+
+def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
+    """Waits until one trial fits into the cluster that is connected, and returns what it takes.
+
+    Raises:
+        UsageError: If it never fits into a private local Ray, or a node does not see the store.
+        TransientError: If it found no free resources.
+    """
+    needs = needs_of(sweep.resources, context.device, default_gpus(context.device))
+    wait_for_workers(needs, context.wait_s)
+    check_visible_on_all_nodes("store", context.store, storage.join(context.store, MANIFEST))
+    return needs
+
+
+def _at_a_time(needs: Needs, context: SweepContext) -> int:
+    """Returns how many trials run at a time: those that fit now, unless the user says how many nodes may be added."""
+    fitting = trials_at_a_time(needs, present_nodes())
+    if can_grow():
+        return context.max_concurrent or max(fitting, 1)
+    return min(fitting, context.max_concurrent or fitting)
+
+
+def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], *, address: str | None) -> None:
+    """Distils and tests what the search found, see `run_final`."""
+    with ray_session(address):
+        needs = check_cluster(sweep, context)
+        options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
+        options["max_retries"] = 1
+        task: Any = ray.remote(**options)(_final)
+        calls = (partial(task.remote, sweep, context, needs, run) for run in planned)
+        for _ in results(calls, _at_a_time(needs, context)):
+            pass
+
+
+def digest_of(sweep: Sweep, store: str) -> str:
+    """Returns a digest of what makes two sweeps one search: settings, space, metrics, seeds, sampler and store."""
+    space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds", "sampler"})
+    text = (
+        "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _silence() -> None:
+    """Lets Tune be silent: the study is shown instead."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
+    suggest(sweep.space, trial, sweep.base())
+
+
+def _resources(needs: Needs) -> dict[str, float]:
+    return {"cpu": needs.driver_cpus} if needs.driver_cpus else {"cpu": needs.cpus, "gpu": needs.gpus}
+
+
+def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, Any]) -> None:
+    """Runs in the process of a trial."""
+
+    def report(rung: Rung) -> None:
+        tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
+
+    run_trial(context.out, sweep.configs_of(values), context.store, _executor(sweep, context, needs), report)
+
+
+def _final(sweep: Sweep, context: SweepContext, needs: Needs, planned: FinalRun) -> None:
+    run_final(planned, context.store, _executor(sweep, context, needs))
+
+
+def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:
+    is_local = needs.workers == 1
+    cache_bytes = int(sweep.resources.cache_gb * 1e9)
+    options = {
+        "compile": "off",
+        "device": needs.device,
+        "threads": needs.cpus,
+        "local": is_local,
+        "workers": needs.workers,
+        "gpus_per_worker": needs.gpus,
+        # The admission of trials does not know the resources of producers. Several workers train the same networks,
+        # and share them in the cache.
+        "producers": 0,
+        # Networks that others trained would make a trial seem cheaper than its settings are.
+        "snapshot_cache": None if "compute_s" in sweep.metrics else context.snapshot_cache,
+        "snapshot_cache_bytes": cache_bytes,
+        "feature_cache_bytes": cache_bytes,
+    }
+    return TrialExecutor(LocalBackend(report_to_ray) if is_local else RayBackend(wait_s=context.wait_s), options)

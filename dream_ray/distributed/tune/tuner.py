@@ -1,0 +1,203 @@
+"""What Ray Tune is given for a sweep: who proposes, who stops trials, who stops all of them, who is told."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
+from ray.exceptions import RayError
+from ray.tune import Callback, Stopper, TuneError, Tuner
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.exc import SQLAlchemyError
+
+from dream_ray.distributed.cluster.capacity import Needs, Patience, present_nodes, trials_at_a_time
+from dream_ray.engine.stopping import ctrl_c_as_before
+from dream_ray.errors import TransientError, UsageError
+from dream_ray.sweeps.budget import outer_steps_of, outer_steps_spent, seconds_spent
+from dream_ray.sweeps.file import Sweep, num_rungs
+from dream_ray.sweeps.metrics import METRICS
+from dream_ray.sweeps.study import NAME, RUNG
+
+
+class Search(OptunaSearch):
+    """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Takes note of a rung; a trial that was paused or killed tells its first ones again."""
+        if result[RUNG] > self._last.get(trial_id, {}).get(RUNG, 0):
+            self._last[trial_id] = result
+            self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
+            super().on_trial_result(trial_id, {**result, "training_iteration": result[RUNG]})
+
+    def on_trial_complete(  # as Tune declares it
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        """Takes note of the last rung, which HyperBand does not tell again when it lets go of a paused trial."""
+        last = None if error else result or self._last.get(trial_id)
+        if last:
+            self._ot_trials[trial_id].set_user_attr(RUNG, last[RUNG])
+        super().on_trial_complete(trial_id, last, error)
+
+    def number_of(self, trial_id: str) -> int:
+        """Returns the number of a trial in the study."""
+        return int(self._ot_trials[trial_id].number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Saves nothing: the study is the record, and its URL, which may hold a password, is written nowhere."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # likewise
+
+
+class Spending(Stopper):
+    """Stops the search when its hours or outer steps are spent."""
+
+    def __init__(self, sweep: Sweep, study: optuna.Study) -> None:
+        self._sweep = sweep
+        self._steps_before = outer_steps_spent(sweep, study)
+        self._steps: dict[str, int] = {}
+        hours = sweep.budget.hours
+        self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Takes note of a rung; a trial is never stopped alone."""
+        steps = outer_steps_of(self._sweep, result["config"], result[RUNG])
+        # A trial that was paused or killed tells its first rungs again.
+        self._steps[trial_id] = max(steps, self._steps.get(trial_id, 0))
+        return False
+
+    def stop_all(self) -> bool:
+        """Tells whether all is spent."""
+        most = self._sweep.budget.outer_steps
+        if most is not None and self._steps_before + sum(self._steps.values()) >= most:
+            return True
+        return self._until is not None and time.time() >= self._until
+
+
+class NodesWatch(Callback):
+    """Ends a search that has lost its nodes and gets no others; see `Patience`.
+
+    Args:
+        needs: What a trial takes.
+        wait_s: Seconds after which it gives up.
+    """
+
+    def __init__(self, needs: Needs, wait_s: float) -> None:
+        self._needs, self._wait_s = needs, wait_s
+        self._patience: Patience | None = None
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Waits, without blocking, while no trial runs and none fits into the nodes that are there."""
+        if any(trial.status == Trial.RUNNING for trial in trials) or trials_at_a_time(self._needs, present_nodes()):
+            self._patience = None
+            return
+        self._patience = self._patience or Patience(self._needs, self._wait_s)
+        self._patience.look()
+
+
+def fit(tuner: Tuner) -> bool:
+    """Runs the trials of a search; returns whether Ctrl-C has ended it, after which Tune is quiet.
+
+    Raises:
+        TransientError: If what Tune or the study writes down cannot be written, or Ray is gone.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_as_before() as is_heard:  # Tune leaves its handler behind, which would swallow the next one
+        try:
+            tuner.fit()
+        except (TuneError, RayError, OSError, StorageInternalError, SQLAlchemyError) as error:
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+            raise TransientError(
+                f"the search broke off; what is finished is kept, continue with `dream-ray resume`. Reason: {reason}"
+            ) from None
+        # Its handler puts back the one before it.
+        return is_heard and signal.getsignal(signal.SIGINT) is before
+
+
+def modes_of(sweep: Sweep) -> Any:
+    """Returns whether the metrics are to be large or small, as Tune says it."""
+    modes = [METRICS[metric].mode for metric in sweep.metrics]
+    return modes if len(modes) > 1 else modes[0]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a scheduler sees of a trial that has ended."""
+
+    trial_id: str
+
+
+def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler | None:
+    """Makes who stops trials that are behind, if anybody does.
+
+    Args:
+        sweep: What is searched.
+        ended: The trials of earlier tries, with which later ones are compared; not by HyperBand, whose brackets are
+            filled anew.
+    """
+    chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
+    how = {"metric": sweep.metrics[0], "mode": modes_of(sweep), "time_attr": RUNG}
+    makers: dict[str, Callable[[], TrialScheduler | None]] = {
+        "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
+        "hyperband": lambda: HyperBandScheduler(max_t=rungs, reduction_factor=chosen.factor, **how),
+        "median": lambda: MedianStoppingRule(grace_period=chosen.grace, **how),
+        "none": lambda: None,
+    }
+    scheduler = makers[chosen.name]()
+    if scheduler is not None and chosen.name != "hyperband":
+        for trial in ended:
+            _tell(scheduler, trial, sweep.metrics[0])
+    return scheduler
+
+
+def _tell(scheduler: TrialScheduler, trial: FrozenTrial, metric: str) -> None:
+    """Tells of all rungs of a trial that has ended, without asking what should become of it."""
+    accuracies = dict(trial.intermediate_values)
+    if trial.values:
+        accuracies[trial.user_attrs[RUNG]] = trial.values[0]
+    there: Any = _Ended(f"ended-{trial.number}")
+    nobody: Any = None
+    for rung, accuracy in sorted(accuracies.items()):
+        scheduler.on_trial_add(nobody, there)
+        scheduler.on_trial_complete(nobody, there, {RUNG: rung, metric: accuracy})
+
+
+def loggers_of(sweep: Sweep) -> list[Callback]:
+    """Makes those that tell other systems of the trials; where these are, their own variables say."""
+    for name in sweep.log:
+        if find_spec(name) is None:
+            raise UsageError(f"log {name} needs a package: pip install 'dream-ray[{name}]'")
+    makers: dict[str, Callable[[], Callback]] = {"mlflow": _mlflow, "wandb": _wandb}
+    return [makers[name]() for name in sweep.log]
+
+
+def _mlflow() -> Callback:
+    from ray.air.integrations.mlflow import MLflowLoggerCallback  # which takes longer than all the rest of Tune
+
+    # It looks for MLFLOW_TRACKING_URI itself: what it is given, which may hold a password, Tune writes down.
+    return MLflowLoggerCallback(experiment_name=NAME, save_artifact=False)
+
+
+def _wandb() -> Callback:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    callback = WandbLoggerCallback(project=NAME)
+    try:
+        callback.setup()  # type: ignore[no-untyped-call]
+    except ValueError:  # it would be raised in the middle otherwise
+        raise UsageError("log wandb needs WANDB_API_KEY, `wandb login`, or WANDB_MODE=offline") from None
+    return callback

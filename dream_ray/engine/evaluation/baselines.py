@@ -1,0 +1,75 @@
+"""The baselines of an evaluation: sets of real or initial images that the distilled set must beat."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import to_unit
+from dream_ray.core.selection import strategies
+from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.naming import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
+from dream_ray.engine.matching.from_config import first_features
+from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import Run
+
+Indices = Sequence[Sequence[int]]
+"""Chosen real images of each class, by label."""
+
+
+def _initial(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
+    return TensorImages(*read_synthetic(run.file("initial.parquet"))[0].decoded())
+
+
+def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
+    picks = []
+    for label in range(store.num_classes):
+        generator = rng.stream(run.config.seed, "baseline-random", outer=repeat, label=label)
+        count = len(store.images(label, run.config.splits))
+        picks.append(strategies.random_batch(count, run.config.ipc, generator).tolist())
+    return _picked(picks, run, store)
+
+
+def _kmeans_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
+    return _picked(indices, run, store)
+
+
+def _whole_set(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
+    return RealImages(*store.training_set(run.config.splits))
+
+
+def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
+    """Takes real images at full size: as many stored pixels as the synthetic set has."""
+    images, labels = [], []
+    for label, chosen in enumerate(indices):
+        pool = store.images(label, run.config.splits)
+        images.append(to_unit(pool.take(np.array(chosen)), torch.device("cpu")))
+        labels.append(torch.full((len(chosen),), label))
+    return TensorImages(torch.cat(images), torch.cat(labels))
+
+
+BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
+    RANDOM_REAL: _random_real,
+    KMEANS_REAL: _kmeans_real,
+    INITIAL: _initial,
+    WHOLE_SET: _whole_set,
+}
+"""(run, store, repeat, indices of "k-means real") -> images to train on."""
+
+
+def representative_indices(run: Run, store: Store, device: torch.device) -> tuple[tuple[int, ...], ...]:
+    """Returns the ipc real images of each class that k-means picks, as it would for the initialisation."""
+    chosen = []
+    for label, features in enumerate(first_features(run.config, store, run.normalise(store, device))):
+        picked = strategies.representative(
+            features,
+            num_clusters=run.config.ipc,
+            per_cluster=1,
+            rule="each",
+            max_steps=run.config.selection.max_steps,
+            rng=rng.stream(run.config.seed, "baseline-k-means", label=label),
+        )
+        chosen.append(tuple(picked.indices.tolist()))
+    return tuple(chosen)

@@ -1,0 +1,157 @@
+"""Evaluation: networks trained from scratch on a set, and tested on real images they never saw.
+
+A run of GPUs may be evaluated where there is none.
+
+Accuracy is that of the last epoch, never the best one: picking an epoch by its test accuracy would be selection on
+test data. Baselines are trained under the same recipe.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.config.sections import Network
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.naming import DISTILLED, EVALUATED_SETS, WHOLE_SET
+from dream_ray.engine.networks.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.errors import RunError
+from dream_ray.nets import build_network
+
+_LOG = logging.getLogger(__name__)
+
+# So that the floating-point product of 2/3 and 3 epochs is 2.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What one network reached.
+
+    Attributes:
+        evaluated_set: Name of the set, one of `EVALUATED_SETS`.
+        repeat: Number of the fresh network.
+        accuracy: Last-epoch top-1 accuracy in [0, 1].
+        num_images: Images it was trained on, decoded.
+        epochs: Epochs it was trained for.
+        seconds: Duration.
+        device: Type of the device that it was trained on.
+    """
+
+    evaluated_set: str
+    repeat: int
+    accuracy: float
+    num_images: int
+    epochs: int
+    seconds: float
+    device: str
+
+
+def train_and_test(
+    config: Config,
+    store: Store,
+    data: TrainingImages,
+    normalise: Normalise,
+    *,
+    protocol: str,
+    split: str,
+    network: Network | None = None,
+    evaluated_set: str = DISTILLED,
+    repeat: int = 0,
+    step_size: float | None = None,
+) -> EvaluationResult:
+    """Trains a fresh network from scratch and measures its last-epoch accuracy.
+
+    Args:
+        config: Gives recipe and seed.
+        store: Holds the images of `split`.
+        data: What to train on.
+        normalise: Makes the network's inputs, and says where it is trained.
+        protocol: "quick" or "published".
+        split: Split to test on.
+        network: None: the one of the run's settings.
+        evaluated_set: Name in the result and in the random streams.
+        repeat: Number of the fresh network.
+        step_size: Learning rate where `evaluation.lr` is null; None: the first one of the students.
+
+    Raises:
+        RunError: If the step size is not positive.
+    """
+    started = time.monotonic()
+    network = network or config.evaluation.network or config.network
+    with rng.torch_randomness(rng.stream(config.seed, "evaluation-network", outer=repeat)):
+        classifier = build_network(
+            network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
+        ).to(normalise.device)
+    recipe, epochs = evaluation_recipe(config, step_size), num_epochs(config, protocol, evaluated_set)
+    optimizer = recipe.optimizer(classifier)
+    milestones = [int(part * epochs + _ROUNDING) for part in config.evaluation.lr_milestones]
+    # One of 0 epochs, of a short training, would be applied at once: nothing would be trained at the first rate.
+    milestones = [milestone for milestone in milestones if milestone >= 1]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
+    if isinstance(data, TensorImages):
+        data = data.on(normalise.device)
+    # The network may draw at random, as dropout does.
+    with rng.torch_randomness(
+        rng.stream(config.seed, f"evaluation-{evaluated_set}-forward", outer=repeat), normalise.device
+    ):
+        for epoch in range(epochs):
+            generator = rng.stream(config.seed, f"evaluation-{evaluated_set}", outer=repeat, inner=epoch)
+            train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
+            schedule.step()
+    reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
+    seconds = time.monotonic() - started
+    return EvaluationResult(evaluated_set, repeat, reached, len(data), epochs, seconds, normalise.device.type)
+
+
+def evaluation_recipe(config: Config, step_size: float | None = None) -> Recipe:
+    """Returns the evaluation recipe of a run; for `step_size` see `train_and_test`."""
+    settings = config.evaluation
+    lr = settings.lr or (config.trajectory.step_size if step_size is None else step_size)
+    if not lr > 0:
+        raise RunError(f"a learned step size must be > 0 to train with; got {lr:g}: lower trajectory.step_size_lr")
+    return Recipe(
+        settings.batch_size,
+        lr,
+        settings.momentum,
+        settings.weight_decay,
+        settings.cutmix_probability,
+        settings.augmentation,
+        settings.random_resized_crop,
+    )
+
+
+def num_epochs(config: Config, protocol: str, evaluated_set: str) -> int:
+    """Returns the epochs of a protocol; the whole set, hundreds of times larger, is trained for fewer."""
+    settings = config.evaluation
+    if evaluated_set == WHOLE_SET:
+        return settings.whole_set_epochs if protocol == "published" else max(1, settings.whole_set_epochs // 10)
+    return settings.epochs if protocol == "published" else settings.quick_epochs
+
+
+def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
+    """Returns one row per evaluated set: mean and sample standard deviation of the accuracy in [0, 1], n, devices."""
+    by_set: dict[str, list[EvaluationResult]] = {}
+    for result in sorted(results, key=lambda r: (EVALUATED_SETS.index(r.evaluated_set), r.repeat)):
+        by_set.setdefault(result.evaluated_set, []).append(result)
+    return [
+        {
+            "evaluated_set": evaluated_set,
+            "mean": statistics.mean(r.accuracy for r in group),
+            "std": statistics.stdev(r.accuracy for r in group) if len(group) > 1 else None,
+            "n": len(group),
+            "num_images": group[0].num_images,
+            "epochs": group[0].epochs,
+            "accuracies": [r.accuracy for r in group],
+            "seconds": sum(r.seconds for r in group),
+            "devices": sorted({r.device for r in group}),
+        }
+        for evaluated_set, group in by_set.items()
+    ]

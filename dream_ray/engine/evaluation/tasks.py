@@ -1,0 +1,202 @@
+"""An evaluation as independent tasks: every network that is trained on a set of images is one."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from dream_ray import storage
+from dream_ray.config.sections import Network
+from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
+from dream_ray.engine.evaluation.evaluate import (
+    EvaluationResult,
+    evaluation_recipe,
+    num_epochs,
+    summarise,
+    train_and_test,
+)
+from dream_ray.engine.evaluation.naming import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
+from dream_ray.engine.evaluation.plots import plot_evaluation
+from dream_ray.engine.networks.training import TensorImages, TrainingImages
+from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.environment import fixed_threads, resolve_device
+from dream_ray.engine.run.lifecycle import synthetic_set
+from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
+from dream_ray.errors import RunError
+from dream_ray.nets import build_network
+from dream_ray.nets.user_networks import source_digest
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """One network trained on one set of images; plain values, so that it can run anywhere.
+
+    Attributes:
+        run_path: Directory of the run.
+        evaluated_set: Name of the set, one of `EVALUATED_SETS`.
+        repeat: Number of the fresh network.
+        protocol: "quick" or "published".
+        split: "test" or "validation".
+        network: Network that is trained.
+        threads: Threads of the process.
+        indices: Chosen real images of each class, for the sets that take some.
+        step: Step of the checkpoint whose images are the distilled ones; None: those of the finished run.
+    """
+
+    run_path: str
+    evaluated_set: str
+    repeat: int
+    protocol: str
+    split: str
+    network: Network
+    threads: int
+    indices: tuple[tuple[int, ...], ...] = ()
+    step: int | None = None
+
+
+def plan_tasks(
+    run: Run, *, network: Network | None, repeats: int, protocol: str, split: str, baselines: Sequence[str]
+) -> list[EvaluationTask]:
+    """Splits an evaluation, which `check_evaluation` has checked, into independent tasks.
+
+    Args:
+        run: A finished run.
+        network: Network to train; None: the one of the run's settings.
+        repeats: Fresh networks per set.
+        protocol: "quick" or "published".
+        split: "test" or "validation".
+        baselines: Names of `BASELINES` to train on beside the distilled set.
+
+    Raises:
+        UsageError: If the network does not fit the store.
+    """
+    store = run.open_store()
+    network = network or run.config.evaluation.network or run.config.network
+    build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
+    with fixed_threads(run.threads):
+        device = resolve_device(run.evaluated_on)
+        indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
+    return [
+        EvaluationTask(
+            storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, run.threads, indices
+        )
+        for evaluated_set in (DISTILLED, *baselines)
+        for repeat in range(repeats)
+    ]
+
+
+def distilled_task(run: Run, split: str, step: int | None = None) -> EvaluationTask:
+    """Returns the evaluation of the images of a run, or of its checkpoint `step`, by one network of its settings."""
+    network = run.config.evaluation.network or run.config.network
+    return EvaluationTask(run.path, DISTILLED, 0, "quick", split, network, run.threads, step=step)
+
+
+@saying_what_needs_less_memory()
+def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
+    """Trains and tests one network; the whole set's result is kept beside the store and found again.
+
+    Args:
+        task: What is evaluated.
+        device_name: Where the network is trained, see `resolve_device`.
+
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
+    """
+    keep_freed_memory()
+    run = open_run(task.run_path)
+    store, device = run.open_store(), resolve_device(device_name)
+    kept = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
+    if kept is not None and storage.exists(kept):
+        return EvaluationResult(**storage.read_json(kept))
+    data, step_size = _training_data(task, run, store)
+    with fixed_threads(task.threads):
+        result = train_and_test(
+            run.config,
+            store,
+            data,
+            run.normalise(store, device),
+            protocol=task.protocol,
+            split=task.split,
+            network=task.network,
+            evaluated_set=task.evaluated_set,
+            repeat=task.repeat,
+            step_size=step_size,
+        )
+    if kept is not None:
+        try:
+            storage.write_json(kept, asdict(result))
+        except RunError as error:  # a store may well be read-only
+            _LOG.warning("The whole-set result is not kept for the next evaluation: %s", error)
+    return result
+
+
+def _training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[TrainingImages, float | None]:
+    """Returns what the network is trained on, and the step size that was learned with it, if one was."""
+    if task.evaluated_set != DISTILLED:
+        return BASELINES[task.evaluated_set](run, store, task.repeat, task.indices), None
+    if task.step is None:
+        synthetic, _ = read_synthetic(run.file("synthetic.parquet"))
+    else:
+        synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(task.step))
+    return TensorImages(*synthetic.decoded()), synthetic.step_size
+
+
+def write_evaluation(
+    run: Run, task: EvaluationTask, baselines: Sequence[str], repeats: int, results: Sequence[EvaluationResult]
+) -> list[dict[str, Any]]:
+    """Writes the results of an evaluation to the directory of its run, as JSON and as a plot.
+
+    Args:
+        run: The run.
+        task: Any task of the evaluation.
+        baselines: As for `plan_tasks`.
+        repeats: Likewise.
+        results: Of all tasks.
+
+    Returns:
+        The rows of `summarise`.
+    """
+    rows, network = summarise(results), task.network
+    name = evaluation_name(run.config, network, task.protocol, task.split, baselines, repeats)
+    document = {
+        "network": network.model_dump(),
+        "protocol": task.protocol,
+        "split": task.split,
+        "seed": run.config.seed,
+        "evaluated_sets": rows,
+    }
+    storage.write_json(run.file("evaluation", f"{name}.json"), document, indent=2)
+    title = f"{network.name}, {task.protocol}, {task.split} split"
+    plot_evaluation(run.file("evaluation", f"{name}.png"), rows, title=title)
+    return rows
+
+
+def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:
+    source = source_digest(task.network.name)
+    key = json.dumps(
+        [
+            store.checksum,
+            run.config.splits,
+            run.config.data.zca,
+            task.split,
+            task.repeat,
+            task.network.model_dump() | ({} if source is None else {"source": source}),
+            asdict(evaluation_recipe(run.config)),
+            run.config.evaluation.lr_decay,
+            run.config.evaluation.lr_milestones,
+            num_epochs(run.config, task.protocol, WHOLE_SET),
+            run.config.seed,
+            device.type,
+        ]
+    )
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return storage.join(run.environment["store"], "evaluations", f"whole-set-{digest}.json")

@@ -1,0 +1,108 @@
+"""Short accuracies on the validation split while a run goes on, off the path of the matching.
+
+A checkpoint whose step is a multiple of `evaluation.every` is kept until its accuracy is written; whoever watches the
+run computes it in another process.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from dream_ray import storage
+from dream_ray.engine.evaluation.tasks import distilled_task, run_task
+from dream_ray.engine.run.checkpoint import Checkpoints
+from dream_ray.engine.run.directory import Run, open_run
+
+_POLL_S = 0.5
+
+
+def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
+    """Returns the steps with a directory whose validation accuracy is due and not written."""
+    every = run.config.evaluation.every
+    if every == 0:
+        return set()
+    done = set(storage.list_directory(run.file("validation")))
+    return {step for step in checkpoints.steps() if step % every == 0 and _file_name(step) not in done}
+
+
+def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
+    """Returns the complete steps whose validation accuracy is due and not written, ascending."""
+    # Others are deleted while one looks.
+    return checkpoints.complete_steps(pinned_steps(run, checkpoints))
+
+
+def validate_step(run_path: str, step: int) -> float:
+    """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
+
+    Returns:
+        The accuracy in [0, 1], of protocol quick.
+
+    Raises:
+        OutOfMemory: If it needs more memory than there is.
+    """
+    run = open_run(run_path)
+    result = run_task(distilled_task(run, "validation", step), run.device.type)
+    row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
+    storage.write_json(run.file("validation", _file_name(step)), row)
+    return result.accuracy
+
+
+def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
+    """Validates, in this thread, the checkpoints for which that is due, then calls `look`.
+
+    The initial images (step 0) are left out: they are the same for all trials that this serves.
+
+    Args:
+        run: The run.
+        look: Reads the new accuracies.
+        step: Step of the checkpoint that was just written.
+    """
+    del step  # a resumed run may have older ones that are due
+    for due in pending_steps(run, run.checkpoints(run.environment["num_classes"])):
+        if due:
+            validate_step(run.path, due)
+    look()
+
+
+def read_validation(run: Run) -> list[tuple[int, float]]:
+    """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
+    names = storage.list_directory(run.file("validation"))
+    rows = [storage.read_json(run.file("validation", name)) for name in names]
+    return sorted((row["step"], row["accuracy"]) for row in rows)
+
+
+def _file_name(step: int) -> str:
+    return f"step-{step:08d}.json"
+
+
+@contextmanager
+def background_validation(run: Run, validate: Callable[[str, int], object]) -> Iterator[None]:
+    """Keeps the validation accuracies of a run coming while the block runs, one at a time.
+
+    At the end of the block, the ones that are still due are waited for.
+
+    Args:
+        run: The run; nothing is done where `evaluation.every` is 0.
+        validate: Does `validate_step` in another process; where it could not, it is called again.
+    """
+    if run.config.evaluation.every == 0:
+        yield
+        return
+    checkpoints = run.checkpoints(run.open_store().num_classes)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            for step in pending_steps(run, checkpoints)[:1]:
+                validate(run.path, step)
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            done.set()
+    watching.result()
+    while steps := pending_steps(run, checkpoints):
+        validate(run.path, steps[0])

@@ -1,0 +1,1 @@
+"""Selection and matching: what a step does to the synthetic images."""

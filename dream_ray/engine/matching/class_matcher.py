@@ -1,0 +1,280 @@
+"""What happens to classes in one step: select real images, match, move the synthetic images.
+
+N images, C channels, H, W, D features.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.augment import AugmentParams, augment, sample_params
+from dream_ray.core.images.multiformation import compose, decode, decoded_count
+from dream_ray.core.images.normalisation import Normalise, to_unit
+from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
+from dream_ray.core.matching.objectives import Objective, Signals, mean_signals
+from dream_ray.core.matching.pixel_sgd import pixel_step
+from dream_ray.core.placement import Labels, class_groups
+from dream_ray.core.selection import strategies
+from dream_ray.core.transfer import to_device
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.matching_functions import CompiledKernels, Kernels
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.nets import Classifier
+
+Assignments = Mapping[int, Tensor]
+"""Cluster of every real image at the last selection (N,) int64, by label of the class."""
+Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
+"""Chooses the real images of every class of a process for the next `interval` steps."""
+
+
+CLASS_BATCH = 1
+"""Classes that are selected and matched together; their number does not depend on the number of workers."""
+
+
+def matched_objective(config: Config) -> Objective:
+    """Returns what is matched under some settings."""
+    weights, matching = config.weights, config.matching
+    return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
+
+
+def decoder(config: Config, mode: str) -> Callable[[Tensor], Tensor]:
+    """Returns what makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class; see `decode`."""
+    return partial(decode, factor=config.factor, mode=mode, bound=config.batch_synthetic_max)
+
+
+def real_chunk_size(config: Config, network: Classifier) -> int:
+    """Returns how many real images pass a network together: the whole batch where its images are coupled."""
+    size = config.matching.real_chunk
+    return config.real_batch if size is None or network.couples_images else size
+
+
+@dataclass(frozen=True)
+class ClassMatcher:
+    """The work on the classes of a run; keeps no state of its own.
+
+    Attributes:
+        config: Settings.
+        real: Real uint8 images of each class of this shard, by label.
+        num_classes: Classes of the whole run.
+        normalise: Makes the networks' inputs; its device is the one of all tensors.
+        compiled: Whether the networks run through compiled functions.
+        features: Keeps what `embed` computes for others; None: nobody does.
+        initial_network: Makes the network whose features the initialisation uses; None: the first one of the run.
+    """
+
+    config: Config
+    real: dict[int, ImageChunks]
+    num_classes: int
+    normalise: Normalise
+    compiled: bool = False
+    features: FeatureBank | None = None
+    initial_network: Callable[[], Snapshot] | None = None
+
+    @property
+    def class_batch(self) -> int:
+        """Classes that `match` and `select` take at a time."""
+        return CLASS_BATCH
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return self.normalise.device
+
+    @cached_property
+    def space(self) -> PixelSpace:
+        """Where the synthetic images live."""
+        return PIXEL_SPACES[self.config.pixels.space](self.normalise)
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """What computes features, losses and gradients."""
+        objective, precision = matched_objective(self.config), self.config.selection.precision
+        if not self.compiled:
+            return Kernels(objective, precision)
+        return CompiledKernels(
+            objective,
+            precision,
+            batch_embedding=self.config.selection.embedding_batch,
+            batch_real=self.config.matching.real_chunk or self.config.real_batch,
+        )
+
+    def embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Returns the features (N, D) of the real images of a class."""
+        if self.features is None:
+            return self._embed(snapshot, label)
+        features = self.features.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
+        return features.to(self.device)
+
+    def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Computes them, in bounded batches."""
+        images = self.real[label]
+        features = []
+        size = self.config.selection.embedding_batch
+        for start in range(0, len(images), size):
+            batch = np.arange(start, min(start + size, len(images)))
+            pixels = to_unit(images.take(batch), self.device)
+            pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
+            features.append(self.kernels.features(snapshot, pixels))
+        return torch.cat(features)
+
+    def select_all(
+        self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
+    ) -> dict[int, strategies.Selection]:
+        """Chooses the representative images of every class, see `Select`; of no more of them once `is_over`."""
+        chosen: dict[int, strategies.Selection] = {}
+        for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.class_batch)):
+            chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
+        return chosen
+
+    def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[strategies.Selection]:
+        """Chooses the representative images of a group of classes for the next `interval` steps.
+
+        Args:
+            snapshot: The network.
+            labels: The classes.
+            previous: Assignments at their last selection; read only if k-means starts from them.
+
+        Returns:
+            The selections, in the order of `labels`. Their indices are on the CPU, where every step reads them.
+        """
+        is_warm = self.config.selection.warm_start and snapshot.inner > 0
+        return [self._select(snapshot, label, previous[label] if is_warm else None) for label in labels]
+
+    def _select(self, snapshot: Snapshot, label: int, previous_N: Tensor | None) -> strategies.Selection:
+        settings = self.config.selection
+        chosen = strategies.representative(
+            self.embed(snapshot, label),
+            num_clusters=settings.num_clusters,
+            per_cluster=settings.per_cluster,
+            rule=settings.rule,
+            max_steps=settings.max_steps if previous_N is None else settings.warm_steps,
+            rng=self._stream("k-means", snapshot, label),
+            previous_N=previous_N,
+        )
+        return replace(chosen, indices=chosen.indices.cpu())
+
+    def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
+        """Returns the real images that a class is matched against now, by position, int64."""
+        if self.config.selection.strategy == "representative":
+            return state.indices.numpy()
+        generator = self._stream("real-batch", snapshot, label)
+        return strategies.random_batch(len(self.real[label]), self.config.real_batch, generator)
+
+    def match(self, snapshot: Snapshot, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Matches a group of classes once and moves their synthetic images.
+
+        Returns:
+            The losses before the move, scalars, by label in the order of `labels`.
+        """
+        losses: dict[int, Tensor] = {}
+        for label in labels:
+            class_state = state.classes[label]
+            target = self.target(snapshot, label, class_state)
+            losses[label], gradient_NCHW = self.loss_and_gradient(snapshot, label, class_state.images_NCHW, target)
+            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+                class_state.images_NCHW,
+                class_state.velocity_NCHW,
+                gradient_NCHW,
+                lr=self.config.pixels.lr,
+                momentum=self.config.pixels.momentum,
+                # One joint step for all classes is a step of each alone.
+                num_classes=self.num_classes if self.config.pixels.coupling == "sequential" else 1,
+            )
+        return losses
+
+    def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
+        """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
+        indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
+        chunks = self._chunks(snapshot, indices)
+
+        def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
+            real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.device)), view)
+            return len(chunk) / len(indices), self.kernels.real_signals(snapshot, real, label)
+
+        return mean_signals(map(weighted, chunks), len(chunks))
+
+    def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
+        """Cuts a real batch into what passes the network together."""
+        size = real_chunk_size(self.config, snapshot.network)
+        return np.split(indices, list(range(size, len(indices), size)))
+
+    def loss_and_gradient(
+        self, snapshot: Snapshot, label: int, images_NCHW: Tensor, target: Signals
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the matching loss of the synthetic images of a class, a scalar, and its gradient (N, C, H, W)."""
+        decoded = decoder(self.config, self.config.decode)
+        view, part = self._view(snapshot, label), self._synthetic_part(snapshot, label)
+
+        def augmented(images_NCHW: Tensor) -> Tensor:
+            decoded_MCHW = decoded(images_NCHW)
+            return augment(self.space.to_inputs(decoded_MCHW if part is None else decoded_MCHW[part]), view)
+
+        # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
+        synthetic, pull_back = torch.func.vjp(augmented, images_NCHW)  # type: ignore[misc]  # 3 with has_aux
+        loss, gradient = self.kernels.loss_and_gradient(snapshot, synthetic, label, target)
+        return loss, pull_back(gradient)[0]
+
+    def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
+        """Draws the augmentation of a class step: the same for its real and its synthetic batch (Siamese)."""
+        _, height, width = self.real[label].shape_CHW
+        return sample_params(
+            self.config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
+        )
+
+    def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
+        """Makes the first synthetic images of every class; k-means uses the features of the network."""
+        if self.initial_network is None:
+            return {label: self.initial_state(snapshot, label) for label in self.real}
+        # A feature cache holds features of the run's own networks.
+        uncached, initial = replace(self, features=None), self.initial_network()
+        return {label: uncached.initial_state(initial, label) for label in self.real}
+
+    def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
+        """Makes the first synthetic images of a class."""
+        config = self.config
+        if config.initialisation.strategy == "noise":
+            shape = (config.ipc, *self.real[label].shape_CHW)
+            noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
+            images = self.space.from_noise(to_device(noise, self.device))
+        else:
+            indices = self._initial_indices(snapshot, label)
+            images = self.space.from_unit(compose(to_unit(self.real[label].take(indices), self.device), config.factor))
+        nothing = torch.empty(0, dtype=torch.int64)
+        return ClassState(images, torch.zeros_like(images), nothing, nothing.to(self.device))
+
+    def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
+        config = self.config
+        count = config.ipc * config.factor**2
+        generator = self._stream("initialisation", snapshot, label)
+        if config.initialisation.strategy == "random":
+            return strategies.random_batch(len(self.real[label]), count, generator)
+        chosen = strategies.representative(
+            self.embed(snapshot, label),
+            num_clusters=count,
+            per_cluster=1,
+            rule=config.selection.rule,
+            max_steps=config.selection.max_steps,
+            rng=generator,
+        )
+        return chosen.indices.cpu().numpy()
+
+    def _synthetic_part(self, snapshot: Snapshot, label: int) -> Tensor | None:
+        """Returns the random part of the decoded images that is matched, or None for all of them."""
+        config = self.config
+        decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+        if decoded <= config.batch_synthetic_max:
+            return None
+        generator = self._stream("synthetic-batch", snapshot, label)
+        return to_device(strategies.random_batch(decoded, config.batch_synthetic_max, generator), self.device)
+
+    def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
+        return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

@@ -1,0 +1,99 @@
+"""Parts of the ways of experts: where the students of trajectory matching start, and where they should arrive (MTT).
+
+An expert is a network that is trained on real data, so its way is a trajectory like every other: the bank keeps it, and
+whoever needs a network that is not there trains it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.matching.objectives import Parameters
+from dream_ray.core.process_group import ProcessGroup, own_part
+from dream_ray.engine.networks.snapshot_cache import BankedNetworks
+from dream_ray.engine.networks.sources import NetworkState, network_tensors
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of an expert's way.
+
+    Attributes:
+        number: Which of the segments of its step it is.
+        start: Parameters of the expert where the student starts.
+        target: Parameters of the expert `trajectory.expert_steps` updates later.
+    """
+
+    number: int
+    start: Parameters
+    target: Parameters
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What is matched in a step.
+
+    Attributes:
+        outer: t.
+        inner: j.
+        own: Those of the step's segments that this worker matches.
+    """
+
+    outer: int
+    inner: int
+    own: tuple[Segment, ...]
+
+    def restart_state(self) -> None:
+        """Nothing is needed to start here."""
+
+
+@dataclass(frozen=True)
+class ExpertSegments:
+    """Draws the segments of every step.
+
+    Attributes:
+        config: Settings.
+        experts: The ways of all experts; expert k is trajectory k.
+        names: Names of the parameters; a network may also have buffers, which nobody follows.
+        device: Where the parameters live.
+        world_group: All workers of the run; they divide the segments of a step.
+    """
+
+    config: Config
+    experts: BankedNetworks
+    names: tuple[str, ...]
+    device: torch.device
+    world_group: ProcessGroup
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Segments]:
+        """Draws as it goes; see `NetworkSource.trajectory`."""
+        del state  # each is a function of its number alone
+        for inner in range(start, self.config.inner_steps):
+            numbers = own_part(self.config.trajectory.segments, self.world_group)
+            yield Segments(outer, inner, tuple(self._segment(outer, inner, number) for number in numbers))
+
+    def _segment(self, outer: int, inner: int, number: int) -> Segment:
+        settings = self.config.trajectory
+        generator = rng.stream(self.config.seed, "segment", outer=outer, inner=inner, label=number)
+        expert = int(generator.integers(settings.num_experts))
+        first = int(generator.integers(latest_start(self.config, self.config.step_of(outer, inner))))
+        return Segment(number, self._network(expert, first), self._network(expert, first + settings.expert_steps))
+
+    def _network(self, expert: int, number: int) -> Parameters:
+        tensors = network_tensors(self.experts.network(expert, number))
+        return {name: tensors[name].to(self.device) for name in self.names}
+
+
+def latest_start(config: Config, step: int) -> int:
+    """Returns before how many updates of its expert a student may start at a step.
+
+    It grows with the steps where `trajectory.start_growth` says so: early parts of the ways are learned first
+    (DATM, Guo et al., ICLR 2024, arXiv 2310.05773).
+    """
+    settings = config.trajectory
+    if step >= settings.start_growth:
+        return settings.max_start
+    return 1 + (settings.max_start - 1) * step // settings.start_growth

@@ -1,0 +1,117 @@
+"""Matchers, and the sources of networks that select images, as the settings of a run ask for them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.representatives import RepresentativeImages
+from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length, warmed_up
+from dream_ray.engine.networks.snapshot_cache import BankedNetworks, TrajectoryBank
+from dream_ray.engine.networks.sources import CheckedImages, NetworkSource, PoolNetworks, Snapshot
+from dream_ray.engine.networks.training import RealImages, TrainingImages
+
+MEGABYTE = 10**6
+
+
+def class_matcher(
+    config: Config,
+    store: Store,
+    labels: Sequence[int],
+    normalise: Normalise,
+    *,
+    compiled: bool = False,
+    features: FeatureBank | None = None,
+    initial_network: Callable[[], Snapshot] | None = None,
+) -> ClassMatcher:
+    """Makes the matcher of some classes; see its attributes."""
+    real = real_images(config, store, labels)
+    return ClassMatcher(config, real, store.num_classes, normalise, compiled, features, initial_network)
+
+
+def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:
+    """Opens the real images of some classes; keeps as many in memory as `data.resident_mb` says."""
+    real, room = {}, config.data.resident_mb * MEGABYTE
+    for label in labels:
+        images = store.images(label, config.splits)
+        if images.nbytes <= room:
+            room -= images.nbytes
+            images = images.resident()
+        real[label] = images
+    return real
+
+
+def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
+    """Returns what a network is trained on: the whole set; an expert of representative selection, a part of it."""
+    everything = RealImages(*store.training_set(config.splits))
+    if config.source.kind != "expert" or config.selection.strategy != "representative":
+        return lambda _: everything
+    matcher = class_matcher(config, store, range(store.num_classes), normalise)
+    return lambda snapshot: RepresentativeImages.chosen_by(matcher, snapshot, everything)
+
+
+def network_source(
+    config: Config,
+    store: Store,
+    normalise: Normalise,
+    bank: TrajectoryBank | None = None,
+    *,
+    compiled: bool = False,
+    synthetic: Callable[[], TrainingImages] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> NetworkSource:
+    """Makes the network source of a run.
+
+    Args:
+        config: Settings.
+        store: Holds the real images.
+        normalise: Makes the inputs of networks.
+        bank: Keeps what is trained on real data; None: nobody does.
+        compiled: Whether networks are trained through compiled functions.
+        synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
+        check: Called before every batch of training, and while one waits for another's; raises to end it.
+    """
+    images = training_images(config, store, normalise) if synthetic is None else lambda _: synthetic()
+    source = networks_on(
+        config,
+        lambda snapshot: CheckedImages(images(snapshot), check),
+        normalise,
+        lambda: build(config, store),
+        compiled=compiled,
+    )
+    if bank is None:
+        return source
+    banked = BankedNetworks(
+        source,
+        bank,
+        lambda: build(config, store).to(normalise.device),
+        recipe_of(config),
+        trajectory_length(config),
+        # An expert is trained without momentum, or seldom; training may go on from everywhere.
+        lambda outer, inner: config.source.kind == "expert" or config.saves_at(config.step_of(outer, inner)),
+        check,
+    )
+    if not isinstance(source, PoolNetworks):
+        return banked
+    # Each is the beginning of many trajectories.
+    members = replace(
+        banked,
+        source=source.members,
+        bank=bank.of("members of the pool"),
+        inner_steps=1,
+        is_restart_point=lambda outer, inner: True,
+    )
+    return replace(banked, source=replace(source, members=members))
+
+
+def first_features(config: Config, store: Store, normalise: Normalise) -> Iterator[Tensor]:
+    """Yields the features (N, D) of each class's real images, by label, after the warm-up of the initialisation."""
+    snapshot = warmed_up(config, store, normalise, config.initialisation.warmup_epochs)
+    matcher = class_matcher(config, store, range(store.num_classes), normalise)
+    return (matcher.embed(snapshot, label) for label in range(store.num_classes))

@@ -1,0 +1,47 @@
+"""The synthetic set of all workers, for networks that are trained on it (DC, DSA)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from dream_ray.core.images.pixel_space import PixelSpace
+from dream_ray.core.process_group import ProcessGroup
+from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.networks.training import TensorImages
+
+
+@dataclass
+class Gathering:
+    """Gives every worker the synthetic images of all classes as they are now; all workers must ask at the same step.
+
+    Attributes:
+        state: Of this worker; its images change as the run goes on.
+        space: Where the images live.
+        decode: Makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class.
+        world_group: All workers of the run.
+        received_bytes: Bytes of images that came from other workers so far.
+    """
+
+    state: RunState
+    space: PixelSpace
+    decode: Callable[[torch.Tensor], torch.Tensor]
+    world_group: ProcessGroup
+    received_bytes: int = field(default=0)
+
+    def __call__(self) -> TensorImages:
+        """Returns the decoded images in [0, 1], class by class."""
+        labels = list(self.state.classes)
+        stored_LNCHW = torch.stack([state.images_NCHW for state in self.state.classes.values()])
+        device = stored_LNCHW.device
+        gathered = self.world_group.all_gather([torch.tensor(labels, dtype=torch.int64), stored_LNCHW])
+        images: dict[int, torch.Tensor] = {}
+        for rank, (worker_labels, worker_LNCHW) in enumerate(gathered):
+            if rank != self.world_group.rank:
+                self.received_bytes += worker_LNCHW.nbytes
+            images |= dict(zip(worker_labels.tolist(), worker_LNCHW, strict=True))
+        per_class = [self.space.to_unit(self.decode(images[label].to(device))) for label in sorted(images)]
+        counts = torch.tensor([len(decoded) for decoded in per_class])
+        images_MCHW = torch.cat(per_class)
+        labels_M = torch.repeat_interleave(torch.tensor(sorted(images)), counts)
+        return TensorImages(images_MCHW, labels_M.to(images_MCHW.device))

@@ -1,0 +1,50 @@
+"""Training on representative real images instead of on all of them (DREAM, for the experts of trajectory matching)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.networks.training import RealImages
+
+
+@dataclass(frozen=True)
+class RepresentativeImages:
+    """As many images as the whole set has, all of them representatives, each about equally often.
+
+    So a pass takes as many steps as over the whole set.
+
+    Attributes:
+        images: The whole set, class by class.
+        chosen: Positions of the representatives in it, int64.
+    """
+
+    images: RealImages
+    chosen: np.ndarray
+
+    @staticmethod
+    def chosen_by(matcher: ClassMatcher, snapshot: Snapshot, images: RealImages) -> "RepresentativeImages":
+        """Lets k-means choose in the features of a network, from scratch: any process may do it again.
+
+        Args:
+            matcher: Of all classes.
+            snapshot: The network.
+            images: All real images of the classes.
+        """
+        first = Snapshot(snapshot.outer, 0, snapshot.network, snapshot.optimizer)
+        empty = torch.empty(0, dtype=torch.int64)
+        chosen = matcher.select_all(first, dict.fromkeys(matcher.real, empty))
+        positions = [
+            np.flatnonzero(images.labels_N == label)[selection.indices.numpy()] for label, selection in chosen.items()
+        ]
+        return RepresentativeImages(images, np.concatenate(positions))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `TrainingImages.batch`."""
+        return self.images.batch(self.chosen[indices % len(self.chosen)], device)

@@ -1,0 +1,149 @@
+"""What happens in one step of trajectory matching (MTT): students train and are compared with experts.
+
+L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.augment import AugmentParams, augment, sample_params
+from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
+from dream_ray.core.matching.pixel_sgd import pixel_step
+from dream_ray.core.matching.trajectory_matching import Batch, Student, match_trajectory
+from dream_ray.core.placement import Labels
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, group_sum
+from dream_ray.core.transfer import to_device
+from dream_ray.engine.matching.class_matcher import decoder
+from dream_ray.engine.matching.expert_segments import Segment, Segments
+from dream_ray.engine.matching.state import ALL_CLASSES, STEP_SIZE, ClassState, RunState
+from dream_ray.engine.networks.sources import training_function
+from dream_ray.nets import Classifier
+
+_STEP_SIZE_VELOCITY = "step_size_velocity"
+
+
+@dataclass(frozen=True)
+class TrajectoryMatcher:
+    """The work on all classes together; keeps no state of its own.
+
+    Every worker has all synthetic images, matches its own segments, and moves the images by the mean gradient of all.
+
+    Attributes:
+        config: Settings.
+        network: A network of the run; only its structure and buffers are used.
+        normalise: Makes the networks' inputs; its device is the one of all tensors.
+        initialise: Makes the first state of every class, by label.
+        world_group: All workers of the run; they divide the segments of a step.
+    """
+
+    config: Config
+    network: Classifier
+    normalise: Normalise
+    initialise: Callable[[], dict[int, ClassState]]
+    world_group: ProcessGroup = SINGLE_PROCESS_GROUP
+
+    @property
+    def class_batch(self) -> None:
+        """Classes that `match` takes at a time: all."""
+        return None
+
+    @cached_property
+    def space(self) -> PixelSpace:
+        """Where the synthetic images live."""
+        return PIXEL_SPACES[self.config.pixels.space](self.normalise)
+
+    @cached_property
+    def student(self) -> Student:
+        """How a student learns."""
+        network = self.network.train()
+        return Student.of(training_function(network, dict(network.named_buffers())))
+
+    def initial_states(self, segments: Segments) -> dict[int, ClassState]:
+        """See `Matcher.initial_states`; the segments say nothing about the images."""
+        return self.initialise()
+
+    def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Moves the synthetic images of all classes and the step size.
+
+        Returns:
+            The mean loss of the segments before the move as that of `ALL_CLASSES`, on the first worker; else nothing.
+        """
+        images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
+        if not state.learned:
+            state.learned = self._first_step_size(images_LNCHW.device)
+        step_size = state.learned[STEP_SIZE]
+        count = self.config.trajectory.segments
+        matches = (self._match(segments, segment, images_LNCHW, step_size) / count for segment in segments.own)
+        # Loss, gradient of the step size, gradient of the images.
+        zero = torch.zeros(2 + images_LNCHW.numel(), device=self.normalise.device)
+        mean = group_sum(matches, count, zero, self.world_group)
+        for label, gradient_NCHW in zip(labels, mean[2:].reshape(images_LNCHW.shape), strict=True):
+            class_state = state.classes[label]
+            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+                class_state.images_NCHW,
+                class_state.velocity_NCHW,
+                gradient_NCHW,
+                lr=self.config.pixels.lr,
+                momentum=self.config.pixels.momentum,
+                num_classes=1,
+            )
+        state.learned = self._next_step_size(state.learned, mean[1])
+        return {ALL_CLASSES: mean[0]} if self.world_group.rank == 0 else {}
+
+    def _first_step_size(self, device: torch.device) -> dict[str, Tensor]:
+        first = torch.tensor(self.config.trajectory.step_size, device=device)
+        return {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
+
+    def _match(self, moment: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
+        batches = self.batches(moment, segment, images_LNCHW)
+        match = match_trajectory(self.student, segment.start, segment.target, batches, images_LNCHW, step_size)
+        return torch.cat([match.loss[None], match.by_step_size[None], match.by_images.flatten()])
+
+    def _next_step_size(self, learned: dict[str, Tensor], gradient: Tensor) -> dict[str, Tensor]:
+        velocity = self.config.pixels.momentum * learned[_STEP_SIZE_VELOCITY] + gradient
+        moved = learned[STEP_SIZE] - self.config.trajectory.step_size_lr * velocity
+        return {STEP_SIZE: moved, _STEP_SIZE_VELOCITY: velocity}
+
+    def batches(self, moment: Segments, segment: Segment, images_LNCHW: Tensor) -> list[Batch]:
+        """Draws what each step of a student trains on: parts of a permutation of the decoded images, then the next."""
+        config, settings = self.config, self.config.trajectory
+        generator = rng.stream(config.seed, "student", outer=moment.outer, inner=moment.inner, label=segment.number)
+        per_class = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+        labels_M = np.repeat(np.arange(len(images_LNCHW)), per_class)
+        size = min(settings.student_batch or len(labels_M), len(labels_M))
+        drawn: list[Batch] = []
+        waiting = np.empty(0, dtype=np.int64)
+        for _ in range(settings.student_steps):
+            if len(waiting) == 0:
+                waiting = generator.permutation(len(labels_M))
+            indices, waiting = waiting[:size], waiting[size:]
+            height, width = images_LNCHW.shape[-2:]
+            view = sample_params(
+                config.matching.augmentation, generator, height=height, width=width, num_draws=len(indices)
+            )
+            drawn.append(self._batch(indices, labels_M[indices], view))
+        return drawn
+
+    def _batch(self, indices: np.ndarray, labels: np.ndarray, view: AugmentParams) -> Batch:
+        device = self.normalise.device
+        chosen, labels_N = to_device(indices, device), to_device(labels, device)
+
+        def batch(images_LNCHW: Tensor) -> tuple[Tensor, Tensor]:
+            return augment(self.space.to_inputs(self._decoded(images_LNCHW)[chosen]), view), labels_N
+
+        return batch
+
+    def _decoded(self, images_LNCHW: Tensor) -> Tensor:
+        """Returns the decoded images of all classes (M, C, H, W); with factor 1 the stored ones, without a copy."""
+        if self.config.factor == 1:
+            return images_LNCHW.flatten(0, 1)
+        return torch.cat(list(map(decoder(self.config, self.config.decode), images_LNCHW)))

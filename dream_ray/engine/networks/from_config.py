@@ -1,0 +1,131 @@
+"""Networks and their sources as the settings of a run ask for them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dream_ray.config import Config
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.matching_functions import CompiledBackward
+from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
+from dream_ray.engine.networks.sharpness_aware import flat_backward
+from dream_ray.engine.networks.sources import (
+    NetworkSource,
+    PoolNetworks,
+    RandomNetworks,
+    Snapshot,
+    TrainedNetworks,
+)
+from dream_ray.engine.networks.training import RealImages, Recipe, TrainingImages, backward
+from dream_ray.nets import Classifier, build_network
+
+
+def build(config: Config, store: Store) -> Classifier:
+    """Builds the network of a run from torch's ambient generator."""
+    return build_network(
+        config.network.name,
+        num_classes=store.num_classes,
+        shape_CHW=store.shape_CHW,
+        options=config.network.options,
+    )
+
+
+def trajectory_length(config: Config) -> int:
+    """Returns the networks of a trajectory: of an outer step, or of an expert as far as students follow it."""
+    if config.source.kind == "expert":
+        return config.trajectory.max_start + config.trajectory.expert_steps
+    return config.inner_steps
+
+
+def recipe_of(config: Config) -> Recipe:
+    """Returns how the networks of a run are trained."""
+    update = config.update
+    return Recipe(
+        update.batch_size,
+        update.lr,
+        update.momentum,
+        update.weight_decay,
+        update.cutmix_probability,
+        update.augmentation,
+    )
+
+
+def trains_on_everything(config: Config) -> bool:
+    """Tells whether the first network of a run is trained on real data before it is matched at."""
+    return config.source.kind in ("real", "pool")
+
+
+def first_warmup_epochs(config: Config) -> int:
+    """Returns the passes over the real data that train the network of outer step 0 before it is matched at.
+
+    Where k-means looks through it for the initialisation, these are what the initialisation asks for.
+    """
+    if config.source.kind == "real" and config.initialisation.strategy == "representative":
+        return config.initialisation.warmup_epochs
+    return config.update.warmup_epochs
+
+
+def first_passes(config: Config) -> int:
+    """Returns the passes over the real data before the first match, of whatever network, in every kind of run."""
+    if trains_on_everything(config):
+        return first_warmup_epochs(config)
+    # k-means looks through a network of its own; the other initialisations look through none.
+    return config.initialisation.warmup_epochs if config.initialisation.strategy == "representative" else 0
+
+
+def networks_on(
+    config: Config,
+    images: Callable[[Snapshot], TrainingImages],
+    normalise: Normalise,
+    build_one: Callable[[], Classifier],
+    *,
+    compiled: bool = False,
+) -> NetworkSource:
+    """Makes the network source of some settings on any labelled images."""
+    if config.source.kind == "random":
+        return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
+    networks = _trained_networks(config, images, normalise, build_one, compiled=compiled)
+    if config.source.kind != "pool":
+        return networks
+    return PoolNetworks(replace(networks, inner_steps=1), networks, config.seed, config.source.pool_size)
+
+
+def _trained_networks(
+    config: Config,
+    images: Callable[[Snapshot], TrainingImages],
+    normalise: Normalise,
+    build_one: Callable[[], Classifier],
+    *,
+    compiled: bool,
+) -> TrainedNetworks:
+    update = config.update
+    backpropagate = CompiledBackward(update.batch_size) if compiled else backward
+    return TrainedNetworks(
+        build=build_one,
+        images=images,
+        recipe=recipe_of(config),
+        normalise=normalise,
+        seed=config.seed,
+        inner_steps=trajectory_length(config),
+        num_images=update.num_images,
+        epochs=update.epochs,
+        warmup_epochs=update.warmup_epochs,
+        first_warmup_epochs=first_warmup_epochs(config),
+        backpropagate=flat_backward(update.flat_radius, backpropagate) if update.flat_radius else backpropagate,
+    )
+
+
+def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, *, compiled: bool = False) -> Snapshot:
+    """Returns a network after some epochs on the real data: where k-means looks through that of step 0, this one."""
+    everything = RealImages(*store.training_set(config.splits))
+    networks = _trained_networks(
+        config, lambda _: everything, normalise, lambda: build(config, store), compiled=compiled
+    )
+    return next(iter(replace(networks, inner_steps=1, first_warmup_epochs=epochs).trajectory(0)))
+
+
+def fetched_networks(config: Config, store: Store, normalise: Normalise, networks: ConsumerSide) -> FetchedNetworks:
+    """Makes the network source of a worker that does not train networks itself."""
+    return FetchedNetworks(
+        networks, lambda: build(config, store), recipe_of(config), normalise.device, config.inner_steps
+    )

@@ -1,0 +1,197 @@
+"""The steps of matching class by class."""
+
+import copy
+import math
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.core.selection import strategies
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.networks.from_config import build, first_passes, networks_on
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.networks.training import RealImages
+from dream_ray.engine.planning.forecast import StepCosts
+from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
+from dream_ray.engine.run.class_costs import class_counts, training_count
+
+# Rounds of what runs at once: memory is asked for in another order every time.
+_TOGETHER = 3
+# k-means is timed on at most so many images; its time is proportional to them.
+_MOST_POINTS = 5000
+
+
+class ClassSteps:
+    """Every kind of step, on one class of random images; its construction only trains.
+
+    Attributes:
+        more_bytes: What a run takes over the measured steps.
+    """
+
+    more_bytes = 0
+
+    def __init__(
+        self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, *, compiled: bool
+    ) -> None:
+        short = config.model_copy(
+            update={
+                "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
+                "update": config.update.model_copy(
+                    update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
+                ),
+                "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
+            }
+        )
+        self._config, self._store, self._timer = config, store, timer
+        images = random_images(config, store)
+        self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalise, compiled=compiled)
+        data = RealImages(images, np.zeros(len(images), dtype=np.int64))
+
+        def trajectory(kind: str) -> Iterator[Snapshot]:
+            of_kind = short.model_copy(update={"source": config.source.model_copy(update={"kind": kind})})
+            networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
+            return networks.trajectory(0)
+
+        # Only the network that the initialisation looks through is trained where the others are drawn.
+        self._is_drawn = config.source.kind == "random"
+        self._looking = trajectory("real") if self._is_drawn and first_passes(config) else None
+        self._trajectory = trajectory(config.source.kind)
+        next(self._trajectory)
+        self._next_network()
+
+    def _next_network(self) -> None:
+        with self._timer.phase("draw" if self._is_drawn else "batch"):
+            self._snapshot = next(self._trajectory)
+
+    def begin(self) -> None:
+        """Makes the state of the class, and its first selection."""
+        matcher = self._matcher
+        self._state = matcher.initial_state(self._snapshot, 0)
+        if matcher.config.selection.strategy == "representative":
+            first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
+            self._state.indices = matcher.select(first, (0,), {})[0].indices
+        if self._looking is not None:
+            next(self._looking)
+
+    def run_round(self, number: int) -> None:
+        """Embeds, matches and trains."""
+        matcher, timer = self._matcher, self._timer
+        with timer.phase("embedding"):
+            self._features_ND = matcher.embed(self._snapshot, 0)
+        with timer.phase("target"):
+            target = matcher.target(self._snapshot, 0, self._state)
+        with timer.phase("move"):
+            matcher.loss_and_gradient(self._snapshot, 0, self._state.images_NCHW, target)
+        self._next_network()
+        if self._looking is not None:
+            with timer.phase("batch"):
+                next(self._looking)
+
+    @property
+    def num_features(self) -> int:
+        """Features of an image."""
+        return self._features_ND.shape[1]
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of a network snapshot."""
+        return sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values())
+
+    def costs(self) -> StepCosts:
+        """Returns the times of the rounds, as a run spends them."""
+        config, timer, counts = self._config, self._timer, class_counts(self._config, self._store)
+        select_s = 0.0
+        if config.selection.strategy == "representative":
+            num_points = min(sum(counts) // len(counts), _MOST_POINTS)
+            clustering_s = _clustering_s(config, self._features_ND, num_points, timer)
+            select_s = timer.median("embedding") / len(self._features_ND) + clustering_s / num_points
+        update_s, warm_up_s, first_warm_up_s = self._network_costs_s(counts)
+        return StepCosts(
+            update_s=update_s,
+            warm_up_s=warm_up_s,
+            first_warm_up_s=first_warm_up_s,
+            select_s=select_s,
+            target_s=timer.median("target"),
+            move_s=timer.median("move"),
+            snapshot_bytes=self.snapshot_bytes,
+        )
+
+    def _network_costs_s(self, counts: list[int]) -> tuple[float, float, float]:
+        """Returns what the network takes of an inner step, of an outer step, and of the first one."""
+        config, timer = self._config, self._timer
+        if self._is_drawn:
+            draw_s = timer.median("draw")
+            looking_s = 0.0 if self._looking is None else first_passes(config) * pass_s(config, timer, sum(counts))
+            return draw_s, draw_s, draw_s + looking_s
+        trained_on = len(counts) * training_count(config) if config.source.kind == "synthetic" else sum(counts)
+        return (
+            config.update.epochs * pass_s(config, timer, trained_on, config.update.num_images),
+            config.update.warmup_epochs * pass_s(config, timer, sum(counts)),
+            first_passes(config) * pass_s(config, timer, sum(counts)),
+        )
+
+    def run_together(self, beside: Collection[str]) -> None:
+        """Matches while threads do something else, for the memory of both."""
+        now, later = (replace(self._snapshot, network=copy.deepcopy(self._snapshot.network)) for _ in range(2))
+        others = {"embedding": lambda: self._matcher.embed(later, 0), "batch": lambda: next(self._trajectory)}
+        for _ in range(_TOGETHER if beside else 0):
+            with ThreadPoolExecutor(len(beside)) as pool:
+                running = [pool.submit(others[part]) for part in beside]
+                self._matcher.match(now, (0,), RunState(classes={0: self._state}))
+                for one in running:
+                    one.result()
+
+
+def pass_s(config: Config, timer: PhaseTimer, num_images: int, most: int | None = None) -> float:
+    """Returns what a pass of training takes over some images, at most over `most` of them."""
+    count = num_images if most is None else min(most, num_images)
+    return timer.median("batch") * math.ceil(count / config.update.batch_size)
+
+
+def random_images(config: Config, store: Store) -> ImageChunks:
+    """Returns as many images as the largest batch of any step needs."""
+    num_images = max(
+        2 * config.selection.embedding_batch,
+        config.real_batch,
+        config.selection.num_clusters * config.selection.per_cluster,
+        config.ipc * config.factor**2,
+        config.update.batch_size,
+    )
+    generator = rng.stream(0, "measured images")
+    return ImageChunks([generator.integers(0, 256, (num_images, *store.shape_CHW), dtype=np.uint8)])
+
+
+def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: PhaseTimer) -> float:
+    """Returns what a clustering of `num_points` images takes: the mean of those of an outer step.
+
+    Random features, spread like the measured ones, have no clusters: k-means takes all the steps that it may.
+    """
+    settings = config.selection
+    noise = rng.stream(0, "measured features").standard_normal((num_points, features_ND.shape[1]), dtype=np.float32)
+    points_ND = torch.from_numpy(noise).to(features_ND.device) * features_ND.std(0) + features_ND.mean(0)
+    previous_N = None
+    for part, max_steps in (("cold", settings.max_steps), ("warm", settings.warm_steps)):
+        for _ in range(2):
+            with timer.phase(part):
+                chosen = strategies.representative(
+                    points_ND,
+                    num_clusters=settings.num_clusters,
+                    per_cluster=settings.per_cluster,
+                    rule=settings.rule,
+                    max_steps=max_steps,
+                    rng=rng.stream(0, "measured k-means"),
+                    previous_N=previous_N,
+                )
+        previous_N = chosen.assignment_N
+    count = math.ceil(config.inner_steps / settings.interval) if settings.warm_start else 1
+    return (timer.median("cold") + (count - 1) * timer.median("warm")) / count

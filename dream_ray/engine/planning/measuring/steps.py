@@ -1,0 +1,185 @@
+"""Runs the steps of a run in a process of its own, for their memory or for their times.
+
+The steps run on random images of the store's shape, so only the manifest of the store is read.
+"""
+
+import math
+import multiprocessing
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.core.images.normalisation import Normalisation, Normalise
+from dream_ray.core.images.whitening import Whitening
+from dream_ray.data.store.manifest import Manifest
+from dream_ray.data.store.store import Store
+from dream_ray.engine.planning.forecast import StepCosts
+from dream_ray.engine.planning.measuring.class_steps import ClassSteps
+from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
+from dream_ray.engine.planning.measuring.student_steps import StudentSteps
+from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.environment import CostMeter, fixed_threads
+from dream_ray.engine.run.out_of_memory import ran_out, saying_what_needs_less_memory
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# The second round allocates memory in another order than the first.
+_MEMORY_ROUNDS = 2
+
+
+class Steps(Protocol):
+    """The steps of an objective; making them trains networks, and takes no more memory than that."""
+
+    more_bytes: int
+
+    @property
+    def num_features(self) -> int:
+        """Features of an image."""
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of a network snapshot."""
+
+    def begin(self) -> None:
+        """Makes the state that the steps need."""
+
+    def run_round(self, number: int) -> None:
+        """Runs every step once; rounds count from 1 to less than `MOST_ROUNDS`."""
+
+    def run_together(self, beside: Collection[str]) -> None:
+        """Matches while threads do something else, for the memory of both."""
+
+    def costs(self) -> StepCosts:
+        """Returns the times of the rounds, as a run spends them."""
+
+
+STEPS: dict[str, type[ClassSteps | StudentSteps]] = {
+    "bidirectional": ClassSteps,
+    "trajectory": StudentSteps,
+}
+"""By `matching.objective`."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Memory of the steps of a run, in bytes.
+
+    Attributes:
+        peak_rss_bytes: Largest resident memory of the process that ran them.
+        training_rss_bytes: The same before anything but training had run.
+        peak_gpu_bytes: Largest allocation on its GPU; 0 on a CPU.
+        snapshot_bytes: Size of a network snapshot.
+        num_features: Features of an image.
+    """
+
+    peak_rss_bytes: int
+    training_rss_bytes: int
+    peak_gpu_bytes: int
+    snapshot_bytes: int
+    num_features: int
+
+
+def measure_memory(
+    config: Config,
+    store: Store,
+    *,
+    threads: int,
+    device: torch.device,
+    compiled: bool = False,
+    beside: Collection[str] = (),
+) -> StepMemory:
+    """Runs every kind of step for its memory, without timing it.
+
+    Args:
+        config: Settings; they must fit the store.
+        store: Store to distil.
+        threads: Threads of a worker.
+        device: Device of a worker.
+        compiled: Whether it compiles its functions.
+        beside: What threads of it do while it matches, "embedding" or "batch" (training).
+
+    Raises:
+        OutOfMemory: If the memory of the GPU or the host does not suffice.
+    """
+    return _in_a_process(
+        _measure_memory, config, store.manifest, threads, str(device), tuple(beside), compiled=compiled
+    )
+
+
+def measure_costs(
+    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
+) -> StepCosts:
+    """Times every kind of step; takes about as long as four steps and selections of a class.
+
+    Arguments and errors are those of `measure_memory`.
+    """
+    return _in_a_process(_measure_costs, config, store.manifest, threads, str(device), compiled=compiled)
+
+
+def _in_a_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool, saying_what_needs_less_memory():
+        measured = pool.submit(measure, *arguments, **keywords)
+        try:
+            return measured.result()
+        except MemoryError as error:
+            raise ran_out(str(error)) from None
+        except BrokenProcessPool:
+            raise ran_out("the process that ran the steps was killed, as the system does where memory ends") from None
+
+
+def _measure_memory(
+    config: Config, manifest: Manifest, threads: int, device_name: str, beside: tuple[str, ...], *, compiled: bool
+) -> StepMemory:
+    meter = CostMeter(torch.device(device_name))
+    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, _):
+        trained = meter.read()
+        steps.begin()
+        for number in range(1, 1 + _MEMORY_ROUNDS):
+            steps.run_round(number)
+        steps.run_together(beside)
+        used = meter.read()
+        return StepMemory(
+            peak_rss_bytes=int(used["peak_rss_bytes"]) + steps.more_bytes,
+            training_rss_bytes=int(trained["peak_rss_bytes"]),
+            peak_gpu_bytes=int(used["peak_gpu_bytes"]),
+            snapshot_bytes=steps.snapshot_bytes,
+            num_features=steps.num_features,
+        )
+
+
+def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool) -> StepCosts:
+    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, timer):
+        steps.begin()
+        for number in range(1, MOST_ROUNDS):
+            steps.run_round(number)
+            if timer.is_enough(number):
+                break
+        return steps.costs()
+
+
+@contextmanager
+def _steps(
+    config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool
+) -> Iterator[tuple[Steps, PhaseTimer]]:
+    keep_freed_memory()
+    device = torch.device(device_name)
+    timer, store = PhaseTimer(device, threads), Store("", manifest)
+    with fixed_threads(threads):
+        normalise = _normalisation(config, store, device)
+        yield STEPS[config.matching.objective](config, store, normalise, timer, compiled=compiled), timer
+
+
+def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:
+    """Returns a normalisation that takes as long and as much memory as that of the run."""
+    if not config.data.zca:
+        return Normalisation.of(store.mean, store.std, device)
+    size = math.prod(store.shape_CHW)
+    return Whitening(*(torch.zeros(shape, device=device) for shape in ((size,), (size, size), (size, size))))

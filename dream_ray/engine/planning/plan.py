@@ -1,0 +1,76 @@
+"""The memory, time and traffic of a run before it starts."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.data.store.store import Store
+from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
+from dream_ray.engine.planning.measuring.steps import measure_costs
+from dream_ray.engine.planning.memory import MemoryPlan
+from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.compilation import choose_compile
+from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.spec import RunSpec, check_workers
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run takes.
+
+    Attributes:
+        spec: The run; its settings are those that fit the memory, if it is limited.
+        memory: Of its largest worker.
+        costs: Times of its steps, measured.
+        producers: Producers that will start.
+    """
+
+    spec: RunSpec
+    memory: MemoryPlan
+    costs: StepCosts
+    producers: int
+
+    @property
+    def config(self) -> Config:
+        """Settings of the run."""
+        return self.spec.config
+
+    def forecast(self, workers: int | None = None) -> Forecast:
+        """Predicts time and traffic of the run, for another number of workers too.
+
+        Raises:
+            UsageError: If the run would be refused with so many workers.
+        """
+        spec = self.spec if workers is None else replace(self.spec, workers=workers)
+        check_workers(spec, Store.open(spec.store))
+        return forecast(self.config, self._class_counts(), self.costs, workers=spec.workers, producers=self.producers)
+
+    @property
+    def mean_class_size(self) -> float:
+        """Real images of a class, on average."""
+        counts = self._class_counts()
+        return sum(counts) / len(counts)
+
+    def _class_counts(self) -> list[int]:
+        return class_counts(self.config, Store.open(self.spec.store))
+
+
+def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
+    """Fits a run into its memory and times its steps on the device of this machine.
+
+    Args:
+        spec: The run.
+        num_producers: Producers that will start.
+
+    Raises:
+        UsageError: If the run is refused, see `fit_memory`.
+        OutOfMemory: If there is no budget and the given settings run out of memory.
+    """
+    device: torch.device = resolve_device(spec.device)
+    fitted = fit_memory(spec, num_producers, device)
+    store = Store.open(spec.store)
+    compiled = choose_compile(spec.compile, fitted.config, store, device)
+    costs = measure_costs(fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
+    return RunPlan(replace(spec, config=fitted.config), fitted.memory, costs, num_producers)

@@ -1,0 +1,1 @@
+"""Network snapshots made ahead of the workers."""

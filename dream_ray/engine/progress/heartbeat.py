@@ -1,0 +1,183 @@
+"""What a process that works on a run tells the world: progress, metrics and cost, as files in the run's directory."""
+
+import json
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.progress.progress import STOPPED, WORKER
+from dream_ray.engine.progress.stopwatch import Stopwatch
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.environment import CostMeter
+from dream_ray.engine.stopping import Stopped
+from dream_ray.errors import RunError
+
+_LOG = logging.getLogger(__name__)
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes the progress of a worker."""
+
+_NOT_WRITTEN = "The progress is not written: %s"
+_HEARTBEAT_S = 1.0
+_REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
+# A step, a warm-up or a compilation may take minutes: who is silent for longer than this is dead.
+_LONGEST_SILENCE_S = 10.0
+
+
+def report_to_nobody(progress: dict[str, Any]) -> None:
+    """Ignores the progress."""
+
+
+class Session(AbstractContextManager["Session"]):
+    """Progress, metrics and cost of one worker, expert or producer, written to the run directory until its block ends.
+
+    Args:
+        run: The run.
+        shard: Number of the worker, the expert or the producer.
+        num_shards: Workers; 0 for who is none.
+        num_classes: Classes of the worker.
+        report: Called with the progress whenever it is written.
+        role: What it is for.
+
+    Attributes:
+        stopwatch: Where its time goes.
+        gathered_bytes: Tells how many bytes of synthetic images came from other workers.
+        is_stopped: Whether it was asked to stop, and saves.
+    """
+
+    def __init__(
+        self, run: Run, shard: int, num_shards: int, num_classes: int, report: Report, role: str = WORKER
+    ) -> None:
+        self._run, self._report, self._role = run, report, role
+        self.stopwatch = Stopwatch()
+        self.gathered_bytes: Callable[[], int] = lambda: 0
+        self.is_stopped = False
+        self._images_per_step = num_classes * run.config.real_batch
+        self._checkpoint_at: float | None = None
+        self._shard, self._num_shards = shard, num_shards
+        self._meter = CostMeter(run.device)
+        self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
+        self._name = f"{time.time_ns()}-{role}-{shard:04d}.json"
+        self._phase = "starting"
+        self._writing, self._ended = threading.Lock(), threading.Event()
+        self._pulse = threading.Thread(target=self._beat_on, daemon=True)
+        self._rows: list[dict[str, Any]] = []
+        self._first_step = self._step = 0
+        self._loss: float | None = None
+        self._stepped_at: float | None = None
+        self._loop_started: float | None = None
+        self._last_report = self._last_beat = time.monotonic()
+
+    def __enter__(self) -> "Session":
+        """Begins to tell that it is there."""
+        self.beat(self._phase)
+        self._pulse.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Ends that, and writes whether it was stopped, unless something else has ended it."""
+        self._ended.set()
+        self._pulse.join()
+        if self.is_stopped and kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt)):
+            self.beat(STOPPED)
+
+    def begin(self, step: int) -> None:
+        """Notes where the loop starts."""
+        self._first_step = self._step = step
+        self._last_report = time.monotonic()
+        self.beat("preparing the first network")
+
+    def on_step(self, report: StepReport) -> None:
+        """Keeps a row of metrics and, once a second, tells the world."""
+        now = time.monotonic()
+        if report.losses:
+            self._rows.append(
+                {
+                    "step": report.step,
+                    "outer": report.outer,
+                    "inner": report.inner,
+                    "losses": {str(label): loss for label, loss in report.losses.items()},
+                    "seconds": now - self._last_report,
+                }
+            )
+            self._loss = sum(report.losses.values()) / len(report.losses)
+        self._last_report, self._stepped_at = now, time.time()
+        self._step = report.step + 1
+        if self._loop_started is None:
+            # Speed is counted from the first report on: the time before it went into the first network.
+            self._loop_started, self._first_step = now, self._step
+        self.beat_if_due("matching")
+
+    def flush(self, step: int) -> None:
+        """Writes the rows since the last checkpoint, and notes that there is another."""
+        self._checkpoint_at = time.time()
+        if self._rows:
+            name = f"{step:08d}-{self._shard:04d}-of-{self._num_shards:04d}.jsonl"
+            text = "".join(json.dumps(row) + "\n" for row in self._rows)
+            storage.write_text(self._run.file("metrics", name), text)
+            self._rows.clear()
+
+    def end(self) -> None:
+        """Writes the final progress."""
+        self._step = self._run.config.total_steps
+        self.beat("done")
+
+    def beat_if_due(self, phase: str) -> None:
+        """Writes the progress if it was not just written."""
+        if time.monotonic() - self._last_beat >= self._heartbeat_s:
+            self.beat(phase)
+
+    def beat(self, phase: str) -> None:
+        """Writes the progress."""
+        with self._writing:
+            self._phase = phase
+            self._write()
+
+    def _beat_on(self) -> None:
+        """Writes it where nothing else is heard for long."""
+        while not self._ended.wait(_LONGEST_SILENCE_S):
+            with self._writing:
+                if time.monotonic() - self._last_beat < _LONGEST_SILENCE_S:
+                    continue
+                try:
+                    self._write()
+                except RunError as error:  # what is wrong with the disk, the worker meets itself
+                    _LOG.warning(_NOT_WRITTEN, error)
+
+    def _write(self) -> None:
+        self._last_beat = time.monotonic()
+        done = self._step - self._first_step
+        seconds = None
+        if self._loop_started is not None and done > 0:
+            seconds = (self._last_beat - self._loop_started) / done
+        progress = {
+            "pid": multiprocessing.current_process().pid,
+            "role": self._role,
+            "shard": self._shard,
+            "num_shards": self._num_shards,
+            "phase": self._phase,
+            "step": self._step,
+            "outer": self._step // self._run.config.inner_steps,
+            "inner": self._step % self._run.config.inner_steps,
+            "total_steps": self._run.config.total_steps,
+            "loss": self._loss,
+            "stepped_at": self._stepped_at,
+            "seconds_per_step": seconds,
+            "images_per_second": None if seconds is None else self._images_per_step / seconds,
+            "checkpoint_at": self._checkpoint_at,
+            "gathered_bytes": self.gathered_bytes(),
+            **asdict(self.stopwatch),
+            **self._meter.read(),
+        }
+        try:
+            storage.write_json(self._run.file("progress", self._name), progress)
+        except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
+            _LOG.warning(_NOT_WRITTEN, error)
+        self._report(progress)

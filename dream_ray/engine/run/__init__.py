@@ -1,0 +1,1 @@
+"""The run directory: its specification, its files, its beginning and its end."""

@@ -1,0 +1,84 @@
+"""Rules that settings, store and workers must keep together, checked before anything starts."""
+
+import logging
+
+import torch
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.multiformation import decoded_factors, fills_every_tile
+from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.from_config import build
+from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.ignored_settings import changed_in_vain
+from dream_ray.engine.run.normalisation import check_whitening
+from dream_ray.errors import UsageError
+from dream_ray.nets.classifier import foreign_code
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_fit(config: Config, store: Store) -> None:
+    """Raises UsageError if the settings cannot be run on the store."""
+    _, height, width = store.shape_CHW
+    if height != width:
+        raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
+    _check_factor(config, height)
+    if config.pixels.space == "normalised" and height % config.factor:
+        raise UsageError(
+            f"factor must divide the side of the images ({height}) with pixels.space normalised; got {config.factor}"
+        )
+    counts = class_counts(config, store)
+    needed = config.ipc * config.factor**2
+    smallest = min(range(len(counts)), key=counts.__getitem__)
+    if config.initialisation.strategy != "noise" and counts[smallest] < needed:
+        raise UsageError(
+            f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
+            f"{store.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
+        )
+    if counts[smallest] == 0:
+        raise UsageError(f"every class must have images; class {store.class_names[smallest]!r} has none")
+    if config.evaluation.every and not sum(store.count("validation", label) for label in range(store.num_classes)):
+        raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
+    if config.selection.strategy == "representative" and counts[smallest] < config.real_batch:
+        _LOG.warning(
+            "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
+            store.class_names[smallest],
+            counts[smallest],
+            config.real_batch,
+        )
+    for name, reason in changed_in_vain(config):
+        _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
+    check_whitening(config, store)
+    network = build(config, store)  # raises where the network does not fit the images
+    probe_NCHW = torch.zeros(2, *store.shape_CHW)
+    with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):
+        draws = rng.draws_at_random(lambda: network.train()(probe_NCHW))
+    if draws:
+        raise UsageError(
+            f"network.name must be a network that draws nothing at random while it is trained, or its bits would "
+            f"depend on who trains it; {config.network.name} does, as dropout and stochastic depth do: make their "
+            "rates 0. It can be evaluated with"
+        )
+
+
+def _check_factor(config: Config, side: int) -> None:
+    """Checks that no mosaic decodes into images that are padding alone."""
+    if not (empty := _factors_with_empty_tiles(config, config.factor, side)):
+        return
+    possible = next(f for f in range(config.factor - 1, 0, -1) if not _factors_with_empty_tiles(config, f, side))
+    also = "" if config.factor in empty else f" with decode {config.decode}, which cuts by {empty[0]} too"
+    raise UsageError(
+        f"factor must have (factor - 1) * ceil(side / factor) < side ({side}), or whole tiles of a mosaic would be "
+        f"padding; got {config.factor}{also} (the next smaller one is {possible})"
+    )
+
+
+def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[int]:
+    """Returns which factors that mosaics are cut by, to be matched or to be trained on, leave tiles empty."""
+    used = {
+        one
+        for mode in (config.decode, config.evaluation_decode)
+        for one in decoded_factors(config.ipc, factor, mode, config.batch_synthetic_max)
+    }
+    return [one for one in sorted(used) if not fills_every_tile(side, one)]

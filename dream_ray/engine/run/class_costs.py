@@ -1,0 +1,49 @@
+"""The cost of each class, and the classes of each worker."""
+
+import math
+from collections.abc import Sequence
+
+from dream_ray.config import Config
+from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.placement import Labels, place_classes
+from dream_ray.data.store.store import Store
+
+
+def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Labels, ...]:
+    """Returns the classes of each worker: all of them if workers divide the segments of expert trajectories (MTT).
+
+    Args:
+        config: Settings.
+        counts: Real images of each class, by label.
+        workers: Workers.
+    """
+    if config.matching.objective == "trajectory":
+        return (tuple(range(len(counts))),) * workers
+    return place_classes(class_costs(config, counts), workers)
+
+
+def class_costs(config: Config, counts: Sequence[int]) -> list[int]:
+    """Returns how many images of each class pass the network forwards in the selections and steps of a run, by label.
+
+    A backward pass counts as two: a real image is worth three in a step, a synthetic one, with the gradient of its
+    gradient, six.
+    """
+    decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+    synthetic = min(decoded, config.batch_synthetic_max)
+    selections = config.outer_steps * math.ceil(config.inner_steps / config.selection.interval)
+    if config.selection.strategy != "representative":
+        selections = 0
+    return [
+        config.total_steps * (3 * min(count, config.real_batch) + 6 * synthetic) + selections * count
+        for count in counts
+    ]
+
+
+def class_counts(config: Config, store: Store) -> list[int]:
+    """Returns the images of each class that are distilled, by label."""
+    return [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
+
+
+def training_count(config: Config) -> int:
+    """Returns how many images the stored ones of a class decode into for training."""
+    return decoded_count(config.ipc, config.factor, config.evaluation_decode, config.batch_synthetic_max)

@@ -1,0 +1,157 @@
+"""The directory of a run and what can be read from it without PyTorch; how it begins and ends: `run.py`.
+
+config.yaml        the resolved configuration; the last to be written of what makes a directory a run
+env.json           store, threads, compile mode, device and versions: what the bits depend on
+checkpoints/       see checkpoint.py
+progress/          one small file per worker session, replaced about once a second
+metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
+validation/        accuracy on the validation split while the run goes on
+synthetic.parquet  the product; initial.parquet: where it started; grid.png: its picture
+cost.json          time and memory of all sessions
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dream_ray import storage
+from dream_ray.config import Config, dump_config, load_config
+from dream_ray.data.store.store import Store
+from dream_ray.engine.run.spec import RunSpec
+from dream_ray.errors import UsageError
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do without
+    import torch
+
+    from dream_ray.core.images.normalisation import Normalise
+    from dream_ray.engine.run.checkpoint import Checkpoints
+
+FORMAT_VERSION = 2
+"""Version of the directory: what its files are called and hold."""
+WHITENING_FILE = "whitening.safetensors"
+BEFORE_CONFIG = ("env.json", WHITENING_FILE)
+"""Files that are written before config.yaml. Without it, a process was killed there; the next one replaces them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes:
+        path: The directory.
+        config: Its settings.
+        environment: Contents of env.json.
+    """
+
+    path: str
+    config: Config
+    environment: dict[str, Any]
+
+    def file(self, *parts: str) -> str:
+        """Returns a path inside the directory."""
+        return storage.join(self.path, *parts)
+
+    @property
+    def spec(self) -> RunSpec:
+        """What it was begun with; the settings are those that fit the memory, if it was limited."""
+        return RunSpec(
+            config=self.config,
+            store=self.environment["store"],
+            out=self.path,
+            compile=self.environment["compile"],
+            device=self.environment["device"],
+            threads=self.threads,
+            **self.environment["execution"],
+        )
+
+    @property
+    def threads(self) -> int:
+        """Threads per worker; they decide bits on a CPU."""
+        return int(self.environment["threads_per_worker"])
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the networks run through compiled functions; that decides bits too."""
+        return bool(self.environment["compile"] == "on")
+
+    @property
+    def device(self) -> "torch.device":
+        """Device of the workers."""
+        import torch
+
+        return torch.device(self.environment["device"])
+
+    @property
+    def evaluated_on(self) -> str:
+        """Where it is evaluated, as for `resolve_device`: a run of GPUs where the process sees any, others on a CPU."""
+        return "auto" if self.environment["device"] == "cuda" else "cpu"
+
+    def normalise(self, store: Store, device: "torch.device | None" = None) -> "Normalise":
+        """Returns what makes the inputs of its networks, on its device or another one."""
+        from dream_ray.engine.run.normalisation import normalisation_of
+
+        return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the product is written."""
+        return storage.exists(self.file("synthetic.parquet"))
+
+    def open_store(self) -> Store:
+        """Opens the store that the run distils.
+
+        Raises:
+            UsageError: If it is gone or its content changed.
+        """
+        store = Store.open(self.environment["store"])
+        if store.checksum != self.environment["store_checksum"]:
+            raise UsageError(
+                f"store {self.environment['store']} must have the content that the run began with (checksum "
+                f"{self.environment['store_checksum'][:12]}); got {store.checksum[:12]}"
+            )
+        return store
+
+    @property
+    def identity(self) -> str:
+        """Digest of the settings and the store: checkpoints of another identity are refused."""
+        text = dump_config(self.config) + self.environment["store_checksum"]
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def checkpoints(self, num_classes: int) -> "Checkpoints":
+        """Returns the checkpoints of the run."""
+        from dream_ray.engine.run.checkpoint import Checkpoints
+
+        return Checkpoints(self.file("checkpoints"), num_classes, self.identity)
+
+
+def check_new(path: str) -> None:
+    """Raises UsageError if a directory is not free for a new run."""
+    if storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+    if set(storage.list_directory(path)) - set(BEFORE_CONFIG):
+        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
+
+
+def open_run(path: str) -> Run:
+    """Opens a run directory.
+
+    Raises:
+        UsageError: If there is none, or one of another format version.
+        RunError: If it is damaged.
+    """
+    if not storage.exists(storage.join(path, "config.yaml")):
+        raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
+    environment = storage.read_json(storage.join(path, "env.json"))
+    if (version := environment.get("format_version")) != FORMAT_VERSION:
+        raise UsageError(
+            f"run {path} must have format version {FORMAT_VERSION}; got {version}: finish it with the dream_ray that "
+            "began it, or distil again"
+        )
+    return Run(path, load_config(file=storage.join(path, "config.yaml")), environment)
+
+
+def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:
+    """Returns the latest progress of every session that ever ran, or of those of a role, see `Session`."""
+    directory = run.file("progress")
+    sessions = [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
+    return [session for session in sessions if role in (None, session["role"])]

@@ -1,0 +1,118 @@
+"""The specification of a run: what is distilled, into which directory, by whom and with what.
+
+It is complete and checked when it leaves the API. What depends on the machine (the device, settings that fit its
+memory, the number of producers) is left open here and found out where the workers run. Imports neither torch nor Ray.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.config import Config
+from dream_ray.data.store.store import Store
+from dream_ray.errors import UsageError
+
+DEFAULT_CACHE_BYTES = 20 * 10**9
+DEVICES = ("auto", "cpu", "cuda")
+COMPILE_MODES = ("auto", "on", "off")
+_IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "memory_bytes")
+"""Fields that `RunSpec.execution` leaves out: config.yaml and env.json hold what became of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """A run to execute; none of the fields after `threads` changes a bit of its result.
+
+    Attributes:
+        config: Settings.
+        store: Store to distil; unless `local`, a path that all nodes share.
+        out: Directory of the run, likewise; None: nothing is written, as for a plan.
+        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
+        device: Device of the workers: "auto", "cpu" or "cuda".
+        threads: CPU threads of a worker.
+        local: Execute it in this process, without Ray.
+        workers: Ray Train workers; threads if `local`.
+        min_workers: The fewest workers that begin, or go on after nodes are lost; None: `workers`.
+        gpus_per_worker: GPUs of a worker; None: 1 on CUDA, 0 on a CPU.
+        producers: Producers that train networks ahead of the workers; 0: every worker trains its own; None: as many as
+            the free resources suggest.
+        memory_bytes: Memory of all workers and producers together, which the settings are made to fit; None: no limit.
+        snapshot_cache: Directory that keeps networks for other runs; None: they are not kept.
+        snapshot_cache_bytes: Largest size of the snapshot cache.
+        feature_cache_bytes: Largest size of a feature cache beside it; 0: none, as only runs of equal networks use one.
+    """
+
+    config: Config
+    store: str
+    out: str | None
+    compile: str = "auto"
+    device: str = "auto"
+    threads: int = 1
+    local: bool = False
+    workers: int = 1
+    min_workers: int | None = None
+    gpus_per_worker: float | None = None
+    producers: int | None = None
+    memory_bytes: int | None = None
+    snapshot_cache: str | None = None
+    snapshot_cache_bytes: int = DEFAULT_CACHE_BYTES
+    feature_cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where a value breaks a rule, and makes the paths mean the same in every process."""
+        self._check_values()
+        for name in ("store", "out", "snapshot_cache"):
+            if (path := getattr(self, name)) is not None and not self.local:
+                self._replace(name, storage.shared_path(name.replace("_", "-"), path))
+        if self.snapshot_cache is not None:
+            self._replace("snapshot_cache", storage.absolute(self.snapshot_cache))
+
+    def _check_values(self) -> None:
+        for name, value, valid in (("device", self.device, DEVICES), ("compile", self.compile, COMPILE_MODES)):
+            if value not in valid:
+                raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+        for name, count in (("workers", self.workers), ("cpus-per-worker", self.threads)):
+            if count < 1:
+                raise UsageError(f"{name} must be an int >= 1; got {count}")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise UsageError(f"min-workers must be an int from 1 to workers ({self.workers}); got {self.min_workers}")
+        if self.producers is not None and self.producers < 0:
+            raise UsageError(f"producers must be an int >= 0; got {self.producers}")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise UsageError(f"gpus-per-worker must be a number >= 0; got {self.gpus_per_worker:g}")
+
+    def _replace(self, name: str, path: str) -> None:
+        object.__setattr__(self, name, path)  # the instance is frozen, and not yet anybody else's
+
+    @property
+    def fewest_workers(self) -> int:
+        """The fewest workers that the run goes on with."""
+        return self.min_workers or self.workers
+
+    def execution(self) -> dict[str, Any]:
+        """Returns the fields that only say who executes the run, as plain values for env.json."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _IN_OTHER_FILES}
+
+
+def check_workers(spec: RunSpec, store: Store) -> None:
+    """Raises UsageError if workers or producers would have nothing to do, or threads would do the same work."""
+    kind, num_workers = spec.config.source.kind, spec.workers
+    if kind != "expert" and num_workers > store.num_classes:
+        raise UsageError(
+            f"workers must be at most the number of classes ({store.num_classes}); got {num_workers}. More would wait: "
+            "40 workers for 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 "
+            f"times. Use at most {store.num_classes} workers, and --producers for the networks"
+        )
+    if spec.config.source.is_independent:
+        if spec.local and num_workers > 1 and spec.producers == 0:
+            raise UsageError(f"producers must be an int >= 1 with local and {num_workers} workers; got 0")
+        return
+    if spec.local and num_workers > 1:
+        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {num_workers}")
+    if spec.producers:
+        raise UsageError(f"producers must be 0 with source.kind {kind}; got {spec.producers}")
+    if kind == "expert" and num_workers > (segments := spec.config.trajectory.segments):
+        raise UsageError(
+            f"workers must be at most trajectory.segments ({segments}), each of which one worker matches; got "
+            f"{num_workers}"
+        )

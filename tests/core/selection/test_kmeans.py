@@ -1,0 +1,91 @@
+"""k-means against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans as ScikitKMeans
+from torch import Tensor
+
+from dream_ray.core import rng
+from dream_ray.core.selection import kmeans
+
+
+def blobs(num_points: int, num_features: int, num_blobs: int, seed: int = 0) -> Tensor:
+    generator = rng.stream(seed, "blobs")
+    centres = generator.normal(size=(num_blobs, num_features)) * 6
+    points = centres[generator.integers(num_blobs, size=num_points)] + generator.normal(size=(num_points, num_features))
+    return torch.from_numpy(points).float()
+
+
+@pytest.mark.parametrize(("num_points", "num_clusters"), [(300, 5), (2500, 16)])
+def test_equals_scikit_learn_from_the_same_centres(num_points: int, num_clusters: int) -> None:
+    points = blobs(num_points, 7, num_clusters)
+    first = kmeans.plus_plus(points, num_clusters, rng.stream(1, "seeding"))
+    ours = kmeans.lloyd(points, first, max_steps=100)
+    theirs = ScikitKMeans(num_clusters, init=first.numpy(), n_init=1, max_iter=100, tol=0).fit(points.numpy())
+    assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    assert np.array_equal(ours.assignment_N.numpy(), theirs.labels_)
+
+
+def test_squared_distances_equal_a_loop() -> None:
+    points, centres = blobs(9, 4, 2), blobs(3, 4, 2, seed=1)
+    loop = [[float(((p - c) ** 2).sum()) for c in centres] for p in points]
+    assert torch.allclose(kmeans.squared_distances(points, centres), torch.tensor(loop), rtol=1e-4, atol=1e-3)
+
+
+def test_a_step_is_the_mean_of_each_cluster() -> None:
+    points = blobs(300, 3, 4)
+    assignment = torch.arange(300) % 5
+    loop = torch.stack([points[assignment == k].mean(0) for k in range(5)])
+    assert torch.allclose(kmeans.centroids_of(points, assignment, 5), loop, atol=1e-5)
+
+
+def test_an_empty_cluster_moves_to_the_farthest_point() -> None:
+    points = torch.tensor([[0.0], [1.0], [2.0], [50.0]])
+    centres = torch.tensor([[1.0], [1000.0]])
+    moved = kmeans.lloyd(points, centres, max_steps=1).centroids_KD
+    assert moved[1].item() == 50.0
+
+
+def test_every_cluster_is_used_where_points_differ() -> None:
+    points = blobs(200, 5, 3)
+    far = torch.full((10, 5), 1e3)
+    result = kmeans.lloyd(points, far, max_steps=50)
+    assert len(result.assignment_N.unique()) == 10
+
+
+@pytest.mark.parametrize("num_clusters", [1, 6])
+def test_as_many_clusters_as_points_or_one(num_clusters: int) -> None:
+    points = blobs(6, 3, 6)
+    result = kmeans.lloyd(points, kmeans.plus_plus(points, num_clusters, rng.stream(0, "x")), max_steps=10)
+    expected = 0.0 if num_clusters == 6 else float((points - points.mean(0)).square().sum())
+    assert result.inertia == pytest.approx(expected, rel=1e-3, abs=1e-2)
+
+
+def test_equal_points_do_not_break_it() -> None:
+    points = torch.ones(8, 3)
+    result = kmeans.lloyd(points, kmeans.plus_plus(points, 4, rng.stream(0, "x")), max_steps=5)
+    assert torch.isfinite(result.centroids_KD).all()
+    assert result.inertia == pytest.approx(0.0, abs=1e-5)
+
+
+def test_plus_plus_takes_distinct_points_of_the_input() -> None:
+    points = blobs(40, 2, 3)
+    centres = kmeans.plus_plus(points, 40, rng.stream(2, "x"))
+    assert len(centres.unique(dim=0)) == 40
+    assert {tuple(c.tolist()) for c in centres} == {tuple(p.tolist()) for p in points}
+
+
+def test_a_warm_start_goes_on_from_the_assignment() -> None:
+    points = blobs(500, 6, 8)
+    full = kmeans.lloyd(points, kmeans.plus_plus(points, 8, rng.stream(0, "x")), max_steps=100)
+    again = kmeans.lloyd(points, kmeans.centroids_of(points, full.assignment_N, 8), max_steps=100)
+    assert torch.equal(again.assignment_N, full.assignment_N)
+    assert again.num_steps == 1, "it stood still at once"
+
+
+def test_zero_steps_only_assign() -> None:
+    points, centres = blobs(30, 2, 3), blobs(4, 2, 3, seed=5)
+    result = kmeans.lloyd(points, centres, max_steps=0)
+    assert result.num_steps == 0
+    assert torch.equal(result.centroids_KD, centres)

@@ -1,0 +1,148 @@
+"""Where the workers of a run are, and whether they see what the user named."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_ray import api, storage
+from dream_ray.config import parse_config
+from dream_ray.data.ingest import IngestSettings
+from dream_ray.distributed import ray_backend
+from dream_ray.distributed.cluster import driver_placement
+from dream_ray.distributed.ingest import _places
+from dream_ray.engine.run.environment import resolve_device
+from dream_ray.errors import RunError, UsageError
+from dream_ray.storage import paths
+from tests.ray_nodes import nodes_environment
+
+pytestmark = pytest.mark.ray
+LOOK = driver_placement._look
+NODES = [
+    {"NodeID": "1", "NodeManagerAddress": "10.0.0.1", "Alive": True, "Resources": {"CPU": 4.0}},
+    {"NodeID": "2", "NodeManagerAddress": "10.0.0.2", "Alive": True, "Resources": {"CPU": 4.0}},
+]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of two nodes besides this one."""
+    monkeypatch.setattr(driver_placement, "are_elsewhere", lambda: True)
+    monkeypatch.setattr(driver_placement, "_nodes", lambda: NODES)
+
+
+def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        driver_placement, "_look_from", lambda node, file: "" if node == "1" else LOOK("/elsewhere/file")
+    )
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UsageError,
+        match=rf"out must be seen by .* node 10\.0\.0\.2 does not see {tmp_path}: /elsewhere/file is",
+    ):
+        driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
+
+
+def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_placement, "_look_from", lambda node, file: "")
+    with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
+        driver_placement.check_visible_on_all_nodes("store", "/elsewhere", "/elsewhere/manifest.json")
+
+
+def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its images would be missing, or listed as unreadable."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(driver_placement, "_look_from", lambda node, file: LOOK(file.replace("photos", "elsewhere")))
+    settings = IngestSettings(source=str(tmp_path / "photos"), test=str(tmp_path / "photos" / "*.tar"), root="nowhere")
+    assert list(_places(settings)) == ["source", "test"]
+    for name, path in _places(settings).items():
+        with pytest.raises(
+            UsageError, match=rf"{name} must be seen by .* node 10\.0\.0\.1 does not see {path}: .*/else"
+        ):
+            driver_placement.check_visible_on_all_nodes(name, path, path)
+
+
+def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(driver_placement, "are_elsewhere", lambda: True)
+    driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
+    (node,) = driver_placement._nodes()
+    assert "is not there" in driver_placement._look_from(node["NodeID"], str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("name", ["store", "out", "snapshot_cache"])
+def test_a_job_refuses_paths_that_would_be_lost_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, tiny: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(paths._JOB, "{}")
+    given = {"store": "s3://bucket/store", "out": str(tmp_path), "snapshot_cache": str(tmp_path)} | {name: "runs/local"}
+    option = name.replace("_", "-")
+    with pytest.raises(UsageError, match=f"{option} must be a URI or an absolute path in a job, .*; got runs/local"):
+        api.distill(parse_config(tiny), **given)
+
+
+def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function runs in another process, with a worker's resources, and its errors come back as they are."""
+    monkeypatch.setattr(ray_backend, "are_elsewhere", lambda: True)
+    with ray_backend.RayBackend() as backend:
+        assert backend.call(lambda: os.getpid(), device="auto", cpus=1) != os.getpid()
+        with pytest.raises(UsageError, match="device must be auto, cpu or cuda; got 'gpu'"):
+            backend.call(resolve_device, "gpu", device="auto", cpus=1)
+        with pytest.raises(RunError, match="cannot read /nowhere"):
+            backend.call(storage.read_text, "/nowhere", device="auto", cpus=1)
+
+
+def test_what_reserves_no_gpu_goes_to_the_nodes_that_have_some_in_turn() -> None:
+    nodes = [
+        {"NodeID": "head", "Alive": True, "Resources": {}},
+        {"NodeID": "cpu", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 0.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 4.0}},
+        {"NodeID": "a", "Alive": True, "Resources": {"GPU": 1.0}},
+        {"NodeID": "gone", "Alive": False, "Resources": {"GPU": 4.0}},
+    ]
+    assert [driver_placement.node_with_gpus(nodes, turn) for turn in range(3)] == ["a", "b", "a"]
+    assert driver_placement.node_with_gpus(nodes[:2]) is None
+    assert driver_placement.beside_workers(0) == {"num_cpus": 0}
+
+
+# A process of its own: other tests hold a connection to another Ray in this one.
+TWO_NODES = """
+import threading
+import ray
+from ray.cluster_utils import Cluster
+from dream_ray.distributed.cluster.capacity import Needs, wait_for_workers
+from dream_ray.distributed.cluster.driver_placement import _node_of_this_process, beside_workers
+from dream_ray.errors import TransientError
+
+node = {"object_store_memory": 80 * 1024**2, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **node})
+ray.init(address=cluster.address, logging_level="ERROR")
+assert beside_workers(1.0) is None
+try:
+    wait_for_workers(Needs(2), 1.5)
+    raise SystemExit("two workers fit into one CPU")
+except TransientError as error:
+    assert str(error).startswith("2 workers of 1 CPU each found no free resources within 1.5 s: Ray has 1 CPU"), error
+added = []
+adding = threading.Timer(1.5, lambda: added.append(cluster.add_node(num_cpus=1, num_gpus=1, **node)))
+adding.start()
+wait_for_workers(Needs(2), 60)
+adding.join()
+(there,) = added
+cluster.wait_for_nodes()
+holder = ray.remote(num_gpus=1)(type("Worker", (), {})).remote()
+ray.get(holder.__ray_ready__.remote())
+assert ray.get(ray.remote(**beside_workers(1.0))(_node_of_this_process).remote(), timeout=60) == there.node_id
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_workers_wait_for_a_node_and_what_reserves_no_gpu_runs_beside_them() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", TWO_NODES]
+    done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

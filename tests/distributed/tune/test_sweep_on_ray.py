@@ -1,0 +1,250 @@
+"""Sweeps on Ray Tune: what is stopped, what is kept, what is begun again."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from dream_ray import api, storage
+from dream_ray.config import load_config
+from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.run.directory import open_run, read_sessions
+from dream_ray.errors import RunError, UsageError
+from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.results import read_rows
+from dream_ray.sweeps.run_directory import run_directory
+from dream_ray.sweeps.study import JOURNAL, NAME, study_storage
+from tests.ray_nodes import ray_environment
+
+# After one such step the pixels are no numbers.
+BROKEN_LR = 1e30
+
+
+@pytest.fixture
+def settings(tiny: dict[str, Any]) -> dict[str, Any]:
+    tiny |= {"data": {"include_validation": False}, "outer_steps": 4}
+    tiny["evaluation"] = {**tiny["evaluation"], "every": 4, "quick_epochs": 20}
+    return tiny
+
+
+def write(path: Path, settings: dict[str, Any], **sweep: Any) -> str:
+    path.write_text(yaml.safe_dump({"config": settings, "final_seeds": 0, **sweep}))
+    return str(path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_from_beginning_to_end(
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung.
+
+    And Ctrl-C between two trials, where nothing is running, is no end of the search, nor is forgotten what they did.
+    """
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
+    file = write(
+        tmp_path / "sweep.yaml",
+        settings,
+        space={
+            "selection.num_clusters": {"int": [4, 8]},
+            "pixels.lr": {"log": [1e-6, BROKEN_LR]},
+            "initialisation.strategy": {"choices": ["representative", "noise"]},
+        },
+        # The noise that hardly moves comes after the real images.
+        start=[{}, {"pixels.lr": BROKEN_LR}, {"pixels.lr": 1e-6, "initialisation.strategy": "noise"}],
+        scheduler={"name": "asha", "grace": 1, "factor": 2},
+        budget={"trials": 3},
+        final_seeds=2,
+    )
+    out = str(tmp_path / "sweep")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dream_ray.distributed.tune.sweep.loggers_of", lambda sweep: [CtrlC()])
+        api.sweep(file, store=four_digits_store, out=out, max_concurrent=1)
+    assert [row["state"] for row in read_rows(out)] == ["done", "waiting", "waiting"]
+    assert not storage.exists(f"{out}/best.yaml")
+    found = api.resume_sweep(out)
+    first, broken, noise = found.trials
+    assert first["state"] == "done" and first["rung"] == 4
+    assert first["selection.num_clusters"] == load_config(file=f"{out}/best.yaml").selection.num_clusters
+    assert broken["state"] == "failed" and "finite" in broken["reason"]
+    assert noise["state"] == "stopped" and noise["rung"] < 4 and noise["accuracy"] < first["accuracy"]
+    assert not storage.exists(f"{_run(out, noise)}/synthetic.parquet"), "it really was stopped"
+    assert pq.read_table(f"{out}/results.parquet").num_rows == 3
+    best = load_config(file=f"{out}/best.yaml")
+    assert best.data.include_validation and best.evaluation.every == 0
+    [row] = found.final
+    assert row["name"] == "best" and row["n"] == 2 and row["mean"] > noise["accuracy"]
+    assert row["steps"] == best.total_steps and row["compute_s"] > 0 and row["reasons"] == []
+    assert list(Path(out, "ray_tune", "trial-0").glob("events.out.tfevents*")), "logs for TensorBoard"
+    assert signal.getsignal(signal.SIGINT) is at_ctrl_c, "Tune has left nothing that would swallow it"
+    assert api.resume_sweep(out) == found, "nothing is left to do"
+    with pytest.raises(UsageError, match="already holds a sweep"):
+        api.sweep(file, store=four_digits_store, out=out)
+
+
+class CtrlC(Callback):
+    """Presses it when a trial has ended."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _run(out: str, row: dict[str, Any]) -> str:
+    sweep, _ = open_sweep(out)
+    [config] = sweep.configs_of({path: row[path] for path in sweep.space})
+    return run_directory(out, config)
+
+
+def dying(*, deaths: str, **options: Any) -> Any:
+    """A network of a user's own, which ends its process."""
+    with open(deaths, "a") as file:
+        file.write("again\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
+    """Neither with pixels that are no numbers, nor with a network that kills its process, which is tried twice."""
+    deadly, deaths = "tests.distributed.test_sweep_on_ray:dying", tmp_path / "deaths"
+    space = {
+        "pixels.lr": {"log": [1e29, BROKEN_LR]},
+        "network.name": {"choices": ["convnet", deadly]},
+        "network.options.deaths": {"choices": [str(deaths)], "when": {"network.name": [deadly]}},
+    }
+    settings["pixels"] = {"lr": BROKEN_LR}
+    start: list[dict[str, Any]] = [{}, {"network.name": deadly, "network.options.deaths": str(deaths)}]
+    file = write(tmp_path / "sweep.yaml", settings, space=space, start=start, budget={"trials": 2})
+    out = tmp_path / "sweep"
+    with pytest.raises(RunError, match=r"no trial of the sweep succeeded; the last reason: its process ended, twice"):
+        api.sweep(file, store=digits_store, out=str(out))
+    assert deaths.read_text() == "again\n" * 2
+    table = pq.read_table(out / "results.parquet")
+    assert table["state"].to_pylist() == ["failed"] * 2
+    assert "finite" in table["reason"][0].as_py() and table["reason"][1].as_py() == "its process ended, twice"
+    assert "No trial reached its end" in (out / "report.html").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_of_two_workers_and_two_seeds(
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
+    """Its runs are runs of Ray Train, whose rungs reach the study; the mean of the seeds is the result."""
+    file = write(
+        tmp_path / "sweep.yaml",
+        {**settings, "outer_steps": 2},
+        space={"selection.num_clusters": {"int": [4, 8]}},
+        seeds=2,
+        budget={"trials": 1},
+        resources={"workers": 2},
+    )
+    out = str(tmp_path / "sweep")
+    [row] = api.sweep(file, store=four_digits_store, out=out).trials
+    sweep, place = open_sweep(out)
+    runs = [open_run(run_directory(out, config)) for config in sweep.configs_of({"selection.num_clusters": 6})]
+    assert row["state"] == "done" and row["selection.num_clusters"] == 6
+    assert all({session["shard"] for session in read_sessions(run, WORKER)} == {0, 1} for run in runs)
+    study = optuna.load_study(study_name=NAME, storage=study_storage(place.out, None))
+    assert list(study.trials[0].intermediate_values) == [1], "the rung on the way, of the first seed"
+    assert row["rung"] == 2
+    means = [storage.read_text(run.file("validation", "step-00000008.json")) for run in runs]
+    assert row["accuracy"] == pytest.approx(sum(yaml.safe_load(mean)["accuracy"] for mean in means) / 2)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_spent_budget_stops_what_is_running(
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    file = write(
+        tmp_path / "sweep.yaml",
+        {**settings, "outer_steps": 10},
+        space={"weights.feature": {"log": [0.1, 10]}},
+        budget={"trials": 9, "outer_steps": 25},
+        scheduler={"name": "none"},
+        log=["mlflow"],
+    )
+    out = str(tmp_path / "sweep")
+    rows = api.sweep(file, store=four_digits_store, out=out, max_concurrent=2).trials
+    assert {row["state"] for row in rows} == {"done", "stopped"} and len(rows) < 9
+    assert api.resume_sweep(out).trials == rows, "nothing is left to spend"
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        ((told,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
+    assert told >= 2 * 10, "MLflow knows the rungs"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_whose_driver_is_killed_goes_on(
+    settings: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
+    """What was finished stays as it was, what was running goes on from its checkpoint, nothing counts twice."""
+    file = write(
+        tmp_path / "sweep.yaml",
+        {
+            **settings,
+            "outer_steps": 10,
+            "inner_steps": 10,
+            "checkpoint_every": 10,
+            "evaluation": {"every": 10, "quick_epochs": 20},
+        },
+        space={"weights.feature": {"log": [0.1, 10]}},
+        sampler={"name": "random"},
+        scheduler={"name": "none"},
+        budget={"trials": 3},
+    )
+    out = tmp_path / "sweep"
+    environment = ray_environment()
+    command = [sys.executable, "-m", "dream_ray", "sweep", file, "--store", four_digits_store, "--out", str(out)]
+    driver = subprocess.Popen(
+        [*command, "--max-concurrent", "1"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 800
+    while not (out / JOURNAL).exists() or not _is_second_at_work(out):
+        assert driver.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = read_rows(str(out))
+    assert [row["state"] for row in before] == ["done", "running"]
+    run = open_run(_run(str(out), before[1]))
+    reached = max(session["step"] for session in read_sessions(run))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dream_ray", "resume", str(out)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"best settings: {out}/best.yaml" in done.stdout
+    after = read_rows(str(out))
+    assert [row["state"] for row in after] == ["done", "again", "done", "done"]
+    assert after[0] == before[0]
+    assert after[2]["weights.feature"] == before[1]["weights.feature"]
+    sessions = read_sessions(run, WORKER)
+    assert len(sessions) == 2 and reached > 10
+    assert len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 100
+
+
+def _is_second_at_work(out: Path) -> bool:
+    rows = read_rows(str(out))
+    if len(rows) < 2 or rows[1]["state"] != "running" or not rows[1]["weights.feature"]:
+        return False
+    run = _run(str(out), rows[1])
+    return storage.exists(f"{run}/checkpoints/step-00000030")

@@ -1,0 +1,259 @@
+"""What Ray Tune is given, without a Ray: what the study is told of a trial, who is stopped, and what is not written."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune import TuneError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from dream_ray.distributed.tune import tuner
+from dream_ray.distributed.tune.sweep import digest_of
+from dream_ray.distributed.tune.tuner import Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.errors import TransientError
+from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import RUNG
+
+SWEEP: dict[str, Any] = {
+    "preset": "smoke",
+    "settings": {"evaluation.every": 20, "data.include_validation": False},
+    "space": {"weights.feature": {"log": [0.01, 10]}},
+}
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sweep = parse_sweep(SWEEP)
+
+    def propose(trial: optuna.Trial) -> None:
+        suggest(sweep.space, trial, sweep.base())
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/hushhush.db")
+    return Search(space=propose, metric="accuracy", mode=modes_of(sweep), study_name="x", storage=storage)
+
+
+def rung(number: int, accuracy: float) -> dict[str, Any]:
+    # A process that begins again counts its reports from 1.
+    return {RUNG: number, "accuracy": accuracy, "training_iteration": 1}
+
+
+def test_a_paused_trial_that_is_let_go_has_its_last_result(search: Search) -> None:
+    """HyperBand pauses trials, and ends them without a word; they tell their first rungs again when they go on."""
+    search.suggest("one")
+    for number, accuracy in ((1, 0.25), (2, 0.5), (1, 0.25), (2, 0.5), (3, 0.75)):
+        search.on_trial_result("one", rung(number, accuracy))
+    search.on_trial_complete("one")
+    [trial] = search._ot_study.trials
+    assert (trial.state, trial.value, trial.user_attrs[RUNG]) == (TrialState.COMPLETE, 0.75, 3)
+    assert trial.intermediate_values == {1: 0.25, 2: 0.5, 3: 0.75}
+    assert search.number_of("one") == 0
+
+
+def test_a_trial_that_failed_has_none(search: Search) -> None:
+    search.suggest("one")
+    search.on_trial_result("one", rung(1, 0.25))
+    search.on_trial_complete("one", error=True)
+    [trial] = search._ot_study.trials
+    assert trial.state == TrialState.FAIL and trial.values is None
+
+
+def test_what_tune_writes_down_has_no_url_in_it(search: Search, tmp_path: Path) -> None:
+    from ray import cloudpickle
+
+    search.suggest("one")
+    search.save(str(tmp_path / "state"))
+    assert b"hushhush" not in cloudpickle.dumps(search) and not (tmp_path / "state").exists()
+
+
+# Four rungs.
+SHORT: dict[str, Any] = {"outer_steps": 4, "inner_steps": 20, "evaluation.every": 20, "data.include_validation": False}
+
+
+class Running:
+    """What a scheduler of Tune sees of a trial."""
+
+    status, is_saving = Trial.RUNNING, False
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = str(number)
+
+
+class Trials:
+    """What a scheduler of Tune sees of the process that runs the trials."""
+
+    def __init__(self, scheduler: TrialScheduler, count: int) -> None:
+        self.all = [Running(number) for number in range(count)]
+        self.scheduler = scheduler
+        for trial in self.all:
+            scheduler.on_trial_add(self, trial)
+
+    def tell(self, number: int, rung: int, accuracy: float) -> str:
+        """Tells of a rung and returns what becomes of the trial."""
+        trial = self.all[number]
+        decided = self.scheduler.on_trial_result(self, trial, {RUNG: rung, "accuracy": accuracy})
+        if decided != TrialScheduler.CONTINUE:
+            trial.status = Trial.TERMINATED if decided == TrialScheduler.STOP else Trial.PAUSED
+        return decided
+
+    def stop_trial(self, trial: Any) -> None:
+        trial.status = Trial.TERMINATED
+        self.scheduler.on_trial_complete(self, trial, {})
+
+    def get_live_trials(self) -> list[Any]:
+        return [trial for trial in self.all if trial.status != Trial.TERMINATED]
+
+
+def scheduled(count: int, ended: Sequence[FrozenTrial] = (), **scheduler: Any) -> Trials:
+    made = scheduler_of(parse_sweep({**SWEEP, "settings": SHORT, "scheduler": scheduler}), ended)
+    assert made is not None
+    return Trials(made, count)
+
+
+def test_asha_stops_who_is_behind_at_a_rung() -> None:
+    trials = scheduled(3, name="asha", grace=1, factor=2)
+    assert trials.tell(0, 1, 0.75) == TrialScheduler.CONTINUE
+    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
+    assert trials.tell(2, 1, 0.875) == TrialScheduler.CONTINUE
+
+
+def test_hyperband_pauses_a_bracket_and_lets_the_best_part_of_it_go_on() -> None:
+    """The first bracket has three trials that are given all four rungs, the second three that are given two."""
+    trials = scheduled(3 + 3, name="hyperband", factor=2)
+    second = range(3, 6)
+    for number in second:
+        assert trials.tell(number, 1, 0.5) == TrialScheduler.CONTINUE
+    decided = [trials.tell(number, 2, 0.1 * number) for number in second]
+    assert decided == [TrialScheduler.PAUSE] * 2 + [TrialScheduler.CONTINUE]
+    states = [trials.all[number].status for number in second]
+    assert states == [Trial.TERMINATED, Trial.PAUSED, Trial.RUNNING]
+    assert trials.scheduler.choose_trial_to_run(trials) is trials.all[4], "it goes on when there is room"
+    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+
+
+def test_median_stops_who_is_below_the_others_after_its_grace() -> None:
+    trials = scheduled(5, name="median", grace=2)
+    for rung in (1, 2):
+        for number, accuracy in enumerate((0.5, 0.625, 0.75)):
+            assert trials.tell(number, rung, accuracy) == TrialScheduler.CONTINUE
+    assert trials.tell(3, 1, 0.25) == TrialScheduler.CONTINUE, "within its grace"
+    assert trials.tell(3, 2, 0.25) == TrialScheduler.STOP
+    assert [trials.tell(4, rung, 0.6875) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+
+
+class FakeTuner:
+    """Sets a handler as Tune does, which puts back the one before it."""
+
+    def __init__(self, ends: Callable[[], object]) -> None:
+        self._ends = ends
+
+    def fit(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda number, frame: signal.signal(signal.SIGINT, before))
+        self._ends()
+
+
+def ending(error: Exception) -> Callable[[], object]:
+    def end() -> None:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize("is_pressed", [True, False])
+def test_ctrl_c_is_heard_however_late(is_pressed: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    tuner: Any = FakeTuner(lambda: is_pressed and signal.raise_signal(signal.SIGINT))
+    assert fit(tuner) == is_pressed
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TuneError("Traceback:\n  line\nOSError: No space left"), "OSError: No space left"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (StorageInternalError("the database is gone"), "the database is gone"),
+    ],
+)
+def test_what_breaks_off_a_search_is_said_in_a_line(error: Exception, reason: str) -> None:
+    tuner: Any = FakeTuner(ending(error))
+    with pytest.raises(TransientError, match=f"the search broke off; .* Reason: .*{reason}$"):
+        fit(tuner)
+
+
+def test_what_is_given_to_tune_to_write_down_has_no_password_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import cloudpickle
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hushhush@nowhere/db")
+    assert b"hushhush" not in cloudpickle.dumps(loggers_of(parse_sweep({**SWEEP, "log": ["mlflow"]})))
+
+
+def test_no_scheduler_stops_nothing() -> None:
+    assert scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": "none"}}), []) is None
+
+
+def study_of(*accuracies: Sequence[float], failed: Sequence[float] = ()) -> list[FrozenTrial]:
+    """Trials of an earlier try by what they told at their rungs; the last is the value of one that is whole."""
+    study = optuna.create_study()
+    for *before, last in accuracies:
+        rungs = dict(enumerate(before, 1))
+        study.add_trial(create_trial(value=last, intermediate_values=rungs, user_attrs={RUNG: len(before) + 1}))
+    if failed:
+        study.add_trial(create_trial(state=TrialState.FAIL, intermediate_values=dict(enumerate(failed, 1))))
+    return study.trials
+
+
+def test_asha_knows_the_trials_of_earlier_tries() -> None:
+    trials = scheduled(2, study_of([0.5, 0.625, 0.75, 0.875], [0.25]), name="asha", grace=1, factor=2)
+    assert [trials.tell(0, rung, 0.625) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
+
+
+def test_median_knows_the_trials_of_earlier_tries() -> None:
+    """One that failed too, which told its rungs as long as it lived."""
+    trials = scheduled(2, study_of([0.5, 0.5], [0.625, 0.625], failed=[0.75, 0.75]), name="median", grace=2)
+    assert trials.tell(0, 2, 0.25) == TrialScheduler.STOP
+    assert trials.tell(1, 2, 0.6875) == TrialScheduler.CONTINUE
+
+
+def test_hyperband_fills_its_brackets_anew() -> None:
+    trials = scheduled(3, study_of(*[[0.5, 0.5]] * 3), name="hyperband", factor=2)
+    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+
+
+def test_a_search_ends_with_its_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an earlier try count."""
+    monkeypatch.setattr(tuner, "seconds_spent", lambda study: 3000.0)
+    spending = Spending(parse_sweep({**SWEEP, "budget": {"hours": 1}}), optuna.create_study())
+    now = time.time()
+    assert not spending.stop_all()
+    monkeypatch.setattr(tuner.time, "time", lambda: now + 590)
+    assert not spending.stop_all()
+    monkeypatch.setattr(tuner.time, "time", lambda: now + 610)
+    assert spending.stop_all()
+
+
+def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
+    sweep = parse_sweep({**SWEEP, "settings": SHORT, "budget": {"outer_steps": 4}})
+    spending = Spending(sweep, optuna.create_study())
+    for number, spent in ((2, False), (4, True), (1, True)):
+        assert not spending("one", {**rung(number, 0.5), "config": {}})
+        assert spending.stop_all() == spent
+
+
+def test_another_sampler_makes_another_sweep() -> None:
+    """The points of a grid are put into the study when it is made."""
+    space = {"weights.feature": {"choices": [0.1, 1.0]}}
+    tpe, grid = (parse_sweep({**SWEEP, "space": space, "sampler": {"name": name}}) for name in ("tpe", "grid"))
+    assert digest_of(tpe, "store") != digest_of(grid, "store")
+    longer = parse_sweep({**SWEEP, "space": space, "budget": {"trials": 99}})
+    assert digest_of(tpe, "store") == digest_of(longer, "store")

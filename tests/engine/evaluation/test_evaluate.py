@@ -1,0 +1,262 @@
+"""Evaluation: baselines, rules for the arguments, and what the numbers mean."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import api, storage
+from dream_ray.config import parse_config
+from dream_ray.config.sections import Network
+from dream_ray.core.images.normalisation import to_unit
+from dream_ray.engine.evaluation import evaluate, tasks
+from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
+from dream_ray.engine.evaluation.checks import check_evaluation
+from dream_ray.engine.evaluation.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
+from dream_ray.engine.evaluation.naming import evaluation_name
+from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.errors import UsageError
+from dream_ray.nets import Classifier
+
+
+@pytest.fixture(scope="module")
+def run(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    settings = {
+        "ipc": 2,
+        "factor": 2,
+        "outer_steps": 1,
+        "inner_steps": 2,
+        "network": {"options": {"depth": 2, "width": 4}},
+        "selection": {"num_clusters": 6},
+        "update": {"num_images": 32},
+        "data": {"include_validation": False},
+        "evaluation": {"quick_epochs": 2, "epochs": 3, "whole_set_epochs": 10},
+    }
+    path = str(tmp_path_factory.mktemp("evaluate") / "run")
+    api.distill(parse_config(settings), store=digits_store, out=path, local=True)
+    return open_run(path)
+
+
+CPU = torch.device("cpu")
+PLAN: dict[str, Any] = {
+    "network": None,
+    "repeats": 1,
+    "protocol": "quick",
+    "split": "test",
+    "baselines": [],
+}
+CHECKED = {name: value for name, value in PLAN.items() if name != "network"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"protocol": "slow"}, "protocol must be one of quick, published; got 'slow'"),
+        ({"split": "train"}, "split must be one of test, validation; got 'train'"),
+        ({"baselines": ["hole set"]}, "baselines must be of random real, .*; got hole set"),
+        ({"repeats": 0}, "repeats must be an int >= 1; got 0"),
+    ],
+)
+def test_wrong_arguments(run: Run, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_evaluation(run, **{**CHECKED, **changed})
+
+
+def test_a_split_that_was_distilled_is_refused(run: Run) -> None:
+    seen = Run(run.path, parse_config({}), run.environment)
+    with pytest.raises(UsageError, match="the run distilled 'validation' too"):
+        check_evaluation(seen, **{**CHECKED, "split": "validation"})
+
+
+def test_baselines_have_as_many_stored_pixels(run: Run) -> None:
+    store = run.open_store()
+    indices = representative_indices(run, store, CPU)
+    sizes = {name: len(make(run, store, 0, indices)) for name, make in BASELINES.items()}
+    assert sizes == {
+        "initial mosaics": 10 * 2 * 4,
+        "random real": 10 * 2,
+        "k-means real": 10 * 2,
+        "whole set": sum(store.count("train", label) for label in range(10)),
+    }
+
+
+def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
+    store = run.open_store()
+    indices = representative_indices(run, store, CPU)
+    data = BASELINES["k-means real"](run, store, 0, indices)
+    images, labels = data.batch(torch.arange(len(data)).numpy(), CPU)
+    for label, chosen in enumerate(indices):
+        assert len(set(chosen)) == 2
+        own = to_unit(store.images(label, ("train",)).take(torch.tensor(chosen).numpy()), CPU)
+        assert torch.equal(images[labels == label], own)
+
+
+def test_random_images_differ_between_repeats(run: Run) -> None:
+    store = run.open_store()
+    everything = torch.arange(20).numpy()
+    first, again, second = (
+        BASELINES["random real"](run, store, repeat, ()).batch(everything, CPU)[0] for repeat in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_results_are_deterministic_and_networks_fresh(run: Run) -> None:
+    tasks = plan_tasks(run, **{**PLAN, "repeats": 2})
+    accuracies = [run_task(task, "cpu").accuracy for task in (*tasks, tasks[0])]
+    assert accuracies[0] == accuracies[2]
+    assert {task.repeat for task in tasks} == {0, 1}
+
+
+def test_epochs_of_the_protocols(run: Run) -> None:
+    assert num_epochs(run.config, "quick", "distilled") == 2
+    assert num_epochs(run.config, "published", "distilled") == 3
+    assert num_epochs(run.config, "quick", "whole set") == 1
+    assert num_epochs(run.config, "published", "whole set") == 10
+
+
+def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
+    results = [
+        EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0, "cpu"),
+        EvaluationResult("distilled", 1, 0.6, 40, 2, 1.0, "cuda"),
+        EvaluationResult("distilled", 0, 0.5, 40, 2, 1.0, "cpu"),
+    ]
+    distilled, whole = summarise(results)
+    assert distilled["evaluated_set"] == "distilled"
+    assert distilled["mean"] == pytest.approx(0.55)
+    assert distilled["std"] == pytest.approx(0.070710678)
+    assert distilled["accuracies"] == pytest.approx([0.5, 0.6])
+    assert (whole["n"], whole["std"]) == (1, None)
+    assert (distilled["devices"], whole["devices"]) == (["cpu", "cuda"], ["cpu"])
+
+
+NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
+    (None, tuple(BASELINES), "convnet-quick-test"),
+    (Network(options={"depth": 2, "width": 4}), tuple(BASELINES), "convnet-quick-test"),
+    (None, ("whole set",), "convnet-quick-test-distilled_whole-set"),
+    (Network(), tuple(BASELINES), "convnet-default-quick-test"),
+    (Network(options={"width": 8, "norm": "none"}), (), "convnet-norm=none-width=8-quick-test-distilled"),
+    (Network(name="resnet10"), tuple(BASELINES), "resnet10-quick-test"),
+    (Network(name="torchvision:resnet18"), tuple(BASELINES), "torchvision-resnet18-quick-test"),
+    (Network(name="mine:make", options={"weights": "../w"}), tuple(BASELINES), "mine-make-options-953a22de-quick-test"),
+    (Network(name="mine:make", options={"widths": [8, 16]}), tuple(BASELINES), "mine-make-options-408b5b6c-quick-test"),
+]
+
+
+@pytest.mark.parametrize(("network", "baselines", "name"), NAMES, ids=[name for *_, name in NAMES])
+def test_names_of_evaluations(run: Run, network: Network | None, baselines: tuple[str, ...], name: str) -> None:
+    used = network or run.config.network
+    assert evaluation_name(run.config, used, "quick", "test", baselines, 3) == name
+    assert evaluation_name(run.config, used, "quick", "test", baselines, 5) == f"{name}-n=5"
+
+
+def test_evaluations_of_other_networks_baselines_or_n_keep_each_others_files(run: Run) -> None:
+    other = Network(options={"depth": 1, "width": 3})
+    api.evaluate(run.path, repeats=1, baselines=("random real",), local=True)
+    api.evaluate(run.path, repeats=1, baselines=(), local=True)
+    api.evaluate(run.path, repeats=1, baselines=(), network=other, local=True)
+    api.evaluate(run.path, repeats=2, baselines=(), network=other, local=True)
+    names = [name for name in storage.list_directory(run.file("evaluation")) if name.endswith(".json")]
+    found = [storage.read_json(run.file("evaluation", name)) for name in names]
+    said = [
+        (one["network"]["options"]["width"], len(one["evaluated_sets"]), one["evaluated_sets"][0]["n"]) for one in found
+    ]
+    assert sorted(said) == [(3, 1, 1), (3, 1, 2), (4, 1, 1), (4, 2, 1)]
+
+
+def test_a_run_on_gpus_is_evaluated_on_a_machine_without(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    moved = shutil.copytree(run.path, tmp_path / "moved")
+    environment = {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"}
+    storage.write_json(str(moved / "env.json"), environment)
+    here, there = (api.evaluate(path, repeats=1, local=True) for path in (run.path, str(moved)))
+    assert [row["accuracies"] for row in there] == [row["accuracies"] for row in here]
+    assert [row["evaluated_set"] for row in there] == ["distilled", *BASELINES] and all(
+        row["devices"] == ["cpu"] for row in there
+    )
+
+
+def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
+    """Their networks see whitened or normalised images, and decay as the settings say."""
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
+    store, files = run.open_store(), set()
+    for settings in ({}, {"data": {"zca": True}}, {"evaluation": {"lr_decay": 0.1, "lr_milestones": [0.5]}}):
+        base = {"factor": 1, "pixels": {"space": "normalised"}}
+        changed = Run(run.path, parse_config({**base, **settings}), run.environment)
+        files.add(tasks._whole_set_file(task, changed, store, CPU))
+    assert len(files) == 3
+
+
+NETWORK = """
+from torch import nn
+
+def make(num_classes, shape_CHW):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    """A network of a user's own, which draws at random in training."""
+    (tmp_path / "drawing_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "drawing_network", raising=False)
+    return Network(name="drawing_network:make", options={})
+
+
+def test_a_network_that_draws_at_random_draws_the_same_again(run: Run, drawing: Network) -> None:
+    (task,) = plan_tasks(run, **{**PLAN, "network": drawing})
+    before = torch.get_rng_state()
+    first = train_weights(task, run)
+    torch.rand(3)
+    assert torch.equal(train_weights(task, run), first)
+    torch.set_rng_state(before)
+
+
+def train_weights(task: tasks.EvaluationTask, run: Run) -> torch.Tensor:
+    """Returns the weights of the network that is trained, which tell more than its accuracy."""
+    trained: list[Classifier] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "accuracy", lambda network, *rest: trained.append(network) or 0.5)
+        run_task(task, "cpu")
+    return trained[0].head.weight.detach()
+
+
+def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Network, tmp_path: Path) -> None:
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"], "network": drawing})
+    before = tasks._whole_set_file(task, run, run.open_store(), CPU)
+    (tmp_path / "drawing_network.py").write_text(NETWORK.replace("ReLU", "Tanh"))
+    assert tasks._whole_set_file(task, run, run.open_store(), CPU) != before
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rates"), [(1, [1]), (2, [1, 0.04]), (3, [1, 1, 0.04]), (6, [1, 1, 1, 1, 0.2, 0.04])]
+)
+def test_the_learning_rate_decays_after_parts_of_the_epochs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, epochs: int, rates: list[float]
+) -> None:
+    """However few they are, the first epoch has the first learning rate."""
+    seen: list[float] = []
+
+    def train_pass(network: Classifier, optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+
+    monkeypatch.setattr(evaluate, "train_pass", train_pass)
+    config = parse_config({"evaluation": {"lr": 1.0, "quick_epochs": epochs}})
+    store = run.open_store()
+    data = BASELINES["random real"](run, store, 0, ())
+    train_and_test(config, store, data, run.normalise(store), protocol="quick", split="test")
+    assert seen == pytest.approx(rates)
+
+
+def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:
+    unfinished = Run(str(tmp_path), run.config, run.environment)
+    with pytest.raises(UsageError, match="must be finished; continue it with `dream-ray resume"):
+        check_evaluation(unfinished, **CHECKED)

@@ -1,0 +1,107 @@
+"""The engine computes what a plain transcription of the published loop computes, step by step."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.published_loop import PublishedLoop
+from dream_ray.config import Config, parse_config
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.selection import kmeans
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.distill import StepReport, distill
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.networks.from_config import networks_on
+from dream_ray.engine.networks.training import RealImages
+from dream_ray.nets import Classifier, build_network
+
+NUM_CLASSES, IMAGES_PER_CLASS, SIDE = 3, 40, 12
+
+
+@pytest.fixture
+def config() -> Config:
+    return parse_config(
+        {
+            "ipc": 2,
+            "outer_steps": 1,
+            "inner_steps": 7,
+            "checkpoint_every": 100,
+            "network": {"name": "convnet", "options": {"depth": 2, "width": 6}},
+            "initialisation": {"strategy": "random"},
+            "selection": {"num_clusters": 8, "interval": 3, "max_steps": 4, "warm_steps": 2},
+            "pixels": {"lr": 0.02},
+            "update": {"warmup_epochs": 0, "num_images": 24, "batch_size": 12},
+        }
+    )
+
+
+@pytest.fixture
+def real() -> list[np.ndarray]:
+    generator = rng.stream(1, "images")
+    return [
+        generator.integers(0, 256, size=(IMAGES_PER_CLASS, 3, SIDE, SIDE), dtype=np.uint8) for _ in range(NUM_CLASSES)
+    ]
+
+
+def test_losses_and_images_equal_those_of_the_published_loop(config: Config, real: list[np.ndarray]) -> None:
+    device = torch.device("cpu")
+    normalisation = Normalisation.of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), device)
+    chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
+    matcher = ClassMatcher(config, chunks, NUM_CLASSES, normalisation)
+    labels = np.repeat(np.arange(NUM_CLASSES), IMAGES_PER_CLASS)
+    images = RealImages(ImageChunks(real), labels)
+    source = networks_on(config, lambda _: images, normalisation, _network)
+    reports: list[StepReport] = []
+    saved: list[RunState] = []
+    state = distill(
+        config,
+        matcher,
+        source,
+        RunState(),
+        initialise=matcher.initial_states,
+        select=matcher.select_all,
+        saves_before=config.saves_at,
+        save=saved.append,
+        report=reports.append,
+    )
+
+    first = next(source.trajectory(0))
+    initial = [matcher.initial_state(first, label).images_NCHW for label in range(NUM_CLASSES)]
+    oracle = PublishedLoop(
+        config,
+        [torch.from_numpy(images).float() / 255 for images in real],
+        torch.cat(initial),
+        first.network,
+        normalisation,
+    )
+    assignments = [
+        kmeans.assign(features, kmeans.plus_plus(features, 8, rng.stream(config.seed, "k-means", label=label)))[0]
+        for label, features in enumerate(matcher.embed(first, label) for label in range(NUM_CLASSES))
+    ]
+    for inner, report in enumerate(reports):
+        if inner % config.selection.interval == 0:
+            updates = config.selection.max_steps if inner == 0 else config.selection.warm_steps + 1
+            oracle.select(assignments if inner == 0 else oracle.assignments, updates)
+        losses = oracle.match(0, inner)
+        assert list(report.losses.values()) == pytest.approx(losses, rel=2e-4)
+        if inner + 1 < len(reports):
+            oracle.update(0, inner)
+
+    # At the end the published loop's momentum still has the move named in pixel_sgd.py to make.
+    m, lr = config.pixels.momentum, config.pixels.lr
+    velocity = oracle.pixel_optimizer.state[oracle.images]["momentum_buffer"]
+    final = oracle.images.detach().reshape(NUM_CLASSES, config.ipc, 3, SIDE, SIDE)
+    for label, class_state in state.classes.items():
+        own = class_state.velocity_NCHW
+        pending = lr * own * m ** (NUM_CLASSES - label) * (1 - m**label) / (1 - m)
+        expected = (final[label] - pending).clamp(0, 1)
+        assert torch.allclose(class_state.images_NCHW, expected, atol=1e-4)
+        shared = velocity.reshape(NUM_CLASSES, config.ipc, 3, SIDE, SIDE)[label]
+        assert torch.allclose(own * m ** (NUM_CLASSES - 1 - label), shared, atol=1e-5, rtol=1e-3)
+
+
+def _network() -> Classifier:
+    options = {"depth": 2, "width": 6}
+    return build_network("convnet", num_classes=NUM_CLASSES, shape_CHW=(3, SIDE, SIDE), options=options)

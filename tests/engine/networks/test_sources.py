@@ -1,0 +1,161 @@
+"""Trajectories: functions of their name alone, and restartable anywhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dream_ray.config import parse_config
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.networks.from_config import first_passes, networks_on
+from dream_ray.engine.networks.sources import PoolNetworks, Snapshot, TrainedNetworks
+from dream_ray.engine.networks.training import RealImages, Recipe, TrainingImages
+from dream_ray.nets import Classifier, build_network
+
+CPU = torch.device("cpu")
+
+
+class Counting:
+    """Labelled images that count what is read of them."""
+
+    def __init__(self, data: TrainingImages) -> None:
+        self.data = data
+        self.batches: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(indices)
+        return self.data.batch(indices, device)
+
+
+def build(name: str) -> Classifier:
+    options = {"convnet": {"depth": 2, "width": 4}, "resnet10": {"width": 0.0625}}
+    return build_network(name, num_classes=3, shape_CHW=(1, 8, 8), options=options[name])
+
+
+STEPS = {"inner_steps": 5, "num_images": 20, "epochs": 1, "warmup_epochs": 0, "first_warmup_epochs": 1}
+
+
+def source(name: str = "convnet") -> TrainedNetworks:
+    generator = rng.stream(0, "images")
+    images = generator.integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
+    images_read = Counting(RealImages(ImageChunks([images]), np.arange(50) % 3))
+    return TrainedNetworks(
+        build=lambda: build(name),
+        images=lambda _: images_read,
+        recipe=Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"),
+        normalise=Normalisation.of((0.5,), (0.3,), CPU),
+        seed=3,
+        **STEPS,
+    )
+
+
+def counting(networks: TrainedNetworks) -> Counting:
+    data = networks.images(None)  # type: ignore[arg-type]  # the same for every network
+    assert isinstance(data, Counting)
+    return data
+
+
+def states(networks: TrainedNetworks, outer: int, *args: object) -> list[dict[str, torch.Tensor]]:
+    return [snapshot.state() for snapshot in networks.trajectory(outer, *args)]  # type: ignore[arg-type]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet10"])
+@pytest.mark.parametrize("start", range(5))
+def test_a_restart_from_any_step_gives_the_same_networks(name: str, start: int) -> None:
+    whole = states(source(name), 1)
+    for known in (whole[start], None):
+        again = states(source(name), 1, start, known)
+        assert len(again) == 5 - start
+        assert all(equal(a, b) for a, b in zip(again, whole[start:], strict=True))
+
+
+def test_networks_follow_seed_and_outer_step_and_nothing_ambient() -> None:
+    before = states(source(), 1)
+    torch.rand(100)
+    np.random.default_rng().random()
+    state = torch.get_rng_state()
+    after = states(source(), 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not equal(states(source(), 2)[0], before[0])
+
+
+@pytest.mark.parametrize(("outer", "warmup"), [(0, 1), (1, 0), (2, 0)])
+def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
+    networks = source()
+    trajectory = networks.trajectory(outer)
+    next(trajectory)
+    data = counting(networks)
+    # One pass over 50 images in batches of 8, the last one short.
+    assert [len(batch) for batch in data.batches] == [8, 8, 8, 8, 8, 8, 2] * warmup
+    data.batches.clear()
+    next(trajectory)
+    # 20 images, rounded up to whole batches as in the published code, all distinct.
+    assert [len(batch) for batch in data.batches] == [8, 8, 8]
+    assert len(np.unique(np.concatenate(data.batches))) == 24
+    data.batches.clear()
+    assert len(list(trajectory)) == 3
+    assert len(data.batches) == 3 * 3, "the last network is not trained any more"
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet10"])
+def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
+    snapshot: Snapshot = next(source(name).trajectory(0))
+    before = snapshot.state()
+    forward, parameters = snapshot.function()
+    images = torch.rand(4, 1, 8, 8)
+    features, logits = forward(parameters, images)
+    torch.func.grad(lambda p: forward(p, images)[1].sum())(dict(parameters))
+    assert (features.shape[0], logits.shape) == (4, (4, 3))
+    assert equal(snapshot.state(), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "passes"),
+    [("real", "representative", 3), ("real", "random", 2), ("real", "noise", 2), ("pool", "representative", 2)],
+)
+def test_the_first_network_is_trained_more_only_where_k_means_looks_through_it(
+    kind: str, strategy: str, passes: int
+) -> None:
+    config = parse_config(
+        {
+            "source": {"kind": kind},
+            "initialisation": {"strategy": strategy, "warmup_epochs": 3},
+            "update": {"warmup_epochs": 2, "batch_size": 8},
+        }
+    )
+    data = counting(source())
+    networks = networks_on(config, lambda _: data, source().normalise, lambda: build("convnet"))
+    next(iter(networks.trajectory(0)))
+    assert len(data.batches) == 7 * passes == 7 * first_passes(config)
+
+
+@pytest.mark.parametrize("framework", ["dm", "dc", "mtt"])
+@pytest.mark.parametrize(("strategy", "passes"), [("representative", 3), ("random", 0)])
+def test_a_network_of_its_own_is_trained_only_for_k_means(framework: str, strategy: str, passes: int) -> None:
+    start = {"strategy": strategy, "warmup_epochs": 3}
+    assert first_passes(parse_config({"framework": framework, "initialisation": start})) == passes
+
+
+def test_a_pool_warms_every_member_up_once() -> None:
+    networks = replace(source(), warmup_epochs=2)
+    members = replace(networks, inner_steps=1, first_warmup_epochs=2)
+    pool = PoolNetworks(members, networks, seed=0, size=2)
+    first = [states(pool, outer)[0] for outer in range(6)]
+    assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
+    assert not any(name.startswith("momentum.") for name in first[0]), "the optimiser begins anew"
+    batches = len(counting(networks).batches)
+    assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
+    assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))
+    whole, late = states(pool, 3), states(pool, 3, 2)
+    assert all(equal(a, b) for a, b in zip(late, whole[2:], strict=True))

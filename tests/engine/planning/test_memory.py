@@ -1,0 +1,143 @@
+"""The memory plan against what runs really take."""
+
+import gc
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dream_ray import api
+from dream_ray.config import Config, parse_config
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.from_config import class_matcher
+from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.planning.measuring.steps import StepMemory
+from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory
+from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.run.checkpoint import Checkpoints
+from dream_ray.engine.run.spec import RunSpec
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+MEASURED = StepMemory(10**9, 10**8, 0, snapshot_bytes=1000, num_features=16)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return parse_config({**TINY, "ipc": 2, "data": {"resident_mb": 1}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "producers"), [({}, 1), ({"ipc": 4, "network": {"name": "convnet", "options": {"width": 96}}}, 0)]
+)
+def test_a_run_stays_within_the_plan(
+    tiny: dict[str, Any], digits_store: str, tmp_path: Path, change: dict[str, Any], producers: int
+) -> None:
+    settings = {**tiny, **change}
+    spec = RunSpec(config=parse_config(settings), store=digits_store, out=None, compile="off", local=True)
+    plan = fit_memory(spec, producers, CPU).memory
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
+    command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    used = json.loads((tmp_path / "run" / "cost.json").read_text())["peak_rss_bytes"]
+    assert used <= plan.total + plan.mapped
+    assert used > plan.total / 2, "the plan is of use"
+
+
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    child = "from dream_ray.engine.run.environment import peak_rss_bytes; print(peak_rss_bytes())"
+    parent = (
+        f"held = b'1' * 10**9; import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True)
+    assert 5e7 < int(done.stdout) < 9e8
+
+
+def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
+    store = Store.open(digits_store)
+    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True)
+    assert plan.ray == RAY_BYTES and plan.gpu == 0
+    assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
+    assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
+    per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
+    assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
+    assert plan.total == plan.step + plan.features + plan.synthetic + plan.writing + plan.resident + plan.ray
+    assert plan.pool == 0
+
+
+def test_what_a_worker_computes_with_is_on_its_device(tiny: dict[str, Any], digits_store: str) -> None:
+    config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}})
+    on_cpu, on_gpu = (
+        plan_memory(
+            config,
+            Store.open(digits_store),
+            StepMemory(10**9, 10**8, gpu_bytes, 10**6, 16),
+            workers=4,
+            producers=1,
+            ahead=0,
+            ray=False,
+        )
+        for gpu_bytes in (0, 2 * 10**9)
+    )
+    state = 3 * 50 * 64 * 2 * 4  # three classes, images and velocities
+    assert on_gpu.features == on_cpu.features > 0
+    beside = on_cpu.features + 3 * state + 2 * 8 * 10**6
+    assert on_gpu.on_gpu == 2 * 10**9 + beside and on_cpu.on_gpu == 0
+    assert on_cpu.total == 1.6e9 + beside + 2 * state, "a checkpoint that is written is in memory twice more"
+    assert on_gpu.total == 1.6e9 + 3 * state, "and once more where it comes from a GPU"
+    assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
+
+
+def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
+    tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a checkpoint is written, the run goes on and remembers what the step began with."""
+    ipc, most, done = 7, 0, threading.Event()
+    save, report = Checkpoints.save, Session.on_step
+
+    def slowly(self: Any, *what: Any, **how: Any) -> None:
+        save(self, *what, **how)
+        done.wait(60)
+
+    def counting(self: Any, of: Any) -> None:
+        nonlocal most
+        report(self, of)
+        held = (found for found in gc.get_objects() if type(found) is torch.Tensor and found.shape == (ipc, 1, 8, 8))
+        most = max(most, len({found.data_ptr() for found in held}))
+        if of.step == 2:  # the one before step 0 is written until now, the next one waits for it
+            done.set()
+
+    monkeypatch.setattr(Checkpoints, "save", slowly)
+    monkeypatch.setattr(Session, "on_step", counting)
+    config = parse_config({**tiny, "ipc": ipc, "factor": 1, "checkpoint_every": 4, "batch_synthetic_max": 5})
+    api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
+    assert most == 4 * 2 * 3, "four classes, images and velocities"
+
+
+def test_images_are_kept_in_memory_up_to_a_limit(
+    tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    resident = ImageChunks.resident
+    monkeypatch.setattr(ImageChunks, "resident", lambda images: kept.append(images.nbytes) or resident(images))
+    store = Store.open(digits_store)
+    normalisation = Normalisation.of(store.mean, store.std, CPU)
+    mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).real
+    assert not kept
+    monkeypatch.setattr("dream_ray.engine.matching.from_config.MEGABYTE", 10_000)
+    config = parse_config({**tiny, "data": {"resident_mb": 3}})
+    real = class_matcher(config, store, range(10), normalisation).real
+    assert len(kept) == 3 and sum(kept) <= 30_000
+    rows = np.arange(5)
+    assert all(np.array_equal(real[label].take(rows), mapped[label].take(rows)) for label in range(10))

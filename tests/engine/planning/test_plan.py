@@ -1,0 +1,98 @@
+"""The plan of a run: measured costs, and the forecast from them."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray.config import Config, parse_config
+from dream_ray.config.frameworks import FRAMEWORKS
+from dream_ray.data.store.store import Store
+from dream_ray.engine.planning import fitting
+from dream_ray.engine.planning import plan as planning
+from dream_ray.engine.planning.forecast import StepCosts
+from dream_ray.engine.planning.measuring import steps
+from dream_ray.engine.planning.measuring.steps import StepMemory, measure_costs
+from dream_ray.engine.planning.plan import plan_run
+from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.spec import RunSpec
+from dream_ray.errors import UsageError
+from tests.frameworks import tiny_run
+
+HERE: dict[str, Any] = {"threads": 1, "device": torch.device("cpu")}
+
+
+def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
+    return RunSpec(config=config, store=store, out=None, device="cpu", compile="off", workers=workers)
+
+
+@pytest.fixture
+def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces both measurements by numbers."""
+    memory, costs = StepMemory(10**9, 10**9, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
+    monkeypatch.setattr(fitting, "measure_memory", lambda *what, **how: memory)
+    monkeypatch.setattr(planning, "measure_costs", lambda *what, **how: costs)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the steps here: times need no process of their own."""
+    monkeypatch.setattr(steps, "_in_a_process", lambda measure, *arguments: measure(*arguments))
+    monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store: str) -> None:
+    update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
+    config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
+    store = Store.open(digits_store)
+    plan = plan_run(spec_of(config, digits_store, workers=2), 1)
+    costs = plan.costs
+    assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
+    assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
+    batches = -(-sum(class_counts(config, store)) // 16)
+    assert costs.warm_up_s / costs.update_s == pytest.approx(2 * batches / (3 * 2)), "two batches of 16 make 32 images"
+    # ConvNet-2 of width 4: a convolution from 1 channel and one from 4, norms, the classifier.
+    assert costs.snapshot_bytes == 4 * ((9 + 1) * 4 + (36 + 1) * 4 + 4 * 4 + (4 * 2 * 2 + 1) * 10)
+    assert plan.producers == 1 and plan.memory.ahead == config.inner_steps * costs.snapshot_bytes
+    assert plan.forecast().step_bytes > 2 * costs.snapshot_bytes
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_steps_of_every_framework_are_timed(framework: str, digits_store: str) -> None:
+    config = parse_config(tiny_run(framework, "representative"))
+    costs = measure_costs(config, Store.open(digits_store), **HERE)
+    assert costs.move_s > 0 and costs.first_warm_up_s > 0 and costs.snapshot_bytes > 0
+    is_timed_by_class = config.matching.objective != "trajectory"
+    assert (costs.select_s > 0) == (costs.target_s > 0) == (costs.update_s > 0) == is_timed_by_class
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_store: str) -> None:
+    tiny["selection"]["strategy"] = "random"
+    assert measure_costs(parse_config(tiny), Store.open(digits_store), **HERE).select_s == 0
+
+
+def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
+        plan_run(spec_of(parse_config(tiny), digits_store, workers=11), 1)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_network_that_is_drawn_takes_a_draw(tiny: dict[str, Any], digits_store: str) -> None:
+    tiny |= {"source": {"kind": "random"}, "initialisation": {"strategy": "random"}}
+    costs = measure_costs(parse_config(tiny), Store.open(digits_store), **HERE)
+    assert costs.update_s == costs.warm_up_s == costs.first_warm_up_s > 0
+    tiny["initialisation"] = {"strategy": "representative", "warmup_epochs": 2}
+    costs = measure_costs(parse_config(tiny), Store.open(digits_store), **HERE)
+    assert costs.update_s == costs.warm_up_s
+    assert costs.first_warm_up_s > 20 * costs.update_s, "k-means looks through a trained one, after 200 batches"
+
+
+@pytest.mark.usefixtures("not_measured")
+def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
+    plan = plan_run(spec_of(parse_config(tiny), digits_store), 0)
+    assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
+    with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
+        plan.forecast(workers=11)

@@ -1,0 +1,387 @@
+"""Runs whose networks are made ahead, here by threads: the same bits as with networks that each worker makes."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dream_ray import storage
+from dream_ray.config import parse_config
+from dream_ray.core.placement import place_classes
+from dream_ray.engine.distill import StepReport
+from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.prefetched_selection import selecting_ahead
+from dream_ray.engine.networks import sources
+from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot
+from dream_ray.engine.prefetch.producer import trained_networks
+from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
+from dream_ray.engine.progress import heartbeat
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.lifecycle import finish_run
+from dream_ray.errors import RunError, UsageError
+from tests.runs import create_run, work
+
+CPU = torch.device("cpu")
+NUM_CLASSES = 4
+SOURCES: dict[str, dict[str, Any]] = {
+    "real": {"kind": "real"},
+    "random": {"kind": "random"},
+    "pool": {"kind": "pool", "pool_size": 2},
+}
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the package catches it."""
+
+
+@pytest.fixture
+def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
+    def make(settings: dict[str, Any], name: str = "run", **options: Any) -> Run:
+        return create_run(
+            str(tmp_path / name),
+            parse_config(settings),
+            four_digits_store,
+            device=CPU,
+            threads=1,
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def inline(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
+    """Images of an uninterrupted run of one worker that trains its networks itself, by settings."""
+    known: dict[str, Tensor] = {}
+
+    def images(settings: dict[str, Any]) -> Tensor:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in known:
+            path = str(tmp_path_factory.mktemp("inline") / "run")
+            run = create_run(path, parse_config(settings), four_digits_store, device=CPU, threads=1)
+            work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
+            known[key] = final_images(run)
+        return known[key]
+
+    return images
+
+
+def own_threads() -> list[str]:
+    """Names of the threads of runs that are alive."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("producer", "selecting-ahead", "checkpoint"))]
+
+
+def final_images(run: Run) -> Tensor:
+    finish_run(run)
+    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
+
+
+def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
+    """Runs all workers at a time, as threads."""
+    placement = place_classes([1.0] * NUM_CLASSES, num_workers)
+    with producing_threads(run, num_producers) as queue, ThreadPoolExecutor(num_workers) as pool:
+        ended = [
+            pool.submit(
+                work,
+                run.path,
+                placement[rank],
+                shard=rank,
+                num_shards=num_workers,
+                snapshots=LocalConsumerSide(queue, rank, num_workers),
+            )
+            for rank in range(num_workers)
+        ]
+        # A group ends as one, as on Ray Train: the others would wait for a dead one for ever.
+        wait(ended, return_when=FIRST_EXCEPTION)
+        queue.close()
+        for one in ended:
+            one.result()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("num_workers", "num_producers"), [(1, 1), (2, 1), (3, 2)])
+def test_networks_made_ahead_change_no_bit(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    source: str,
+    num_workers: int,
+    num_producers: int,
+) -> None:
+    settings = {**tiny, "source": SOURCES[source]}
+    run = start(settings)
+    run_pipelined(run, num_workers, num_producers)
+    assert torch.equal(final_images(run), inline(settings))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("killed_at", [1, 4, 6])
+def test_a_killed_run_resumes_to_the_same_bits(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    before: int,
+    after: int,
+) -> None:
+    run = start(tiny)
+    original = heartbeat.Session.on_step
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        if report.step == killed_at and self._shard == 0:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat.Session, "on_step", report)
+        with pytest.raises(Killed):
+            run_pipelined(run, before, 1)
+    assert not own_threads()
+    run_pipelined(run, after, 1)
+    assert torch.equal(final_images(run), inline(tiny))
+
+
+def test_a_straggler_holds_the_others_up_and_changes_no_bit(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks are dropped when the slowest worker is past them, not before."""
+    original = heartbeat.Session.on_step
+    steps: dict[int, int] = {0: -1, 1: -1}
+
+    def report(self: Any, report: StepReport) -> None:
+        original(self, report)
+        steps[self._shard] = report.step
+        if self._shard == 1:
+            time.sleep(0.1)
+
+    monkeypatch.setattr(heartbeat.Session, "on_step", report)
+    monkeypatch.setattr("dream_ray.engine.prefetch.threads.window_of", lambda run, num_producers: 2)
+    run = start(tiny)
+    run_pipelined(run, 2, 1)
+    assert steps == {0: 7, 1: 7}
+    assert torch.equal(final_images(run), inline(tiny))
+
+
+def test_all_selections_but_the_first_are_made_ahead(
+    start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, bool]] = []
+    original = ClassMatcher.select
+
+    def spy(self: ClassMatcher, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
+        ahead = threading.current_thread().name.startswith("selecting-ahead")
+        seen.append((snapshot.outer, snapshot.inner, ahead))
+        return original(self, snapshot, labels, previous)
+
+    monkeypatch.setattr(ClassMatcher, "select", spy)
+    run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
+    assert seen[::NUM_CLASSES] == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
+
+
+def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[str, Any]) -> None:
+    """As after Ctrl-C: all classes may take minutes."""
+    begun, seen = threading.Event(), []
+
+    def select(snapshot: Any, group: Any, previous: Any) -> Any:
+        seen.extend(group)
+        if threading.current_thread().name.startswith("selecting-ahead"):
+            begun.set()
+            time.sleep(0.02)
+        return [SimpleNamespace(assignment_N=None)] * len(group)
+
+    labels = range(200)
+    matcher: Any = SimpleNamespace(real=labels, class_batch=1, select=select)
+    matcher.select_all = partial(ClassMatcher.select_all, matcher)
+    source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
+    with selecting_ahead(parse_config(tiny), matcher, source) as choose:
+        choose(source.try_get(0, 0), dict.fromkeys(labels))
+        assert begun.wait(60)
+    assert len(labels) < len(seen) < 2 * len(labels)
+
+
+def test_a_warm_up_that_nobody_needs_is_left_between_two_batches(
+    start: Callable[..., Run], tiny: dict[str, Any], training: list[int]
+) -> None:
+    """As after Ctrl-C: a producer of this process is waited for."""
+    run = start({**tiny, "initialisation": {"warmup_epochs": 1000}})
+    with producing_threads(run, 1) as queue:
+        LocalConsumerSide(queue, 0, 1).begin(0, None)
+        while not training:
+            time.sleep(0.01)
+    assert len(training) < 1000
+    assert not own_threads()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_producer_that_fails_ends_the_run_with_its_reason(
+    start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("in the middle of training")
+
+    monkeypatch.setattr(sources, "train_pass", fail)
+    with pytest.raises(RunError, match=r"a producer failed: ZeroDivisionError.*in the middle"):
+        run_pipelined(start(tiny), 1, 1)
+    assert not own_threads()
+
+
+def test_only_networks_where_a_run_may_be_resumed_travel_with_their_momentum(
+    start: Callable[..., Run], tiny: dict[str, Any]
+) -> None:
+    run = start({**tiny, "checkpoint_every": 3})
+    with producing_threads(run, 1) as queue:
+        networks = LocalConsumerSide(queue, 0, 1)
+        networks.begin(0, None)
+        whole = [any("momentum" in name for name in networks.get(step)) for step in range(8)]
+    assert whole == [step % 3 == 0 for step in range(8)]
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for every pass of training."""
+    passes: list[int] = []
+    original = sources.train_pass
+
+    def counted(*args: Any) -> None:
+        passes.append(1)
+        original(*args)
+
+    monkeypatch.setattr(sources, "train_pass", counted)
+    return passes
+
+
+def banked(start: Callable[..., Run], settings: dict[str, Any], name: str, bank: Path, size: int = 10**9) -> Run:
+    return start(settings, name, snapshot_cache=str(bank), snapshot_cache_bytes=size)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_second_run_trains_no_network(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    tmp_path: Path,
+    training: list[int],
+    source: str,
+) -> None:
+    """Another weight and another number of clusters need the same networks."""
+    # Where networks are trained, the initialisation looks through one of them; else it would train one of its own.
+    settings = {**tiny, "source": SOURCES[source], "initialisation": {"strategy": "random"}}
+    first = banked(start, settings, "first", tmp_path / "bank")
+    run_pipelined(first, 2, 1)
+    assert torch.equal(final_images(first), inline(settings))
+    other = {**settings, "weights": {"feature": 0.5}, "selection": {"num_clusters": 4, "interval": 2}}
+    expected = inline(other)
+    training.clear()
+    second = banked(start, other, "second", tmp_path / "bank")
+    work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
+    assert not training
+    assert torch.equal(final_images(second), expected)
+
+
+def test_a_member_of_a_pool_is_warmed_up_by_one_process(
+    start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path, training: list[int]
+) -> None:
+    """Two producers, or a run that is resumed, begin several trajectories with it."""
+    settings = {**tiny, "source": {"kind": "pool", "pool_size": 1}, "update": {**tiny["update"], "warmup_epochs": 3}}
+
+    def states(run: Run, sources: list[NetworkSource]) -> list[NetworkState]:
+        return [snapshot.state() for outer in range(2) for snapshot in sources[outer].trajectory(outer)]
+
+    plain = start(settings, "plain")
+    expected = states(plain, [trained_networks(plain, plain.open_store())] * 2)
+    passes = len(training)
+    training.clear()
+    run = banked(start, settings, "banked", tmp_path / "bank")
+    found = states(run, [trained_networks(run, run.open_store()) for _ in range(2)])
+    assert len(training) == passes == 3 + 2 * 3
+    for state, other in zip(found, expected, strict=True):
+        assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_other_networks_are_not_taken_for_these(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    work(banked(start, tiny, "first", tmp_path / "bank").path, range(NUM_CLASSES), shard=0, num_shards=1)
+    for number, other in enumerate(
+        ({"seed": 1}, {"update": {**tiny["update"], "lr": 0.02}}, {"initialisation": {"warmup_epochs": 2}})
+    ):
+        run = banked(start, {**tiny, **other}, f"other-{number}", tmp_path / "bank")
+        work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
+        assert torch.equal(final_images(run), inline({**tiny, **other}))
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "without momentum"])
+def test_a_bank_with_holes_is_filled_up(
+    start: Callable[..., Run],
+    tiny: dict[str, Any],
+    inline: Callable[..., Tensor],
+    tmp_path: Path,
+    training: list[int],
+    damage: str,
+) -> None:
+    """The second run saves more often, so it needs the momentum of networks that were kept without."""
+    bank = tmp_path / "bank"
+    settings = {**tiny, "checkpoint_every": 4}
+    work(banked(start, settings, "first", bank).path, range(NUM_CLASSES), shard=0, num_shards=1)
+    files = sorted(bank.rglob("*.safetensors"))
+    assert len(files) == 8
+    if damage == "missing":
+        files[6].unlink()
+    elif damage == "torn":
+        files[6].write_bytes(files[6].read_bytes()[:-9])
+    else:
+        settings = tiny
+    expected = inline(settings)
+    training.clear()
+    run = banked(start, settings, "second", bank)
+    work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
+    assert torch.equal(final_images(run), expected)
+    assert training
+    training.clear()
+    again = banked(start, settings, "third", bank)
+    work(again.path, range(NUM_CLASSES), shard=0, num_shards=1)
+    assert not training, "the second run filled the holes"
+
+
+def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
+    bank, limit = tmp_path / "bank", 38_000
+    settings = {**tiny, "outer_steps": 6, "selection": {"num_clusters": 4, "strategy": "random"}}
+    work(banked(start, settings, "first", bank, limit).path, range(NUM_CLASSES), shard=0, num_shards=1)
+    sizes = [path.stat().st_size for path in bank.rglob("*.safetensors")]
+    assert limit // 2 < sum(sizes) <= limit
+    assert 24 * max(sizes) > limit, "all of them would not have had room"
+    with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):
+        work(banked(start, tiny, "second", tmp_path / "tiny", 1000).path, range(NUM_CLASSES), shard=0, num_shards=1)
+
+
+def test_a_bank_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="path tape://bank is of no kind that pyarrow can open"):
+        work(
+            start(tiny, snapshot_cache="tape://bank", snapshot_cache_bytes=1).path,
+            range(NUM_CLASSES),
+            shard=0,
+            num_shards=1,
+        )
+
+
+def test_two_runs_may_fill_a_bank_at_a_time(
+    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    runs = [banked(start, tiny, name, tmp_path / "bank") for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, run.path, range(NUM_CLASSES), shard=0, num_shards=1) for run in runs]:
+            done.result()
+    assert all(torch.equal(final_images(run), inline(tiny)) for run in runs)
+    assert not [name for name in storage.list_files(str(tmp_path / "bank")) if name.endswith(".partial")]

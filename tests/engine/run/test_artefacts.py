@@ -1,0 +1,154 @@
+"""synthetic.parquet: describes itself, reads back, and holds nothing that depends on workers or time."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dream_ray.api import load_synthetic
+from dream_ray.core.images.synthetic import SyntheticSet
+from dream_ray.engine.run.artefacts import read_synthetic, write_picture, write_synthetic
+from dream_ray.errors import RunError, UsageError
+
+
+@pytest.fixture
+def synthetic() -> SyntheticSet:
+    images = torch.rand(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return SyntheticSet(images, ("cat", "dog", "eel"), 2, "single", 128, (0.4,), (0.2,))
+
+
+@pytest.fixture
+def path(synthetic: SyntheticSet, tmp_path: Path) -> str:
+    target = str(tmp_path / "synthetic.parquet")
+    write_synthetic(target, synthetic, recipe={"config": {"decode": "bound"}}, cost={"wall_s": 1.5})
+    return target
+
+
+READER = """
+import os, sys
+from dream_ray.api import load_synthetic
+
+before = set(os.listdir("/proc/self/task"))
+load_synthetic(sys.argv[1])
+print(len(set(os.listdir("/proc/self/task")) - before))
+"""
+
+
+def test_round_trip(synthetic: SyntheticSet, path: str) -> None:
+    found, description = read_synthetic(path)
+    assert torch.equal(found.images_LNCHW, synthetic.images_LNCHW)
+    assert vars(found).keys() == vars(synthetic).keys()
+    assert all(vars(found)[key] == vars(synthetic)[key] for key in vars(found) if key != "images_LNCHW")
+    assert description["decode_while_matching"] == "bound"
+    assert description["cost"] == {"wall_s": 1.5}
+
+
+def test_layout(synthetic: SyntheticSet, path: str) -> None:
+    file = pq.ParquetFile(path)
+    assert file.num_row_groups == 3
+    for label in range(3):
+        rows = file.read_row_group(label).to_pylist()
+        assert [row["label"] for row in rows] == [label, label]
+        assert [row["class"] for row in rows] == [synthetic.class_names[label]] * 2
+        assert [row["soft_label"] for row in rows] == [None, None]
+        pixels = np.frombuffer(rows[1]["image"], dtype="<f4").reshape(1, 4, 4)
+        assert np.array_equal(pixels, synthetic.images_LNCHW[label, 1].numpy())
+    assert file.schema_arrow.field("image").type == pa.binary()
+
+
+def test_the_table_does_not_depend_on_the_cost(synthetic: SyntheticSet, path: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other.parquet")
+    write_synthetic(other, synthetic, recipe={"config": {}}, cost={"wall_s": 99.0})
+    assert pq.read_table(other).equals(pq.read_table(path))
+
+
+@pytest.mark.parametrize("kind", ["missing", "rubbish", "foreign", "other version"])
+def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "x.parquet"
+    if kind == "rubbish":
+        target.write_bytes(b"no Parquet")
+    elif kind == "foreign":
+        pq.write_table(pa.table({"image": [b"x"]}), target)
+    elif kind == "other version":
+        table = pq.read_table(path)
+        description: dict[str, Any] = json.loads(table.schema.metadata[b"dream_ray"])
+        changed = {b"dream_ray": json.dumps({**description, "format_version": 9}).encode()}
+        pq.write_table(table.replace_schema_metadata(changed), target)
+    with pytest.raises(UsageError, match=r"x\.parquet"):
+        load_synthetic(str(target))
+
+
+def test_a_damaged_file_is_refused_or_read_as_it_was_written(synthetic: SyntheticSet, path: str) -> None:
+    """Wherever it is damaged: in a page, in the footer, or in what describes the set."""
+    whole, description = Path(path).read_bytes(), read_synthetic(path)[1]
+    draw, refused = random.Random(0), 0
+    for start in range(0, len(whole) - 8, 5):
+        damaged = bytearray(whole)
+        for position in range(start, start + 8):
+            damaged[position] ^= draw.randrange(1, 256)
+        Path(path).write_bytes(damaged)
+        try:
+            found, found_description = read_synthetic(path)
+        except (RunError, UsageError) as error:
+            assert path in str(error)
+            refused += 1
+            continue
+        assert torch.equal(found.images_LNCHW, synthetic.images_LNCHW)
+        assert (found.mean, found.class_names) == (synthetic.mean, synthetic.class_names)
+        assert found_description == description
+    assert refused > 500
+
+
+def test_a_file_that_is_cut_short_is_damaged(path: str) -> None:
+    whole = Path(path).read_bytes()
+    for length in range(4, len(whole), 50):
+        Path(path).write_bytes(whole[:length])
+        with pytest.raises(RunError, match=r"synthetic\.parquet is damaged"):
+            read_synthetic(path)
+
+
+def test_other_pixels_under_the_same_description_are_damage(path: str) -> None:
+    """Parquet that is whole, with the pages' own checksums, but not what was written."""
+    table = pq.read_table(path)
+    images = [bytes(reversed(image)) for image in table["image"].to_pylist()]
+    pq.write_table(table.set_column(0, table.schema.field("image"), pa.array(images, pa.binary())), path)
+    with pytest.raises(RunError, match="do not have the digest"):
+        read_synthetic(path)
+
+
+def test_the_dataset_gives_decoded_normalised_images(synthetic: SyntheticSet, path: str) -> None:
+    data = load_synthetic(path)
+    decoded, labels = synthetic.decoded()
+    assert len(data) == 3 * 2 * 4
+    assert torch.allclose(data.images_NCHW, (decoded - 0.4) / 0.2)
+    image, label = data[5]
+    assert (image.shape, image.dtype, type(label)) == ((1, 4, 4), torch.float32, int)
+    assert [data[index][1] for index in range(len(data))] == labels.tolist() == sorted(labels.tolist())
+    batches = list(torch.utils.data.DataLoader(data, batch_size=10))
+    assert torch.equal(torch.cat([images for images, _ in batches]), data.images_NCHW)
+
+
+def test_the_picture_shows_every_image(synthetic: SyntheticSet, tmp_path: Path) -> None:
+    from PIL import Image
+
+    target = tmp_path / "grid.png"
+    write_picture(str(target), synthetic)
+    with Image.open(target) as picture:
+        assert picture.width > 2 * 4
+        assert picture.height > 3 * 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux tells the threads of a process")
+def test_reading_starts_no_thread(path: str) -> None:
+    """Those of Arrow end some processes with an abort, after their work."""
+    done = subprocess.run([sys.executable, "-c", READER, path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]

@@ -1,0 +1,225 @@
+"""Checkpoints: whole or not there, whoever wrote them and whatever happened to them."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_ray import storage
+from dream_ray.core.placement import place_classes
+from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
+from dream_ray.engine.networks.tensor_header import read_metadata
+from dream_ray.engine.run.checkpoint import Checkpoints, background_writer
+from dream_ray.engine.run.checkpoint_directory import prunable
+from dream_ray.errors import RunError
+
+NUM_CLASSES = 5
+
+
+def state(step: int, labels: Any = range(NUM_CLASSES), network: bool = True) -> RunState:
+    def class_state(label: int) -> ClassState:
+        images = torch.full((2, 1, 4, 4), step + label / 10)
+        return ClassState(images, -images, torch.arange(label), torch.arange(label) % 2)
+
+    tensors = {"network.trunk.weight": torch.full((3,), float(step))} if network else None
+    return RunState(step // 4, step % 4, {label: class_state(label) for label in labels}, tensors)
+
+
+@pytest.fixture
+def checkpoints(out: str) -> Checkpoints:
+    return Checkpoints(out, NUM_CLASSES, "identity")
+
+
+def save(checkpoints: Checkpoints, step: int, num_shards: int = 1, shards: Any = None, network: bool = True) -> None:
+    for shard, placed in enumerate(place_classes([1.0] * NUM_CLASSES, num_shards)):
+        if shards is None or shard in shards:
+            checkpoints.save(state(step, placed, network), step=step, shard=shard, num_shards=num_shards)
+
+
+def assert_equal(found: RunState, expected: RunState) -> None:
+    assert (found.outer, found.inner, list(found.classes)) == (expected.outer, expected.inner, list(expected.classes))
+    for label, class_state in expected.classes.items():
+        for name, tensor in vars(class_state).items():
+            assert torch.equal(getattr(found.classes[label], name), tensor), (label, name)
+    assert (found.network is None) == (expected.network is None)
+    for name, tensor in (expected.network or {}).items():
+        assert torch.equal((found.network or {})[name], tensor)
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 5])
+@pytest.mark.parametrize("labels", [None, [0], [1, 4], [2, 3, 4]])
+def test_any_number_of_workers_reads_what_any_other_wrote(
+    checkpoints: Checkpoints, num_shards: int, labels: list[int] | None
+) -> None:
+    save(checkpoints, 6, num_shards)
+    found = checkpoints.latest(labels)
+    assert found is not None
+    assert found[0] == 6
+    assert_equal(found[1], state(6, range(NUM_CLASSES) if labels is None else labels))
+
+
+def test_nothing_there(checkpoints: Checkpoints) -> None:
+    assert checkpoints.latest() is None
+    assert checkpoints.steps() == checkpoints.complete_steps() == []
+
+
+def test_a_step_counts_once_every_class_is_there(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 4)
+    save(checkpoints, 8, num_shards=3, shards=[0, 2])
+    assert checkpoints.complete_steps() == [4]
+    assert checkpoints.latest()[0] == 4  # type: ignore[index]
+    save(checkpoints, 8, num_shards=3, shards=[1])
+    assert checkpoints.complete_steps() == [4, 8]
+
+
+def test_shards_of_two_placements_complete_a_step_together(checkpoints: Checkpoints) -> None:
+    """Some workers were faster before a crash; others write the step after it, placed in another way."""
+    save(checkpoints, 8, num_shards=2, shards=[0])
+    save(checkpoints, 8, num_shards=5, shards=[1, 3])
+    assert checkpoints.complete_steps() == [8]
+    assert_equal(checkpoints.load(8), state(8))
+
+
+def test_the_last_step_needs_no_network(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 12, network=False)
+    assert_equal(checkpoints.load(12), state(12, network=False))
+
+
+def test_a_network_that_is_missing_makes_a_step_incomplete(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 4)
+    storage.delete(f"{checkpoints.root}/step-00000004/network.safetensors")
+    assert checkpoints.complete_steps() == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "header", "empty"])
+@pytest.mark.parametrize("name", ["network.safetensors", "shard-0000-of-0001.safetensors"])
+def test_a_damaged_step_is_passed_over(
+    checkpoints: Checkpoints, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(checkpoints, 4)
+    save(checkpoints, 8)
+    path = f"{checkpoints.root}/step-00000008/{name}"
+    whole = storage.read_bytes(path)
+    middle = len(whole) - 10
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    damaged = {"cut": whole[:-9], "flip": flipped, "header": b"\xff" * 16 + whole[16:], "empty": b""}[damage]
+    storage.write_bytes(path, damaged)
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == 4
+    assert "step 8" in caplog.text
+
+
+def test_where_nothing_can_be_read_the_error_says_why(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 4)
+    storage.write_bytes(f"{checkpoints.root}/step-00000004/shard-0000-of-0001.safetensors", b"rubbish")
+    with pytest.raises(RunError, match="no checkpoint can be read: .* is damaged"):
+        checkpoints.latest()
+
+
+def test_a_foreign_checkpoint_is_refused(checkpoints: Checkpoints) -> None:
+    save(Checkpoints(checkpoints.root, NUM_CLASSES, "another"), 4)
+    with pytest.raises(RunError, match="belongs to another run"):
+        checkpoints.latest()
+
+
+def test_pruning_keeps_the_first_and_the_last_two(checkpoints: Checkpoints) -> None:
+    for step in (0, 2, 4, 6, 8):
+        save(checkpoints, step)
+    save(checkpoints, 10, num_shards=2, shards=[1])
+    checkpoints.prune(pinned=[2])
+    assert checkpoints.steps() == [0, 2, 6, 8, 10]
+
+
+@given(
+    steps=st.sets(st.integers(0, 30)).map(sorted),
+    data=st.data(),
+)
+def test_what_may_go_is_old_complete_or_not_and_not_needed(steps: list[int], data: st.DataObject) -> None:
+    complete = [step for step in steps if data.draw(st.booleans())]
+    pinned = set(data.draw(st.lists(st.sampled_from(steps)))) if steps else set()
+    gone = set(prunable(steps, complete, pinned))
+    assert not gone & (pinned | {0} | set(complete[-2:]))
+    assert all(step < complete[-2] for step in gone) if len(complete) >= 2 else not gone
+
+
+def test_tensors_round_trip_with_their_types(out: str) -> None:
+    tensors = {
+        "f": torch.rand(3, 2),
+        "i": torch.arange(4),
+        "empty": torch.empty(0, dtype=torch.int64),
+        "scalar": torch.tensor(2.5),
+        "b": torch.tensor([True, False]),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+    }
+    write_tensors(f"{out}/x.safetensors", tensors, {"note": "here"})
+    found, metadata = read_tensors(f"{out}/x.safetensors")
+    assert metadata["note"] == read_metadata(f"{out}/x.safetensors")["note"] == "here"
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+
+
+@pytest.mark.parametrize("length", range(0, 400, 7))
+def test_a_file_cut_short_anywhere_is_an_error(out: str, length: int) -> None:
+    path = f"{out}/x.safetensors"
+    write_tensors(path, {"a": torch.rand(20), "b": torch.rand(30)}, {"note": "here"})
+    whole = storage.read_bytes(path)
+    assert length < len(whole)
+    storage.write_bytes(path, whole[:length])
+    with pytest.raises(RunError, match="is damaged"):
+        read_tensors(path)
+
+
+def test_a_missing_file_is_an_error(out: str) -> None:
+    with pytest.raises(RunError, match="nowhere"):
+        read_tensors(f"{out}/nowhere")
+
+
+def test_the_run_moves_on_while_a_state_is_written() -> None:
+    """What is written is the state as it was, and no more than one is on its way at a time."""
+    may_write, written = threading.Event(), []
+
+    def write(moment: RunState) -> None:
+        assert may_write.wait(10)
+        written.append(moment)
+
+    moving = state(4)
+    with background_writer(write) as writer:
+        writer(moving)
+        moving.inner, moving.network = 1, None
+        for class_state in moving.classes.values():
+            class_state.images_NCHW = class_state.images_NCHW + 1
+        assert not written
+        may_write.set()
+        writer(state(5))
+        assert len(written) >= 1
+    assert_equal(written[0], state(4))
+    assert_equal(written[1], state(5))
+
+
+@pytest.mark.parametrize("ends_with", [None, KeyError("the loop")])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(ends_with: Exception | None) -> None:
+    def write(moment: RunState) -> None:
+        raise RunError("the disk is full")
+
+    with pytest.raises(RunError, match="the disk is full"), background_writer(write) as writer:
+        writer(state(4))
+        if ends_with is not None:
+            raise ends_with
+
+
+def test_looking_at_some_steps_reads_no_other(checkpoints: Checkpoints, out: str) -> None:
+    """What is older is deleted at any moment."""
+    for step in (2, 4):
+        save(checkpoints, step)
+    [file] = Path(out).rglob("step-00000002/shard*")
+    file.write_bytes(b"")
+    assert checkpoints.complete_steps({4}) == [4]
+    with pytest.raises(RunError, match="damaged or missing"):
+        checkpoints.complete_steps()

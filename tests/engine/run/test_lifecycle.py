@@ -1,0 +1,197 @@
+"""What a run depends on, and how it ends."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import api, storage
+from dream_ray.config import Config, parse_config
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import WHITENING_FILE, Run, open_run
+from dream_ray.engine.run.environment import describe_environment, differences
+from dream_ray.engine.run.lifecycle import check_same_bits, executing, finish_run
+from dream_ray.errors import UsageError
+from tests.frameworks import tiny_run
+from tests.runs import Killed, create_run
+
+CPU = torch.device("cpu")
+BEGUN = ["config.yaml", "env.json", WHITENING_FILE]
+
+
+class KilledAt:
+    """Kills whoever calls one of some functions of the storage for the n-th time, before or after it is done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, names: tuple[str, ...], number: int, *, done: bool) -> None:
+        self.left, self.done = number, done
+        for name in names:
+            patch.setattr(storage, name, self.dying(getattr(storage, name)))
+
+    def dying(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.done:
+                raise Killed
+            result = function(*arguments, **keywords)
+            if self.left == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+@pytest.fixture
+def whitened() -> Config:
+    return parse_config({**tiny_run("mtt", "random"), "data": {"zca": True}})
+
+
+def begin(out: str, config: Config, store: str) -> Run:
+    return create_run(out, config, store, device=CPU, threads=1)
+
+
+def is_run_or_accepted(out: str, config: Config, store: str) -> None:
+    """What `resume` goes on with, or a directory that `distill` takes once more."""
+    run = open_run(out) if storage.exists(f"{out}/config.yaml") else begin(out, config, store)
+    assert storage.list_directory(out) == BEGUN
+    run.normalise(run.open_store())
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_that_is_killed_while_it_begins_begins_again_or_goes_on(
+    whitened: Config,
+    four_digits_store: str,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    done: bool,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        # The whitening, env.json and config.yaml.
+        KilledAt(patch, ("write_bytes", "write_json", "write_text"), number, done=done)
+        begin(out, whitened, four_digits_store)
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+def test_two_runs_that_begin_at_once(
+    whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused, whether the other is still beginning or has begun, and leaves it what it wrote."""
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
+        begin(out, whitened, four_digits_store)
+
+    def overtaken(*arguments: Any) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr("dream_ray.engine.run.lifecycle.choose_compile", lambda *arguments: False)
+            begin(out, whitened, four_digits_store)
+        return False
+
+    monkeypatch.setattr("dream_ray.engine.run.lifecycle.choose_compile", overtaken)
+    with pytest.raises(UsageError, match="already holds a run"):
+        begin(out, whitened.model_copy(update={"seed": 7}), four_digits_store)
+    assert open_run(out).config == whitened
+
+
+def test_a_run_that_another_process_has_taken_stays(whitened: Config, four_digits_store: str, out: str) -> None:
+    run = begin(out, whitened, four_digits_store)
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
+        refused(run)
+    assert open_run(out) == run
+
+
+def refused(run: Run) -> None:
+    with executing(run, is_new=True):
+        raise UsageError("snapshot-cache-size must be larger")
+
+
+def test_a_refused_run_can_be_tried_again(whitened: Config, four_digits_store: str, out: str) -> None:
+    with pytest.raises(UsageError, match="snapshot-cache-size"):
+        refused(begin(out, whitened, four_digits_store))
+    assert storage.list_directory(out) == []
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_refused_run_that_is_killed_while_it_is_forgotten(
+    whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = begin(out, whitened, four_digits_store)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        KilledAt(patch, ("delete",), number, done=False)
+        refused(run)
+    is_run_or_accepted(out, whitened, four_digits_store)
+
+
+def test_what_a_killed_try_left_does_not_stay_in_another_run(
+    whitened: Config, tiny: dict[str, Any], four_digits_store: str, out: str
+) -> None:
+    begin(out, whitened, four_digits_store)
+    storage.delete(f"{out}/config.yaml")
+    begin(out, parse_config(tiny), four_digits_store)
+    assert storage.list_directory(out) == ["config.yaml", "env.json"]
+
+
+def test_a_directory_with_files_of_another_kind_is_refused(
+    tiny_config: Config, four_digits_store: str, out: str
+) -> None:
+    storage.write_text(f"{out}/env.json", "{}")
+    storage.write_text(f"{out}/notes.txt", "mine")
+    with pytest.raises(UsageError, match="out must be a new or empty directory"):
+        begin(out, tiny_config, four_digits_store)
+
+
+def test_a_run_on_gpus_ends_on_a_machine_without(tiny: dict[str, Any], digits_store: str, out: str) -> None:
+    api.distill(parse_config(tiny), store=digits_store, out=out, local=True)
+    product = f"{out}/synthetic.parquet"
+    made = read_synthetic(product)[0]
+    storage.delete(product)
+    environment = Path(out, "env.json")
+    environment.write_text(json.dumps({**json.loads(environment.read_text()), "device": "cuda"}))
+    finish_run(open_run(out))
+    assert read_synthetic(product)[0].images_LNCHW.equal(made.images_LNCHW)
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["equal bits", "other bits"])
+def test_a_run_on_gpus_goes_on_where_there_is_one(
+    tiny_config: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = begin(out, tiny_config, four_digits_store)
+    storage.write_json(run.file("env.json"), {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"})
+    with pytest.raises(UsageError, match=r"resume needs the device the run began with, cuda \(NVIDIA H200\), but"):
+        api.resume(out, local=True, allow_different_bits=allowed)
+
+
+def test_a_gpu_that_rounds_otherwise_is_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
+    began = describe_environment(torch.device("cuda"))
+    assert began["device_name"] == "some GPU" and {"cuda", "cudnn"} <= set(began["versions"])
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    now = describe_environment(torch.device("cuda"))
+    assert differences(began, now) == ["tf32.convolutions was True, is False"]
+
+
+NETWORK = """
+from torch import nn
+
+def make(num_classes, shape_CHW):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_classes))
+"""
+
+
+def test_other_code_of_a_network_of_ones_own_makes_other_bits(
+    tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "a_network_of_mine.py"
+    module.write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = begin(
+        out, parse_config({**tiny, "network": {"name": "a_network_of_mine:make", "options": {}}}), four_digits_store
+    )
+    check_same_bits(run)
+    module.write_text(NETWORK.replace("ReLU", "Tanh"))
+    with pytest.raises(UsageError, match="resume needs the environment .*; network_source was .*, is "):
+        check_same_bits(run)
