@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import dream_ray
-from dream_ray import api
+from dream_ray import api, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,3 +70,28 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
 def test_no_subpackage_hides_a_public_name() -> None:
     modules = {path.stem for path in (ROOT / "dream_ray").iterdir()}
     assert not modules & set(dream_ray.__all__)
+
+
+COMMAND_ONLY = {
+    "config": {"preset", "assignments"},
+    "network": {"net", "net_options"},
+    "settings": {"source", "test", "test_labels", "size", "channels", "encoding", "validation", "classes"}
+    | {"max_per_class", "image_column", "label_column", "root"},
+}
+"""Options from which a command makes an argument of the function."""
+OF_THE_SCREEN = {"observer", "on_result", "progress", "price_per_hour", "scale"}
+OF_SWEEPS = {"study", "max_concurrent"}
+"""`resume` and `status` take sweeps too; the functions are `resume_sweep` and none."""
+
+
+@pytest.mark.parametrize("name", ["ingest", "plan", "distill", "resume", "evaluate", "sweep", "status"])
+def test_commands_and_functions_take_the_same_arguments(name: str) -> None:
+    options = {parameter.name for parameter in typer.main.get_command(cli.app).commands[name].params}  # type: ignore[attr-defined]
+    arguments = set(inspect.signature(getattr(api, name)).parameters)
+    for argument, made_of in COMMAND_ONLY.items():
+        if options & made_of:
+            assert argument in arguments
+            options = (options - made_of) | {argument}
+    if name in ("resume", "status"):
+        options -= OF_SWEEPS
+    assert options - OF_THE_SCREEN == arguments - OF_THE_SCREEN

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    path: str,
+    run: str,
     *,
     network: Network | None = None,
     repeats: int = USUAL_REPEATS,
@@ -31,7 +31,7 @@ def evaluate(
     """Trains networks from scratch on a distilled set and its baselines and tests them.
 
     Args:
-        path: Directory of a finished run; a run on GPUs may be evaluated where there is none.
+        run: Directory of a finished run; a run on GPUs may be evaluated where there is none.
         network: Network to train; None: the one of the run's settings.
         repeats: Fresh networks per set, n.
         protocol: "quick" or "published".
@@ -44,22 +44,22 @@ def evaluate(
 
     Returns:
         One row per set with mean and std of the accuracy in [0, 1], n and devices; also written as JSON and as a plot
-        to `path`/evaluation, under a name that only an evaluation with the same arguments has, see `evaluation_name`.
+        to `run`/evaluation, under a name that only an evaluation with the same arguments has, see `evaluation_name`.
     """
-    run = open_run(path if local else storage.shared_path("run", path))
-    check_evaluation(run, repeats=repeats, protocol=protocol, split=split, baselines=baselines)
+    opened = open_run(run if local else storage.shared_path("run", run))
+    check_evaluation(opened, repeats=repeats, protocol=protocol, split=split, baselines=baselines)
     from dream_ray.engine.evaluation.tasks import plan_tasks, run_task, write_evaluation
 
     results: list[EvaluationResult] = []
     with open_backend(address, wait, local=local) as backend:
         tasks = backend.call(
             partial(plan_tasks, network=network, repeats=repeats, protocol=protocol, split=split, baselines=baselines),
-            run,
-            device=run.evaluated_on,
-            cpus=run.threads,
+            opened,
+            device=opened.evaluated_on,
+            cpus=opened.threads,
         )
-        backend.check_visible("run", run.path, run.file("config.yaml"))
-        for result in backend.map(run_task, tasks, device=run.evaluated_on, cpus=run.threads):
+        backend.check_visible("run", opened.path, opened.file("config.yaml"))
+        for result in backend.map(run_task, tasks, device=opened.evaluated_on, cpus=opened.threads):
             results.append(result)
             on_result(result, len(results), len(tasks))
-    return write_evaluation(run, tasks[0], baselines, repeats, results)
+    return write_evaluation(opened, tasks[0], baselines, repeats, results)

@@ -148,7 +148,7 @@ def plan(
 
 
 def resume(
-    path: str,
+    run: str,
     *,
     workers: int | None = None,
     min_workers: int | None = None,
@@ -163,7 +163,7 @@ def resume(
     """Continues a run from its newest complete checkpoint, on any number of workers, to the same synthetic set.
 
     Args:
-        path: Directory of the run.
+        run: Directory of the run.
         workers: As for `distill`; None: as the run was started, `min_workers` too.
         min_workers: As for `distill`.
         local: As for `distill`; if neither is given, as the run was started.
@@ -175,28 +175,28 @@ def resume(
             began on a GPU needs one in any case.
         observer: As for `distill`.
     """
-    run = open_run(path if local else storage.shared_path("run", path))
-    if run.is_finished:
-        return load_synthetic(run.path)
-    spec = run.spec
+    opened = open_run(run if local else storage.shared_path("run", run))
+    if opened.is_finished:
+        return load_synthetic(opened.path)
+    spec = opened.spec
     if workers is not None or local:
         spec = replace(spec, workers=1 if workers is None else workers, min_workers=None, local=local)
     given: dict[str, Any] = {"min_workers": min_workers, "gpus_per_worker": gpus_per_worker, "producers": producers}
     spec = replace(spec, **{name: value for name, value in given.items() if value is not None})
-    check_workers(spec, run.open_store())
+    check_workers(spec, opened.open_store())
     from dream_ray.engine.run.lifecycle import check_device, check_same_bits, executing
 
     with open_backend(address, wait, local=spec.local) as backend:
         check = check_device if allow_different_bits else check_same_bits
-        backend.call(check, run, device=spec.device, cpus=spec.threads, gpus=spec.gpus_per_worker)
-        with executing(run), observer(run):
-            backend.run_workers(run, spec)
-    return load_synthetic(run.path)
+        backend.call(check, opened, device=spec.device, cpus=spec.threads, gpus=spec.gpus_per_worker)
+        with executing(opened), observer(opened):
+            backend.run_workers(opened, spec)
+    return load_synthetic(opened.path)
 
 
-def status(path: str) -> Status:
+def status(run: str) -> Status:
     """Reads how a run is doing, from its directory or URI alone."""
-    return read_status(open_run(path), time.time())
+    return read_status(open_run(run), time.time())
 
 
 def load_synthetic(path: str) -> "SyntheticDataset":

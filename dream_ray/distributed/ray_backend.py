@@ -78,8 +78,8 @@ class RayBackend:
             return function(*arguments)
         gpus = default_gpus(device) if gpus is None else gpus
         wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)
-        remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-        result: Result = result_of(remote.remote(*arguments))
+        remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_call)
+        result: Result = result_of(remote.remote(function, *arguments))
         return result
 
     def map(
@@ -148,6 +148,11 @@ class RayBackend:
             if agreement.is_asked_here and newest() != run.config.total_steps:
                 raise KeyboardInterrupt
         storage.delete(run.file("ray_train"))
+
+
+def _call(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function, which may be a partial one: Ray makes tasks of plain functions only."""
+    return function(*arguments)
 
 
 def _check_paths(run: Run, spec: RunSpec) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypat
     """The function runs in another process, with a worker's resources, and its errors come back as they are."""
     monkeypatch.setattr(ray_backend, "are_elsewhere", lambda: True)
     with ray_backend.RayBackend() as backend:
-        assert backend.call(lambda: os.getpid(), device="auto", cpus=1) != os.getpid()
+        assert backend.call(partial(os.getpid), device="auto", cpus=1) != os.getpid()
         with pytest.raises(UsageError, match="device must be auto, cpu or cuda; got 'gpu'"):
             backend.call(resolve_device, "gpu", device="auto", cpus=1)
         with pytest.raises(RunError, match="cannot read /nowhere"):

@@ -195,3 +195,14 @@ def test_other_code_of_a_network_of_ones_own_makes_other_bits(
     module.write_text(NETWORK.replace("ReLU", "Tanh"))
     with pytest.raises(UsageError, match="resume needs the environment .*; network_source was .*, is "):
         check_same_bits(run)
+
+
+@pytest.mark.parametrize("version", [1, None])
+def test_a_run_of_another_format_version_is_refused_in_one_line(
+    tiny_config: Config, four_digits_store: str, out: str, version: int | None
+) -> None:
+    run = begin(out, tiny_config, four_digits_store)
+    storage.write_json(run.file("env.json"), {**run.environment, "format_version": version})
+    with pytest.raises(UsageError, match=f"run .* must have format version 2; got {version}: finish it with .*") as met:
+        open_run(out)
+    assert "\n" not in str(met.value)
