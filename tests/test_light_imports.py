@@ -17,6 +17,7 @@ LIGHT_MODULES = (
     "dream_ray.engine.progress.status",
     "dream_ray.distributed.prefetch.coordinator",
     "dream_ray.api",
+    "dream_ray.sweeps.directory",
 )
 
 

@@ -231,9 +231,10 @@ def status(
     from dream_ray import api
     from dream_ray.cli import trials
     from dream_ray.sweeps.directory import is_sweep
-    from dream_ray.sweeps.results import read_rows
 
     if is_sweep(run):
+        from dream_ray.sweeps.results import read_rows
+
         trials.show_trials(read_rows(run, study))
         return
     display.show_status(run, api.status(run))

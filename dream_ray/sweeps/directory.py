@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from dream_ray import storage
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.file import Sweep, dump_sweep, read_sweep
-from dream_ray.sweeps.study import check_new
 
 SWEEP = "sweep.yaml"
 _CONTEXT = "context.json"
@@ -57,6 +56,8 @@ def check_new_sweep(sweep: Sweep, context: SweepContext) -> None:
     for path in sweep.earlier:
         _check_earlier(sweep, path, context.study)
     if context.study is not None:
+        from dream_ray.sweeps.study import check_new  # Optuna, which `status` of a run does not need
+
         check_new(context.out, context.study)
 
 
