@@ -37,7 +37,7 @@ def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the steps here: times need no process of their own."""
-    monkeypatch.setattr(steps, "_in_a_process", lambda measure, *arguments: measure(*arguments))
+    monkeypatch.setattr(steps, "_in_a_process", lambda measure, *args, **options: measure(*args, **options))
     monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
 
 
