@@ -183,7 +183,7 @@ def projection(images_per_s: float, workers: int, image_bytes: float) -> list[di
 def on_ray(store: Path, workers: int, **settings: Any) -> dict[str, Any]:
     """Ingests on Ray."""
     asked = IngestSettings(**settings)
-    return ingest(asked, store, ray_jobs(asked, str(store), workers, None, None))
+    return ingest(asked, store, ray_jobs(asked, str(store), workers, None, None, wait_s=60))
 
 
 def against_ceilings(files: list[str], source: Path, store: Path, size: int | None, workers: int) -> dict[str, Any]:

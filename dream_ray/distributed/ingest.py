@@ -12,7 +12,6 @@ import ray.data
 from dream_ray import storage
 from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
 from dream_ray.distributed.cluster.capacity import (
-    DEFAULT_WAIT_S,
     Needs,
     check_local_capacity,
     cpus_for_tasks,
@@ -38,7 +37,7 @@ def ray_jobs(
     workers: int | None,
     memory_bytes: int | None,
     address: str | None,
-    wait_s: float = DEFAULT_WAIT_S,
+    wait_s: float,
 ) -> Iterator[Mapper]:
     """Gives what runs the jobs of an ingest on Ray.
 

@@ -15,7 +15,6 @@ from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 from dream_ray import storage
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.distributed.cluster.capacity import (
-    DEFAULT_WAIT_S,
     Needs,
     default_gpus,
     present_nodes,
@@ -54,7 +53,7 @@ class RayBackend:
         wait_s: Seconds after which work gives up that finds no free resources.
     """
 
-    def __init__(self, address: str | None = None, wait_s: float = DEFAULT_WAIT_S) -> None:
+    def __init__(self, address: str | None = None, wait_s: float = 600.0) -> None:
         self._address, self._wait_s = address, wait_s
         self._connected = ExitStack()
 

@@ -18,7 +18,6 @@ from ray.util import placement_group, remove_placement_group
 from dream_ray.errors import TransientError, UsageError
 from dream_ray.sweeps.config_sections import Resources
 
-DEFAULT_WAIT_S = 600.0
 _LOG = logging.getLogger(__name__)
 _LOG_S = 10.0
 _LOOK_S = 1.0

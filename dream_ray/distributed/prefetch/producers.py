@@ -33,9 +33,9 @@ class ProducerPlan:
 
     Attributes:
         count: Producers.
-        cpus: CPUs of a worker's place.
-        gpus: GPUs of a worker's place.
-        reserves: Whether each reserves a place; otherwise they share the workers' cores and GPUs.
+        cpus: CPUs of a worker slot.
+        gpus: GPUs of a worker slot.
+        reserves: Whether each reserves a worker slot; otherwise they share the workers' cores and GPUs.
     """
 
     count: int

@@ -146,7 +146,7 @@ def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
 
 
 def _at_a_time(needs: Needs, context: SweepContext) -> int:
-    """Returns how many trials run at a time: those that fit now, unless the user says how many nodes may be added."""
+    """Returns how many trials run at a time: those that fit now, or on a cluster, which may grow, the user's number."""
     fitting = trials_at_a_time(needs, present_nodes())
     if can_grow():
         return context.max_concurrent or max(fitting, 1)

@@ -187,10 +187,6 @@ class SnapshotQueue(Generic[Item]):
             self._jobs.pop(producer, None)
             self._drop(self._held_of(producer))
 
-    def has_begun(self) -> bool:
-        """Tells whether a worker has registered."""
-        return bool(self._begun)
-
     def mark_group_lost(self) -> None:
         """Records that a worker died. Its group restarts once there are free worker slots."""
         self._is_group_lost = self._group is not None

@@ -127,13 +127,12 @@ try:
     raise SystemExit("two workers fit into one CPU")
 except TransientError as error:
     assert str(error).startswith("2 workers of 1 CPU each found no free resources within 1.5 s: Ray has 1 CPU"), error
-added = []
-adding = threading.Timer(1.5, lambda: added.append(cluster.add_node(num_cpus=1, num_gpus=1, **node)))
-adding.start()
-wait_for_workers(Needs(2), 60)
-adding.join()
-(there,) = added
+waiting = threading.Thread(target=wait_for_workers, args=(Needs(2), 60))
+waiting.start()
+there = cluster.add_node(num_cpus=1, num_gpus=1, **node)
 cluster.wait_for_nodes()
+waiting.join(30)
+assert not waiting.is_alive()
 holder = ray.remote(num_gpus=1)(type("Worker", (), {})).remote()
 ray.get(holder.__ray_ready__.remote())
 assert ray.get(ray.remote(**beside_workers(1.0))(_node_of_this_process).remote(), timeout=60) == there.node_id

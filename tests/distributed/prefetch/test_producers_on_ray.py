@@ -156,6 +156,6 @@ def test_a_replaced_coordinator_has_nothing_to_save(
         ray.kill(actor)
         with pytest.raises(RayActorError):
             while True:
-                ray.get(actor.has_begun.remote())
+                ray.get(actor.__ray_ready__.remote())
         assert not agreement.is_asked() and not agreement.begin(1)
         assert not agreement.ask() and not agreement.is_asked_here

@@ -14,10 +14,13 @@ from ray.tune import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from dream_ray.distributed.tune import tuner
+from dream_ray.distributed.cluster import capacity
+from dream_ray.distributed.cluster.capacity import Capacity, Needs
+from dream_ray.distributed.tune import sweep, tuner
 from dream_ray.distributed.tune.sweep import digest_of
-from dream_ray.distributed.tune.tuner import Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
 from dream_ray.errors import TransientError
+from dream_ray.sweeps.directory import SweepContext
 from dream_ray.sweeps.file import parse_sweep
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import RUNG
@@ -257,3 +260,36 @@ def test_another_sampler_makes_another_sweep() -> None:
     assert digest_of(tpe, "store") != digest_of(grid, "store")
     longer = parse_sweep({**SWEEP, "space": space, "budget": {"trials": 99}})
     assert digest_of(tpe, "store") == digest_of(longer, "store")
+
+
+def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes: list[dict[str, float]] = [{"CPU": 2.0}]
+    monkeypatch.setattr(tuner, "present_nodes", lambda: nodes)
+    monkeypatch.setattr(capacity, "read_capacity", lambda: Capacity({}, {}))
+    watch, trial = NodesWatch(Needs(cpus=2), wait_s=0), Trial("mock", stub=True)
+    watch.on_step_end(1, [trial])
+    nodes.clear()
+    trial.set_status(Trial.RUNNING)
+    watch.on_step_end(2, [trial])
+    trial.set_status(Trial.PENDING)
+    with pytest.raises(TransientError, match="1 worker of 2 CPUs found no free resources within 0 s: Ray has 0 CPUs"):
+        watch.on_step_end(3, [trial])
+
+
+@pytest.mark.parametrize(
+    ("grows", "asked", "cpus", "found"),
+    [
+        (False, None, 4, 4),
+        (False, 2, 4, 2),
+        (False, 9, 4, 4),
+        (True, None, 4, 4),
+        (True, None, 0, 1),
+        (True, 9, 4, 9),
+    ],
+)
+def test_trials_run_at_a_time_as_they_fit_or_as_the_user_says_on_a_cluster(
+    grows: bool, asked: int | None, cpus: float, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "can_grow", lambda: grows)
+    monkeypatch.setattr(sweep, "present_nodes", lambda: [{"CPU": cpus}])
+    assert sweep._at_a_time(Needs(), SweepContext("out", "store", "cpu", max_concurrent=asked)) == found
