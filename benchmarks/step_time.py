@@ -179,7 +179,7 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
     started = perf_counter()
     other = source.trajectory(1)
     next(other), next(other)
-    matcher.kernels.features(
+    matcher.functions.features(
         snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.device)
     )
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))

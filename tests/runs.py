@@ -13,7 +13,7 @@ from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.engine import worker
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.progress.heartbeat import Report, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run import lifecycle as run_module
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
@@ -47,7 +47,7 @@ def work(
     stopping: Stopping | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[int], None] | None = None,
-    report: Report = report_to_nobody,
+    report: Report = discard_report,
 ) -> None:
     """Runs one worker of a run in this thread, see `WorkerContext`."""
     context = worker.WorkerContext(
@@ -71,7 +71,7 @@ def run_all(run: Run, num_shards: int) -> None:
 
 
 def kill_at(step: int) -> Callable[[Any, StepReport], None]:
-    """Stands in for `Session.on_step`: kills the worker after a step."""
+    """Stands in for `Heartbeat.on_step`: kills the worker after a step."""
 
     def on_step(self: Any, report: StepReport) -> None:
         if report.step == step:

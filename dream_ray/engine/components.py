@@ -14,14 +14,14 @@ from dream_ray.engine.matching.class_matcher import Assignments, ClassMatcher, d
 from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.matching.gathering import Gathering
-from dream_ray.engine.matching.prefetched_selection import selecting_ahead
+from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.networks.from_config import build, fetched_networks, first_passes, trains_on_everything, warmed_up
 from dream_ray.engine.networks.prefetched import ConsumerSide
 from dream_ray.engine.networks.sources import NetworkSource, Snapshot, blank_network
-from dream_ray.engine.prefetch.producer import experts, feature_bank, trained_networks
-from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.prefetch.producer import experts, feature_cache, trained_networks
+from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import Run
 
 
@@ -40,7 +40,7 @@ def make_components(
     store: Store,
     labels: Labels,
     state: RunState,
-    session: Session,
+    heartbeat: Heartbeat,
     snapshots: ConsumerSide | None,
     world_group: ProcessGroup,
 ) -> Iterator[Components]:
@@ -51,7 +51,7 @@ def make_components(
         store: Its store.
         labels: Classes of the worker.
         state: Where the worker starts; networks are trained on its images if source.kind is synthetic.
-        session: Told of the bytes that come from other workers.
+        heartbeat: Told of the bytes that come from other workers.
         snapshots: Where networks come from; None: the worker trains them itself.
         world_group: All workers, if they exchange tensors at every step.
     """
@@ -60,11 +60,11 @@ def make_components(
         return
     matcher = _class_matcher(run, store, labels)
     if snapshots is None:
-        yield Components(_own_networks(run, store, state, session, matcher, world_group), matcher.select_all, matcher)
+        yield Components(_own_networks(run, store, state, heartbeat, matcher, world_group), matcher.select_all, matcher)
         return
     snapshots.begin(run.config.step_of(state.outer, state.inner), state.network)
     source = fetched_networks(run.config, store, matcher.normalise, snapshots)
-    with selecting_ahead(run.config, matcher, source) as select:
+    with prefetch_selection(run.config, matcher, source) as select:
         yield Components(source, select, matcher)
 
 
@@ -75,7 +75,7 @@ def _class_matcher(run: Run, store: Store, labels: Labels) -> ClassMatcher:
         labels,
         run.normalise(store),
         compiled=run.compiled,
-        features=feature_bank(run),
+        features=feature_cache(run),
         initial_network=None if trains_on_everything(run.config) else lambda: _initial_network(run, store),
     )
 
@@ -86,13 +86,13 @@ def _initial_network(run: Run, store: Store) -> Snapshot:
 
 
 def _own_networks(
-    run: Run, store: Store, state: RunState, session: Session, matcher: ClassMatcher, world_group: ProcessGroup
+    run: Run, store: Store, state: RunState, heartbeat: Heartbeat, matcher: ClassMatcher, world_group: ProcessGroup
 ) -> NetworkSource:
     """Makes the source of networks that this worker trains itself."""
     if run.config.source.kind != "synthetic":
         return trained_networks(run, store)
     gathering = Gathering(state, matcher.space, decoder(run.config, run.config.evaluation_decode), world_group)
-    session.gathered_bytes = lambda: gathering.received_bytes
+    heartbeat.gathered_bytes = lambda: gathering.received_bytes
     return trained_networks(run, store, gathering)
 
 

@@ -15,7 +15,7 @@ from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.experts import make_expert, missing_experts
 from dream_ray.engine.prefetch.snapshot_queue import SnapshotQueue
 from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
-from dream_ray.engine.progress.heartbeat import Report, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
@@ -44,7 +44,7 @@ class LocalBackend:
         report: Makes what a worker reports its progress to, from the path of the run and the rank of the worker.
     """
 
-    def __init__(self, report: Callable[[str, int], Report] = lambda path, rank: report_to_nobody) -> None:
+    def __init__(self, report: Callable[[str, int], Report] = lambda path, rank: discard_report) -> None:
         self._report = report
 
     def __enter__(self) -> "LocalBackend":

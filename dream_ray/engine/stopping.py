@@ -23,11 +23,11 @@ class Stopped(Exception):  # noqa: N818 (not an error)
 class Agreement(Protocol):
     """Where workers agree on the step at which all stop; a process group that works in step is one worker here."""
 
-    def begin(self, group: int) -> bool:
+    def begin(self, incarnation: int) -> bool:
         """Says that a worker begins.
 
         Args:
-            group: Number of all workers that began together; a new one, where those before died.
+            incarnation: Number of all workers that began together; a new one, where those before died.
 
         Returns:
             Whether it should not, for it is to stop already.
@@ -59,7 +59,7 @@ class LocalAgreement:
     """The agreement of a run, in the process that is asked to stop; any thread may call it."""
 
     def __init__(self) -> None:
-        self._group: int | None = None
+        self._incarnation: int | None = None
         self._is_asked = False
         self._deciding = threading.Lock()
         self._steps: dict[int, int] = {}
@@ -71,16 +71,16 @@ class LocalAgreement:
         self._is_asked = True
         return self._has_started
 
-    def begin(self, group: int) -> bool:
+    def begin(self, incarnation: int) -> bool:
         """See `Agreement`."""
         if self._is_asked:
             self.break_off()
-        elif group != self._group:
-            self._group = group
+        elif incarnation != self._incarnation:
+            self._incarnation = incarnation
             self._forget()
         return self._is_asked
 
-    def lose_group(self) -> None:
+    def lose_workers(self) -> None:
         """Says that the workers died; until others have begun, there is nothing to save."""
         self._has_started = False
 
@@ -122,18 +122,19 @@ class Stopping:
         agreement: Of all workers.
         worker: Number of this one.
         num_workers: How many there are.
-        group: See `Agreement.begin`.
+        incarnation: See `Agreement.begin`.
     """
 
-    def __init__(self, agreement: Agreement, worker: int = 0, num_workers: int = 1, group: int = 0) -> None:
-        self._agreement, self._worker, self._num_workers, self._group = agreement, worker, num_workers, group
+    def __init__(self, agreement: Agreement, worker: int = 0, num_workers: int = 1, incarnation: int = 0) -> None:
+        self._agreement, self._incarnation = agreement, incarnation
+        self._worker, self._num_workers = worker, num_workers
         self._looked_at: float | None = None
         self._is_asked = False
         self._stops_at: int | None = None
 
     def begin(self) -> bool:
         """See `Agreement`."""
-        return self._agreement.begin(self._group)
+        return self._agreement.begin(self._incarnation)
 
     def stops_before(self, step: int) -> bool:
         """Tells whether the worker saves and ends before this step.

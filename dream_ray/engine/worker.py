@@ -17,7 +17,7 @@ from dream_ray.engine.distill import StepReport, distill
 from dream_ray.engine.evaluation.validation import pinned_steps
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.prefetched import ConsumerSide
-from dream_ray.engine.progress.heartbeat import Report, Session, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
 from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
@@ -52,7 +52,7 @@ class WorkerContext:
     stopping: Stopping | None = None
     should_stop: Callable[[], bool] = lambda: False
     on_checkpoint: Callable[[int], None] | None = None
-    report: Report = report_to_nobody
+    report: Report = discard_report
 
 
 Join = Callable[[Run], AbstractContextManager[WorkerContext]]
@@ -82,29 +82,29 @@ def work(run_path: str, join: Join) -> None:
         store = run.open_store()
         checkpoints = run.checkpoints(store.num_classes)
         with ExitStack() as ending:
-            # The session is left last, after everything is written.
-            session = ending.enter_context(
-                Session(run, context.rank, context.num_workers, len(context.labels), context.report)
+            # The heartbeat is left last, after everything is written.
+            heartbeat = ending.enter_context(
+                Heartbeat(run, context.rank, context.num_workers, len(context.labels), context.report)
             )
             resumed_at, state = _newest(checkpoints, context)
             _move(state, run.device)
-            session.begin(max(resumed_at, 0))
+            heartbeat.begin(max(resumed_at, 0))
             ending.enter_context(fixed_threads(run.threads))
             write = ending.enter_context(background_writer(partial(_write, run, checkpoints, context)))
             parts = ending.enter_context(
-                make_components(run, store, context.labels, state, session, context.snapshots, context.world_group)
+                make_components(run, store, context.labels, state, heartbeat, context.snapshots, context.world_group)
             )
             distill(
                 run.config,
                 state,
-                source=session.stopwatch.networks(parts.source),
-                select=session.stopwatch.selecting(parts.select),
+                source=heartbeat.stopwatch.networks(parts.source),
+                select=heartbeat.stopwatch.selecting(parts.select),
                 matcher=parts.matcher,
-                events=_Events(run, context, session, write, resumed_at),
+                events=_Events(run, context, heartbeat, write, resumed_at),
             )
         if context.stopping is not None:
             context.stopping.finish(run.config.total_steps)
-        session.end()
+        heartbeat.end()
 
 
 @contextmanager
@@ -170,44 +170,44 @@ class _Events:
     Attributes:
         run: The run.
         context: The worker.
-        session: Where its progress is written.
+        heartbeat: Where its progress is written.
         write: Begins to write a checkpoint.
         resumed_at: Step of the checkpoint that it began with, or -1.
     """
 
     run: Run
     context: WorkerContext
-    session: Session
+    heartbeat: Heartbeat
     write: Write
     resumed_at: int
 
     def is_checkpoint_due(self, step: int) -> bool:
         """Tells whether one is due by the settings, or all workers stop at this step."""
-        self.session.is_stopped = _decide(self.context, lambda stopping: stopping.stops_before(step))
-        return self.session.is_stopped or (self.run.config.saves_at(step) and step != self.resumed_at)
+        self.heartbeat.is_stopped = _decide(self.context, lambda stopping: stopping.stops_before(step))
+        return self.heartbeat.is_stopped or (self.run.config.saves_at(step) and step != self.resumed_at)
 
     def on_checkpoint(self, state: RunState) -> None:
         """Writes it; raises Stopped if that is the end."""
         step = self.run.config.step_of(state.outer, state.inner)
-        self.session.flush(step)
+        self.heartbeat.flush(step)
         # In trajectory matching, all workers hold the same images of all classes.
         if self.context.rank == 0 or self.run.config.matching.objective != "trajectory":
             written = self.write(state)
             if self.context.on_checkpoint is not None:
                 written.result()
                 self.context.on_checkpoint(step)
-        if self.session.is_stopped or self.context.should_stop():
+        if self.heartbeat.is_stopped or self.context.should_stop():
             raise Stopped
 
     def on_step(self, report: StepReport) -> None:
         """Writes the losses."""
-        self.session.on_step(report)
+        self.heartbeat.on_step(report)
 
     def on_interrupt(self, state: RunState) -> None:
         """Saves the state if a run can go on from it."""
         # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
         # trained again up to here.
         if self.context.num_workers == 1 and self.run.config.source.kind != "synthetic":
-            self.session.is_stopped = True
-            self.session.flush(self.run.config.step_of(state.outer, state.inner))
+            self.heartbeat.is_stopped = True
+            self.heartbeat.flush(self.run.config.step_of(state.outer, state.inner))
             self.write(state)

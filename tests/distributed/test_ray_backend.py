@@ -31,7 +31,7 @@ from dream_ray.distributed.train import start_timeout, trainer
 from dream_ray.distributed.train.start_timeout import NotStartedError
 from dream_ray.distributed.train.trainer import fitting
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.progress.heartbeat import Session, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.out_of_memory import OutOfMemory
 from dream_ray.engine.stopping import LocalAgreement
@@ -194,8 +194,8 @@ def test_a_worker_that_runs_out_of_memory_is_not_started_again(
     run = create_run(out, parse_config(tiny), four_digits_store)
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr("ray.train.get_context", lambda: context)
-    monkeypatch.setattr(trainer, "report_to_ray", lambda path, rank: report_to_nobody)
-    monkeypatch.setattr(Session, "on_step", full)
+    monkeypatch.setattr(trainer, "report_to_ray", lambda path, rank: discard_report)
+    monkeypatch.setattr(Heartbeat, "on_step", full)
     agreement: Any = LocalAgreement()
     work(run.path, partial(trainer._join, None, agreement))
     with pytest.raises(OutOfMemory, match=r"Tried to allocate 2\.00 GiB\): .*--memory"):

@@ -108,14 +108,14 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
 
 def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
     """Lets something happen when a worker, whose shard it is told, has reported a step."""
-    original = heartbeat.Session.on_step
+    original = heartbeat.Heartbeat.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == step:
             then(self._shard)
 
-    patch.setattr(heartbeat.Session, "on_step", report)
+    patch.setattr(heartbeat.Heartbeat, "on_step", report)
 
 
 def images(run: Run) -> Tensor:
@@ -270,7 +270,7 @@ class TestWorldGroup:
             return None if step is None else (step, self.load(step, labels))
 
         monkeypatch.setattr(Checkpoints, "latest", latest)
-        monkeypatch.setattr(heartbeat.Session, "begin", lambda self, step: started.update({self._shard: step}))
+        monkeypatch.setattr(heartbeat.Heartbeat, "begin", lambda self, step: started.update({self._shard: step}))
         run_all(run, 2)
         assert started == {0: 6, 1: 6}
         assert torch.equal(images_at_the_end(run), expected)

@@ -54,14 +54,14 @@ def test_one_that_fails_ends_them_all(
     error: Exception,
     seen: Any,
 ) -> None:
-    original: Report = heartbeat.Session.on_step
+    original: Report = heartbeat.Heartbeat.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == 3 and self._shard == shard:
             raise error
 
-    monkeypatch.setattr(heartbeat.Session, "on_step", report)
+    monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=four_digits_store, out=out, workers=2, local=True)
     assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}

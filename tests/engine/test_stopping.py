@@ -116,7 +116,7 @@ def test_a_group_that_was_started_again_knows_nothing_of_the_one_before() -> Non
     assert not agreement.begin(1)
     walk(agreement, 0, 2, 3)
     agreement.break_off()
-    agreement.lose_group()
+    agreement.lose_workers()
     assert not agreement.begin(2)
     agreement.ask()
     ends = set(walk_together(agreement, [11, 13]))
@@ -127,7 +127,7 @@ def test_nothing_is_to_be_saved_while_no_worker_lives() -> None:
     agreement = LocalAgreement()
     agreement.begin(1)
     walk(agreement, 0, 1, 3)
-    agreement.lose_group()
+    agreement.lose_workers()
     assert not agreement.ask()
 
 
@@ -157,14 +157,14 @@ def start(four_digits_store: str, tmp_path: Path, tiny: dict[str, Any]) -> Calla
 
 
 def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
-    original = heartbeat.Session.on_step
+    original = heartbeat.Heartbeat.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
         if report.step == ASKED_AT and self._shard == 0:
             ask()
 
-    monkeypatch.setattr(heartbeat.Session, "on_step", report)
+    monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

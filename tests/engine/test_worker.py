@@ -110,7 +110,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     for shard in range(before - 1):
         work(run.path, placement[shard], shard=shard, num_shards=before)
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Session, "on_step", _kill_at(killed_at))
+        patch.setattr(heartbeat.Heartbeat, "on_step", _kill_at(killed_at))
         with pytest.raises(Killed):
             work(run.path, placement[-1], shard=before - 1, num_shards=before)
     run_all(run, after)
@@ -134,7 +134,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     run = start(parse_config(tiny))
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Session, "on_step", _kill_at(5))
+        patch.setattr(heartbeat.Heartbeat, "on_step", _kill_at(5))
         with pytest.raises(Killed):
             run_all(run, 1)
     checkpoints = run.checkpoints(NUM_CLASSES)
@@ -182,7 +182,7 @@ def test_metrics_count_every_step_once_after_a_crash(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(parse_config(tiny))
-    original = heartbeat.Session.on_step
+    original = heartbeat.Heartbeat.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -190,7 +190,7 @@ def test_metrics_count_every_step_once_after_a_crash(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Session, "on_step", report)
+        patch.setattr(heartbeat.Heartbeat, "on_step", report)
         with pytest.raises(Killed):
             run_all(run, 2)
     run_all(run, 3)

@@ -1,4 +1,4 @@
-"""The whole way with every artefact in a bucket: store, run and bank; the same bits as on a disk."""
+"""The whole way with every artefact in a bucket: store, run and cache; the same bits as on a disk."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def test_ingest_distil_resume_evaluate(
     config = parse_config(tiny)
     api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
 
-    store, run, bank = (storage.join(bucket, name) for name in ("store", "run", "bank"))
+    store, run, cache = (storage.join(bucket, name) for name in ("store", "run", "cache"))
     api.ingest(FOUR_DIGITS, store, local=True)
     saved = Checkpoints.save
 
@@ -51,9 +51,9 @@ def test_ingest_distil_resume_evaluate(
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            api.distill(config, store=store, out=run, bank=bank, local=True, producers=0)
+            api.distill(config, store=store, out=run, snapshot_cache=cache, local=True, producers=0)
     assert not storage.exists(storage.join(run, "synthetic.parquet"))
-    networks = storage.list_files(bank)
+    networks = storage.list_files(cache)
     assert networks and all(name.endswith(".safetensors") for name in networks)
 
     api.resume(run, local=True, producers=0)
@@ -69,17 +69,17 @@ def test_ingest_distil_resume_evaluate(
         assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in text, "credentials stay in the environment"
 
     # Another run of the same networks trains none.
-    before = {name: modified for name, modified, _ in storage.file_sizes(bank)}
-    api.distill(config, store=store, out=storage.join(bucket, "other"), bank=bank, local=True, producers=0)
-    assert {name: modified for name, modified, _ in storage.file_sizes(bank)} == before
+    before = {name: modified for name, modified, _ in storage.file_sizes(cache)}
+    api.distill(config, store=store, out=storage.join(bucket, "other"), snapshot_cache=cache, local=True, producers=0)
+    assert {name: modified for name, modified, _ in storage.file_sizes(cache)} == before
 
 
-def test_a_bank_in_a_bucket_keeps_to_its_size(bucket: str) -> None:
+def test_a_cache_in_a_bucket_keeps_to_its_size(bucket: str) -> None:
     for number in range(3):
-        storage.write_bytes(storage.join(bucket, "bank", str(number)), bytes(100))
+        storage.write_bytes(storage.join(bucket, "cache", str(number)), bytes(100))
         time.sleep(1.1)  # its clock counts seconds
-    storage.make_room(storage.join(bucket, "bank"), 100, 300)
-    assert storage.list_files(storage.join(bucket, "bank")) == ["1", "2"]
+    storage.make_room(storage.join(bucket, "cache"), 100, 300)
+    assert storage.list_files(storage.join(bucket, "cache")) == ["1", "2"]
 
 
 @pytest.mark.parametrize("num_bytes", [0, 100, 4 << 20, (4 << 20) + 1, 12 << 20])

@@ -10,7 +10,7 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import parse_sweep
@@ -44,13 +44,13 @@ def test_a_rung_is_reported_before_the_step_after_its_checkpoint(
 ) -> None:
     """A checkpoint later, a scheduler stops a trial that is behind half a rung late."""
     steps, reported_after = [0], []
-    original = Session.on_step
+    original = Heartbeat.on_step
 
     def on_step(self: Any, report: Any) -> None:
         original(self, report)
         steps.append(report.step + 1)
 
-    monkeypatch.setattr(Session, "on_step", on_step)
+    monkeypatch.setattr(Heartbeat, "on_step", on_step)
     run_trial(
         str(tmp_path), [config], four_digits_store, HERE, lambda rung: reported_after.append((rung.number, steps[-1]))
     )
@@ -131,7 +131,7 @@ def test_a_gpu_that_has_no_room_may_have_some_another_time(
         raise torch.OutOfMemoryError("another one has it")
 
     with monkeypatch.context() as patch, pytest.raises(TransientError, match="another one has it.*embedding_batch"):
-        patch.setattr(Session, "on_step", full)
+        patch.setattr(Heartbeat, "on_step", full)
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
     assert "another one has it" in read_reason(str(tmp_path), [config])
     run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)

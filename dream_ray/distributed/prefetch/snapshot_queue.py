@@ -74,19 +74,19 @@ class RayConsumerSide:
         num_workers: Size of its group.
         has_failed: Tells whether another worker has ended the run. A waiting worker checks it, because the queue admits
             nothing far ahead of a worker that is gone.
-        group: See `group_number`.
+        incarnation: See `incarnation_number`.
     """
 
     def __init__(
-        self, coordinator: str, rank: int, num_workers: int, has_failed: Callable[[], bool], group: int = 0
+        self, coordinator: str, rank: int, num_workers: int, has_failed: Callable[[], bool], incarnation: int = 0
     ) -> None:
         self._coordinator = CoordinatorClient(coordinator)
-        self._rank, self._num_workers, self._group = rank, num_workers, group
+        self._rank, self._num_workers, self._incarnation = rank, num_workers, incarnation
         self._has_failed = has_failed
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """See `ConsumerSide.begin`."""
-        self._coordinator.call("begin", self._rank, self._num_workers, step, state, self._group)
+        self._coordinator.call("begin", self._rank, self._num_workers, step, state, self._incarnation)
 
     def get(self, step: int) -> NetworkState:
         """See `ConsumerSide.get`; raises Stopped if the run has failed."""

@@ -13,9 +13,9 @@ _TRIES = 3
 
 
 def train_experts(run: Run, *, gpus: float) -> None:
-    """Trains the experts of a run that its bank lacks, and waits for them; does nothing for other frameworks.
+    """Trains the experts of a run that its cache lacks, and waits for them; does nothing for other frameworks.
 
-    A task that dies is started again and goes on from the last network in the bank.
+    A task that dies is started again and goes on from the last network in the cache.
 
     Args:
         run: The run.

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-# Name without `ray_` -> (what it is, value in what a worker reports; see `Session` in engine/progress/heartbeat.py).
+# Name without `ray_` -> (what it is, value in what a worker reports; see `Heartbeat` in engine/progress/heartbeat.py).
 GAUGES: dict[str, tuple[str, str]] = {
     "dream_ray_step": ("Inner steps that are done", "step"),
     "dream_ray_steps_total": ("Inner steps of the run", "total_steps"),

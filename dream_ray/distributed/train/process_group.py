@@ -18,7 +18,7 @@ def join_world_group(num_workers: int) -> ProcessGroup:
     return GlooGroup(group) if isinstance(group, dist.ProcessGroup) else SINGLE_PROCESS_GROUP
 
 
-def group_number(num_workers: int) -> int:
+def incarnation_number(num_workers: int) -> int:
     """Returns a number that the workers of a Ray Train group share, and no group before or after them has.
 
     All workers must call it.

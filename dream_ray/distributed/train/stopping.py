@@ -29,13 +29,13 @@ class RayAgreement:
         self.is_asked_here = bool(self._call("ask"))
         return self.is_asked_here
 
-    def begin(self, group: int) -> bool:
+    def begin(self, incarnation: int) -> bool:
         """See `Agreement`."""
-        return bool(self._call("begin", group))
+        return bool(self._call("begin", incarnation))
 
-    def lose_group(self) -> None:
+    def lose_workers(self) -> None:
         """See `LocalAgreement`."""
-        self._call("lose_group")
+        self._call("lose_workers")
 
     def start(self) -> None:
         """See `Agreement`."""

@@ -16,7 +16,7 @@ from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.distributed.cluster.driver_placement import wait_for_nodes
 from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient, RayConsumerSide
 from dream_ray.distributed.train.metrics import report_to_ray
-from dream_ray.distributed.train.process_group import group_number, join_world_group
+from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
 from dream_ray.distributed.train.start_timeout import StartTimeout, has_not_started
 from dream_ray.distributed.train.stopping import RayAgreement, StoppableTrainer
 from dream_ray.engine.run.class_costs import class_counts, placement
@@ -116,7 +116,7 @@ class _AfterDeath(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Waits in the controller until every node answers that is said to be alive."""
-        self._agreement.lose_group()
+        self._agreement.lose_workers()
         wait_for_nodes(_DEATH_S)
         if self._queue is not None:
             CoordinatorClient(self._queue).call("mark_group_lost")
@@ -134,7 +134,7 @@ def _join(queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[Work
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     failure = run.file("failure.json")
     has_failed = partial(storage.exists, failure)
-    group = group_number(num_workers)
+    incarnation = incarnation_number(num_workers)
     works_in_step = not run.config.source.is_independent
     try:
         yield WorkerContext(
@@ -143,10 +143,10 @@ def _join(queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[Work
             labels=placement(run.config, class_counts(run.config, run.open_store()), num_workers)[rank],
             world_group=join_world_group(num_workers) if works_in_step else SINGLE_PROCESS_GROUP,
             # Workers that work in step stop as one.
-            stopping=Stopping(agreement, group=group)
+            stopping=Stopping(agreement, incarnation=incarnation)
             if works_in_step
-            else Stopping(agreement, rank, num_workers, group),
-            snapshots=None if queue is None else RayConsumerSide(queue, rank, num_workers, has_failed, group),
+            else Stopping(agreement, rank, num_workers, incarnation),
+            snapshots=None if queue is None else RayConsumerSide(queue, rank, num_workers, has_failed, incarnation),
             should_stop=has_failed,
             report=report_to_ray(run.path, rank),
         )

@@ -24,9 +24,9 @@ from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection import strategies
 from dream_ray.core.transfer import to_device
 from dream_ray.data.store.images import ImageChunks
-from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.networks.matching_functions import CompiledKernels, Kernels
+from dream_ray.engine.networks.matching_functions import CompiledMatchingFunctions, MatchingFunctions
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.nets import Classifier
 
@@ -76,7 +76,7 @@ class ClassMatcher:
     num_classes: int
     normalise: Normalise
     compiled: bool = False
-    features: FeatureBank | None = None
+    features: FeatureCache | None = None
     initial_network: Callable[[], Snapshot] | None = None
 
     @property
@@ -95,12 +95,12 @@ class ClassMatcher:
         return PIXEL_SPACES[self.config.pixels.space](self.normalise)
 
     @cached_property
-    def kernels(self) -> Kernels:
+    def functions(self) -> MatchingFunctions:
         """What computes features, losses and gradients."""
         objective, precision = matched_objective(self.config), self.config.selection.precision
         if not self.compiled:
-            return Kernels(objective, precision)
-        return CompiledKernels(
+            return MatchingFunctions(objective, precision)
+        return CompiledMatchingFunctions(
             objective,
             precision,
             batch_embedding=self.config.selection.embedding_batch,
@@ -123,7 +123,7 @@ class ClassMatcher:
             batch = np.arange(start, min(start + size, len(images)))
             pixels = to_unit(images.take(batch), self.device)
             pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
-            features.append(self.kernels.features(snapshot, pixels))
+            features.append(self.functions.features(snapshot, pixels))
         return torch.cat(features)
 
     def select_all(
@@ -198,7 +198,7 @@ class ClassMatcher:
 
         def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
             real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.device)), view)
-            return len(chunk) / len(indices), self.kernels.real_signals(snapshot, real, label)
+            return len(chunk) / len(indices), self.functions.real_signals(snapshot, real, label)
 
         return mean_signals(map(weighted, chunks), len(chunks))
 
@@ -218,9 +218,9 @@ class ClassMatcher:
             decoded_MCHW = decoded(images_NCHW)
             return augment(self.space.to_inputs(decoded_MCHW if part is None else decoded_MCHW[part]), view)
 
-        # Every draw of the augmentation is another program, so the chain rule is applied by hand around the kernel.
+        # Every draw of the augmentation is another program, so the chain rule is applied by hand around the function.
         synthetic, pull_back = torch.func.vjp(augmented, images_NCHW)  # type: ignore[misc]  # 3 with has_aux
-        loss, gradient = self.kernels.loss_and_gradient(snapshot, synthetic, label, target)
+        loss, gradient = self.functions.loss_and_gradient(snapshot, synthetic, label, target)
         return loss, pull_back(gradient)[0]
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:

@@ -1,7 +1,7 @@
-"""Parts of the ways of experts: where the students of trajectory matching start, and where they should arrive (MTT).
+"""Trajectory segments (MTT): where a student starts on an expert trajectory, and where it should arrive.
 
-An expert is a network that is trained on real data, so its way is a trajectory like every other: the bank keeps it, and
-whoever needs a network that is not there trains it.
+An expert is a network trained on real data, so the snapshot cache stores expert trajectories like all others.
+On a cache miss, the network is trained.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.process_group import ProcessGroup, own_part
-from dream_ray.engine.networks.snapshot_cache import BankedNetworks
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks
 from dream_ray.engine.networks.sources import NetworkState, network_tensors
 
 
@@ -63,7 +63,7 @@ class ExpertSegments:
     """
 
     config: Config
-    experts: BankedNetworks
+    experts: CachedNetworks
     names: tuple[str, ...]
     device: torch.device
     world_group: ProcessGroup

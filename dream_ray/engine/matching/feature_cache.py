@@ -14,17 +14,17 @@ from dream_ray.errors import RunError
 
 _NAME = "features"
 _POLL_S = 0.2
-# As for the networks of a trajectory bank: who computes them may stand still.
+# As for the networks of a snapshot cache: who computes them may stand still.
 _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class FeatureBank:
+class FeatureCache:
     """The features under the networks of one identity.
 
     Attributes:
-        root: Directory of the whole bank.
-        max_bytes: Most bytes of the whole bank. When they are used up, no more is kept: trials read everything in the
+        root: Directory of the whole cache.
+        max_bytes: Most bytes of the whole cache. When they are used up, no more is kept: trials read everything in the
             same order, and making room would throw away what the next one asks for first.
         identity: What features depend on besides network and class, as plain values.
     """

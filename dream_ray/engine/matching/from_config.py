@@ -10,10 +10,10 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
-from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.representatives import RepresentativeImages
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length, warmed_up
-from dream_ray.engine.networks.snapshot_cache import BankedNetworks, TrajectoryBank
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache
 from dream_ray.engine.networks.sources import CheckedImages, NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, TrainingImages
 
@@ -27,7 +27,7 @@ def class_matcher(
     normalise: Normalise,
     *,
     compiled: bool = False,
-    features: FeatureBank | None = None,
+    features: FeatureCache | None = None,
     initial_network: Callable[[], Snapshot] | None = None,
 ) -> ClassMatcher:
     """Makes the matcher of some classes; see its attributes."""
@@ -60,7 +60,7 @@ def network_source(
     config: Config,
     store: Store,
     normalise: Normalise,
-    bank: TrajectoryBank | None = None,
+    cache: SnapshotCache | None = None,
     *,
     compiled: bool = False,
     synthetic: Callable[[], TrainingImages] | None = None,
@@ -72,7 +72,7 @@ def network_source(
         config: Settings.
         store: Holds the real images.
         normalise: Makes the inputs of networks.
-        bank: Keeps what is trained on real data; None: nobody does.
+        cache: Keeps what is trained on real data; None: nobody does.
         compiled: Whether networks are trained through compiled functions.
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: Called before every batch of training, and while one waits for another's; raises to end it.
@@ -85,11 +85,11 @@ def network_source(
         lambda: build(config, store),
         compiled=compiled,
     )
-    if bank is None:
+    if cache is None:
         return source
-    banked = BankedNetworks(
+    cached = CachedNetworks(
         source,
-        bank,
+        cache,
         lambda: build(config, store).to(normalise.device),
         recipe_of(config),
         trajectory_length(config),
@@ -98,16 +98,16 @@ def network_source(
         check,
     )
     if not isinstance(source, PoolNetworks):
-        return banked
+        return cached
     # Each is the beginning of many trajectories.
     members = replace(
-        banked,
+        cached,
         source=source.members,
-        bank=bank.of("members of the pool"),
+        cache=cache.of("members of the pool"),
         inner_steps=1,
         is_restart_point=lambda outer, inner: True,
     )
-    return replace(banked, source=replace(source, members=members))
+    return replace(cached, source=replace(source, members=members))
 
 
 def first_features(config: Config, store: Store, normalise: Normalise) -> Iterator[Tensor]:

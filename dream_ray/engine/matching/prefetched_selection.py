@@ -17,7 +17,7 @@ from dream_ray.engine.networks.sources import Snapshot
 
 
 @contextmanager
-def selecting_ahead(config: Config, matcher: ClassMatcher, source: FetchedNetworks) -> Iterator[Select]:
+def prefetch_selection(config: Config, matcher: ClassMatcher, source: FetchedNetworks) -> Iterator[Select]:
     """Yields `matcher.select_all`, made one selection ahead by a thread that ends with the block.
 
     Args:
@@ -26,7 +26,7 @@ def selecting_ahead(config: Config, matcher: ClassMatcher, source: FetchedNetwor
         source: Gives snapshots before their turn.
     """
     ended = threading.Event()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="selecting-ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch-selection")
     try:
         yield _Ahead(config, matcher, source, pool, ended)
     finally:

@@ -1,8 +1,10 @@
 """The functions in which a run spends its time: features, real and synthetic branch of a class, a training step.
 
-`Kernels` and `training.backward` run them as they are written. `CompiledKernels` and `CompiledBackward` run the same
-functions through `torch.compile`, each for one shape: networks, labels and targets are inputs, so that no class, step
-or network is compiled anew. The two differ in the last bits. N images, C channels, H, W, D features.
+`MatchingFunctions` and `training.backward` are eager. `CompiledMatchingFunctions` and `CompiledBackward` run the same
+functions through `torch.compile`, each for one shape. Networks, labels and targets are inputs, so another class, step
+or network causes no recompilation. Eager and compiled results differ in the last bits.
+
+N images, C channels, H, W, D features.
 """
 
 import copy
@@ -34,7 +36,7 @@ def _computing_in(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
 
 
-class Kernels:
+class MatchingFunctions:
     """The functions as they are written, operation by operation: the oracle of the compiled ones.
 
     Args:
@@ -64,12 +66,12 @@ class Kernels:
         return loss_and_gradient(forward, parameters, images_NCHW, label_tensor, target, self.objective)
 
 
-class CompiledKernels(Kernels):
+class CompiledMatchingFunctions(MatchingFunctions):
     """The same functions, compiled at their first use; it takes about a minute, less where a disk cache knows them.
 
     Args:
         objective: What is matched.
-        precision: See `Kernels`.
+        precision: See `MatchingFunctions`.
         batch_embedding: Images in a batch of `features`; smaller ones are padded.
         batch_real: Images in a real batch. A class too small for it is matched eagerly: a function for every size that
             occurs would take longer than it saves, and a limited number of them would depend on the order of classes.
@@ -91,14 +93,14 @@ class CompiledKernels(Kernels):
         self._compiling = threading.Lock()
 
     def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
-        """See `Kernels.features`; at most `batch_embedding` images."""
+        """See `MatchingFunctions.features`; at most `batch_embedding` images."""
         missing = self._batch_embedding - len(images_NCHW)
         padded = F.pad(images_NCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_NCHW
         functions = self._functions_for(snapshot.network)
         return functions.features(*_tensors(snapshot.network), padded)[: len(images_NCHW)]
 
     def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
-        """See `Kernels.real_signals`."""
+        """See `MatchingFunctions.real_signals`."""
         if len(images_NCHW) != self._batch_real:
             return super().real_signals(snapshot, images_NCHW, label)
         functions = self._functions_for(snapshot.network)
@@ -107,7 +109,7 @@ class CompiledKernels(Kernels):
     def loss_and_gradient(
         self, snapshot: Snapshot, images_NCHW: Tensor, label: int, target: Signals
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels.loss_and_gradient`."""
+        """See `MatchingFunctions.loss_and_gradient`."""
         functions = self._functions_for(snapshot.network)
         label_tensor = _on_device(label, images_NCHW)
         return functions.loss_and_gradient(*_tensors(snapshot.network), images_NCHW, label_tensor, target)

@@ -1,7 +1,7 @@
 """Networks on disk: what was trained once is read by a resumed run, another run or another trial of a sweep.
 
 A network is a function of its number and of the settings, data and machine that trained it; those make the name of
-its directory. Any number of processes may write to one bank: they write the same bytes, and a file is there whole or
+its directory. Any number of processes may write to one cache: they write the same bytes, and a file is there whole or
 not at all.
 """
 
@@ -19,23 +19,23 @@ from dream_ray.engine.networks.training import Recipe
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
-_NAME = "dream_ray-bank"
+_NAME = "dream_ray-snapshots"
 _COMPLETE = "complete"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
 # After so long without another network, one stops waiting for who trains them, and does it too.
 _PATIENCE_S = 60.0
-# Networks for which room is made at a time: it takes a listing of the whole bank, and several may write.
+# Networks for which room is made at a time: it takes a listing of the whole cache, and several may write.
 _ROOM_FOR = 8
 
 
 @dataclass(frozen=True)
-class TrajectoryBank:
+class SnapshotCache:
     """The networks of one identity.
 
     Attributes:
-        root: Directory of the whole bank: on this machine, on a file system shared by all, or in a bucket.
-        max_bytes: Most bytes of the whole bank; the networks that were not used (of a bucket:
+        root: Directory of the whole cache: on this machine, on a file system shared by all, or in a bucket.
+        max_bytes: Most bytes of the whole cache; the networks that were not used (of a bucket:
             written) for the longest time go first. While several write, some of their networks may lie beyond it.
         identity: What the networks depend on besides their number, as text.
     """
@@ -44,8 +44,8 @@ class TrajectoryBank:
     max_bytes: int
     identity: str
 
-    def of(self, part: str) -> "TrajectoryBank":
-        """Returns the same bank for other networks of the same settings."""
+    def of(self, part: str) -> "SnapshotCache":
+        """Returns the same cache for other networks of the same settings."""
         return replace(self, identity=f"{self.identity} {part}")
 
     def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
@@ -69,10 +69,11 @@ class TrajectoryBank:
         write_tensors(self._path(outer, inner), state, {_COMPLETE: str(int(complete))})
 
     def check_size(self, num_bytes: int) -> None:
-        """Raises UsageError if the bank cannot hold a trajectory of so many bytes."""
+        """Raises UsageError if the cache cannot hold a trajectory of so many bytes."""
         if num_bytes > self.max_bytes:
             raise UsageError(
-                f"bank-size must be at least a trajectory, {num_bytes / 1e9:.3g} GB; got {self.max_bytes / 1e9:g} GB"
+                f"snapshot-cache-size must hold at least one trajectory ({num_bytes / 1e9:.3g} GB); got "
+                f"{self.max_bytes / 1e9:g} GB"
             )
 
     def make_room(self, num_bytes: int) -> None:
@@ -91,11 +92,11 @@ class TrajectoryBank:
         return storage.join(self.root, key, f"{outer:06d}")
 
 
-def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
-    """Opens a bank, which need not exist.
+def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> SnapshotCache:
+    """Opens a cache, which need not exist.
 
     Args:
-        root: Where its directory `dream_ray-bank` is, or will be; what else lies there is left alone.
+        root: Where its directory `dream_ray-snapshots` is, or will be; what else lies there is left alone.
         max_bytes: Its size.
         identity: What the networks depend on besides their number; plain values.
 
@@ -104,16 +105,16 @@ def open_bank(root: str, max_bytes: int, identity: object) -> TrajectoryBank:
     """
     storage.ensure_writable(root)
     directory = storage.join(storage.absolute(root), _NAME)
-    return TrajectoryBank(directory, max_bytes, json.dumps(identity, sort_keys=True))
+    return SnapshotCache(directory, max_bytes, json.dumps(identity, sort_keys=True))
 
 
 @dataclass(frozen=True)
-class BankedNetworks:
-    """A network source that reads what the bank has and keeps there what it trains.
+class CachedNetworks:
+    """A network source that reads what the cache has and keeps there what it trains.
 
     Attributes:
         source: Trains the networks.
-        bank: Keeps them.
+        cache: Keeps them.
         build: Makes a network; its parameters are replaced.
         recipe: Makes its optimiser.
         inner_steps: Networks per trajectory.
@@ -122,7 +123,7 @@ class BankedNetworks:
     """
 
     source: NetworkSource
-    bank: TrajectoryBank
+    cache: SnapshotCache
     build: Callable[[], Classifier]
     recipe: Recipe
     inner_steps: int
@@ -130,7 +131,7 @@ class BankedNetworks:
     check: Callable[[], None] = lambda: None
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Reads as far as the bank goes, then trains; see `NetworkSource.trajectory`.
+        """Reads as far as the cache goes, then trains; see `NetworkSource.trajectory`.
 
         While another process trains the same networks, they are read as they come.
         """
@@ -138,12 +139,12 @@ class BankedNetworks:
         network = blank_network(self.build)
         moved = time.monotonic()
         while inner < self.inner_steps:
-            found = self.bank.load(outer, inner)
+            found = self.cache.load(outer, inner)
             if found is None:
-                with self.bank.claim(outer) as ours:
+                with self.cache.claim(outer) as ours:
                     is_late = time.monotonic() - moved > _PATIENCE_S
                     # Who had the claim may have kept it at this moment.
-                    if (ours or is_late) and self.bank.load(outer, inner) is None:
+                    if (ours or is_late) and self.cache.load(outer, inner) is None:
                         yield from self._train(outer, inner, known)
                         return
                 if not ours:
@@ -162,7 +163,7 @@ class BankedNetworks:
 
     def network(self, outer: int, inner: int) -> NetworkState:
         """Returns a network; trains up to the end of its trajectory, or waits for who does, where it is not there."""
-        while (found := self.bank.load(outer, inner)) is None:
+        while (found := self.cache.load(outer, inner)) is None:
             for _ in self.trajectory(outer):
                 pass
         return found[0]
@@ -176,11 +177,13 @@ class BankedNetworks:
             each = sum(tensor.nbytes + _HEADER_BYTES for tensor in trained.values())
             left = self.inner_steps - snapshot.inner
             if snapshot.inner == inner:
-                self.bank.check_size(left * each)
+                self.cache.check_size(left * each)
             if (snapshot.inner - inner) % _ROOM_FOR == 0:
-                self.bank.make_room(min(left, _ROOM_FOR) * each)
+                self.cache.make_room(min(left, _ROOM_FOR) * each)
             complete = self.is_restart_point(outer, snapshot.inner)
-            self.bank.save(outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete)
+            self.cache.save(
+                outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete
+            )
             if left == 1:
-                self.bank.make_room(0)  # others may have written meanwhile
+                self.cache.make_room(0)  # others may have written meanwhile
             yield snapshot

@@ -5,14 +5,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.from_config import network_source
 from dream_ray.engine.networks.from_config import build, first_warmup_epochs, trajectory_length
-from dream_ray.engine.networks.snapshot_cache import BankedNetworks, TrajectoryBank, open_bank
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache, open_snapshot_cache
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.prefetch.snapshot_queue import Job
-from dream_ray.engine.progress.heartbeat import Session, report_to_nobody
+from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.progress.progress import PRODUCER
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
@@ -40,7 +40,7 @@ def trained_networks(
     synthetic: Callable[[], TrainingImages] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
-    """Makes the network source of a run that trains the networks, or reads what its bank has of them.
+    """Makes the network source of a run that trains the networks, or reads what its cache has of them.
 
     Args:
         run: The run.
@@ -48,21 +48,25 @@ def trained_networks(
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: See `network_source`.
     """
-    bank = None if run.spec.snapshot_cache is None or synthetic is not None else _bank(run, run.spec.snapshot_cache)
+    cache = (
+        None
+        if run.spec.snapshot_cache is None or synthetic is not None
+        else _snapshot_cache(run, run.spec.snapshot_cache)
+    )
     normalise = run.normalise(store)
-    return network_source(run.config, store, normalise, bank, compiled=run.compiled, synthetic=synthetic, check=check)
+    return network_source(run.config, store, normalise, cache, compiled=run.compiled, synthetic=synthetic, check=check)
 
 
-def experts(run: Run, store: Store) -> BankedNetworks:
-    """Makes the source of the ways of experts (MTT), on the device of the run; see `bank_of_experts`."""
-    bank = bank_of_experts(run)
-    source = network_source(run.config, store, run.normalise(store), bank, compiled=run.compiled)
-    assert isinstance(source, BankedNetworks)
+def experts(run: Run, store: Store) -> CachedNetworks:
+    """Makes the source of the ways of experts (MTT), on the device of the run; see `expert_cache`."""
+    cache = expert_cache(run)
+    source = network_source(run.config, store, run.normalise(store), cache, compiled=run.compiled)
+    assert isinstance(source, CachedNetworks)
     return source
 
 
-def bank_of_experts(run: Run) -> TrajectoryBank:
-    """Returns where the ways of experts are kept; where no bank is given, the run has one of its own.
+def expert_cache(run: Run) -> SnapshotCache:
+    """Returns where the ways of experts are kept; where no cache is given, the run has one of its own.
 
     Raises:
         UsageError: If it cannot hold all of them: they would be trained again and again.
@@ -76,14 +80,14 @@ def bank_of_experts(run: Run) -> TrajectoryBank:
             f"snapshot-cache-size must be at least what trajectory.num_experts {settings.num_experts} of {length} "
             f"networks each take, {num_bytes / 1e9:.3g} GB; got {run.spec.snapshot_cache_bytes / 1e9:g} GB"
         )
-    return _bank(run, run.spec.snapshot_cache or run.file("experts"))
+    return _snapshot_cache(run, run.spec.snapshot_cache or run.file("experts"))
 
 
-def _bank(run: Run, root: str) -> TrajectoryBank:
-    return open_bank(root, run.spec.snapshot_cache_bytes, _identity(run))
+def _snapshot_cache(run: Run, root: str) -> SnapshotCache:
+    return open_snapshot_cache(root, run.spec.snapshot_cache_bytes, _identity(run))
 
 
-def feature_bank(run: Run) -> FeatureBank | None:
+def feature_cache(run: Run) -> FeatureCache | None:
     """Returns where the features of the real images under the networks of a run are kept, if they are.
 
     Those of networks that learn from the run's own synthetic images are nobody else's.
@@ -93,7 +97,7 @@ def feature_bank(run: Run) -> FeatureBank | None:
     selection = run.config.selection
     embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})
     identity = {"networks": _identity(run), "embedded": embedded}
-    return FeatureBank(f"{run.spec.snapshot_cache}-features", run.spec.feature_cache_bytes, identity)
+    return FeatureCache(f"{run.spec.snapshot_cache}-features", run.spec.feature_cache_bytes, identity)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def produce(
 
     config = run.config
     source = trained_networks(run, run.open_store(), check=check)
-    with suppress(_Unwanted), Session(run, producer, 0, 0, report_to_nobody, PRODUCER) as session:
+    with suppress(_Unwanted), Heartbeat(run, producer, 0, 0, discard_report, PRODUCER) as heartbeat:
         while (job := queue.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:
@@ -165,6 +169,6 @@ def produce(
                 state = snapshot.state()
                 if not config.saves_at(config.step_of(job.outer, snapshot.inner)):
                     state = without_momentum(state)  # no training resumes from there
-                session.beat_if_due(f"trajectory {job.outer}, network {snapshot.inner}")
+                heartbeat.beat_if_due(f"trajectory {job.outer}, network {snapshot.inner}")
                 if not queue.put(producer, snapshot.inner, pack(state)):
                     break

@@ -54,7 +54,7 @@ class SnapshotQueue(Generic[Item]):
         assert window >= 1
         self._outer_steps, self._inner_steps, self._window = outer_steps, inner_steps, window
         self._changed = threading.Condition()
-        self._group: int | None = None
+        self._incarnation: int | None = None
         self._is_group_lost = False
         self._positions: dict[int, int] = {}
         self._begun: set[int] = set()
@@ -67,7 +67,7 @@ class SnapshotQueue(Generic[Item]):
         self._removed: set[int] = set()
         self._closed_because: str | None = None
 
-    def begin(self, rank: int, num_workers: int, step: int, state: "NetworkState | None", group: int = 0) -> None:
+    def begin(self, rank: int, num_workers: int, step: int, state: "NetworkState | None", incarnation: int = 0) -> None:
         """Registers a worker. The first one of a new group sets the position of the others until they register.
 
         Args:
@@ -75,11 +75,11 @@ class SnapshotQueue(Generic[Item]):
             num_workers: Size of the group.
             step: First snapshot that the worker needs.
             state: Network at that step, if a checkpoint holds it; saves the training up to there.
-            group: Number of the group; a restarted group has a new one.
+            incarnation: Number of the group; a restarted group has a new one.
         """
         with self._changed:
-            if group != self._group:
-                self._group, self._is_group_lost = group, False
+            if incarnation != self._incarnation:
+                self._incarnation, self._is_group_lost = incarnation, False
                 self._begun.clear()
                 self._positions = dict.fromkeys(range(num_workers), step)
             self._begun.add(rank)
@@ -189,7 +189,7 @@ class SnapshotQueue(Generic[Item]):
 
     def mark_group_lost(self) -> None:
         """Records that a worker died. Its group restarts once there are free worker slots."""
-        self._is_group_lost = self._group is not None
+        self._is_group_lost = self._incarnation is not None
 
     def is_group_lost(self) -> bool:
         """Tells whether a worker died and no new group has registered since."""

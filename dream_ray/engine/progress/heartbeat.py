@@ -31,11 +31,11 @@ _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
 _LONGEST_SILENCE_S = 10.0
 
 
-def report_to_nobody(progress: dict[str, Any]) -> None:
+def discard_report(progress: dict[str, Any]) -> None:
     """Ignores the progress."""
 
 
-class Session(AbstractContextManager["Session"]):
+class Heartbeat(AbstractContextManager["Heartbeat"]):
     """Progress, metrics and cost of one worker, expert or producer, written to the run directory until its block ends.
 
     Args:
@@ -75,7 +75,7 @@ class Session(AbstractContextManager["Session"]):
         self._loop_started: float | None = None
         self._last_report = self._last_beat = time.monotonic()
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "Heartbeat":
         """Begins to tell that it is there."""
         self.beat(self._phase)
         self._pulse.start()

@@ -8,7 +8,7 @@ from dream_ray.engine.progress.progress import STOPPED, Progress, current_sessio
 from dream_ray.engine.run.checkpoint_directory import CheckpointDirectory
 from dream_ray.engine.run.directory import Run, read_sessions
 
-# Several times as long as a worker that lives is ever silent, see `Session`.
+# Several times as long as a worker that lives is ever silent, see `Heartbeat`.
 _SILENT_S = 60.0
 
 

@@ -13,7 +13,7 @@ from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import matched_objective
 from dream_ray.engine.networks.from_config import build, first_passes, trajectory_length
-from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledKernels
+from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import MixedLabels
 from dream_ray.engine.run.class_costs import class_costs, class_counts
@@ -128,12 +128,12 @@ def _check_network(config: Config, store: Store) -> None:
     network = build(config, store)
     snapshot = Snapshot(0, 0, network, torch.optim.SGD(network.parameters()))
     images = torch.linspace(0, 1, 2 * math.prod(store.shape_CHW)).reshape(2, *store.shape_CHW)
-    kernels = CompiledKernels(matched_objective(config), batch_embedding=2, batch_real=2, backend="eager")
+    functions = CompiledMatchingFunctions(matched_objective(config), batch_embedding=2, batch_real=2, backend="eager")
     labels = torch.zeros(2, dtype=torch.int64)
     try:
         CompiledBackward(2, backend="eager")(network, images, MixedLabels(labels, labels, torch.ones(())))
-        kernels.features(snapshot, images)
-        kernels.loss_and_gradient(snapshot, images, 0, kernels.real_signals(snapshot, images, 0))
+        functions.features(snapshot, images)
+        functions.loss_and_gradient(snapshot, images, 0, functions.real_signals(snapshot, images, 0))
     except TorchDynamoException as error:
         raise UsageError(
             f"compile on needs a network that torch can compile whole; got: {_first_line(error)}"

@@ -151,7 +151,7 @@ def open_run(path: str) -> Run:
 
 
 def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:
-    """Returns the latest progress of every session that ever ran, or of those of a role, see `Session`."""
+    """Returns the latest progress of every session that ever ran, or of those of a role, see `Heartbeat`."""
     directory = run.file("progress")
     sessions = [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
     return [session for session in sessions if role in (None, session["role"])]

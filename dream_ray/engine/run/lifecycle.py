@@ -102,7 +102,7 @@ def _forget(path: str) -> None:
 def check_device(run: Run) -> None:
     """Raises UsageError if this process does not see the device that the run began with.
 
-    What env.json says of it decides bits, and is part of the names of networks in a bank: a run has one device.
+    What env.json says of it decides bits, and is part of the names of networks in a cache: a run has one device.
     """
     if run.device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.engine.matching import feature_cache as module
-from dream_ray.engine.matching.feature_cache import FeatureBank
+from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.lifecycle import finish_run
 from tests.frameworks import Settings, tiny_run
@@ -29,8 +29,8 @@ class Counting:
 
 def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) -> None:
     compute = Counting()
-    first, other = (FeatureBank(str(tmp_path / "bank"), 10**6, {"seed": seed}) for seed in (0, 1))
-    for bank, outer, inner, label, calls in [
+    first, other = (FeatureCache(str(tmp_path / "cache"), 10**6, {"seed": seed}) for seed in (0, 1))
+    for cache, outer, inner, label, calls in [
         (first, 0, 0, 0, 1),
         (first, 0, 0, 0, 1),
         (first, 0, 0, 1, 2),
@@ -38,32 +38,32 @@ def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) ->
         (first, 1, 0, 0, 4),
         (other, 0, 0, 0, 5),
     ]:
-        assert torch.equal(bank.features(outer, inner, label, compute), torch.full((3, 2), 0.1))
+        assert torch.equal(cache.features(outer, inner, label, compute), torch.full((3, 2), 0.1))
         assert compute.calls == calls
 
 
 def test_what_finds_no_room_is_computed_each_time(tmp_path: Path) -> None:
     compute = Counting()
-    bank = FeatureBank(str(tmp_path / "bank"), 200, {})  # less than two files
+    cache = FeatureCache(str(tmp_path / "cache"), 200, {})  # less than two files
     for label in (0, 1, 0, 1):
-        bank.features(0, 0, label, compute)
+        cache.features(0, 0, label, compute)
     assert compute.calls == 3, "the first is kept, the second never"
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     compute = Counting()
-    bank = FeatureBank(str(tmp_path / "bank"), 10**6, {})
-    bank.features(0, 0, 0, compute)
-    [file] = (tmp_path / "bank").rglob("*.safetensors")
+    cache = FeatureCache(str(tmp_path / "cache"), 10**6, {})
+    cache.features(0, 0, 0, compute)
+    [file] = (tmp_path / "cache").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
     for _ in range(2):
-        bank.features(0, 0, 0, compute)
+        cache.features(0, 0, 0, compute)
     assert compute.calls == 2
 
 
 def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE_S", 1.0)
-    bank = FeatureBank(str(tmp_path / "bank"), 10**6, {})
+    cache = FeatureCache(str(tmp_path / "cache"), 10**6, {})
     at_it, go_on, second = threading.Event(), threading.Event(), Counting()
 
     def slow() -> Tensor:
@@ -71,18 +71,18 @@ def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: 
         go_on.wait(30)
         return torch.zeros(1)
 
-    first = threading.Thread(target=lambda: bank.features(0, 0, 0, slow))
+    first = threading.Thread(target=lambda: cache.features(0, 0, 0, slow))
     first.start()
     at_it.wait(30)
     threading.Timer(0.3, go_on.set).start()
-    assert torch.equal(bank.features(0, 0, 0, second), torch.zeros(1)) and second.calls == 0
+    assert torch.equal(cache.features(0, 0, 0, second), torch.zeros(1)) and second.calls == 0
     first.join()
     at_it.clear()
     go_on.clear()
-    stuck = threading.Thread(target=lambda: bank.features(0, 0, 1, slow))
+    stuck = threading.Thread(target=lambda: cache.features(0, 0, 1, slow))
     stuck.start()
     at_it.wait(30)
-    assert torch.equal(bank.features(0, 0, 1, second), torch.full((3, 2), 0.1)), "it stands still"
+    assert torch.equal(cache.features(0, 0, 1, second), torch.full((3, 2), 0.1)), "it stands still"
     go_on.set()
     stuck.join()
 
@@ -98,7 +98,7 @@ def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: 
 def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
     framework: str, num_files: int, four_digits_store: str, tmp_path: Path
 ) -> None:
-    settings, bank = tiny_run(framework, "representative"), str(tmp_path / "bank")
+    settings, cache = tiny_run(framework, "representative"), str(tmp_path / "cache")
     other = overlay(settings, {"pixels": {"lr": 0.5}})
 
     def images(name: str, settings: Settings, **options: Any) -> Tensor:
@@ -115,7 +115,7 @@ def test_runs_that_share_features_have_the_bits_of_runs_that_do_not(
         return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
 
     alone = images("alone", settings)
-    sharing = {"snapshot_cache": bank, "feature_cache_bytes": 10**8}
+    sharing = {"snapshot_cache": cache, "feature_cache_bytes": 10**8}
     assert not torch.equal(images("other", other, **sharing), alone)
     assert torch.equal(images("second", settings, **sharing), alone)
-    assert len(list(Path(f"{bank}-features").rglob("*.safetensors"))) == num_files
+    assert len(list(Path(f"{cache}-features").rglob("*.safetensors"))) == num_files

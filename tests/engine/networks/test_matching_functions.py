@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dream_ray.core import rng
 from dream_ray.core.matching.objectives import Objective
-from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledKernels, Kernels
+from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions, MatchingFunctions
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import Backward, MixedLabels, backward
 from dream_ray.nets import build_network
@@ -35,17 +35,19 @@ def images(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def compiled(objective: Objective = BOTH, backend: str = "inductor", precision: str = "float32") -> CompiledKernels:
-    return CompiledKernels(
+def compiled(
+    objective: Objective = BOTH, backend: str = "inductor", precision: str = "float32"
+) -> CompiledMatchingFunctions:
+    return CompiledMatchingFunctions(
         objective, precision, batch_embedding=BATCH_EMBEDDING, batch_real=BATCH_REAL, backend=backend
     )
 
 
-def results(kernels: Kernels, at: Snapshot, label: int, batch_real: int = BATCH_REAL) -> dict[str, Tensor]:
-    """Everything the kernels compute for a class, by name."""
-    target = kernels.real_signals(at, images(batch_real, 1), label)
-    loss, gradient = kernels.loss_and_gradient(at, images(BATCH_SYNTHETIC, 2), label, target)
-    features = {f"features of {count}": kernels.features(at, images(count, 3)) for count in (BATCH_EMBEDDING, 3)}
+def results(functions: MatchingFunctions, at: Snapshot, label: int, batch_real: int = BATCH_REAL) -> dict[str, Tensor]:
+    """Everything the functions compute for a class, by name."""
+    target = functions.real_signals(at, images(batch_real, 1), label)
+    loss, gradient = functions.loss_and_gradient(at, images(BATCH_SYNTHETIC, 2), label, target)
+    features = {f"features of {count}": functions.features(at, images(count, 3)) for count in (BATCH_EMBEDDING, 3)}
     return {"loss": loss, "gradient": gradient, "mean": target.mean_feature_D, **features, **target.gradients}
 
 
@@ -66,44 +68,44 @@ def counted_graphs() -> Iterator[Callable[[], int]]:
 
 
 @pytest.fixture(scope="module")
-def inductor() -> CompiledKernels:
-    """Kernels as runs have them; compiled once for the tests of this module."""
+def inductor() -> CompiledMatchingFunctions:
+    """Functions as runs have them; compiled once for the tests of this module."""
     return compiled()
 
 
-def test_compiled_equals_eager(inductor: CompiledKernels) -> None:
+def test_compiled_equals_eager(inductor: CompiledMatchingFunctions) -> None:
     at = snapshot()
-    assert_close(results(inductor, at, 1), results(Kernels(BOTH), at, 1), rel=1e-5)
+    assert_close(results(inductor, at, 1), results(MatchingFunctions(BOTH), at, 1), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_features_in_bfloat16_are_nearly_those_in_float32(name: str) -> None:
     at = snapshot(name)
-    expected = Kernels(BOTH).features(at, images(3))
-    for kernels in (Kernels(BOTH, "bfloat16"), compiled(backend="eager", precision="bfloat16")):
-        found = kernels.features(at, images(3))
+    expected = MatchingFunctions(BOTH).features(at, images(3))
+    for functions in (MatchingFunctions(BOTH, "bfloat16"), compiled(backend="eager", precision="bfloat16")):
+        found = functions.features(at, images(3))
         assert found.dtype == torch.float32
         error = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)
         assert 1e-5 < error < 3e-2, "eight bits of a number"
 
 
-def test_another_class_network_or_step_compiles_nothing(inductor: CompiledKernels) -> None:
+def test_another_class_network_or_step_compiles_nothing(inductor: CompiledMatchingFunctions) -> None:
     results(inductor, snapshot(), 0)
     with counted_graphs() as graphs:
         for label in range(NUM_CLASSES):
             at = snapshot(outer=label)
-            assert_close(results(inductor, at, label), results(Kernels(BOTH), at, label), rel=1e-5)
+            assert_close(results(inductor, at, label), results(MatchingFunctions(BOTH), at, label), rel=1e-5)
         assert graphs() == 0
 
 
-def test_a_class_with_too_few_images_is_matched_eagerly(inductor: CompiledKernels) -> None:
+def test_a_class_with_too_few_images_is_matched_eagerly(inductor: CompiledMatchingFunctions) -> None:
     """What is compiled must depend neither on the classes of a worker nor on their order."""
     at = snapshot()
     results(inductor, at, 0)
     with counted_graphs() as graphs:
         for size in range(1, BATCH_REAL):
             found = inductor.real_signals(at, images(size), 1)
-            expected = Kernels(BOTH).real_signals(at, images(size), 1)
+            expected = MatchingFunctions(BOTH).real_signals(at, images(size), 1)
             assert torch.equal(found.mean_feature_D, expected.mean_feature_D)
             assert all(torch.equal(found.gradients[name], g) for name, g in expected.gradients.items())
         assert graphs() == 0
@@ -126,7 +128,7 @@ def test_every_network_and_objective_is_one_graph(name: str, objective: Objectiv
     with counted_graphs() as graphs:
         found = results(compiled(objective, backend="eager"), at, 2)
         assert graphs() == 3
-    assert_close(found, results(Kernels(objective), at, 2), rel=1e-5)
+    assert_close(found, results(MatchingFunctions(objective), at, 2), rel=1e-5)
     after = at.state()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items()), "running statistics stay"
 
@@ -175,7 +177,7 @@ def test_a_batch_of_another_size_is_trained_on_eagerly() -> None:
 
 def test_a_process_may_compile_more_runs_than_torch_keeps_versions_of_a_function() -> None:
     at = snapshot()
-    expected = Kernels(BOTH).features(at, images(3))
+    expected = MatchingFunctions(BOTH).features(at, images(3))
     for _ in range(10):
         assert torch.allclose(compiled(backend="eager").features(at, images(3)), expected, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""A bank that several processes fill at a time: each network is trained once, and nobody waits for ever."""
+"""A cache that several processes fill at a time: each network is trained once, and nobody waits for ever."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 from dream_ray import storage
 from dream_ray.engine.networks import snapshot_cache as module
-from dream_ray.engine.networks.snapshot_cache import BankedNetworks, open_bank
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks, open_snapshot_cache
 from dream_ray.engine.networks.sources import NetworkState, Snapshot
 from dream_ray.engine.networks.training import Recipe
 from dream_ray.nets import Classifier
@@ -38,18 +38,18 @@ class Counting:
             yield Snapshot(outer, inner, network, RECIPE.optimizer(network))
 
 
-def banked(
+def cached(
     source: Counting, directory: Path, restarts: tuple[int, ...] = (0,), max_bytes: int = 10**6
-) -> BankedNetworks:
-    bank = open_bank(str(directory), max_bytes, "same")
-    return BankedNetworks(source, bank, line, RECIPE, STEPS, lambda outer, inner: inner in restarts)
+) -> CachedNetworks:
+    cache = open_snapshot_cache(str(directory), max_bytes, "same")
+    return CachedNetworks(source, cache, line, RECIPE, STEPS, lambda outer, inner: inner in restarts)
 
 
 def weights(snapshots: Iterator[Snapshot]) -> list[float]:
     return [float(snapshot.network.state_dict()["head.weight"]) for snapshot in snapshots]
 
 
-def in_thread(networks: BankedNetworks) -> tuple[threading.Thread, list[float]]:
+def in_thread(networks: CachedNetworks) -> tuple[threading.Thread, list[float]]:
     found: list[float] = []
     thread = threading.Thread(target=lambda: found.extend(weights(networks.trajectory(1))), daemon=True)
     thread.start()
@@ -58,9 +58,9 @@ def in_thread(networks: BankedNetworks) -> tuple[threading.Thread, list[float]]:
 
 def test_what_another_trains_just_now_is_read_as_it_comes(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
-    training = banked(first, tmp_path).trajectory(1)
+    training = cached(first, tmp_path).trajectory(1)
     seen = [next(training).inner for _ in range(2)]
-    thread, found = in_thread(banked(second, tmp_path))
+    thread, found = in_thread(cached(second, tmp_path))
     thread.join(timeout=0.5)
     assert thread.is_alive(), "it waits for the third"
     seen += [snapshot.inner for snapshot in training]
@@ -71,9 +71,9 @@ def test_what_another_trains_just_now_is_read_as_it_comes(tmp_path: Path) -> Non
 
 def test_who_ends_in_the_middle_is_replaced(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
-    training = banked(first, tmp_path, restarts=(0, 2)).trajectory(1)
+    training = cached(first, tmp_path, restarts=(0, 2)).trajectory(1)
     assert [next(training).inner for _ in range(4)] == [0, 1, 2, 3]
-    thread, found = in_thread(banked(second, tmp_path, restarts=(0, 2)))
+    thread, found = in_thread(cached(second, tmp_path, restarts=(0, 2)))
     thread.join(timeout=0.5)
     training.close()  # type: ignore[attr-defined]
     thread.join(timeout=30)
@@ -84,9 +84,9 @@ def test_who_ends_in_the_middle_is_replaced(tmp_path: Path) -> None:
 def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE_S", 0.3)
     second = Counting()
-    training = banked(Counting(), tmp_path).trajectory(1)
+    training = cached(Counting(), tmp_path).trajectory(1)
     next(training)
-    assert weights(banked(second, tmp_path).trajectory(1)) == [10, 11, 12, 13, 14]
+    assert weights(cached(second, tmp_path).trajectory(1)) == [10, 11, 12, 13, 14]
     assert len(second.trained) == STEPS
 
 
@@ -94,9 +94,9 @@ def test_waiting_ends_where_nobody_wants_the_networks_any_more(tmp_path: Path) -
     def check() -> None:
         raise InterruptedError
 
-    training = banked(Counting(), tmp_path).trajectory(1)
+    training = cached(Counting(), tmp_path).trajectory(1)
     next(training)
-    waiting = replace(banked(Counting(), tmp_path), check=check).trajectory(1)
+    waiting = replace(cached(Counting(), tmp_path), check=check).trajectory(1)
     assert next(waiting).inner == 0
     with pytest.raises(InterruptedError):
         next(waiting)
@@ -106,10 +106,10 @@ def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatc
     each, most = 272, STEPS + 1
     monkeypatch.setattr(module, "_ROOM_FOR", 1)
     monkeypatch.setattr(module, "_HEADER_BYTES", each // 2 - 4)  # two tensors of four bytes
-    theirs, tmp_path = tmp_path / "thesis" / "results.bin", tmp_path / "dream_ray-bank"
+    theirs, tmp_path = tmp_path / "thesis" / "results.bin", tmp_path / "dream_ray-snapshots"
     theirs.parent.mkdir()
     theirs.write_bytes(bytes(100 * each))
-    both = [banked(Counting(), tmp_path.parent, max_bytes=most * each).trajectory(outer) for outer in (1, 2)]
+    both = [cached(Counting(), tmp_path.parent, max_bytes=most * each).trajectory(outer) for outer in (1, 2)]
     kept = []
     for _ in zip(*both, strict=True):
         files = storage.list_files(str(tmp_path))
@@ -120,15 +120,15 @@ def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatc
 
 
 def test_a_claim_is_not_among_the_files_that_go_for_others(tmp_path: Path) -> None:
-    training = banked(Counting(), tmp_path).trajectory(1)
+    training = cached(Counting(), tmp_path).trajectory(1)
     next(training)
     assert [name.rpartition("/")[2] for name in storage.list_files(str(tmp_path))] == ["000000.safetensors"]
 
 
 def test_another_trajectory_is_not_waited_for(tmp_path: Path) -> None:
     second = Counting()
-    next(banked(Counting(), tmp_path).trajectory(1))
-    assert weights(banked(second, tmp_path).trajectory(2)) == [20, 21, 22, 23, 24]
+    next(cached(Counting(), tmp_path).trajectory(1))
+    assert weights(cached(second, tmp_path).trajectory(2)) == [20, 21, 22, 23, 24]
 
 
 def test_a_claim_is_one_s_and_falls_with_it(tmp_path: Path) -> None:

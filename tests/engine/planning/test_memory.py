@@ -22,7 +22,7 @@ from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.planning.fitting import fit_memory
 from dream_ray.engine.planning.measuring.steps import StepMemory
 from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory
-from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from tests.conftest import TINY
@@ -104,7 +104,7 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
 ) -> None:
     """While a checkpoint is written, the run goes on and remembers what the step began with."""
     ipc, most, done = 7, 0, threading.Event()
-    save, report = Checkpoints.save, Session.on_step
+    save, report = Checkpoints.save, Heartbeat.on_step
 
     def slowly(self: Any, *what: Any, **how: Any) -> None:
         save(self, *what, **how)
@@ -119,7 +119,7 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
             done.set()
 
     monkeypatch.setattr(Checkpoints, "save", slowly)
-    monkeypatch.setattr(Session, "on_step", counting)
+    monkeypatch.setattr(Heartbeat, "on_step", counting)
     config = parse_config({**tiny, "ipc": ipc, "factor": 1, "checkpoint_every": 4, "batch_synthetic_max": 5})
     api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
     assert most == 4 * 2 * 3, "four classes, images and velocities"

@@ -19,7 +19,7 @@ from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.matching.class_matcher import ClassMatcher
-from dream_ray.engine.matching.prefetched_selection import selecting_ahead
+from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.networks import sources
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot
 from dream_ray.engine.prefetch.producer import trained_networks
@@ -79,7 +79,7 @@ def inline(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> 
 def own_threads() -> list[str]:
     """Names of the threads of runs that are alive."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("producer", "selecting-ahead", "checkpoint"))]
+    return [name for name in names if name.startswith(("producer", "prefetch-selection", "checkpoint"))]
 
 
 def final_images(run: Run) -> Tensor:
@@ -137,7 +137,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     after: int,
 ) -> None:
     run = start(tiny)
-    original = heartbeat.Session.on_step
+    original = heartbeat.Heartbeat.on_step
 
     def report(self: Any, report: StepReport) -> None:
         original(self, report)
@@ -145,7 +145,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Session, "on_step", report)
+        patch.setattr(heartbeat.Heartbeat, "on_step", report)
         with pytest.raises(Killed):
             run_pipelined(run, before, 1)
     assert not own_threads()
@@ -157,7 +157,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are dropped when the slowest worker is past them, not before."""
-    original = heartbeat.Session.on_step
+    original = heartbeat.Heartbeat.on_step
     steps: dict[int, int] = {0: -1, 1: -1}
 
     def report(self: Any, report: StepReport) -> None:
@@ -166,7 +166,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
         if self._shard == 1:
             time.sleep(0.1)
 
-    monkeypatch.setattr(heartbeat.Session, "on_step", report)
+    monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)
     monkeypatch.setattr("dream_ray.engine.prefetch.threads.window_of", lambda run, num_producers: 2)
     run = start(tiny)
     run_pipelined(run, 2, 1)
@@ -181,7 +181,7 @@ def test_all_selections_but_the_first_are_made_ahead(
     original = ClassMatcher.select
 
     def spy(self: ClassMatcher, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
-        ahead = threading.current_thread().name.startswith("selecting-ahead")
+        ahead = threading.current_thread().name.startswith("prefetch-selection")
         seen.append((snapshot.outer, snapshot.inner, ahead))
         return original(self, snapshot, labels, previous)
 
@@ -196,7 +196,7 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
 
     def select(snapshot: Any, group: Any, previous: Any) -> Any:
         seen.extend(group)
-        if threading.current_thread().name.startswith("selecting-ahead"):
+        if threading.current_thread().name.startswith("prefetch-selection"):
             begun.set()
             time.sleep(0.02)
         return [SimpleNamespace(assignment_N=None)] * len(group)
@@ -205,7 +205,7 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
     matcher: Any = SimpleNamespace(real=labels, class_batch=1, select=select)
     matcher.select_all = partial(ClassMatcher.select_all, matcher)
     source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
-    with selecting_ahead(parse_config(tiny), matcher, source) as choose:
+    with prefetch_selection(parse_config(tiny), matcher, source) as choose:
         choose(source.try_get(0, 0), dict.fromkeys(labels))
         assert begun.wait(60)
     assert len(labels) < len(seen) < 2 * len(labels)
@@ -262,8 +262,8 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return passes
 
 
-def banked(start: Callable[..., Run], settings: dict[str, Any], name: str, bank: Path, size: int = 10**9) -> Run:
-    return start(settings, name, snapshot_cache=str(bank), snapshot_cache_bytes=size)
+def cached(start: Callable[..., Run], settings: dict[str, Any], name: str, cache: Path, size: int = 10**9) -> Run:
+    return start(settings, name, snapshot_cache=str(cache), snapshot_cache_bytes=size)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -278,13 +278,13 @@ def test_a_second_run_trains_no_network(
     """Another weight and another number of clusters need the same networks."""
     # Where networks are trained, the initialisation looks through one of them; else it would train one of its own.
     settings = {**tiny, "source": SOURCES[source], "initialisation": {"strategy": "random"}}
-    first = banked(start, settings, "first", tmp_path / "bank")
+    first = cached(start, settings, "first", tmp_path / "cache")
     run_pipelined(first, 2, 1)
     assert torch.equal(final_images(first), inline(settings))
     other = {**settings, "weights": {"feature": 0.5}, "selection": {"num_clusters": 4, "interval": 2}}
     expected = inline(other)
     training.clear()
-    second = banked(start, other, "second", tmp_path / "bank")
+    second = cached(start, other, "second", tmp_path / "cache")
     work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training
     assert torch.equal(final_images(second), expected)
@@ -303,7 +303,7 @@ def test_a_member_of_a_pool_is_warmed_up_by_one_process(
     expected = states(plain, [trained_networks(plain, plain.open_store())] * 2)
     passes = len(training)
     training.clear()
-    run = banked(start, settings, "banked", tmp_path / "bank")
+    run = cached(start, settings, "cached", tmp_path / "cache")
     found = states(run, [trained_networks(run, run.open_store()) for _ in range(2)])
     assert len(training) == passes == 3 + 2 * 3
     for state, other in zip(found, expected, strict=True):
@@ -313,17 +313,17 @@ def test_a_member_of_a_pool_is_warmed_up_by_one_process(
 def test_other_networks_are_not_taken_for_these(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
 ) -> None:
-    work(banked(start, tiny, "first", tmp_path / "bank").path, range(NUM_CLASSES), shard=0, num_shards=1)
+    work(cached(start, tiny, "first", tmp_path / "cache").path, range(NUM_CLASSES), shard=0, num_shards=1)
     for number, other in enumerate(
         ({"seed": 1}, {"update": {**tiny["update"], "lr": 0.02}}, {"initialisation": {"warmup_epochs": 2}})
     ):
-        run = banked(start, {**tiny, **other}, f"other-{number}", tmp_path / "bank")
+        run = cached(start, {**tiny, **other}, f"other-{number}", tmp_path / "cache")
         work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
         assert torch.equal(final_images(run), inline({**tiny, **other}))
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn", "without momentum"])
-def test_a_bank_with_holes_is_filled_up(
+def test_a_cache_with_holes_is_filled_up(
     start: Callable[..., Run],
     tiny: dict[str, Any],
     inline: Callable[..., Tensor],
@@ -332,10 +332,10 @@ def test_a_bank_with_holes_is_filled_up(
     damage: str,
 ) -> None:
     """The second run saves more often, so it needs the momentum of networks that were kept without."""
-    bank = tmp_path / "bank"
+    cache = tmp_path / "cache"
     settings = {**tiny, "checkpoint_every": 4}
-    work(banked(start, settings, "first", bank).path, range(NUM_CLASSES), shard=0, num_shards=1)
-    files = sorted(bank.rglob("*.safetensors"))
+    work(cached(start, settings, "first", cache).path, range(NUM_CLASSES), shard=0, num_shards=1)
+    files = sorted(cache.rglob("*.safetensors"))
     assert len(files) == 8
     if damage == "missing":
         files[6].unlink()
@@ -345,43 +345,43 @@ def test_a_bank_with_holes_is_filled_up(
         settings = tiny
     expected = inline(settings)
     training.clear()
-    run = banked(start, settings, "second", bank)
+    run = cached(start, settings, "second", cache)
     work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert torch.equal(final_images(run), expected)
     assert training
     training.clear()
-    again = banked(start, settings, "third", bank)
+    again = cached(start, settings, "third", cache)
     work(again.path, range(NUM_CLASSES), shard=0, num_shards=1)
     assert not training, "the second run filled the holes"
 
 
-def test_a_bank_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
-    bank, limit = tmp_path / "bank", 38_000
+def test_a_cache_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
+    cache, limit = tmp_path / "cache", 38_000
     settings = {**tiny, "outer_steps": 6, "selection": {"num_clusters": 4, "strategy": "random"}}
-    work(banked(start, settings, "first", bank, limit).path, range(NUM_CLASSES), shard=0, num_shards=1)
-    sizes = [path.stat().st_size for path in bank.rglob("*.safetensors")]
+    work(cached(start, settings, "first", cache, limit).path, range(NUM_CLASSES), shard=0, num_shards=1)
+    sizes = [path.stat().st_size for path in cache.rglob("*.safetensors")]
     assert limit // 2 < sum(sizes) <= limit
     assert 24 * max(sizes) > limit, "all of them would not have had room"
-    with pytest.raises(UsageError, match=r"bank-size must be at least a trajectory, .* GB; got 1e-06 GB"):
-        work(banked(start, tiny, "second", tmp_path / "tiny", 1000).path, range(NUM_CLASSES), shard=0, num_shards=1)
+    with pytest.raises(UsageError, match=r"snapshot-cache-size must hold at least one trajectory .* GB.; got 1e-06 GB"):
+        work(cached(start, tiny, "second", tmp_path / "tiny", 1000).path, range(NUM_CLASSES), shard=0, num_shards=1)
 
 
-def test_a_bank_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="path tape://bank is of no kind that pyarrow can open"):
+def test_a_cache_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="path tape://cache is of no kind that pyarrow can open"):
         work(
-            start(tiny, snapshot_cache="tape://bank", snapshot_cache_bytes=1).path,
+            start(tiny, snapshot_cache="tape://cache", snapshot_cache_bytes=1).path,
             range(NUM_CLASSES),
             shard=0,
             num_shards=1,
         )
 
 
-def test_two_runs_may_fill_a_bank_at_a_time(
+def test_two_runs_may_fill_a_cache_at_a_time(
     start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
 ) -> None:
-    runs = [banked(start, tiny, name, tmp_path / "bank") for name in ("a", "b")]
+    runs = [cached(start, tiny, name, tmp_path / "cache") for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work, run.path, range(NUM_CLASSES), shard=0, num_shards=1) for run in runs]:
             done.result()
     assert all(torch.equal(final_images(run), inline(tiny)) for run in runs)
-    assert not [name for name in storage.list_files(str(tmp_path / "bank")) if name.endswith(".partial")]
+    assert not [name for name in storage.list_files(str(tmp_path / "cache")) if name.endswith(".partial")]

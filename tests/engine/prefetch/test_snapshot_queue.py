@@ -69,7 +69,7 @@ def test_a_smaller_group_continues_whichever_worker_survives(survivor: int) -> N
     assert fetched(queue, survivor, range(INNER)) == names(range(INNER))
     assert queue.is_group_lost(), "the call came from the lost group"
     for rank in range(2):
-        queue.begin(rank, 2, 2, None, group=1)
+        queue.begin(rank, 2, 2, None, incarnation=1)
     assert not queue.is_group_lost()
     with ThreadPoolExecutor(3) as pool:
         making = pool.submit(make, queue, 1, OUTER * INNER)

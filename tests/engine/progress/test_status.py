@@ -12,7 +12,7 @@ from dream_ray import api, storage
 from dream_ray.cli.display import show_status
 from dream_ray.config import Config
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.progress.heartbeat import Session
+from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.progress.progress import PRODUCER, STOPPED, WORKER
 from dream_ray.engine.progress.status import Status, read_status
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
@@ -88,7 +88,7 @@ def test_who_is_at_something_long_is_not_silent(run: Run, monkeypatch: pytest.Mo
         (session,) = read_sessions(run)
         return session
 
-    with Session(run, 0, 1, 10, lambda progress: None) as session:
+    with Heartbeat(run, 0, 1, 10, lambda progress: None) as session:
         session.begin(0)
         first, deadline = told()["updated_at"], time.monotonic() + 30
         while told()["updated_at"] <= first + 0.2:
@@ -101,7 +101,7 @@ def test_who_is_at_something_long_is_not_silent(run: Run, monkeypatch: pytest.Mo
 
 
 def test_producers_are_no_workers(run: Run) -> None:
-    with Session(run, 0, 0, 0, lambda progress: None, PRODUCER):
+    with Heartbeat(run, 0, 0, 0, lambda progress: None, PRODUCER):
         assert read_status(run, now=time.time()).state == "waiting"
 
 

@@ -17,7 +17,7 @@ from dream_ray.core.placement import place_classes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching import class_matcher
 from dream_ray.engine.networks import from_config
-from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledKernels
+from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions
 from dream_ray.engine.run import compilation
 from dream_ray.engine.run.class_costs import class_costs, class_counts, placement
 from dream_ray.engine.run.compilation import choose_compile, forward_flop, is_long, run_flop
@@ -167,7 +167,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     """Traced as for a compiled run but executed by PyTorch, which takes seconds instead of minutes."""
     monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
     monkeypatch.setattr("dream_ray.engine.worker.check_compiler", lambda device: None)
-    monkeypatch.setattr(class_matcher, "CompiledKernels", partial(CompiledKernels, backend="eager"))
+    monkeypatch.setattr(class_matcher, "CompiledMatchingFunctions", partial(CompiledMatchingFunctions, backend="eager"))
     monkeypatch.setattr(from_config, "CompiledBackward", partial(CompiledBackward, backend="eager"))
     from torch._dynamo.utils import counters
 

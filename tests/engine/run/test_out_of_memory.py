@@ -73,8 +73,8 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("where", "workers", "producers"),
     [
-        ((heartbeat.Session, "on_step"), 1, 0),
-        ((heartbeat.Session, "on_step"), 2, 1),
+        ((heartbeat.Heartbeat, "on_step"), 1, 0),
+        ((heartbeat.Heartbeat, "on_step"), 2, 1),
         ((TrainedNetworks, "_train"), 1, 1),
     ],
     ids=["worker", "threads", "producer"],
