@@ -27,7 +27,7 @@ def sweep(
     """Searches for settings as a sweep file says, and tests the best; `resume_sweep` continues it.
 
     Args:
-        file: Sweep file, see docs/how-to/search-settings.md.
+        file: Sweep file, see docs/how-to/search-for-settings.md.
         store: Store to distil; None: the one that the file names.
         out: New directory of the sweep. It gets results.parquet, best.yaml (settings for `distill`) and report.html.
         max_concurrent: Trials at a time; None: as many as there are resources for.

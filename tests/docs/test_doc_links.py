@@ -47,3 +47,12 @@ def test_the_index_names_every_page_once() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    folders = ("benchmarks", "deploy", "dream_ray", "scripts", "sweeps", "tests")
+    files = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".sh", ".yaml")
+    ]
+    named = {name for path in files for name in re.findall(r"docs/[\w/-]+\.md", path.read_text())}
+    assert named and not [name for name in named if not (ROOT / name).exists()]
