@@ -1,4 +1,4 @@
-"""The nodes that the workers of a run may be on: whether they see its files, and where unreserved work goes."""
+"""The nodes of a run: whether all of them see its files, and where work runs that reserves nothing."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,21 @@ _ANSWER_S = 5.0
 
 
 def are_elsewhere() -> bool:
-    """Tells whether the workers may be on another machine than this process."""
+    """Returns whether workers may run on another machine than this process."""
     here = _node_of_this_process()
     return can_grow() or any(node["NodeID"] != here for node in _nodes())
 
 
 def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
-    """Proves that this process and all nodes of the cluster see the same files.
+    """Checks that this process and all nodes of the cluster see the same files.
 
     Args:
         name: Parameter that the user gave the path for.
         path: Directory, or URI.
-        file: A file in it that is there, or the directory itself; as workers will be told of it.
+        file: An existing file in it, or the directory itself, as the workers get it.
 
     Raises:
-        UsageError: Naming the first node that does not see it.
+        UsageError: If a node does not see it; names the first one.
     """
     seen = {"the driver": _look(file)}
     if are_elsewhere():
@@ -45,41 +45,39 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
 
 
 def node_with_gpus(nodes: Sequence[Mapping[str, Any]], turn: int = 0) -> str | None:
-    """Chooses a node that is alive and has GPUs, whoever holds them.
+    """Chooses a live node with GPUs, reserved or not.
 
     Args:
-        nodes: As `ray.nodes` describes them.
-        turn: Another one is chosen each turn, until all had theirs.
+        nodes: Descriptions of `ray.nodes`.
+        turn: Successive turns choose the nodes in order.
 
     Returns:
-        Its id; None where there is none just now.
+        Its id; None if there is none at the moment.
     """
     found = sorted(node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) > 0)
     return found[turn % len(found)] if found else None
 
 
 def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
-    """Returns options for a task or an actor that reserves nothing and computes where workers can.
+    """Returns options for a task or an actor that reserves nothing and runs on a node that workers can run on.
 
-    Ray puts what asks for no GPU on a node without one where it can, and hides none from it where there are some.
+    Ray prefers a node without GPUs for it, and hides no GPU from it on a node with some.
 
     Args:
-        gpus: Of a worker.
+        gpus: GPUs of a worker.
         turn: See `node_with_gpus`.
 
     Returns:
-        The options; None where there is no such node just now.
+        The options; None if there is no such node at the moment.
     """
     if gpus == 0:
         return {"num_cpus": 0}
     node = node_with_gpus(ray.nodes(), turn)  # type: ignore[no-untyped-call]
-    if node is None:
-        return None
-    return _on_node(node)
+    return None if node is None else _on_node(node)
 
 
 def on_this_node() -> dict[str, Any]:
-    """Returns options for an actor that reserves nothing and lives where this process does, no longer than its node."""
+    """Returns options for an actor that reserves nothing and runs on the node of this process."""
     return _on_node(_node_of_this_process())
 
 
@@ -88,7 +86,7 @@ def _on_node(node_id: str) -> dict[str, Any]:
 
 
 def wait_for_nodes(timeout_s: float) -> None:
-    """Waits until all nodes that are said to be alive answer: a dead one is known to be dead then, or time is up."""
+    """Waits until all nodes that Ray lists as alive answer, or until the timeout; Ray drops dead nodes meanwhile."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answers = [_answer_from(node["NodeID"]) for node in _nodes()]
@@ -106,13 +104,13 @@ def _node_of_this_process() -> str:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """Returns the nodes that can hold a worker."""
+    """Returns the live nodes that a worker can run on."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 def _look(file: str) -> str:
-    """Returns why a file is not seen, or nothing."""
+    """Returns why a file is not visible, or an empty text."""
     try:
         return "" if storage.exists(file) else f"{file} is not there"
     except RunError as error:
@@ -123,5 +121,5 @@ def _look_from(node_id: str, file: str) -> str:
     try:
         answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
-        return ""  # it went meanwhile, and nothing will run there
+        return ""  # the node is gone, and nothing will run there
     return answer

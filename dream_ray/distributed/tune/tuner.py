@@ -1,4 +1,4 @@
-"""What Ray Tune is given for a sweep: who proposes, who stops trials, who stops all of them, who is told."""
+"""The parts of Ray Tune for a sweep: search algorithm, schedulers, budget and loggers."""
 
 import signal
 import time
@@ -27,14 +27,14 @@ from dream_ray.sweeps.study import NAME, RUNG
 
 
 class Search(OptunaSearch):
-    """Optuna, told how far a trial came: Tune calls a trial complete too that a scheduler stopped."""
+    """Optuna with the last rung of every trial: for Tune, a trial that a scheduler stopped is complete too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._last: dict[str, dict[str, Any]] = {}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Takes note of a rung; a trial that was paused or killed tells its first ones again."""
+        """Records a rung; a trial that was paused or killed reports its first rungs again."""
         if result[RUNG] > self._last.get(trial_id, {}).get(RUNG, 0):
             self._last[trial_id] = result
             self._ot_trials[trial_id].set_user_attr(RUNG, result[RUNG])
@@ -46,7 +46,7 @@ class Search(OptunaSearch):
         result: dict[str, Any] | None = None,
         error: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """Takes note of the last rung, which HyperBand does not tell again when it lets go of a paused trial."""
+        """Records the last rung, which HyperBand does not report again when it drops a paused trial."""
         last = None if error else result or self._last.get(trial_id)
         if last:
             self._ot_trials[trial_id].set_user_attr(RUNG, last[RUNG])
@@ -57,7 +57,7 @@ class Search(OptunaSearch):
         return int(self._ot_trials[trial_id].number)
 
     def save(self, checkpoint_path: str) -> None:
-        """Saves nothing: the study is the record, and its URL, which may hold a password, is written nowhere."""
+        """Saves nothing: the study is the record, and its URL may hold a password."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # likewise
@@ -74,14 +74,14 @@ class Spending(Stopper):
         self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Takes note of a rung; a trial is never stopped alone."""
+        """Records a rung; never stops a single trial."""
         steps = outer_steps_of(self._sweep, result["config"], result[RUNG])
-        # A trial that was paused or killed tells its first rungs again.
+        # A trial that was paused or killed reports its first rungs again.
         self._steps[trial_id] = max(steps, self._steps.get(trial_id, 0))
         return False
 
     def stop_all(self) -> bool:
-        """Tells whether all is spent."""
+        """Returns whether the budget is spent."""
         most = self._sweep.budget.outer_steps
         if most is not None and self._steps_before + sum(self._steps.values()) >= most:
             return True
@@ -101,7 +101,7 @@ class NodesWatch(Callback):
         self._patience: Patience | None = None
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Waits, without blocking, while no trial runs and none fits into the nodes that are there."""
+        """Counts the time, without blocking, in which no trial runs and none fits into the present nodes."""
         if any(trial.status == Trial.RUNNING for trial in trials) or trials_at_a_time(self._needs, present_nodes()):
             self._patience = None
             return
@@ -110,44 +110,43 @@ class NodesWatch(Callback):
 
 
 def fit(tuner: Tuner) -> bool:
-    """Runs the trials of a search; returns whether Ctrl-C has ended it, after which Tune is quiet.
+    """Runs the trials of a search; returns whether Ctrl-C ended it, which Tune does not report.
 
     Raises:
-        TransientError: If what Tune or the study writes down cannot be written, or Ray is gone.
+        TransientError: If the records of Tune or of the study cannot be written, or Ray is gone.
     """
     before = signal.getsignal(signal.SIGINT)
-    with ctrl_c_as_before() as is_heard:  # Tune leaves its handler behind, which would swallow the next one
+    with ctrl_c_as_before() as is_heard:  # Tune leaves its handler behind, which would swallow the next Ctrl-C
         try:
             tuner.fit()
         except (TuneError, RayError, OSError, StorageInternalError, SQLAlchemyError) as error:
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
             raise TransientError(
-                f"the search broke off; what is finished is kept, continue with `dream-ray resume`. Reason: {reason}"
+                f"the search failed; finished trials are kept, continue with `dream-ray resume`. Reason: {reason}"
             ) from None
-        # Its handler puts back the one before it.
+        # The handler of Tune restores the previous one.
         return is_heard and signal.getsignal(signal.SIGINT) is before
 
 
 def modes_of(sweep: Sweep) -> Any:
-    """Returns whether the metrics are to be large or small, as Tune says it."""
+    """Returns the mode of the metrics for Tune: "max" or "min", in a list if there are several."""
     modes = [METRICS[metric].mode for metric in sweep.metrics]
     return modes if len(modes) > 1 else modes[0]
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """What a scheduler sees of a trial that has ended."""
+    """The part of an ended trial that a scheduler reads."""
 
     trial_id: str
 
 
 def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler | None:
-    """Makes who stops trials that are behind, if anybody does.
+    """Makes the scheduler that stops trials that are behind, if there is one.
 
     Args:
         sweep: What is searched.
-        ended: The trials of earlier tries, with which later ones are compared; not by HyperBand, whose brackets are
-            filled anew.
+        ended: Trials of earlier tries, which later trials are compared with; HyperBand fills its brackets anew.
     """
     chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
     how = {"metric": sweep.metrics[0], "mode": modes_of(sweep), "time_attr": RUNG}
@@ -160,24 +159,24 @@ def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler |
     scheduler = makers[chosen.name]()
     if scheduler is not None and chosen.name != "hyperband":
         for trial in ended:
-            _tell(scheduler, trial, sweep.metrics[0])
+            _replay(scheduler, trial, sweep.metrics[0])
     return scheduler
 
 
-def _tell(scheduler: TrialScheduler, trial: FrozenTrial, metric: str) -> None:
-    """Tells of all rungs of a trial that has ended, without asking what should become of it."""
+def _replay(scheduler: TrialScheduler, trial: FrozenTrial, metric: str) -> None:
+    """Reports all rungs of an ended trial to a scheduler."""
     accuracies = dict(trial.intermediate_values)
     if trial.values:
         accuracies[trial.user_attrs[RUNG]] = trial.values[0]
-    there: Any = _Ended(f"ended-{trial.number}")
-    nobody: Any = None
+    ended: Any = _Ended(f"ended-{trial.number}")
+    controller: Any = None
     for rung, accuracy in sorted(accuracies.items()):
-        scheduler.on_trial_add(nobody, there)
-        scheduler.on_trial_complete(nobody, there, {RUNG: rung, metric: accuracy})
+        scheduler.on_trial_add(controller, ended)
+        scheduler.on_trial_complete(controller, ended, {RUNG: rung, metric: accuracy})
 
 
 def loggers_of(sweep: Sweep) -> list[Callback]:
-    """Makes those that tell other systems of the trials; where these are, their own variables say."""
+    """Makes the loggers that send trials to other systems; the variables of these systems say where they are."""
     for name in sweep.log:
         if find_spec(name) is None:
             raise UsageError(f"log {name} needs a package: pip install 'dream-ray[{name}]'")
@@ -186,9 +185,9 @@ def loggers_of(sweep: Sweep) -> list[Callback]:
 
 
 def _mlflow() -> Callback:
-    from ray.air.integrations.mlflow import MLflowLoggerCallback  # which takes longer than all the rest of Tune
+    from ray.air.integrations.mlflow import MLflowLoggerCallback  # takes longer than the rest of Tune
 
-    # It looks for MLFLOW_TRACKING_URI itself: what it is given, which may hold a password, Tune writes down.
+    # It reads MLFLOW_TRACKING_URI itself: Tune would write down a URI that it is given, which may hold a password.
     return MLflowLoggerCallback(experiment_name=NAME, save_artifact=False)
 
 
@@ -198,6 +197,6 @@ def _wandb() -> Callback:
     callback = WandbLoggerCallback(project=NAME)
     try:
         callback.setup()  # type: ignore[no-untyped-call]
-    except ValueError:  # it would be raised in the middle otherwise
+    except ValueError:  # otherwise raised in the middle of the search
         raise UsageError("log wandb needs WANDB_API_KEY, `wandb login`, or WANDB_MODE=offline") from None
     return callback

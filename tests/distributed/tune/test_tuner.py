@@ -189,7 +189,7 @@ def test_ctrl_c_is_heard_however_late(is_pressed: bool) -> None:
 )
 def test_what_breaks_off_a_search_is_said_in_a_line(error: Exception, reason: str) -> None:
     tuner: Any = FakeTuner(ending(error))
-    with pytest.raises(TransientError, match=f"the search broke off; .* Reason: .*{reason}$"):
+    with pytest.raises(TransientError, match=f"the search failed; .* Reason: .*{reason}$"):
         fit(tuner)
 
 
