@@ -28,7 +28,6 @@ from dream_ray.core.images.augment import augment, sample_params
 from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.core.matching.trajectory_matching import (
     Batch,
-    Student,
     TrajectoryMatch,
     match_trajectory,
     squared_distance,
@@ -49,7 +48,7 @@ def adjoint(
     forward: Forward, start: Parameters, target: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
 ) -> TrajectoryMatch:
     """Our way."""
-    return match_trajectory(Student.of(forward), start, target, batches, images, step_size)
+    return match_trajectory(forward, start, target, batches, images, step_size)
 
 
 def unrolled(

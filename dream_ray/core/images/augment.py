@@ -7,6 +7,7 @@ cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one dra
 synthetic images of a class step see the same) or P = N (one draw per image).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,19 +93,6 @@ def _sample_crop(rng: np.random.Generator, height: int, width: int, num_draws: i
     return rng.integers(-limits, limits + 1, size=(num_draws, 2))
 
 
-def _sample_scale(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
-    del height, width
-    return scale_factor(rng.random((num_draws, 2)))
-
-
-def _sample_rotate(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
-    del height, width
-    return rotation_angle(rng.random(num_draws))
-
-
-_SAMPLERS = {"crop": _sample_crop, "scale": _sample_scale, "rotate": _sample_rotate}
-
-
 def scale_factor(u: np.ndarray) -> np.ndarray:
     """Maps u in [0, 1) to a zoom factor in [1 / 1.2, 1.2)."""
     return u * (SCALE_MAX - 1 / SCALE_MAX) + 1 / SCALE_MAX
@@ -113,6 +101,13 @@ def scale_factor(u: np.ndarray) -> np.ndarray:
 def rotation_angle(u: np.ndarray) -> np.ndarray:
     """Maps u in [0, 1) to an angle within +-15 degrees, in radians."""
     return np.deg2rad((u - 0.5) * 2 * ROTATE_MAX_DEGREES)
+
+
+_SAMPLERS: dict[str, Callable[[np.random.Generator, int, int, int], np.ndarray]] = {
+    "crop": _sample_crop,
+    "scale": lambda rng, height, width, num_draws: scale_factor(rng.random((num_draws, 2))),
+    "rotate": lambda rng, height, width, num_draws: rotation_angle(rng.random(num_draws)),
+}
 
 
 def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:

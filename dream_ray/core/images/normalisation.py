@@ -1,4 +1,4 @@
-"""From stored bytes to what a network sees: uint8 -> [0, 1] -> (x - mean) / std."""
+"""From stored bytes to network inputs: uint8 -> [0, 1] -> (x - mean) / std."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,17 @@ def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Normalise(Protocol):
-    """Makes the inputs of networks of images in [0, 1]: channel by channel (`Normalisation`), or ZCA (`Whitening`)."""
+    """Maps images in [0, 1] to network inputs: channel by channel (`Normalisation`), or ZCA (`Whitening`)."""
 
     @property
     def device(self) -> torch.device:
-        """Where it is used."""
-        ...
+        """Device of the inputs."""
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Returns the inputs of a network."""
-        ...
 
     def inverse(self, inputs_NCHW: Tensor) -> Tensor:
-        """Returns the images that these inputs were made of."""
-        ...
+        """Returns the images of network inputs."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,14 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> "Normalisation":
-        """Builds it from one number per channel; a channel that is the same in all images is not divided."""
+        """Builds it from one number per channel; a constant channel is not divided."""
         shape = (1, -1, 1, 1)
         divisors = torch.tensor([one or 1.0 for one in std], device=device)
         return cls(torch.tensor(mean, device=device).reshape(shape), divisors.reshape(shape))
 
     @property
     def device(self) -> torch.device:
-        """Where it is used."""
+        """Device of the inputs."""
         return self.mean_1C11.device
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
@@ -62,5 +59,5 @@ class Normalisation:
         return (images_NCHW - self.mean_1C11) / self.std_1C11
 
     def inverse(self, inputs_NCHW: Tensor) -> Tensor:
-        """Returns the images that normalisation makes these of; not clamped."""
+        """Returns the images of normalised inputs, not clamped."""
         return inputs_NCHW * self.std_1C11 + self.mean_1C11

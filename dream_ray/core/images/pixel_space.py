@@ -1,103 +1,55 @@
-"""The space in which synthetic pixels move: [0, 1], or what the networks see.
+"""The space in which synthetic pixels move: [0, 1], or normalised network inputs.
 
-A step of one size is another step in another space: normalised pixels that move by lr * g move by lr * std^2 * g in
-[0, 1], channel by channel. N images, C channels, H, W.
+The same step size differs between the spaces: normalised pixels that move by lr * g move by lr * std^2 * g in [0, 1],
+channel by channel. N images, C channels, H, W.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
 from dream_ray.core.images.normalisation import Normalise
 
-
-class PixelSpace(Protocol):
-    """Where synthetic images live, seen from [0, 1] and from the networks."""
-
-    def from_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Returns images in [0, 1] as they live here."""
-        ...
-
-    def to_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Returns images that live here with pixels nominally in [0, 1]."""
-        ...
-
-    def to_inputs(self, images_NCHW: Tensor) -> Tensor:
-        """Returns decoded images that live here as a network sees them; differentiable."""
-        ...
-
-    def from_noise(self, noise_NCHW: Tensor) -> Tensor:
-        """Returns standard normal noise as images that live here."""
-        ...
-
-    def clamp(self, images_NCHW: Tensor) -> Tensor:
-        """Returns the images with pixels that are allowed here."""
-        ...
+Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class UnitPixels:
-    """Pixels in [0, 1], clamped (IDC, DREAM, DREAM+); see `PixelSpace`.
+class PixelSpace:
+    """Maps between stored synthetic images, pixels in [0, 1] and network inputs; all images are (N, C, H, W).
 
     Attributes:
-        normalise: From [0, 1] to what the networks see.
+        from_unit: Pixels in [0, 1] -> stored images.
+        to_unit: Stored images -> pixels nominally in [0, 1].
+        to_inputs: Decoded stored images -> network inputs; differentiable.
+        from_noise: Standard normal noise -> stored images.
+        clamp: Stored images -> stored images within the allowed range.
     """
 
-    normalise: Normalise
+    from_unit: Map
+    to_unit: Map
+    to_inputs: Map
+    from_noise: Map
+    clamp: Map
 
-    def from_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Returns them."""
-        return images_NCHW
 
-    def to_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Returns them."""
-        return images_NCHW
+def _unchanged(images_NCHW: Tensor) -> Tensor:
+    return images_NCHW
 
-    def to_inputs(self, images_NCHW: Tensor) -> Tensor:
-        """Normalises."""
-        return self.normalise(images_NCHW)
 
-    def from_noise(self, noise_NCHW: Tensor) -> Tensor:
-        """Returns grey noise: mean 0.5, deviation 0.25, clamped."""
-        return self.clamp(noise_NCHW / 4 + 0.5)
+def unit_pixels(normalise: Normalise) -> PixelSpace:
+    """Returns the space [0, 1], clamped (IDC, DREAM, DREAM+); noise is grey, with mean 0.5 and deviation 0.25."""
 
-    def clamp(self, images_NCHW: Tensor) -> Tensor:
-        """Clamps to [0, 1]."""
+    def clamp(images_NCHW: Tensor) -> Tensor:
         return images_NCHW.clamp(0, 1)
 
-
-@dataclass(frozen=True)
-class NormalisedPixels:
-    """Pixels as the networks see them, never clamped (DC, DSA, DM, MTT); see `PixelSpace`.
-
-    Attributes:
-        normalise: From [0, 1] to what the networks see.
-    """
-
-    normalise: Normalise
-
-    def from_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Normalises."""
-        return self.normalise(images_NCHW)
-
-    def to_unit(self, images_NCHW: Tensor) -> Tensor:
-        """Undoes the normalisation; what lies outside of [0, 1] stays there."""
-        return self.normalise.inverse(images_NCHW)
-
-    def to_inputs(self, images_NCHW: Tensor) -> Tensor:
-        """Returns them."""
-        return images_NCHW
-
-    def from_noise(self, noise_NCHW: Tensor) -> Tensor:
-        """Returns it."""
-        return noise_NCHW
-
-    def clamp(self, images_NCHW: Tensor) -> Tensor:
-        """Returns them."""
-        return images_NCHW
+    return PixelSpace(_unchanged, _unchanged, normalise, lambda noise_NCHW: clamp(noise_NCHW / 4 + 0.5), clamp)
 
 
-PIXEL_SPACES: dict[str, Callable[[Normalise], PixelSpace]] = {"unit": UnitPixels, "normalised": NormalisedPixels}
+def normalised_pixels(normalise: Normalise) -> PixelSpace:
+    """Returns the space of network inputs, never clamped (DC, DSA, DM, MTT); in [0, 1] its images may lie outside."""
+    return PixelSpace(normalise, normalise.inverse, _unchanged, _unchanged, _unchanged)
+
+
+PIXEL_SPACES: dict[str, Callable[[Normalise], PixelSpace]] = {"unit": unit_pixels, "normalised": normalised_pixels}
 """By `pixels.space`."""

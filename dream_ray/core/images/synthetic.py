@@ -33,11 +33,6 @@ class SyntheticSet:
     std: tuple[float, ...]
     step_size: float | None = None
 
-    @property
-    def ipc(self) -> int:
-        """Stored images per class."""
-        return self.images_LNCHW.shape[1]
-
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Returns all training images (M, C, H, W) and their labels (M,), class by class.
 

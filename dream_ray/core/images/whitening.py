@@ -1,8 +1,8 @@
-"""ZCA whitening of images, with which MTT's networks see small images.
+"""ZCA whitening of images, the input of MTT's networks for small images.
 
-Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932), whose code has it from kornia: images in [0, 1] as
+Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932), whose code calls kornia: images in [0, 1] as
 vectors x with mean m and covariance U diag(s) U^T (n - 1 in its denominator) become W (x - m),
-W = U diag(s + eps)^(-1/2) U^T with eps = 0.1. The rotation back by U is what keeps them images.
+W = U diag(s + eps)^(-1/2) U^T with eps = 0.1. The rotation back by U preserves the image structure.
 N images, C channels, H, W; D = C * H * W numbers of an image.
 """
 
@@ -19,10 +19,10 @@ EPS = 0.1
 
 @dataclass(frozen=True)
 class ImageMoments:
-    """First and second moments of uint8 images; a monoid under `+`.
+    """First and second moments of uint8 images.
 
-    They are sums of integers below 2^53 for 10^11 images and more, so float64 holds them exactly: in whatever batches
-    and in whatever order images come, the sums are the same to the last bit.
+    The sums are integers below 2^53 for more than 10^11 images, so float64 holds them exactly. They are bit-equal for
+    any batches and any order of the images.
 
     Attributes:
         num_images: N.
@@ -36,10 +36,10 @@ class ImageMoments:
 
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], size: int) -> "ImageMoments":
-        """Returns the moments of images; beside one D x D matrix only a batch is in memory.
+        """Computes the moments of images; memory holds one D x D matrix and one batch.
 
         Args:
-            batches: Of uint8 (n, C, H, W).
+            batches: uint8 images (n, C, H, W).
             size: D.
         """
         num_images = 0
@@ -51,11 +51,6 @@ class ImageMoments:
             sums_D += images_ND.sum(dim=0)
             products_DD.addmm_(images_ND.T, images_ND)
         return cls(num_images, sums_D, products_DD)
-
-    def __add__(self, other: "ImageMoments") -> "ImageMoments":
-        return ImageMoments(
-            self.num_images + other.num_images, self.sums_D + other.sums_D, self.products_DD + other.products_DD
-        )
 
     def mean(self) -> Tensor:
         """Returns the mean image (D,) of pixels scaled to [0, 1], float64."""
@@ -70,7 +65,7 @@ class ImageMoments:
 
 @dataclass(frozen=True)
 class Whitening:
-    """Takes the correlations out of images in [0, 1], and puts them in again.
+    """Removes the correlations between the pixels of images in [0, 1]; `inverse` restores them.
 
     Attributes:
         mean_D: Mean image m, float32.
@@ -84,22 +79,22 @@ class Whitening:
 
     @classmethod
     def fit(cls, moments: ImageMoments, device: torch.device, *, eps: float = EPS) -> "Whitening":
-        """Builds it from the moments of the real images; one decomposition of a D x D matrix, in float64 on the CPU.
+        """Fits the whitening to the moments of the real images, by an eigendecomposition in float64 on the CPU.
 
         Args:
             moments: Of at least two images.
-            device: Where it will be used.
-            eps: Added to every variance, > 0: directions in which images hardly differ are not blown up to 1.
+            device: Device of the result.
+            eps: Added to every variance, > 0; limits the gain of directions with a small variance.
         """
         assert eps > 0, eps
         variances_D, directions_DD = torch.linalg.eigh(moments.covariance())
-        scales_D = (variances_D.clamp(min=0) + eps).sqrt()  # of fewer images than D some are 0 up to rounding
+        scales_D = (variances_D.clamp(min=0) + eps).sqrt()  # some are 0 up to rounding if N < D
         whiten_DD, colour_DD = ((directions_DD * by) @ directions_DD.T for by in (1 / scales_D, scales_D))
         return cls(*(found.float().to(device) for found in (moments.mean(), whiten_DD, colour_DD)))
 
     @property
     def device(self) -> torch.device:
-        """Where it is used."""
+        """Device of the inputs."""
         return self.mean_D.device
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
@@ -107,5 +102,5 @@ class Whitening:
         return ((images_NCHW.flatten(1) - self.mean_D) @ self.whiten_DD).reshape(images_NCHW.shape)
 
     def inverse(self, inputs_NCHW: Tensor) -> Tensor:
-        """Returns the images that whitening makes these of; not clamped."""
+        """Returns the images of whitened inputs, not clamped."""
         return (inputs_NCHW.flatten(1) @ self.colour_DD + self.mean_D).reshape(inputs_NCHW.shape)

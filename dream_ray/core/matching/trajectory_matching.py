@@ -1,4 +1,4 @@
-"""The objective of MTT: a student that trains on the synthetic set is to arrive where an expert arrived.
+"""The objective of MTT: a student trained on the synthetic set should reach the parameters of an expert.
 
 Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932), algorithm 1. From an expert's parameters theta_0 a
 student takes steps theta_{i+1} = theta_i - a g_i of SGD without momentum, g_i = d CE(f_theta_i(x_i), y_i) / d theta_i,
@@ -10,13 +10,11 @@ Its gradient is exact, by the adjoint method: with l_N = d loss / d theta_N and 
 
     l_i = l_{i+1} - a d s_i / d theta_i,    d loss / d x_i = -a d s_i / d x_i,    d loss / d a = -sum of s_i,
 
-so one step is differentiated at a time, and of a step that has been taken only its parameters are kept.
+so one step is differentiated at a time, and only the parameters of the earlier steps are kept.
 N images, C channels, H, W.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,8 +24,8 @@ from torch.nn import functional as F
 from dream_ray.core.matching.objectives import Forward, Parameters
 
 Batch = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Makes what a student's step trains on of the synthetic images: inputs (N, C, H, W), differentiable, and int64
-labels (N,). It is called more than once and must return the same each time: what is random is drawn beforehand."""
+"""Synthetic images -> training batch of a student step: inputs (N, C, H, W), differentiable, and int64 labels (N,).
+It is called more than once and must return the same each time, so all random draws are made beforehand."""
 
 
 class Contraction(NamedTuple):
@@ -45,11 +43,11 @@ class Contraction(NamedTuple):
 
 
 class TrajectoryMatch(NamedTuple):
-    """How far from the expert the student arrives, and what would bring it nearer.
+    """The loss of a student, and its gradients.
 
     Attributes:
         loss: Squared distance to the target over that from the start to the target, a scalar; 1 for a student that
-            does not move. Not finite where start and target are equal.
+            does not move. Not finite if start and target are equal.
         by_images: d loss / d images, in the shape of the images.
         by_step_size: d loss / d step size, a scalar.
     """
@@ -62,8 +60,7 @@ class TrajectoryMatch(NamedTuple):
 def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor) -> Parameters:
     """Returns d CE / d parameters, the mean over a batch.
 
-    By ordinary autograd, which takes less memory: `torch.func.grad` makes a graph of every derivative, in case another
-    follows; this does so only where it is asked to, and frees a graph as it goes back over it.
+    Ordinary autograd takes less memory than `torch.func.grad`, which keeps the graph of every derivative.
     """
     with torch.enable_grad():
         leaves = _leaves(parameters)
@@ -75,7 +72,7 @@ def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tens
 def contracted_gradient(
     forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
 ) -> Contraction:
-    """Returns the inner product of a student's gradient with constants in the shape of its parameters."""
+    """Returns the inner product of a student's gradient and a constant direction, with its own gradients."""
     with torch.enable_grad():
         leaves, inputs_NCHW = _leaves(parameters), inputs_NCHW.detach().requires_grad_()
         loss = F.cross_entropy(forward(leaves, inputs_NCHW)[1], labels_N)
@@ -95,54 +92,36 @@ def _inner_product(a: Parameters, b: Parameters) -> Tensor:
     return torch.stack([torch.sum(values * b[name]) for name, values in a.items()]).sum()
 
 
-@dataclass(frozen=True)
-class Student:
-    """The two functions of tensors in which matching spends its time.
-
-    Attributes:
-        gradient: (parameters, inputs_NCHW, labels_N) -> gradient, see `student_gradient`.
-        contraction: (parameters, inputs_NCHW, labels_N, direction) -> contraction, see `contracted_gradient`.
-    """
-
-    gradient: Callable[[Parameters, Tensor, Tensor], Parameters]
-    contraction: Callable[[Parameters, Tensor, Tensor, Parameters], Contraction]
-
-    @classmethod
-    def of(cls, forward: Forward) -> "Student":
-        """Builds it from a network, operation by operation."""
-        return cls(partial(student_gradient, forward), partial(contracted_gradient, forward))
-
-
 @torch.no_grad()
 def match_trajectory(
-    student: Student,
+    forward: Forward,
     start: Parameters,
     target: Parameters,
     batches: Sequence[Batch],
     images: Tensor,
     step_size: Tensor,
 ) -> TrajectoryMatch:
-    """Lets a student train on synthetic images and compares it with an expert.
+    """Trains a student on synthetic images and compares it with an expert.
 
-    The parameters before each step are kept until the way back has passed them. To keep those of a few steps alone and
-    compute the others again would take another gradient for almost every step.
+    The parameters before each step are kept for the backward pass. Recomputing some of them would cost one more
+    gradient for almost every step.
 
     Args:
-        student: How it learns.
+        forward: The network as a function.
         start: Parameters of the expert where the student starts.
-        target: Parameters of the expert where the student should arrive, with the same names.
-        batches: One for each step of the student; none is a student that stays where it is.
+        target: Parameters of the expert that the student should reach, with the same names.
+        batches: One for each step of the student; without batches, the student does not move.
         images: Stored synthetic images in any shape that `batches` take.
         step_size: Learning rate a of the student, a scalar.
     """
-    passed = list(_walk(student, start, batches, images, step_size))
+    passed = list(_walk(forward, start, batches, images, step_size))
     arrived = passed.pop()
     whole = squared_distance(start, target)
     loss = squared_distance(arrived, target) / whole
     adjoint: Parameters = {name: 2 * (values - target[name]) / whole for name, values in arrived.items()}
     by_images, by_step_size = torch.zeros_like(images), torch.zeros_like(step_size)
     for batch in reversed(batches):
-        adjoint, of_images, of_step_size = _step_back(student, passed.pop(), adjoint, batch, images, step_size)
+        adjoint, of_images, of_step_size = _step_back(forward, passed.pop(), adjoint, batch, images, step_size)
         by_images += of_images
         by_step_size += of_step_size
     return TrajectoryMatch(loss, by_images, by_step_size)
@@ -154,34 +133,34 @@ def squared_distance(a: Parameters, b: Parameters) -> Tensor:
 
 
 def _walk(
-    student: Student, start: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
+    forward: Forward, start: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
 ) -> Iterator[Parameters]:
     """Yields the parameters of a student before the first step and after each."""
     parameters = start
     yield parameters
     for batch in batches:
-        gradient = student.gradient(parameters, *batch(images))
+        gradient = student_gradient(forward, parameters, *batch(images))
         parameters = {name: values - step_size * gradient[name] for name, values in parameters.items()}
         yield parameters
 
 
 def _step_back(
-    student: Student, parameters: Parameters, adjoint: Parameters, batch: Batch, images: Tensor, step_size: Tensor
+    forward: Forward, parameters: Parameters, adjoint: Parameters, batch: Batch, images: Tensor, step_size: Tensor
 ) -> tuple[Parameters, Tensor, Tensor]:
-    """Goes back over one step of the student.
+    """Backpropagates through one step of the student.
 
     Args:
-        student: How it learns.
-        parameters: Where the step began.
+        forward: The network as a function.
+        parameters: Parameters before the step.
         adjoint: d loss / d parameters after the step.
-        batch: What the step trained on.
+        batch: Training batch of the step.
         images: Synthetic images.
         step_size: Learning rate.
 
     Returns:
-        d loss / d parameters before the step, and what the step adds to d loss / d images and d loss / d step size.
+        d loss / d parameters before the step, and what the step adds to the gradients of images and step size.
     """
     inputs_NCHW, pull_back, labels_N = torch.func.vjp(batch, images, has_aux=True)  # type: ignore[misc]  # 3 with has_aux
-    value, by_parameters, by_inputs_NCHW = student.contraction(parameters, inputs_NCHW, labels_N, adjoint)
+    value, by_parameters, by_inputs_NCHW = contracted_gradient(forward, parameters, inputs_NCHW, labels_N, adjoint)
     before = {name: values - step_size * by_parameters[name] for name, values in adjoint.items()}
     return before, pull_back(-step_size * by_inputs_NCHW)[0], -value

@@ -17,8 +17,9 @@ from dream_ray.core.images.augment import AugmentParams, augment, sample_params
 from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
+from dream_ray.core.matching.objectives import Forward
 from dream_ray.core.matching.pixel_sgd import pixel_step
-from dream_ray.core.matching.trajectory_matching import Batch, Student, match_trajectory
+from dream_ray.core.matching.trajectory_matching import Batch, match_trajectory
 from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, group_sum
 from dream_ray.core.transfer import to_device
@@ -62,10 +63,10 @@ class TrajectoryMatcher:
         return PIXEL_SPACES[self.config.pixels.space](self.normalise)
 
     @cached_property
-    def student(self) -> Student:
-        """How a student learns."""
+    def forward(self) -> Forward:
+        """The network of a student, in training mode, as a function."""
         network = self.network.train()
-        return Student.of(training_function(network, dict(network.named_buffers())))
+        return training_function(network, dict(network.named_buffers()))
 
     def initial_states(self, segments: Segments) -> dict[int, ClassState]:
         """See `Matcher.initial_states`; the segments say nothing about the images."""
@@ -105,7 +106,7 @@ class TrajectoryMatcher:
 
     def _match(self, moment: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
         batches = self.batches(moment, segment, images_LNCHW)
-        match = match_trajectory(self.student, segment.start, segment.target, batches, images_LNCHW, step_size)
+        match = match_trajectory(self.forward, segment.start, segment.target, batches, images_LNCHW, step_size)
         return torch.cat([match.loss[None], match.by_step_size[None], match.by_images.flatten()])
 
     def _next_step_size(self, learned: dict[str, Tensor], gradient: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 
 from dream_ray.core.images.normalisation import Normalisation
-from dream_ray.core.images.pixel_space import PIXEL_SPACES, NormalisedPixels, UnitPixels
+from dream_ray.core.images.pixel_space import PIXEL_SPACES, normalised_pixels, unit_pixels
 from dream_ray.core.matching.pixel_sgd import pixel_step
 
 NORMALISE = Normalisation.of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), torch.device("cpu"))
@@ -19,14 +19,14 @@ def test_there_and_back() -> None:
 
 def test_only_unit_pixels_are_clamped() -> None:
     images = torch.tensor([-1.0, 0.5, 2.0]).reshape(1, 3, 1, 1)
-    assert UnitPixels(NORMALISE).clamp(images).flatten().tolist() == [0, 0.5, 1]
-    assert torch.equal(NormalisedPixels(NORMALISE).clamp(images), images)
+    assert unit_pixels(NORMALISE).clamp(images).flatten().tolist() == [0, 0.5, 1]
+    assert torch.equal(normalised_pixels(NORMALISE).clamp(images), images)
 
 
 def test_noise_is_standard_normal_for_networks_where_pixels_are_what_they_see() -> None:
     noise = torch.randn(4, 3, 8, 8)
-    assert torch.equal(NormalisedPixels(NORMALISE).to_inputs(NormalisedPixels(NORMALISE).from_noise(noise)), noise)
-    grey = UnitPixels(NORMALISE).from_noise(noise)
+    assert torch.equal(normalised_pixels(NORMALISE).to_inputs(normalised_pixels(NORMALISE).from_noise(noise)), noise)
+    grey = unit_pixels(NORMALISE).from_noise(noise)
     assert grey.min() >= 0
     assert grey.max() <= 1
 
@@ -39,7 +39,7 @@ def test_a_step_of_normalised_pixels_is_one_of_unit_pixels_with_the_rate_times_t
     def gradient(inputs: torch.Tensor) -> torch.Tensor:
         return torch.func.grad(lambda x: (weights * x.square()).sum())(inputs)
 
-    space = NormalisedPixels(NORMALISE)
+    space = normalised_pixels(NORMALISE)
     stored = space.from_unit(images)
     moved, _ = pixel_step(stored, torch.zeros_like(stored), gradient(stored), lr=lr, momentum=0.5, num_classes=1)
     of_unit = gradient(NORMALISE(images)) / NORMALISE.std_1C11

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from dream_ray.core import rng
 from dream_ray.core.images.augment import augment, sample_params
 from dream_ray.core.images.multiformation import decode_factor
-from dream_ray.core.matching.objectives import Parameters
+from dream_ray.core.matching import trajectory_matching
+from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.core.matching.trajectory_matching import (
     Batch,
     Contraction,
-    Student,
     TrajectoryMatch,
     contracted_gradient,
     match_trajectory,
@@ -63,7 +63,7 @@ STEP_SIZE = torch.tensor(0.3, dtype=torch.float64)
 
 
 def match(count: int, images: Tensor, step_size: Tensor = STEP_SIZE) -> TrajectoryMatch:
-    return match_trajectory(Student.of(forward), parameters(0), parameters(1), batches(count), images, step_size)
+    return match_trajectory(forward, parameters(0), parameters(1), batches(count), images, step_size)
 
 
 def unrolled(images: Tensor, step_size: Tensor, steps: Sequence[Batch]) -> Tensor:
@@ -99,17 +99,16 @@ def test_loss_and_gradients_equal_autograd_through_the_whole_loop(count: int) ->
     assert bool((result.by_images.abs().amax(dim=(1, 2, 3, 4)) > 1e-6).all())
 
 
-def test_a_first_order_approximation_would_be_seen() -> None:
+def test_a_first_order_approximation_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The derivative through the parameters matters here: without it the gradient in the images is another one."""
-    student = Student.of(forward)
+    right = match(7, synthetic())
 
     def without_curvature(*given: Any) -> Contraction:
-        found = student.contraction(*given)
+        found = contracted_gradient(*given)
         return found._replace(by_parameters={name: torch.zeros_like(x) for name, x in found.by_parameters.items()})
 
-    first_order = Student(student.gradient, without_curvature)
-    wrong = match_trajectory(first_order, parameters(0), parameters(1), batches(7), synthetic(), STEP_SIZE)
-    right = match(7, synthetic())
+    monkeypatch.setattr(trajectory_matching, "contracted_gradient", without_curvature)
+    wrong = match(7, synthetic())
     assert float((wrong.by_images - right.by_images).norm() / right.by_images.norm()) > 0.1
 
 
@@ -152,7 +151,7 @@ def test_a_perfect_student_has_no_loss_and_no_gradient() -> None:
     start = parameters(0)
     gradient = student_gradient(forward, start, *batch(synthetic()))
     target = {name: start[name] - STEP_SIZE * gradient[name] for name in start}
-    result = match_trajectory(Student.of(forward), start, target, [batch], synthetic(), STEP_SIZE)
+    result = match_trajectory(forward, start, target, [batch], synthetic(), STEP_SIZE)
     assert result.loss.item() == 0.0
     assert not result.by_images.any()
     assert result.by_step_size.item() == 0.0
@@ -161,7 +160,7 @@ def test_a_perfect_student_has_no_loss_and_no_gradient() -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_an_expert_that_does_not_move_has_a_loss_that_is_not_finite(count: int) -> None:
     same = parameters(0)
-    result = match_trajectory(Student.of(forward), same, same, batches(count), synthetic(), STEP_SIZE)
+    result = match_trajectory(forward, same, same, batches(count), synthetic(), STEP_SIZE)
     assert not bool(result.loss.isfinite())
 
 
@@ -169,11 +168,11 @@ def test_an_expert_that_does_not_move_has_a_loss_that_is_not_finite(count: int) 
 def test_the_result_has_the_precision_of_what_comes_in(dtype: torch.dtype) -> None:
     start, target = ({name: x.to(dtype) for name, x in parameters(seed).items()} for seed in (0, 1))
     images, step_size = synthetic().to(dtype), STEP_SIZE.to(dtype)
-    result = match_trajectory(Student.of(forward), start, target, batches(7), images, step_size)
+    result = match_trajectory(forward, start, target, batches(7), images, step_size)
     assert {tensor.dtype for tensor in result} == {dtype}
 
 
-def test_batches_are_replayed_and_nothing_is_computed_twice() -> None:
+def test_batches_are_replayed_and_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Step i sees the same batch each time: once forwards, once backwards."""
     order: list[int] = []
     seen: list[tuple[str, Tensor, Tensor]] = []
@@ -182,18 +181,16 @@ def test_batches_are_replayed_and_nothing_is_computed_twice() -> None:
         order.append(step)
         return batch(images)
 
-    def learning(name: str, function: Callable[..., Any], start: Parameters, *given: Any) -> Any:
+    def learning(name: str, function: Callable[..., Any], network: Forward, start: Parameters, *given: Any) -> Any:
         seen.append((name, *given[:2]))
-        return function(start, *given)
+        return function(network, start, *given)
 
-    student = Student.of(forward)
-    watched = Student(
-        partial(learning, "gradient", student.gradient), partial(learning, "contraction", student.contraction)
-    )
+    for function in (student_gradient, contracted_gradient):
+        monkeypatch.setattr(trajectory_matching, function.__name__, partial(learning, function.__name__, function))
     steps = [partial(recorded, step, batch) for step, batch in enumerate(batches(7))]
-    match_trajectory(watched, parameters(0), parameters(1), steps, synthetic(), STEP_SIZE)
+    match_trajectory(forward, parameters(0), parameters(1), steps, synthetic(), STEP_SIZE)
     names = [name for name, _, _ in seen]
-    assert names == ["gradient"] * 7 + ["contraction"] * 7
+    assert names == ["student_gradient"] * 7 + ["contracted_gradient"] * 7
     assert order == [*range(7), *reversed(range(7))]
     for step, (_, inputs, labels) in zip(order, seen, strict=True):
         assert torch.equal(inputs, seen[step][1])
@@ -203,7 +200,7 @@ def test_batches_are_replayed_and_nothing_is_computed_twice() -> None:
 def test_no_graph_is_kept_and_nothing_that_came_in_is_changed() -> None:
     images = synthetic().requires_grad_()
     start, target = parameters(0), parameters(1)
-    result = match_trajectory(Student.of(forward), start, target, batches(3), images, STEP_SIZE)
+    result = match_trajectory(forward, start, target, batches(3), images, STEP_SIZE)
     assert not any(tensor.requires_grad for tensor in result)
     assert images.grad is None
     assert torch.equal(images.detach(), synthetic())
