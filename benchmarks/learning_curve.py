@@ -36,7 +36,7 @@ from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import TensorImages
-from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory
 
 ARMS = {
     "random": {"initialisation": "random", "selection": "random", "feature": 0.0},

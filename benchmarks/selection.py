@@ -36,7 +36,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.networks.sources import Snapshot
-from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory
 
 PRECISIONS = ("float32", "bfloat16")
 CLASSES, INTERVALS = (0, 1, 2), 3

@@ -46,7 +46,7 @@ from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.from_config import networks_on
 from dream_ray.engine.networks.sources import NetworkSource, Snapshot
 from dream_ray.engine.networks.training import RealImages
-from dream_ray.engine.run.allocator import keep_freed_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.nets import Classifier, build_network
 
 IMAGES_PER_CLASS, SHAPE = 5000, (3, 32, 32)

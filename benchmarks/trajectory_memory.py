@@ -33,8 +33,8 @@ from dream_ray.core.matching.trajectory_matching import (
     squared_distance,
 )
 from dream_ray.engine.networks.sources import detached_parameters, training_function
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.environment import peak_rss_bytes
+from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.nets import Classifier, build_network
 
 CHECKED_STEPS = 3

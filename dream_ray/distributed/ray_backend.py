@@ -31,7 +31,7 @@ from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.distributed.train.trainer import WorkersDied, WorkersNotStarted, fitting, make_trainer
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.out_of_memory import OutOfMemory
+from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.errors import RunError, TransientError, UsageError
 

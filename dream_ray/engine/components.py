@@ -9,7 +9,7 @@ from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import ProcessGroup
 from dream_ray.core.selection.strategies import Selection
 from dream_ray.data.store.store import Store
-from dream_ray.engine.distill import Matcher, Source
+from dream_ray.engine.distill import Matcher
 from dream_ray.engine.matching.class_matcher import Assignments, ClassMatcher, decoder
 from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
 from dream_ray.engine.matching.from_config import class_matcher
@@ -19,7 +19,7 @@ from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.networks.from_config import build, fetched_networks, first_passes, trains_on_everything, warmed_up
 from dream_ray.engine.networks.prefetched import ConsumerSide
-from dream_ray.engine.networks.sources import NetworkSource, Snapshot, blank_network
+from dream_ray.engine.networks.sources import NetworkSource, Snapshot, Source, blank_network
 from dream_ray.engine.prefetch.producer import experts, feature_cache, trained_networks
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import Run

@@ -1,13 +1,13 @@
 """DREAM+ for the classes of one process: read this file first.
 
-It is the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. Where the networks come from a
-source that never sees the synthetic images, classes do not depend on each other: any number of processes may run this,
-each on its own classes, without talking to the others. With networks that are trained on the synthetic images (DC,
-DSA), or students (MTT), processes exchange tensors at every step (`core/process_group.py`), inside of the source or the
-matcher.
+It follows the paper's algorithm box (DREAM+, arXiv 2310.15052, algorithm 1), top to bottom. If the network source never
+sees the synthetic images, classes are independent: any number of processes may run this function, each on its own
+classes, without communication. Networks trained on the synthetic images (DC, DSA) and students (MTT) need tensors from
+all processes at every step (`core/process_group.py`); the source or the matcher exchanges them.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -20,12 +20,12 @@ from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection.strategies import Selection
 from dream_ray.engine.matching.class_matcher import Assignments
 from dream_ray.engine.matching.state import ALL_CLASSES, ClassState, RunState
-from dream_ray.engine.networks.sources import NetworkState
+from dream_ray.engine.networks.sources import NetworkState, Source
 from dream_ray.errors import RunError
 
 
 class StepInput(Protocol):
-    """What a source yields for an inner step: a network (`Snapshot`), or trajectory segments (`Segments`)."""
+    """The input of an inner step: a network (`Snapshot`) or trajectory segments (`Segments`)."""
 
     @property
     def outer(self) -> int:
@@ -36,41 +36,32 @@ class StepInput(Protocol):
         """Number of the inner step within it, from 0."""
 
     def restart_state(self) -> NetworkState | None:
-        """Returns what a source goes on from; None if it starts the outer step again, or needs nothing."""
+        """Returns the state from which the source can resume; None if it needs none, or restarts the outer step."""
 
 
 AnyInput = TypeVar("AnyInput", bound=StepInput)
 GivenInput = TypeVar("GivenInput", bound=StepInput, contravariant=True)
-YieldedInput = TypeVar("YieldedInput", bound=StepInput, covariant=True)
-
-
-class Source(Protocol[YieldedInput]):
-    """Yields step inputs; see `NetworkSource`."""
-
-    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[YieldedInput]:
-        """Yields the step inputs of an outer step from inner step `start` on."""
-        ...
 
 
 class Matcher(Protocol[GivenInput]):
-    """The work of a step; see `ClassMatcher` and `TrajectoryMatcher`."""
+    """Matches classes and moves their synthetic images; see `ClassMatcher` and `TrajectoryMatcher`."""
 
     @property
     def space(self) -> PixelSpace:
-        """Where the synthetic images live."""
+        """Space of the synthetic images."""
 
     @property
     def class_batch(self) -> int | None:
-        """Classes that `match` takes at a time; None: all."""
+        """Number of classes that `match` takes at a time; None: all."""
 
     def initial_states(self, step_input: GivenInput) -> dict[int, ClassState]:
-        """Makes the first state of every class of this process, by label."""
+        """Returns the initial state of every class of this process, by label."""
 
     def match(self, step_input: GivenInput, labels: Labels, state: RunState) -> dict[int, Tensor]:
-        """Moves the synthetic images of a group of classes by a step; changes `state`.
+        """Moves the synthetic images of a group of classes by one step; changes `state`.
 
         Returns:
-            Losses before the move, scalars, by label or as that of `ALL_CLASSES`; none if another worker reports it.
+            Scalar losses before the move, by label or under `ALL_CLASSES`; empty if another worker reports the loss.
         """
 
 
@@ -82,7 +73,7 @@ class StepReport:
         step: outer * inner_steps + inner.
         outer: t.
         inner: j.
-        losses: Loss of every class whose images this process moves, by label, or one of `ALL_CLASSES`.
+        losses: Loss of every class of this process, by label, or one loss under `ALL_CLASSES`.
     """
 
     step: int
@@ -92,19 +83,19 @@ class StepReport:
 
 
 class Events(Protocol):
-    """What happens beside the steps; an exception of a method ends the run."""
+    """Receives the events of a run; an exception from a method ends the run."""
 
     def is_checkpoint_due(self, step: int) -> bool:
-        """Tells whether to write a checkpoint before a step."""
+        """Returns whether to write a checkpoint before a step."""
 
     def on_checkpoint(self, state: RunState) -> None:
         """Writes a checkpoint."""
 
     def on_step(self, report: StepReport) -> None:
-        """Takes note of every `log_every`-th step."""
+        """Records every `log_every`-th step."""
 
     def on_interrupt(self, state: RunState) -> None:
-        """Saves what Ctrl-C leaves: the state before the step that is broken off, without its network."""
+        """Saves the state before the step that Ctrl-C interrupts, without its network."""
 
 
 def distill(
@@ -120,20 +111,21 @@ def distill(
 
     Args:
         config: Settings.
-        state: Where to start; changed in place. A new `RunState` starts from the initialisation.
+        state: Start state, changed in place. A new `RunState` starts from the initialisation.
         source: Yields the step inputs.
-        select: Chooses the real images of every class: `ClassMatcher.select_all`, or a prefetched selection.
-        matcher: The work of a step.
-        events: What happens beside the steps.
+        select: Selects the real images of every class: `ClassMatcher.select_all`, or a prefetched selection.
+        matcher: Matches the classes and moves their images.
+        events: Writes checkpoints and records steps.
 
     Returns:
-        The final state, its images clamped to what `pixels.space` allows.
+        The final state, its images clamped as `pixels.space` requires.
 
     Raises:
-        RunError: If a loss is not finite; the last checkpoint is from before.
+        RunError: If a loss or an image is not finite; the last checkpoint is older than the fault.
     """
     losses = _Losses(config)
-    with _Interruptible(losses.check_state, events.on_interrupt) as whole:
+
+    with _saving_at_ctrl_c(losses.check_state, events.on_interrupt) as kept:
         for outer in range(state.outer, config.outer_steps):
             for step_input in source.trajectory(outer, state.inner, state.network):
                 state.outer, state.inner, state.network = outer, step_input.inner, None
@@ -146,7 +138,7 @@ def distill(
                     losses.check_state(state)
                     state.network = step_input.restart_state()
                     events.on_checkpoint(state)
-                whole.keep(state)
+                kept[:] = [replace(state.copy(), network=None)]  # the source may train the network in place
 
                 if config.selects_at(step_input.inner):
                     previous = {label: class_state.assignment for label, class_state in state.classes.items()}
@@ -165,24 +157,17 @@ def distill(
     return state
 
 
-class _Interruptible:
-    """Hands on, at Ctrl-C, the state before the step that is under way, if that passes a check."""
-
-    def __init__(self, check: Callable[[RunState], None], interrupted: Callable[[RunState], None]) -> None:
-        self._check, self._interrupted = check, interrupted
-        self._state: RunState | None = None
-
-    def keep(self, state: RunState) -> None:
-        """Notes a state; not its network, which may be trained on in place."""
-        self._state = replace(state.copy(), network=None)
-
-    def __enter__(self) -> "_Interruptible":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is KeyboardInterrupt and self._state is not None:
-            self._check(self._state)
-            self._interrupted(self._state)
+@contextmanager
+def _saving_at_ctrl_c(*actions: Callable[[RunState], None]) -> Iterator[list[RunState]]:
+    """Yields a list; Ctrl-C applies the actions to the states in it."""
+    kept: list[RunState] = []
+    try:
+        yield kept
+    except KeyboardInterrupt:
+        for state in kept:
+            for act in actions:
+                act(state)
+        raise
 
 
 def _clamp(state: RunState, space: PixelSpace) -> None:
@@ -191,7 +176,7 @@ def _clamp(state: RunState, space: PixelSpace) -> None:
 
 
 class _Losses:
-    """Losses that are still on the device; reading them waits for it, so that happens only when one is due."""
+    """Losses on the device. Reading them waits for the device, so they are read only when a report is due."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -201,7 +186,7 @@ class _Losses:
         self._pending += [(step, label, loss) for label, loss in losses.items()]
 
     def check(self) -> dict[int, float]:
-        """Returns the last loss of every class; raises RunError at the first that is not finite."""
+        """Returns the last loss of every class; raises RunError at the first one that is not finite."""
         if not self._pending:
             return {}
         values = torch.stack([loss for _, _, loss in self._pending]).tolist()
@@ -219,7 +204,7 @@ class _Losses:
         return last
 
     def check_state(self, state: RunState) -> None:
-        """Checks the losses, and the images that the last step has moved: its loss was of before."""
+        """Checks the losses, and the images after the last step, whose loss precedes its move."""
         self.check()
         are_finite = [torch.isfinite(class_state.images_NCHW).all() for class_state in state.classes.values()]
         for label, is_finite in zip(state.classes, torch.stack(are_finite).tolist(), strict=True):

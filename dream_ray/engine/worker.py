@@ -18,12 +18,11 @@ from dream_ray.engine.evaluation.validation import pinned_steps
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.prefetched import ConsumerSide
 from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
-from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.engine.stopping import Stopped, Stopping
 
 
@@ -59,7 +58,7 @@ Join = Callable[[Run], AbstractContextManager[WorkerContext]]
 """Makes this process or thread a worker of a run while a block runs. The block ends by `Stopped` if all stop."""
 
 
-@saying_what_needs_less_memory()
+@memory_errors()
 def work(run_path: str, join: Join) -> None:
     """Distils some classes of a run to the last step; does nothing if its checkpoint is there.
 

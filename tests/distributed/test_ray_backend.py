@@ -33,7 +33,7 @@ from dream_ray.distributed.train.trainer import fitting
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.out_of_memory import OutOfMemory
+from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.stopping import LocalAgreement
 from dream_ray.engine.worker import work
 from dream_ray.errors import RunError, TransientError, UsageError

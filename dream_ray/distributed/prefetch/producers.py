@@ -17,9 +17,9 @@ from dream_ray.distributed.cluster.driver_placement import beside_workers
 from dream_ray.distributed.cluster.tasks import value_of
 from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient
 from dream_ray.engine.prefetch.producer import produce
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.errors import RunError, UsageError
 
 _LOOK_S = 1.0

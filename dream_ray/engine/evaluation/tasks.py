@@ -23,12 +23,11 @@ from dream_ray.engine.evaluation.evaluate import (
 from dream_ray.engine.evaluation.naming import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
 from dream_ray.engine.evaluation.plots import plot_evaluation
 from dream_ray.engine.networks.training import TensorImages, TrainingImages
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads, resolve_device
 from dream_ray.engine.run.lifecycle import synthetic_set
-from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
 from dream_ray.nets.user_networks import source_digest
@@ -100,7 +99,7 @@ def distilled_task(run: Run, split: str, step: int | None = None) -> EvaluationT
     return EvaluationTask(run.path, DISTILLED, 0, "quick", split, network, run.threads, step=step)
 
 
-@saying_what_needs_less_memory()
+@memory_errors()
 def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
     """Trains and tests one network; the whole set's result is kept beside the store and found again.
 

@@ -14,7 +14,7 @@ from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.representatives import RepresentativeImages
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length, warmed_up
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache
-from dream_ray.engine.networks.sources import CheckedImages, NetworkSource, PoolNetworks, Snapshot
+from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, TrainingImages
 
 MEGABYTE = 10**6
@@ -80,10 +80,11 @@ def network_source(
     images = training_images(config, store, normalise) if synthetic is None else lambda _: synthetic()
     source = networks_on(
         config,
-        lambda snapshot: CheckedImages(images(snapshot), check),
+        images,
         normalise,
         lambda: build(config, store),
         compiled=compiled,
+        check=check,
     )
     if cache is None:
         return source

@@ -80,11 +80,12 @@ def networks_on(
     build_one: Callable[[], Classifier],
     *,
     compiled: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
     """Makes the network source of some settings on any labelled images."""
     if config.source.kind == "random":
         return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
-    networks = _trained_networks(config, images, normalise, build_one, compiled=compiled)
+    networks = replace(_trained_networks(config, images, normalise, build_one, compiled=compiled), check=check)
     if config.source.kind != "pool":
         return networks
     return PoolNetworks(replace(networks, inner_steps=1), networks, config.seed, config.source.pool_size)

@@ -1,16 +1,15 @@
-"""Where the networks of a run come from.
+"""Network sources: trained, random or pooled networks.
 
-A trajectory theta(t, 0), theta(t, 1), ... of networks that are trained on real data is a pure function of the seed, the
-outer step t, the data and the settings. So any process may compute it, ahead of time or again. Networks that are
-trained on the synthetic images (DC, DSA) need these from all workers, between every two inner steps.
+A trajectory theta(t, 0), theta(t, 1), ... of networks trained on real data is a pure function of the seed, the outer
+step t, the data and the settings. Any process may compute it, ahead of time or again. Networks trained on the synthetic
+images (DC, DSA) need the images of all workers between every two inner steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +19,14 @@ from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.engine.networks.training import Backward, Recipe, TrainingImages, backward, train_pass
 from dream_ray.nets import Classifier
 
+YieldedInput = TypeVar("YieldedInput", covariant=True)
 NetworkState = dict[str, Tensor]
-"""Parameters, buffers and optimiser momentum of a network by name."""
+"""Parameters, buffers and optimizer momentum of a network, by name."""
 _NETWORK, _MOMENTUM = "network.", "momentum."
 
 
 def without_momentum(state: NetworkState) -> NetworkState:
-    """Returns what matching needs of a state: half of its bytes."""
+    """Returns the part of a state that matching needs, half of its bytes."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(_MOMENTUM)}
 
 
@@ -36,7 +36,7 @@ def network_tensors(state: NetworkState) -> dict[str, Tensor]:
 
 
 def training_function(network: Classifier, buffers: Mapping[str, Tensor]) -> Forward:
-    """Returns a network as a function of its parameters and images; the buffers are read and not changed."""
+    """Returns a network as a function of its parameters and images; the function does not change the buffers."""
 
     def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         own = {name: buffer.clone() for name, buffer in buffers.items()}
@@ -53,13 +53,13 @@ def detached_parameters(network: Classifier) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One network theta(t, j) of a trajectory; valid until the next one is asked for.
+    """One network theta(t, j) of a trajectory, valid until the next one is requested.
 
     Attributes:
         outer: t.
         inner: j.
         network: The network.
-        optimizer: Its optimiser.
+        optimizer: Its optimizer.
     """
 
     outer: int
@@ -70,7 +70,7 @@ class Snapshot:
     def function(self) -> tuple[Forward, Parameters]:
         """Returns the network as a pure function and its detached parameters.
 
-        It runs in training mode, as in the published code; running statistics of a batch norm are not changed.
+        It runs in training mode, as in the published code, without changing the running statistics of a batch norm.
         """
         network = self.network.train()
         return training_function(network, dict(network.named_buffers())), detached_parameters(network)
@@ -81,7 +81,7 @@ class Snapshot:
         return torch.as_tensor(self.network.eval()(images_NCHW)[0])
 
     def state(self) -> NetworkState:
-        """Returns all tensors that the rest of the trajectory depends on (copies)."""
+        """Returns copies of all tensors that the rest of the trajectory depends on."""
         network = {f"{_NETWORK}{name}": tensor for name, tensor in self.network.state_dict().items()}
         momentum = {
             f"{_MOMENTUM}{name}": self.optimizer.state[parameter]["momentum_buffer"]
@@ -91,14 +91,14 @@ class Snapshot:
         return {name: tensor.detach().clone() for name, tensor in {**network, **momentum}.items()}
 
     def restart_state(self) -> NetworkState | None:
-        """Returns what training can go on from; None where the momentum is not known, as somebody else has it."""
+        """Returns the state from which training can resume; None if this snapshot lacks the momentum."""
         state = self.state()
         has_momentum = any(name.startswith(_MOMENTUM) for name in state)
         return state if has_momentum or not self.optimizer.defaults["momentum"] else None
 
     @staticmethod
     def of(state: NetworkState, outer: int, inner: int, network: Classifier, recipe: Recipe) -> "Snapshot":
-        """Puts what `state` returned into a network."""
+        """Loads a state into a network."""
         network.load_state_dict(network_tensors(state))
         optimizer = recipe.optimizer(network)
         for name, parameter in network.named_parameters():
@@ -108,64 +108,47 @@ class Snapshot:
 
 
 def blank_network(build: Callable[[], Classifier]) -> Classifier:
-    """Builds a network whose parameters will be replaced."""
+    """Builds a network whose parameters the caller replaces."""
     with rng.torch_randomness(rng.stream(0, "replaced")):
         return build()
 
 
-class NetworkSource(Protocol):
-    """Yields the networks of an outer step."""
+class Source(Protocol[YieldedInput]):
+    """Yields the step inputs of an outer step."""
 
-    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Yields theta(outer, start), theta(outer, start + 1), ... up to the last inner step.
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[YieldedInput]:
+        """Yields the inputs of inner steps `start`, `start + 1`, ... up to the last one.
 
         Args:
             outer: Outer step t.
             start: First inner step to yield.
-            state: State of theta(outer, start), to train on from; None: all of the trajectory is trained.
+            state: State of theta(outer, start), from which training resumes; None: trains from the start.
         """
-        ...
 
 
-@dataclass(frozen=True)
-class CheckedImages:
-    """Images for whose training is checked, before every batch, that somebody still wants it.
-
-    Attributes:
-        images: The images.
-        check: Raises where nobody does.
-    """
-
-    images: TrainingImages
-    check: Callable[[], None]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `TrainingImages.batch`."""
-        self.check()
-        return self.images.batch(indices, device)
+NetworkSource = Source[Snapshot]
+"""Yields the networks theta(outer, start), theta(outer, start + 1), ..."""
 
 
 @dataclass(frozen=True)
 class TrainedNetworks:
-    """Networks that are trained on as a run goes.
+    """Networks that are trained between the inner steps.
 
-    On real data those of IDC, DREAM and DREAM+ and the experts of MTT, on the synthetic images those of DC and DSA.
+    IDC, DREAM, DREAM+ and the experts of MTT train on real data, DC and DSA on the synthetic images.
 
     Attributes:
-        build: Makes a network from torch's ambient generator.
-        images: Returns what the network of a snapshot is trained on.
-        recipe: How the networks are trained.
-        normalise: Makes the inputs of images in [0, 1]; its device is the networks'.
+        build: Builds a network from torch's ambient generator.
+        images: Returns the training images of a snapshot.
+        recipe: Training recipe.
+        normalise: Maps images in [0, 1] to network inputs; the networks live on its device.
         seed: Seed of the run.
         inner_steps: Networks per trajectory.
         num_images: Images of one update pass; None: all.
-        epochs: Passes of one update.
+        epochs: Passes per update.
         warmup_epochs: Passes over all images before inner step 0.
-        first_warmup_epochs: The same for outer step 0, whose network may also serve the initialisation.
+        first_warmup_epochs: The same for outer step 0, whose network the initialisation may use.
         backpropagate: Computes the gradients of a training step.
+        check: Called before every batch; an exception from it ends the training.
     """
 
     build: Callable[[], Classifier]
@@ -179,9 +162,10 @@ class TrainedNetworks:
     warmup_epochs: int
     first_warmup_epochs: int
     backpropagate: Backward = backward
+    check: Callable[[], None] = lambda: None
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Trains as it goes; see `NetworkSource.trajectory`."""
+        """See `Source.trajectory`."""
         with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
             network = self.build().to(self.normalise.device)
         if state is not None:
@@ -212,17 +196,18 @@ class TrainedNetworks:
                 self.normalise,
                 generator,
                 self.backpropagate,
+                self.check,
             )
 
 
 @dataclass(frozen=True)
 class RandomNetworks:
-    """Networks that are never trained, a fresh one every inner step (DM).
+    """Untrained networks, a new one every inner step (DM).
 
     Attributes:
-        build: Makes a network from torch's ambient generator.
-        recipe: Makes the optimiser that every snapshot has.
-        device: Where the networks live.
+        build: Builds a network from torch's ambient generator.
+        recipe: Builds the optimizer of a snapshot.
+        device: Device of the networks.
         seed: Seed of the run.
         inner_steps: Networks per trajectory.
     """
@@ -234,8 +219,8 @@ class RandomNetworks:
     inner_steps: int
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Draws as it goes; see `NetworkSource.trajectory`."""
-        del state  # each is a function of its number alone
+        """See `Source.trajectory`."""
+        del state  # each network depends only on its number
         for inner in range(start, self.inner_steps):
             with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer, inner=inner)):
                 network = self.build().to(self.device)
@@ -243,20 +228,20 @@ class RandomNetworks:
 
 
 def pool_member(seed: int, outer: int, size: int) -> int:
-    """Returns with which of `size` networks an outer step begins."""
+    """Returns which of `size` networks an outer step starts from."""
     return int(rng.stream(seed, "pool", outer=outer).integers(size))
 
 
 @dataclass(frozen=True)
 class PoolNetworks:
-    """Networks that start as one of a few warmed-up ones and are trained on (IDC's and DREAM's ImageNet-100 setting).
+    """Trajectories that start from a pool of warmed-up networks (IDC's and DREAM's setting for ImageNet-100).
 
     Attributes:
-        members: Trajectory p begins with member p.
-        networks: Trains them on.
+        members: Source whose trajectory p starts with member p.
+        networks: Continues the training of a member.
         seed: Seed of the run.
         size: Members of the pool.
-        known: Members that were made or read before.
+        known: Members trained or read so far.
     """
 
     members: NetworkSource
@@ -266,11 +251,11 @@ class PoolNetworks:
     known: dict[int, NetworkState] = field(default_factory=dict)
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Draws a member and trains as it goes; see `NetworkSource.trajectory`."""
+        """See `Source.trajectory`."""
         if state is not None:
             return self.networks.trajectory(outer, start, state)
         member = pool_member(self.seed, outer, self.size)
         if member not in self.known:
-            # As in the published code, which loads weights: the optimiser begins anew.
+            # The published code loads weights only, so the optimizer starts without momentum.
             self.known[member] = without_momentum(next(iter(self.members.trajectory(member))).state())
         return islice(self.networks.trajectory(outer, 0, self.known[member]), start, None)

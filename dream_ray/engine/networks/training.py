@@ -26,7 +26,7 @@ _CROP_RATIO = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """Training recipe of a network.
 
     Attributes:
         batch_size: Images per SGD step.
@@ -35,7 +35,7 @@ class Recipe:
         weight_decay: Weight decay.
         cutmix_probability: Probability that a batch is mixed.
         augmentation: DSA operations, see `parse_strategy`, one draw per image.
-        random_resized_crop: Cut a random part of every image and resize it first.
+        random_resized_crop: Crop a random part of every image and resize it before the augmentation.
     """
 
     batch_size: int
@@ -52,13 +52,12 @@ class Recipe:
 
 
 class TrainingImages(Protocol):
-    """Labelled images that a network is trained on."""
+    """Labelled training images."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns float32 images (n, C, H, W) in [0, 1] and int64 labels (n,) on the device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,17 @@ class TensorImages:
         return self.images_NCHW[chosen].to(device), self.labels_N[chosen].to(device)
 
     def on(self, device: torch.device) -> "TensorImages":
-        """Returns them on a device, where their batches are taken without a wait."""
+        """Returns the images on a device, where taking a batch does not wait."""
         return TensorImages(self.images_NCHW.to(device), self.labels_N.to(device))
 
 
 class MixedLabels(NamedTuple):
-    """Labels of a batch that may have been mixed by CutMix.
+    """Labels of a batch, possibly mixed by CutMix.
 
     Attributes:
         own_N: Label of every image, int64.
-        partner_N: Label of the image that a part of it was pasted from, int64.
-        share: Part of an image that is its own, a scalar; 1 where nothing was mixed.
+        partner_N: Label of the image whose box was pasted, int64.
+        share: Fraction of an image that is its own, a scalar; 1 without mixing.
     """
 
     own_N: Tensor
@@ -127,11 +126,11 @@ def mixed_cross_entropy(logits_NK: Tensor, labels: MixedLabels) -> Tensor:
 
 
 Backward = Callable[[Classifier, Tensor, MixedLabels], None]
-"""Replaces the gradients of a network in training mode by those on images (N, C, H, W), and moves its statistics."""
+"""Computes the gradients of a network in training mode on images (N, C, H, W), and updates its statistics."""
 
 
 def backward(network: Classifier, images_NCHW: Tensor, labels: MixedLabels) -> None:
-    """Does what `Backward` says, operation by operation: the oracle of the compiled one."""
+    """The eager `Backward`, and the oracle of the compiled one."""
     network.zero_grad(set_to_none=True)
     mixed_cross_entropy(network(images_NCHW)[1], labels).backward()  # type: ignore[no-untyped-call]
 
@@ -145,7 +144,7 @@ def train_step(
     rng: np.random.Generator,
     backpropagate: Backward = backward,
 ) -> None:
-    """Takes one SGD step on normalised images, augmented and mixed as the recipe says."""
+    """Takes one SGD step on normalised images, augmented and mixed by the recipe."""
     count, _, height, width = images_NCHW.shape
     if recipe.random_resized_crop:
         images_NCHW = random_resized_crop(images_NCHW, rng)
@@ -156,7 +155,7 @@ def train_step(
     if mix is not None:
         images_NCHW, share = cutmix(images_NCHW, mix), mix.share
         partner_labels = labels_N[to_device(mix.partner, labels_N.device)]
-    # Filled there: a tensor made of a Python number would be copied, and waited for.
+    # Filled on the device: a tensor from a Python number would be copied, and the host would wait.
     share_there = torch.full((), share, device=images_NCHW.device)
     backpropagate(network, images_NCHW, MixedLabels(labels_N, partner_labels, share_there))
     optimizer.step()
@@ -171,20 +170,22 @@ def train_pass(
     normalise: Normalise,
     rng: np.random.Generator,
     backpropagate: Backward = backward,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains on `num_images` random images, rounded up to whole batches as in the published code.
 
-    A last batch of one image is left out where batch norm would have nothing to take its statistics of.
+    A last batch of one image is skipped if batch norm could not compute statistics of it.
 
     Args:
         network: Trained in place.
-        optimizer: Its optimiser.
+        optimizer: Its optimizer.
         data: Labelled images.
-        num_images: Images of the pass; no more than there are.
-        recipe: How to train.
-        normalise: Makes the inputs; its device is the network's.
-        rng: Stream that picks, augments and mixes.
+        num_images: Images of the pass, at most `len(data)`.
+        recipe: Training recipe.
+        normalise: Maps images to network inputs; its device is the network's.
+        rng: Stream for the order, the augmentation and the mixing.
         backpropagate: Computes the gradients.
+        check: Called before every batch; an exception from it ends the training.
     """
     device = normalise.device
     rounded = -(-num_images // recipe.batch_size) * recipe.batch_size
@@ -193,6 +194,7 @@ def train_pass(
         order = order[:-1]
     network.train()
     for start in range(0, len(order), recipe.batch_size):
+        check()
         images, labels = data.batch(order[start : start + recipe.batch_size], device)
         train_step(network, optimizer, normalise(images), labels, recipe, rng, backpropagate)
 

@@ -16,7 +16,7 @@ from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, pl
 from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.compilation import choose_compile
-from dream_ray.engine.run.out_of_memory import OutOfMemory
+from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.errors import UsageError
 

@@ -4,10 +4,9 @@ from dream_ray.engine.networks.from_config import trajectory_length
 from dream_ray.engine.prefetch.producer import expert_cache, experts
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.progress.progress import EXPERT
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
-from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 
 
 def missing_experts(run: Run) -> list[int]:
@@ -18,7 +17,7 @@ def missing_experts(run: Run) -> list[int]:
     return [number for number in range(run.config.trajectory.num_experts) if cache.load(number, last) is None]
 
 
-@saying_what_needs_less_memory()
+@memory_errors()
 def make_expert(run_path: str, number: int) -> None:
     """Trains an expert to the end of its way, from where the cache knows it.
 

@@ -15,7 +15,7 @@ from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.progress.progress import PRODUCER
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.out_of_memory import saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import memory_errors
 from dream_ray.errors import UsageError
 
 # Limit for all snapshots that the queue holds.
@@ -133,7 +133,7 @@ class _Unwanted(Exception):  # noqa: N818 (not an error)
     """The run ended while a network was trained for it."""
 
 
-@saying_what_needs_less_memory()
+@memory_errors()
 def produce(
     queue: ProducerSide,
     producer: int,

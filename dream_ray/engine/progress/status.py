@@ -5,7 +5,6 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.engine.progress.progress import STOPPED, Progress, current_sessions, summarise_progress
-from dream_ray.engine.run.checkpoint_directory import CheckpointDirectory
 from dream_ray.engine.run.directory import Run, read_sessions
 
 # Several times as long as a worker that lives is ever silent, see `Heartbeat`.
@@ -86,7 +85,7 @@ def _state(
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
     # Not from the store, which may be out of reach here; env.json of an older run does not say.
     num_classes = run.environment.get("num_classes") or run.open_store().num_classes
-    checkpoints = CheckpointDirectory(run.file("checkpoints"), num_classes, run.identity)
+    checkpoints = run.checkpoints(num_classes)
     step = checkpoints.newest()
     if step is None:
         return None, None

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, ParamSpec, TypeVar
 
-from dream_ray.engine.distill import AnyInput, Source
-from dream_ray.engine.networks.sources import NetworkState
+from dream_ray.engine.distill import AnyInput
+from dream_ray.engine.networks.sources import NetworkState, Source
 
 P = ParamSpec("P")
 T = TypeVar("T")

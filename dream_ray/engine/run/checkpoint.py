@@ -1,32 +1,38 @@
-"""Checkpoints of a run: sharded by class, atomic, verified, and complete without anybody coordinating."""
+"""Checkpoints of a run: sharded by class, atomic and verified.
+
+The directory of a step holds one file per shard (the states of its classes) and one of the network. Every file is
+written atomically and contains its classes and a digest. A step is complete once its files cover all classes, so no
+barrier and no commit message are needed, and any number of workers can resume from it.
+"""
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
-from dream_ray.engine.networks.tensor_header import read_metadata
-from dream_ray.engine.run.checkpoint_directory import NETWORK_FILE, CheckpointDirectory
+from dream_ray.engine.networks.tensor_file import read_metadata, read_tensors, write_tensors
 from dream_ray.errors import RunError
 
 _LOG = logging.getLogger(__name__)
+NETWORK_FILE = "network.safetensors"
+KEEP_LAST = 2
 _FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
 _LEARNED = "learned/"
 
 
 Write = Callable[[RunState], Future[None]]
-"""Begins to write a state; the result says when it is written."""
+"""Starts to write a state; the future is done once it is written."""
 
 
 @contextmanager
 def background_writer(write: Callable[[RunState], None]) -> Iterator[Write]:
-    """Yields `write`, done by a thread while the run goes on; one state at a time, and all of them before the end.
+    """Yields a `write` that runs in a thread, one state at a time; the block ends after the last write.
 
-    An exception of `write` is raised by the next one or by the block.
+    An exception from `write` is raised by the next call or at the end of the block.
     """
     pending: Future[None] | None = None
 
@@ -34,7 +40,7 @@ def background_writer(write: Callable[[RunState], None]) -> Iterator[Write]:
         nonlocal pending
         if pending is not None:
             pending.result()
-        pending = pool.submit(write, state.copy())  # the run moves on meanwhile
+        pending = pool.submit(write, state.copy())  # the run continues meanwhile
         return pending
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as pool:
@@ -45,11 +51,83 @@ def background_writer(write: Callable[[RunState], None]) -> Iterator[Write]:
                 pending.result()
 
 
-class Checkpoints(CheckpointDirectory):
-    """The checkpoints of a run, written and read."""
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Attributes:
+        root: Directory.
+        num_classes: Classes of the whole run.
+        identity: Digest of settings and store; files of another identity are refused.
+    """
+
+    root: str
+    num_classes: int
+    identity: str
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a directory, complete or not, ascending."""
+        names = storage.list_directory(self.root)
+        return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
+
+    def complete_steps(self, among: Collection[int] | None = None) -> list[int]:
+        """Returns the complete steps, ascending, without reading tensors.
+
+        Args:
+            among: Steps to check, which must not be deleted meanwhile; None: all.
+
+        Raises:
+            RunError: If one of them is damaged.
+        """
+        return [step for step in (self.steps() if among is None else sorted(among)) if self.is_complete(step)]
+
+    def newest(self) -> int | None:
+        """Returns the newest complete step without reading tensors; skips damaged ones."""
+        return next(self._readable_steps(), None)
+
+    def prune(self, pinned: Collection[int] = ()) -> None:
+        """Deletes the steps before the last two complete ones, except step 0 (the initial images) and `pinned`."""
+        for step in prunable(self.steps(), sorted(self._readable_steps()), pinned):
+            storage.delete(self.directory(step))
+
+    def _readable_steps(self) -> Iterator[int]:
+        """Yields the complete steps from the newest on; skips damaged ones with a warning."""
+        for step in reversed(self.steps()):
+            try:
+                if self.is_complete(step):
+                    yield step
+            except RunError as error:
+                _LOG.warning("Skipped the damaged checkpoint of step %d: %s", step, error)
+
+    def is_complete(self, step: int) -> bool:
+        """Returns whether the files of a step cover all classes and the network; raises RunError if one is damaged."""
+        found: set[int] = set()
+        needs_network = False
+        for path in self.shard_files(step):
+            metadata = read_metadata(path)
+            self.check_identity(path, metadata)
+            found |= set(json.loads(metadata["classes"]))
+            needs_network |= metadata["has_network"] == "1"
+        has_network = NETWORK_FILE in storage.list_directory(self.directory(step))
+        return found == set(range(self.num_classes)) and (has_network or not needs_network)
+
+    def check_identity(self, path: str, metadata: dict[str, str]) -> None:
+        """Raises RunError if a file belongs to another run."""
+        if metadata.get("identity") != self.identity:
+            raise RunError(f"{path} belongs to another run: its identity is {metadata.get('identity')}")
+
+    def directory(self, step: int) -> str:
+        """Returns the directory of a step."""
+        return storage.join(self.root, f"step-{step:08d}")
+
+    def shard_files(self, step: int) -> list[str]:
+        """Returns the paths of the shard files of a step."""
+        directory = self.directory(step)
+        names = storage.list_directory(directory)
+        return [storage.join(directory, name) for name in names if name.startswith("shard-") and "." in name]
 
     def save(self, state: RunState, *, step: int, shard: int, num_shards: int) -> None:
-        """Writes the classes of one shard, and the network if this is shard 0."""
+        """Writes the classes of one shard; shard 0 also writes the network."""
         common = {
             "identity": self.identity,
             "outer": str(state.outer),
@@ -72,24 +150,24 @@ class Checkpoints(CheckpointDirectory):
         """Loads a step for some classes (None: all of them).
 
         Raises:
-            RunError: If a file is damaged or missing or of another run.
+            RunError: If a file is damaged, missing or of another run.
         """
         wanted = set(range(self.num_classes) if labels is None else labels)
         state = RunState()
         metadata: dict[str, str] = {}
         for path in self.shard_files(step):
-            here = wanted & set(json.loads(read_metadata(path).get("classes", "[]")))
-            if not here:
+            found = wanted & set(json.loads(read_metadata(path).get("classes", "[]")))
+            if not found:
                 continue
             tensors, metadata = read_tensors(path)
             self.check_identity(path, metadata)
-            for label in sorted(here):
+            for label in sorted(found):
                 fields = {attribute: tensors[f"{label}/{key}"] for key, attribute in _FIELDS.items()}
                 state.classes[label] = ClassState(**fields)
             state.learned |= {
                 name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)
             }
-            wanted -= here
+            wanted -= found
         if wanted:
             raise RunError(f"checkpoint {self.directory(step)} lacks the classes {sorted(wanted)}")
         state.classes = dict(sorted(state.classes.items()))
@@ -101,10 +179,10 @@ class Checkpoints(CheckpointDirectory):
         return state
 
     def latest(self, labels: Collection[int] | None = None) -> tuple[int, RunState] | None:
-        """Loads the newest step that is whole, with a warning for each damaged one that is passed over.
+        """Loads the newest complete step; skips damaged ones with a warning.
 
         Returns:
-            (step, state), or None where no checkpoint was ever completed.
+            (step, state), or None without a complete step.
 
         Raises:
             RunError: If there are complete steps, but none can be read.
@@ -116,7 +194,21 @@ class Checkpoints(CheckpointDirectory):
                     return step, self.load(step, labels)
             except RunError as error:
                 problems.append(str(error))
-                _LOG.warning("Checkpoint of step %d is passed over: %s", step, error)
+                _LOG.warning("Skipped the damaged checkpoint of step %d: %s", step, error)
         if problems:
             raise RunError("no checkpoint can be read: " + "; ".join(problems))
         return None
+
+
+def prunable(steps: Sequence[int], complete: Sequence[int], pinned: Collection[int] = ()) -> list[int]:
+    """Returns the steps that may be deleted.
+
+    Args:
+        steps: All steps present, ascending.
+        complete: Those that are complete, ascending.
+        pinned: Steps to keep.
+    """
+    if len(complete) < KEEP_LAST:
+        return []
+    oldest_kept = complete[-KEEP_LAST]
+    return [step for step in steps if 0 < step < oldest_kept and step not in pinned]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.config import Config, dump_config, load_config
 from dream_ray.data.store.store import Store
+from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
     import torch
 
     from dream_ray.core.images.normalisation import Normalise
-    from dream_ray.engine.run.checkpoint import Checkpoints
 
 FORMAT_VERSION = 2
 """Version of the directory: what its files are called and hold."""
@@ -117,10 +117,8 @@ class Run:
         text = dump_config(self.config) + self.environment["store_checksum"]
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def checkpoints(self, num_classes: int) -> "Checkpoints":
+    def checkpoints(self, num_classes: int) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        from dream_ray.engine.run.checkpoint import Checkpoints
-
         return Checkpoints(self.file("checkpoints"), num_classes, self.identity)
 
 

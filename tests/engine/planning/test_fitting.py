@@ -14,7 +14,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.planning import fitting
 from dream_ray.engine.planning.fitting import FittedMemory, fit_memory
 from dream_ray.engine.planning.memory import MemoryPlan
-from dream_ray.engine.run.out_of_memory import OutOfMemory, ran_out
+from dream_ray.engine.run.process_memory import OutOfMemory, out_of_memory
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 
@@ -94,7 +94,7 @@ def test_what_cannot_even_be_measured_does_not_fit(
 
     def measure(spec: RunSpec, *how: Any) -> MemoryPlan:
         if spec.config.selection.embedding_batch > most:
-            raise ran_out("CUDA out of memory. {Tried}")
+            raise out_of_memory("CUDA out of memory. {Tried}")
         return formula(spec, *how)
 
     monkeypatch.setattr(fitting, "_memory_of", measure)

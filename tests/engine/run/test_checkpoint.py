@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
-from dream_ray.engine.networks.tensor_header import read_metadata
-from dream_ray.engine.run.checkpoint import Checkpoints, background_writer
-from dream_ray.engine.run.checkpoint_directory import prunable
+from dream_ray.engine.networks.tensor_file import read_metadata, read_tensors, write_tensors
+from dream_ray.engine.run.checkpoint import Checkpoints, background_writer, prunable
 from dream_ray.errors import RunError
 
 NUM_CLASSES = 5

@@ -23,9 +23,8 @@ from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import ClassSteps
 from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
 from dream_ray.engine.planning.measuring.student_steps import StudentSteps
-from dream_ray.engine.run.allocator import keep_freed_memory
 from dream_ray.engine.run.environment import CostMeter, fixed_threads
-from dream_ray.engine.run.out_of_memory import ran_out, saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, out_of_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,14 +124,16 @@ def measure_costs(
 
 def _in_a_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool, saying_what_needs_less_memory():
+    with ProcessPoolExecutor(1, mp_context=context) as pool, memory_errors():
         measured = pool.submit(measure, *arguments, **keywords)
         try:
             return measured.result()
         except MemoryError as error:
-            raise ran_out(str(error)) from None
+            raise out_of_memory(str(error)) from None
         except BrokenProcessPool:
-            raise ran_out("the process that ran the steps was killed, as the system does where memory ends") from None
+            raise out_of_memory(
+                "the process that ran the steps was killed, as the system does where memory ends"
+            ) from None
 
 
 def _measure_memory(

@@ -15,7 +15,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.sources import TrainedNetworks
 from dream_ray.engine.planning.measuring import steps
 from dream_ray.engine.progress import heartbeat
-from dream_ray.engine.run.out_of_memory import OutOfMemory, saying_what_needs_less_memory
+from dream_ray.engine.run.process_memory import OutOfMemory, memory_errors
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run
 
@@ -58,14 +58,14 @@ def test_steps_that_cannot_be_measured(
 
 def test_what_a_processor_cannot_have_is_too_little_memory_too() -> None:
     with pytest.raises(OutOfMemory, match="you tried to allocate 4000000000000000 bytes") as met:
-        with saying_what_needs_less_memory():
+        with memory_errors():
             torch.empty(10**15)
     assert str(pickle.loads(pickle.dumps(met.value))) == str(met.value), "it travels between processes"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("another"), RunError("DefaultCPUAllocator: can't allocate memory")])
 def test_other_errors_stay_as_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as met, saying_what_needs_less_memory():
+    with pytest.raises(type(error)) as met, memory_errors():
         raise error
     assert met.value is error
 

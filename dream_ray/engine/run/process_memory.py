@@ -1,0 +1,62 @@
+"""The memory of a process that computes: the allocator's settings, and one error when memory runs out."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from dream_ray.errors import TransientError
+
+# Parameters of mallopt(3) in the GNU C library.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_KEEP_BYTES = 2**31 - 1
+_GROW_BYTES = 256 * 2**20
+# Message of torch on a CPU, in an ordinary RuntimeError.
+_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
+# End of the numbers in the message of torch on a GPU; details of the allocator follow.
+_END_OF_NUMBERS = " is free."
+
+
+def keep_freed_memory() -> bool:
+    """Sets the C library to keep freed memory in the process, which stays at its largest size.
+
+    By default every tensor of some MiB is mapped, zeroed page by page and unmapped again. On a CPU that took half of
+    the time of a step (`benchmarks/step_time.py`).
+
+    Returns:
+        Whether the C library supports it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _GROW_BYTES))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+class OutOfMemory(TransientError):  # noqa: N818 - it names what happened
+    """Memory ran out; the message contains the requested size and the settings that need less."""
+
+
+def out_of_memory(reason: str) -> OutOfMemory:
+    """Returns the error for a cause."""
+    return OutOfMemory(
+        f"memory does not suffice ({reason}): begin a run with --memory, which chooses settings that fit, or with a "
+        "smaller selection.embedding_batch, batch_synthetic_max, matching.real_chunk, update.batch_size or "
+        "evaluation.batch_size"
+    )
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises OutOfMemory if torch cannot allocate memory inside the block, on a GPU or a CPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        is_on_cpu = type(error) is RuntimeError and _ON_CPU in text
+        if not (is_on_cpu or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        head, found, _ = text.partition(_END_OF_NUMBERS)
+        raise out_of_memory(" ".join((head + found).split()).removesuffix(".")) from None
