@@ -1,5 +1,6 @@
-"""Lists of classes by name: the subsets of ImageNet that the literature uses, or a user's own file."""
+"""Lists of classes by name: the subsets of ImageNet in the literature, or a user's file."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from dream_ray import storage
@@ -31,14 +32,15 @@ CLASS_LISTS: dict[str, tuple[str, ...]] = {
     "imagenette": tuple(_IMAGENETTE.split()),
     "imagewoof": tuple(_IMAGEWOOF.split()),
 }
-"""WordNet ids, as ImageNet's directories are called, in the order of the labels."""
+"""WordNet ids, the names of ImageNet's directories, in the order of the labels."""
 
 
 def read_classes(given: str) -> tuple[str, ...]:
-    """Returns the classes that a user means.
+    """Returns the classes that a text names.
 
     Args:
-        given: A key of `CLASS_LISTS`; a file with a class a line, see `possible_names`; or names parted by commas.
+        given: A key of `CLASS_LISTS`; a file with one class per line, see `possible_names`; or names separated by
+            commas.
 
     Raises:
         UsageError: If it is none of these.
@@ -46,32 +48,27 @@ def read_classes(given: str) -> tuple[str, ...]:
     if given in CLASS_LISTS:
         return CLASS_LISTS[given]
     if storage.exists(given):
-        # Windows editors begin a file with a byte order mark, which is no part of the first name.
+        # Windows editors begin a file with a byte order mark, which is not part of the first name.
         lines = storage.read_text(given).removeprefix("\ufeff").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     names = tuple(name.strip() for name in given.split(","))
     if len(names) < 2 or not all(names):
         raise UsageError(
-            f"classes must be one of {', '.join(CLASS_LISTS)}, a file with a class a line, or names parted by commas; "
-            f"got {given!r}"
+            f"classes must be one of {', '.join(CLASS_LISTS)}, a file with one class per line, or names separated by "
+            f"commas; got {given!r}"
         )
     return names
 
 
 def repeated_name(names: Iterable[str]) -> str | None:
-    """Returns the first name that occurs a second time; None where all differ."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    """Returns the first name that occurs more than once; None if all differ."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def possible_names(given: str) -> tuple[str, ...]:
-    """Returns the names of classes that a given one may mean, the likeliest first.
+    """Returns the class names that a line may contain, the likeliest first.
 
-    Names may have blanks, but lists have lines of a name and what it means too (`n01440764 tench`). Only the classes of
-    the source tell which of the two a line is.
+    A line may be a name with blanks, or a name and its meaning (`n01440764 tench`). Only the classes of the source
+    decide between the two.
     """
     return tuple(dict.fromkeys([given, *given.split(maxsplit=1)[:1]]))

@@ -1,8 +1,8 @@
-"""Every artefact's bytes go through here (floor 1): open, list, write atomically, delete.
+"""All access to artefacts (layer 1): open, list, write atomically, delete.
 
-A path is text: a path of this machine, which may have `file://` before it, or a URI that
-`pyarrow.fs.FileSystem.from_uri` understands (`s3://`, `gs://`, `hdfs://`, ...). What fails becomes `RunError` with the
-path and the reason; a path of no known kind is a `UsageError`. A file that is written is either whole or not there.
+A path is a text: a local path, with or without `file://`, or a URI that `pyarrow.fs.FileSystem.from_uri` accepts
+(`s3://`, `gs://`, `hdfs://`, ...). A failure raises `RunError` with the path and the reason; a path of an unknown kind
+raises `UsageError`. A written file is either complete or absent.
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
@@ -42,7 +42,7 @@ from dream_ray.storage.paths import (
     shared_path,
     sibling,
 )
-from dream_ray.storage.reading import open_raw, sha256
+from dream_ray.storage.reading import open_arrow, open_raw, sha256
 
 __all__ = [
     "CLAIM",
@@ -70,6 +70,7 @@ __all__ = [
     "list_leaves",
     "make_room",
     "mark_used",
+    "open_arrow",
     "open_cached",
     "open_input",
     "open_raw",

@@ -1,10 +1,10 @@
-"""A local cache of remote files, so that what lies in a bucket can be memory-mapped too.
+"""A local cache of remote files, so that files in a bucket can be memory-mapped too.
 
-A file is known by the digest of its content: it can be shared by all processes of a machine and never grows old. The
-cache is `dream_ray-cache` in $DREAM_RAY_CACHE, else in the user's cache directory: what else lies there is never
-deleted. It holds at most $DREAM_RAY_CACHE_GB (100) gigabytes: the files that were not opened for the longest time go
-first. A file that is mapped stays readable when it is removed, and on the disk for so long: who keeps mappings lets
-those go whose file is no longer cached.
+A cached file has the digest of its content as its name, so all processes of a machine share it and it never becomes
+stale. The cache is the directory `dream_ray-cache` in $DREAM_RAY_CACHE, else in the user's cache directory; files
+beside it are never deleted. It holds at most $DREAM_RAY_CACHE_GB (100) gigabytes and evicts the least recently opened
+files. A mapped file stays readable after eviction but keeps its disk space, so owners of mappings release those of
+evicted files.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from dream_ray.storage.paths import failure, is_remote, join
 _NAME = "dream_ray-cache"
 _DEFAULT_GB = 100.0
 _BLOCK_BYTES = 8 << 20
-# Who has not written to a temporary file for a day was killed.
+# A temporary file that is unchanged for a day belongs to a killed process.
 _WRITING_S = 24 * 3600.0
 
 
 def open_cached(path: str, digest: str) -> Any:
-    """Opens a file for random access in memory, fetching it into the cache first where it is remote.
+    """Opens a file as a memory map; a remote file is fetched into the cache first.
 
     Args:
         path: The file.
@@ -38,8 +38,8 @@ def open_cached(path: str, digest: str) -> Any:
         A memory-mapped `pyarrow.NativeFile`.
 
     Raises:
-        RunError: If it cannot be read or, when it was fetched, has another content.
-        UsageError: If the size of the cache is no number.
+        RunError: If it cannot be read, or its fetched content has another digest.
+        UsageError: If the size of the cache is not a number.
     """
     if not is_remote(path):
         return open_input(path)
@@ -47,7 +47,7 @@ def open_cached(path: str, digest: str) -> Any:
     while True:
         try:
             file = pa.memory_map(cached)
-        except FileNotFoundError:  # never fetched, or another process made room at this moment
+        except FileNotFoundError:  # never fetched, or evicted by another process at this moment
             _fetch(path, digest, cached)
             continue
         mark_used(cached)
@@ -55,7 +55,7 @@ def open_cached(path: str, digest: str) -> Any:
 
 
 def is_cached(path: str, digest: str) -> bool:
-    """Tells whether `open_cached` would not fetch a file: it is in the cache, or on this machine anyway."""
+    """Tells whether a file is local or in the cache, so that `open_cached` need not fetch it."""
     return not is_remote(path) or os.path.exists(os.path.join(_directory(), digest))
 
 
@@ -98,16 +98,16 @@ def _read_block(path: str, source: Any) -> bytes:
 
 
 def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
-    """Deletes the files below a directory that were not used for the longest time until there is room for others.
+    """Deletes the least recently used files below a directory until there is room for new ones.
 
-    What another process is writing counts, but is left to it; what a killed one left goes after a day.
+    Files that other processes are writing count but stay; those of killed processes are deleted after a day.
 
     Args:
-        directory: Which need not be there, and has nothing else in it. Any number of processes may make room in it.
-        num_bytes: Of what is to be written.
-        limit_bytes: Most bytes that all files may have then, >= num_bytes.
+        directory: Any number of processes may make room in it. It need not exist, and contains nothing else.
+        num_bytes: Size of the new files.
+        limit_bytes: Largest total size of all files, >= num_bytes.
     """
-    entries = _files_by_age(directory) if is_remote(directory) else _local_files_by_age(directory)
+    entries = sorted((modified, size, join(directory, name)) for name, modified, size in file_sizes(directory))
     total = sum(size for _, size, _ in entries)
     for modified, size, path in entries:
         if total + num_bytes <= limit_bytes:
@@ -119,21 +119,7 @@ def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:
 
 
 def mark_used(path: str) -> None:
-    """Notes that a file is used now, so that `make_room` keeps it; a bucket knows only when it was written."""
+    """Records the use of a file for `make_room`; a bucket only records the time of writing."""
     if not is_remote(path):
         with suppress(FileNotFoundError):
             os.utime(path)
-
-
-def _files_by_age(directory: str) -> list[tuple[float, int, str]]:
-    return sorted((modified, size, join(directory, name)) for name, modified, size in file_sizes(directory))
-
-
-def _local_files_by_age(directory: str) -> list[tuple[float, int, str]]:
-    entries = []
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            path = os.path.join(parent, name)
-            with suppress(FileNotFoundError):  # another process makes room too
-                entries.append((os.stat(path).st_mtime, os.stat(path).st_size, path))
-    return sorted(entries)

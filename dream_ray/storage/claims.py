@@ -1,4 +1,4 @@
-"""Claims: a piece of work that a process does just now, so that others can wait for it instead of doing it again."""
+"""Claims: a process claims a piece of work, so that others wait for it instead of repeating it."""
 
 import os
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from dream_ray.storage.files import delete
 from dream_ray.storage.paths import is_remote, join, resolve
 
 CLAIM = ".claim.partial"
-"""Name of the file for a claim on a directory: like one that is being written, it is not listed, nor made room of."""
+"""Name of the file that claims a directory. Like other temporary files it is neither listed nor removed for space."""
 
 
 @contextmanager
 def claimed(path: str) -> Iterator[bool]:
-    """Claims the work that a path stands for, if nobody has it, until the end of the block or of the process.
+    """Claims the work that a path stands for, if it is free, until the end of the block or of the process.
 
-    A claim saves work and guards nothing: on a file system without locks, and in a bucket, everybody gets it.
+    A claim saves work but guards nothing: on a file system without locks, and in a bucket, every process gets it.
 
     Args:
-        path: A file that is made for the claim, with its directory.
+        path: A file that is created for the claim, with its directory.
 
     Yields:
-        Whether it is ours.
+        Whether this process has the claim.
     """
     if is_remote(path):
         yield True
@@ -32,40 +32,39 @@ def claimed(path: str) -> Iterator[bool]:
     _, target = resolve(path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     lock = FileLock(target)
+    ours = True
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        yield False
-        return
-    except OSError:  # no locks here
-        yield True
-        return
+        ours = False
+    except OSError:  # The file system has no locks.
+        pass
     try:
-        yield True
+        yield ours
     finally:
         lock.release()
 
 
 @contextmanager
 def exclusive_lock(kind: str, directory: str) -> Iterator[None]:
-    """Keeps other processes from what is in a directory: they would take what is begun for that of a dead one.
+    """Locks a directory, because another process would take unfinished work for that of a killed process.
 
-    In a bucket, and on a file system without locks, it cannot. Of a process that is killed a file stays that claims
-    nothing, until the next one.
+    In a bucket, and on a file system without locks, it locks nothing. A killed process leaves an unlocked file behind,
+    which the next process reuses.
 
     Args:
-        kind: What is in the directory, for the error.
-        directory: Which must be there.
+        kind: Content of the directory, for the error.
+        directory: An existing directory.
 
     Raises:
-        UsageError: If another process is at it.
+        UsageError: If another process has the lock.
     """
     claim = join(directory, CLAIM)
     with claimed(claim) as ours:
         if not ours:
-            raise UsageError(f"{kind} {directory} must be worked on by one process at a time; another one is at it")
+            raise UsageError(f"only one process at a time may use {kind} {directory}; another one uses it")
         try:
             yield
         finally:
-            if not is_remote(directory):  # where no file was made for it
+            if not is_remote(directory):  # A bucket has no claim file.
                 delete(claim)

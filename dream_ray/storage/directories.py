@@ -1,4 +1,4 @@
-"""What is in a directory, or below it."""
+"""The contents of directories."""
 
 import os
 from collections.abc import Iterator
@@ -15,96 +15,91 @@ from dream_ray.storage.paths import failure, join, resolve
 
 
 def list_directory(path: str) -> list[str]:
-    """Returns the sorted base names in a directory, empty when there is none.
+    """Returns the sorted base names in a directory; empty if there is none.
 
-    Temporary files that a killed writer left behind are not listed: they never were artefacts.
+    Temporary files of killed writers are not listed, because they never became artefacts.
     """
-    return sorted(name for kind, name in _entries(path, recursive=False) if kind is not FileType.NotFound)
+    return sorted(name for name, info in _entries(path, recursive=False) if info.type is not FileType.NotFound)
 
 
 def list_directories(path: str) -> list[str]:
-    """Returns the sorted names of the directories in a directory, empty when there is none.
+    """Returns the sorted names of the directories in a directory; empty if there is none.
 
-    A link that leads back to a directory around it is none.
+    Links to a parent directory are not listed.
     """
-    filesystem, infos = _infos(path, recursive=False)
-    local = isinstance(filesystem, LocalFileSystem)
-    found = [(name, info) for name, info in infos if info.type is FileType.Directory and not is_temporary(name)]
-    return sorted(name for name, info in found if not (local and _leads_back(info.path)))
+    found = [(name, info.path) for name, info in _entries(path, recursive=False) if info.type is FileType.Directory]
+    local = isinstance(resolve(path)[0], LocalFileSystem)
+    return sorted(name for name, target in found if not (local and _leads_back(target)))
 
 
 def list_dangling(path: str) -> list[str]:
-    """Returns the sorted names of the links in a directory that lead to nothing."""
-    return sorted(name for kind, name in _entries(path, recursive=False) if kind is FileType.NotFound)
+    """Returns the sorted names of the links to nothing in a directory."""
+    return sorted(name for name, info in _entries(path, recursive=False) if info.type is FileType.NotFound)
 
 
 def glob(pattern: str, *suffixes: str) -> list[str]:
-    """Returns the sorted paths of the files that a user means, links to nothing among them.
+    """Returns the sorted paths of the files that a text names, including links to nothing.
 
     Args:
-        pattern: A file, whatever its name; a directory, for the files in it that end with a suffix; or either with
+        pattern: A file with any name; a directory, for the files in it that end with a suffix; or either with
             `*` in its last part, which stands for any text.
         suffixes: Ends of the files of a directory.
     """
+    if "*" not in pattern and not is_directory(pattern):
+        return [pattern] if exists(pattern) else []
+    directory, last = pattern, None
     if "*" in pattern:
         directory, _, last = pattern.rpartition("/")
-        directory = directory or "."
-        wanted = [name for name in _files_and_dangling(directory) if fnmatchcase(name, last)]
-    elif is_directory(pattern):
-        directory = pattern
-        wanted = [name for name in _files_and_dangling(directory) if name.endswith(suffixes)]
-    else:
-        return [pattern] if exists(pattern) else []
-    return [join(directory, name) for name in wanted]
-
-
-def _files_and_dangling(path: str) -> list[str]:
     kinds = (FileType.File, FileType.NotFound)
-    return sorted(name for kind, name in _entries(path, recursive=False) if kind in kinds)
+    entries = _entries(directory or ".", recursive=False)
+    names = sorted(name for name, info in entries if info.type in kinds)
+    wanted = [name for name in names if (fnmatchcase(name, last) if last is not None else name.endswith(suffixes))]
+    return [join(directory or ".", name) for name in wanted]
 
 
 def list_files(path: str) -> list[str]:
     """Returns the sorted relative paths of all files below a directory, at any depth."""
-    return sorted(name for kind, name in _entries(path, recursive=True) if kind is FileType.File)
+    return sorted(name for name, info in _entries(path) if info.type is FileType.File)
 
 
 def list_leaves(path: str) -> list[tuple[str, bool]]:
-    """Returns the sorted (relative path, whether it is a regular file) of all below a directory that is no directory.
+    """Returns the sorted (relative path, whether it is a regular file) of everything below a directory but directories.
 
-    Those that are no files are links to nothing, pipes, sockets and devices.
+    Entries that are not regular files are links to nothing, pipes, sockets and devices.
     """
-    found = [(name, kind) for kind, name in _entries(path, recursive=True) if kind is not FileType.Directory]
-    return sorted((name, kind is FileType.File) for name, kind in found)
+    leaves = [(name, info.type) for name, info in _entries(path) if info.type is not FileType.Directory]
+    return sorted((name, kind is FileType.File) for name, kind in leaves)
 
 
 def file_sizes(path: str) -> list[tuple[str, float, int]]:
-    """Returns (relative path, seconds of its last change, bytes) of all files below a directory, at any depth."""
+    """Returns (relative path, time of the last change in seconds, bytes) of all files below a directory."""
     _, infos = _infos(path)
     return [(name, info.mtime_ns / 1e9, info.size) for name, info in infos if info.type is FileType.File]
 
 
 def delete_temporaries(path: str) -> None:
-    """Deletes what killed writers left below a directory, but no claims; nobody may be writing there any more."""
+    """Deletes the temporary files of killed writers below a directory, but no claims; no process may write there."""
     filesystem, infos = _infos(path)
     for name, info in infos:
         if is_temporary(name) and name.rpartition("/")[2] != CLAIM:
             try:
                 filesystem.delete_file(info.path)
             except FileNotFoundError:
-                continue  # a probe of another process, which it deleted itself
+                continue  # Another process deleted its own probe.
             except OSError as error:
                 raise failure("delete", path, error) from None
 
 
-def _entries(path: str, *, recursive: bool) -> list[tuple[Any, str]]:
+def _entries(path: str, *, recursive: bool = True) -> list[tuple[str, Any]]:
+    """Returns relative path and `FileInfo` of everything in a directory except temporary files."""
     _, infos = _infos(path, recursive=recursive)
-    return [(info.type, name) for name, info in infos if not is_temporary(name)]
+    return [(name, info) for name, info in infos if not is_temporary(name)]
 
 
 def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, Any]]]:
-    """Returns the file system, and the relative path and what else is known of all that is in a directory.
+    """Returns the file system, and relative path and `FileInfo` of everything in a directory.
 
-    On this machine, links are followed but for those that lead back to a directory around them.
+    Local links are followed, except links to a parent directory.
     """
     filesystem, target = resolve(path)
     try:
@@ -120,7 +115,7 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
 
 
 def _walk(filesystem: Any, target: str, *, recursive: bool) -> Iterator[FileInfo]:
-    """Yields what is known of all in or below a directory of this machine; Arrow would leave out links to nothing."""
+    """Yields `FileInfo` of everything in a local directory, including links to nothing, which Arrow skips."""
     try:
         with os.scandir(target) as entries:
             links = {entry.path for entry in entries if entry.is_symlink()}
@@ -135,7 +130,7 @@ def _walk(filesystem: Any, target: str, *, recursive: bool) -> Iterator[FileInfo
 
 
 def _leads_back(path: str) -> bool:
-    """Tells whether a link leads to a directory that it is in, so that following it would not end."""
+    """Tells whether a path is a link to a directory that contains it, which would make a walk endless."""
     if not os.path.islink(path):
         return False
     real = os.path.realpath(path)

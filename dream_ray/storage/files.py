@@ -14,25 +14,25 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.paths import NotReadable, failure, is_object_store, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
-# Less than the smallest part of an upload in parts (5 MiB), so that it goes up in one.
+# Less than the smallest part of a multipart upload (5 MiB).
 _ONE_UPLOAD_BYTES = 4 << 20
 
 
 def exists(path: str) -> bool:
-    """Tells whether a file or directory is there."""
+    """Tells whether a file or directory exists."""
     return _kind(path) is not FileType.NotFound
 
 
 def is_directory(path: str) -> bool:
-    """Tells whether a directory is there."""
+    """Tells whether a directory exists."""
     return _kind(path) is FileType.Directory
 
 
 def ensure_writable(path: str) -> None:
-    """Makes a directory and proves that files can be written in it.
+    """Creates a directory and writes a probe in it.
 
     Raises:
-        UsageError: If they cannot.
+        UsageError: If the directory is not writable.
     """
     filesystem, target = resolve(path)
     probe = _temporary_beside(f"{target}/probe")
@@ -46,10 +46,10 @@ def ensure_writable(path: str) -> None:
 
 
 def open_input(path: str) -> Any:
-    """Opens a file for random access, memory-mapped when it is on this machine.
+    """Opens a file for random access, memory-mapped if it is local.
 
     Returns:
-        A `pyarrow.NativeFile`. Arrow buffers read from a mapped file stay valid after it is closed.
+        A `pyarrow.NativeFile`. Arrow buffers of a mapped file stay valid after it is closed.
 
     Raises:
         RunError: If it is missing or cannot be read.
@@ -64,7 +64,7 @@ def open_input(path: str) -> Any:
 
 
 def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: int | None = None) -> bytes:
-    """Returns a file's content, or `length` bytes of it from `offset` on.
+    """Returns the content of a file, or `length` bytes of it from `offset`.
 
     Args:
         path: The file.
@@ -73,7 +73,7 @@ def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: i
         most: Largest number of bytes to read; None: any.
 
     Raises:
-        NotReadable: If it is missing, may not be read, ends before, or has more bytes than may be read.
+        NotReadable: If it is missing, not permitted, too short, or larger than `most`.
         RunError: If reading fails.
     """
     filesystem, target = resolve(path)
@@ -91,7 +91,7 @@ def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: i
 
 
 def read_text(path: str) -> str:
-    """Returns a file's content as UTF-8 text; raises RunError when it is missing or is no such text."""
+    """Returns the content of a UTF-8 file; raises RunError if it is missing or not UTF-8."""
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError:
@@ -105,7 +105,7 @@ def write_bytes(path: str, data: bytes) -> None:
         with atomic_output(path) as file:
             file.write(data)
         return
-    try:  # one request instead of five: it is there whole, or not at all
+    try:  # One request instead of five, which is atomic too.
         with filesystem.open_output_stream(target) as file:
             file.write(data)
     except OSError as error:
@@ -119,13 +119,13 @@ def write_text(path: str, text: str) -> None:
 
 @contextmanager
 def atomic_output(path: str) -> Iterator[Any]:
-    """Opens a file for writing that appears under its name only when the block has ended well.
+    """Opens a file for writing that appears under its name only if the block succeeds.
 
-    The bytes go to a temporary name beside it, to the disk, then to the name in one step; missing parent directories
-    are made. When the block raises, the temporary file is removed and an older file of that name is untouched.
+    The bytes are written to a temporary file in the same directory, flushed to the disk and renamed. Missing parent
+    directories are created. If the block raises, the temporary file is removed and an older file stays unchanged.
 
     Args:
-        path: File to write or to replace.
+        path: File to write or replace.
 
     Yields:
         A binary file object for sequential writing.
@@ -139,9 +139,12 @@ def atomic_output(path: str) -> Iterator[Any]:
         if not is_object_store(filesystem):
             filesystem.create_dir(_parent(target), recursive=True)
         try:
-            with _open_output(filesystem, temporary) as file:
+            local = isinstance(filesystem, LocalFileSystem)
+            with open(temporary, "xb") if local else filesystem.open_output_stream(temporary) as file:
                 yield file
-                _flush_to_disk(filesystem, file)
+                file.flush()
+                if local:
+                    os.fsync(file.fileno())
             _rename(filesystem, temporary, target)
         except BaseException:
             with suppress(OSError):
@@ -152,10 +155,10 @@ def atomic_output(path: str) -> Iterator[Any]:
 
 
 def start_write_back(file: Any) -> None:
-    """Asks the system to bring what was written to the disk from now on, so that closing need not wait for all of it.
+    """Starts to write buffered data to the disk, so that closing the file takes less time.
 
     Args:
-        file: As `atomic_output` yields it; nothing happens where it is remote, or the system has no such call.
+        file: Yielded by `atomic_output`. Remote files, and systems without such a call, are ignored.
     """
     if isinstance(file, io.BufferedWriter) and hasattr(os, "posix_fadvise"):
         file.flush()
@@ -163,7 +166,7 @@ def start_write_back(file: Any) -> None:
 
 
 def delete(path: str) -> None:
-    """Deletes a file, or a directory with all that is in it; no error when it is absent."""
+    """Deletes a file, or a directory with its content; no error if it does not exist."""
     filesystem, target = resolve(path)
     try:
         kind = filesystem.get_file_info(target).type
@@ -172,7 +175,7 @@ def delete(path: str) -> None:
         elif kind is not FileType.NotFound:
             filesystem.delete_file(target)
     except FileNotFoundError:
-        return  # another process was quicker
+        return  # Another process deleted it first.
     except OSError as error:
         raise failure("delete", path, error) from None
 
@@ -182,7 +185,7 @@ def _kind(path: str) -> Any:
     try:
         return filesystem.get_file_info(target).type
     except OSError as error:
-        raise failure("look at", path, error) from None
+        raise failure("access", path, error) from None
 
 
 def _parent(target: str) -> str:
@@ -190,25 +193,15 @@ def _parent(target: str) -> str:
 
 
 def _temporary_beside(target: str) -> str:
-    # The name is random because two processes may write the same file, and the last one must win with a whole one.
+    # Two processes may write the same file: with random names, the last one wins with a complete file.
     directory, _, name = target.rpartition("/")
     return f"{directory}/.{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
 
 
 def is_temporary(name: str) -> bool:
-    """Tells by its name whether a file is one that somebody is writing, or left when it was killed."""
+    """Tells whether a file has the name of an unfinished one, whose process may have been killed."""
     base = name.rpartition("/")[2]
     return base.startswith(".") and base.endswith(_TEMPORARY_SUFFIX)
-
-
-def _open_output(filesystem: Any, target: str) -> Any:
-    return open(target, "xb") if isinstance(filesystem, LocalFileSystem) else filesystem.open_output_stream(target)
-
-
-def _flush_to_disk(filesystem: Any, file: Any) -> None:
-    file.flush()
-    if isinstance(filesystem, LocalFileSystem):
-        os.fsync(file.fileno())
 
 
 def _rename(filesystem: Any, temporary: str, target: str) -> None:
@@ -216,7 +209,7 @@ def _rename(filesystem: Any, temporary: str, target: str) -> None:
         filesystem.move(temporary, target)
         return
     os.replace(temporary, target)
-    # The new name itself must survive a power cut too.
+    # The new name must survive a power failure too.
     directory = os.open(_parent(target), os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -1,4 +1,4 @@
-"""Files of JSON."""
+"""JSON files."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from dream_ray.storage.files import read_text, write_text
 
 
 def read_json(path: str) -> Any:
-    """Returns the value in a JSON file; raises RunError when it is missing or is no JSON."""
+    """Returns the value in a JSON file; raises RunError if it is missing or not JSON."""
     try:
         return json.loads(read_text(path))
     except ValueError as error:
@@ -16,5 +16,5 @@ def read_json(path: str) -> Any:
 
 
 def write_json(path: str, value: Any, *, indent: int | None = None) -> None:
-    """Writes a value as a JSON file, atomically; `indent` is that of `json.dumps`, for files that people read."""
+    """Writes a value as a JSON file atomically; `indent` as in `json.dumps`."""
     write_text(path, json.dumps(value, indent=indent))

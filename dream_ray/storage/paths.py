@@ -1,4 +1,4 @@
-"""Paths: text that names a file of this machine, or a URI; and what is said when one cannot be used."""
+"""Paths: texts that name a local file or a URI, and the errors for paths that cannot be used."""
 
 import os
 import re
@@ -11,25 +11,25 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from dream_ray.errors import RunError, TransientError, UsageError
 
 _LOCAL = LocalFileSystem()
-# Their files appear whole when the upload ends, and directories are but parts of names.
+# Their files appear complete when the upload ends, and their directories are only parts of names.
 _OBJECT_STORES = {"s3", "gs", "gcs"}
 _FILE = "file://"
-# Of pyarrow, such as `?region=us-east-1`; any other question mark belongs to the name of an object.
+# Options for pyarrow, such as `?region=us-east-1`; any other question mark belongs to the name of an object.
 _OPTIONS = re.compile(r"\?\w+=")
-# Ray sets it in the environment of a submitted job.
+# Environment variable that Ray sets for a submitted job.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class RemoteError(TransientError):
-    """Storage on another machine failed: it may answer when it is asked again."""
+    """Remote storage failed; a retry may succeed."""
 
 
 class NotReadable(RunError):  # noqa: N818 - it names a finding about a file
-    """A file is not there, may not be read, or ends before it should; asking again does not help."""
+    """A file is missing, not permitted or too short; a retry does not help."""
 
 
 def join(path: str, *parts: str) -> str:
-    """Returns `path` with relative `parts` below it, parted by slashes."""
+    """Returns `path` and relative `parts` below it, joined by slashes."""
     return "/".join([*([path.rstrip("/")] if path else []), *parts])
 
 
@@ -40,7 +40,7 @@ def sibling(path: str, name: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Returns a path that means the same in any working directory; a URI stays as it is.
+    """Returns a path that does not depend on the working directory; a URI stays unchanged.
 
     Raises:
         UsageError: If it is empty.
@@ -50,30 +50,30 @@ def absolute(path: str) -> str:
 
 
 def shared_path(name: str, path: str) -> str:
-    """Returns a path that means the same on every node of a cluster that mounts its directory.
+    """Returns a path that is valid on every node of a cluster that mounts its directory.
 
     Args:
-        name: Parameter that the path was given for.
-        path: Path of this machine, or URI.
+        name: Name of the parameter, for the error.
+        path: Local path or URI.
 
     Raises:
         UsageError: If it is relative in a submitted job, whose working directory is deleted with the job.
     """
     if _JOB in os.environ and path != absolute(path):
         raise UsageError(
-            f"{name} must be a URI or an absolute path in a job, which runs in a copy of the directory it was "
-            f"submitted from; got {path}"
+            f"{name} must be a URI or an absolute path in a job, because a job runs in a copy of the submitted "
+            f"directory; got {path}"
         )
     return absolute(path)
 
 
 def is_remote(path: str) -> bool:
-    """Tells whether a path leads to another machine."""
+    """Tells whether a path is on another machine."""
     return _is_uri(path) and not path.startswith(_FILE)
 
 
 def is_within(path: str, directory: str) -> bool:
-    """Tells whether a path is a directory or below it, whatever links lead there; neither need exist."""
+    """Tells whether a path is a directory or below it after links are resolved; neither need exist."""
     (filesystem, target), (other, around) = resolve(path), resolve(directory)
     if not filesystem.equals(other):
         return False
@@ -82,11 +82,11 @@ def is_within(path: str, directory: str) -> bool:
 
 
 def resolve(path: str) -> tuple[Any, str]:
-    """Returns the file system of a path and its name there.
+    """Returns the file system of a path and the name on that file system.
 
     Raises:
-        UsageError: If it is empty or of no known kind, or has credentials in it.
-        RunError: If its place cannot be reached.
+        UsageError: If it is empty or of an unknown kind, or contains credentials.
+        RunError: If its file system cannot be reached.
     """
     _check_given(path)
     if not _is_uri(path):
@@ -94,45 +94,45 @@ def resolve(path: str) -> tuple[Any, str]:
     scheme, _, rest = path.partition("://")
     authority, slash, name = rest.partition("/")
     if "@" in authority:
-        # They would end in logs, in env.json and in the product.
+        # Credentials would end up in logs, in env.json and in the artefacts.
         place = authority.rpartition("@")[2]
-        raise UsageError(f"a path must not hold credentials, which the environment gives; got {scheme}://...@{place}")
+        raise UsageError(
+            f"a path must not contain credentials: set them in the environment; got {scheme}://...@{place}"
+        )
     if scheme == "file":
-        # Not parsed: the names of files have blanks, %, # and ? in them as they are.
+        # Not parsed: file names contain blanks, %, # and ? literally.
         if authority:
-            raise UsageError(f"a path of this machine must begin with file:///; got {path}")
+            raise UsageError(f"the URI of a local file must begin with file:///; got {path}")
         return _LOCAL, os.path.abspath("/" + name.lstrip("/"))
     try:
         if scheme in _OBJECT_STORES and not _OPTIONS.search(path):
-            filesystem, bucket = _bucket(f"{scheme}://{authority}", _environment())
+            names = [name for name in sorted(os.environ) if name.startswith(("AWS_", "GOOGLE_"))]
+            environment = tuple((name, os.environ[name]) for name in names)
+            filesystem, bucket = _bucket(f"{scheme}://{authority}", environment)
             target = bucket + slash + name
         else:
             filesystem, target = FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:
-        raise UsageError(f"path {path} is of no kind that pyarrow can open: {error}") from None
+        raise UsageError(f"path {path} is of a kind that pyarrow cannot open: {error}") from None
     except OSError as error:
         raise failure("reach", path, error) from None
     return filesystem, target.rstrip("/") or target
 
 
 def is_object_store(filesystem: Any) -> bool:
-    """Tells whether a file of a file system appears whole, or not at all, when its upload ends."""
+    """Tells whether a file system makes a file visible only when its upload is complete."""
     return filesystem.type_name in _OBJECT_STORES
 
 
 @lru_cache(maxsize=16)
 def _bucket(uri: str, environment: tuple[tuple[str, str], ...]) -> tuple[Any, str]:
-    """Opens a bucket once: every file system has connections and, on a cloud, credentials of its own to ask for."""
-    filesystem, target = FileSystem.from_uri(uri)
-    return filesystem, target
-
-
-def _environment() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "GOOGLE_"))))
+    """Opens a bucket once: each file system opens its own connections and requests its own credentials."""
+    opened: tuple[Any, str] = FileSystem.from_uri(uri)
+    return opened
 
 
 def failure(verb: str, path: str, error: OSError) -> RunError:
-    """Returns what to raise when something could not be done to a path."""
+    """Returns the error for a failed operation on a path; `verb` names the operation."""
     message = f"cannot {verb} {path}: {reason(error)}"
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return NotReadable(message)
@@ -140,7 +140,7 @@ def failure(verb: str, path: str, error: OSError) -> RunError:
 
 
 def reason(error: OSError) -> str:
-    """Returns why, without the path and the number."""
+    """Returns the message of an error without path and number."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 

@@ -1,9 +1,14 @@
-"""Files as Python's libraries read them, piece by piece."""
+"""Files for libraries that read them piece by piece."""
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+
+from dream_ray.errors import RunError
 from dream_ray.storage.files import open_input
 from dream_ray.storage.paths import failure
 
@@ -13,13 +18,25 @@ _HASH_BLOCK_BYTES = 1 << 20
 def open_raw(path: str) -> io.RawIOBase:
     """Opens a file for a library that takes Python's file objects.
 
-    What the library finds wrong with the content and what goes wrong with the storage are different exceptions then: a
-    read that fails raises as `read_bytes` does, and no OSError; beyond the end there is nothing to read.
+    The library's exceptions about the content stay distinct from failures of the storage: a failed read raises RunError
+    as `read_bytes` does, not OSError. A read beyond the end returns no bytes.
 
     Raises:
         RunError: If it is missing or cannot be read.
     """
     return _RawFile(path, open_input(path))
+
+
+@contextmanager
+def open_arrow(path: str) -> Iterator[Any]:
+    """Opens an Arrow IPC file, see `open_input`; raises RunError if it is missing, damaged or cannot be read."""
+    try:
+        with open_input(path) as file:
+            yield pa.ipc.open_file(file)
+    except pa.ArrowException as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise failure("read", path, error) from None
 
 
 def sha256(path: str) -> str:
@@ -51,7 +68,7 @@ class _RawFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        if self._position >= self._size:  # where Arrow's files raise what could as well be a lost connection
+        if self._position >= self._size:  # Arrow raises here, as for a lost connection.
             return 0
         try:
             self._file.seek(self._position)

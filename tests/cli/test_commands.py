@@ -255,7 +255,7 @@ def test_a_run_that_another_process_runs_is_refused(
     create_run(str(out), load_config(file=str(settings_file)), four_digits_store)
     with storage.exclusive_lock("run", str(out)):
         code, _, error = call("resume", out, "--local")
-    assert code == 2 and f"run {out} must be worked on by one process at a time" in error
+    assert code == 2 and f"only one process at a time may use run {out}" in error
     assert call("resume", out, "--local")[0] == 0
 
 

@@ -81,7 +81,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("evaluate run --baselines hole", "baselines must be of random real, k-means real"),
         ("evaluate run --split train --local", "split must be one of test, validation; got 'train'"),
         ("evaluate run --repeats 0", "repeats must be an int >= 1; got 0"),
-        ("ingest nowhere new", "nowhere', where there is nothing"),
+        ("ingest nowhere new", "nowhere', which does not exist"),
         ("ingest digits new --encoding png", "encoding must be one of raw, jpeg; got 'png'"),
         ("ingest digits new --workers 0", "workers must be an int >= 1; got 0"),
         ("inspect nowhere", "there is no manifest.json in it"),

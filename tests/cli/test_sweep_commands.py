@@ -95,7 +95,7 @@ def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path,
 def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
     with storage.exclusive_lock("sweep", str(begun)):
         code, text = call("resume", begun)
-    assert code == 2 and "must be worked on by one process at a time; another one is at it" in text
+    assert code == 2 and "only one process at a time may use sweep" in text
     assert "running" in call("status", begun)[1], "its trial was left alone"
 
 

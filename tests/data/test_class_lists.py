@@ -45,9 +45,9 @@ def test_a_line_is_a_class_of_the_source_or_its_first_word_is(tmp_path, make_fol
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("great white", "n02 a cat"), r"classes must be classes of .* \(great, n01\); not there: n02 a cat$"),
-        (("great white", "n01", "great"), "classes must differ; 'great' occurs twice"),
-        (("n01", ""), "not there: $"),
+        (("great white", "n02 a cat"), r"classes must be classes of .* \(great, n01\); missing: n02 a cat$"),
+        (("great white", "n01", "great"), "classes must be unique; 'great' occurs twice"),
+        (("n01", ""), "missing: $"),
     ],
 )
 def test_wrong_lines(tmp_path, make_folder, classes, message):

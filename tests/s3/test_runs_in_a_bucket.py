@@ -113,7 +113,7 @@ def test_a_writer_that_fails_leaves_nothing(bucket: str) -> None:
 
 
 def test_credentials_in_a_path_are_refused_and_not_repeated(bucket: str) -> None:
-    with pytest.raises(UsageError, match=r"must not hold credentials.*got s3://\.\.\.@bucket$") as refused:
+    with pytest.raises(UsageError, match=r"must not contain credentials.*got s3://\.\.\.@bucket$") as refused:
         storage.exists("s3://key:hidden@bucket/name")
     assert "hidden" not in str(refused.value)
 

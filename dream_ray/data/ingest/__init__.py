@@ -1,12 +1,12 @@
-"""Ingest: sources of labelled images become a store, in stages whose jobs run anywhere and may be repeated.
+"""Ingest: sources of labelled images become a store, in stages of independent, repeatable jobs.
 
-    list       each shard of the sources says where its images lie           listing.py
-    plan       which images go into which file of the store                  plan.py
-    write      each file: read, decode, resize, encode, digest, add up       writing.py
-    finish     the notes of all files become the manifest, written last      finish.py
+    list       each shard of the sources lists the locations of its images    listing.py
+    plan       assign the listed images to the files of the store             plan.py
+    write      each file: read, decode, resize, encode, digest, sum up        writing.py
+    finish     combine the notes of all files into the manifest, last         finish.py
 
-Each job leaves a file in the work directory of the store when it is done. An ingest that is started again does what is
-missing, so whatever was killed, the store ends up the same.
+Each finished job leaves a file in the work directory of the store. A restarted ingest runs only the missing jobs, so
+the store is the same whatever was killed.
 """
 
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries

@@ -30,36 +30,60 @@ _NAMED_REJECTS = 3
 
 
 def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_rejects: float) -> Manifest:
-    """Writes rejects.parquet and, if nothing is wrong with what was written, the manifest.
+    """Writes rejects.parquet and, if all checks pass, the manifest.
 
     Raises:
-        RunError: If too many images are unreadable, or all of a class. The files whose images could not be reached are
-            then no longer noted as done, so that the next call tries them again.
+        RunError: If too many images are unreadable, or all of a class. The notes of files with unreachable images are
+            then deleted, so that the next call reads these files again.
     """
     notes = [storage.read_json(storage.join(work, NOTES, note_name(number))) for number in range(len(plan.files))]
     rejects = [*plan.rejects, *(reject for note in notes for reject in note["rejects"])]
     with storage.atomic_output(storage.join(store, REJECTS)) as file:
         pq.write_table(pa.Table.from_pylist(rejects, schema=_REJECTS_SCHEMA), file)
-    files = tuple(
-        ImageFile(note["split"], note["label"], note["path"], note["rows"], note["sha256"], note["bytes"])
-        for note in notes
-        if note["rows"]
-    )
+    counts = {split: [0] * len(plan.class_names) for split in SPLITS}
+    for note in notes:
+        counts[note["split"]][note["label"]] += note["rows"]
     try:
-        _check(store, plan, files, rejects, max_rejects)
+        _check_rejects(store, plan, rejects, max_rejects)
+        for name, count in zip(plan.class_names, counts["train"], strict=True):
+            if not count:
+                raise RunError(
+                    f"no training image of class {name!r} is readable; see {storage.join(store, REJECTS)}. Delete "
+                    f"{store}, and ingest again with repaired images or without the class"
+                )
     except RunError:
         for number, note in enumerate(notes):
             if any(reject["unreached"] for reject in note["rejects"]):
                 with_retries(storage.delete, storage.join(work, NOTES, note_name(number)))
         raise
-    sums = [PixelSums.of_lists(*note["sums"]) for note in notes if note["split"] != "test"]
-    manifest = _describe(settings, plan, files, reduce(add, sums), len(rejects))
+    sums = reduce(add, (PixelSums.of_lists(*note["sums"]) for note in notes if note["split"] != "test"))
+    given = settings.plain()
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        class_names=plan.class_names,
+        channels=plan.form.channels,
+        height=plan.form.height,
+        width=plan.form.width,
+        encoding=plan.form.encoding,
+        counts={split: tuple(of_split) for split, of_split in counts.items()},
+        mean=sums.mean(),
+        std=sums.std(),
+        files=tuple(
+            ImageFile(note["split"], note["label"], note["path"], note["rows"], note["sha256"], note["bytes"])
+            for note in notes
+            if note["rows"]
+        ),
+        source=given.pop("source"),
+        settings=given,
+        num_rejects=len(rejects),
+        versions=versions(),
+    )
     manifest.write(store)
     return manifest
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what decides the bytes of a store."""
+    """Returns the versions of the libraries that determine the bytes of a store."""
     return {
         "dream_ray": dream_ray.__version__,
         "python": platform.python_version(),
@@ -71,64 +95,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def _check(
-    store: str, plan: Plan, files: tuple[ImageFile, ...], rejects: list[dict[str, Any]], max_rejects: float
-) -> None:
-    path = storage.join(store, REJECTS)
-    lost, counted = _lost(plan, len(rejects))
-    if lost > Fraction(str(max_rejects)):
-        first = "; ".join(f"{reject['path']}: {reject['reason']}" for reject in rejects[:_NAMED_REJECTS])
-        raise RunError(
-            f"{counted}, more than max_rejects = {max_rejects:g} allows; all are listed in {path}; the first: {first}. "
-            "What could be read is kept: repeat the command with a larger --max-rejects to accept it. Mended images "
-            f"are read after {store} is deleted"
-        )
-    labels = {file.label for file in files if file.split == "train"}
-    for label, name in enumerate(plan.class_names):
-        if label not in labels:
-            raise RunError(
-                f"no training image of class {name!r} could be read; see {path}. Delete {store}, and begin again with "
-                "mended images or without the class"
-            )
+def _check_rejects(store: str, plan: Plan, rejects: list[dict[str, Any]], max_rejects: float) -> None:
+    """Raises RunError if the reject rate is above `max_rejects`.
 
-
-def _lost(plan: Plan, num_rejects: int) -> tuple[Fraction, str]:
-    """Returns the share of the images that are rejects, and how it comes about.
-
-    An image without a class may be of any class, those that are not stored among them: so it is one of all that are
-    listed, and an unreadable one is one of those that are to be stored. Where these are all with a class, the share is
-    that of all rejects in all that are listed.
+    The reject rate adds two fractions: images without a class over listed images, and unreadable over selected images;
+    the second is taken of the images with a class. If all images are selected, it is rejects over listed images.
     """
     without_class, num_images = len(plan.rejects), sum(plan.counts)
-    unreadable = num_rejects - without_class
+    unreadable = len(rejects) - without_class
     share_without = Fraction(without_class, plan.num_listed)
     lost = share_without + (1 - share_without) * Fraction(unreadable, num_images)
+    if lost <= Fraction(str(max_rejects)):
+        return
     counted = f"{unreadable} of {num_images} images are unreadable"
     if without_class:
         counted += f" and {without_class} of all {plan.num_listed} without a class, together {float(lost):.4g} of them"
-    return lost, counted
-
-
-def _describe(
-    settings: IngestSettings, plan: Plan, files: tuple[ImageFile, ...], sums: PixelSums, num_rejects: int
-) -> Manifest:
-    counts = {split: [0] * len(plan.class_names) for split in SPLITS}
-    for file in files:
-        counts[file.split][file.label] += file.rows
-    given = settings.plain()
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        class_names=plan.class_names,
-        channels=plan.form.channels,
-        height=plan.form.height,
-        width=plan.form.width,
-        encoding=plan.form.encoding,
-        counts={split: tuple(of_split) for split, of_split in counts.items()},
-        mean=sums.mean(),
-        std=sums.std(),
-        files=files,
-        source=given.pop("source"),
-        settings=given,
-        num_rejects=num_rejects,
-        versions=versions(),
+    first = "; ".join(f"{reject['path']}: {reject['reason']}" for reject in rejects[:_NAMED_REJECTS])
+    raise RunError(
+        f"{counted}, more than max_rejects = {max_rejects:g} allows; {storage.join(store, REJECTS)} lists all; the "
+        f"first: {first}. Readable images are kept: repeat the command with a larger --max-rejects to accept the "
+        f"rest. To read repaired images, delete {store} first"
     )

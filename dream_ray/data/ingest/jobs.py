@@ -1,4 +1,4 @@
-"""How the jobs of an ingest are run: here, or by whoever gives another `Mapper`; and again where storage fails."""
+"""Execution of ingest jobs: in this process, or by another `Mapper`, with retries if remote storage fails."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,22 +12,22 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# A bucket that is away for a moment is asked again after 1, 2, 4 and 8 seconds.
+# A bucket that does not answer is tried again after 1, 2, 4 and 8 seconds.
 _ATTEMPTS = 5
 _FIRST_WAIT_S = 1.0
 
 
 def run_here(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-    """Runs the jobs one after the other in this process."""
+    """Runs the jobs one by one in this process."""
     return (with_retries(function, job) for job in jobs)
 
 
 def with_retries(
     function: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
 ) -> Result:
-    """Calls a function, again and again with longer and longer breaks while remote storage fails.
+    """Calls a function, and repeats it with exponential back-off while remote storage fails.
 
-    Jobs and stages may be repeated, for what they write appears whole or not at all.
+    Jobs and stages are repeatable because their output appears whole or not at all.
     """
     for attempt in range(_ATTEMPTS - 1):
         try:

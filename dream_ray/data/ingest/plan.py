@@ -1,7 +1,7 @@
-"""Second stage: which images go into which file of the store. Pure functions of the listings.
+"""Second stage: assign the listed images to the files of the store, by pure functions of the listings.
 
-The plan is made before an image is read, so it depends on nothing but the listings and the settings: not on who reads
-the images, on how many machines, and which of them turn out to be unreadable.
+The plan precedes all reading, so it depends only on the listings and the settings: not on the number of machines, nor
+on which images turn out to be unreadable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
 
 LISTED = pa.schema([field for field in LISTING if field.name != "class"])
-"""What is noted of an image that is to be written."""
+"""What the plan keeps of an image."""
 
-# Largest file: a class of ImageNet at 224 px makes four, which are written in parallel and cached one by one.
+# Largest file: a class of ImageNet at 224 px makes four, which are written in parallel and cached separately.
 FILE_BYTES = 64 << 20
-# Images whose listings are held in memory at a time: some 200 bytes each, three times over. Text of 8 KB, which no path
-# has, would be too much for the 32-bit offsets of Arrow's strings.
+# Images whose listings are in memory at a time: about 200 bytes each, three times. Arrow's strings have 32-bit offsets,
+# so the text of an image may have 8 KB, more than any path.
 _TOGETHER = 1 << 18
 _NOT_STORED = -1
 
@@ -37,8 +37,8 @@ class ImageFilePlan:
         split: One of the splits of a store.
         label: Label of the class.
         chunk: Number of the file within class and split.
-        part: "train" or "test": whose listings `rows_N2` are of.
-        rows_N2: (n, 2) number of the shard and row in its listing, of every image in order.
+        part: "train" or "test": the listings that `rows_N2` refers to.
+        rows_N2: (n, 2) number of the shard and row in its listing, for every image in order.
     """
 
     split: str
@@ -52,7 +52,7 @@ def choose_classes(source: str, names: tuple[str, ...], chosen: Sequence[str] | 
     """Returns the classes to store, by label.
 
     Raises:
-        UsageError: If one was chosen that the source does not have, or twice.
+        UsageError: If a chosen class does not exist or occurs twice.
     """
     if chosen is None:
         return names
@@ -60,39 +60,35 @@ def choose_classes(source: str, names: tuple[str, ...], chosen: Sequence[str] | 
     meant = {given: next((name for name in possible_names(given) if name in known), None) for given in chosen}
     missing = [given for given, name in meant.items() if name is None]
     if missing:
-        raise UsageError(f"classes must be classes of {source} ({_some(names)}); not there: {_some(missing)}")
+        raise UsageError(f"classes must be classes of {source} ({_some(names)}); missing: {_some(missing)}")
     if len(chosen) < 2:
         raise UsageError(f"classes must be at least 2; got {', '.join(chosen)}")
     found = tuple(name for name in meant.values() if name is not None)
     repeated = repeated_name(found)
     if repeated is not None:
-        raise UsageError(f"classes must differ; {repeated!r} occurs twice")
+        raise UsageError(f"classes must be unique; {repeated!r} occurs twice")
     return found
 
 
 def rows_by_class(
     listings: Sequence[pa.Table], class_names: Sequence[str], max_per_class: int | None
 ) -> tuple[list[Int64Array], set[str]]:
-    """Sorts the images of a part by class.
+    """Groups the images of a part by class.
 
     Args:
-        listings: Of all shards, in order.
+        listings: Listings of all shards, in order.
         class_names: Classes to store, by label.
-        max_per_class: Images of a class that are kept, the first ones; None: all.
+        max_per_class: Largest number of images per class, the first ones; None: all.
 
     Returns:
         (n, 2) shard and row of the images of every class, in order; the names of other classes that occur.
     """
-    label_of = {name: label for label, name in enumerate(class_names)}
     others: set[str] = set()
     of_shards = [np.empty(0, dtype=np.int32)]
     for table in listings:
-        coded = table["class"].combine_chunks().dictionary_encode()
-        names = coded.dictionary.to_pylist()
-        others |= {name for name in names if name not in label_of}
-        # The last one is for rows without a class.
-        label_of_code = np.array([*(label_of.get(name, _NOT_STORED) for name in names), _NOT_STORED], dtype=np.int32)
-        of_shards.append(label_of_code[pc.fill_null(coded.indices, len(names)).to_numpy(zero_copy_only=False)])
+        labels = pc.index_in(table["class"], pa.array(class_names, pa.string()))
+        others.update(table["class"].filter(labels.is_null()).drop_null().unique().to_pylist())
+        of_shards.append(pc.fill_null(labels, _NOT_STORED).to_numpy())
     labels_N = np.concatenate(of_shards)
     sizes_S = np.array([len(table) for table in listings], dtype=np.int64)
     shard_N = np.repeat(np.arange(len(sizes_S)), sizes_S)
@@ -111,14 +107,14 @@ def plan_files(
     validation: float,
     image_bytes: int,
 ) -> list[ImageFilePlan]:
-    """Cuts the classes into files.
+    """Divides the classes into files.
 
     Args:
         train: Training images by label, see `rows_by_class`.
-        test: Test images likewise; empty where there are none.
+        test: Test images likewise; empty if there are none.
         class_names: By label.
         validation: Fraction of the listed images of every training class that goes to the validation split.
-        image_bytes: Of an image of the store.
+        image_bytes: Size of an image of the store.
     """
     rows_per_file = max(1, FILE_BYTES // image_bytes)
     files = []
@@ -137,13 +133,13 @@ def plan_files(
 
 
 def gather(listings: Mapping[str, Sequence[pa.Table]], files: Sequence[ImageFilePlan]) -> Iterator[pa.RecordBatch]:
-    """Takes the listed images of the files out of the listings of their parts.
+    """Collects the listed images of the files from the listings of their parts.
 
-    Taken file by file, it would be files times shards pieces where every class has images in every shard, and minutes.
-    So those of many files are taken together; not those of all, for the listings may be larger than the memory.
+    If every class has images in every shard, separate collection would need files times shards pieces, and minutes. So
+    many files are collected together; not all, because the listings may be larger than the memory.
 
     Args:
-        listings: Of every part, of all shards in order.
+        listings: Listings of all shards by part, in order.
         files: In order.
 
     Yields:
@@ -159,7 +155,7 @@ def gather(listings: Mapping[str, Sequence[pa.Table]], files: Sequence[ImageFile
 
 
 def _together(files: Sequence[ImageFilePlan]) -> Iterator[list[ImageFilePlan]]:
-    """Cuts files into runs of at most `_TOGETHER` images, or of one file."""
+    """Divides files into runs of at most `_TOGETHER` images, or of one file."""
     together: list[ImageFilePlan] = []
     num_images = 0
     for file in files:
@@ -172,7 +168,7 @@ def _together(files: Sequence[ImageFilePlan]) -> Iterator[list[ImageFilePlan]]:
 
 
 def _take(listings: Sequence[pa.Table], of_files: Sequence[Int64Array]) -> Iterator[pa.RecordBatch]:
-    """Yields a batch per file: taken shard by shard, then brought into the order of the files."""
+    """Yields a batch per file: rows are taken shard by shard, then put into the order of the files."""
     if not of_files:
         return
     rows_N2 = np.concatenate(of_files)

@@ -1,4 +1,4 @@
-"""What a user asks of an ingest."""
+"""The settings of an ingest."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,20 +15,20 @@ from dream_ray.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """Settings that decide the content of a store. A value that breaks a rule raises UsageError.
+    """Settings that determine the content of a store. A value that breaks a rule raises UsageError.
 
     Attributes:
-        source: Training images: a kind and its place, see `dream_ray.data.sources`.
-        test: Source of the test split; None takes the test images that belong to `source`, if there are any. Of a
-            source that has test images these are taken, else all of it; its classes are found by their names.
-        test_labels: Label file, where `test` is a directory or archive of images without class directories.
+        source: Training images: a kind and its location, see `dream_ray.data.sources`.
+        test: Source of the test split; its test images if it has any, else all of its images. Its classes are matched
+            by name. None: the test images of `source`, if it has any.
+        test_labels: Label file, if `test` is a directory or archive of images without class directories.
         size: Side in pixels: the shorter side is resized to it and the centre cropped. None keeps the images as they
-            are; they must then have one shape.
-        channels: 1 (greyscale) or 3 (RGB). None: as the set is for digits and torchvision, 3 for image files.
-        encoding: "raw" (uint8, used where it lies) or "jpeg" (about six times smaller, decoded when read).
+            are; all must then have the same shape.
+        channels: 1 (greyscale) or 3 (RGB). None: that of the set for digits and torchvision, 3 for image files.
+        encoding: "raw" (uint8, used without decoding) or "jpeg" (about six times smaller, decoded on every read).
         validation: Fraction in [0, 1) of every training class, rounded down, that becomes the validation split.
-        classes: Classes to store, in the order of their labels; None: all of the source. One that is not a class of the
-            source stands for its first word.
+        classes: Classes to store, in the order of their labels; None: all of the source. A text that is not a class of
+            the source stands for its first word.
         max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
         image_column: Parquet column of the images.
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
@@ -53,8 +53,8 @@ class IngestSettings:
             raise UsageError(f"size must be an int >= 1; got {self.size}")
         if self.size is not None and is_bomb(self.size**2):
             raise UsageError(
-                f"size must be the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, as any image must "
-                f"be; got {self.size}"
+                f"size must be the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every "
+                f"image; got {self.size}"
             )
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 or 3; got {self.channels}")
@@ -66,22 +66,21 @@ class IngestSettings:
             raise UsageError(f"max_per_class must be an int >= 1; got {self.max_per_class}")
         repeated = repeated_name(self.classes or ())
         if repeated is not None:
-            raise UsageError(f"classes must differ; {repeated!r} occurs twice")
+            raise UsageError(f"classes must be unique; {repeated!r} occurs twice")
         if self.test_labels is not None and self.test is None:
             raise UsageError("test_labels needs test, the directory or archive of the images that it labels")
 
     def absolute(self) -> "IngestSettings":
-        """Returns them with paths that mean the same in any working directory."""
-        sources = {"source": self.source, "test": self.test}
-        given = {name: source for name, source in sources.items() if source and not _is_name(source)}
-        given |= {name: path for name, path in (("test_labels", self.test_labels), ("root", self.root)) if path}
-        absolute: dict[str, Any] = {name: storage.absolute(path) for name, path in given.items()}
+        """Returns the settings with paths that do not depend on the working directory."""
+        given = {name: getattr(self, name) for name in ("source", "test", "test_labels", "root")}
+        names = (SOURCES["digits"], SOURCES["torchvision"])
+        absolute: dict[str, Any] = {
+            name: storage.absolute(path)
+            for name, path in given.items()
+            if path and (name in ("test_labels", "root") or not any(kind.matches(path) for kind in names))
+        }
         return replace(self, **absolute)
 
     def plain(self) -> dict[str, Any]:
-        """Returns them as JSON values."""
+        """Returns the settings as JSON values."""
         return {**asdict(self), "classes": None if self.classes is None else list(self.classes)}
-
-
-def _is_name(source: str) -> bool:
-    return any(SOURCES[kind].matches(source) for kind in ("digits", "torchvision"))

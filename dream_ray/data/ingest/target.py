@@ -1,7 +1,5 @@
-"""The store that an ingest writes to: what may be in it, and that no other ingest is at it."""
+"""Checks of the store that an ingest writes: its content, and exclusive access."""
 
-import hashlib
-import json
 from typing import Any
 
 from dream_ray import storage
@@ -15,7 +13,7 @@ from dream_ray.errors import UsageError
 
 WORK = "work"
 IDENTITY = f"{WORK}/identity.json"
-"""In a store: what the ingest was begun with; the first file to be there."""
+"""In a store: settings and versions of the ingest; the first file of a store."""
 
 _LAST_FIRST = (
     f"{WORK}/{NOTES}",
@@ -29,16 +27,16 @@ _LAST_FIRST = (
     IDENTITY,
     WORK,
 )
-"""All that an ingest writes to a store but the manifest. Deleted in this order, what is left is at any time that of an
-ingest that did not come so far yet, which the same call goes on with."""
+"""Everything that an ingest writes to a store except the manifest. After any number of deletions in this order, the
+rest is a valid state of an unfinished ingest, which the same call continues."""
 
 
 def check_apart(settings: IngestSettings, store: str) -> None:
-    """Raises UsageError if a store lies in a source, where its files would pass for images.
+    """Raises UsageError if a store lies in a source, where its files would be listed as images.
 
     Args:
-        settings: With absolute paths, by which they differ from names of sets, such as digits.
-        store: Of the ingest.
+        settings: With absolute paths, so that they differ from names of sets, such as digits.
+        store: Store of the ingest.
     """
     for source in (settings.source, settings.test):
         if source and "/" in source and storage.is_directory(source) and storage.is_within(store, source):
@@ -49,7 +47,7 @@ def check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
     """Checks that a store may be written.
 
     Returns:
-        The manifest where it is written already, and was broken off while it was tidied up; else None.
+        The manifest if only the removal of the work directory is unfinished; else None.
     """
     if storage.exists(store) and not storage.is_directory(store):
         raise UsageError(f"store must be a directory; {store} is a file")
@@ -59,41 +57,33 @@ def check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
             manifest = Manifest.read(store)
             if {"source": manifest.source, **manifest.settings, "versions": manifest.versions} == identity:
                 return manifest
-        raise UsageError(f"store {store} exists already; delete it, or name another directory")
-    others = sorted(set(names) - {IMAGES, REJECTS, WORK})
-    if others:
-        raise UsageError(f"store must be a new or empty directory; {store} has {others[0]!r} in it")
+        raise UsageError(f"store {store} exists already; delete it, or choose another directory")
     path = storage.join(store, IDENTITY)
-    if not storage.exists(path):
-        if WORK in names and not storage.list_files(storage.join(store, WORK)):
-            names.remove(WORK)  # whoever made it was stopped at its first file, or after deleting the last one
-        if names:
-            raise UsageError(f"store must be a new or empty directory; {store} has {names[0]!r} in it")
-        return None
-    begun = storage.read_json(path)
-    changed = next((name for name in identity if begun.get(name) != identity[name]), None)
-    if changed is not None:
+    begun = storage.read_json(path) if storage.exists(path) else None
+    # An ingest that stops at its first file, or after deleting its last one, leaves an empty work directory.
+    empty_work = begun is None and WORK in names and not storage.list_files(storage.join(store, WORK))
+    own = {WORK} if empty_work else {IMAGES, REJECTS, WORK} if begun is not None else set()
+    others = sorted(set(names) - own)
+    if others:
+        raise UsageError(f"store must be a new or empty directory; {store} contains {others[0]!r}")
+    changed = next((name for name in identity if begun is not None and begun.get(name) != identity[name]), None)
+    if begun is not None and changed is not None:
         raise UsageError(
             f"store {store} is an unfinished ingest with {changed} {begun.get(changed)!r}; got {identity[changed]!r}: "
-            "repeat it as it was begun, or delete the directory"
+            "repeat it with the same settings, or delete the directory"
         )
     return None
 
 
 def check_begun(store: str, identity: dict[str, Any]) -> None:
-    """Raises UsageError if a store is no longer that of the ingest which has begun it, where claims guard nothing."""
+    """Raises UsageError if another ingest has taken over a store, for file systems where locks do not work."""
     path = storage.join(store, IDENTITY)
     if not storage.exists(path) or storage.read_json(path) != identity:
-        raise UsageError(f"store {store} must be worked on by one process at a time; another one is at it")
-
-
-def digest(identity: dict[str, Any]) -> str:
-    """Returns the SHA-256 of what an ingest is begun with, in hexadecimal."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        raise UsageError(f"only one process at a time may use store {store}; another one uses it")
 
 
 def clear(store: str, identity: dict[str, Any]) -> None:
-    """Deletes all that an ingest has written; raises UsageError if the store is that of another one by now."""
+    """Deletes everything that an ingest has written; raises UsageError if another ingest has taken over the store."""
     check_begun(store, identity)
     for name in _LAST_FIRST:
         storage.delete(storage.join(store, name))

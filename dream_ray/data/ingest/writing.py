@@ -1,4 +1,4 @@
-"""Third stage: every file of the plan is written, independently of the others, and leaves a note that it is done."""
+"""Third stage: write every file of the plan, independently of the others, and leave a note when it is done."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
-
-import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
@@ -19,15 +17,15 @@ from dream_ray.errors import RunError, UsageError
 IMAGES, NOTES = "images", "done"
 FILES = "files.arrow"
 
-# A bucket answers after tens of milliseconds: as many images are asked for at a time.
+# A bucket answers after tens of milliseconds, so this many images are requested at a time.
 _REMOTE_READS = 16
-# The pixels of the largest image that is decoded (`PIL.Image.MAX_IMAGE_PIXELS`), uncompressed in RGB: a larger file is
-# none, but a film or an archive that lies between the images, and must not fill the memory.
+# Uncompressed RGB pixels of the largest image that is decoded (`PIL.Image.MAX_IMAGE_PIXELS`). A larger file is not an
+# image but, for example, a film or an archive, and must not fill the memory.
 _MAX_BYTES = 256 << 20
 
 
 class UnreachedImage(UnreadableImage):
-    """Its bytes could not be had: another time it may be an image after all."""
+    """Its bytes could not be read, which may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Form:
         channels: 1 or 3.
         size: Side in pixels, or None to keep the images' own shape.
         encoding: A key of `encodings.ENCODINGS`.
-        first: Name of the image whose shape all must have.
+        first: Name of the image whose shape all others must have.
         height: Its height in pixels.
         width: Its width.
     """
@@ -50,32 +48,18 @@ class Form:
     height: int
     width: int
 
-    @property
-    def shape_CHW(self) -> tuple[int, int, int]:
-        """Shape of every image."""
-        return self.channels, self.height, self.width
-
-    def check(self, name: str, image_CHW: UInt8Array) -> None:
-        """Raises UsageError if an image has another shape."""
-        _, height, width = image_CHW.shape
-        if (height, width) != (self.height, self.width):
-            raise UsageError(
-                f"images must have one shape: {self.first} is {self.height} x {self.width} and {name} is "
-                f"{height} x {width} (height x width); give --size to resize and crop them"
-            )
-
 
 @dataclass(frozen=True)
 class WriteJob:
-    """One file of the plan; small, for it travels: the images are listed in a batch of `work`/files.arrow.
+    """One file of the plan. It is sent to other machines; a batch of `work`/files.arrow lists the images.
 
     Attributes:
         store: Directory of the store.
         work: Work directory of the ingest.
         form: Form of the images.
-        number: Of the file in the plan, and of the batch.
-        split: Split that it belongs to.
-        label: Label of its class.
+        number: Index of the file in the plan, and of the batch.
+        split: Split of the images.
+        label: Label of their class.
         chunk: Number of the file within split and class.
     """
 
@@ -89,23 +73,23 @@ class WriteJob:
 
     @property
     def path(self) -> str:
-        """Of the file, relative to the store."""
+        """Path of the file, relative to the store."""
         return f"{IMAGES}/{self.split}/{self.label:05d}-{self.chunk:04d}.arrow"
 
 
 def write_file(job: WriteJob) -> int:
-    """Reads, decodes and writes the images of one file, and notes what became of it.
+    """Reads, decodes and writes the images of one file, and writes its note.
 
     Returns:
-        The images that it took, unreadable ones among them.
+        The number of listed images, including unreadable ones.
 
     Raises:
         UsageError: If images differ in shape.
-        RunError: If a file cannot be written or a remote source is gone.
+        RunError: If a file cannot be written, or a source cannot be reached.
     """
     rows = read_rows(job.work, job.number)
     note_path = storage.join(job.work, NOTES, note_name(job.number))
-    if storage.exists(note_path):  # a task of several jobs was repeated
+    if storage.exists(note_path):  # A task of several jobs was repeated.
         return len(rows)
     rejects: list[dict[str, Any]] = []
     sums = PixelSums.zero(job.form.channels)
@@ -113,7 +97,8 @@ def write_file(job: WriteJob) -> int:
     images = _images(rows, job, rejects)
     first = next(images, None)
     if first is not None:
-        with new_image_file(storage.join(job.store, job.path), job.form.shape_CHW, job.form.encoding) as writer:
+        shape_CHW = (job.form.channels, job.form.height, job.form.width)
+        with new_image_file(storage.join(job.store, job.path), shape_CHW, job.form.encoding) as writer:
             for image_CHW in chain([first], images):
                 writer.add(image_CHW)
             note |= {"sha256": writer.close(), "rows": writer.rows, "bytes": writer.bytes}
@@ -125,19 +110,13 @@ def write_file(job: WriteJob) -> int:
 
 def read_rows(work: str, number: int) -> list[dict[str, Any]]:
     """Reads the listed images of one file of the plan."""
-    path = storage.join(work, FILES)
-    try:
-        with storage.open_input(path) as file:
-            rows: list[dict[str, Any]] = pa.ipc.open_file(file).get_batch(number).to_pylist()
-            return rows
-    except pa.ArrowException as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    except OSError as error:
-        raise storage.failure("read", path, error) from None
+    with storage.open_arrow(storage.join(work, FILES)) as reader:
+        rows: list[dict[str, Any]] = reader.get_batch(number).to_pylist()
+        return rows
 
 
 def note_name(number: int) -> str:
-    """Returns the name of the note of a file."""
+    """Returns the name of a file's note."""
     return f"{number:06d}.json"
 
 
@@ -145,28 +124,22 @@ def read_image(row: dict[str, Any]) -> bytes:
     """Reads the bytes of a listed image.
 
     Raises:
-        UnreadableImage: If there are none; `UnreachedImage` where there may be some another time.
-        RunError: If the place where they lie is gone or cannot be reached.
+        UnreadableImage: If there are none; `UnreachedImage` if a later read may succeed.
+        RunError: If the whole directory is missing or cannot be reached.
     """
     if row["problem"] is not None:
         raise UnreadableImage(row["problem"])
     try:
         return storage.read_bytes(row["path"], row["offset"], row["length"], most=_MAX_BYTES)
     except storage.NotReadable as error:
-        _check_place(row["path"], error)
+        # One missing file is a reject, but without its disk or bucket every image would become one. In both cases
+        # nothing is left beside the file: a mount point stays as an empty directory, and a bucket has no directories.
+        directory = storage.sibling(storage.absolute(row["path"]), "")
+        if not storage.list_directory(directory):
+            raise RunError(
+                f"source {directory} is missing or empty: {error}; restore it and repeat the command"
+            ) from None
         raise UnreachedImage(str(error)) from None
-
-
-def _check_place(path: str, error: Exception) -> None:
-    """Raises RunError if the place of a file that cannot be read is gone.
-
-    One file that went away is a reject, but a disk that is not mounted any more, or a bucket that was emptied, would
-    make a reject of every image to come. Of either nothing is left beside the file: a mount point stays as an empty
-    directory, and a bucket has no directory without files.
-    """
-    directory = storage.sibling(storage.absolute(path), "")
-    if not storage.list_directory(directory):
-        raise RunError(f"source {directory} is gone, there is nothing in it: {error}; with it back, repeat the command")
 
 
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
@@ -186,12 +159,17 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
                 }
             )
             continue
-        job.form.check(row["name"], image_CHW)
+        form, (_, height, width) = job.form, image_CHW.shape
+        if (height, width) != (form.height, form.width):
+            raise UsageError(
+                f"images must have the same shape: {form.first} is {form.height} x {form.width} and {row['name']} is "
+                f"{height} x {width} (height x width); use --size to resize and crop them"
+            )
         yield image_CHW
 
 
 def _read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes | UnreadableImage]]:
-    """Reads the images in order; of a remote source, the next ones while these are decoded."""
+    """Reads the images in order; reads the next images of a remote source while earlier ones are decoded."""
     if not any(storage.is_remote(row["path"]) for row in rows):
         yield from ((row, _read_or_reason(row)) for row in rows)
         return

@@ -3,7 +3,7 @@
 from dream_ray import storage
 from dream_ray.data.sources.base import LISTING, OpenedSource, Source, SourceKind, SourceOptions, order_of_names
 from dream_ray.data.sources.digits import DIGITS
-from dream_ray.data.sources.flat_folder import FlatFolder
+from dream_ray.data.sources.flat_folder import flat_folder
 from dream_ray.data.sources.hf_parquet import HF_PARQUET
 from dream_ray.data.sources.image_folder import IMAGE_FOLDER
 from dream_ray.data.sources.tar_archive import TAR_ARCHIVE
@@ -13,12 +13,12 @@ from dream_ray.errors import UsageError
 __all__ = [
     "LISTING",
     "SOURCES",
-    "FlatFolder",
     "OpenedSource",
     "Source",
     "SourceKind",
     "SourceOptions",
     "find_source",
+    "flat_folder",
     "order_of_names",
 ]
 
@@ -29,18 +29,18 @@ SOURCES: dict[str, SourceKind] = {
     "tar_archive": TAR_ARCHIVE,
     "image_folder": IMAGE_FOLDER,
 }
-"""Kinds of source, in the order in which they are asked whether a text means them."""
+"""Kinds of source; the first one that matches a text opens it."""
 
 
 def find_source(source: str) -> SourceKind:
-    """Returns the kind of source that a text means.
+    """Returns the kind of source that a text names.
 
     Raises:
-        UsageError: If it means none; the message lists them.
+        UsageError: If no kind matches; the message lists all of them.
     """
     for kind in SOURCES.values():
         if kind.matches(source):
             return kind
-    found = "which is a file of another kind" if storage.exists(source) else "where there is nothing"
+    found = "a file of another kind" if storage.exists(source) else "which does not exist"
     accepted = "; ".join(kind.accepts for kind in SOURCES.values())
     raise UsageError(f"source must be one of: {accepted}; got {source!r}, {found}")

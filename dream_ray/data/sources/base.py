@@ -1,10 +1,10 @@
-"""What a source of labelled images is: a list of pieces, each of which says where its images lie."""
+"""The form of a source of labelled images: independent shards, each of which lists its images."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ from dream_ray import storage
 from dream_ray.errors import UsageError
 
 _SPLITS = ("train", "val", "validation", "test")
-# What splits are called elsewhere, in any case of letters. They are not guessed at: refused, for the user to say.
+# Other common names of splits, in any case of letters. They are refused: their meaning is not guessed.
 _TRAIN_WORDS = frozenset({"train", "training"})
 _SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "testing", "eval"}
 
@@ -20,49 +20,34 @@ _ROWS_PER_BATCH = 4096
 
 LISTING = pa.schema(
     [
-        pa.field("class", pa.string()),  # null where `problem` says that it could not be found out
-        pa.field("name", pa.string(), nullable=False),  # what a user knows the image by
+        pa.field("class", pa.string()),  # null if unknown; `problem` then gives the reason
+        pa.field("name", pa.string(), nullable=False),  # identifies the image in messages
         pa.field("path", pa.string(), nullable=False),  # file that holds the encoded image
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("length", pa.int64()),  # null: to the end of the file
-        pa.field("problem", pa.string()),  # why there is no image to be had, else null
+        pa.field("problem", pa.string()),  # why the image cannot be used, else null
     ]
 )
-"""One row an image: bytes [offset, offset + length) of a file are an image file such as a JPEG."""
+"""One row per image: bytes [offset, offset + length) of a file are an encoded image such as a JPEG."""
 
 
-class Source(Protocol):
-    """Labelled images in one or more pieces (shards), which are listed independently of each other.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Labelled images in independent shards. A source is small, holds no image and can be pickled.
 
-    A source is a small value that travels to other processes; it holds no image.
+    Attributes:
+        class_names: Class names in label order; None if only the listing contains them, see `order_of_names`.
+        shards: Names of the shards, for messages.
+        list_shard: (index of a shard, path of a spool) -> a table of schema `LISTING` in the order of the source. A
+            source without random access copies its encoded images to the spool. Raises UsageError for a shard of the
+            wrong form and RunError for one that cannot be read.
+        channels: Default number of channels of a store of these images: 1 or 3.
     """
 
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes in their order; None where only the listing tells, see `order_of_names`."""
-
-    @property
-    def channels(self) -> int:
-        """Channels that a store of these images has unless told otherwise: 1 or 3."""
-
-    @property
-    def shards(self) -> tuple[str, ...]:
-        """What a user knows each shard by."""
-
-    def list_shard(self, number: int, spool: str) -> pa.Table:
-        """Lists the images of a shard.
-
-        Args:
-            number: Index into `shards`.
-            spool: File to write the encoded images to, where the source itself has no random access to them.
-
-        Returns:
-            A table of schema `LISTING`, in the order of the source.
-
-        Raises:
-            UsageError: If the shard is not of its form.
-            RunError: If it cannot be read.
-        """
+    class_names: tuple[str, ...] | None
+    shards: tuple[str, ...]
+    list_shard: Callable[[int, str], pa.Table]
+    channels: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +58,8 @@ class SourceOptions:
         image_column: Parquet column of the images.
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision datasets.
-        download: Let torchvision download what is missing.
-        classes: Names among which are those of the classes that will be stored; None: all. A source may leave out
-            other classes.
+        download: Let torchvision download missing files.
+        classes: Candidate names of the classes to store; None: all. A source may skip other classes.
     """
 
     image_column: str = "image"
@@ -87,11 +71,11 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """What a source holds.
+    """The training and test images of a source.
 
     Attributes:
-        train: Its training images; all of its images if it knows no splits.
-        open_test: Opens the test images that belong to it; None if it has none.
+        train: Training images; all images of a source without splits.
+        open_test: Opens the test images; None if the source has none.
     """
 
     train: Source
@@ -103,10 +87,10 @@ class SourceKind:
     """One kind of source.
 
     Attributes:
-        accepts: How it is written, for messages.
-        matches: Whether a text given by the user means this kind.
-        open: Opens it; raises UsageError if it is missing or not of its form.
-        uses: Names of the options that it looks at.
+        accepts: Accepted texts, for messages.
+        matches: Whether a text names a source of this kind.
+        open: Opens a source; raises UsageError if it is missing or has the wrong form.
+        uses: Names of the options that this kind reads.
     """
 
     accepts: str
@@ -116,33 +100,33 @@ class SourceKind:
 
 
 def find_files(source: str, *suffixes: str) -> list[str]:
-    """Returns the files that a user means, see `storage.glob`.
+    """Returns the files that a text names, see `storage.glob`.
 
     Raises:
-        UsageError: If there are none, or they lie beside directories, which may be the classes of an image folder.
+        UsageError: If there are none, or if they lie beside directories, which may be the classes of an image folder.
     """
     paths = storage.glob(source, *suffixes)
-    if paths and storage.is_directory(source):
-        directories = [name for name in storage.list_directories(source) if not is_hidden(name)]
-        if directories:
-            name = paths[0].rpartition("/")[2]
-            pattern = storage.join(source, "*" + next(suffix for suffix in suffixes if name.endswith(suffix)))
-            raise UsageError(
-                f"source {source} must have either directories of classes in it or files such as {name!r}; got "
-                f"{name!r} beside {directories[0]}/: move one of them, or give the files by a pattern such as {pattern}"
-            )
     if not paths:
-        raise UsageError(f"source must be a file, or a pattern with * that files match; got {source!r}: there is none")
+        raise UsageError(f"source must be a file, or a pattern with * that matches files; got {source!r}: no such file")
+    beside = storage.list_directories(source) if storage.is_directory(source) else []
+    directories = [name for name in beside if not is_hidden(name)]
+    if directories:
+        name = paths[0].rpartition("/")[2]
+        pattern = storage.join(source, "*" + next(suffix for suffix in suffixes if name.endswith(suffix)))
+        raise UsageError(
+            f"source {source} must contain either class directories or files such as {name!r}; got "
+            f"{name!r} beside {directories[0]}/: move one of them, or name the files by a pattern such as {pattern}"
+        )
     return paths
 
 
 def is_hidden(path: str) -> bool:
-    """Tells whether a relative path has a part that starts with a dot."""
+    """Tells whether a part of a relative path starts with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
 
 
 def listing_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
-    """Returns the table of some rows, of schema `LISTING`; only a batch of them is held as Python objects at a time."""
+    """Returns a table of schema `LISTING`; missing fields are null, and at most one batch of rows is in memory."""
     remaining = iter(rows)
     batches = []
     while some := list(islice(remaining, _ROWS_PER_BATCH)):
@@ -151,9 +135,9 @@ def listing_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def rows_below(directory: str) -> dict[str, dict[str, Any]]:
-    """Returns the rows of a listing, without class, of what lies below a directory, by relative path; hidden names not.
+    """Returns listing rows without class for everything below a directory that is not hidden, by relative path.
 
-    What is there but cannot be an image is a problem, and no image that was left out without a word.
+    Links to nothing, pipes and devices become rows with a problem, so that no image is skipped silently.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name, is_file in storage.list_leaves(directory):
@@ -165,71 +149,70 @@ def rows_below(directory: str) -> dict[str, dict[str, Any]]:
 
 
 def order_of_names(names: set[str]) -> tuple[str, ...]:
-    """Returns discovered class names in order: as numbers if all are numbers, else as text."""
+    """Returns discovered class names in order: by value if all are numbers, else as text."""
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
-def split_names(names: Sequence[str]) -> bool:
-    """Tells whether the parts of a set are its splits: `train` and nothing but `val`, `validation` and `test`."""
-    return "train" in names and set(names) <= set(_SPLITS)
-
-
 def look_like_splits(names: Iterable[str]) -> bool:
-    """Tells whether the parts of a set are called as splits are, in whatever spelling: training images and others."""
+    """Tells whether names are those of splits in any spelling: training images and others."""
     words = {name.casefold() for name in names}
     return words <= _SPLIT_WORDS and not words.isdisjoint(_TRAIN_WORDS) and not words <= _TRAIN_WORDS
 
 
 def directories_are_splits(directories: Sequence[str], source: str) -> bool:
-    """Tells whether the directories of an image folder are its splits, see `split_names`, or else its classes.
+    """Tells whether directories are splits (`train` and any of `val`, `validation`, `test`) rather than classes.
 
     Raises:
-        UsageError: If training images and another split lie beside directories that are none, or are called otherwise.
+        UsageError: If splits lie beside other directories, or have other names.
     """
-    if split_names(directories):
+    if _are_splits(directories):
         return True
     splits = [name for name in directories if name.casefold() in _SPLIT_WORDS]
     if not look_like_splits(splits):
         return False
     others = [name for name in directories if name not in splits]
-    found = ", ".join(splits) + (f" beside {others[0]}: move that away" if others else ": rename them")
+    found = ", ".join(splits) + (f" beside {others[0]}: move it away" if others else ": rename them")
     raise UsageError(
-        f"source {source} must have either directories of classes in it, or train and val or test alone; got {found}, "
-        "or name the training images and --test each"
+        f"source {source} must contain either class directories, or only train and val or test; got {found}, "
+        "or name the training images and --test separately"
     )
 
 
+def _are_splits(names: Sequence[str]) -> bool:
+    return "train" in names and set(names) <= set(_SPLITS)
+
+
 def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
-    """Opens a set that is parted into splits.
+    """Opens a set that is divided into splits.
 
     Args:
-        names: Its splits, see `split_names`.
+        names: Its splits: `train` and any of `val`, `validation` and `test`.
         source: The set, for messages.
-        open_part: Opens one of them.
+        open_part: Opens one split.
     """
     others = [name for name in names if name != "train"]
 
     def open_test() -> Source:
         if len(others) > 1:
-            raise UsageError(f"source {source} holds {' and '.join(others)}: name the one to test on with --test")
+            raise UsageError(f"source {source} contains {' and '.join(others)}: name the test split with --test")
         return open_part(others[0])
 
     return OpenedSource(open_part("train"), open_test if others else None)
 
 
 def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[str]], Source]) -> OpenedSource:
-    """Opens a set of files whose names may tell their splits: `train-00000.tar`, `imagenet_validation_3.parquet`.
+    """Opens files whose names may contain their split: `train-00000.tar`, `imagenet_validation_3.parquet`.
 
     Args:
-        paths: The files; where all names tell the same split, or none, they are one set.
+        paths: The files. If all names contain the same split, or none, the files are one set.
         source: The set, for messages.
-        open_part: Opens some of them.
+        open_part: Opens some of the files.
 
     Raises:
-        UsageError: If only some names tell a split, or one tells several, or none is `train`, or they tell splits by
-            other words.
+        UsageError: If only some names contain a split, one contains several, none contains `train`, or they use other
+            words for splits.
     """
     by_split = _by_words(paths, _SPLITS)
     if len(by_split) == 1:
@@ -237,25 +220,21 @@ def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[
         if not look_like_splits(called):
             return OpenedSource(open_part(paths))
         by_split = called
-    if not split_names(list(by_split)):
-        pattern = _pattern(next((by_split[word] for word in by_split if word in _TRAIN_WORDS), paths)[0])
+    if not _are_splits(list(by_split)):
+        path = next((by_split[word] for word in by_split if word in _TRAIN_WORDS), paths)[0]
+        pattern = storage.sibling(path, re.sub(r"\d+", "*", path.rpartition("/")[2]))
         found = ", ".join(f"{of_split[0].rpartition('/')[2]} ({split})" for split, of_split in by_split.items())
         raise UsageError(
-            f"files of {source} must all be of one split, or each have one of {', '.join(_SPLITS)} in its name, train "
-            f"among them; got {found}: give those to use by a pattern such as {pattern}"
+            f"files of {source} must all belong to one split, or each contain one of {', '.join(_SPLITS)} in its name, "
+            f"train among them; got {found}: select files by a pattern such as {pattern}"
         )
     return open_splits(list(by_split), source, lambda name: open_part(by_split[name]))
 
 
 def _by_words(paths: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:
-    """Sorts files by which of some words are words, which are runs of letters, of their names."""
+    """Groups files by the given words that occur in their names; a word is a run of letters."""
     by_words: dict[str, list[str]] = {}
     for path in paths:
         of_name = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
         by_words.setdefault(" and ".join(word for word in words if word in of_name) or "none", []).append(path)
     return by_words
-
-
-def _pattern(path: str) -> str:
-    """Returns a pattern for a file and those that are called alike but for their numbers."""
-    return storage.sibling(path, re.sub(r"\d+", "*", path.rpartition("/")[2]))

@@ -12,7 +12,7 @@ from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.errors import RunError, UsageError
 from tests.data.samples import ingest
 
-AT_ONCE = "store .* must be worked on by one process at a time; another one is at it"
+AT_ONCE = "only one process at a time may use store .*; another one uses it"
 
 
 class Stopped(BaseException):
@@ -150,7 +150,7 @@ class TestWithoutLocks:
         stop_after_planning(root, store)
         (store / "work" / "plan.json").write_bytes(plan)
         before = content(store)
-        with pytest.raises(RunError, match=r"work/plan\.json is of an ingest with other settings"):
+        with pytest.raises(RunError, match=r"work/plan\.json belongs to an ingest with other settings"):
             ingest(root, str(store))
         assert content(store) == before
 

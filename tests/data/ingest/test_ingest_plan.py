@@ -109,7 +109,7 @@ class Compared(str):
 @pytest.mark.parametrize(
     "check",
     [
-        lambda names: class_names("f", SimpleNamespace(source=SimpleNamespace(class_names=names)), []),
+        lambda names: class_names("f", SimpleNamespace(class_names=names), []),
         lambda names: choose_classes("f", names, list(names)),
     ],
 )

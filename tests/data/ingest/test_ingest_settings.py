@@ -21,7 +21,7 @@ def test_a_size_that_no_image_may_have():
 
 def test_classes_are_looked_through_once():
     names = tuple(f"n{number}" for number in range(100))
-    with pytest.raises(UsageError, match="classes must differ; 'n7' occurs twice"):
+    with pytest.raises(UsageError, match="classes must be unique; 'n3' occurs twice"):
         IngestSettings(source="digits", classes=(*names, "n7", "n3"))
     assert IngestSettings(source="digits", classes=names).classes == names
 

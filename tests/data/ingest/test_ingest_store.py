@@ -122,7 +122,7 @@ class TestTest:
 
     def test_a_folder_with_splits(self, tmp_path, make_folder):
         root = make_folder("f", {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "test/a": 3, "test/b": 3})
-        with pytest.raises(UsageError, match="name the one to test on"):
+        with pytest.raises(UsageError, match="name the test split"):
             ingest(str(root), str(tmp_path / "s"))
         manifest = ingest(str(root), str(tmp_path / "s"), test=str(root / "val"))
         assert total(manifest.counts) == {"train": 4, "validation": 0, "test": 2}
@@ -144,7 +144,7 @@ class TestTest:
 class TestSizeAndChannels:
     def test_differing_shapes(self, tmp_path, make_folder):
         root = make_folder("f", {"a": {"0.png": png(0, 6, 6)}, "b": {"1.png": png(1, 6, 9)}})
-        with pytest.raises(UsageError, match=r"0\.png is 6 x 6 and .*1\.png is 6 x 9 .*give --size"):
+        with pytest.raises(UsageError, match=r"0\.png is 6 x 6 and .*1\.png is 6 x 9 .*use --size"):
             ingest(str(root), str(tmp_path / "s"))
         assert storage.list_directory(str(tmp_path / "s")) == []
         assert ingest(str(root), str(tmp_path / "s"), size=4).height == 4
@@ -187,7 +187,9 @@ class TestRejects:
     def test_too_many(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 5, "b": {"ok.png": png(99), **self.BROKEN}})
         path = str(tmp_path / "s")
-        with pytest.raises(RunError, match=r"3 of 9 images are unreadable, .* = 0\.3 .*rejects\.parquet; .*cut\.png: "):
+        with pytest.raises(
+            RunError, match=r"3 of 9 images are unreadable, .* = 0\.3 .*rejects\.parquet lists all; .*cut\.png: "
+        ):
             ingest(str(root), path, max_rejects=0.3)
         assert storage.list_directory(path) == ["images", "rejects.parquet", "work"]
         assert pq.read_table(path + "/rejects.parquet").num_rows == 3
@@ -235,7 +237,7 @@ class TestRejects:
 
     def test_a_class_without_a_readable_image(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 2, "b": {"x.png": b""}})
-        with pytest.raises(RunError, match="no training image of class 'b' could be read"):
+        with pytest.raises(RunError, match="no training image of class 'b' is readable"):
             ingest(str(root), str(tmp_path / "s"), max_rejects=1.0)
 
 
@@ -298,7 +300,7 @@ class TestWrongSources:
             samples = [[(f"s{shard}_{key}.jpg", png(key)), (f"s{shard}_{key}.json", label)] for key in (0, 1)]
             write_tar(tmp_path / f"w-{shard}.tar", sum(samples, []))
         message = (
-            r"w-\*.tar has no images with a class: 4 without are listed, the first: .*w-0.tar: s0_0: its sample has no "
+            r"w-\*.tar has no images with a class: 4 have none, the first: .*w-0.tar: s0_0: its sample has no "
             r"label: .* under 'label' \(label_column\) in .json$"
         )
         with pytest.raises(UsageError, match=message):
@@ -312,14 +314,14 @@ class TestWrongSources:
             ingest(str(path), str(tmp_path / "s"))
 
     def test_missing(self, tmp_path):
-        with pytest.raises(UsageError, match="where there is nothing"):
+        with pytest.raises(UsageError, match="which does not exist"):
             ingest(str(tmp_path / "missing"), str(tmp_path / "s"))
 
 
 class TestTarget:
     def test_other_files_are_never_touched(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
-        with pytest.raises(UsageError, match=r"has 'thesis\.tex' in it"):
+        with pytest.raises(UsageError, match=r"contains 'thesis\.tex'"):
             ingest("digits", str(tmp_path))
         assert os.listdir(tmp_path) == ["thesis.tex"]
 
@@ -339,7 +341,9 @@ class TestTarget:
         root = make_folder("f", {"a": 5, "b": {"0.png": png(0), "1.png": b""}})
         with pytest.raises(RunError, match="unreadable"):
             ingest(str(root), str(tmp_path / "s"))
-        with pytest.raises(UsageError, match=r"an unfinished ingest with size None; got 4: repeat it as it was begun"):
+        with pytest.raises(
+            UsageError, match=r"an unfinished ingest with size None; got 4: repeat it with the same settings"
+        ):
             ingest(str(root), str(tmp_path / "s"), size=4, max_rejects=1.0)
         assert ingest(str(root), str(tmp_path / "s"), max_rejects=1.0).num_rejects == 1
 
@@ -379,7 +383,7 @@ class TestTarget:
 
     def test_images_of_another_program(self, tmp_path):
         (tmp_path / "s" / "images").mkdir(parents=True)
-        with pytest.raises(UsageError, match="has 'images' in it"):
+        with pytest.raises(UsageError, match="contains 'images'"):
             ingest("digits", str(tmp_path / "s"))
 
     @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a file system that nobody may write to")
@@ -423,10 +427,10 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("classes", "message"),
         [
-            (("a", "x"), r"classes must be classes of .* \(a, b, c\); not there: x"),
-            (("x", "y"), r"classes must be classes of .* \(a, b, c\); not there: x, y"),
+            (("a", "x"), r"classes must be classes of .* \(a, b, c\); missing: x"),
+            (("x", "y"), r"classes must be classes of .* \(a, b, c\); missing: x, y"),
             (("a",), "classes must be at least 2; got a"),
-            (("a", "a"), "classes must differ; 'a' occurs twice"),
+            (("a", "a"), "classes must be unique; 'a' occurs twice"),
         ],
     )
     def test_wrong_classes(self, tmp_path, make_folder, classes, message):
@@ -629,7 +633,9 @@ class TestVanishedSources:
     def test_a_disk_that_is_not_mounted_any_more(self, tmp_path, make_folder, hide, what):
         root = make_folder("f", {"a": 3, "b": 3})
         restore = hide(*([root] if what == "the directory" else sorted(root.rglob("*.png"))))
-        with pytest.raises(RunError, match=rf"source {root}/a/ is gone, .*No such file.*; with it back, repeat"):
+        with pytest.raises(
+            RunError, match=rf"source {root}/a/ is missing or empty: .*No such file.*; restore it and repeat"
+        ):
             ingest(str(root), str(tmp_path / "s"), max_rejects=1.0)
         assert not storage.list_directory(str(tmp_path / "s" / "work" / "done"))
         restore()
@@ -716,7 +722,7 @@ class TestRetries:
             def read(self, size=-1):
                 raise OSError("curlCode: 28, Timeout was reached")
 
-        monkeypatch.setattr(storage, "open_input", lambda path: Away(bytes(1000)))
+        monkeypatch.setattr("dream_ray.storage.reading.open_input", lambda path: Away(bytes(1000)))
         with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/.*arrow: curlCode: 28"):
             read()
 

@@ -17,12 +17,12 @@ import pytest
 
 from dream_ray import storage
 from dream_ray.data.decoding.decode import decode
-from dream_ray.data.sources import LISTING, SOURCES, FlatFolder, SourceOptions, find_source, order_of_names
+from dream_ray.data.sources import LISTING, SOURCES, SourceOptions, find_source, flat_folder, order_of_names
 from dream_ray.data.sources.base import open_files
-from dream_ray.data.sources.hf_parquet import HuggingFaceParquet, _list_batch
+from dream_ray.data.sources.hf_parquet import _list_batch, hf_parquet
 from dream_ray.data.sources.spool import pnm
-from dream_ray.data.sources.tar_archive import TarPerClass
-from dream_ray.data.sources.webdataset import WebDataset
+from dream_ray.data.sources.tar_archive import tar_per_class
+from dream_ray.data.sources.webdataset import web_dataset
 from dream_ray.errors import RunError, UsageError
 from tests.data.samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
@@ -163,7 +163,7 @@ class TestSplitsInFileNames:
         ],
     )
     def test_names_that_do_not_tell_every_split(self, names, found):
-        message = f"files of s3://b/set must all be of one split, .*got .*{found}: .* s3://b/set/train-\\*.parquet$"
+        message = f"files of s3://b/set must all belong to one split, .*got .*{found}: .* s3://b/set/train-\\*.parquet$"
         with pytest.raises(UsageError, match=message):
             self.opened(names)
 
@@ -172,14 +172,14 @@ class TestSplitsInFileNames:
             self.opened(["test-0.tar", "val-0.tar"])
 
     def test_other_words_for_splits_are_refused(self):
-        message = r"each have one of .*; got dev-0.tar \(dev\), Training-0.tar \(training\): .* .*/Training-\*.tar$"
+        message = r"each contain one of .*; got dev-0.tar \(dev\), Training-0.tar \(training\): .* .*/Training-\*.tar$"
         with pytest.raises(UsageError, match=message):
             self.opened(["dev-0.tar", "Training-0.tar"])
 
     def test_archives_called_as_splits_are_no_classes(self, tmp_path):
         for key, name in enumerate(("train", "Valid")):
             write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
-        with pytest.raises(UsageError, match="an archive per class, .*; got Valid, train, which are called as splits"):
+        with pytest.raises(UsageError, match="an archive per class, .*; got Valid, train, which are names of splits"):
             open_source(tmp_path)
 
     def test_archives_of_classes_with_such_names(self, tmp_path):
@@ -240,7 +240,7 @@ class TestLostConnections:
         files = [*FOLDER_TAR, ("x/b/9.bin", noise(0, 30_000).tobytes()), *SAMPLES]
         write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
         path = f"s3://b/{name}"
-        source = WebDataset([path], "label") if name == "w.tar" else TarPerClass([path], None)
+        source = web_dataset([path], "label") if name == "w.tar" else tar_per_class([path], None)
         bucket(limit)
         with pytest.raises(storage.RemoteError, match=f"cannot read {path}: connection lost"):
             source.list_shard(0, str(tmp_path / "spool"))
@@ -252,9 +252,9 @@ class TestLostConnections:
         columns = {"image_column": "image", "label_column": "label"}
         bucket(0)
         with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/a\.parquet: connection lost"):
-            HuggingFaceParquet(["s3://b/a.parquet"], **columns)
+            hf_parquet(["s3://b/a.parquet"], **columns)
         bucket(path.stat().st_size // 2)
-        source = HuggingFaceParquet(["s3://b/a.parquet"], **columns)
+        source = hf_parquet(["s3://b/a.parquet"], **columns)
         with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/a\.parquet: connection lost"):
             source.list_shard(0, str(tmp_path / "spool"))
         bucket()
@@ -269,7 +269,8 @@ class TestLostConnections:
             source = open_source(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz")).train
         else:
             source = open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1])).train
-        monkeypatch.setattr("dream_ray.data.sources.spool.Spool.add", full)
+        module = "tar_members" if kind == "tar" else "hf_parquet"
+        monkeypatch.setattr(f"dream_ray.data.sources.{module}.append", full)
         with pytest.raises(RunError, match=rf"cannot write {tmp_path}/spool-0: No space left on device"):
             listed(source, tmp_path)
 
@@ -392,14 +393,14 @@ class TestParquet:
             ([0, 2], {"classes": "a,b"}, r"must be in \[0, 2\).*got 2 in row 1"),
             ([0, -1], {}, "must be >= 0; got -1 in row 1"),
             ([0, None], {}, "no label in row 1"),
-            ([True, False], {}, "label_column 'label' of .* must hold integers or text; got bool"),
-            ([0.0, 1.0], {}, "must hold integers or text; got double"),
+            ([True, False], {}, "label_column 'label' of .* must contain integers or text; got bool"),
+            ([0.0, 1.0], {}, "must contain integers or text; got double"),
             (["a", None], {}, "no label in row 1"),
             (pa.array(["a", None]).dictionary_encode(), {}, "no label in row 1"),
-            (["a", ""], {}, "must be some text; got '' in row 1"),
+            (["a", ""], {}, "must be text that is not empty; got '' in row 1"),
             (["a", "c"], {"classes": "a,b"}, "must be one of the 2 that the file names; got 'c' in row 1"),
-            ([0, 1], {"classes": "[1"}, "cannot be read"),
-            ([0, 1], {"huggingface": "{}"}, "cannot be read"),
+            ([0, 1], {"classes": "[1"}, "unreadable class names"),
+            ([0, 1], {"huggingface": "{}"}, "unreadable class names"),
         ],
     )
     def test_wrong_labels(self, tmp_path, make_parquet, labels, metadata, message):
@@ -423,7 +424,9 @@ class TestParquet:
         columns = {"image": pa.array([png(0)]), "label": pa.array([0])}
         table = pa.table([*columns.values(), columns[column]], names=[*columns, column])
         pq.write_table(table, tmp_path / "a.parquet")
-        with pytest.raises(UsageError, match=rf"{option} must be one column of .*a\.parquet; 2 are called '{column}'"):
+        with pytest.raises(
+            UsageError, match=rf"{option} must be one column of .*a\.parquet; 2 have the name '{column}'"
+        ):
             open_source(tmp_path / "a.parquet")
 
     def test_large_unsigned_labels(self, tmp_path, make_parquet):
@@ -453,7 +456,7 @@ class TestParquet:
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
             open_source(tmp_path / "bad.parquet")
-        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*missing.*: there is none"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*missing.*: no such file"):
             open_source(tmp_path / "missing.parquet")
 
     def test_a_large_row_group_is_read_in_pieces(self, tmp_path, bucket, monkeypatch):
@@ -463,7 +466,7 @@ class TestParquet:
         pq.write_table(table, tmp_path / "a.parquet", data_page_size=10_000, write_batch_size=5, use_dictionary=False)
         assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
         reads = bucket()
-        source = HuggingFaceParquet(["s3://b/a.parquet"], image_column="image", label_column="label")
+        source = hf_parquet(["s3://b/a.parquet"], image_column="image", label_column="label")
         assert source.list_shard(0, str(tmp_path / "spool")).num_rows == 2000
         assert sum(reads) > 4_000_000 and max(reads) <= 1 << 17
 
@@ -551,9 +554,7 @@ class TestFolder:
         (root / "README.md").write_text("about it")
         for split in ("train", "test"):
             make_parquet(f"hub/{name}/{split}-0.parquet", [png(0), png(1)], [0, 1])
-        message = (
-            f"source {root} must have .*; got {name} alone, which holds test-0.parquet: did you mean {root}/{name}"
-        )
+        message = f"must contain .*; got {name} alone, which contains test-0.parquet: did you mean {root}/{name}"
         with pytest.raises(UsageError, match=message):
             open_source(root)
         assert len(listed(open_source(root / name).train, tmp_path)) == 2
@@ -570,7 +571,7 @@ class TestFolder:
 
     def test_two_candidates_for_the_test(self, make_folder):
         opened = open_source(make_folder("f", {"train/a": 2, "train/b": 1, "val/a": 1, "test/a": 3}))
-        with pytest.raises(UsageError, match="holds test and val: name the one to test on with --test"):
+        with pytest.raises(UsageError, match="contains test and val: name the test split with --test"):
             opened.open_test()
 
     def test_a_class_named_train(self, make_folder):
@@ -579,7 +580,7 @@ class TestFolder:
 
     def test_splits_beside_something_else(self, make_folder, tmp_path):
         root = make_folder("f", {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, "meta/x": 1})
-        message = "directories of classes in it, or train and val or test alone; got train, val beside meta: move that"
+        message = "either class directories, or only train and val or test; got train, val beside meta: move it"
         with pytest.raises(UsageError, match=message):
             open_source(root)
         files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
@@ -593,12 +594,12 @@ class TestFolder:
             (["Train", "Val"], "Train, Val: rename them"),
             (["training", "validation"], "training, validation: rename them"),
             (["TEST", "train", "eval"], "TEST, eval, train: rename them"),
-            (["Train", "dev", "meta"], "Train, dev beside meta: move that away"),
+            (["Train", "dev", "meta"], "Train, dev beside meta: move it away"),
         ],
     )
     def test_splits_of_other_names(self, make_folder, tmp_path, names, found):
         root = make_folder("f", {f"{name}/{class_name}": 1 for name in names for class_name in "ab"})
-        message = f"or train and val or test alone; got {found}, or name the training images and --test each"
+        message = f"or only train and val or test; got {found}, or name the training images and --test separately"
         with pytest.raises(UsageError, match=message):
             open_source(root)
         files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
@@ -613,14 +614,14 @@ class TestFolder:
     def test_a_class_that_another_machine_does_not_see(self, make_folder, tmp_path):
         source = open_source(make_folder("f", {"a": 1, "b": 2})).train
         (tmp_path / "f").rename(tmp_path / "elsewhere")
-        with pytest.raises(RunError, match="cannot list .*f/a: it is not there"):
+        with pytest.raises(RunError, match="cannot list .*f/a: it does not exist"):
             listed(source, tmp_path)
 
     @pytest.mark.parametrize("name", ["backup.tar", "metadata.parquet"])
     def test_a_stray_file_makes_it_no_other_source(self, make_folder, name):
         root = make_folder("f", {"a": 1, "b": 1, ".cache": 1})
         (root / name).write_bytes(b"")
-        message = f"source {root} must have either directories of classes in it or files such as '{name}'; .* beside a/"
+        message = f"source {root} must contain either class directories or files such as '{name}'; .* beside a/"
         with pytest.raises(UsageError, match=message):
             open_source(root)
         (root / name).unlink()
@@ -685,7 +686,7 @@ class TestTar:
 
     def test_names_that_occur_twice(self, tmp_path):
         path = write_tar(tmp_path / "f.tar", [*FOLDER_TAR, FOLDER_TAR[0]])
-        with pytest.raises(UsageError, match=r"must differ; 'x/a/0\.png' occurs twice"):
+        with pytest.raises(UsageError, match=r"must be unique; 'x/a/0\.png' occurs twice"):
             open_source(path)
 
     @pytest.mark.parametrize("kept", [100, 530, 700])
@@ -693,7 +694,7 @@ class TestTar:
     def test_cut_short(self, tmp_path, kept, name, mode):
         path = write_tar(tmp_path / name, [("x/a/9.png", noise(0, 3000).tobytes()), *FOLDER_TAR], mode)
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive"):
+        with pytest.raises(UsageError, match=rf"{name} is not a complete tar archive"):
             open_source(path)
 
     @pytest.mark.parametrize(("name", "mode"), [("f.tar", "w"), ("f.tar.gz", "w:gz")])
@@ -707,14 +708,14 @@ class TestTar:
         content = content[:end] if damage == "end" else content[: last.offset] + b"damage" + content[last.offset + 6 :]
         damaged = tmp_path / name
         damaged.write_bytes(content if mode == "w" else gzip.compress(content))
-        with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive"):
+        with pytest.raises(UsageError, match=rf"{name} is not a complete tar archive"):
             open_source(damaged)
 
     def test_no_archive(self, tmp_path):
         (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
-        with pytest.raises(UsageError, match="is not a whole tar archive"):
+        with pytest.raises(UsageError, match="is not a complete tar archive"):
             open_source(tmp_path / "f.tar")
-        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*/g\.tar': there is none"):
+        with pytest.raises(UsageError, match=r"must be a file, or a pattern .*/g\.tar': no such file"):
             open_source(tmp_path / "g.tar")
 
     def test_a_json_file_among_the_first_does_not_make_it_a_webdataset(self, tmp_path):
@@ -736,7 +737,7 @@ class TestTar:
             open_source(tmp_path)
 
     def test_flat(self, tmp_path):
-        with pytest.raises(UsageError, match="no directories in it"):
+        with pytest.raises(UsageError, match="contains no directories"):
             open_source(write_tar(tmp_path / "f.tar", [("0.png", png(0)), ("1.png", png(1))]))
 
 
@@ -779,7 +780,7 @@ class TestWebDataset:
 
     def test_a_key_that_comes_again(self, tmp_path):
         source = open_source(write_tar(tmp_path / "w.tar", [*SAMPLES, ("s/0.png", png(5))])).train
-        with pytest.raises(UsageError, match="'s/0' comes again"):
+        with pytest.raises(UsageError, match="'s/0' occurs again"):
             listed(source, tmp_path)
 
 
@@ -807,7 +808,7 @@ class TestFlatFolder:
     )
     def test_forms_of_the_label_file(self, root, tmp_path, text):
         (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
 
     @pytest.mark.parametrize(
@@ -823,35 +824,38 @@ class TestFlatFolder:
     def test_names_with_blanks(self, root, tmp_path, text):
         (root / "v0.png").rename(root / "v 0.png")
         (tmp_path / "labels.txt").write_text(text)
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
         assert [row["class"] for row in rows] == ["great white", "great", "great white"]
         assert [content(row) for row in rows] == [png(0), png(1), png(2)]
 
     def test_what_is_labelled_but_not_there_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0 n01\nv9.png n02\nv1 n01\nv2 n02\nv8.png n99\n")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == ["n01", "n01", "n02", "n02"], "n99 is no training class"
-        assert rows[3]["name"] == "v9.png" and rows[3]["problem"].endswith("labels.txt names it, but it is not there")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        assert rows[3]["name"] == "v9.png" and rows[3]["problem"].endswith("labels.txt names it, but it does not exist")
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [(row["class"], row["name"]) for row in rows[3:]] == [(None, "v9.png"), (None, "v8.png")]
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("n01\nn02", "a line per image; it has 2, images 3"),
-            ("1\n2\n3", "holds bare numbers.* give LOC_val_solution.csv of Kaggle, or lines of file name"),
+            ("n01\nn02", "one line per image; it has 2 for 3 images"),
+            ("1\n2\n3", "contains only numbers.* use Kaggle's LOC_val_solution.csv, or lines of file name"),
             ("v0 n01\nv1 n01\nv2 n02\nv1 n02", r"labels\.txt must name an image once; 'v1' occurs twice"),
             ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
-            ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all have a file name and a class; got 'v1'"),
+            ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all contain a file name and a class; got 'v1'"),
             ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
-            ("v0.png,\nv1.png,n01", r"must all have a file name and a class; got 'v0\.png'"),
-            ("x0 n01\nx1 n02", r"test_labels must name images of .*val, which has 3; .*, its first line is for 'x0'"),
+            ("v0.png,\nv1.png,n01", r"must all contain a file name and a class; got 'v0\.png'"),
+            (
+                "x0 n01\nx1 n02",
+                r"test_labels must name images of .*val, which contains 3; .*, its first line is for 'x0'",
+            ),
         ],
     )
     def test_wrong_labels(self, root, tmp_path, text, message):
         (tmp_path / "labels.txt").write_text(text)
         with pytest.raises(UsageError, match=message):
-            listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+            listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
 
     @pytest.mark.parametrize("directory", ["", "./", "val/"])
     @pytest.mark.parametrize(("name", "mode"), [("val.tar", "w"), ("val.tgz", "w:gz")])
@@ -859,40 +863,40 @@ class TestFlatFolder:
         files = [(f"{directory}v{key}.png", png(key)) for key in (2, 0, 1)]
         path = write_tar(tmp_path / name, [*files, (f"{directory}.hidden", b"")], mode)
         (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
-        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
         (tmp_path / "labels.txt").write_text("ImageId,PredictionString\nv1,n03 1 2 3 4\nv2,n01 1 2 3 4")
-        rows = listed(FlatFolder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
 
     def test_what_is_no_file_is_a_reject(self, root, tmp_path):
         (root / "v0.png").unlink()
         (root / "v0.png").symlink_to("nowhere.png")
         (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == ["n02", "n01", "n02"]
         assert [row["problem"] for row in rows] == ["a link to nothing, or no regular file", None, None]
 
     def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert rows[2]["class"] is None and "does not name it" in rows[2]["problem"]
 
     def test_numbers_are_names_where_the_training_classes_are_not_known_yet(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png 12\nv1.png 3\nv2.png 12")
-        rows = listed(FlatFolder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [row["class"] for row in rows] == ["12", "3", "12"]
 
     def test_no_directory_and_no_archive(self, tmp_path):
         (tmp_path / "file").touch()
         for root in ("nothing", "nothing.tar", "file"):
             with pytest.raises(UsageError, match=f"test must be a directory or a tar archive of images.*/{root}$"):
-                FlatFolder(str(tmp_path / root), "labels.txt", self.CLASSES)
+                flat_folder(str(tmp_path / root), "labels.txt", self.CLASSES)
 
     @pytest.mark.parametrize("labels", ["nothing.csv", "val"])
     def test_no_label_file(self, root, tmp_path, labels):
         with pytest.raises(UsageError, match=f"test_labels must be a file; got .*/{labels}$"):
-            FlatFolder(str(root), str(tmp_path / labels), self.CLASSES)
+            flat_folder(str(root), str(tmp_path / labels), self.CLASSES)
 
 
 class TestTorchvision:
@@ -919,9 +923,11 @@ class TestTorchvision:
     def test_damaged(self, tmp_path, kind, keep, download):
         raw = write_mnist(tmp_path / "sets") / "MNIST" / "raw" / f"train-{kind}-ubyte"
         raw.write_bytes(raw.read_bytes()[:keep] if keep != 40 else bytes(40))
-        with pytest.raises(RunError, match=r"MNIST in .*sets is damaged: .*delete it and fetch it with --download"):
+        with pytest.raises(
+            RunError, match=r"MNIST in .*sets is damaged: .*delete it and fetch it again with --download"
+        ):
             open_source("torchvision:MNIST", root=str(tmp_path / "sets"), download=download)
 
     def test_not_there(self, tmp_path):
-        with pytest.raises(UsageError, match="does not hold CIFAR10 whole; --download fetches it"):
+        with pytest.raises(UsageError, match="does not contain all of CIFAR10; --download fetches it"):
             open_source("torchvision:CIFAR10", root=str(tmp_path))

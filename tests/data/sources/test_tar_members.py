@@ -11,9 +11,9 @@ import pytest
 from dream_ray import storage
 from dream_ray.data.ingest import writing
 from dream_ray.data.sources import SourceOptions, base, find_source, tar_members
-from dream_ray.data.sources.flat_folder import FlatFolder
-from dream_ray.data.sources.tar_archive import TarPerClass
-from dream_ray.data.sources.webdataset import WebDataset
+from dream_ray.data.sources.flat_folder import flat_folder
+from dream_ray.data.sources.tar_archive import tar_per_class
+from dream_ray.data.sources.webdataset import web_dataset
 from dream_ray.errors import UsageError
 from tests.data.samples import FOLDER_TAR, SAMPLES, png, write_tar
 
@@ -63,9 +63,9 @@ class TestNoRegularFiles:
         ("kind", "problem"),
         [
             (tarfile.SYMTYPE, "a link, which is not followed"),
-            (tarfile.LNKTYPE, "a link to no file before it"),
-            (tarfile.FIFOTYPE, "a device or a pipe, no file"),
-            (tarfile.CHRTYPE, "a device or a pipe, no file"),
+            (tarfile.LNKTYPE, "a link to no earlier file"),
+            (tarfile.FIFOTYPE, "a device or a pipe, not a file"),
+            (tarfile.CHRTYPE, "a device or a pipe, not a file"),
         ],
     )
     def test_others_called_an_image_are_rejects(self, tmp_path, name, mode, kind, problem):
@@ -87,7 +87,7 @@ class TestNoRegularFiles:
         whole = write_tar(tmp_path / "whole.tar", FOLDER_TAR).read_bytes()
         (tmp_path / name).write_bytes(bytes(header) + whole if mode == "w" else gzip.compress(bytes(header) + whole))
         rows = listed(tmp_path / name, tmp_path)
-        assert len(rows) == 4 and rows[0]["problem"] == "a sparse file, which is not read"
+        assert len(rows) == 4 and rows[0]["problem"] == "a sparse file, which is not supported"
 
     def test_of_a_webdataset(self, tmp_path, name, mode):
         infos = (
@@ -97,7 +97,9 @@ class TestNoRegularFiles:
         )
         path = write_with(tmp_path / name, mode, [*SAMPLES, ("s/4.cls", b"4")], *infos)
         rows = {row["name"][-1]: row for row in listed(path, tmp_path)}
-        assert rows["2"]["problem"].startswith("its label is not read: a link") and rows["2"]["length"] == len(png(0))
+        assert rows["2"]["problem"].startswith("its label cannot be read: a link") and rows["2"]["length"] == len(
+            png(0)
+        )
         assert "no label" in rows["3"]["problem"] and "no image" in rows["4"]["problem"]
 
 
@@ -108,7 +110,7 @@ class TestTheEnd:
         (tmp_path / "one.tar.gz").write_bytes(gzip.compress(b"".join(both)))
         (tmp_path / "two.tar.gz").write_bytes(b"".join(gzip.compress(each) for each in both))
         for name in ("f.tar", "one.tar.gz", "two.tar.gz"):
-            with pytest.raises(UsageError, match=rf"{name} is not a whole tar archive: data follows its end mark"):
+            with pytest.raises(UsageError, match=rf"{name} is not a complete tar archive: data follow its end mark"):
                 listed(tmp_path / name, tmp_path)
 
     def test_one_archive_compressed_in_pieces(self, tmp_path):
@@ -121,7 +123,7 @@ class TestTheEnd:
         data = bytearray(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz").read_bytes())
         data[-8 if damage == "check sum" else len(data) // 2] ^= 255
         (tmp_path / "f.tar.gz").write_bytes(data)
-        with pytest.raises(UsageError, match=r"f\.tar\.gz is not a whole tar archive"):
+        with pytest.raises(UsageError, match=r"f\.tar\.gz is not a complete tar archive"):
             listed(tmp_path / "f.tar.gz", tmp_path)
 
     def test_more_zeros(self, tmp_path):
@@ -141,7 +143,7 @@ class TestNames:
 
     def test_paths_that_lead_out_of_an_archive_of_a_class(self, tmp_path, name, mode):
         files = [("0.png", png(0)), ("../1.png", png(1)), ("/2.png", png(2)), (".", png(3)), ("._0.png", b"")]
-        source = TarPerClass([str(write_tar(tmp_path / name, files, mode))], None)
+        source = tar_per_class([str(write_tar(tmp_path / name, files, mode))], None)
         problems = source.list_shard(0, str(tmp_path / "spool"))["problem"].to_pylist()
         out = "its path leads out of the archive"
         assert problems == [None, out, out, "it has no name"]
@@ -151,7 +153,7 @@ class TestNames:
         labels.write_text("0.png a\nlink.png a\n../1.png a\n/2.png a\n")
         files = [("0.png", png(0)), ("../1.png", png(1)), ("/2.png", png(2))]
         root = str(write_with(tmp_path / name, mode, files, special("link.png", tarfile.SYMTYPE, "0.png")))
-        rows = FlatFolder(root, str(labels), ("a", "b")).list_shard(0, str(tmp_path / "spool")).to_pylist()
+        rows = flat_folder(root, str(labels), ("a", "b")).list_shard(0, str(tmp_path / "spool")).to_pylist()
         out = "its path leads out of the archive"
         problems = {row["name"].rpartition(": ")[2]: row["problem"] for row in rows}
         assert problems["0.png"] is None and problems["../1.png"] == problems["/2.png"] == out
@@ -184,7 +186,7 @@ class TestMemory:
         def peak(num_members):
             names = [f"{key:060}{suffix}" for key in range(num_members // len(suffixes)) for suffix in suffixes]
             path = str(write_tar(tmp_path / name, [(each, b"1") for each in names], mode))
-            source = WebDataset([path], "label") if ".cls" in suffixes else TarPerClass([path], None)
+            source = web_dataset([path], "label") if ".cls" in suffixes else tar_per_class([path], None)
             tracemalloc.start()
             try:
                 assert len(source.list_shard(0, str(tmp_path / "spool"))) == num_members // len(suffixes)
@@ -217,7 +219,7 @@ class TestMemory:
         files = [*SAMPLES, ("s/2.jpg", png(2)), ("s/2.cls", b"2" * 21)]
         rows = listed(write_tar(tmp_path / name, files, mode), tmp_path)
         assert [row["class"] for row in rows] == ["3", "12", None]
-        assert rows[2]["problem"] == "its label is not read: a link, or more than 16 MiB"
+        assert rows[2]["problem"] == "its label cannot be read: a link, or more than 16 MiB"
 
 
 class TestWebDatasetKinds:

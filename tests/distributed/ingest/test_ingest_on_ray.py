@@ -89,7 +89,7 @@ def test_errors_of_tasks_are_ours(local_ray: None, photos: str, tmp_path: Path) 
     (tmp_path / "folder" / "b").mkdir()
     for name, size in (("a/0.png", (4, 4)), ("b/0.png", (5, 4))):
         Image.new("RGB", size).save(tmp_path / "folder" / name)
-    with pytest.raises(UsageError, match=r"0\.png is 4 x 4 and .*0\.png is 4 x 5 .*give --size"):
+    with pytest.raises(UsageError, match=r"0\.png is 4 x 4 and .*0\.png is 4 x 5 .*use --size"):
         api.ingest(IngestSettings(source=str(tmp_path / "folder")), str(tmp_path / "s"), workers=2)
     with pytest.raises(RunError, match="1 of 241 images are unreadable"):
         api.ingest(IngestSettings(source=photos, size=8), str(tmp_path / "t"), workers=2, max_rejects=0.0)

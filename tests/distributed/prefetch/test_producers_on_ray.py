@@ -119,7 +119,7 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
     with supervised_coordinator(run, 1, 1) as coordinator, producing_actors(run, plan, coordinator):
         networks = RayConsumerSide(coordinator, 0, 1, lambda: False)
         networks.begin(0, None)
-        with pytest.raises(RunError, match="path tape://b/k is of no kind that pyarrow can open"):
+        with pytest.raises(RunError, match="path tape://b/k is of a kind that pyarrow cannot open"):
             networks.get(0)
 
 

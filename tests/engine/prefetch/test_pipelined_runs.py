@@ -367,7 +367,7 @@ def test_a_cache_stays_within_its_size(start: Callable[..., Run], tiny: dict[str
 
 
 def test_a_cache_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="path tape://cache is of no kind that pyarrow can open"):
+    with pytest.raises(UsageError, match="path tape://cache is of a kind that pyarrow cannot open"):
         work(
             start(tiny, snapshot_cache="tape://cache", snapshot_cache_bytes=1).path,
             range(NUM_CLASSES),

@@ -80,7 +80,7 @@ def test_two_runs_that_begin_at_once(
     whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is refused, whether the other is still beginning or has begun, and leaves it what it wrote."""
-    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="one process at a time"):
         begin(out, whitened, four_digits_store)
 
     def overtaken(*arguments: Any) -> bool:
@@ -97,7 +97,7 @@ def test_two_runs_that_begin_at_once(
 
 def test_a_run_that_another_process_has_taken_stays(whitened: Config, four_digits_store: str, out: str) -> None:
     run = begin(out, whitened, four_digits_store)
-    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="by one process at a time"):
+    with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="one process at a time"):
         refused(run)
     assert open_run(out) == run
 
