@@ -19,7 +19,7 @@ from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.run.spec import RunSpec
-from dream_ray.engine.stopping import Stopping
+from dream_ray.engine.stopping import LocalAgreement, Stopping
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ def work(
         labels=tuple(labels),
         world_group=world_group,
         snapshots=snapshots,
-        stopping=stopping,
+        stopping=stopping or Stopping(LocalAgreement()),
         should_stop=should_stop,
         on_checkpoint=on_checkpoint,
         report=report,

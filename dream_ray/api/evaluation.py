@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config.sections import Network
-from dream_ray.engine.evaluation.checks import check_evaluation
-from dream_ray.engine.evaluation.naming import BASELINES, USUAL_REPEATS
+from dream_ray.engine.evaluation.options import BASELINES, USUAL_REPEATS, check_evaluation
 from dream_ray.engine.run.directory import open_run
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def evaluate(
         repeats: Fresh networks per set, n.
         protocol: "quick" or "published".
         split: "test", or "validation" if the run did not distil it.
-        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.evaluation.naming`.
+        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.evaluation.options`.
         local: One network after the other in this process, without Ray.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".

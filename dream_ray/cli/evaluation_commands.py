@@ -31,7 +31,7 @@ def evaluate(
     The same networks are trained on the baselines: random real images, k-means, the initial images, the whole set.
     """
     from dream_ray import api
-    from dream_ray.engine.evaluation.naming import BASELINES
+    from dream_ray.engine.evaluation.options import BASELINES
 
     with progress.counter("Evaluating") as on_result:
         rows = api.evaluate(

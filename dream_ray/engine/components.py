@@ -1,8 +1,7 @@
-"""The components of a worker's loop, by the objective that its run matches: source, selection and matcher."""
+"""The components of a worker's loop, by the objective of its run: source, selection and matcher."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from dream_ray.core.placement import Labels
@@ -17,21 +16,15 @@ from dream_ray.engine.matching.gathering import Gathering
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
-from dream_ray.engine.networks.from_config import build, fetched_networks, first_passes, trains_on_everything, warmed_up
-from dream_ray.engine.networks.prefetched import ConsumerSide
-from dream_ray.engine.networks.sources import NetworkSource, Snapshot, Source, blank_network
+from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trains_on_everything, warmed_up
+from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
+from dream_ray.engine.networks.sources import Snapshot, Source, blank_network
 from dream_ray.engine.prefetch.producer import experts, feature_cache, trained_networks
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import Run
 
-
-@dataclass(frozen=True)
-class Components:
-    """What `distill` works with, see there; a source yields the step inputs that its matcher takes."""
-
-    source: Source[Any]
-    select: Callable[[Any, Assignments], dict[int, Selection]]
-    matcher: Matcher[Any]
+Components = tuple[Source[Any], Callable[[Any, Assignments], dict[int, Selection]], Matcher[Any]]
+"""Source, selection and matcher of `distill`; the source yields the step inputs that its matcher takes."""
 
 
 @contextmanager
@@ -44,28 +37,35 @@ def make_components(
     snapshots: ConsumerSide | None,
     world_group: ProcessGroup,
 ) -> Iterator[Components]:
-    """Makes the components of a worker; threads that they start end with the block.
+    """Yields the components of a worker; their threads end with the block.
 
     Args:
         run: The run.
         store: Its store.
         labels: Classes of the worker.
-        state: Where the worker starts; networks are trained on its images if source.kind is synthetic.
-        heartbeat: Told of the bytes that come from other workers.
-        snapshots: Where networks come from; None: the worker trains them itself.
+        state: Start state of the worker; with source.kind synthetic, networks are trained on its images.
+        heartbeat: Reports the bytes received from other workers.
+        snapshots: Side of the snapshot queue; None: the worker trains the networks itself.
         world_group: All workers, if they exchange tensors at every step.
     """
-    if run.config.matching.objective == "trajectory":
+    config = run.config
+    if config.matching.objective == "trajectory":
         yield _trajectory_components(run, store, labels, world_group)
         return
     matcher = _class_matcher(run, store, labels)
-    if snapshots is None:
-        yield Components(_own_networks(run, store, state, heartbeat, matcher, world_group), matcher.select_all, matcher)
+    if snapshots is not None:
+        snapshots.begin(config.step_of(state.outer, state.inner), state.network)
+        fetched = FetchedNetworks(
+            snapshots, lambda: build(config, store), recipe_of(config), run.device, config.inner_steps
+        )
+        with prefetch_selection(config, matcher, fetched) as select:
+            yield fetched, select, matcher
         return
-    snapshots.begin(run.config.step_of(state.outer, state.inner), state.network)
-    source = fetched_networks(run.config, store, matcher.normalise, snapshots)
-    with prefetch_selection(run.config, matcher, source) as select:
-        yield Components(source, select, matcher)
+    gathering = None
+    if config.source.kind == "synthetic":
+        gathering = Gathering(state, matcher.space, decoder(config, config.evaluation_decode), world_group)
+        heartbeat.gathered_bytes = lambda: gathering.received_bytes
+    yield trained_networks(run, store, gathering), matcher.select_all, matcher
 
 
 def _class_matcher(run: Run, store: Store, labels: Labels) -> ClassMatcher:
@@ -81,19 +81,8 @@ def _class_matcher(run: Run, store: Store, labels: Labels) -> ClassMatcher:
 
 
 def _initial_network(run: Run, store: Store) -> Snapshot:
-    """Makes the network whose features the initialisation uses, if the run has none that was trained on real images."""
+    """Trains the network of the initialisation, for runs whose own networks are not trained on real images."""
     return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
-
-
-def _own_networks(
-    run: Run, store: Store, state: RunState, heartbeat: Heartbeat, matcher: ClassMatcher, world_group: ProcessGroup
-) -> NetworkSource:
-    """Makes the source of networks that this worker trains itself."""
-    if run.config.source.kind != "synthetic":
-        return trained_networks(run, store)
-    gathering = Gathering(state, matcher.space, decoder(run.config, run.config.evaluation_decode), world_group)
-    heartbeat.gathered_bytes = lambda: gathering.received_bytes
-    return trained_networks(run, store, gathering)
 
 
 def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: ProcessGroup) -> Components:
@@ -111,4 +100,4 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
         initialise=lambda: _class_matcher(run, store, labels).initial_states(_initial_network(run, store)),
         world_group=world_group,
     )
-    return Components(ExpertSegments(config, experts(run, store), names, run.device, world_group), select, matcher)
+    return ExpertSegments(config, experts(run, store), names, run.device, world_group), select, matcher

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dream_ray.engine.evaluation.validation import background_validation, validate_pending, validate_step
 from dream_ray.engine.networks.sources import NetworkState
-from dream_ray.engine.prefetch.experts import make_expert, missing_experts
+from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.prefetch.snapshot_queue import SnapshotQueue
 from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
 from dream_ray.engine.progress.heartbeat import Report, discard_report
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class LocalBackend:
+class LocalBackend(AbstractContextManager["LocalBackend"]):
     """Executes runs in this process, see `Backend`.
 
     Args:
@@ -46,9 +46,6 @@ class LocalBackend:
 
     def __init__(self, report: Callable[[str, int], Report] = lambda path, rank: discard_report) -> None:
         self._report = report
-
-    def __enter__(self) -> "LocalBackend":
-        return self
 
     def __exit__(self, *error: object) -> None:
         pass
@@ -107,7 +104,7 @@ class LocalBackend:
                         rank=rank,
                         num_workers=spec.workers,
                         labels=placed[rank],
-                        stopping=None if queue is None else Stopping(agreement, rank, spec.workers),
+                        stopping=Stopping(agreement, rank, spec.workers),
                         snapshots=None if queue is None else LocalConsumerSide(queue, rank, spec.workers),
                         report=self._report(run.path, rank),
                         on_checkpoint=None if look is None else partial(validate_pending, run, look),

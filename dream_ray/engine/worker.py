@@ -1,11 +1,11 @@
 """One worker of a run: distils its classes from the newest complete checkpoint to the last step.
 
-Knows nothing of Ray: a backend calls it, in a thread or in a Ray Train worker.
+It does not depend on Ray: a backend calls it in a thread or in a Ray Train worker.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -18,29 +18,30 @@ from dream_ray.engine.evaluation.validation import pinned_steps
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.prefetched import ConsumerSide
 from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
+from dream_ray.engine.progress.phase_timer import TimedSource
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
-from dream_ray.engine.stopping import Stopped, Stopping
+from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a backend tells a worker of itself and of the others.
+    """The place of a worker among the workers of a run.
 
     Attributes:
-        rank: Number of this worker.
+        rank: Rank of the worker.
         num_workers: Number of workers.
         labels: Classes of this worker.
         world_group: All workers, if they exchange tensors at every step (source.kind synthetic or expert).
-        snapshots: Where networks come from; None: this worker trains them itself.
-        stopping: How it stops together with the others; None: it does not.
-        should_stop: Asked after every checkpoint.
+        snapshots: Side of the snapshot queue; None: this worker trains the networks itself.
+        stopping: Agreement with the other workers on the step at which all stop.
+        should_stop: Checked after every checkpoint.
         on_checkpoint: Called with the step of every checkpoint after it is written; None: the worker does not wait for
             the write.
-        report: Called with the progress whenever it is written.
+        report: Called with every progress that is written.
     """
 
     rank: int
@@ -48,31 +49,31 @@ class WorkerContext:
     labels: Labels
     world_group: ProcessGroup = SINGLE_PROCESS_GROUP
     snapshots: ConsumerSide | None = None
-    stopping: Stopping | None = None
+    stopping: Stopping = field(default_factory=lambda: Stopping(LocalAgreement()))
     should_stop: Callable[[], bool] = lambda: False
     on_checkpoint: Callable[[int], None] | None = None
     report: Report = discard_report
 
 
 Join = Callable[[Run], AbstractContextManager[WorkerContext]]
-"""Makes this process or thread a worker of a run while a block runs. The block ends by `Stopped` if all stop."""
+"""Makes this process or thread a worker of a run during a block. `Stopped` ends the block if all workers stop."""
 
 
 @memory_errors()
 def work(run_path: str, join: Join) -> None:
-    """Distils some classes of a run to the last step; does nothing if its checkpoint is there.
+    """Distils some classes of a run to the last step; does nothing if its last checkpoint exists.
 
     Args:
         run_path: Directory of the run.
-        join: Gives the classes and the ways to the other workers.
+        join: Yields the classes of the worker and its connections to the other workers.
 
     Raises:
-        Stopped: If the workers were asked to stop, or one that this worker depends on did; `join` may catch it.
+        Stopped: If the workers stop, or one that this worker depends on did; `join` may catch it.
         UsageError: If the run is compiled and this machine cannot compile.
-        OutOfMemory: If the worker needs more memory than there is.
+        OutOfMemory: If memory runs out.
     """
     run = open_run(run_path)
-    with join(run) as context, _leaving_at_the_end(context):
+    with join(run) as context, _announced_end(context):
         if _decide(context, lambda stopping: stopping.begin()):
             raise Stopped
         if run.compiled:
@@ -81,7 +82,7 @@ def work(run_path: str, join: Join) -> None:
         store = run.open_store()
         checkpoints = run.checkpoints(store.num_classes)
         with ExitStack() as ending:
-            # The heartbeat is left last, after everything is written.
+            # The heartbeat ends last, after all files are written.
             heartbeat = ending.enter_context(
                 Heartbeat(run, context.rank, context.num_workers, len(context.labels), context.report)
             )
@@ -90,42 +91,38 @@ def work(run_path: str, join: Join) -> None:
             heartbeat.begin(max(resumed_at, 0))
             ending.enter_context(fixed_threads(run.threads))
             write = ending.enter_context(background_writer(partial(_write, run, checkpoints, context)))
-            parts = ending.enter_context(
+            source, select, matcher = ending.enter_context(
                 make_components(run, store, context.labels, state, heartbeat, context.snapshots, context.world_group)
             )
             distill(
                 run.config,
                 state,
-                source=heartbeat.stopwatch.networks(parts.source),
-                select=heartbeat.stopwatch.selecting(parts.select),
-                matcher=parts.matcher,
+                source=TimedSource(source, heartbeat.timer),
+                select=heartbeat.timer.phase("selecting_s")(select),
+                matcher=matcher,
                 events=_Events(run, context, heartbeat, write, resumed_at),
             )
-        if context.stopping is not None:
-            context.stopping.finish(run.config.total_steps)
+        context.stopping.finish(run.config.total_steps)
         heartbeat.end()
 
 
 @contextmanager
-def _leaving_at_the_end(context: WorkerContext) -> Iterator[None]:
-    """Lets the other workers know when this one ends, however it does."""
+def _announced_end(context: WorkerContext) -> Iterator[None]:
+    """Informs the other workers when this one ends, for any reason."""
     try:
         try:
             yield
         finally:
             context.world_group.leave()
     except BaseException as error:
-        if context.stopping is not None:
-            context.stopping.break_off()
+        context.stopping.break_off()
         if isinstance(error, ProcessGroupLeft):
             raise Stopped from None
         raise
 
 
 def _decide(context: WorkerContext, whether: Callable[[Stopping], bool]) -> bool:
-    """Decides about stopping; the first worker of the world group decides for all of it."""
-    if context.stopping is None:
-        return False
+    """Evaluates a question about stopping on the first worker of the world group, for all of its workers."""
     decided = int(context.world_group.rank == 0 and whether(context.stopping))
     return bool(context.world_group.all_gather([torch.tensor([decided])])[0][0])
 
@@ -133,7 +130,7 @@ def _decide(context: WorkerContext, whether: Callable[[Stopping], bool]) -> bool
 def _newest(checkpoints: Checkpoints, context: WorkerContext) -> tuple[int, RunState]:
     """Loads the newest complete checkpoint; all workers of a group start at the one that its first worker found.
 
-    Others may have looked a moment later, when a worker had just completed the next one.
+    A newer one may be completed while the others look.
 
     Returns:
         Its step, or -1 if there is none, and the state.
@@ -143,7 +140,7 @@ def _newest(checkpoints: Checkpoints, context: WorkerContext) -> tuple[int, RunS
     step = int(group.all_gather([torch.tensor([own])])[0][0])
     if step != own:
         found = None if step < 0 else (step, checkpoints.load(step, context.labels))
-    # No worker goes on, and deletes old checkpoints, before all have loaded theirs.
+    # No worker may delete old checkpoints before all have loaded theirs.
     group.all_gather([torch.empty(0)])
     return (-1, RunState()) if found is None else found
 
@@ -151,7 +148,7 @@ def _newest(checkpoints: Checkpoints, context: WorkerContext) -> tuple[int, RunS
 def _move(state: RunState, device: torch.device) -> None:
     for class_state in state.classes.values():
         for name, tensor in vars(class_state).items():
-            if name != "indices":  # the host reads them
+            if name != "indices":  # the host reads the indices
                 setattr(class_state, name, tensor.to(device))
     state.learned = {name: tensor.to(device) for name, tensor in state.learned.items()}
 
@@ -164,14 +161,14 @@ def _write(run: Run, checkpoints: Checkpoints, context: WorkerContext, state: Ru
 
 @dataclass
 class _Events:
-    """When a worker writes a checkpoint, and whether it ends then; see `Events`.
+    """Writes the checkpoints and the progress of a worker; see `Events`.
 
     Attributes:
         run: The run.
         context: The worker.
-        heartbeat: Where its progress is written.
-        write: Begins to write a checkpoint.
-        resumed_at: Step of the checkpoint that it began with, or -1.
+        heartbeat: Writes its progress.
+        write: Starts to write a checkpoint.
+        resumed_at: Step of the checkpoint that it resumed from, or -1.
     """
 
     run: Run
@@ -181,12 +178,12 @@ class _Events:
     resumed_at: int
 
     def is_checkpoint_due(self, step: int) -> bool:
-        """Tells whether one is due by the settings, or all workers stop at this step."""
+        """Returns whether the settings ask for a checkpoint, or all workers stop at this step."""
         self.heartbeat.is_stopped = _decide(self.context, lambda stopping: stopping.stops_before(step))
         return self.heartbeat.is_stopped or (self.run.config.saves_at(step) and step != self.resumed_at)
 
     def on_checkpoint(self, state: RunState) -> None:
-        """Writes it; raises Stopped if that is the end."""
+        """Writes a checkpoint; raises Stopped if the worker ends after it."""
         step = self.run.config.step_of(state.outer, state.inner)
         self.heartbeat.flush(step)
         # In trajectory matching, all workers hold the same images of all classes.

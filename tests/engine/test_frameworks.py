@@ -30,7 +30,7 @@ from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
 from dream_ray.engine.matching import class_matcher, trajectory_matcher
 from dream_ray.engine.planning.measuring.steps import measure_memory
 from dream_ray.engine.planning.memory import plan_memory
-from dream_ray.engine.prefetch.experts import make_expert, missing_experts
+from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.artefacts import read_dataset, read_synthetic
 from dream_ray.engine.run.checkpoint import Checkpoints
@@ -344,7 +344,7 @@ def test_snapshot_cache_too_small_for_the_experts_is_refused(store: str, tmp_pat
     options: dict[str, Any] = {"snapshot_cache": str(tmp_path / "cache"), "snapshot_cache_bytes": 1_000}
     run = create_run(str(tmp_path / "run"), config, store, **options)
     with pytest.raises(
-        UsageError, match=r"snapshot-cache-size must be at least what trajectory.num_experts 2 of 4 .*got 1e-06 GB"
+        UsageError, match=r"snapshot-cache-size must hold trajectory.num_experts 2 trajectories of 4 .*got 1e-06 GB"
     ):
         missing_experts(run)
 
@@ -356,7 +356,7 @@ def test_momentum_of_experts_counts_in_the_snapshot_cache(store: str, tmp_path: 
         config = parse_config(overlay(tiny_run("mtt", "random"), {"update": {"momentum": momentum}}))
         options: dict[str, Any] = {"snapshot_cache": str(tmp_path / "cache"), "snapshot_cache_bytes": 1_000}
         run = create_run(str(tmp_path / str(momentum)), config, store, **options)
-        with pytest.raises(UsageError, match="snapshot-cache-size must be at least") as refused:
+        with pytest.raises(UsageError, match="snapshot-cache-size must hold") as refused:
             missing_experts(run)
         needed += [float(number) for number in re.findall(r"take, (\S+) GB", str(refused.value))]
     assert needed[1] == pytest.approx(2 * needed[0], rel=0.01)

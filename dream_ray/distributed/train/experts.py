@@ -6,7 +6,7 @@ import ray
 
 from dream_ray import storage
 from dream_ray.distributed.cluster.tasks import results
-from dream_ray.engine.prefetch.experts import make_expert, missing_experts
+from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.directory import Run
 
 _TRIES = 3

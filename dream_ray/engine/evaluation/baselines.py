@@ -1,4 +1,4 @@
-"""The baselines of an evaluation: sets of real or initial images that the distilled set must beat."""
+"""The baselines of an evaluation: sets of real or initial images to compare with the distilled set."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,8 +9,9 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.selection import strategies
 from dream_ray.data.store.store import Store
-from dream_ray.engine.evaluation.naming import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
-from dream_ray.engine.matching.from_config import first_features
+from dream_ray.engine.evaluation.options import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
+from dream_ray.engine.matching.from_config import class_matcher
+from dream_ray.engine.networks.from_config import warmed_up
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
@@ -41,7 +42,7 @@ def _whole_set(run: Run, store: Store, repeat: int, indices: Indices) -> Trainin
 
 
 def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
-    """Takes real images at full size: as many stored pixels as the synthetic set has."""
+    """Takes real images at full size, as many stored pixels as the synthetic set."""
     images, labels = [], []
     for label, chosen in enumerate(indices):
         pool = store.images(label, run.config.splits)
@@ -60,11 +61,14 @@ BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
 
 
 def representative_indices(run: Run, store: Store, device: torch.device) -> tuple[tuple[int, ...], ...]:
-    """Returns the ipc real images of each class that k-means picks, as it would for the initialisation."""
+    """Returns the ipc real images of each class that representative initialisation selects."""
+    normalise = run.normalise(store, device)
+    snapshot = warmed_up(run.config, store, normalise, run.config.initialisation.warmup_epochs)
+    matcher = class_matcher(run.config, store, range(store.num_classes), normalise)
     chosen = []
-    for label, features in enumerate(first_features(run.config, store, run.normalise(store, device))):
+    for label in range(store.num_classes):
         picked = strategies.representative(
-            features,
+            matcher.embed(snapshot, label),
             num_clusters=run.config.ipc,
             per_cluster=1,
             rule="each",

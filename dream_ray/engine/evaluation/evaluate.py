@@ -20,7 +20,7 @@ from dream_ray.config.sections import Network
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
-from dream_ray.engine.evaluation.naming import DISTILLED, EVALUATED_SETS, WHOLE_SET
+from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE_SET
 from dream_ray.engine.networks.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network

@@ -20,7 +20,7 @@ from dream_ray.engine.evaluation.evaluate import (
     summarise,
     train_and_test,
 )
-from dream_ray.engine.evaluation.naming import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
+from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
 from dream_ray.engine.evaluation.plots import plot_evaluation
 from dream_ray.engine.networks.training import TensorImages, TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic

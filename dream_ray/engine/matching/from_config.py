@@ -1,9 +1,7 @@
-"""Matchers, and the sources of networks that select images, as the settings of a run ask for them."""
+"""Matchers and network sources from the settings of a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
@@ -12,7 +10,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.representatives import RepresentativeImages
-from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length, warmed_up
+from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache
 from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, TrainingImages
@@ -30,13 +28,13 @@ def class_matcher(
     features: FeatureCache | None = None,
     initial_network: Callable[[], Snapshot] | None = None,
 ) -> ClassMatcher:
-    """Makes the matcher of some classes; see its attributes."""
+    """Returns the matcher of some classes; see its attributes."""
     real = real_images(config, store, labels)
     return ClassMatcher(config, real, store.num_classes, normalise, compiled, features, initial_network)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:
-    """Opens the real images of some classes; keeps as many in memory as `data.resident_mb` says."""
+    """Opens the real images of some classes; loads up to `data.resident_mb` of them into memory."""
     real, room = {}, config.data.resident_mb * MEGABYTE
     for label in labels:
         images = store.images(label, config.splits)
@@ -48,7 +46,7 @@ def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
-    """Returns what a network is trained on: the whole set; an expert of representative selection, a part of it."""
+    """Returns the training images of a network: the whole set, or representatives of it for some experts."""
     everything = RealImages(*store.training_set(config.splits))
     if config.source.kind != "expert" or config.selection.strategy != "representative":
         return lambda _: everything
@@ -66,16 +64,16 @@ def network_source(
     synthetic: Callable[[], TrainingImages] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
-    """Makes the network source of a run.
+    """Returns the network source of a run.
 
     Args:
         config: Settings.
         store: Holds the real images.
-        normalise: Makes the inputs of networks.
-        cache: Keeps what is trained on real data; None: nobody does.
-        compiled: Whether networks are trained through compiled functions.
+        normalise: Maps images to network inputs.
+        cache: Stores networks trained on real data; None: no cache.
+        compiled: Whether the training is compiled.
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
-        check: Called before every batch of training, and while one waits for another's; raises to end it.
+        check: Called before every batch of training, and while waiting for another process; an exception ends both.
     """
     images = training_images(config, store, normalise) if synthetic is None else lambda _: synthetic()
     source = networks_on(
@@ -94,13 +92,13 @@ def network_source(
         lambda: build(config, store).to(normalise.device),
         recipe_of(config),
         trajectory_length(config),
-        # An expert is trained without momentum, or seldom; training may go on from everywhere.
+        # The training of an expert may resume anywhere.
         lambda outer, inner: config.source.kind == "expert" or config.saves_at(config.step_of(outer, inner)),
         check,
     )
     if not isinstance(source, PoolNetworks):
         return cached
-    # Each is the beginning of many trajectories.
+    # A member starts many trajectories.
     members = replace(
         cached,
         source=source.members,
@@ -109,10 +107,3 @@ def network_source(
         is_restart_point=lambda outer, inner: True,
     )
     return replace(cached, source=replace(source, members=members))
-
-
-def first_features(config: Config, store: Store, normalise: Normalise) -> Iterator[Tensor]:
-    """Yields the features (N, D) of each class's real images, by label, after the warm-up of the initialisation."""
-    snapshot = warmed_up(config, store, normalise, config.initialisation.warmup_epochs)
-    matcher = class_matcher(config, store, range(store.num_classes), normalise)
-    return (matcher.embed(snapshot, label) for label in range(store.num_classes))

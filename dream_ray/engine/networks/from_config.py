@@ -1,4 +1,4 @@
-"""Networks and their sources as the settings of a run ask for them."""
+"""Networks and network sources from the settings of a run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,6 @@ from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.matching_functions import CompiledBackward
-from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
 from dream_ray.engine.networks.sharpness_aware import flat_backward
 from dream_ray.engine.networks.sources import (
     NetworkSource,
@@ -31,14 +30,14 @@ def build(config: Config, store: Store) -> Classifier:
 
 
 def trajectory_length(config: Config) -> int:
-    """Returns the networks of a trajectory: of an outer step, or of an expert as far as students follow it."""
+    """Returns the number of networks in a trajectory: inner steps, or updates of an expert that students follow."""
     if config.source.kind == "expert":
         return config.trajectory.max_start + config.trajectory.expert_steps
     return config.inner_steps
 
 
 def recipe_of(config: Config) -> Recipe:
-    """Returns how the networks of a run are trained."""
+    """Returns the training recipe of the networks of a run."""
     update = config.update
     return Recipe(
         update.batch_size,
@@ -51,14 +50,14 @@ def recipe_of(config: Config) -> Recipe:
 
 
 def trains_on_everything(config: Config) -> bool:
-    """Tells whether the first network of a run is trained on real data before it is matched at."""
+    """Returns whether the networks of a run are trained on real data before they are matched."""
     return config.source.kind in ("real", "pool")
 
 
 def first_warmup_epochs(config: Config) -> int:
-    """Returns the passes over the real data that train the network of outer step 0 before it is matched at.
+    """Returns the passes over the real data before the network of outer step 0 is matched.
 
-    Where k-means looks through it for the initialisation, these are what the initialisation asks for.
+    If the representative initialisation uses this network, its `warmup_epochs` apply.
     """
     if config.source.kind == "real" and config.initialisation.strategy == "representative":
         return config.initialisation.warmup_epochs
@@ -66,10 +65,10 @@ def first_warmup_epochs(config: Config) -> int:
 
 
 def first_passes(config: Config) -> int:
-    """Returns the passes over the real data before the first match, of whatever network, in every kind of run."""
+    """Returns the passes over the real data before the first match, for every kind of source."""
     if trains_on_everything(config):
         return first_warmup_epochs(config)
-    # k-means looks through a network of its own; the other initialisations look through none.
+    # The representative initialisation trains a network of its own; the others need none.
     return config.initialisation.warmup_epochs if config.initialisation.strategy == "representative" else 0
 
 
@@ -82,7 +81,7 @@ def networks_on(
     compiled: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
-    """Makes the network source of some settings on any labelled images."""
+    """Returns the network source of some settings on any labelled images."""
     if config.source.kind == "random":
         return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
     networks = replace(_trained_networks(config, images, normalise, build_one, compiled=compiled), check=check)
@@ -117,16 +116,9 @@ def _trained_networks(
 
 
 def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, *, compiled: bool = False) -> Snapshot:
-    """Returns a network after some epochs on the real data: where k-means looks through that of step 0, this one."""
+    """Returns a network after some epochs on the real data, equal to the first one of a run on real data."""
     everything = RealImages(*store.training_set(config.splits))
     networks = _trained_networks(
         config, lambda _: everything, normalise, lambda: build(config, store), compiled=compiled
     )
     return next(iter(replace(networks, inner_steps=1, first_warmup_epochs=epochs).trajectory(0)))
-
-
-def fetched_networks(config: Config, store: Store, normalise: Normalise, networks: ConsumerSide) -> FetchedNetworks:
-    """Makes the network source of a worker that does not train networks itself."""
-    return FetchedNetworks(
-        networks, lambda: build(config, store), recipe_of(config), normalise.device, config.inner_steps
-    )

@@ -16,15 +16,12 @@ class ConsumerSide(Protocol):
 
     def begin(self, step: int, state: NetworkState | None) -> None:
         """Registers the worker at a step, with the network there if it is known; see `SnapshotQueue.begin`."""
-        ...
 
     def get(self, step: int) -> NetworkState:
         """Waits for a snapshot; the worker needs no earlier one any more."""
-        ...
 
     def try_get(self, step: int) -> NetworkState | None:
         """Waits at most about a second for a snapshot that the worker gets later."""
-        ...
 
 
 @dataclass(frozen=True)

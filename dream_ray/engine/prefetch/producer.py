@@ -1,5 +1,6 @@
-"""The loop of a producer: it takes jobs from the snapshot queue and trains the networks."""
+"""Training of the networks of a run: the loop of a producer, expert trajectories, and the caches of both."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -13,9 +14,11 @@ from dream_ray.engine.networks.sources import NetworkSource, NetworkState, blank
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
-from dream_ray.engine.progress.progress import PRODUCER
-from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.process_memory import memory_errors
+from dream_ray.engine.progress.progress import EXPERT, PRODUCER
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
+from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import UsageError
 
 # Limit for all snapshots that the queue holds.
@@ -27,11 +30,9 @@ class ProducerSide(Protocol):
 
     def next_job(self, producer: int) -> Job | None:
         """Waits for work."""
-        ...
 
     def put(self, producer: int, inner: int, item: Any) -> bool:
         """Puts a snapshot in; returns whether to continue with the job."""
-        ...
 
 
 def trained_networks(
@@ -40,7 +41,7 @@ def trained_networks(
     synthetic: Callable[[], TrainingImages] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
-    """Makes the network source of a run that trains the networks, or reads what its cache has of them.
+    """Returns the source that trains the networks of a run, or reads them from its snapshot cache.
 
     Args:
         run: The run.
@@ -48,39 +49,62 @@ def trained_networks(
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: See `network_source`.
     """
-    cache = (
-        None
-        if run.spec.snapshot_cache is None or synthetic is not None
-        else _snapshot_cache(run, run.spec.snapshot_cache)
-    )
+    root = run.spec.snapshot_cache if synthetic is None else None
+    cache = None if root is None else _snapshot_cache(run, root)
     normalise = run.normalise(store)
     return network_source(run.config, store, normalise, cache, compiled=run.compiled, synthetic=synthetic, check=check)
 
 
 def experts(run: Run, store: Store) -> CachedNetworks:
-    """Makes the source of the ways of experts (MTT), on the device of the run; see `expert_cache`."""
-    cache = expert_cache(run)
-    source = network_source(run.config, store, run.normalise(store), cache, compiled=run.compiled)
+    """Returns the source of expert trajectories (MTT), on the device of the run; see `expert_cache`."""
+    source = network_source(run.config, store, run.normalise(store), expert_cache(run), compiled=run.compiled)
     assert isinstance(source, CachedNetworks)
     return source
 
 
 def expert_cache(run: Run) -> SnapshotCache:
-    """Returns where the ways of experts are kept; where no cache is given, the run has one of its own.
+    """Returns the cache of expert trajectories; a run without a snapshot cache has one in its directory.
 
     Raises:
         UsageError: If it cannot hold all of them: they would be trained again and again.
     """
     settings, length = run.config.trajectory, trajectory_length(run.config)
-    # Its training may go on from each of its networks, so each is kept with its momentum.
+    # Training may resume from each network, so each is stored with its momentum.
     each = _network_bytes(run, momentum=run.config.update.momentum > 0)
     num_bytes = settings.num_experts * length * each
     if num_bytes > run.spec.snapshot_cache_bytes:
         raise UsageError(
-            f"snapshot-cache-size must be at least what trajectory.num_experts {settings.num_experts} of {length} "
-            f"networks each take, {num_bytes / 1e9:.3g} GB; got {run.spec.snapshot_cache_bytes / 1e9:g} GB"
+            f"snapshot-cache-size must hold trajectory.num_experts {settings.num_experts} trajectories of {length} "
+            f"networks ({num_bytes / 1e9:.3g} GB); got {run.spec.snapshot_cache_bytes / 1e9:g} GB"
         )
     return _snapshot_cache(run, run.spec.snapshot_cache or run.file("experts"))
+
+
+def missing_experts(run: Run) -> list[int]:
+    """Returns the experts of a run whose trajectories are not complete in the cache; [] without experts."""
+    if run.config.source.kind != "expert":
+        return []
+    cache, last = expert_cache(run), trajectory_length(run.config) - 1
+    return [number for number in range(run.config.trajectory.num_experts) if cache.load(number, last) is None]
+
+
+@memory_errors()
+def make_expert(run_path: str, number: int) -> None:
+    """Trains an expert to the end of its trajectory, from its last cached network.
+
+    Args:
+        run_path: Directory of the run.
+        number: Number of the expert.
+
+    Raises:
+        OutOfMemory: If memory runs out.
+    """
+    keep_freed_memory()
+    run = open_run(run_path)
+    of_experts, of_updates = run.config.trajectory.num_experts, trajectory_length(run.config) - 1
+    with fixed_threads(run.threads), Heartbeat(run, number, 0, 0, discard_report, EXPERT) as heartbeat:
+        for snapshot in experts(run, run.open_store()).trajectory(number):
+            heartbeat.beat(f"expert {number + 1} of {of_experts}, update {snapshot.inner} of {of_updates}")
 
 
 def _snapshot_cache(run: Run, root: str) -> SnapshotCache:
@@ -88,27 +112,27 @@ def _snapshot_cache(run: Run, root: str) -> SnapshotCache:
 
 
 def feature_cache(run: Run) -> FeatureCache | None:
-    """Returns where the features of the real images under the networks of a run are kept, if they are.
+    """Returns the cache of the features of the real images, if the run has one.
 
-    Those of networks that learn from the run's own synthetic images are nobody else's.
+    No other run can use the features under networks that are trained on this run's synthetic images.
     """
     if run.spec.snapshot_cache is None or run.spec.feature_cache_bytes == 0 or not run.config.source.is_independent:
         return None
     selection = run.config.selection
     embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})
-    identity = {"networks": _identity(run), "embedded": embedded}
+    identity = json.dumps({"networks": _identity(run), "embedded": embedded}, sort_keys=True)
     return FeatureCache(f"{run.spec.snapshot_cache}-features", run.spec.feature_cache_bytes, identity)
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Returns what the networks of a run depend on, to the bit."""
+    """Returns everything that the bits of the networks of a run depend on."""
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update")}
     settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
     settings |= {"zca": run.config.data.zca}
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
-    # Where the data lie and who does the work changes no network.
+    # The path of the store and the distribution of the work change no network.
     elsewhere = ("execution", "store")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
@@ -129,10 +153,6 @@ def _network_bytes(run: Run, *, momentum: bool = False) -> int:
     return sum(tensor.nbytes for tensor in kept)
 
 
-class _Unwanted(Exception):  # noqa: N818 (not an error)
-    """The run ended while a network was trained for it."""
-
-
 @memory_errors()
 def produce(
     queue: ProducerSide,
@@ -148,7 +168,7 @@ def produce(
         queue: Gives the jobs and takes the snapshots.
         producer: Number of this producer.
         run: The run.
-        pack: Turns a network's state into what the queue holds.
+        pack: Turns a network's state into an item of the queue.
         is_over: Checked before every batch of training; a warm-up may take minutes.
 
     Raises:
@@ -157,11 +177,11 @@ def produce(
 
     def check() -> None:
         if is_over():
-            raise _Unwanted
+            raise Stopped
 
     config = run.config
     source = trained_networks(run, run.open_store(), check=check)
-    with suppress(_Unwanted), Heartbeat(run, producer, 0, 0, discard_report, PRODUCER) as heartbeat:
+    with suppress(Stopped), Heartbeat(run, producer, 0, 0, discard_report, PRODUCER) as heartbeat:
         while (job := queue.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:

@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any
 
 from dream_ray import storage
 from dream_ray.engine.distill import StepReport
+from dream_ray.engine.progress.phase_timer import PhaseTimer
 from dream_ray.engine.progress.progress import STOPPED, WORKER
-from dream_ray.engine.progress.stopwatch import Stopwatch
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import CostMeter
 from dream_ray.engine.stopping import Stopped
@@ -47,7 +46,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         role: What it is for.
 
     Attributes:
-        stopwatch: Where its time goes.
+        timer: Time of the worker by phase.
         gathered_bytes: Tells how many bytes of synthetic images came from other workers.
         is_stopped: Whether it was asked to stop, and saves.
     """
@@ -56,7 +55,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self, run: Run, shard: int, num_shards: int, num_classes: int, report: Report, role: str = WORKER
     ) -> None:
         self._run, self._report, self._role = run, report, role
-        self.stopwatch = Stopwatch()
+        self.timer = PhaseTimer()
         self.gathered_bytes: Callable[[], int] = lambda: 0
         self.is_stopped = False
         self._images_per_step = num_classes * run.config.real_batch
@@ -173,7 +172,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
             "images_per_second": None if seconds is None else self._images_per_step / seconds,
             "checkpoint_at": self._checkpoint_at,
             "gathered_bytes": self.gathered_bytes(),
-            **asdict(self.stopwatch),
+            **self.timer.seconds,
             **self._meter.read(),
         }
         try:

@@ -14,9 +14,8 @@ from dream_ray.config.sections import Network
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.engine.evaluation import evaluate, tasks
 from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
-from dream_ray.engine.evaluation.checks import check_evaluation
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
-from dream_ray.engine.evaluation.naming import evaluation_name
+from dream_ray.engine.evaluation.options import check_evaluation, evaluation_name
 from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import UsageError

@@ -29,7 +29,7 @@ class Counting:
 
 def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) -> None:
     compute = Counting()
-    first, other = (FeatureCache(str(tmp_path / "cache"), 10**6, {"seed": seed}) for seed in (0, 1))
+    first, other = (FeatureCache(str(tmp_path / "cache"), 10**6, str(seed)) for seed in (0, 1))
     for cache, outer, inner, label, calls in [
         (first, 0, 0, 0, 1),
         (first, 0, 0, 0, 1),
@@ -44,7 +44,7 @@ def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) ->
 
 def test_what_finds_no_room_is_computed_each_time(tmp_path: Path) -> None:
     compute = Counting()
-    cache = FeatureCache(str(tmp_path / "cache"), 200, {})  # less than two files
+    cache = FeatureCache(str(tmp_path / "cache"), 200, "")  # less than two files
     for label in (0, 1, 0, 1):
         cache.features(0, 0, label, compute)
     assert compute.calls == 3, "the first is kept, the second never"
@@ -52,7 +52,7 @@ def test_what_finds_no_room_is_computed_each_time(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     compute = Counting()
-    cache = FeatureCache(str(tmp_path / "cache"), 10**6, {})
+    cache = FeatureCache(str(tmp_path / "cache"), 10**6, "")
     cache.features(0, 0, 0, compute)
     [file] = (tmp_path / "cache").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
@@ -62,8 +62,8 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", 1.0)
-    cache = FeatureCache(str(tmp_path / "cache"), 10**6, {})
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
+    cache = FeatureCache(str(tmp_path / "cache"), 10**6, "")
     at_it, go_on, second = threading.Event(), threading.Event(), Counting()
 
     def slow() -> Tensor:

@@ -22,7 +22,7 @@ from dream_ray.engine.networks.from_config import build, first_passes, networks_
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.planning.forecast import StepCosts
-from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
+from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.run.class_costs import class_counts, training_count
 
 # Rounds of what runs at once: memory is asked for in another order every time.
@@ -41,7 +41,7 @@ class ClassSteps:
     more_bytes = 0
 
     def __init__(
-        self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, *, compiled: bool
+        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, *, compiled: bool
     ) -> None:
         short = config.model_copy(
             update={
@@ -152,7 +152,7 @@ class ClassSteps:
                     one.result()
 
 
-def pass_s(config: Config, timer: PhaseTimer, num_images: int, most: int | None = None) -> float:
+def pass_s(config: Config, timer: RoundTimer, num_images: int, most: int | None = None) -> float:
     """Returns what a pass of training takes over some images, at most over `most` of them."""
     count = num_images if most is None else min(most, num_images)
     return timer.median("batch") * math.ceil(count / config.update.batch_size)
@@ -171,7 +171,7 @@ def random_images(config: Config, store: Store) -> ImageChunks:
     return ImageChunks([generator.integers(0, 256, (num_images, *store.shape_CHW), dtype=np.uint8)])
 
 
-def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: PhaseTimer) -> float:
+def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: RoundTimer) -> float:
     """Returns what a clustering of `num_points` images takes: the mean of those of an outer step.
 
     Random features, spread like the measured ones, have no clusters: k-means takes all the steps that it may.

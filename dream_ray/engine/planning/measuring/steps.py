@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ from dream_ray.data.store.manifest import Manifest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import ClassSteps
-from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
+from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.planning.measuring.student_steps import StudentSteps
 from dream_ray.engine.run.environment import CostMeter, fixed_threads
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, out_of_memory
@@ -33,33 +33,9 @@ T = TypeVar("T")
 _MEMORY_ROUNDS = 2
 
 
-class Steps(Protocol):
-    """The steps of an objective; making them trains networks, and takes no more memory than that."""
-
-    more_bytes: int
-
-    @property
-    def num_features(self) -> int:
-        """Features of an image."""
-
-    @property
-    def snapshot_bytes(self) -> int:
-        """Size of a network snapshot."""
-
-    def begin(self) -> None:
-        """Makes the state that the steps need."""
-
-    def run_round(self, number: int) -> None:
-        """Runs every step once; rounds count from 1 to less than `MOST_ROUNDS`."""
-
-    def run_together(self, beside: Collection[str]) -> None:
-        """Matches while threads do something else, for the memory of both."""
-
-    def costs(self) -> StepCosts:
-        """Returns the times of the rounds, as a run spends them."""
-
-
-STEPS: dict[str, type[ClassSteps | StudentSteps]] = {
+Steps = ClassSteps | StudentSteps
+"""The steps of an objective; the construction only trains networks, for the memory of a producer."""
+STEPS: dict[str, type[Steps]] = {
     "bidirectional": ClassSteps,
     "trajectory": StudentSteps,
 }
@@ -169,10 +145,10 @@ def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name
 @contextmanager
 def _steps(
     config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool
-) -> Iterator[tuple[Steps, PhaseTimer]]:
+) -> Iterator[tuple[Steps, RoundTimer]]:
     keep_freed_memory()
     device = torch.device(device_name)
-    timer, store = PhaseTimer(device, threads), Store("", manifest)
+    timer, store = RoundTimer(device, threads), Store("", manifest)
     with fixed_threads(threads):
         normalise = _normalisation(config, store, device)
         yield STEPS[config.matching.objective](config, store, normalise, timer, compiled=compiled), timer

@@ -18,7 +18,7 @@ from dream_ray.engine.networks.sources import detached_parameters
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import pass_s, random_images
-from dream_ray.engine.planning.measuring.phase_timer import MOST_ROUNDS, PhaseTimer
+from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.run.class_costs import class_counts
 
 # A student takes no more steps here; the parameters that more of them would keep are added.
@@ -33,7 +33,7 @@ class StudentSteps:
     """
 
     def __init__(
-        self, config: Config, store: Store, normalise: Normalise, timer: PhaseTimer, *, compiled: bool
+        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, *, compiled: bool
     ) -> None:
         self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})

@@ -12,7 +12,7 @@ import torch
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_S = 3, 12, 3.0
 
 
-class PhaseTimer:
+class RoundTimer:
     """Times named phases, each round apart.
 
     With one thread on a CPU it counts CPU seconds, so other work on the machine does not change them.
