@@ -59,7 +59,6 @@ Join = Callable[[Run], AbstractContextManager[WorkerContext]]
 """Makes this process or thread a worker of a run during a block. `Stopped` ends the block if all workers stop."""
 
 
-@memory_errors()
 def work(run_path: str, join: Join) -> None:
     """Distils some classes of a run to the last step; does nothing if its last checkpoint exists.
 
@@ -73,7 +72,7 @@ def work(run_path: str, join: Join) -> None:
         OutOfMemory: If memory runs out.
     """
     run = open_run(run_path)
-    with join(run) as context, _announced_end(context):
+    with join(run) as context, memory_errors(), _announced_end(context):
         if _decide(context, lambda stopping: stopping.begin()):
             raise Stopped
         if run.compiled:
