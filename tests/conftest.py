@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import copy
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ FOUR_DIGITS = IngestSettings(source="digits", classes=("0", "3", "5", "8"), max_
 
 # Fixtures that are too dear for every process to have its own: what uses one of them runs in one process.
 SHARED = ("local_ray", "head")
+
+
+def pytest_configure() -> None:
+    """Restores Ctrl-C in the background of a script, where it is ignored; processes that tests start inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups

@@ -417,10 +417,7 @@ def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, t
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file)]
     command += ["--store", four_digits_store, "--out", str(out), "--local", "--set", "outer_steps=500"]
     command += ["--set", "evaluation.every=4", "--set", "data.include_validation=false"]
-    # As a terminal would start it: what runs in the background of a script, these tests too, ignores Ctrl-C.
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 400
     while not (out / "checkpoints" / "step-00000004").is_dir():
         assert process.poll() is None, "finished before it could be interrupted"
