@@ -42,7 +42,7 @@ from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
-from tests.runs import create_run, work
+from tests.runs import Killed, create_run, work
 from tests.thread_group import run_group
 
 CPU = torch.device("cpu")
@@ -50,10 +50,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-framewor
 GOLDEN = Path(__file__).with_name("golden_framework_losses.json")
 CASES = [(name, strategy) for name in FRAMEWORKS for strategy in ("random", "representative")]
 Start = Callable[..., Run]
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the package catches it."""
 
 
 @pytest.fixture(scope="module")

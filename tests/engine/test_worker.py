@@ -14,20 +14,15 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.progress import heartbeat
-from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import RunError
-from tests.runs import create_run, work
+from tests.runs import Killed, create_run, final_images, kill_at, run_all, work
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 4
 GOLDEN = Path(__file__).parent / "golden_losses.json"
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the package catches it."""
 
 
 @pytest.fixture
@@ -36,16 +31,6 @@ def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
         return create_run(str(tmp_path / name), config, four_digits_store, device=CPU, threads=1)
 
     return make
-
-
-def run_all(run: Run, num_shards: int) -> None:
-    for shard, placed in enumerate(place_classes([1.0] * NUM_CLASSES, num_shards)):
-        work(run.path, placed, shard=shard, num_shards=num_shards)
-
-
-def final_images(run: Run) -> Tensor:
-    finish_run(run)
-    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +95,11 @@ def test_a_killed_run_resumes_to_the_same_bits(
     for shard in range(before - 1):
         work(run.path, placement[shard], shard=shard, num_shards=before)
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Heartbeat, "on_step", _kill_at(killed_at))
+        patch.setattr(heartbeat.Heartbeat, "on_step", kill_at(killed_at))
         with pytest.raises(Killed):
             work(run.path, placement[-1], shard=before - 1, num_shards=before)
     run_all(run, after)
     assert torch.equal(final_images(run), reference(tiny))
-
-
-def _kill_at(step: int) -> Callable[[Any, StepReport], None]:
-    def report(self: Any, report: StepReport) -> None:
-        if report.step == step:
-            raise Killed
-
-    return report
 
 
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
@@ -134,7 +111,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     run = start(parse_config(tiny))
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat.Heartbeat, "on_step", _kill_at(5))
+        patch.setattr(heartbeat.Heartbeat, "on_step", kill_at(5))
         with pytest.raises(Killed):
             run_all(run, 1)
     checkpoints = run.checkpoints(NUM_CLASSES)

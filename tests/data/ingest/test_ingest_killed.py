@@ -13,10 +13,7 @@ from dream_ray import storage
 from dream_ray.data.ingest import pipeline
 from dream_ray.errors import UsageError
 from tests.data.samples import ingest, png, write_tar
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
+from tests.runs import Killed
 
 
 def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,9 @@ from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snaps
 from dream_ray.engine.prefetch.producer import trained_networks
 from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
 from dream_ray.engine.progress import heartbeat
-from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.errors import RunError, UsageError
-from tests.runs import create_run, work
+from tests.runs import Killed, create_run, final_images, work
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 4
@@ -38,10 +36,6 @@ SOURCES: dict[str, dict[str, Any]] = {
     "random": {"kind": "random"},
     "pool": {"kind": "pool", "pool_size": 2},
 }
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the package catches it."""
 
 
 @pytest.fixture
@@ -80,11 +74,6 @@ def own_threads() -> list[str]:
     """Names of the threads of runs that are alive."""
     names = (thread.name for thread in threading.enumerate())
     return [name for name in names if name.startswith(("producer", "prefetch-selection", "checkpoint"))]
-
-
-def final_images(run: Run) -> Tensor:
-    finish_run(run)
-    return read_synthetic(run.file("synthetic.parquet"))[0].images_LNCHW
 
 
 def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
