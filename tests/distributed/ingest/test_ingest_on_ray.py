@@ -46,14 +46,13 @@ def reference(photos: str, tmp_path_factory: pytest.TempPathFactory) -> Manifest
     return api.ingest(IngestSettings(source=photos, size=64), str(tmp_path_factory.mktemp("r") / "store"), local=True)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_workers_does_not_change_a_byte(
-    local_ray: None, photos: str, reference: Manifest, tmp_path: Path, workers: int
+def test_three_workers_write_the_bytes_of_one(
+    local_ray: None, photos: str, reference: Manifest, tmp_path: Path
 ) -> None:
     told: list[tuple[str, int, int]] = []
     path = str(tmp_path / "store")
     manifest = api.ingest(
-        IngestSettings(source=photos, size=64), path, workers=workers, progress=lambda *state: told.append(state)
+        IngestSettings(source=photos, size=64), path, workers=3, progress=lambda *state: told.append(state)
     )
     assert manifest == reference
     assert told[0] == ("shards listed", 0, NUM_CLASSES)
@@ -96,7 +95,7 @@ def test_errors_of_tasks_are_ours(local_ray: None, photos: str, tmp_path: Path) 
 
 
 def test_more_workers_than_cpus_are_refused_with_the_numbers(local_ray: None, photos: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="9 workers with 1 CPU each need 9 CPUs; Ray reports 4"):
+    with pytest.raises(UsageError, match="got 9 workers of 1 CPU each, and Ray has 4 CPUs and 0 GPUs"):
         api.ingest(IngestSettings(source=photos, size=8), str(tmp_path / "s"), workers=9)
 
 

@@ -1,4 +1,4 @@
-"""A set several times larger than the object store and the memory given is ingested and read."""
+"""A set larger than the memory given, and many times larger than the object store, is ingested and read."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from dream_ray.distributed.ingest import TASK_BYTES
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 OBJECT_STORE_BYTES = 128 * 1024**2
 NUM_CLASSES, SIZE = 9, 224
-PER_CLASS = 1 + 3 * TASK_BYTES // (NUM_CLASSES * 3 * SIZE**2)
+PER_CLASS = 1 + 3 * TASK_BYTES // 2 // (NUM_CLASSES * 3 * SIZE**2)
 
 
 def anonymous_bytes() -> int:
@@ -39,9 +39,9 @@ def test_ingest_and_reading_take_a_fraction_of_the_set(local_ray: None, tmp_path
     settings = IngestSettings(source=str(tmp_path / "photos"), size=SIZE)
     try:
         with watched() as watch:
-            manifest = api.ingest(settings, str(tmp_path / "store"), workers=4, memory_bytes=TASK_BYTES)
+            manifest = api.ingest(settings, str(tmp_path / "store"), workers=4, memory=TASK_BYTES)
         stored = sum(file.bytes for file in manifest.files)
-        assert stored > 3 * TASK_BYTES > 20 * OBJECT_STORE_BYTES
+        assert stored > 1.5 * TASK_BYTES > 10 * OBJECT_STORE_BYTES
         assert 0 < watch.peak_bytes["task"] < TASK_BYTES
 
         store = Store.open(str(tmp_path / "store"))
