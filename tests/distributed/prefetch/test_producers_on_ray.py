@@ -1,28 +1,25 @@
-"""Producers as Ray actors: the same bits as without them, whichever process is killed."""
+"""Producers and the coordinator of a run as Ray actors.
 
-import os
-import signal
-import threading
+tests/s3/test_cluster_on_a_bucket.py kills both in the middle of a run.
+"""
+
 import time
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import torch
 from ray.exceptions import RayActorError
-from torch import Tensor
 
 from benchmarks.processes import started_here
-from dream_ray import api
 from dream_ray.config import parse_config
+from dream_ray.distributed.prefetch import producers
 from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide, supervised_coordinator
 from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.prefetch.producer import window_of
-from dream_ray.engine.progress.progress import PRODUCER, WORKER
-from dream_ray.engine.run.artefacts import read_synthetic
-from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import RunError
 from tests.runs import create_run
@@ -55,60 +52,90 @@ def test_producers_take_the_slots_that_workers_leave(
     assert found == ProducerPlan(count, 2, 1.0, **where)
 
 
-def images(path: str) -> Tensor:
-    return read_synthetic(f"{path}/synthetic.parquet")[0].images_LNCHW
+class Actors:
+    """Stand in for `ray`: actors that run until they are killed or crash."""
+
+    def __init__(self) -> None:
+        self.options: list[dict[str, Any]] = []
+        self.crashed: set[int] = set()
+        self.killed: set[int] = set()
+
+    def remote(self, **options: Any) -> Any:
+        self.options.append(options)
+        number = len(self.options) - 1
+        run = SimpleNamespace(remote=lambda *arguments: number)
+        return lambda kind: SimpleNamespace(remote=lambda: SimpleNamespace(number=number, run=run))
+
+    def kill(self, actor: Any) -> None:
+        self.killed.add(actor.number)
+
+    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        time.sleep(timeout)
+        return [number for number in references if number in self.crashed | self.killed], []
 
 
-@pytest.mark.slow
-def test_killed_producer_coordinator_and_worker_cost_no_bit(
-    local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path
-) -> None:
-    """All three in one run, one after the other; each is replaced.
+class Queue:
+    """Stands in for the client of a coordinator."""
 
-    A dead worker restarts the whole group from the last checkpoint. Two workers equal one without Ray.
-    """
-    config = parse_config({**tiny, "outer_steps": 12, "inner_steps": 10, "checkpoint_every": 10})
-    reference = str(tmp_path / "reference")
-    api.distill(config, store=four_digits_store, out=reference, local=True, producers=0)
-    killed: dict[str, int] = {}
-    killer = threading.Thread(target=_kill_three, args=(out, killed), daemon=True)
-    killer.start()
-    api.distill(config, store=four_digits_store, out=out, workers=2, producers=1)
-    killer.join(timeout=1)
-    assert list(killed) == ["producer", "coordinator", "worker"]
-    sessions = read_sessions(open_run(out), WORKER)
-    assert killed["worker"] in {session["pid"] for session in sessions}
-    assert len(sessions) >= 4, "both workers ran twice"
-    producers = read_sessions(open_run(out), PRODUCER)
-    assert len(producers) >= 2 and all(session["cpu_s"] > 0 for session in producers), "their work has its cost"
-    assert torch.equal(images(out), images(reference))
+    def __init__(self, name: str = "") -> None:
+        self.is_group_lost = False
+        self.removed: list[int] = []
+
+    def call(self, method: str, *arguments: Any) -> bool:
+        if method == "remove_producer":
+            self.removed.extend(arguments)
+        return self.is_group_lost
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> Actors:
+    def died(reference: int) -> None:
+        raise RayActorError
+
+    found = Actors()
+    monkeypatch.setattr(producers, "ray", found)
+    monkeypatch.setattr(producers, "value_of", died)
+    monkeypatch.setattr(producers, "_LOOK_S", 0.01)
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while started_here("ray::_Producer") or started_here("ray::Coordinator"):
-        assert time.monotonic() < deadline, "they outlived the run"
-        time.sleep(0.1)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
-def _kill_three(path: str, killed: dict[str, int]) -> None:
-    deadline = time.monotonic() + 800
-    plan = [("producer", 10), ("coordinator", 25), ("worker", 45)]
-    while not Path(path, "config.yaml").exists() and time.monotonic() < deadline:  # written last
-        time.sleep(0.05)
-    run = open_run(path)
-    while plan and time.monotonic() < deadline:
-        time.sleep(0.05)
-        sessions = [session for session in read_sessions(run) if session["phase"] == "matching"]
-        who, step = plan[0]
-        if not sessions or max(session["step"] for session in sessions) < step:
-            continue
-        victims = {
-            "producer": started_here("ray::_Producer"),
-            "coordinator": started_here("ray::Coordinator"),
-            "worker": [session["pid"] for session in sessions][-1:],
-        }[who]
-        if victims:
-            os.kill(victims[0], signal.SIGKILL)
-            killed[who] = victims[0]
-            plan.pop(0)
+def test_a_crashed_producer_is_replaced_by_one_that_reserves_nothing(
+    actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker slot may be gone with its node."""
+    queue = Queue()
+    monkeypatch.setattr(producers, "CoordinatorClient", lambda name: queue)
+    run: Any = SimpleNamespace(path="run")
+    with producing_actors(run, ProducerPlan(2, 3, 0.0, reserves=True), "coordinator"):
+        wait_until(lambda: len(actors.options) == 2)
+        actors.crashed.add(1)
+        wait_until(lambda: len(actors.options) == 3)
+    assert [options["num_cpus"] for options in actors.options] == [3, 3, 0]
+    assert queue.removed == [1] and actors.killed == {0, 2}, "the end of the run ends the others"
+
+
+def test_producers_release_their_slots_if_restarted_workers_find_none(
+    actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue()
+    monkeypatch.setattr(producers, "CoordinatorClient", lambda name: queue)
+    monkeypatch.setattr(producers, "_RELEASE_S", 0.2)
+    run: Any = SimpleNamespace(path="run")
+    with producing_actors(run, ProducerPlan(2, 1, 0.0, reserves=True), "coordinator"):
+        wait_until(lambda: len(actors.options) == 2)
+        time.sleep(0.3)
+        assert not actors.killed
+        queue.is_group_lost = True
+        wait_until(lambda: len(actors.options) == 4)
+        assert actors.killed == {0, 1}
+    assert [options["num_cpus"] for options in actors.options] == [1, 1, 0, 0]
 
 
 def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
@@ -142,6 +169,7 @@ def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
         failures.append("of worker 0")
         with pytest.raises(Stopped):
             workers[1].get(window)
+    wait_until(lambda: not (started_here("ray::_Producer") or started_here("ray::Coordinator")))
 
 
 def test_a_replaced_coordinator_has_nothing_to_save(

@@ -1,19 +1,29 @@
 """The sweep files that come with dream_ray: each runs two trials, scaled down to tiny networks and few steps.
 
-Trials have one worker here; test_sweep_on_ray.py has one of two.
+Ray Tune runs those of the file with two metrics; a loop stands in for it with the others.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 from PIL import Image
 
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.sweeps.file import read_sweep
+from dream_ray.distributed.tune import search
+from dream_ray.distributed.tune.sweep import digest_of
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.sweeps.directory import SweepContext
+from dream_ray.sweeps.file import Sweep, read_sweep
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import RUNG, open_study
+from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
+from tests.runs import TRIAL_OPTIONS
 
 SWEEPS = sorted((Path(__file__).resolve().parents[3] / "sweeps").glob("*.yaml"))
 SMALL: dict[str, Any] = {
@@ -49,18 +59,48 @@ def test_there_are_four() -> None:
     assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "pareto", "smoke"]
 
 
+def sweep_in_a_loop(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
+    """Stands in for `sweep_on_ray`: one trial after the other in this process, none of which is stopped."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
+    executor = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)
+    for _ in range(sweep.most_trials):
+        trial = study.ask()
+        values = suggest(sweep.space, trial, sweep.base())
+        rungs: list[Rung] = []
+        run_trial(context.out, sweep.configs_of(values), context.store, executor, rungs.append)
+        trial.set_user_attr(RUNG, rungs[-1].number)
+        study.tell(trial, rungs[-1].accuracy)
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "sweep_on_ray", sweep_in_a_loop)
+    monkeypatch.setattr(search, "ray_session", nullcontext)
+    monkeypatch.setattr(search, "check_cluster", lambda sweep, context: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dream_plus", "imagenet", "smoke"])
+def test_a_shipped_sweep_runs_two_trials(name: str, without_ray: None, colours: str, tmp_path: Path) -> None:
+    run_two_trials(name, colours, tmp_path)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_it_runs_two_trials(path: Path, local_ray: None, colours: str, tmp_path: Path) -> None:
+def test_the_shipped_sweep_with_two_metrics_runs_on_ray(local_ray: None, colours: str, tmp_path: Path) -> None:
+    run_two_trials("pareto", colours, tmp_path)
+
+
+def run_two_trials(name: str, store: str, directory: Path) -> None:
+    [path] = [path for path in SWEEPS if path.stem == name]
     whole = read_sweep(str(path))
     scaled = yaml.safe_load(path.read_text())
     scaled["settings"] |= SMALL
     scaled |= {"budget": {"trials": 2}, "final_seeds": 0, "resources": {}}
-    file = tmp_path / path.name
+    file, out = directory / path.name, directory / "sweep"
     file.write_text(yaml.safe_dump(scaled))
-    out = tmp_path / "sweep"
-    rows = api.sweep(str(file), store=colours, out=str(out), max_concurrent=2).trials
+    rows = api.sweep(str(file), store=store, out=str(out), max_concurrent=1).trials
     assert [row["state"] for row in rows].count("failed") == 0 and len(rows) == 2
     assert rows[0]["state"] == "done"
     assert all(rows[0][metric] is not None for metric in whole.metrics)
