@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "how-to" / "run-on-a-cluster.md").read_text()
 LONGEST_S = 800
-TRIALS = 3
+TRIALS = 5
 
 
 def documented(command: str) -> str:
@@ -122,7 +122,7 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
 
 
 def smaller_sweep(path: Path) -> Path:
-    """Writes the documented sweep with fewer and shorter trials."""
+    """Writes the documented sweep with fewer and shorter trials: more than the head node runs at a time."""
     sweep = yaml.safe_load((ROOT / "sweeps" / "smoke.yaml").read_text())
     sweep["settings"] |= {"inner_steps": 20, "evaluation.every": 10, "evaluation.quick_epochs": 20}
     path.write_text(yaml.safe_dump({**sweep, "budget": {"trials": TRIALS}, "final_seeds": 1}))
