@@ -1,4 +1,4 @@
-"""Validated configuration of a run (floor 1)."""
+"""Validated configuration of a run (layer 1)."""
 
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.config.load import dump_config, load_config, parse_config, put, read_settings

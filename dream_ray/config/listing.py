@@ -1,4 +1,4 @@
-"""All settings as a page: path, what may stand there, default and meaning, as the settings themselves say it."""
+"""The reference page of all settings: path, allowed values, default and meaning."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 
 
 def list_settings() -> str:
-    """Returns the page, in Markdown: a line for each setting, under the heading of its section."""
+    """Returns the page in Markdown: one line per setting under the heading of its section."""
     schema = Config.model_json_schema()
     return "\n".join([_HEAD, *_section(schema, schema["$defs"], Config().model_dump(mode="json"), "")]) + "\n"
 
@@ -28,7 +28,7 @@ def list_settings() -> str:
 def _section(
     schema: Mapping[str, Any], others: Mapping[str, Any], defaults: Mapping[str, Any], path: str
 ) -> Iterator[str]:
-    """Yields the lines of a section; `others` are the schemas of all sections by name."""
+    """Yields the lines of a section; `others` contains the schemas of all sections by name."""
     yield f"\n## {path or 'The run'}\n"
     inner = []
     for name, one in schema["properties"].items():
@@ -43,7 +43,7 @@ def _section(
 
 
 def _rule(schema: Mapping[str, Any]) -> str:
-    """Says what may stand for a setting, for example "int >= 1, or null"."""
+    """Returns the allowed values of a setting, for example "int >= 1, or null"."""
     if "anyOf" in schema:
         return ", or ".join(map(_rule, schema["anyOf"]))
     if "$ref" in schema:

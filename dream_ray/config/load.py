@@ -19,30 +19,40 @@ def load_config(*, preset: str | None = None, file: str | None = None, assignmen
 
     Args:
         preset: Name of a preset.
-        file: Path of a YAML file; exactly one of `preset` and `file` is given.
+        file: Path of a YAML file. Give exactly one of `preset` and `file`.
         assignments: "section.key=value" texts, value in YAML; later ones win.
 
     Raises:
-        UsageError: If anything in it breaks a rule.
+        UsageError: If a setting breaks a rule.
     """
     values = read_settings(preset=preset, file=file)
     for assignment in assignments:
-        _assign(values, assignment)
+        path, value = parse_assignment(assignment, "--set", "section.key=value")
+        try:
+            put(values, path, value)
+        except UsageError as error:
+            raise UsageError(f"--set {assignment!r}: {error}") from None
     return parse_config(values)
 
 
 def read_settings(*, preset: str | None = None, file: str | None = None) -> dict[str, Any]:
-    """Returns the plain values that one base gives, and no others; arguments as for `load_config`."""
+    """Returns only the plain values of one base; arguments as in `load_config`."""
     if (preset is None) == (file is None):
         raise UsageError("give exactly one of --preset NAME and --config FILE")
-    return read_yaml_mapping(file, "config file") if file is not None else _preset(str(preset))
+    if file is not None:
+        return read_yaml_mapping(file, "config file")
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(str(preset), PRESETS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}{hint}")
+    return copy.deepcopy(PRESETS[preset]())  # Presets share values, and assignments change them.
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """Validates plain values; raises UsageError with one line per broken rule."""
     version = values.get("version", CONFIG_VERSION)
     if version != CONFIG_VERSION:
-        # Said first and alone: the other keys may be right in that version.
+        # Reported alone, because the other keys may be valid in that version.
         raise UsageError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {version!r}")
     try:
         return Config.model_validate(dict(values))
@@ -55,24 +65,8 @@ def dump_config(config: Config) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _preset(name: str) -> dict[str, Any]:
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}{hint}")
-    return copy.deepcopy(PRESETS[name]())  # assignments change it, and presets share what they are made of
-
-
-def _assign(values: dict[str, Any], assignment: str) -> None:
-    path, value = parse_assignment(assignment, "--set", "section.key=value")
-    try:
-        put(values, path, value)
-    except UsageError as error:
-        raise UsageError(f"--set {assignment!r}: {error}") from None
-
-
 def put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Puts a value into plain values by its path, for example "selection.interval"; makes sections that are missing."""
+    """Sets a plain value by its path, for example "selection.interval"; creates missing sections."""
     *sections, key = path.split(".")
     target = values
     for section in sections:
@@ -85,7 +79,7 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """Turns a validation error of a model into "setting rule; got value", with the nearest name for an unknown one."""
+    """Formats a validation error as "setting rule; got value"; suggests the nearest name for an unknown setting."""
     path = [str(part) for part in detail["loc"]]
     name = ".".join(path)
     if detail["type"] == "extra_forbidden":
@@ -105,7 +99,7 @@ def _settings(path: Sequence[str], model: type[BaseModel]) -> list[str]:
     section = model
     for part in path:
         if part not in section.model_fields:
-            continue  # the key of a mapping of sections
+            continue  # a key of a mapping of sections
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))

@@ -1,6 +1,6 @@
-"""Published settings by name: those of DREAM+ as cifar10-ipc10, those of another framework as dm-cifar10-ipc10.
+"""Published settings by name: cifar10-ipc10 for DREAM+, dm-cifar10-ipc10 for another framework such as DM.
 
-Each framework has its own in `frameworks/`; an unset value has its default of `schema.py`.
+`frameworks/` defines the presets of each framework; an unset value has its default of `schema.py`.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dream_ray.config.frameworks import FRAMEWORKS, Settings
 
 
 def _smoke() -> Settings:
-    """Digits in under a minute on two CPU cores: shows that everything works, not how well it can."""
+    """Digits in under a minute on two CPU cores: a test of the installation, not of accuracy."""
     return {
         "ipc": 1,
         "factor": 1,

@@ -1,7 +1,7 @@
 """The settings of a run: frozen, validated on construction, with their help beside them.
 
-Times are counted in steps: an outer step has a fresh network, an inner step matches every class once and then updates
-the network.
+Times are in steps: an outer step has a fresh network, an inner step matches every class once and then updates the
+network.
 """
 
 from collections.abc import Iterator, Mapping
@@ -76,7 +76,7 @@ class Config(Section):
         name = values.get("framework", _DEFAULT_FRAMEWORK) if isinstance(values, Mapping) else None
         if not isinstance(name, str) or name not in FRAMEWORKS:
             return values
-        # Of a section made in Python, such as `Matching(...)`, what was not set is the framework's too.
+        # Unset values of a section made in Python, such as `Matching(...)`, come from the framework too.
         plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in values.items()}
         return overlay(FRAMEWORKS[name].settings, plain)
 
@@ -118,7 +118,7 @@ class Config(Section):
             yield f"matching.objective must be trajectory with source.kind expert; got {objective}"
         if objective == "trajectory" and self.pixels.coupling != "joint":
             yield (
-                "pixels.coupling must be joint with matching.objective trajectory, whose loss is one of all classes; "
+                "pixels.coupling must be joint with matching.objective trajectory, which has one loss for all classes; "
                 f"got {self.pixels.coupling}"
             )
         if self.evaluation.lr is None and objective != "trajectory":
@@ -126,22 +126,22 @@ class Config(Section):
         if kind in ("synthetic", "expert") and self.update.warmup_epochs:
             yield f"update.warmup_epochs must be 0 with source.kind {kind}; got {self.update.warmup_epochs}"
         if kind == "expert" and self.update.epochs == 0:
-            yield "update.epochs must be an int >= 1 with source.kind expert, for an expert has to move; got 0"
+            yield "update.epochs must be an int >= 1 with source.kind expert, because experts are trained; got 0"
         if self.data.zca and (self.pixels.space, self.factor) != ("normalised", 1):
             yield (
-                "pixels.space must be normalised and factor 1 with data.zca, for a whitened image is no mosaic of "
-                f"whitened ones; got {self.pixels.space} and {self.factor}"
+                "pixels.space must be normalised and factor 1 with data.zca, because a whitened image is not a mosaic "
+                f"of whitened images; got {self.pixels.space} and {self.factor}"
             )
         if not all(0 < part < 1 for part in self.evaluation.lr_milestones):
             yield f"evaluation.lr_milestones must be between 0 and 1; got {list(self.evaluation.lr_milestones)}"
 
     @property
     def real_batch(self) -> int:
-        """Real images that a class is matched against."""
+        """Number of real images per class and step."""
         return self.batch_real or self.selection.num_clusters * self.selection.per_cluster
 
     def step_of(self, outer: int, inner: int) -> int:
-        """Returns the number of a step, counted from the start of the run."""
+        """Returns the index of a step from the start of the run."""
         return outer * self.inner_steps + inner
 
     def saves_at(self, step: int) -> bool:
@@ -149,7 +149,7 @@ class Config(Section):
         return step % self.checkpoint_every == 0
 
     def selects_at(self, inner: int) -> bool:
-        """Tells whether representative images are chosen for matching before an inner step."""
+        """Tells whether representative images are selected before an inner step."""
         return (
             self.matching.objective != "trajectory"
             and self.selection.strategy == "representative"
@@ -168,5 +168,5 @@ class Config(Section):
 
     @property
     def evaluation_decode(self) -> str:
-        """Decode mode for training on the set: the bound only keeps matching within memory."""
+        """Decode mode of evaluation; `bound` only limits the memory of matching."""
         return "single" if self.decode == "bound" else self.decode

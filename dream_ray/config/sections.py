@@ -150,15 +150,15 @@ class Source(Section):
 
     @property
     def is_independent(self) -> bool:
-        """Whether the networks do not depend on the synthetic images, so that any process can make them ahead of time.
+        """Whether the networks do not depend on the synthetic images, so that any process can compute them in advance.
 
-        Workers exchange nothing then; with the other kinds they exchange tensors at every step.
+        Workers then exchange nothing; with the other kinds they exchange tensors at every step.
         """
         return self.kind in ("real", "random", "pool")
 
 
 class Trajectory(Section):
-    """Trajectory matching (MTT): a student that starts on an expert's way shall end further along it."""
+    """Trajectory matching (MTT): a student that starts on an expert trajectory should end at a later point of it."""
 
     num_experts: int = Field(default=100, ge=1)
     """Number of experts. Each keeps its network before and after every update; `update` defines an update."""

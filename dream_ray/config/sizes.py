@@ -1,4 +1,4 @@
-"""Sizes, times and numbers as users write them."""
+"""Parsers of sizes, times and counts."""
 
 import re
 
@@ -10,10 +10,10 @@ _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600}
 
 
 def parse_bytes(size: int | str, name: str = "memory") -> int:
-    """Returns the bytes that 1000000, `4GB` or `512MiB` mean.
+    """Returns a size such as 1000000, `4GB` or `512MiB` in bytes.
 
     Raises:
-        UsageError: If it is no such size.
+        UsageError: If the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([A-Z]*)", str(size).strip().upper())
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
@@ -22,10 +22,10 @@ def parse_bytes(size: int | str, name: str = "memory") -> int:
 
 
 def parse_seconds(time: float | str, name: str = "wait") -> float:
-    """Returns the seconds that 30, `30s`, `10min` or `2h` mean.
+    """Returns a time such as 30, `30s`, `10min` or `2h` in seconds.
 
     Raises:
-        UsageError: If it is no such time.
+        UsageError: If the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", str(time).strip().lower())
     if match is None or match[2] not in _SECONDS:
@@ -34,10 +34,10 @@ def parse_seconds(time: float | str, name: str = "wait") -> float:
 
 
 def parse_counts(text: str) -> list[int]:
-    """Returns the numbers of workers that `1,2,4` means.
+    """Returns the numbers of workers in a text such as `1,2,4`.
 
     Raises:
-        UsageError: If it is no such text.
+        UsageError: If the text has another form.
     """
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise UsageError(f"scale must be ints >= 1 with commas between them, such as 1,2,4; got {text!r}")

@@ -1,4 +1,4 @@
-"""YAML as all settings are read and written: in files, in `--set` and in options of a network."""
+"""The YAML dialect of all settings: in files, in `--set` and in options of a network."""
 
 import re
 from typing import Any
@@ -9,17 +9,17 @@ from dream_ray import storage
 from dream_ray.errors import UsageError
 
 _FLOAT = "tag:yaml.org,2002:float"
-# YAML 1.1 wants a point and a sign: 1.0e-3, 1.0e+3.
+# YAML 1.1 requires a point and a sign: 1.0e-3, 1.0e+3.
 _SCIENTIFIC = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _FIRST_CHARACTERS = list("-+.0123456789")
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-3 for a number, as a user means it."""
+    """Reads 1e-3 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts a text that `_Loader` would take for a number in quotes."""
+    """Quotes texts that `_Loader` would read as numbers."""
 
 
 for _yaml in (_Loader, _Dumper):
@@ -27,18 +27,18 @@ for _yaml in (_Loader, _Dumper):
 
 
 def parse_yaml(text: str | bytes, what: str) -> Any:
-    """Returns the value that a text stands for.
+    """Parses a text.
 
     Args:
         text: YAML.
-        what: What the text is, for the error.
+        what: Name of the text, for the error.
 
     Raises:
-        UsageError: If it is no YAML.
+        UsageError: If it is not YAML.
     """
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # the second one of what looks like a date, and is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date
         raise UsageError(f"{what} must be YAML: {error}") from None
 
 
@@ -47,11 +47,11 @@ def parse_assignment(assignment: str, option: str, form: str) -> tuple[str, Any]
 
     Args:
         assignment: The text; its value is YAML.
-        option: The option that it was given with, for the error.
-        form: What it must look like, for the error.
+        option: Option of the assignment, for the error.
+        form: Expected form, for the error.
 
     Raises:
-        UsageError: If it is no assignment, or its value no YAML.
+        UsageError: If it is not an assignment, or its value is not YAML.
     """
     key, separator, text = assignment.partition("=")
     if not separator or not key:
@@ -64,19 +64,19 @@ def read_yaml_mapping(path: str, what: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        what: What it is, for the error.
+        what: Name of the file, for the error.
 
     Raises:
-        UsageError: If it is missing or something else.
+        UsageError: If it is missing or contains something else.
     """
     if not storage.exists(path):
         raise UsageError(f"{what} {path} does not exist")
     values = parse_yaml(storage.read_bytes(path), f"{what} {path}")
     if not isinstance(values, dict):
-        raise UsageError(f"{what} {path} must hold a mapping; got {type(values).__name__}")
+        raise UsageError(f"{what} {path} must contain a mapping; got {type(values).__name__}")
     return values
 
 
 def dump_yaml(values: dict[str, Any]) -> str:
-    """Returns plain values as YAML that `parse_yaml` reads back equal, in their order."""
+    """Returns plain values in their order as YAML that `parse_yaml` reads back equal."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)

@@ -1,4 +1,4 @@
-"""Types of the arrays that images and their positions lie in."""
+"""Array types of images and of their indices."""
 
 import numpy as np
 import numpy.typing as npt

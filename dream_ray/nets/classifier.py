@@ -1,4 +1,4 @@
-"""The one shape that every network has here: a trunk that makes features and a linear head that makes logits.
+"""The common form of all networks: a trunk that computes features and a linear head that computes logits.
 
 Shapes: N images, C channels, H, W, D features, K classes.
 """
@@ -16,8 +16,8 @@ from dream_ray.errors import UsageError
 class Classifier(nn.Module):
     """A network whose penultimate features are part of its output.
 
-    Selection and feature matching need the features, gradient matching and training the logits: one forward gives both.
-    Parameters are named `trunk.*` and `head.*`, so the classification layer can be told from the rest by name.
+    Selection and feature matching need the features, gradient matching and training the logits; one forward pass
+    computes both. Parameters have the names `trunk.*` and `head.*`, which identify the classification layer.
 
     Args:
         trunk: maps images_NCHW (float) to features_ND.
@@ -42,9 +42,9 @@ class Classifier(nn.Module):
 
 @contextmanager
 def foreign_code(what: str) -> Iterator[None]:
-    """Turn whatever code that is not ours raises into a `UsageError` that begins with `what`.
+    """Convert every exception of foreign code into a `UsageError` that begins with `what`.
 
-    Here, and only here, everything is caught: a user's module may raise anything, and it is an input to us.
+    Only this function catches all exceptions: a user's module may raise anything, and is an input.
     """
     try:
         yield
@@ -59,17 +59,17 @@ def split_classifier(
 ) -> Classifier:
     """Split an ordinary network (images -> logits) at its last `nn.Linear` into trunk and head.
 
-    The layer is taken out and leaves an `nn.Identity`, so what remains of the network returns the features. The split
-    is checked with one forward in evaluation mode before and one after it: the logits must stay the same.
+    An `nn.Identity` replaces the layer, so that the rest of the network returns the features. One forward pass in
+    evaluation mode before and one after the split check that the logits stay the same.
 
     Args:
-        network: float32 on the CPU; it is taken over and changed, also when the split fails.
+        network: float32 on the CPU; it is modified, even if the split fails.
         num_classes: K, number of logits.
         shape_CHW: shape of one image.
-        name: how error messages call the network.
+        name: name of the network in error messages.
 
     Returns:
-        The network as a `Classifier`, in the mode (train or eval) in which the network came.
+        The network as a `Classifier`, in the original mode (train or eval).
 
     Raises:
         UsageError: the network does not run on such images, does not return (N, K) logits, or its last `nn.Linear` is
@@ -77,7 +77,7 @@ def split_classifier(
     """
     was_training = network.training
     network.eval()
-    # Not zeros: on them many networks give the same logits whatever is done to their features.
+    # Not zeros, for which many networks return the same logits with any features.
     probe_NCHW = torch.linspace(-1, 1, 2 * math.prod(shape_CHW)).reshape(2, *shape_CHW)
     with torch.no_grad(), foreign_code(f"{name} on images of shape {shape_CHW}"):
         logits_NK = network(probe_NCHW)
@@ -90,7 +90,7 @@ def split_classifier(
         features_ND, split_logits_NK = classifier(probe_NCHW)
     if features_ND.shape != (2, classifier.head.in_features):
         raise UsageError(
-            f"{name} must hand its last nn.Linear features of shape (N, {classifier.head.in_features}); "
+            f"{name} must give its last nn.Linear features of shape (N, {classifier.head.in_features}); "
             f"got {tuple(features_ND.shape)} for N = 2"
         )
     if not torch.allclose(split_logits_NK, logits_NK, rtol=1e-4, atol=1e-5, equal_nan=True):

@@ -20,7 +20,7 @@ def convnet(
     """Build `depth` blocks of 3x3 convolution, norm, ReLU and 2x2 average pooling, then a linear layer.
 
     Layers start from PyTorch's defaults. Odd sides lose their last row and column in the pooling. The features are
-    the last block's maps, flattened in the order (C, H, W).
+    the maps of the last block, flattened in the order (C, H, W).
 
     Args:
         num_classes: K, number of logits.
@@ -36,7 +36,9 @@ def convnet(
     check_count("network.width", width)
     make_norm = norm_named(norm)
     in_channels, height, width_px = shape_CHW
-    padding = _first_padding(shape_CHW)
+    # MNIST-like images are padded from 28 to 32 px, which halves evenly. Deviation: the published code pads every
+    # 1-channel image by 3, which only surrounds images of other sides with zeros (8 px would become 12 px).
+    padding = 3 if shape_CHW == (1, 28, 28) else 1
     height, width_px = height + 2 * (padding - 1), width_px + 2 * (padding - 1)
     if min(height, width_px) >> depth == 0:
         raise UsageError(
@@ -53,12 +55,3 @@ def convnet(
     layers["flatten"] = nn.Flatten()
     num_features = width * (height >> depth) * (width_px >> depth)
     return Classifier(nn.Sequential(layers), nn.Linear(num_features, num_classes))
-
-
-def _first_padding(shape_CHW: tuple[int, int, int]) -> int:
-    """Return 3 for MNIST-like images, so that their 28 px become 32 and halve evenly, else 1.
-
-    Deviation: the published code pads every 1-channel image by 3. At other sides that only surrounds the image with
-    zeros (8 px digits would grow to 12 px, which is less even than 8), so they get the ordinary padding.
-    """
-    return 3 if shape_CHW == (1, 28, 28) else 1

@@ -1,4 +1,4 @@
-"""What the options of the networks may be: checks at the door, and the norms to choose from."""
+"""Checks of the options of networks, and the available norms."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,22 +10,17 @@ from dream_ray.errors import UsageError
 
 Norm = Callable[[int], nn.Module]
 
-# Beyond 16 x 64 channels a width is taken for a channel count, which is what the same option means for the ConvNet.
+# A larger width is probably a channel count, the meaning of the same option of the ConvNet.
 MAX_WIDTH_MULTIPLIER = 16.0
 _GIVEN_TO_EVERY_FACTORY = ("num_classes", "shape_CHW")
 
 
 def instance_norm(num_channels: int) -> nn.Module:
-    """One group per channel, affine, the same in train and eval mode: how the published networks write it."""
+    """One group per channel, affine, the same in train and eval mode, as in the published networks."""
     return nn.GroupNorm(num_channels, num_channels)
 
 
-def no_norm(num_channels: int) -> nn.Module:
-    """Leave the channels as they are."""
-    return nn.Identity()
-
-
-NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "instance": instance_norm, "none": no_norm}
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "instance": instance_norm, "none": nn.Identity}
 
 
 def norm_named(name: object) -> Norm:
@@ -43,14 +38,14 @@ def check_count(name: str, value: object) -> None:
     """Check that `value` is an int >= 1.
 
     Raises:
-        UsageError: it is not; the message calls it `name`.
+        UsageError: it is not; the message names it `name`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} must be an int >= 1; got {value!r}")
 
 
 def channels_at_width(width: object, base: int = 64) -> int:
-    """Return how many channels a width multiplier stands for: 1.0 is `base`.
+    """Return the number of channels of a width multiplier; 1.0 is `base`.
 
     Raises:
         UsageError: the multiplier is not a number that gives 1 to 16 * base channels.
@@ -60,7 +55,7 @@ def channels_at_width(width: object, base: int = 64) -> int:
         raise UsageError(f"{rule}; got {width!r}")
     channels = round(base * width)
     if channels < 1:
-        raise UsageError(f"{rule}, that leaves at least one channel; got {width!r}")
+        raise UsageError(f"{rule}, with at least one channel; got {width!r}")
     return channels
 
 
@@ -68,7 +63,7 @@ def check_options(name: str, factory: Callable[..., object], options: Mapping[st
     """Check the names of `options` against the keywords of a network's factory.
 
     Raises:
-        UsageError: the factory does not know an option, or needs one that is not given.
+        UsageError: the factory has no such option, or an option without default is missing.
     """
     try:
         parameters = inspect.signature(factory).parameters.values()

@@ -1,4 +1,4 @@
-"""Networks by name: ours, torchvision's (`torchvision:NAME`) and the user's (`module:factory`)."""
+"""Networks by name: built in, of torchvision (`torchvision:NAME`) and of the user (`module:factory`)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,18 +28,17 @@ def build_network(
 ) -> Classifier:
     """Build a freshly initialised network: float32, on the CPU, in train mode.
 
-    The initial weights come from torch's ambient generator, as torch's own layers draw them: the caller isolates and
-    seeds it.
+    The layers draw their initial weights from torch's ambient generator, which the caller isolates and seeds.
 
-    All of ours can be called through `torch.func.functional_call` and differentiated twice. In train mode BatchNorm
+    The networks of `NETWORKS` support `torch.func.functional_call` and second derivatives. In train mode BatchNorm
     changes its buffers in place, which nested `torch.func.grad` allows only on buffers that are arguments of the
-    function it differentiates, or copies made in it.
+    differentiated function, or copies made in it.
 
     Args:
-        name: a key of `NETWORKS`, `torchvision:NAME`, or `module:factory` for a network of the user's own.
+        name: a key of `NETWORKS`, `torchvision:NAME`, or `module:factory` for a user's network.
         num_classes: K, number of logits, at least 1.
         shape_CHW: channels, height and width of one image in pixels.
-        options: the network's own keywords, such as depth, width and norm of the ConvNet.
+        options: keywords of the network, such as depth, width and norm of the ConvNet.
 
     Returns:
         A `Classifier` whose parameters are named `trunk.*` and `head.*`.

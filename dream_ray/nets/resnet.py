@@ -1,7 +1,7 @@
-"""ResNet-10, -18 and -50 (He et al. 2016) and ResNetAP-10, the variant that IDC and DREAM distil ImageNet with.
+"""ResNet-10, -18 and -50 (He et al. 2016) and ResNetAP-10, the variant of IDC and DREAM for ImageNet.
 
-ResNetAP averages where ResNet skips: convolutions have stride 1 and an average pooling after them, so that every
-pixel receives a gradient. Shapes: N images, C channels, H, W.
+ResNetAP replaces strides by average pooling after convolutions of stride 1, so that every pixel receives a gradient.
+Shapes: N images, C channels, H, W.
 """
 
 from collections import OrderedDict
@@ -30,7 +30,7 @@ def resnet18(
 ) -> Classifier:
     """Build a ResNet with two basic blocks a stage.
 
-    Above 64 px it is torchvision's network; up to 64 px its stem is a 3x3 convolution of stride 1.
+    Above 64 px this is torchvision's network; up to 64 px its stem is a 3x3 convolution of stride 1.
 
     Args:
         num_classes: K, number of logits.
@@ -156,7 +156,7 @@ def _resnet(
 
 
 def _check_side(side: int, norm: str, *, pooled: bool) -> None:
-    """Check that the last stage's maps keep a pixel, and two where instance norm would else make them constant.
+    """Check that the maps of the last stage have a side of 1, and of 2 for instance norm, which needs several pixels.
 
     Only images up to `SMALL_SIDE`, which no stem shrinks, can be too small: pooling floors (8 px leave 1), strides
     round up (1 px leaves 1).

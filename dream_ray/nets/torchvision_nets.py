@@ -5,7 +5,7 @@ from typing import Any
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import Classifier, foreign_code, split_classifier
 
-# Networks that return more than logits, or warn, unless told otherwise.
+# Networks that need arguments to return only logits without a warning.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -21,9 +21,9 @@ def torchvision_network(model: str, *, num_classes: int, shape_CHW: tuple[int, i
         shape_CHW: shape of one image; torchvision's networks take 3 channels, and some only sizes of their own.
 
     Raises:
-        UsageError: torchvision has no such network, or it does not take such images, or it ends in no linear layer.
+        UsageError: torchvision has no such network, or it rejects such images, or does not end in a linear layer.
     """
-    # Imported here because it costs seconds, which nobody should pay who does not use it.
+    # Imported here because the import takes seconds.
     import torchvision.models
 
     name = f"torchvision:{model}"

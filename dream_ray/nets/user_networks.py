@@ -1,4 +1,4 @@
-"""Networks that users bring: `module:factory` names a callable in a module that Python can import."""
+"""Networks of the user: `module:factory` names a callable in an importable module."""
 
 import hashlib
 import importlib
@@ -39,10 +39,10 @@ def user_network(
 
 
 def source_digest(name: str) -> str | None:
-    """Returns a digest of the module that a network of a user's own is defined in; None for any other network.
+    """Return a digest of the module that defines a user's network; None for other networks.
 
     Raises:
-        UsageError: the module cannot be imported, or its source is not there.
+        UsageError: the module cannot be imported, or has no source.
     """
     source, colon, _ = name.partition(":")
     if not colon or source == "torchvision":
@@ -55,7 +55,7 @@ def source_digest(name: str) -> str | None:
 def _import_factory(name: str) -> Callable[..., object]:
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        raise UsageError(f"a network of your own must be written module:factory; got {name!r}")
+        raise UsageError(f"a user's network must have the form module:factory; got {name!r}")
     with foreign_code(f"network {name!r} (its module must be on Python's search path): import of {module_name}"):
         module = importlib.import_module(module_name)  # noqa: TID251 - the user names it
     factory: object = getattr(module, attribute, None)

@@ -101,7 +101,7 @@ def test_an_assignment_changes_no_other_configuration() -> None:
 def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match="must (be YAML|hold a mapping)"):
+    with pytest.raises(UsageError, match="must (be YAML|contain a mapping)"):
         load_config(file=str(path))
 
 

@@ -42,7 +42,7 @@ from dream_ray.errors import UsageError
         ("resnet10", {"width": 0}, "above 0 and at most 16; got 0"),
         ("resnet10", {"width": "1"}, "above 0 and at most 16; got '1'"),
         ("resnet10", {"width": float("nan")}, "above 0 and at most 16; got nan"),
-        ("resnet10", {"width": 0.001}, "that leaves at least one channel; got 0.001"),
+        ("resnet10", {"width": 0.001}, "with at least one channel; got 0.001"),
         ("convnet", {"num_classes": 0}, "num_classes must be an int >= 1; got 0"),
         ("convnet", {"shape_CHW": (32, 32)}, "shape_CHW must be (channels, height, width); got (32, 32)"),
         ("convnet", {"shape_CHW": (3, 0, 32)}, "height of shape_CHW must be an int >= 1; got 0"),

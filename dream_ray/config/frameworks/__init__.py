@@ -16,6 +16,6 @@ FRAMEWORKS: dict[str, Framework] = {
     "dream_plus": DREAM_PLUS,
     "mtt": MTT,
 }
-"""Every framework with `selection.strategy` random or representative, and any initialisation."""
+"""Every framework supports `selection.strategy` random and representative, and any initialisation."""
 
 __all__ = ["FRAMEWORKS", "Framework", "Settings", "overlay"]

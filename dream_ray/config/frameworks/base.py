@@ -1,4 +1,4 @@
-"""What a framework is: data, not code. It says which of the parts that all frameworks share it is made of."""
+"""The form of a framework: data, not code. Its settings select from components that all frameworks share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +13,12 @@ class Framework:
     """A distillation framework.
 
     Attributes:
-        title: Its name as its authors write it.
-        paper: Where it was published.
-        settings: What makes it this framework, its usual loop among it: these lie under whatever a user sets. What
-            equals the default of `schema.py` is left out.
-        presets: Published settings by data set and images per class, such as "cifar10-ipc10"; `settings` lie below.
+        title: Name in the spelling of its authors.
+        paper: Publication.
+        settings: Settings that define the framework, including its usual loop. User settings override them. Values
+            equal to the default of `schema.py` are omitted.
+        presets: Published settings by data set and images per class, such as "cifar10-ipc10", which override
+            `settings`.
     """
 
     title: str
@@ -27,7 +28,7 @@ class Framework:
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
-    """Returns the settings of both; where both have a value, that of `above`."""
+    """Returns the settings of both; values of `above` override those of `below`."""
     merged = {**below, **above}
     for key, value in below.items():
         if isinstance(value, Mapping) and isinstance(above.get(key), Mapping):

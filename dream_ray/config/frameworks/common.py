@@ -1,4 +1,4 @@
-"""What several families of frameworks publish alike."""
+"""Published settings that several families of frameworks share."""
 
 from dream_ray.config.frameworks.base import Settings
 
@@ -12,7 +12,7 @@ def convnet(depth: int = 3) -> Settings:
 
 
 def evaluation(*, epochs: int, augmentation: str) -> Settings:
-    """Returns how DC and those who build on its code train networks on the synthetic set."""
+    """Returns the evaluation recipe of DC and of the methods that build on its code."""
     return {
         "epochs": epochs,
         "batch_size": 256,

@@ -1,7 +1,7 @@
-"""DM: mean features, each time of a fresh random network.
+"""DM: mean features of a fresh random network per step.
 
 Source: DM (Zhao & Bilen, WACV 2023, arXiv 2110.04181) and the settings of its authors' code. Its iterations are all
-alike; here a hundred of them are an outer step.
+alike; here a hundred of them form an outer step.
 """
 
 from functools import partial

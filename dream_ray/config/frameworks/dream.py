@@ -1,7 +1,7 @@
-"""DREAM and DREAM+: IDC against representative real images, DREAM+ with features as well.
+"""DREAM and DREAM+: IDC with representative real images; DREAM+ also matches features.
 
 Sources: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), DREAM+ (arXiv 2310.15052) and the settings that their authors
-published. DREAM+ is what the settings are without a framework.
+published. The defaults of the settings are those of DREAM+.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _DREAM: Settings = {"weights": {"feature": 0.0, "gradient": 1.0}, "update": {"wa
 
 
 def _tiny_imagenet(ipc: int) -> Settings:
-    """Tiny-ImageNet, 64 px: ConvNet-4, the images nearest to any centre."""
+    """Tiny-ImageNet, 64 px: ConvNet-4, and the images nearest to any centre."""
     return {
         "ipc": ipc,
         "factor": 2,

@@ -1,7 +1,7 @@
-"""DC and DSA: gradients on networks that are trained on the synthetic set itself.
+"""DC and DSA: gradients of networks that are trained on the synthetic set.
 
 Sources: DC (Zhao et al., ICLR 2021, arXiv 2006.05929), DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259) and the settings
-of their authors' code. What they call outer loop is our inner steps; their inner loop is `update.epochs`.
+of their authors' code. Their outer loop is `inner_steps` here; their inner loop is `update.epochs`.
 """
 
 from functools import partial

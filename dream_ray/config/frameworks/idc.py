@@ -1,7 +1,7 @@
-"""IDC: gradients on networks that are trained on real data, and images that are mosaics.
+"""IDC: gradients of networks that are trained on real data, and images that are mosaics.
 
 Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its authors' code. DREAM and DREAM+ share most
-of them (`dream.py`), with larger batches. The pixel learning rate is scaled here, by (ipc / 10) * (side / base side)^2.
+of them (`dream.py`), with larger batches. `pixels.lr` is scaled by (ipc / 10) * (side / base side)^2.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ _IDC: Settings = {
 
 
 def scaled_lr(lr: float, ipc: int, side: int, base_side: int) -> float:
-    """Returns a published pixel learning rate as `pixels.lr` means it."""
+    """Converts a published pixel learning rate to `pixels.lr`."""
     return lr * (ipc / 10) * (side / base_side) ** 2
 
 
@@ -38,7 +38,7 @@ def small(ipc: int, *, lr: float = 5e-3, distance: str = "mse", num_images: int 
 
 
 def mnist(ipc: int) -> Settings:
-    """MNIST with factor 2: neither cutout nor CutMix, for a digit cut in half is another digit."""
+    """MNIST with factor 2, without cutout and CutMix, because half a digit looks like another digit."""
     without = {
         "matching": {"augmentation": "color_crop"},
         "update": {"cutmix_probability": 0.0},
@@ -48,7 +48,7 @@ def mnist(ipc: int) -> Settings:
 
 
 def imagenet(ipc: int, num_classes: int) -> Settings:
-    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3; for 100 classes the networks are a pool."""
+    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3, and a pool of networks for 100 classes."""
     hundred = num_classes == 100
     training = {"lr": 0.1, "weight_decay": 1e-4} if hundred else {"lr": 0.01, "weight_decay": 5e-4}
     warmup_epochs = 5 if hundred else 10
@@ -90,7 +90,7 @@ PUBLISHED = {
     **{f"imagenet10-ipc{ipc}": partial(imagenet, ipc, 10) for ipc in (10, 20)},
     **{f"imagenet100-ipc{ipc}": partial(imagenet, ipc, 100) for ipc in (10, 20)},
 }
-"""What IDC, DREAM and DREAM+ share, by data set and images per class."""
+"""Settings that IDC, DREAM and DREAM+ share, by data set and images per class."""
 
 
 _IDC_IMAGENET100: Settings = {"selection": {"num_clusters": 128}, "update": {"batch_size": 128}}

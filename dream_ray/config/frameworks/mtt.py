@@ -1,8 +1,8 @@
-"""MTT: where a network ends that is trained on the synthetic set.
+"""MTT: the end point of a network that is trained on the synthetic set.
 
 Source: MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932). The rows are those of the commands that DC-BENCH (Cui et
 al., NeurIPS 2022, arXiv 2207.09639; `methods/tm/readme.md` of its repository) lists as provided by MTT's author. Its
-5,000 iterations are all alike; here a hundred of them are an outer step.
+5,000 iterations are all alike; here a hundred of them form an outer step.
 """
 
 from functools import partial

@@ -1,18 +1,18 @@
-"""Image bytes of any kind to uint8 (C, H, W) with 1 or 3 channels.
+"""Decoding of image files to uint8 (C, H, W) with 1 or 3 channels.
 
-Plain JPEGs (greyscale or YCbCr) go through libjpeg-turbo and torch's antialiased bilinear resize of uint8 tensors,
-which take half the time of Pillow's; all others, and damaged ones, through Pillow.
+Plain JPEGs (greyscale or YCbCr) are decoded by libjpeg-turbo and resized by torch's antialiased bilinear resize of
+uint8 tensors, in half the time of Pillow. Pillow decodes all others, and damaged ones.
 
-What is done with the kinds found in the wild:
-- EXIF orientation: applied. A damaged EXIF block says nothing, so such pixels stay as they are.
+Treatment of special cases:
+- EXIF orientation: applied. A damaged EXIF block is ignored.
 - Palette, CMYK, YCbCr, 1 bit: converted to RGB (or greyscale) by Pillow's formulas, without ICC profiles.
-- Transparency: laid over white, as a viewer shows it.
+- Transparency: composed over white, as in a viewer.
 - 16-bit greyscale: 0..65535 is scaled to 0..255 and rounded. Floating-point pixels have no range: unreadable.
 - Several frames: the first.
 - More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
 
-Pillow holds colours in 4 bytes a pixel, so an image of the largest size has 358 MB. What is made of one is made strip
-by strip, and no step holds more than its input and its output: see docs/explanation/ingest.md for what that takes.
+Pillow uses 4 bytes per colour pixel, so the largest image has 358 MB. Conversions work strip by strip, and no step
+holds more than its input and its output; docs/explanation/ingest.md gives the peak memory.
 """
 
 import io
@@ -26,14 +26,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.decoding.jpeg import decode_plain_jpeg, has_exif, is_damage, plain_jpeg_pixels
 
-# The other formats of Pillow include some that start programs (EPS) or hold no photographs.
+# Other formats of Pillow start programs (EPS) or contain no photographs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
 _STRIP_PIXELS = 1 << 20
 _ORIENTATION = 0x0112
 _H, _W = 1, 2
-# EXIF orientation -> whether rows and columns change places, then the axes of (C, H, W) that are reversed.
+# EXIF orientation -> whether to transpose rows and columns, then the axes of (C, H, W) to reverse.
 _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
     2: (False, (_W,)),
     3: (False, (_H, _W)),
@@ -46,7 +46,7 @@ _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the data, which ingest lists
-    """These bytes are no image that can be used; the message is the reason."""
+    """The bytes are not a usable image; the message is the reason."""
 
 
 def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
@@ -61,7 +61,7 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         (channels, H, W) uint8.
 
     Raises:
-        UnreadableImage: With the reason, whatever is wrong with the bytes.
+        UnreadableImage: For any defect of the bytes.
     """
     if not data:
         raise UnreadableImage("it is empty (0 bytes)")
@@ -73,7 +73,7 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
             except ValueError as error:
                 if is_damage(error):
                     raise UnreadableImage(f"its pixels are damaged: {error}") from None
-                # Pillow can read it all the same, or says what is wrong.
+                # Pillow may still read it, or reports the defect.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -83,7 +83,7 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
     except UnidentifiedImageError:
         raise UnreadableImage("it is not an image of a known format") from None
     except Exception as error:
-        # Pillow's readers answer damaged bytes with many kinds of exception, and none of them may end an ingest.
+        # Pillow raises many kinds of exception for damaged bytes, and none of them may end an ingest.
         raise UnreadableImage(f"{type(error).__name__}: {error}") from None
 
 
@@ -91,7 +91,7 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     """Resizes the shorter side to `size` (bilinear, antialiased), then crops the centre, size x size.
 
     Raises:
-        UnreadableImage: If the image is so elongated that the longer side would become a decompression bomb.
+        UnreadableImage: If the result would be a decompression bomb, because the image is too elongated.
     """
     width, height = _resized(image.width, image.height, size)
     resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
@@ -100,7 +100,7 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 
 
 def is_bomb(num_pixels: int) -> bool:
-    """Tells whether an image has more pixels than Pillow allows; a program may lift its limit."""
+    """Tells whether an image has more pixels than Pillow's limit, which a program may change."""
     return Image.MAX_IMAGE_PIXELS is not None and num_pixels > Image.MAX_IMAGE_PIXELS
 
 
@@ -113,7 +113,7 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def _plain_jpeg_orientation(data: bytes) -> int | None:
-    """Returns the EXIF orientation (1: upright) of a plain JPEG; None for one that is left to Pillow."""
+    """Returns the EXIF orientation (1: upright) of a plain JPEG; None if Pillow must decode it."""
     pixels = plain_jpeg_pixels(data)
     if pixels is None or is_bomb(pixels):
         return None
@@ -123,7 +123,7 @@ def _plain_jpeg_orientation(data: bytes) -> int | None:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("JPEG",)) as file:
             warnings.simplefilter("ignore")
             return int(file.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as in `_upright`; the slow way leaves such an image as it is
+    except Exception:  # as in `_upright`; the slow path does not turn such an image
         return None
 
 
@@ -139,7 +139,7 @@ def _decode_jpeg(data: bytes, channels: int, size: int | None, orientation: int)
     new_width, new_height = _resized(width, height, size)
     if (new_width, new_height) != (width, height):
         image_CHW = F.interpolate(image_CHW[None], (new_height, new_width), mode="bilinear", antialias=True)[0]
-    # Turned when it is small, but before the crop, whose place is rounded.
+    # Turned after the resize, which is faster, but before the crop, whose offset is rounded.
     image_CHW = torch.from_numpy(_turn(image_CHW.numpy(), orientation))
     left, top = (round((side - size) / 2) for side in (image_CHW.shape[2], image_CHW.shape[1]))
     pixels_CHW: UInt8Array = image_CHW[:, top : top + size, left : left + size].contiguous().numpy()
@@ -147,7 +147,7 @@ def _decode_jpeg(data: bytes, channels: int, size: int | None, orientation: int)
 
 
 def _turn(image_CHW: UInt8Array, orientation: int) -> UInt8Array:
-    """Turns an image of an EXIF orientation upright; a number that means nothing says nothing."""
+    """Turns an image of an EXIF orientation upright; unknown orientations are ignored."""
     if orientation not in _TURNS:
         return image_CHW
     transposed, reversed_axes = _TURNS[orientation]
@@ -170,9 +170,9 @@ def _load(data: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         if image.getexif().get(_ORIENTATION) not in _TURNS:
-            return image  # of which Pillow would make a copy
+            return image  # Pillow would copy it.
         return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are whole already; only the EXIF reader failed, in one of its many ways
+    except Exception:  # The pixels are complete; the EXIF reader raises many kinds of exception.
         return image
 
 

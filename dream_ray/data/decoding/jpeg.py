@@ -1,4 +1,4 @@
-"""JPEG bytes to uint8 pixels and back by libjpeg-turbo: the fastest decoder of docs/explanation/ingest.md."""
+"""JPEG decoding and encoding by libjpeg-turbo, the fastest decoder of docs/explanation/ingest.md."""
 
 import re
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import simplejpeg
 from dream_ray.data.arrays import UInt8Array
 
 QUALITY = 95
-"""Of the images in a store of encoding `jpeg`."""
-# A marker is FF and a byte of its own; more FF may stand before it.
+"""JPEG quality of stores with encoding `jpeg`."""
+# A marker is FF and another byte; more FF may precede it.
 _FILL = re.compile(rb"\xff+")
 _START_OF_SCAN = b"\xda"
 _END_OF_IMAGE = "0xd9"
@@ -19,7 +19,7 @@ _COLOURS = {1: "GRAY", 3: "RGB"}
 
 
 def plain_jpeg_pixels(data: bytes) -> int | None:
-    """Returns how many pixels a greyscale or YCbCr JPEG has; None for bytes that do not begin as one."""
+    """Returns the number of pixels of a greyscale or YCbCr JPEG; None for other bytes."""
     if data[:2] != b"\xff\xd8":
         return None
     try:
@@ -30,7 +30,7 @@ def plain_jpeg_pixels(data: bytes) -> int | None:
 
 
 def has_exif(data: bytes) -> bool:
-    """Tells whether EXIF data stand in a segment of a JPEG before its pixels."""
+    """Tells whether a JPEG has an EXIF segment before its pixels."""
     start = 2
     while (fill := _FILL.match(data, start)) and data[fill.end() : fill.end() + 1] != _START_OF_SCAN:
         start = fill.end() + 1
@@ -51,16 +51,16 @@ def decode_plain_jpeg(data: Any, *, channels: int) -> UInt8Array:
         (H, W, channels) uint8.
 
     Raises:
-        ValueError: If there is anything wrong with it.
+        ValueError: For any defect.
     """
     pixels_HWC: UInt8Array = simplejpeg.decode_jpeg(data, _COLOURS[channels])
     return pixels_HWC
 
 
 def is_damage(error: ValueError) -> bool:
-    """Tells whether what `decode_plain_jpeg` raised is said of the pixels.
+    """Tells whether an error of `decode_plain_jpeg` means damaged pixels.
 
-    Libjpeg-turbo fills in what it cannot read, and only warns. Bytes too many before the end mark harm no pixel.
+    libjpeg-turbo fills in unreadable pixels and only warns. Extra bytes before the end mark damage no pixels.
     """
     reason = str(error)
     extraneous = "extraneous bytes before marker" in reason and not reason.endswith(_END_OF_IMAGE)
@@ -68,14 +68,14 @@ def is_damage(error: ValueError) -> bool:
 
 
 def encode_jpeg(image_CHW: UInt8Array) -> bytes:
-    """Encodes an image with 1 or 3 channels; colours at half resolution, as photographs are."""
+    """Encodes an image with 1 or 3 channels; colours at half resolution, as usual for photographs."""
     image_HWC = np.ascontiguousarray(image_CHW.transpose(1, 2, 0))
     encoded: bytes = simplejpeg.encode_jpeg(image_HWC, QUALITY, _COLOURS[len(image_CHW)], "420")
     return encoded
 
 
 def decode_jpegs(encoded: Sequence[Any], shape_CHW: Sequence[int]) -> UInt8Array:
-    """Decodes images that `encode_jpeg` made.
+    """Decodes images of `encode_jpeg`.
 
     Args:
         encoded: n buffers of JPEG bytes.
@@ -85,9 +85,9 @@ def decode_jpegs(encoded: Sequence[Any], shape_CHW: Sequence[int]) -> UInt8Array
         (n, C, H, W) uint8.
 
     Raises:
-        ValueError: If there is anything wrong with one of them.
+        ValueError: For any defect.
     """
-    # torch turns (H, W, C) into (C, H, W) several times faster than numpy.
+    # torch converts (H, W, C) to (C, H, W) several times faster than numpy.
     import torch
 
     images_NCHW = torch.empty((len(encoded), *shape_CHW), dtype=torch.uint8)

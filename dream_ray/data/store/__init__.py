@@ -1,1 +1,1 @@
-"""The image store: its files, its manifest, and pictures of it."""
+"""The image store: its files, its manifest and its image grids."""

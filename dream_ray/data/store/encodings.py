@@ -1,7 +1,7 @@
-"""How the images of a file of a store are encoded, and the table of the ways.
+"""The encodings of the images in a store.
 
-`raw` images are fixed-shape uint8 tensors, which are used where they lie. `jpeg` images are JPEG bytes, about six times
-smaller, which are decoded when they are read.
+`raw` images are fixed-shape uint8 tensors, which are read without decoding. `jpeg` images are JPEG bytes, about six
+times smaller, which are decoded on every read.
 """
 
 from collections.abc import Callable
@@ -26,17 +26,17 @@ class Batch(Protocol):
         """Appends an image."""
 
     def take(self) -> tuple[pa.Array, UInt8Array]:
-        """Returns the column of the images and (n, C, H, W) as a reader will see them, until the next `add`."""
+        """Returns the column of the images, and (n, C, H, W) as a reader decodes them, valid until the next `add`."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """A way to encode images.
+    """An encoding of images.
 
     Attributes:
-        column_type: Arrow type of a column of images of a shape (C, H, W); no other encoding has the same.
-        new_batch: Makes an empty batch of at most so many images of a shape.
-        chunk: Gives access to a column of images of a shape, in the file of a name, which is for messages.
+        column_type: (C, H, W) -> Arrow type of a column, which is unique to the encoding.
+        new_batch: (maximal number of images, (C, H, W)) -> an empty batch.
+        chunk: (column, (C, H, W), name of the file for messages) -> access to the images.
     """
 
     column_type: Callable[[Shape], pa.DataType]
@@ -75,7 +75,7 @@ class _JpegBatch:
 
 
 class _JpegImages:
-    """A column of JPEG images that looks like a uint8 array (n, C, H, W); they are decoded when they are taken."""
+    """A column of JPEG images with the interface of a uint8 array (n, C, H, W); indexing decodes them."""
 
     def __init__(self, column: pa.Array, shape_CHW: Shape, path: str) -> None:
         self._column = column
@@ -101,4 +101,4 @@ ENCODINGS: dict[str, Encoding] = {
     ),
     "jpeg": Encoding(column_type=lambda shape_CHW: pa.binary(), new_batch=_JpegBatch, chunk=_JpegImages),
 }
-"""By name, as `--encoding` takes it."""
+"""Encodings by the values of `--encoding`."""

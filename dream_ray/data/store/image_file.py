@@ -1,4 +1,4 @@
-"""One file of a store: images of one class as Arrow IPC, uncompressed, so that it can be mapped into memory as is."""
+"""One file of a store: images of one class as uncompressed Arrow IPC, which can be memory-mapped."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from dream_ray.errors import RunError
 
 COLUMN = "image"
 _SHAPE = b"shape_CHW"
-# One batch is in memory while it is written, and is one chunk to a reader; docs/explanation/ingest.md measures sizes.
+# A batch is in memory while it is written, and is one chunk for readers; docs/explanation/ingest.md compares sizes.
 BATCH_BYTES = 4 << 20
 
 
 class ImageWriter:
-    """Writes images one by one; at most a batch of them is in memory.
+    """Writes images one by one; at most one batch is in memory.
 
     Args:
         file: Open for writing.
@@ -30,9 +30,9 @@ class ImageWriter:
         encoding: A key of ENCODINGS.
 
     Attributes:
-        rows: Images that were added.
-        bytes: Bytes that were written.
-        sums: Of the images that were written, as a reader will see them.
+        rows: Number of added images.
+        bytes: Number of written bytes.
+        sums: Pixel sums of the written images, as a reader decodes them.
     """
 
     def __init__(self, file: Any, shape_CHW: tuple[int, int, int], encoding: str) -> None:
@@ -59,26 +59,25 @@ class ImageWriter:
             self._flush()
 
     def close(self) -> str:
-        """Ends the file; returns its SHA-256."""
+        """Finishes the file; returns its SHA-256."""
         if self._pending:
             self._flush()
         self._writer.close()
         return self._digest.hexdigest()
 
     def release(self) -> None:
-        """Lets go of the batch: Arrow's writer and this object hold each other, and nobody would see that for long."""
+        """Frees the batch at once: Arrow's writer and this object form a reference cycle."""
         self._writer = self._batch = None
 
     def _flush(self) -> None:
         column, seen_NCHW = self._batch.take()
         self._writer.write_batch(pa.record_batch([column], schema=self._schema))
-        # A batch at a time: between two decodes it costs three times as much, for either finds the other's data in the
-        # processor's cache.
+        # Sums per image, between two decodes, cost three times as much, because they compete for the processor's cache.
         self.sums += PixelSums.of(seen_NCHW)
         self._pending = 0
         storage.start_write_back(self._file)
 
-    # What Arrow asks of a file: everything that passes is digested, so that the file is not read again.
+    # The file interface that Arrow needs. It digests all bytes, so that the file is not read again.
     closed = False
 
     def write(self, data: Any) -> int:
@@ -94,7 +93,7 @@ class ImageWriter:
 
 @contextmanager
 def new_image_file(path: str, shape_CHW: tuple[int, int, int], encoding: str) -> Iterator[ImageWriter]:
-    """Opens a file for writing that appears when the block has ended well; the block closes the writer."""
+    """Opens a file for writing that appears if the block succeeds; the block closes the writer."""
     with storage.atomic_output(path) as file:
         writer = ImageWriter(file, shape_CHW, encoding)
         try:
@@ -104,11 +103,11 @@ def new_image_file(path: str, shape_CHW: tuple[int, int, int], encoding: str) ->
 
 
 def read_images(file: Any, path: str) -> list[Chunk]:
-    """Maps a file's images, one chunk a record batch; reads no pixel.
+    """Maps the images of a file, one chunk per record batch; reads no pixels.
 
     Args:
         file: Memory-mapped.
-        path: Its name, for messages.
+        path: Name of the file, for messages.
 
     Raises:
         RunError: If the file is damaged.
@@ -124,4 +123,4 @@ def read_images(file: Any, path: str) -> list[Chunk]:
     for encoding in ENCODINGS.values():
         if encoding.column_type(shape_CHW) == kind:
             return [encoding.chunk(column, shape_CHW, path) for column in columns]
-    raise RunError(f"{path} is damaged: it has images of type {kind}, which no encoding has")
+    raise RunError(f"{path} is damaged: its images have type {kind}, which belongs to no encoding")

@@ -1,4 +1,4 @@
-"""Pictures of image sets: a grid of tiles as PNG, and the contact sheet of a store."""
+"""Image grids as PNG files, and the contact sheet of a store."""
 
 import io
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def write_grid(
         path: Target file.
         images_NCHW: uint8, 1 or 3 channels, N >= 1; they fill the rows from the left.
         columns: Images in a row, >= 1.
-        row_labels: Text at the left of every row; None leaves the margin away.
-        scale: Whole factor of enlargement, nearest pixel; None makes tiles of about 64 pixels of smaller images.
+        row_labels: Text at the left of every row; None: no margin.
+        scale: Integer factor of nearest-pixel enlargement; None enlarges small images to about 64 pixels.
 
     Raises:
         RunError: If the file cannot be written.
@@ -49,26 +49,26 @@ def write_grid(
     texts = [_printable(text) for text in row_labels or ()]
     font = ImageFont.load_default()
     margin = max((int(font.getlength(text)) + 2 * _LABEL_MARGIN for text in texts), default=0)
-    picture = Image.new("RGB", (margin + columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
+    grid = Image.new("RGB", (margin + columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
     for number, image_CHW in enumerate(images_NCHW):
         row, column = divmod(number, columns)
-        tile = _picture(image_CHW).resize((width * factor, height * factor), Image.Resampling.NEAREST)
-        picture.paste(tile, (margin + _GAP + column * step_x, _GAP + row * step_y))
-    draw = ImageDraw.Draw(picture)
+        tile = _rgb(image_CHW).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        grid.paste(tile, (margin + _GAP + column * step_x, _GAP + row * step_y))
+    draw = ImageDraw.Draw(grid)
     for row, text in enumerate(texts[:rows]):
         draw.text((_LABEL_MARGIN, _GAP + row * step_y), text, fill=_INK, font=font)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    grid.save(buffer, format="PNG")
     storage.write_bytes(path, buffer.getvalue())
 
 
 def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
-    """Draws the first images of the first 20 classes of a store, a class a row, each at most 128 pixels a side.
+    """Draws the first images of the first 20 classes of a store, one class per row, each at most 128 pixels a side.
 
     Args:
         store: The store.
         path: Target PNG file.
-        per_class: Images of a class, >= 1; where there are fewer, the rest of the row is white.
+        per_class: Images of a class, >= 1; the rest of a shorter row is white.
     """
     labels = range(min(_SHEET_CLASSES, store.num_classes))
     _, height, width = store.shape_CHW
@@ -78,20 +78,20 @@ def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
     for label in labels:
         images = store.images(label, SPLITS)
         for number in range(min(per_class, len(images))):
-            # One at a time: two hundred images of 1,024 pixels a side have 629 MB.
+            # One at a time, because two hundred images of 1,024 pixels a side have 629 MB.
             [image_CHW] = images.take(np.array([number]))
-            tile = _picture(image_CHW).resize((width, height), Image.Resampling.BOX)
+            tile = _rgb(image_CHW).resize((width, height), Image.Resampling.BOX)
             shown[label, number] = np.asarray(tile).transpose(2, 0, 1)
     names = [store.class_names[label] for label in labels]
     write_grid(path, shown.reshape(-1, 3, height, width), columns=per_class, row_labels=names)
 
 
-def _picture(image_CHW: UInt8Array) -> Image.Image:
-    """Makes an RGB picture of an image of 1 or 3 channels."""
+def _rgb(image_CHW: UInt8Array) -> Image.Image:
+    """Converts an image of 1 or 3 channels to RGB."""
     pixels_HWC = np.broadcast_to(image_CHW, (3, *image_CHW.shape[1:])).transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels_HWC))
 
 
 def _printable(text: str) -> str:
-    # Pillow's built-in font may know Latin-1 only, and raises on other characters.
+    # Pillow's built-in font may support only Latin-1, and raises on other characters.
     return text[:_LABEL_CHARACTERS].encode("latin-1", "replace").decode("latin-1")

@@ -1,4 +1,4 @@
-"""Random access to uint8 images that lie in several arrays, usually memory-mapped files."""
+"""Random access to uint8 images in several arrays, usually memory-mapped files."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -10,7 +10,7 @@ from dream_ray.data.arrays import Int64Array, UInt8Array
 
 
 class Chunk(Protocol):
-    """Images (n, C, H, W) of uint8 that lie in one place: an array, or what behaves like one."""
+    """Images (n, C, H, W) of uint8: an array, or an object with its interface."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -24,10 +24,10 @@ class Chunk(Protocol):
 
 
 class ImageChunks:
-    """A sequence of images over chunks that stay where they are.
+    """A sequence of images over chunks, which are not copied.
 
     Args:
-        chunks: At least one (n_i, C, H, W); all of one (C, H, W). Read-only maps are fine.
+        chunks: At least one (n_i, C, H, W), all with the same (C, H, W). They may be read-only.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
@@ -72,7 +72,7 @@ class ImageChunks:
         taken = np.empty((len(indices), *self.shape_CHW), dtype=np.uint8)
         chunk_of = np.searchsorted(self._ends, indices, side="right")
         order = np.argsort(chunk_of, kind="stable")
-        # Visit only the chunks that are asked for: a batch touches few of a thousand classes.
+        # Visit only the requested chunks: a batch touches few of a thousand classes.
         used, firsts = np.unique(chunk_of[order], return_index=True)
         for number, places in zip(used, np.split(order, firsts[1:]), strict=True):
             chunk = self._chunks[number]
@@ -81,7 +81,7 @@ class ImageChunks:
 
     @classmethod
     def concat(cls, parts: Sequence["ImageChunks"]) -> "ImageChunks":
-        """Puts sequences one after the other, without a copy."""
+        """Concatenates sequences without a copy."""
         return cls(list(chain.from_iterable(part._chunks for part in parts)))
 
     def resident(self) -> "ImageChunks":

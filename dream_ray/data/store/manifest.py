@@ -1,4 +1,4 @@
-"""What a store says about itself: `manifest.json`, written last, so that a store without one is not whole."""
+"""The manifest of a store: `manifest.json`, written last, so that a store without one is incomplete."""
 
 import hashlib
 import json
@@ -15,15 +15,15 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file of images: some of those of one class in one split; files of both follow in the order of the manifest.
+    """One file of images of one class in one split; the manifest lists the files of both in order.
 
     Attributes:
         split: One of SPLITS.
         label: Label of the class.
         path: Relative to the store.
-        rows: Images in it.
+        rows: Number of images.
         sha256: Digest of the file.
-        bytes: Its size.
+        bytes: Size of the file.
     """
 
     split: str
@@ -42,17 +42,17 @@ class Manifest:
         schema_version: Version of the layout.
         class_names: By label.
         channels: 1 or 3.
-        height: Of every image, in pixels.
-        width: Likewise.
+        height: Height of every image in pixels.
+        width: Width of every image in pixels.
         encoding: A key of `encodings.ENCODINGS`.
-        counts: Images by split and label; a split that the store does not have counts 0 everywhere.
+        counts: Number of images by split and label; 0 for the labels of a missing split.
         mean: Per channel, over the pixels of train and validation scaled to [0, 1].
         std: Population standard deviation, likewise.
-        files: Image files; a class without images in a split has none there.
-        source: Where the images came from, as given.
-        settings: What else was given to `ingest`.
-        num_rejects: Images that could not be read; rejects.parquet lists them.
-        versions: Libraries that wrote the store.
+        files: Image files.
+        source: Source of the images, as given.
+        settings: The other settings of the ingest.
+        num_rejects: Number of images that could not be read; rejects.parquet lists them.
+        versions: Versions of the libraries that wrote the store.
     """
 
     schema_version: int
@@ -72,13 +72,13 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over class names, shape and the files' digests: the same content has the same, wherever it lies."""
+        """SHA-256 over class names, shape and digests of the files; independent of the location."""
         files = sorted((file.split, file.label, file.path, file.rows, file.sha256) for file in self.files)
         content = [self.class_names, [self.channels, self.height, self.width], files]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def write(self, store: str) -> None:
-        """Writes it to a store, which is whole from then on."""
+        """Writes the manifest, which completes the store."""
         storage.write_json(storage.join(store, MANIFEST), asdict(self), indent=1)
 
     @classmethod
@@ -91,7 +91,7 @@ class Manifest:
         """
         path = storage.join(store, MANIFEST)
         if not storage.exists(path):
-            raise UsageError(f"store {store} does not exist: there is no {MANIFEST} in it; make it with `ingest`")
+            raise UsageError(f"store {store} does not exist: it contains no {MANIFEST}; create it with `ingest`")
         values = storage.read_json(path)
         try:
             version = values["schema_version"]
@@ -102,7 +102,7 @@ class Manifest:
         try:
             return cls._from_values(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} is not a whole manifest: {_describe(error)}") from None
+            raise UsageError(f"{path} is not a complete manifest: {_describe(error)}") from None
 
     @classmethod
     def _from_values(cls, values: dict[str, Any]) -> "Manifest":

@@ -1,4 +1,4 @@
-"""A file of a store as one chunk of images, mapped into memory when the first of them is taken."""
+"""A file of a store as one chunk of images, memory-mapped at its first use."""
 
 from threading import Lock
 from weakref import WeakSet
@@ -15,12 +15,12 @@ _lock = Lock()
 
 
 class MappedFile:
-    """Images of one file; see `images.Chunk`.
+    """The images of one file, see `images.Chunk`.
 
     Args:
         store: Directory of the store.
         file: Its entry in the manifest.
-        shape_CHW: Of every image.
+        shape_CHW: Shape of every image.
     """
 
     def __init__(self, store: str, file: ImageFile, shape_CHW: tuple[int, int, int]) -> None:
@@ -33,14 +33,17 @@ class MappedFile:
         return self._file.rows
 
     def __getitem__(self, indices: Int64Array) -> UInt8Array:
-        images = self._images
+        images = self._images  # Another thread may release the mapping, which stays valid for this call.
         if images is None:
             was_cached = self.is_cached
             images = self._images = self._map()
             with _lock:
                 _mapped.add(self)
                 if not was_cached:
-                    _let_go()
+                    # Mappings of files that were evicted for the fetched one still use disk space.
+                    for file in [file for file in _mapped if not file.is_cached]:
+                        file._images = None
+                        _mapped.remove(file)
         return images.take(indices)
 
     @property
@@ -48,24 +51,13 @@ class MappedFile:
         """Whether the file is on this machine."""
         return storage.is_cached(self._path, self._file.sha256)
 
-    def let_go(self) -> None:
-        """Ends the mapping, once nobody reads from it; the next use makes another."""
-        self._images = None
-
     def _map(self) -> ImageChunks:
-        # The arrays keep the mapping alive; the closed file gives its descriptor back, of which a process has few.
+        # The arrays keep the mapping alive. Closing the file frees its descriptor, of which a process has few.
         with storage.open_cached(self._path, self._file.sha256) as mapped:
-            # Looked at before reading: pages beyond the end of a file that was cut short would kill the process.
+            # Checked before reading: access beyond the end of a truncated file would kill the process.
             if mapped.size() != self._file.bytes:
                 raise RunError(
                     f"{self._path} is damaged: it has {mapped.size()} bytes, not {self._file.bytes}; "
                     "ingest the store again"
                 )
             return ImageChunks(read_images(mapped, self._path))
-
-
-def _let_go() -> None:
-    """Ends the mappings of files that made room for one that was fetched: they would go on taking their place."""
-    for file in [file for file in _mapped if not file.is_cached]:
-        file.let_go()
-        _mapped.remove(file)

@@ -1,4 +1,4 @@
-"""Per-channel mean and standard deviation from exact integer sums, which merge in any order to the same bits."""
+"""Per-channel mean and standard deviation from exact integer sums, whose merge order does not change the bits."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from dream_ray.data.arrays import UInt8Array
 
 _FULL_SCALE = 255
-# float32 holds integers up to 2^24: the sum of as many squares of 255, whatever the order they are added in.
+# float32 represents integers up to 2^24, the sum of this many squares of 255, in any order of addition.
 _BLOCK = 256
-# So many values at a time, as float32, stay in a processor's cache, and small images need no call of their own.
+# This many float32 values stay in a processor's cache; several small images share one call.
 _CACHED_VALUES = 1 << 16
 
 
@@ -21,7 +21,7 @@ class PixelSums:
     """Sums over pixels; a monoid under `+`.
 
     Attributes:
-        num_pixels: Pixels of one channel.
+        num_pixels: Number of pixels per channel.
         sums: Sum of the values 0..255, one per channel.
         squares: Sum of their squares, one per channel.
     """
@@ -32,7 +32,7 @@ class PixelSums:
 
     @classmethod
     def zero(cls, channels: int) -> "PixelSums":
-        """Returns the sums over no pixel."""
+        """Returns the sums over no pixels."""
         return cls(0, (0,) * channels, (0,) * channels)
 
     @classmethod
@@ -51,7 +51,7 @@ class PixelSums:
 
     @classmethod
     def of_lists(cls, num_pixels: int, sums: Sequence[int], squares: Sequence[int]) -> "PixelSums":
-        """Returns sums that were kept as JSON."""
+        """Returns sums that were stored as JSON."""
         return cls(num_pixels, tuple(sums), tuple(squares))
 
     def __add__(self, other: "PixelSums") -> "PixelSums":
@@ -77,7 +77,7 @@ class PixelSums:
 def _exact_sums(values_NP: UInt8Array) -> tuple[int, int]:
     """Returns the sum of values, and that of their squares.
 
-    The sums over a block are exact in float32, which takes half the time of float64; float64 holds those of all blocks.
+    Sums over a block are exact in float32, which takes half the time of float64; sums of blocks are exact in float64.
     """
     floats_V = values_NP.astype(np.float32).reshape(-1)
     whole = len(floats_V) // _BLOCK * _BLOCK
@@ -85,6 +85,6 @@ def _exact_sums(values_NP: UInt8Array) -> tuple[int, int]:
     for floats_BK in (floats_V[:whole].reshape(-1, _BLOCK), floats_V[None, whole:]):
         if floats_BK.size:
             total += int((floats_BK @ np.ones(floats_BK.shape[1], np.float32)).sum(dtype=np.float64))
-            # A row by a column is a dot product to BLAS.
+            # BLAS computes row times column as a dot product.
             squares += int((floats_BK[:, None, :] @ floats_BK[:, :, None]).sum(dtype=np.float64))
     return total, squares

@@ -1,4 +1,4 @@
-"""The image store: memory-mapped uint8 images, parted by split and class."""
+"""The image store: memory-mapped uint8 images by split and class."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,11 +13,11 @@ from dream_ray.errors import RunError, UsageError
 
 
 class Store:
-    """A store that `ingest` wrote. Opening it reads the manifest only; images are mapped when they are asked for.
+    """A store that `ingest` wrote. Opening it reads only the manifest; images are mapped at their first use.
 
     Attributes:
         path: Directory of the store.
-        manifest: What it holds.
+        manifest: Its content.
     """
 
     def __init__(self, path: str, manifest: Manifest) -> None:
@@ -32,7 +32,7 @@ class Store:
         """Opens a store.
 
         Raises:
-            UsageError: If there is none at `path`, or one of another schema version.
+            UsageError: If `path` has no store, or one of another schema version.
         """
         return cls(path, Manifest.read(path))
 
@@ -76,27 +76,31 @@ class Store:
         return tuple(split for split in SPLITS if any(self.manifest.counts[split]))
 
     def images(self, label: int, splits: Sequence[str]) -> ImageChunks:
-        """Gives access to the images of a class; a file is mapped, and fetched from a bucket, at its first use.
+        """Returns access to the images of a class; a file is mapped, and fetched from a bucket, at its first use.
 
         Args:
             label: Label of the class.
-            splits: One or more of SPLITS; their images follow one another in this order.
+            splits: One or more of SPLITS; their images are concatenated in this order.
 
         Returns:
-            Their images, uint8, without a copy; maybe none.
+            Their images, uint8, not copied; there may be none.
 
         Raises:
             UsageError: If there is no such label or split.
 
-        A file that is missing or damaged raises RunError at its first use; a changed pixel is only found by `verify`.
+        A missing or truncated file raises RunError at its first use; only `verify` detects changed pixels.
         """
-        return ImageChunks(self._chunks(label, splits) or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
+        chunks: list[Chunk] = []
+        for split in splits:
+            self._check(split, label)
+            chunks += (MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
+        return ImageChunks(chunks or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
 
     def training_set(self, splits: Sequence[str]) -> tuple[ImageChunks, Int64Array]:
-        """Gives access to the images of all classes, in label order.
+        """Returns access to the images of all classes, in label order.
 
         Args:
-            splits: As for `images`.
+            splits: As in `images`.
 
         Returns:
             The images and their labels (N,), int64.
@@ -106,10 +110,10 @@ class Store:
         return ImageChunks.concat(parts), labels_N
 
     def verify(self, progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
-        """Reads everything and compares it with the checksums.
+        """Reads all files and compares their digests.
 
         Args:
-            progress: Called before every file with its name, how many are read, and how many there are.
+            progress: Called before every file with its name, the number of read files and the total number.
 
         Raises:
             RunError: Naming the first damaged file.
@@ -126,10 +130,3 @@ class Store:
             raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         if not 0 <= label < self.num_classes:
             raise UsageError(f"label must be in [0, {self.num_classes}); got {label}")
-
-    def _chunks(self, label: int, splits: Sequence[str]) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        for split in splits:
-            self._check(split, label)
-            chunks += (MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
-        return chunks

@@ -1,4 +1,4 @@
-"""The memory that the largest image takes, kind by kind; a process each, for its peak is never given back."""
+"""Peak memory per pixel by kind of image, in one process each, because the peak of a process never falls."""
 
 import subprocess
 import sys
@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.data.samples import encode
 
-WIDTH = HEIGHT = 9400
-"""88 million pixels; decode.py takes no more than 89."""
-# Of one and the same colour, so that they are made and read quickly.
+WIDTH = HEIGHT = 4700
+"""22 million pixels, a quarter of the limit: memory grows in proportion, and so does the time of the test."""
+# Images of one colour are encoded and decoded quickly.
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 MAKE = {
@@ -24,7 +24,7 @@ MAKE = {
     "progressive.jpg": lambda: encode(Image.new("RGB", (WIDTH, HEIGHT)), "JPEG", progressive=True, subsampling=0),
     "lossless.webp": lambda: encode(Image.new("RGBA", (WIDTH, HEIGHT)), "WEBP", lossless=True, method=0, quality=0),
 }
-# At most, beside the file itself: what docs/explanation/ingest.md says. Pillow's WebP decoder holds four frames.
+# Upper bounds of docs/explanation/ingest.md, without the file itself. Pillow's WebP decoder holds four frames.
 BYTES_A_PIXEL = dict.fromkeys(MAKE, 10) | {"lossless.webp": 17}
 CHILD = """
 import os, sys
@@ -32,7 +32,7 @@ from benchmarks.processes import status_bytes
 from dream_ray.data.decoding.decode import decode
 
 data, small = (open(path, "rb").read() for path in sys.argv[1:])
-decode(small, channels=3, size=8)  # imports what there is to import
+decode(small, channels=3, size=8)  # imports all modules
 before = status_bytes(os.getpid(), "VmRSS")
 decode(data, channels=3, size=None)
 print(status_bytes(os.getpid(), "VmHWM") - before)

@@ -232,8 +232,8 @@ class TestManifest:
         [
             (lambda values: values.update(schema_version=99), f"99; this dream_ray reads {SCHEMA_VERSION}"),
             (lambda values: values.pop("schema_version"), "not the manifest of a store: 'schema_version' is missing"),
-            (lambda values: values.pop("counts"), "not a whole manifest: 'counts' is missing"),
-            (lambda values: values.update(files=[{}]), "not a whole manifest"),
+            (lambda values: values.pop("counts"), "not a complete manifest: 'counts' is missing"),
+            (lambda values: values.update(files=[{}]), "not a complete manifest"),
         ],
     )
     def test_wrong_content(self, copy, change, message):
@@ -258,5 +258,5 @@ class TestManifest:
             Store.open(str(copy))
 
     def test_no_store(self, tmp_path):
-        with pytest.raises(UsageError, match="does not exist: there is no manifest.json"):
+        with pytest.raises(UsageError, match="does not exist: it contains no manifest.json"):
             Store.open(str(tmp_path / "nothing"))
