@@ -25,12 +25,13 @@ from dream_ray.storage.files import (
     is_directory,
     open_input,
     read_bytes,
+    read_json,
     read_text,
     start_write_back,
     write_bytes,
+    write_json,
     write_text,
 )
-from dream_ray.storage.json_file import read_json, write_json
 from dream_ray.storage.paths import (
     NotReadable,
     RemoteError,

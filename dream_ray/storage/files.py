@@ -1,6 +1,7 @@
 """Files and directories: open, write atomically, delete."""
 
 import io
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -115,6 +116,19 @@ def write_bytes(path: str, data: bytes) -> None:
 def write_text(path: str, text: str) -> None:
     """Writes a UTF-8 file atomically, see `atomic_output`."""
     write_bytes(path, text.encode())
+
+
+def read_json(path: str) -> Any:
+    """Returns the value in a JSON file; raises RunError if it is missing or not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: it is not JSON: {error}") from None
+
+
+def write_json(path: str, value: Any, *, indent: int | None = None) -> None:
+    """Writes a value as a JSON file atomically; `indent` as in `json.dumps`."""
+    write_text(path, json.dumps(value, indent=indent))
 
 
 @contextmanager

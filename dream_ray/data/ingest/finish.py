@@ -56,7 +56,9 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
             if any(reject["unreached"] for reject in note["rejects"]):
                 with_retries(storage.delete, storage.join(work, NOTES, note_name(number)))
         raise
-    sums = reduce(add, (PixelSums.of_lists(*note["sums"]) for note in notes if note["split"] != "test"))
+    sums = reduce(
+        add, (PixelSums(note["sums"][0], *map(tuple, note["sums"][1:])) for note in notes if note["split"] != "test")
+    )
     given = settings.plain()
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.arrays import UInt8Array
 from dream_ray.errors import UsageError
 
 _SPLITS = ("train", "val", "validation", "test")
@@ -238,3 +240,17 @@ def _by_words(paths: Sequence[str], words: Sequence[str]) -> dict[str, list[str]
         of_name = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
         by_words.setdefault(" and ".join(word for word in words if word in of_name) or "none", []).append(path)
     return by_words
+
+
+def append(file: Any, data: Any) -> dict[str, int]:
+    """Appends an encoded image to a spool; returns its offset and length as fields of a listing."""
+    offset = file.tell()
+    file.write(data)
+    return {"offset": offset, "length": len(data)}
+
+
+def pnm(pixels: UInt8Array) -> bytes:
+    """Encodes pixels (H, W) or (H, W, 3) as PGM or PPM: a header line and the raw bytes."""
+    kind = "P5" if pixels.ndim == 2 else "P6"
+    height, width = pixels.shape[:2]
+    return f"{kind} {width} {height} 255\n".encode() + np.ascontiguousarray(pixels).tobytes()

@@ -19,8 +19,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, OpenedSource, Source, SourceKind, SourceOptions, find_files, open_files
-from dream_ray.data.sources.spool import append
+from dream_ray.data.sources.base import (
+    LISTING,
+    OpenedSource,
+    Source,
+    SourceKind,
+    SourceOptions,
+    append,
+    find_files,
+    open_files,
+)
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from dream_ray import storage
-from dream_ray.data.sources.base import is_hidden
-from dream_ray.data.sources.spool import append
+from dream_ray.data.sources.base import append, is_hidden
 from dream_ray.errors import RunError, UsageError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")

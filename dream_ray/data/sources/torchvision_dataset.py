@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, listing_of
-from dream_ray.data.sources.spool import append, pnm
+from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, append, listing_of, pnm
 from dream_ray.errors import RunError, UsageError
 
 _PREFIX = "torchvision:"

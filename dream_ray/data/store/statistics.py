@@ -1,7 +1,6 @@
 """Per-channel mean and standard deviation from exact integer sums, whose merge order does not change the bits."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -48,11 +47,6 @@ class PixelSums:
                 sums[channel] += total
                 squares[channel] += square
         return cls(count * height * width, tuple(sums), tuple(squares))
-
-    @classmethod
-    def of_lists(cls, num_pixels: int, sums: Sequence[int], squares: Sequence[int]) -> "PixelSums":
-        """Returns sums that were stored as JSON."""
-        return cls(num_pixels, tuple(sums), tuple(squares))
 
     def __add__(self, other: "PixelSums") -> "PixelSums":
         return PixelSums(
