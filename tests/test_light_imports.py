@@ -20,13 +20,29 @@ LIGHT_MODULES = (
     "dream_ray.sweeps.directory",
 )
 
+CONTROLLER_MODULES = tuple(
+    f"dream_ray.distributed.train.{name}"
+    for name in ("after_death", "gloo", "start_timeout", "stoppable_trainer", "stopping")
+)
+"""Modules that the controller of Ray Train imports, before it starts the workers."""
+
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)
 def test_module_imports_no_heavy_library(module: str) -> None:
-    code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    assert imported_with(module, HEAVY) == []
+
+
+@pytest.mark.parametrize("module", CONTROLLER_MODULES)
+def test_the_controller_of_ray_train_imports_no_torch(module: str) -> None:
+    assert imported_with(module, ("torch", "sklearn", "optuna")) == []
+
+
+def imported_with(module: str, libraries: tuple[str, ...]) -> list[str]:
+    """Returns the libraries that a new process has imported after a module."""
+    code = f"import sys, {module}; print(*(name for name in {libraries} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [], f"import {module} also imports {done.stdout.strip()}"
+    return done.stdout.split()
 
 
 def test_reading_a_sweep_imports_no_torch() -> None:

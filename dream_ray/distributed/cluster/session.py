@@ -20,6 +20,8 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # How long a worker group waits for free resources before it looks again how many workers fit.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    # An actor that looks for nodes about to be taken away. Workers write checkpoints as often as the settings say.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

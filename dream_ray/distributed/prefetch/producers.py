@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnschedulableError, RayActorError
 from dream_ray import storage
 from dream_ray.distributed.cluster.driver_placement import beside_workers
 from dream_ray.distributed.cluster.tasks import value_of
-from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient
+from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.engine.prefetch.producer import produce
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads

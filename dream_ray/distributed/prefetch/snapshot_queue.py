@@ -1,22 +1,19 @@
 """The coordinator of a run as an actor, and the sides of its snapshot queue in workers and producers."""
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from dream_ray.distributed.cluster.driver_placement import on_this_node
-from dream_ray.distributed.cluster.tasks import value_of
 from dream_ray.distributed.prefetch.coordinator import Coordinator
+from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.producer import window_of
-from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.stopping import Stopped
 
@@ -25,44 +22,6 @@ _TRY_S = 1.0
 _RETRY_S = 1.0
 _HEALTH_CHECK_S = 1.0
 _HEALTH_TIMEOUT_S = 30.0
-
-
-class CoordinatorClient:
-    """Calls the coordinator of a run; a `ProducerSide`.
-
-    A call that meets a dead coordinator is repeated on its replacement. The driver replaces the actor because Ray's own
-    restart fails now and then (one death in nine, Ray 2.60): the actor never returns, and calls wait forever.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._actor: ActorHandle[Any] | None = None
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of `Coordinator` and returns its result."""
-        while True:
-            try:
-                if self._actor is None:
-                    self._actor = self._find()
-                return value_of(getattr(self._actor, method).remote(*arguments))
-            except RayActorError:
-                self._actor = None
-
-    def next_job(self, producer: int) -> Job | None:
-        """See `SnapshotQueue.next_job`."""
-        job: Job | None = self.call("next_job", producer)
-        return job
-
-    def put(self, producer: int, inner: int, item: Any) -> bool:
-        """See `SnapshotQueue.put`."""
-        return bool(self.call("put", producer, inner, item))
-
-    def _find(self) -> ActorHandle[Any]:
-        while True:
-            try:
-                return ray.get_actor(self._name)
-            except ValueError:  # not replaced yet
-                time.sleep(_RETRY_S)
 
 
 class RayConsumerSide:

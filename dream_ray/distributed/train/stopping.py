@@ -1,13 +1,11 @@
-"""Ctrl-C for workers of Ray Train: they save at a step on which they agree, then the run ends."""
+"""The agreement of Ray Train workers on the step at which they save and stop.
 
-import signal
-from collections.abc import Callable
+The module imports no torch: the controller of Ray Train imports it.
+"""
+
 from typing import Any
 
-from ray.train.torch import TorchTrainer
-
-from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient
-from dream_ray.engine.stopping import ask_at_ctrl_c
+from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 
 
 class RayAgreement:
@@ -56,24 +54,3 @@ class RayAgreement:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._coordinator.call("agreement", method, *arguments)
-
-
-class StoppableTrainer(TorchTrainer):
-    """A trainer that lets its workers save at the first Ctrl-C; at the second it ends them, as Ray Train does.
-
-    Args:
-        ask: See `LocalAgreement.ask`.
-        arguments, keywords: Of a `TorchTrainer`.
-    """
-
-    def __init__(self, ask: Callable[[], bool], *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._ask_to_stop = ask
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        # Ray Train offers no other place: it sets its handler here, when all has been started.
-        before = signal.getsignal(signal.SIGINT)
-        super()._register_sigint_handler(controller)  # type: ignore[misc]
-        if before == signal.SIG_IGN:  # as in the background of a script
-            signal.signal(signal.SIGINT, before)
-        ask_at_ctrl_c(self._ask_to_stop)

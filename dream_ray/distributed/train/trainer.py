@@ -8,17 +8,18 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from dream_ray import storage
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
-from dream_ray.distributed.cluster.driver_placement import wait_for_nodes
-from dream_ray.distributed.prefetch.snapshot_queue import CoordinatorClient, RayConsumerSide
+from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide
+from dream_ray.distributed.train.after_death import AfterDeath
+from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
 from dream_ray.distributed.train.start_timeout import StartTimeout, has_not_started
-from dream_ray.distributed.train.stopping import RayAgreement, StoppableTrainer
+from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
+from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.spec import RunSpec
@@ -30,8 +31,6 @@ from dream_ray.errors import RunError, TransientError, UsageError
 _MAX_FAILURES = 3
 # How often a run that may grow looks for resources of more workers. All restart then, from the last checkpoint.
 _GROW_S = 60.0
-# The longest time in which Ray finds out that a node is gone.
-_DEATH_S = 60.0
 
 
 class WorkersNotStarted(Exception):  # noqa: N818 - it names what happened
@@ -53,12 +52,12 @@ def make_trainer(run: Run, spec: RunSpec, gpus: float, queue: str | None, agreem
         agreement: Where workers agree on the step at which they stop.
     """
     path = storage.absolute(run.path)
-    callbacks: list[Any] = [_AfterDeath(agreement, queue), StartTimeout()]
+    callbacks: list[Any] = [AfterDeath(agreement, queue), StartTimeout()]
     resources = {"CPU": float(spec.threads)} | ({"GPU": gpus} if gpus > 0 else {})
     return StoppableTrainer(
         agreement.ask,
         partial(work, path, partial(_join, queue, agreement)),
-        torch_config=TorchConfig(backend="gloo"),
+        backend_config=GlooConfig(),
         scaling_config=ScalingConfig(use_gpu=gpus > 0, resources_per_worker=resources, **_group_size(spec)),
         run_config=RunConfig(
             name="ray_train",
@@ -98,28 +97,6 @@ def fitting() -> Iterator[None]:
             f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; those before are kept, "
             f"continue with `dream-ray resume`. Last reason: {error}"
         ) from None
-
-
-class _AfterDeath(UserCallback):
-    """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
-
-    A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
-    start. Until they have, there is nothing to save, and producers know that workers look for resources.
-
-    Args:
-        agreement: Where the workers agree.
-        queue: Name of the snapshot queue, or None.
-    """
-
-    def __init__(self, agreement: RayAgreement, queue: str | None) -> None:
-        self._agreement, self._queue = agreement, queue
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Waits in the controller until every node answers that is said to be alive."""
-        self._agreement.lose_workers()
-        wait_for_nodes(_DEATH_S)
-        if self._queue is not None:
-            CoordinatorClient(self._queue).call("mark_group_lost")
 
 
 @contextmanager
