@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from dream_ray.engine.backend import Item, Result
 from dream_ray.engine.evaluation.validation import background_validation, validate_pending, validate_step
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
@@ -33,9 +34,6 @@ from dream_ray.engine.stopping import (
 from dream_ray.engine.worker import WorkerContext, work
 from dream_ray.errors import RunError, UsageError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 
 class LocalBackend(AbstractContextManager["LocalBackend"]):
     """Executes runs in this process, see `Backend`.
@@ -54,14 +52,12 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
         self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
     ) -> Result:
         """See `Backend.call`."""
-        del device, cpus, gpus  # this process has what it has
         return function(*arguments)
 
     def map(
         self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
     ) -> Iterator[Result]:
         """See `Backend.map`; one item after the other."""
-        del cpus
         return (function(item, device) for item in items)
 
     def check_visible(self, name: str, path: str, file: str) -> None:

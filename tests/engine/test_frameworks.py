@@ -354,7 +354,7 @@ def test_momentum_of_experts_counts_in_the_snapshot_cache(store: str, tmp_path: 
         run = create_run(str(tmp_path / str(momentum)), config, store, **options)
         with pytest.raises(UsageError, match="snapshot-cache-size must hold") as refused:
             missing_experts(run)
-        needed += [float(number) for number in re.findall(r"take, (\S+) GB", str(refused.value))]
+        needed += [float(number) for number in re.findall(r"\((\S+) GB\)", str(refused.value))]
     assert needed[1] == pytest.approx(2 * needed[0], rel=0.01)
 
 

@@ -20,18 +20,6 @@ Forward = Callable[[Parameters, Tensor], tuple[Tensor, Tensor]]
 """(parameters, images_NCHW) -> (features_ND, logits_NL)."""
 
 
-def _mse(a: Tensor, b: Tensor) -> Tensor:
-    return torch.sum((a - b).square())
-
-
-def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return torch.sum((a - b).abs())
-
-
-def _l1_mean(a: Tensor, b: Tensor) -> Tensor:
-    return torch.sum((a - b).abs().reshape(len(a), -1).mean(dim=1))
-
-
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
@@ -39,9 +27,9 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": _mse,
-    "l1": _l1,
-    "l1_mean": _l1_mean,
+    "mse": lambda a, b: torch.sum((a - b).square()),
+    "l1": lambda a, b: torch.sum((a - b).abs()),
+    "l1_mean": lambda a, b: torch.sum((a - b).abs().reshape(len(a), -1).mean(dim=1)),
     "cosine": _cosine,
 }
 """Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of

@@ -20,10 +20,6 @@ Indices = Sequence[Sequence[int]]
 """Chosen real images of each class, by label."""
 
 
-def _initial(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
-    return TensorImages(*read_synthetic(run.file("initial.parquet"))[0].decoded())
-
-
 def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
     picks = []
     for label in range(store.num_classes):
@@ -31,14 +27,6 @@ def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> Train
         count = len(store.images(label, run.config.splits))
         picks.append(strategies.random_batch(count, run.config.ipc, generator).tolist())
     return _picked(picks, run, store)
-
-
-def _kmeans_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
-    return _picked(indices, run, store)
-
-
-def _whole_set(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
-    return RealImages(*store.training_set(run.config.splits))
 
 
 def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
@@ -53,9 +41,11 @@ def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
 
 BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
     RANDOM_REAL: _random_real,
-    KMEANS_REAL: _kmeans_real,
-    INITIAL: _initial,
-    WHOLE_SET: _whole_set,
+    KMEANS_REAL: lambda run, store, repeat, indices: _picked(indices, run, store),
+    INITIAL: lambda run, store, repeat, indices: TensorImages(
+        *read_synthetic(run.file("initial.parquet"))[0].decoded()
+    ),
+    WHOLE_SET: lambda run, store, repeat, indices: RealImages(*store.training_set(run.config.splits)),
 }
 """(run, store, repeat, indices of "k-means real") -> images to train on."""
 

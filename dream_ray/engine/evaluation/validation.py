@@ -58,7 +58,6 @@ def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
         look: Reads the new accuracies.
         step: Step of the checkpoint that was just written.
     """
-    del step  # a resumed run may have older ones that are due
     for due in pending_steps(run, run.checkpoints(run.environment["num_classes"])):
         if due:
             validate_step(run.path, due)

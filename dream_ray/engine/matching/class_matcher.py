@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import takewhile
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -78,11 +79,7 @@ class ClassMatcher:
     compiled: bool = False
     features: FeatureCache | None = None
     initial_network: Callable[[], Snapshot] | None = None
-
-    @property
-    def class_batch(self) -> int:
-        """Classes that `match` and `select` take at a time."""
-        return CLASS_BATCH
+    class_batch: ClassVar[int] = CLASS_BATCH
 
     @property
     def device(self) -> torch.device:

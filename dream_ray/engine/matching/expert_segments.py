@@ -70,7 +70,6 @@ class ExpertSegments:
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Segments]:
         """Draws as it goes; see `NetworkSource.trajectory`."""
-        del state  # each is a function of its number alone
         for inner in range(start, self.config.inner_steps):
             numbers = own_part(self.config.trajectory.segments, self.world_group)
             yield Segments(outer, inner, tuple(self._segment(outer, inner, number) for number in numbers))

@@ -6,6 +6,7 @@ L classes, N stored images of each, M decoded images of all classes, C channels,
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -51,11 +52,7 @@ class TrajectoryMatcher:
     normalise: Normalise
     initialise: Callable[[], dict[int, ClassState]]
     world_group: ProcessGroup = SINGLE_PROCESS_GROUP
-
-    @property
-    def class_batch(self) -> None:
-        """Classes that `match` takes at a time: all."""
-        return None
+    class_batch: ClassVar[None] = None
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -80,7 +77,8 @@ class TrajectoryMatcher:
         """
         images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
         if not state.learned:
-            state.learned = self._first_step_size(images_LNCHW.device)
+            first = torch.tensor(self.config.trajectory.step_size, device=images_LNCHW.device)
+            state.learned = {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
         step_size = state.learned[STEP_SIZE]
         count = self.config.trajectory.segments
         matches = (self._match(segments, segment, images_LNCHW, step_size) / count for segment in segments.own)
@@ -99,10 +97,6 @@ class TrajectoryMatcher:
             )
         state.learned = self._next_step_size(state.learned, mean[1])
         return {ALL_CLASSES: mean[0]} if self.world_group.rank == 0 else {}
-
-    def _first_step_size(self, device: torch.device) -> dict[str, Tensor]:
-        first = torch.tensor(self.config.trajectory.step_size, device=device)
-        return {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
 
     def _match(self, moment: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
         batches = self.batches(moment, segment, images_LNCHW)

@@ -220,7 +220,6 @@ class RandomNetworks:
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """See `Source.trajectory`."""
-        del state  # each network depends only on its number
         for inner in range(start, self.inner_steps):
             with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer, inner=inner)):
                 network = self.build().to(self.device)

@@ -111,14 +111,10 @@ def check_compiler(device: torch.device) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
     try:
-        torch.compile(_probe, fullgraph=True)(torch.zeros(8, device=device))
+        torch.compile(lambda values_N: values_N.sin() + 1, fullgraph=True)(torch.zeros(8, device=device))
     except TorchDynamoException as error:
         needs = "a C++ compiler (g++ or clang++, or the one named in CXX)" if device.type == "cpu" else "triton"
         raise UsageError(f"compile on needs {needs}; got: {_first_line(error)}") from None
-
-
-def _probe(values_N: Tensor) -> Tensor:
-    return values_N.sin() + 1
 
 
 def _check_network(config: Config, store: Store) -> None:

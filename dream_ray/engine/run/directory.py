@@ -88,9 +88,13 @@ class Run:
 
     def normalise(self, store: Store, device: "torch.device | None" = None) -> "Normalise":
         """Returns what makes the inputs of its networks, on its device or another one."""
-        from dream_ray.engine.run.normalisation import normalisation_of
+        from dream_ray.core.images.normalisation import Normalisation
+        from dream_ray.engine.run.normalisation import read_whitening
 
-        return normalisation_of(self.config, store, device or self.device, self.file(WHITENING_FILE))
+        device = device or self.device
+        if self.config.data.zca:
+            return read_whitening(self.file(WHITENING_FILE), device)
+        return Normalisation.of(store.mean, store.std, device)
 
     @property
     def is_finished(self) -> bool:

@@ -19,7 +19,7 @@ from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.compilation import choose_compile
 from dream_ray.engine.run.directory import BEFORE_CONFIG, FORMAT_VERSION, WHITENING_FILE, Run, check_new, read_sessions
 from dream_ray.engine.run.environment import describe_environment, differences, fixed_threads, total_cost
-from dream_ray.engine.run.normalisation import normalisation_of, write_whitening
+from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.spec import RunSpec, check_workers
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
@@ -127,7 +127,7 @@ def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
     """Gathers the classes of a complete state into a set, clamped to what the run's pixel space allows."""
     # On the CPU whatever the run's device: the head node of a cluster, where runs end, has no GPU.
     cpu = torch.device("cpu")
-    space = PIXEL_SPACES[run.config.pixels.space](normalisation_of(run.config, store, cpu, run.file(WHITENING_FILE)))
+    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, cpu))
     stored = (state.classes[label].images_NCHW.to(cpu) for label in range(store.num_classes))
     step_size = state.learned.get(STEP_SIZE)
     return SyntheticSet(

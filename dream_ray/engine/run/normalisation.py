@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.images.normalisation import Normalisation, Normalise
 from dream_ray.core.images.whitening import ImageMoments, Whitening
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.store.store import Store
@@ -20,20 +19,6 @@ from dream_ray.errors import UsageError
 # 64 x 64 pixels of 3 channels would be two matrices of 600 MB, and hours.
 _MOST_PIXELS = 4096
 _BATCH = 1000
-
-
-def normalisation_of(config: Config, store: Store, device: torch.device, whitening: str) -> Normalise:
-    """Returns what makes the inputs of the networks of some settings.
-
-    Args:
-        config: Settings.
-        store: Store that is distilled.
-        device: Where it shall compute.
-        whitening: Path of the file that `write_whitening` wrote; read with `data.zca` alone.
-    """
-    if config.data.zca:
-        return read_whitening(whitening, device)
-    return Normalisation.of(store.mean, store.std, device)
 
 
 def read_whitening(path: str, device: torch.device) -> Whitening:

@@ -35,7 +35,9 @@ class ClassSteps:
     """Every kind of step, on one class of random images; its construction only trains.
 
     Attributes:
-        more_bytes: What a run takes over the measured steps.
+        more_bytes: Memory of a run beyond that of the measured steps.
+        num_features: Features of an image.
+        snapshot_bytes: Size of a network snapshot.
     """
 
     more_bytes = 0
@@ -68,6 +70,9 @@ class ClassSteps:
         self._trajectory = trajectory(config.source.kind)
         next(self._trajectory)
         self._next_network()
+        network = self._snapshot.network
+        self.num_features = network.head.in_features
+        self.snapshot_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
 
     def _next_network(self) -> None:
         with self._timer.phase("draw" if self._is_drawn else "batch"):
@@ -96,16 +101,6 @@ class ClassSteps:
         if self._looking is not None:
             with timer.phase("batch"):
                 next(self._looking)
-
-    @property
-    def num_features(self) -> int:
-        """Features of an image."""
-        return self._features_ND.shape[1]
-
-    @property
-    def snapshot_bytes(self) -> int:
-        """Size of a network snapshot."""
-        return sum(tensor.nbytes for tensor in self._snapshot.network.state_dict().values())
 
     def costs(self) -> StepCosts:
         """Returns the times of the rounds, as a run spends them."""

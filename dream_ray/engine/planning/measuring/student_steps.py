@@ -29,7 +29,9 @@ class StudentSteps:
     """Training and matching on random images; its construction only trains.
 
     Attributes:
-        more_bytes: What a whole student keeps over the measured one.
+        more_bytes: Memory of a whole student beyond that of the measured one.
+        num_features: Features of an image.
+        snapshot_bytes: Size of a network snapshot.
     """
 
     def __init__(
@@ -53,17 +55,9 @@ class StudentSteps:
         self._train()
         parameters = detached_parameters(self._snapshot.network)
         kept = config.trajectory.student_steps - short_way.student_steps
+        self.num_features = self._snapshot.network.head.in_features
+        self.snapshot_bytes = sum(tensor.nbytes for tensor in self._start.values())
         self.more_bytes = kept * sum(tensor.nbytes for tensor in parameters.values())
-
-    @property
-    def num_features(self) -> int:
-        """Features of an image."""
-        return self._snapshot.network.head.in_features
-
-    @property
-    def snapshot_bytes(self) -> int:
-        """Size of a network snapshot."""
-        return sum(tensor.nbytes for tensor in self._start.values())
 
     def _train(self) -> None:
         with self._timer.phase("batch"):
