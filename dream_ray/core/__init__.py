@@ -1,1 +1,1 @@
-"""Pure mathematics on tensors (floor 0): no I/O, no configuration objects, no ambient randomness."""
+"""Pure mathematics on tensors (layer 0): no I/O, no configuration objects, no ambient randomness."""

@@ -1,1 +1,1 @@
-"""Single-process programs (floor 2): distil, evaluate, artefacts. Runs whole without Ray; open distill.py first."""
+"""Single-process programs (layer 2): distil, evaluate, artefacts. Runs whole without Ray; open distill.py first."""

@@ -1,4 +1,4 @@
-"""Where a run is executed: the interface of `LocalBackend` (this process) and `RayBackend` (a Ray cluster)."""
+"""The interface of `LocalBackend` (this process) and `RayBackend` (a Ray cluster)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -12,55 +12,55 @@ Result = TypeVar("Result")
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):
-    """Executes work inside its block."""
+    """Executes work during its `with` block."""
 
     def call(
         self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
     ) -> Result:
-        """Calls a function on a machine that workers run on, with the resources of a worker.
+        """Calls a function on a worker node, with the resources of a worker.
 
         Args:
-            function: Returns what depends on the machine.
+            function: Function whose result depends on the machine.
             *arguments: Its arguments.
             device: Device of a worker: "auto", "cpu" or "cuda".
             cpus: CPUs of a worker.
-            gpus: GPUs of a worker; None: 1 if the device may be one and there are any.
+            gpus: GPUs of a worker; None: 1 if `device` allows CUDA and a GPU exists.
         """
 
     def map(
         self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
     ) -> Iterator[Result]:
-        """Calls `function(item, device)` for every item and yields the results in the order in which they end.
+        """Calls `function(item, device)` for every item and yields the results in order of completion.
 
         Args:
-            function: Work that is independent of the other items.
+            function: Independent work on one item.
             items: Plain values.
-            device: Device that a call may use; `function` gets "cpu" where there is no GPU for it.
+            device: Device that a call may use; `function` receives "cpu" if no GPU is available.
             cpus: CPUs of a call.
         """
 
     def check_visible(self, name: str, path: str, file: str) -> None:
-        """Raises UsageError if a machine that workers may run on does not see what the user named.
+        """Raises UsageError if a worker node cannot read a path.
 
         Args:
-            name: Parameter that the path was given for.
+            name: Parameter of the path.
             path: Directory or URI.
-            file: A file in it that is there.
+            file: An existing file in it.
         """
 
     def num_producers(self, spec: RunSpec) -> int:
-        """Returns how many producers will train networks ahead of the workers."""
+        """Returns the number of producers that train networks ahead of the workers."""
 
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """Runs the workers of a run to its last step.
 
         Args:
-            run: A run that was begun.
-            spec: Says who works on it.
-            look: Called in this thread when there may be new validation accuracies; what it raises ends the workers.
+            run: A run whose directory exists.
+            spec: Its specification.
+            look: Called in this thread after new validation accuracies; an exception from it ends the workers.
 
         Raises:
-            UsageError: If the workers cannot share the run, or their resources are not there.
+            UsageError: If the workers cannot share the run, or their resources do not exist.
             RunError: If a worker failed, or died too often.
             KeyboardInterrupt: After Ctrl-C; the workers have written a checkpoint if they could.
         """

@@ -1,4 +1,4 @@
-"""How a run begins: what depends on the machine is found out on a worker node, then its directory is made."""
+"""The start of a run, on a worker node: settings that fit the machine, then the run directory."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from dream_ray.engine.run.spec import RunSpec
 
 
 def begin_run(spec: RunSpec, num_producers: int) -> Run:
-    """Makes the directory of a run, with settings that fit the memory if it is limited.
+    """Creates the directory of a run; `memory_bytes` limits the settings to those that fit.
 
     Args:
-        spec: What is run.
-        num_producers: Producers that will start; they need memory too.
+        spec: The run.
+        num_producers: Producers of the run, which need memory too.
 
     Raises:
         UsageError: If the run is refused, see `create_run` and `fit_memory`.

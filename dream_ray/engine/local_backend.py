@@ -1,6 +1,6 @@
 """Runs executed in this process, without Ray: workers and producers are threads.
 
-PyTorch computes outside of Python's lock, so threads use several cores.
+PyTorch releases the GIL while it computes, so threads use several cores.
 """
 
 import multiprocessing
@@ -39,7 +39,7 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
     """Executes runs in this process, see `Backend`.
 
     Args:
-        report: Makes what a worker reports its progress to, from the path of the run and the rank of the worker.
+        report: Returns the receiver of a worker's progress, from the path of the run and the rank of the worker.
     """
 
     def __init__(self, report: Callable[[str, int], Report] = lambda path, rank: discard_report) -> None:
@@ -57,14 +57,14 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
     def map(
         self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
     ) -> Iterator[Result]:
-        """See `Backend.map`; one item after the other."""
+        """See `Backend.map`; processes one item after the other."""
         return (function(item, device) for item in items)
 
     def check_visible(self, name: str, path: str, file: str) -> None:
-        """See `Backend.check_visible`; workers are in this process."""
+        """Does nothing: workers are in this process."""
 
     def num_producers(self, spec: RunSpec) -> int:
-        """See `Backend.num_producers`: by default one, if a core is free for it or several workers need it."""
+        """See `Backend.num_producers`; the default is one if a core is free or several workers need it."""
         if not spec.config.source.is_independent:
             return 0
         if spec.producers is not None:
@@ -75,7 +75,7 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """See `Backend.run_workers`.
 
-        Validation is another process; with `look`, which wants its result before the next step, this thread validates.
+        Validation runs in another process; with `look`, it runs in this thread before the next step.
         """
         store = run.open_store()
         check_workers(spec, store)
@@ -124,11 +124,11 @@ def _other_workers(
     queue: SnapshotQueue[NetworkState] | None,
     agreement: LocalAgreement,
 ) -> Iterator[list[Future[None]]]:
-    """Runs all workers but the first in threads; the end of the block ends them, at their next snapshot or step."""
+    """Runs all workers but the first in threads; after the block they end at their next snapshot or step."""
     if num_workers == 1:
         yield []
         return
-    assert queue is not None  # or all would train the same networks, see `check_workers`
+    assert queue is not None  # `check_workers` refuses several workers without producers
 
     def work_beside(rank: int) -> None:
         try:

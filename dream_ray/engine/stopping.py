@@ -1,7 +1,6 @@
-"""Workers that stop together: each is at another step, and a checkpoint is of one.
+"""Agreement of the workers on the step at which all stop: a checkpoint needs the same step from all of them.
 
-After Ctrl-C they tell how far they have come, while they go on; when all have, it is known where the furthest will be,
-and there they save and end.
+On Ctrl-C, workers agree on the furthest step reached, run to it, write a checkpoint and exit.
 """
 
 import logging
@@ -21,42 +20,43 @@ class Stopped(Exception):  # noqa: N818 (not an error)
 
 
 class Agreement(Protocol):
-    """Where workers agree on the step at which all stop; a process group that works in step is one worker here."""
+    """The agreement of all workers on a common last step; a world group counts as one worker."""
 
     def begin(self, incarnation: int) -> bool:
-        """Says that a worker begins.
+        """Registers a worker.
 
         Args:
-            incarnation: Number of all workers that began together; a new one, where those before died.
+            incarnation: Number of the worker group; restarted workers have a new one.
 
         Returns:
-            Whether it should not, for it is to stop already.
+            Whether the worker must stop at once.
         """
 
     def start(self) -> None:
-        """Says that a worker has come to its first step: there is something to save from now on."""
+        """Records that a worker has reached its first step, so there is something to save."""
 
     def is_asked(self) -> bool:
-        """Tells whether all are to stop."""
+        """Returns whether all workers must stop."""
 
     def agree(self, worker: int, num_workers: int, step: int) -> int | None:
-        """Says where a worker is; it asks again before every step.
+        """Reports the position of a worker, which calls again before every step.
 
         Returns:
-            The step at which all stop, not before this one. None as long as not all have said where they are: it then
-            goes on, for another may wait for networks that are not made before. NOWHERE if one never will.
+            The common last step, at or after this one. None until all workers have reported; the worker continues
+            meanwhile, because another one may wait for networks that depend on its progress. NOWHERE if a worker has
+            ended without reporting.
         """
 
     def break_off(self) -> None:
-        """Says that a worker ends before all have agreed: nobody need wait for it any more."""
+        """Records that a worker ends before all have agreed, so no worker waits for it."""
 
 
 NOWHERE = -1
-"""Where workers stop that cannot agree: at once, and without saving what would never be whole."""
+"""In place of a step: workers that cannot agree stop at once, without an incomplete checkpoint."""
 
 
 class LocalAgreement:
-    """The agreement of a run, in the process that is asked to stop; any thread may call it."""
+    """The agreement of a run, in the process that receives Ctrl-C; any thread may call it."""
 
     def __init__(self) -> None:
         self._incarnation: int | None = None
@@ -67,7 +67,7 @@ class LocalAgreement:
         self._forget()
 
     def ask(self) -> bool:
-        """Asks the workers to stop; tells whether they have something to save."""
+        """Asks the workers to stop; returns whether they have something to save."""
         self._is_asked = True
         return self._has_started
 
@@ -81,7 +81,7 @@ class LocalAgreement:
         return self._is_asked
 
     def lose_workers(self) -> None:
-        """Says that the workers died; until others have begun, there is nothing to save."""
+        """Records that the workers died, so there is nothing to save until others have started."""
         self._has_started = False
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class LocalAgreement:
                 elif self._is_broken_off:
                     return NOWHERE
                 else:
-                    self._steps[worker] = step + 1  # where it is when it asks again
+                    self._steps[worker] = step + 1  # its position at its next call
             return self._stops_at
 
     def break_off(self) -> None:
@@ -116,12 +116,12 @@ class LocalAgreement:
 
 
 class Stopping:
-    """What one worker does about being asked to stop.
+    """One worker's side of an agreement.
 
     Args:
-        agreement: Of all workers.
-        worker: Number of this one.
-        num_workers: How many there are.
+        agreement: Agreement of all workers.
+        worker: Number of this worker.
+        num_workers: Number of workers.
         incarnation: See `Agreement.begin`.
     """
 
@@ -137,10 +137,10 @@ class Stopping:
         return self._agreement.begin(self._incarnation)
 
     def stops_before(self, step: int) -> bool:
-        """Tells whether the worker saves and ends before this step.
+        """Returns whether the worker writes a checkpoint and ends before this step.
 
         Raises:
-            Stopped: If one of the others ended before all had agreed.
+            Stopped: If another worker ended before all had agreed.
         """
         if self._stops_at is None and self._look():
             self._stops_at = self._agreement.agree(self._worker, self._num_workers, step)
@@ -149,7 +149,7 @@ class Stopping:
         return step == self._stops_at
 
     def finish(self, step: int) -> None:
-        """Says that the worker has come to the end of the run; `step` is the number of all steps."""
+        """Reports the end of the run; `step` is the number of all steps."""
         self._agreement.agree(self._worker, self._num_workers, step)
 
     def break_off(self) -> None:
@@ -157,7 +157,7 @@ class Stopping:
         self._agreement.break_off()
 
     def _look(self) -> bool:
-        """Tells, once a second, whether all are asked to stop."""
+        """Returns whether all workers must stop; checks once a second."""
         now = time.monotonic()
         if self._looked_at is None:
             self._agreement.start()
@@ -168,8 +168,8 @@ class Stopping:
 
 @contextmanager
 def ctrl_c_as_before() -> Iterator[bool]:
-    """Lets Ctrl-C do after the block what it did before it; gives whether this thread hears of it at all."""
-    if not _hears_signals():
+    """Restores the handler of Ctrl-C after the block; yields whether this thread can handle signals."""
+    if not _can_handle_signals():
         yield False
         return
     before = signal.getsignal(signal.SIGINT)
@@ -180,14 +180,14 @@ def ctrl_c_as_before() -> Iterator[bool]:
 
 
 def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
-    """Lets the next Ctrl-C ask the workers to stop; the one after it does again what Ctrl-C did so far.
+    """Makes the next Ctrl-C ask the workers to stop; the one after it has the previous effect.
 
-    So does the first where they have nothing to save.
+    If the workers have nothing to save, the first one has the previous effect too.
 
     Args:
         ask: See `LocalAgreement.ask`.
     """
-    if not _hears_signals():
+    if not _can_handle_signals():
         return
     otherwise = signal.getsignal(signal.SIGINT)
 
@@ -203,7 +203,7 @@ def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
 
 @contextmanager
 def ctrl_c_held_back() -> Iterator[None]:
-    """Lets a process that this thread starts hear of Ctrl-C only when it has chosen one of the next two functions."""
+    """Blocks Ctrl-C in processes started by this thread until they call one of the next two functions."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -212,18 +212,18 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 
 def ignore_first_ctrl_c() -> None:
-    """Lets a process that helps the workers live on while they save; a terminal tells it of Ctrl-C as well."""
+    """Keeps a helper process alive during the last checkpoint; a terminal sends Ctrl-C to it too."""
     signal.signal(signal.SIGINT, lambda number, frame: end_at_ctrl_c())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end_at_ctrl_c() -> None:
-    """Lets a process that helps end at Ctrl-C without a word: who is helped has something to say."""
+    """Ends a helper process at Ctrl-C without a message; the main process prints one."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _hears_signals() -> bool:
-    """Tells whether a signal can be answered: in the main thread, where the program is not told to ignore them."""
+def _can_handle_signals() -> bool:
+    """Returns whether this is the main thread of a program that does not ignore SIGINT."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     return in_main_thread and callable(signal.getsignal(signal.SIGINT))

@@ -1,4 +1,4 @@
-"""What happens to classes in one step: select real images, match, move the synthetic images.
+"""One step of some classes: selects real images, matches, and moves the synthetic images.
 
 N images, C channels, H, W, D features.
 """
@@ -34,42 +34,43 @@ from dream_ray.nets import Classifier
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
 Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
-"""Chooses the real images of every class of a process for the next `interval` steps."""
+"""Selects the real images of every class of a process for the next `interval` steps."""
 
 
 CLASS_BATCH = 1
-"""Classes that are selected and matched together; their number does not depend on the number of workers."""
+"""Classes that are selected and matched together, independent of the number of workers."""
 
 
 def matched_objective(config: Config) -> Objective:
-    """Returns what is matched under some settings."""
+    """Returns the objective of some settings."""
     weights, matching = config.weights, config.matching
     return Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier)
 
 
 def decoder(config: Config, mode: str) -> Callable[[Tensor], Tensor]:
-    """Returns what makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class; see `decode`."""
+    """Returns the map from stored images (N, C, H, W) of a class to training images (M, C, H, W); see `decode`."""
     return partial(decode, factor=config.factor, mode=mode, bound=config.batch_synthetic_max)
 
 
 def real_chunk_size(config: Config, network: Classifier) -> int:
-    """Returns how many real images pass a network together: the whole batch where its images are coupled."""
+    """Returns the number of real images in one forward pass: the whole batch if the network couples images."""
     size = config.matching.real_chunk
     return config.real_batch if size is None or network.couples_images else size
 
 
 @dataclass(frozen=True)
 class ClassMatcher:
-    """The work on the classes of a run; keeps no state of its own.
+    """Matches classes; stateless.
 
     Attributes:
         config: Settings.
         real: Real uint8 images of each class of this shard, by label.
         num_classes: Classes of the whole run.
-        normalise: Makes the networks' inputs; its device is the one of all tensors.
-        compiled: Whether the networks run through compiled functions.
-        features: Keeps what `embed` computes for others; None: nobody does.
-        initial_network: Makes the network whose features the initialisation uses; None: the first one of the run.
+        normalise: Maps images to network inputs; all tensors live on its device.
+        compiled: Whether the matching functions are compiled.
+        features: Cache of the results of `embed`; None: no cache.
+        initial_network: Returns the network of the initialisation; None: the first one of the run.
+        class_batch: Number of classes that `match` and `select` take at a time.
     """
 
     config: Config
@@ -83,17 +84,17 @@ class ClassMatcher:
 
     @property
     def device(self) -> torch.device:
-        """Where tensors live."""
+        """Device of all tensors."""
         return self.normalise.device
 
     @cached_property
     def space(self) -> PixelSpace:
-        """Where the synthetic images live."""
+        """Space of the synthetic images."""
         return PIXEL_SPACES[self.config.pixels.space](self.normalise)
 
     @cached_property
     def functions(self) -> MatchingFunctions:
-        """What computes features, losses and gradients."""
+        """Functions for features, losses and gradients."""
         objective, precision = matched_objective(self.config), self.config.selection.precision
         if not self.compiled:
             return MatchingFunctions(objective, precision)
@@ -112,7 +113,7 @@ class ClassMatcher:
         return features.to(self.device)
 
     def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
-        """Computes them, in bounded batches."""
+        """Computes the features in bounded batches."""
         images = self.real[label]
         features = []
         size = self.config.selection.embedding_batch
@@ -126,22 +127,22 @@ class ClassMatcher:
     def select_all(
         self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
     ) -> dict[int, strategies.Selection]:
-        """Chooses the representative images of every class, see `Select`; of no more of them once `is_over`."""
+        """Selects the representative images of every class, see `Select`; stops early once `is_over`."""
         chosen: dict[int, strategies.Selection] = {}
         for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.class_batch)):
             chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
         return chosen
 
     def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[strategies.Selection]:
-        """Chooses the representative images of a group of classes for the next `interval` steps.
+        """Selects the representative images of a group of classes for the next `interval` steps.
 
         Args:
             snapshot: The network.
             labels: The classes.
-            previous: Assignments at their last selection; read only if k-means starts from them.
+            previous: Assignments at their last selection, for a warm start of k-means.
 
         Returns:
-            The selections, in the order of `labels`. Their indices are on the CPU, where every step reads them.
+            The selections, in the order of `labels`, with indices on the CPU.
         """
         is_warm = self.config.selection.warm_start and snapshot.inner > 0
         return [self._select(snapshot, label, previous[label] if is_warm else None) for label in labels]
@@ -160,7 +161,7 @@ class ClassMatcher:
         return replace(chosen, indices=chosen.indices.cpu())
 
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
-        """Returns the real images that a class is matched against now, by position, int64."""
+        """Returns the real images of the current step of a class, by position, int64."""
         if self.config.selection.strategy == "representative":
             return state.indices.numpy()
         generator = self._stream("real-batch", snapshot, label)
@@ -189,7 +190,7 @@ class ClassMatcher:
         return losses
 
     def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
-        """Returns what the real batch of a class makes of the network: constants for the synthetic images."""
+        """Returns the signals of the real batch of a class, constants of the matching loss."""
         indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
         chunks = self._chunks(snapshot, indices)
 
@@ -200,7 +201,7 @@ class ClassMatcher:
         return mean_signals(map(weighted, chunks), len(chunks))
 
     def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
-        """Cuts a real batch into what passes the network together."""
+        """Splits a real batch into chunks of one forward pass."""
         size = real_chunk_size(self.config, snapshot.network)
         return np.split(indices, list(range(size, len(indices), size)))
 
@@ -215,28 +216,28 @@ class ClassMatcher:
             decoded_MCHW = decoded(images_NCHW)
             return augment(self.space.to_inputs(decoded_MCHW if part is None else decoded_MCHW[part]), view)
 
-        # Every draw of the augmentation is another program, so the chain rule is applied by hand around the function.
+        # Every draw of the augmentation is another program, so the chain rule is applied outside the compiled function.
         synthetic, pull_back = torch.func.vjp(augmented, images_NCHW)  # type: ignore[misc]  # 3 with has_aux
         loss, gradient = self.functions.loss_and_gradient(snapshot, synthetic, label, target)
         return loss, pull_back(gradient)[0]
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
-        """Draws the augmentation of a class step: the same for its real and its synthetic batch (Siamese)."""
+        """Draws the augmentation of a class step, the same for its real and synthetic batch (Siamese)."""
         _, height, width = self.real[label].shape_CHW
         return sample_params(
             self.config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
         )
 
     def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
-        """Makes the first synthetic images of every class; k-means uses the features of the network."""
+        """Returns the initial states of all classes; k-means uses the features of the network."""
         if self.initial_network is None:
             return {label: self.initial_state(snapshot, label) for label in self.real}
-        # A feature cache holds features of the run's own networks.
+        # The feature cache stores features under the run's own networks only.
         uncached, initial = replace(self, features=None), self.initial_network()
         return {label: uncached.initial_state(initial, label) for label in self.real}
 
     def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
-        """Makes the first synthetic images of a class."""
+        """Returns the initial state of a class."""
         config = self.config
         if config.initialisation.strategy == "noise":
             shape = (config.ipc, *self.real[label].shape_CHW)
@@ -265,7 +266,7 @@ class ClassMatcher:
         return chosen.indices.cpu().numpy()
 
     def _synthetic_part(self, snapshot: Snapshot, label: int) -> Tensor | None:
-        """Returns the random part of the decoded images that is matched, or None for all of them."""
+        """Returns the random subset of the decoded images to match, or None for all of them."""
         config = self.config
         decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
         if decoded <= config.batch_synthetic_max:

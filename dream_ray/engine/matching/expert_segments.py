@@ -19,10 +19,10 @@ from dream_ray.engine.networks.sources import NetworkState, network_tensors
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of an expert's way.
+    """A segment of an expert trajectory.
 
     Attributes:
-        number: Which of the segments of its step it is.
+        number: Number of the segment within its step.
         start: Parameters of the expert where the student starts.
         target: Parameters of the expert `trajectory.expert_steps` updates later.
     """
@@ -34,12 +34,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segments:
-    """What is matched in a step.
+    """The segments of a step.
 
     Attributes:
         outer: t.
         inner: j.
-        own: Those of the step's segments that this worker matches.
+        own: The segments that this worker matches.
     """
 
     outer: int
@@ -47,7 +47,7 @@ class Segments:
     own: tuple[Segment, ...]
 
     def restart_state(self) -> None:
-        """Nothing is needed to start here."""
+        """Returns None: every step can be drawn on its own."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class ExpertSegments:
 
     Attributes:
         config: Settings.
-        experts: The ways of all experts; expert k is trajectory k.
-        names: Names of the parameters; a network may also have buffers, which nobody follows.
-        device: Where the parameters live.
-        world_group: All workers of the run; they divide the segments of a step.
+        experts: Source of the expert trajectories; expert k is trajectory k.
+        names: Names of the parameters; buffers are not matched.
+        device: Device of the parameters.
+        world_group: All workers of the run, which share the segments of a step.
     """
 
     config: Config
@@ -69,7 +69,7 @@ class ExpertSegments:
     world_group: ProcessGroup
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Segments]:
-        """Draws as it goes; see `NetworkSource.trajectory`."""
+        """See `Source.trajectory`."""
         for inner in range(start, self.config.inner_steps):
             numbers = own_part(self.config.trajectory.segments, self.world_group)
             yield Segments(outer, inner, tuple(self._segment(outer, inner, number) for number in numbers))
@@ -87,10 +87,10 @@ class ExpertSegments:
 
 
 def latest_start(config: Config, step: int) -> int:
-    """Returns before how many updates of its expert a student may start at a step.
+    """Returns the exclusive upper bound of a student's start update at a step.
 
-    It grows with the steps where `trajectory.start_growth` says so: early parts of the ways are learned first
-    (DATM, Guo et al., ICLR 2024, arXiv 2310.05773).
+    It grows over the first `trajectory.start_growth` steps, so early segments are learned first (DATM, Guo et al., ICLR
+    2024, arXiv 2310.05773).
     """
     settings = config.trajectory
     if step >= settings.start_growth:

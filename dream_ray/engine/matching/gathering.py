@@ -13,14 +13,14 @@ from dream_ray.engine.networks.training import TensorImages
 
 @dataclass
 class Gathering:
-    """Gives every worker the synthetic images of all classes as they are now; all workers must ask at the same step.
+    """Gathers the current synthetic images of all classes; all workers must call it at the same step.
 
     Attributes:
-        state: Of this worker; its images change as the run goes on.
-        space: Where the images live.
-        decode: Makes training images (M, C, H, W) of the stored ones (N, C, H, W) of a class.
+        state: State of this worker.
+        space: Space of the images.
+        decode: Maps stored images (N, C, H, W) of a class to training images (M, C, H, W).
         world_group: All workers of the run.
-        received_bytes: Bytes of images that came from other workers so far.
+        received_bytes: Bytes of images received from other workers so far.
     """
 
     state: RunState

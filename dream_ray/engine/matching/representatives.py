@@ -13,9 +13,9 @@ from dream_ray.engine.networks.training import RealImages
 
 @dataclass(frozen=True)
 class RepresentativeImages:
-    """As many images as the whole set has, all of them representatives, each about equally often.
+    """Representatives of a set, repeated to the size of the set.
 
-    So a pass takes as many steps as over the whole set.
+    A pass takes as many steps as over the whole set.
 
     Attributes:
         images: The whole set, class by class.
@@ -27,10 +27,10 @@ class RepresentativeImages:
 
     @staticmethod
     def chosen_by(matcher: ClassMatcher, snapshot: Snapshot, images: RealImages) -> "RepresentativeImages":
-        """Lets k-means choose in the features of a network, from scratch: any process may do it again.
+        """Selects representatives by k-means on the features of a network, reproducibly in any process.
 
         Args:
-            matcher: Of all classes.
+            matcher: Matcher of all classes.
             snapshot: The network.
             images: All real images of the classes.
         """

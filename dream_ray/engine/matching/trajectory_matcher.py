@@ -1,4 +1,4 @@
-"""What happens in one step of trajectory matching (MTT): students train and are compared with experts.
+"""One step of trajectory matching (MTT): trains students and compares them with experts.
 
 L classes, N stored images of each, M decoded images of all classes, C channels, H, W.
 """
@@ -35,16 +35,17 @@ _STEP_SIZE_VELOCITY = "step_size_velocity"
 
 @dataclass(frozen=True)
 class TrajectoryMatcher:
-    """The work on all classes together; keeps no state of its own.
+    """Matches all classes together; stateless.
 
-    Every worker has all synthetic images, matches its own segments, and moves the images by the mean gradient of all.
+    Every worker holds all synthetic images, matches its own segments, and moves the images by the mean gradient of all.
 
     Attributes:
         config: Settings.
-        network: A network of the run; only its structure and buffers are used.
-        normalise: Makes the networks' inputs; its device is the one of all tensors.
-        initialise: Makes the first state of every class, by label.
-        world_group: All workers of the run; they divide the segments of a step.
+        network: A network of the run, for its structure and buffers.
+        normalise: Maps images to network inputs; all tensors live on its device.
+        initialise: Returns the initial state of every class, by label.
+        world_group: All workers of the run, which share the segments of a step.
+        class_batch: None: `match` takes all classes at a time.
     """
 
     config: Config
@@ -56,7 +57,7 @@ class TrajectoryMatcher:
 
     @cached_property
     def space(self) -> PixelSpace:
-        """Where the synthetic images live."""
+        """Space of the synthetic images."""
         return PIXEL_SPACES[self.config.pixels.space](self.normalise)
 
     @cached_property
@@ -66,14 +67,14 @@ class TrajectoryMatcher:
         return training_function(network, dict(network.named_buffers()))
 
     def initial_states(self, segments: Segments) -> dict[int, ClassState]:
-        """See `Matcher.initial_states`; the segments say nothing about the images."""
+        """See `Matcher.initial_states`; independent of the segments."""
         return self.initialise()
 
     def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.
 
         Returns:
-            The mean loss of the segments before the move as that of `ALL_CLASSES`, on the first worker; else nothing.
+            The mean loss of the segments before the move, under `ALL_CLASSES`, on the first worker; else an empty dict.
         """
         images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
         if not state.learned:
@@ -98,8 +99,8 @@ class TrajectoryMatcher:
         state.learned = self._next_step_size(state.learned, mean[1])
         return {ALL_CLASSES: mean[0]} if self.world_group.rank == 0 else {}
 
-    def _match(self, moment: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
-        batches = self.batches(moment, segment, images_LNCHW)
+    def _match(self, segments: Segments, segment: Segment, images_LNCHW: Tensor, step_size: Tensor) -> Tensor:
+        batches = self.batches(segments, segment, images_LNCHW)
         match = match_trajectory(self.forward, segment.start, segment.target, batches, images_LNCHW, step_size)
         return torch.cat([match.loss[None], match.by_step_size[None], match.by_images.flatten()])
 
@@ -108,10 +109,10 @@ class TrajectoryMatcher:
         moved = learned[STEP_SIZE] - self.config.trajectory.step_size_lr * velocity
         return {STEP_SIZE: moved, _STEP_SIZE_VELOCITY: velocity}
 
-    def batches(self, moment: Segments, segment: Segment, images_LNCHW: Tensor) -> list[Batch]:
-        """Draws what each step of a student trains on: parts of a permutation of the decoded images, then the next."""
+    def batches(self, segments: Segments, segment: Segment, images_LNCHW: Tensor) -> list[Batch]:
+        """Draws the batches of a student: consecutive parts of random permutations of the decoded images."""
         config, settings = self.config, self.config.trajectory
-        generator = rng.stream(config.seed, "student", outer=moment.outer, inner=moment.inner, label=segment.number)
+        generator = rng.stream(config.seed, "student", outer=segments.outer, inner=segments.inner, label=segment.number)
         per_class = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
         labels_M = np.repeat(np.arange(len(images_LNCHW)), per_class)
         size = min(settings.student_batch or len(labels_M), len(labels_M))

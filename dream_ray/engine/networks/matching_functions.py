@@ -1,4 +1,4 @@
-"""The functions in which a run spends its time: features, real and synthetic branch of a class, a training step.
+"""The costly functions of a run: features, real and synthetic branch of a class, a training step.
 
 `MatchingFunctions` and `training.backward` are eager. `CompiledMatchingFunctions` and `CompiledBackward` run the same
 functions through `torch.compile`, each for one shape. Networks, labels and targets are inputs, so another class, step
@@ -24,7 +24,7 @@ from dream_ray.engine.networks.sources import Snapshot, detached_parameters, tra
 from dream_ray.engine.networks.training import MixedLabels, backward, mixed_cross_entropy
 from dream_ray.nets import Classifier
 
-# A CUDA toolkit without a GPU is nothing that a user must change before CPU code is compiled.
+# Compiling CPU code does not need a GPU for the installed CUDA toolkit.
 logging.getLogger("torch.utils.cpp_extension").addFilter(
     lambda record: not record.getMessage().startswith("No CUDA runtime is found")
 )
@@ -37,11 +37,11 @@ def _computing_in(precision: str, device: torch.device) -> torch.autocast:
 
 
 class MatchingFunctions:
-    """The functions as they are written, operation by operation: the oracle of the compiled ones.
+    """The eager functions, and the oracle of the compiled ones.
 
     Args:
-        objective: What is matched.
-        precision: In which layers compute features, a key of `PRECISIONS`; they are float32 all the same.
+        objective: The matching objective.
+        precision: Precision of the layers for features, a key of `PRECISIONS`; the features are float32.
     """
 
     def __init__(self, objective: Objective, precision: str = "float32") -> None:
@@ -53,7 +53,7 @@ class MatchingFunctions:
             return snapshot.features(images_NCHW).float()
 
     def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
-        """Returns what augmented real images of a class make of the network."""
+        """Returns the signals of augmented real images of a class."""
         forward, parameters = snapshot.function()
         return signals(forward, parameters, images_NCHW, _on_device(label, images_NCHW), self.objective)
 
@@ -67,14 +67,14 @@ class MatchingFunctions:
 
 
 class CompiledMatchingFunctions(MatchingFunctions):
-    """The same functions, compiled at their first use; it takes about a minute, less where a disk cache knows them.
+    """The compiled functions. The first call compiles for about a minute, less with a warm disk cache.
 
     Args:
-        objective: What is matched.
+        objective: The matching objective.
         precision: See `MatchingFunctions`.
-        batch_embedding: Images in a batch of `features`; smaller ones are padded.
-        batch_real: Images in a real batch. A class too small for it is matched eagerly: a function for every size that
-            occurs would take longer than it saves, and a limited number of them would depend on the order of classes.
+        batch_embedding: Images in a batch of `features`; smaller batches are padded.
+        batch_real: Images in a real batch. A class with fewer images is matched eagerly: compiling every size takes
+            longer than it saves, and a limited number of sizes would depend on the order of classes.
         backend: Of `torch.compile`.
     """
 
@@ -115,7 +115,7 @@ class CompiledMatchingFunctions(MatchingFunctions):
         return functions.loss_and_gradient(*_tensors(snapshot.network), images_NCHW, label_tensor, target)
 
     def _functions_for(self, network: Classifier) -> "_Functions":
-        with self._compiling:  # a thread may select ahead
+        with self._compiling:  # another thread may prefetch a selection
             if self._functions is None:
                 self._functions = _compile(network, self.objective, self._precision, self._backend)
             return self._functions
@@ -134,7 +134,7 @@ class CompiledBackward:
     """`training.backward`, compiled at its first use.
 
     Args:
-        batch_size: Images in a batch; another one, of a set that is smaller, is computed eagerly.
+        batch_size: Images in a batch; other sizes are computed eagerly.
         backend: Of `torch.compile`.
     """
 
@@ -149,7 +149,7 @@ class CompiledBackward:
         if self._gradients is None:
             self._gradients = _compile_training(network, self._backend)
         parameters, buffers = _tensors(network)
-        # Of an unmixed batch both labels are one tensor, which would be another function.
+        # Both labels of an unmixed batch are one tensor, which would cause a recompilation.
         labels = labels._replace(partner_N=labels.partner_N.clone())
         gradients, moved = self._gradients(parameters, buffers, images_NCHW, labels)
         for name, parameter in network.named_parameters():
@@ -202,7 +202,7 @@ def _compile(network: Classifier, objective: Objective, precision: str, backend:
 
 
 def _without_data(network: Classifier) -> Classifier:
-    """Returns a copy without data: of the network only its structure may become part of a function."""
+    """Returns a copy without data: a function contains the structure of a network only."""
     return copy.deepcopy(network).to("meta")
 
 
@@ -219,5 +219,5 @@ def _tensors(network: Classifier) -> tuple[Parameters, Parameters]:
 
 
 def _on_device(label: int, images_NCHW: Tensor) -> Tensor:
-    # Filled there: a tensor made of a Python number would be copied, and waited for.
+    # Filled on the device: a tensor from a Python number would be copied, and the host would wait.
     return torch.full((), label, device=images_NCHW.device)

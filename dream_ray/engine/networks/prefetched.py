@@ -31,7 +31,7 @@ class FetchedNetworks:
     Attributes:
         networks: The worker's side of the queue.
         build: Builds a network; its parameters are replaced.
-        recipe: Builds its optimizer; at steps where a run may resume, the snapshot holds the momentum.
+        recipe: Builds its optimizer; snapshots at steps where a run may resume include the momentum.
         device: Device of the networks.
         inner_steps: Snapshots per trajectory.
     """
@@ -43,7 +43,7 @@ class FetchedNetworks:
     inner_steps: int
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
-        """Gets one snapshot after the other; see `NetworkSource.trajectory`."""
+        """See `Source.trajectory`."""
         network = blank_network(self.build).to(self.device)
         for inner in range(start, self.inner_steps):
             state = self.networks.get(outer * self.inner_steps + inner)

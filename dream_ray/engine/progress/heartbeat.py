@@ -1,4 +1,4 @@
-"""What a process that works on a run tells the world: progress, metrics and cost, as files in the run's directory."""
+"""Progress, metrics and cost of a process that works on a run, as files in the run directory."""
 
 import json
 import logging
@@ -21,12 +21,12 @@ from dream_ray.errors import RunError
 _LOG = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
-"""Takes the progress of a worker."""
+"""Receives the progress of a worker."""
 
 _NOT_WRITTEN = "The progress is not written: %s"
 _HEARTBEAT_S = 1.0
 _REMOTE_HEARTBEAT_S = 10.0  # a bucket takes a tenth of a second each time
-# A step, a warm-up or a compilation may take minutes: who is silent for longer than this is dead.
+# A step, a warm-up or a compilation may take minutes, but a live process writes its progress at this interval.
 _LONGEST_SILENCE_S = 10.0
 
 
@@ -40,15 +40,15 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     Args:
         run: The run.
         shard: Number of the worker, the expert or the producer.
-        num_shards: Workers; 0 for who is none.
+        num_shards: Number of workers; 0 for an expert or a producer.
         num_classes: Classes of the worker.
-        report: Called with the progress whenever it is written.
-        role: What it is for.
+        report: Called with every progress that is written.
+        role: WORKER, EXPERT or PRODUCER.
 
     Attributes:
         timer: Time of the worker by phase.
-        gathered_bytes: Tells how many bytes of synthetic images came from other workers.
-        is_stopped: Whether it was asked to stop, and saves.
+        gathered_bytes: Returns the bytes of synthetic images received from other workers.
+        is_stopped: Whether the worker was asked to stop, and saves.
     """
 
     def __init__(
@@ -75,26 +75,26 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._last_report = self._last_beat = time.monotonic()
 
     def __enter__(self) -> "Heartbeat":
-        """Begins to tell that it is there."""
+        """Writes the first progress and starts the periodic writes."""
         self.beat(self._phase)
         self._pulse.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Ends that, and writes whether it was stopped, unless something else has ended it."""
+        """Ends the periodic writes; writes STOPPED if the worker stopped on request."""
         self._ended.set()
         self._pulse.join()
         if self.is_stopped and kind is not None and issubclass(kind, (Stopped, KeyboardInterrupt)):
             self.beat(STOPPED)
 
     def begin(self, step: int) -> None:
-        """Notes where the loop starts."""
+        """Records the step at which the loop starts."""
         self._first_step = self._step = step
         self._last_report = time.monotonic()
         self.beat("preparing the first network")
 
     def on_step(self, report: StepReport) -> None:
-        """Keeps a row of metrics and, once a second, tells the world."""
+        """Stores a row of metrics and writes the progress once a second."""
         now = time.monotonic()
         if report.losses:
             self._rows.append(
@@ -110,12 +110,12 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._last_report, self._stepped_at = now, time.time()
         self._step = report.step + 1
         if self._loop_started is None:
-            # Speed is counted from the first report on: the time before it went into the first network.
+            # The speed excludes the time before the first report, which the first network took.
             self._loop_started, self._first_step = now, self._step
         self.beat_if_due("matching")
 
     def flush(self, step: int) -> None:
-        """Writes the rows since the last checkpoint, and notes that there is another."""
+        """Writes the rows since the last checkpoint, and records the time of a new one."""
         self._checkpoint_at = time.time()
         if self._rows:
             name = f"{step:08d}-{self._shard:04d}-of-{self._num_shards:04d}.jsonl"
@@ -129,7 +129,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self.beat("done")
 
     def beat_if_due(self, phase: str) -> None:
-        """Writes the progress if it was not just written."""
+        """Writes the progress if the last write is older than the interval."""
         if time.monotonic() - self._last_beat >= self._heartbeat_s:
             self.beat(phase)
 
@@ -140,14 +140,14 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
             self._write()
 
     def _beat_on(self) -> None:
-        """Writes it where nothing else is heard for long."""
+        """Writes the progress if nothing else did for long."""
         while not self._ended.wait(_LONGEST_SILENCE_S):
             with self._writing:
                 if time.monotonic() - self._last_beat < _LONGEST_SILENCE_S:
                     continue
                 try:
                     self._write()
-                except RunError as error:  # what is wrong with the disk, the worker meets itself
+                except RunError as error:  # the worker will meet the same fault of the disk
                     _LOG.warning(_NOT_WRITTEN, error)
 
     def _write(self) -> None:
@@ -177,6 +177,6 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         }
         try:
             storage.write_json(self._run.file("progress", self._name), progress)
-        except storage.RemoteError as error:  # the next one may be; a checkpoint cannot be done without
+        except storage.RemoteError as error:  # later ones may succeed; a checkpoint would fail the run
             _LOG.warning(_NOT_WRITTEN, error)
         self._report(progress)

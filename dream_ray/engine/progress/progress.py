@@ -1,10 +1,10 @@
-"""How far a run is, of what its sessions say."""
+"""The progress of a run, from the files of its heartbeats."""
 
 from dataclasses import dataclass
 from typing import Any
 
 WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
-"""What sessions are for: to distil classes, to train an expert before, to train networks meanwhile."""
+"""Roles: distils classes, trains an expert before the first step, trains networks meanwhile."""
 STOPPED = "stopped"
 """The phase of a worker that was asked to stop and has saved."""
 

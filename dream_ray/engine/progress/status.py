@@ -1,4 +1,4 @@
-"""How a run is doing, read from its directory alone: from any machine that reaches it, while it runs or later."""
+"""The status of a run, read from its directory alone, on any machine, during the run or later."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from dream_ray import storage
 from dream_ray.engine.progress.progress import STOPPED, Progress, current_sessions, summarise_progress
 from dream_ray.engine.run.directory import Run, read_sessions
 
-# Several times as long as a worker that lives is ever silent, see `Heartbeat`.
+# Several times the longest interval between two writes of a live worker, see `Heartbeat`.
 _SILENT_S = 60.0
 
 
@@ -21,9 +21,9 @@ class Status:
         reason: Why it failed, or nothing.
         progress: Where it is; None while it is waiting.
         sessions: The newest session of every worker.
-        silent_s: Seconds since a worker told something, or None.
+        silent_s: Seconds since the last progress of a worker, or None.
         step_s: Seconds since the slowest worker's last step, or None.
-        checkpoint_step: Step of the newest checkpoint that is whole, or None.
+        checkpoint_step: Step of the newest complete checkpoint, or None.
         checkpoint_s: Its age in seconds, or None.
         outer_steps, inner_steps: Of the whole run.
     """

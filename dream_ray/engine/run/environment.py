@@ -1,4 +1,4 @@
-"""What a run's bits depend on besides its configuration, and what it costs."""
+"""The environment of a run, which decides its bits besides the settings, and its cost."""
 
 import importlib.metadata
 import platform
@@ -64,10 +64,10 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 
 def _cpu_model() -> str:
-    return _said_by_linux("/proc/cpuinfo", "model name") or platform.processor()
+    return _linux_value("/proc/cpuinfo", "model name") or platform.processor()
 
 
-def _said_by_linux(path: str, name: str) -> str | None:
+def _linux_value(path: str, name: str) -> str | None:
     """Returns the first value that a file of `name: value` lines has under a name; None where there is none."""
     with suppress(OSError), open(path, encoding="utf-8") as file:
         for line in file:
@@ -91,7 +91,7 @@ def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
 
 def peak_rss_bytes() -> int:
     """Returns the largest resident memory that this process ever had."""
-    if high_water := _said_by_linux("/proc/self/status", "VmHWM"):
+    if high_water := _linux_value("/proc/self/status", "VmHWM"):
         return int(high_water.split()[0]) * 1024
     # On Linux this would begin with the memory of the process that started this one. It counts KiB, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024

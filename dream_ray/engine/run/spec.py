@@ -1,7 +1,7 @@
-"""The specification of a run: what is distilled, into which directory, by whom and with what.
+"""The specification of a run: settings, store, run directory and resources.
 
-It is complete and checked when it leaves the API. What depends on the machine (the device, settings that fit its
-memory, the number of producers) is left open here and found out where the workers run. Imports neither torch nor Ray.
+It is complete and checked when it leaves the API. Everything that depends on the machine (the device, settings that fit
+its memory, the number of producers) is resolved where the workers run. This module imports neither torch nor Ray.
 """
 
 from dataclasses import dataclass, fields
@@ -16,30 +16,30 @@ DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
 COMPILE_MODES = ("auto", "on", "off")
 _IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "memory_bytes")
-"""Fields that `RunSpec.execution` leaves out: config.yaml and env.json hold what became of them."""
+"""Fields that `RunSpec.execution` omits; config.yaml and env.json store their resolved values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A run to execute; none of the fields after `threads` changes a bit of its result.
+    """A run to execute; the fields after `threads` do not change its result.
 
     Attributes:
         config: Settings.
         store: Store to distil; unless `local`, a path that all nodes share.
-        out: Directory of the run, likewise; None: nothing is written, as for a plan.
-        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
+        out: Directory of the run, likewise; None: writes nothing, for a plan.
+        compile: "on", "off" or "auto" (compiles a long run if a compiler is available).
         device: Device of the workers: "auto", "cpu" or "cuda".
         threads: CPU threads of a worker.
         local: Execute it in this process, without Ray.
         workers: Ray Train workers; threads if `local`.
-        min_workers: The fewest workers that begin, or go on after nodes are lost; None: `workers`.
+        min_workers: Fewest workers to start with, or to continue with after a node loss; None: `workers`.
         gpus_per_worker: GPUs of a worker; None: 1 on CUDA, 0 on a CPU.
-        producers: Producers that train networks ahead of the workers; 0: every worker trains its own; None: as many as
-            the free resources suggest.
-        memory_bytes: Memory of all workers and producers together, which the settings are made to fit; None: no limit.
-        snapshot_cache: Directory that keeps networks for other runs; None: they are not kept.
+        producers: Producers that train networks ahead of the workers; 0: every worker trains its own; None: chosen
+            from the free resources.
+        memory_bytes: Memory of all workers and producers together, which the settings must fit; None: no limit.
+        snapshot_cache: Directory of the snapshot cache, which other runs can share; None: no cache.
         snapshot_cache_bytes: Largest size of the snapshot cache.
-        feature_cache_bytes: Largest size of a feature cache beside it; 0: none, as only runs of equal networks use one.
+        feature_cache_bytes: Largest size of a feature cache beside it, for runs with equal networks; 0: no cache.
     """
 
     config: Config
@@ -59,7 +59,7 @@ class RunSpec:
     feature_cache_bytes: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UsageError where a value breaks a rule, and makes the paths mean the same in every process."""
+        """Checks the values, raising UsageError, and makes the paths absolute."""
         self._check_values()
         for name in ("store", "out", "snapshot_cache"):
             if (path := getattr(self, name)) is not None and not self.local:
@@ -82,20 +82,20 @@ class RunSpec:
             raise UsageError(f"gpus-per-worker must be a number >= 0; got {self.gpus_per_worker:g}")
 
     def _replace(self, name: str, path: str) -> None:
-        object.__setattr__(self, name, path)  # the instance is frozen, and not yet anybody else's
+        object.__setattr__(self, name, path)  # the instance is frozen, but not shared yet
 
     @property
     def fewest_workers(self) -> int:
-        """The fewest workers that the run goes on with."""
+        """Fewest workers that the run continues with."""
         return self.min_workers or self.workers
 
     def execution(self) -> dict[str, Any]:
-        """Returns the fields that only say who executes the run, as plain values for env.json."""
+        """Returns the fields that do not change the result, as plain values for env.json."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _IN_OTHER_FILES}
 
 
 def check_workers(spec: RunSpec, store: Store) -> None:
-    """Raises UsageError if workers or producers would have nothing to do, or threads would do the same work."""
+    """Raises UsageError if workers or producers would be idle, or threads would repeat the same work."""
     kind, num_workers = spec.config.source.kind, spec.workers
     if kind != "expert" and num_workers > store.num_classes:
         raise UsageError(

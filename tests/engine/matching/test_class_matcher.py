@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.selection import strategies
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.state import ClassState, RunState
@@ -131,7 +132,7 @@ def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyP
     work = matcher(config())
     state = started(work, snapshot())
     seen: list[Any] = []
-    original = work.__class__.__dict__["_select"].__globals__["selection"].representative
+    original = strategies.representative
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         seen.append((kwargs["previous_N"], kwargs["max_steps"]))

@@ -45,6 +45,25 @@ def real() -> list[np.ndarray]:
     ]
 
 
+class Recorder:
+    """Events that collects the reports and writes no checkpoint."""
+
+    def __init__(self) -> None:
+        self.reports: list[StepReport] = []
+
+    def is_checkpoint_due(self, step: int) -> bool:
+        return False
+
+    def on_checkpoint(self, state: RunState) -> None:
+        pass
+
+    def on_step(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def on_interrupt(self, state: RunState) -> None:
+        pass
+
+
 def test_losses_and_images_equal_those_of_the_published_loop(config: Config, real: list[np.ndarray]) -> None:
     device = torch.device("cpu")
     normalisation = Normalisation.of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), device)
@@ -53,18 +72,14 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     labels = np.repeat(np.arange(NUM_CLASSES), IMAGES_PER_CLASS)
     images = RealImages(ImageChunks(real), labels)
     source = networks_on(config, lambda _: images, normalisation, _network)
-    reports: list[StepReport] = []
-    saved: list[RunState] = []
+    events = Recorder()
     state = distill(
         config,
-        matcher,
-        source,
         RunState(),
-        initialise=matcher.initial_states,
+        source=source,
         select=matcher.select_all,
-        saves_before=config.saves_at,
-        save=saved.append,
-        report=reports.append,
+        matcher=matcher,
+        events=events,
     )
 
     first = next(source.trajectory(0))
@@ -80,13 +95,13 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
         kmeans.assign(features, kmeans.plus_plus(features, 8, rng.stream(config.seed, "k-means", label=label)))[0]
         for label, features in enumerate(matcher.embed(first, label) for label in range(NUM_CLASSES))
     ]
-    for inner, report in enumerate(reports):
+    for inner, report in enumerate(events.reports):
         if inner % config.selection.interval == 0:
             updates = config.selection.max_steps if inner == 0 else config.selection.warm_steps + 1
             oracle.select(assignments if inner == 0 else oracle.assignments, updates)
         losses = oracle.match(0, inner)
         assert list(report.losses.values()) == pytest.approx(losses, rel=2e-4)
-        if inner + 1 < len(reports):
+        if inner + 1 < len(events.reports):
             oracle.update(0, inner)
 
     # At the end the published loop's momentum still has the move named in pixel_sgd.py to make.

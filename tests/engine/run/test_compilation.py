@@ -156,7 +156,7 @@ def test_a_run_records_its_mode_and_resume_keeps_it(
     config = parse_config(tiny)
     for choice, recorded in (("on", "on"), ("off", "off"), ("auto", "off")):
         path = str(tmp_path / choice)
-        create_run(path, config, digits_store, device=CPU, threads=1, compiling=choice)
+        create_run(path, config, digits_store, device=CPU, threads=1, compile=choice)
         assert json.loads(storage.read_text(storage.join(path, "env.json")))["compile"] == recorded
         assert open_run(path).compiled == (recorded == "on")
 
@@ -174,7 +174,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     images = []
     for num_shards in (1, 2):
         path = str(tmp_path / str(num_shards))
-        create_run(path, parse_config(tiny), four_digits_store, device=CPU, threads=1, compiling="on")
+        create_run(path, parse_config(tiny), four_digits_store, device=CPU, threads=1, compile="on")
         for shard, placed in enumerate(place_classes([1.0] * 4, num_shards)):
             before = counters["stats"]["unique_graphs"]
             work(path, placed, shard=shard, num_shards=num_shards)
