@@ -1,7 +1,7 @@
 """A trainer of Ray Train that starts only the processes that a run uses.
 
 The module imports no torch: the controller of Ray Train imports it. On two cores, leaving out four processes and torch
-in the controller brings the first step of a run forward from 22 to 15 s.
+in the controller brings the first step of a run forward from 17 to 14 s, and takes 20 instead of 27 CPU seconds.
 """
 
 import signal
