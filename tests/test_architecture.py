@@ -33,7 +33,7 @@ def long_files(package: Path) -> Iterator[str]:
 
 
 def crowded_folders(package: Path) -> Iterator[str]:
-    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
         entries = {path.name for path in folder.iterdir()} - {"__init__.py", "__pycache__"}
         if len(entries) > MAX_ENTRIES:
             yield f"{folder}: {len(entries)} entries; at most {MAX_ENTRIES}"

@@ -69,7 +69,12 @@ def test_few_frames_of_a_worker_lie_before_the_first_pixel(
     run = create_run(out, tiny_config, four_digits_store)
     with pytest.raises(FirstPixelError):
         work(run.path, range(4))
-    assert frames[frames.index("worker.work") :] == ["worker.work", "distill.distill", "matching.match", frames[-1]]
+    assert frames[frames.index("worker.work") :] == [
+        "worker.work",
+        "distill.distill",
+        "class_matcher.match",
+        frames[-1],
+    ]
 
 
 @pytest.fixture

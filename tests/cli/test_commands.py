@@ -310,8 +310,11 @@ def test_help_needs_no_torch() -> None:
     assert "distill" in done.stdout
 
 
-def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
-    base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
+@pytest.mark.ray
+def test_the_memory_of_a_run_on_ray_is_planned(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str
+) -> None:
+    base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2, "--producers", 1)
     code, text, _ = call(*base, "--memory", "64GB")
     assert code == 0
     assert re.search(r"total +[0-9,]+", text)
@@ -323,7 +326,7 @@ def test_the_memory_of_a_run_is_planned(call: Callable[..., Answer], settings_fi
 
 
 def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
-    base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2)
+    base = ("plan", "--local", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,10")
     assert code == 0, error
     assert "prediction for 2 workers, 1 producers" in text and "prediction, not a measurement" in text
@@ -337,7 +340,7 @@ def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_fi
 def test_numbers_of_workers_that_a_run_refuses_are_shown_with_the_reason(
     call: Callable[..., Answer], settings_file: Path, digits_store: str
 ) -> None:
-    base = ("plan", "--config", settings_file, "--store", digits_store)
+    base = ("plan", "--local", "--config", settings_file, "--store", digits_store)
     code, text, error = call(*base, "--scale", "20,2,10")
     assert code == 0, error
     assert re.search(r"^ +20(?: +-)+ *$", text, flags=re.MULTILINE)
