@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--rounds 15] [--core 0]
 
-Every round runs each command once, one after the other, so that what else the machine does falls on all of them.
-Prints the median of wall and CPU time; CPU time is the steadier one on a busy machine.
+Every round runs each command once, one after the other, so that other load slows down all of them alike. Prints and
+writes the medians of wall and CPU time. On a busy machine, CPU time varies less.
 """
 
 import argparse
@@ -13,6 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
+
+from benchmarks.report import provenance, write_result
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
@@ -38,18 +41,33 @@ def measure(arguments: list[str], core: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Prints a line for each command."""
+    """Prints a line for each command and writes benchmarks/results/startup-cpu.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     options = parser.parse_args()
     rounds = [{name: measure(c, options.core) for name, c in COMMANDS.items()} for _ in range(options.rounds)]
-    medians = {name: [statistics.median(one[name][kind] for one in rounds) for kind in (0, 1)] for name in COMMANDS}
-    base_wall, base_cpu = medians["python -c pass"]
-    print(f"{options.rounds} rounds on core {options.core}, Python {sys.version.split()[0]}")
-    for name, (wall, cpu) in medians.items():
-        in_wall, in_cpu = f"({wall / base_wall:.1f}x)", f"({cpu / base_cpu:.1f}x)"
-        print(f"{name:26} {1000 * wall:7.1f} ms wall {in_wall:8} {1000 * cpu:7.1f} ms CPU {in_cpu}")
+    result: dict[str, Any] = {**provenance(sys.argv[1:]), "rounds": options.rounds, "core": options.core}
+    result["load_average"] = os.getloadavg()[0]
+    base_wall, base_cpu = _medians(rounds, "python -c pass")
+    for name in COMMANDS:
+        wall, cpu = _medians(rounds, name)
+        wall_times, cpu_times = wall / base_wall, cpu / base_cpu
+        print(f"{name:26} {1000 * wall:7.1f} ms wall ({wall_times:.1f}x) {1000 * cpu:7.1f} ms CPU ({cpu_times:.1f}x)")
+        result[name] = {
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "wall_times": wall_times,
+            "cpu_times": cpu_times,
+            "all_wall_s": [round(one[name][0], 4) for one in rounds],
+            "all_cpu_s": [round(one[name][1], 4) for one in rounds],
+        }
+    write_result("startup-cpu", result)
+
+
+def _medians(rounds: list[dict[str, tuple[float, float]]], name: str) -> list[float]:
+    """Returns the median wall and CPU seconds of a command."""
+    return [statistics.median(one[name][kind] for one in rounds) for kind in (0, 1)]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs `dream-ray quickstart`: ingest the digits, distil them on a local Ray, evaluate. A few minutes.
+# Sets up .venv and runs `dream-ray quickstart`: ingest the digits, distil them on a local Ray, evaluate.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 

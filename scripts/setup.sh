@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv in the root of the repository and installs dream_ray into it, editable.
+# Makes .venv in the root of the repository and installs an editable dream_ray into it.
 #
-#   scripts/setup.sh          what it takes to run
-#   scripts/setup.sh --dev    and the tools of scripts/test.sh
+#   scripts/setup.sh          installs dream_ray and its dependencies
+#   scripts/setup.sh --dev    adds the tools of scripts/test.sh
 #
-# PYTHON names the interpreter to use; by default it is the first one found that is new enough.
+# PYTHON names the interpreter; the default is the first one found that is new enough.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -50,7 +50,7 @@ make_environment() {
     if uv=$(find_uv); then
         "$uv" venv --quiet --python "$python" .venv
     elif ! "$python" -m venv .venv; then
-        rm -rf .venv # half made
+        rm -rf .venv # incomplete
         fail "'$python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv"
     fi
 }
@@ -67,13 +67,13 @@ install_with_uv() {
         .venv/bin/python -m pip install --quiet uv || return
         uv=.venv/bin/uv
     fi
-    # uv stops where it cannot write its cache.
+    # uv fails if it cannot write its cache.
     base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
     cache=${UV_CACHE_DIR:-${base:+$base/uv}}
     if [[ -z $cache ]] || ! mkdir -p "$cache" 2>/dev/null || [[ ! -w $cache ]]; then
         export UV_NO_CACHE=1
     fi
-    # Like pip: every process of Ray imports most of it, which takes twice as long uncompiled.
+    # Compile as pip does: every process of Ray imports most of the packages, and uncompiled imports take longer.
     "$uv" pip install --quiet --compile-bytecode --python .venv/bin/python --editable "$1"
 }
 
@@ -81,10 +81,10 @@ install_with_pip() {
     ensure_pip && .venv/bin/python -m pip install --quiet --editable "$1"
 }
 
-# Ray hands the interpreter's path to a shell without quotes, and then waits for ever for the worker.
+# Ray passes the path of the interpreter to a shell without quotes, and then waits forever for the worker.
 [[ $PWD != *[[:space:]]* ]] || fail "Ray cannot start from a path with a space in it; move the repository: $PWD"
 
-# The stamp holds the place it was made in: a moved environment has to be installed again.
+# The stamp holds the path of the repository, because a moved environment must be installed again.
 is_current() { [[ -x .venv/bin/python && $1 -nt pyproject.toml && $(<"$1") == "$PWD" ]]; }
 
 case "${1-}" in
@@ -97,15 +97,16 @@ if is_current "$stamp" || is_current .venv/.installed-dev; then
 fi
 
 make_environment
-say "installing dream_ray and what it needs into .venv (once; half a minute to some minutes)"
+say "installing dream_ray and its dependencies into .venv (once; takes up to some minutes)"
 if ! install_with_uv "$target"; then
-    # uv does not read pip's configuration, which may name another index or certificate.
-    say "no luck with uv, trying pip"
+    # pip's configuration may name another index or certificate; uv does not read it.
+    say "uv failed; trying pip"
     install_with_pip "$target" || fail "the installation failed"
 fi
-# A test shows a report to a browser; without one it is skipped.
+# One test opens a report in a browser; it is skipped if there is none.
 if [[ ${1-} == --dev && $(id -u) == 0 ]] && ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
     say "installing Chromium"
-    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null 2>&1 || say "no Chromium here"
+    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null 2>&1 \
+        || say "Chromium was not installed"
 fi
 echo "$PWD" >"$stamp"

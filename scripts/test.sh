@@ -2,20 +2,20 @@
 # Lint, types and tests.
 #
 #   scripts/test.sh             everything, as CI runs it
-#   scripts/test.sh --fast      the tests without Ray that take no more than some seconds each
+#   scripts/test.sh --fast      the tests that are marked neither `ray` nor `slow`
 #   scripts/test.sh --lowest    the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 #
 # Further arguments go to pytest: scripts/test.sh --fast -k kmeans
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-# Indirect dependencies are the newest ones, which warn about older callers.
+# Indirect dependencies are the newest ones. They warn about older callers.
 lowest_options=(
     -W default::DeprecationWarning -W default::PendingDeprecationWarning -W default::FutureWarning
     --deselect=tests/deploy/test_kuberay.py::test_the_image_has_the_tested_version_of_ray
 )
 environment=.venv
-options=(--numprocesses=3) # tests of Ray wait now and then: one process more than there were cores where this was measured
+options=(--numprocesses=3) # on two cores: tests of Ray often wait, so use one process more than cores
 case "${1-}" in
     --fast | --lowest)
         options=(--numprocesses=auto -m "not ray and not slow")
@@ -41,9 +41,9 @@ install_lowest() {
 bash scripts/setup.sh --dev
 export RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS # the tests start a Ray of their own
-# One thread a process: the tests start several at a time, and the thread count decides the last bits of a sum.
+# One thread per process: tests run several processes, and the number of threads changes the last bits of a sum.
 export OMP_NUM_THREADS=1
-unset PYTHONDONTWRITEBYTECODE # the same modules are imported by hundreds of processes
+unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
 
 if [[ $environment == .venv ]]; then
     .venv/bin/python -m ruff check
