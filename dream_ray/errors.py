@@ -1,6 +1,6 @@
-"""The two kinds of failure that a user meets (floor 0).
+"""The errors that users see (layer 0).
 
-Everything else that escapes is a bug in dream_ray and keeps its traceback.
+Any other exception that reaches the user is a bug in dream_ray and keeps its traceback.
 """
 
 
@@ -9,8 +9,8 @@ class UsageError(ValueError):
 
 
 class RunError(RuntimeError):
-    """Work that was asked for correctly could not be done: the message says what failed and where."""
+    """Work failed although the request was correct: the message names what failed and where."""
 
 
 class TransientError(RunError):
-    """Work failed for what was around it, such as a full disk or machines that died: another time it may be done."""
+    """Work failed because of its environment, such as a full disk or a dead node; a retry may succeed."""

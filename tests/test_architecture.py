@@ -123,9 +123,9 @@ def test_the_engine_has_few_levels() -> None:
         ("engine/run/lifecycle.py", "import torch\n\ntorch.load('x')", "TID251"),
         ("engine/run/lifecycle.py", "from torch import load", "TID251"),
         ("distributed/cluster/tasks.py", "import numpy as np\n\nnp.random.seed(0)", "TID251"),
-        ("api.py", "import sys\n\nsys.exit(1)", "TID251"),
-        ("api.py", "exit(1)", "PLR1722"),
-        ("api.py", "print(1)", "T201"),
+        ("api/runs.py", "import sys\n\nsys.exit(1)", "TID251"),
+        ("api/runs.py", "exit(1)", "PLR1722"),
+        ("api/runs.py", "print(1)", "T201"),
     ],
 )
 def test_ruff_finds(name: str, source: str, rule: str) -> None:

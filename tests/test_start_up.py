@@ -85,7 +85,8 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
     def fit_memory(spec: Any, num_producers: int, device: Any) -> Any:
         calls.append((spec.memory_bytes, num_producers))
         selection = spec.config.selection.model_copy(update={"embedding_batch": 64})
-        return fitting.FittedMemory(spec.config.model_copy(update={"selection": selection}), None)
+        config = spec.config.model_copy(update={"selection": selection})
+        return fitting.FittedMemory(config, memory=None, compiled=False)
 
     monkeypatch.setattr("dream_ray.engine.begin.fit_memory", fit_memory)
     return calls

@@ -1,7 +1,6 @@
-"""The Python API: the same programs as the command line, as functions.
+"""The Python API: the commands of the command line as functions.
 
-A module that takes seconds to import (PyTorch, Ray) is imported by the function that needs it, after its arguments have
-been checked.
+A function that needs PyTorch or Ray, which take seconds to import, imports them after it has checked its arguments.
 """
 
 from dream_ray.api.evaluation import evaluate

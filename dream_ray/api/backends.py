@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.backend import Backend
 
 DEFAULT_WAIT = "10min"
-"""How long work waits for resources of Ray."""
+"""Longest wait for free resources of Ray."""
 
 
 def open_backend(address: str | None, wait: float | str, *, local: bool) -> "Backend":
@@ -17,10 +17,10 @@ def open_backend(address: str | None, wait: float | str, *, local: bool) -> "Bac
     Args:
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray.
-        local: Whether to do without Ray.
+        local: Work in this process, without Ray.
 
     Raises:
-        UsageError: If `wait` is no time.
+        UsageError: If `wait` is not a time.
     """
     wait_s = parse_seconds(wait)
     if local:

@@ -1,4 +1,4 @@
-"""The function that judges synthetic sets."""
+"""The function that evaluates synthetic sets."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ def evaluate(
     repeats: int = USUAL_REPEATS,
     protocol: str = "quick",
     split: str = "test",
-    baselines: Sequence[str] = tuple(BASELINES),
+    baselines: Sequence[str] = BASELINES,
     local: bool = False,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
@@ -31,19 +31,19 @@ def evaluate(
 
     Args:
         run: Directory of a finished run; a run on GPUs may be evaluated where there is none.
-        network: Network to train; None: the one of the run's settings.
+        network: Network to train; None: the network of the run's settings.
         repeats: Fresh networks per set, n.
         protocol: "quick" or "published".
         split: "test", or "validation" if the run did not distil it.
-        baselines: Sets of real images to train on beside the distilled one, see `dream_ray.engine.evaluation.options`.
-        local: One network after the other in this process, without Ray.
+        baselines: Baselines to train on besides the distilled set, see `dream_ray.engine.evaluation.options`.
+        local: Train one network after the other in this process, without Ray.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
-        on_result: Called with every result, how many there are and how many there will be.
+        on_result: Called with every result, the number of results so far and their total number.
 
     Returns:
-        One row per set with mean and std of the accuracy in [0, 1], n and devices; also written as JSON and as a plot
-        to `run`/evaluation, under a name that only an evaluation with the same arguments has, see `evaluation_name`.
+        One row per set with mean and std of the accuracy in [0, 1], n and devices. The rows are also written to
+        `run`/evaluation, as JSON and as a plot, whose name depends on the arguments, see `evaluation_name`.
     """
     opened = open_run(run if local else storage.shared_path("run", run))
     check_evaluation(opened, repeats=repeats, protocol=protocol, split=split, baselines=baselines)

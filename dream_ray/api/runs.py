@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.run.artefacts import SyntheticDataset
 
 Observer = Callable[[Run], AbstractContextManager[object]]
-"""Makes a context in which the workers of a run work, for example one that shows its progress."""
+"""Returns a context for the work of a run, for example one that shows its progress."""
 
 
 def distill(
@@ -50,8 +50,8 @@ def distill(
         store: Store that `ingest` wrote.
         out: New directory of the run.
         workers: Ray Train workers, at most one per class; the classes are sharded over them. With `local`, threads.
-        min_workers: The fewest workers that begin, and that go on when nodes are lost; others, up to `workers`, join
-            when there are resources for them. None: `workers`.
+        min_workers: Fewest workers to start with, and to continue with after a node loss; others, up to `workers`,
+            join when there are resources for them. None: `workers`.
         local: Run in this process, without Ray.
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of a worker. Equal results need equal threads.
@@ -60,13 +60,13 @@ def distill(
             worker trains its own; None: as many as the free resources suggest. Changes no result.
         snapshot_cache: Directory that keeps the networks for other runs of the same store, settings and machine type.
         snapshot_cache_size: Largest size of that directory, in bytes or as text such as "20GB".
-        compile: "on", "off" or "auto": compile the networks' functions if the run is long and a compiler is there.
-            Equal results need the same mode; the run keeps the one it began with.
+        compile: "on", "off" or "auto": compile the networks' functions if the run is long and there is a compiler.
+            Equal results need equal modes; a resumed run keeps its mode.
         memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
             that the run fits, see `dream_ray.engine.planning.fitting.fit_memory`. None: no limit.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
-        observer: Makes a context around the workers from the run, for example one that shows its progress.
+        observer: Returns a context that is entered while the run works, for example one that shows its progress.
 
     Returns:
         The synthetic set, ready to train on; its file is `out`/synthetic.parquet.
@@ -87,7 +87,7 @@ def distill(
         min_workers=min_workers,
         gpus_per_worker=gpus_per_worker,
         producers=producers,
-        memory_bytes=None if memory is None else parse_bytes(memory, "memory"),
+        memory_bytes=None if memory is None else parse_bytes(memory),
         snapshot_cache=snapshot_cache,
         snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
     )
@@ -119,11 +119,11 @@ def plan(
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
 ) -> "RunPlan":
-    """Predicts what memory, time and traffic a run will take, without starting it.
+    """Predicts memory, time and traffic of a run, without starting it.
 
     Memory and the times of single steps are measured in a process of its own, on a machine that workers run on; the
-    time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`. With `memory`, the settings
-    with which the run fits are those of `RunPlan.config`.
+    time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`. With `memory`,
+    `RunPlan.config` contains the settings that fit.
     """
     spec = RunSpec(
         config=config,
@@ -136,7 +136,7 @@ def plan(
         workers=workers,
         gpus_per_worker=gpus_per_worker,
         producers=producers,
-        memory_bytes=None if memory is None else parse_bytes(memory, "memory"),
+        memory_bytes=None if memory is None else parse_bytes(memory),
     )
     check_workers(spec, Store.open(spec.store))
     from dream_ray.engine.planning.plan import plan_run
@@ -166,7 +166,7 @@ def resume(
         run: Directory of the run.
         workers: As for `distill`; None: as the run was started, `min_workers` too.
         min_workers: As for `distill`.
-        local: As for `distill`; if neither is given, as the run was started.
+        local: As for `distill`; without `local` and `workers`, as the run was started.
         gpus_per_worker: As for `distill`; None: as the run was started.
         producers: As for `distill`; None: as the run was started.
         address: As for `distill`.
@@ -195,7 +195,7 @@ def resume(
 
 
 def status(run: str) -> Status:
-    """Reads how a run is doing, from its directory or URI alone."""
+    """Reads the state of a run from its directory or URI alone."""
     return read_status(open_run(run), time.time())
 
 
@@ -206,7 +206,7 @@ def load_synthetic(path: str) -> "SyntheticDataset":
         path: A synthetic.parquet, or the directory of its run.
 
     Raises:
-        UsageError: If it is not there or not a synthetic set.
+        UsageError: If it does not exist or is not a synthetic set.
     """
     from dream_ray.engine.run.artefacts import read_dataset
 

@@ -73,7 +73,8 @@ def resume_sweep(
     from dream_ray.sweeps.directory import open_sweep
 
     opened, context = open_sweep(path, study)
-    context = replace(context, max_concurrent=max_concurrent or context.max_concurrent, wait_s=parse_seconds(wait))
+    limit = context.max_concurrent if max_concurrent is None else max_concurrent
+    context = replace(context, max_concurrent=limit, wait_s=parse_seconds(wait))
     from dream_ray.distributed.tune.search import run_search
 
     return run_search(opened, context, address)

@@ -1,4 +1,4 @@
-"""The command line (floor 4): the only place that prints, exits and parses arguments."""
+"""The command line (layer 4): the only place that prints, exits and parses arguments."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from dream_ray.cli.app import app
-from dream_ray.cli.console import fail
+from dream_ray.cli.console import errors
 from dream_ray.cli.evaluation_commands import evaluate
 from dream_ray.cli.quickstart_command import quickstart
 from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
@@ -29,12 +29,9 @@ def main() -> None:
     try:
         _refuse_empty(sys.argv[1:])
         app(prog_name="dream-ray")
-    except UsageError as error:
-        fail(error)
-        sys.exit(2)
-    except RunError as error:
-        fail(error)
-        sys.exit(1)
+    except (UsageError, RunError) as error:
+        errors().print(f"error: {error}", markup=False)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

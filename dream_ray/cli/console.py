@@ -39,11 +39,6 @@ def say(text: str) -> None:
     results().print(text, markup=False)
 
 
-def fail(error: Exception) -> None:
-    """Prints an error to stderr."""
-    errors().print(f"error: {error}", markup=False)
-
-
 def print_table(table: "Table") -> None:
     """Prints a table, and an empty line after it."""
     results().print(table)
@@ -68,6 +63,11 @@ def number(heading: str) -> "Column":
     from rich.table import Column
 
     return Column(heading, justify="right")
+
+
+def percent(mean: float, std: float | None) -> str:
+    """Returns an accuracy in percent, with its standard deviation if there is one."""
+    return f"{100 * mean:.1f}" if std is None else f"{100 * mean:.1f} +- {100 * std:.1f}"
 
 
 def make_tables(columns: "Sequence[Column]", rows: Sequence[Sequence[str]], width: int) -> "list[Table]":

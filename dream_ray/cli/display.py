@@ -1,8 +1,8 @@
-"""What commands print when they are done: stores, presets, runs, evaluations."""
+"""The results of commands: stores, presets, runs, evaluations."""
 
 from typing import Any
 
-from dream_ray.cli.console import make_table, number, print_table, say
+from dream_ray.cli.console import make_table, number, percent, print_table, say
 from dream_ray.cli.progress import duration
 
 
@@ -125,12 +125,11 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
     title = f"{protocol} protocol, last epoch, {split} split"
     table = make_table("trained on", *map(number, ("images", "epochs", "accuracy in %", "n")), title=title)
     for row in rows:
-        spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         table.add_row(
             row["evaluated_set"],
             str(row["num_images"]),
             str(row["epochs"]),
-            f"{100 * row['mean']:.1f}{spread}",
+            percent(row["mean"], row["std"]),
             str(row["n"]),
         )
     print_table(table)

@@ -6,22 +6,17 @@ from typing import Any
 from dream_ray.cli.console import make_table, make_tables, number, print_table, results, say
 from dream_ray.cli.progress import duration
 from dream_ray.errors import UsageError
+from dream_ray.sweeps.space import flatten
 
 _HOUR_S = 3600
 
 
 def show_changes(before: Any, after: Any) -> None:
     """Prints the settings that were changed so that a run fits into its memory."""
-    for name, value in _flat(after.model_dump()).items():
-        if value != (was := _flat(before.model_dump())[name]):
-            say(f"changed to fit the memory: {name} from {was} to {value}")
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+    old = dict(flatten(before.model_dump()))
+    for name, value in flatten(after.model_dump()):
+        if not isinstance(value, dict) and value != old[name]:
+            say(f"changed to fit the memory: {name} from {old[name]} to {value}")
 
 
 def show_memory(plan: Any) -> None:
@@ -68,7 +63,8 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     print_table(table)
 
     seen = plan.forecast()
-    table = make_table(_title(workers, producers), number(""))
+    trained = f"{producers} producers" if producers else "each trains the networks"
+    table = make_table(f"prediction for {workers} workers, {trained}", number(""))
     table.add_row("time of an inner step", f"{seen.step_s:,.2f} s")
     table.add_row("time of the run", duration(seen.wall_s))
     table.add_row("share that workers wait", _percent(seen.worker_waiting))
@@ -123,11 +119,6 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
         say(f"each with {producers} producers")
     else:
         say(f"all workers train the same networks: at most {first.inline_limit:.1f} times as fast as one worker")
-
-
-def _title(workers: int, producers: int) -> str:
-    trained = f"{producers} producers" if producers else "each trains the networks"
-    return f"prediction for {workers} workers, {trained}"
 
 
 def _percent(share: float) -> str:

@@ -49,15 +49,9 @@ def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
 @contextmanager
 def progress(run: Any) -> Iterator[None]:
     """Follows a run through the files in its directory."""
-    total = run.config.total_steps
     with _showing("Distilling") as show:
-        show(0, total, "starting")
-
-        def look() -> None:
-            completed, status = _read_progress(run)
-            show(completed, total, status)
-
-        with polling(look, _POLL_S if errors().is_terminal else _LINE_S):
+        show(0, run.config.total_steps, "starting")
+        with polling(lambda: show(*_read_progress(run)), _POLL_S if errors().is_terminal else _LINE_S):
             yield
 
 
@@ -113,29 +107,26 @@ def make_bar() -> "Progress":
     )
 
 
-def _read_progress(run: Any) -> tuple[int, str]:
-    try:
-        return _summarise(run)
-    except RunError:  # a file is being replaced on slow storage; the next look reads it
-        return 0, "waiting"
-
-
-def _summarise(run: Any) -> tuple[int, str]:
+def _read_progress(run: Any) -> tuple[int, int, str]:
+    """Returns the steps done, all steps, and a summary."""
     from dream_ray import storage
     from dream_ray.engine.progress.progress import summarise_progress
     from dream_ray.engine.run.directory import read_sessions
 
-    now = summarise_progress(read_sessions(run))
-    if now is None:
-        return 0, "starting workers"
-    if now.loss is None or now.seconds_per_step is None:
-        return now.step, now.phase
-    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
-    validations = storage.list_directory(run.file("validation"))
-    if validations:
-        row = storage.read_json(run.file("validation", validations[-1]))
-        parts.append(f"validation {100 * row['accuracy']:.1f} % at {row['step']}")
-    return now.step, ", ".join(parts)
+    total = run.config.total_steps
+    try:
+        now = summarise_progress(read_sessions(run))
+        if now is None:
+            return 0, total, "starting workers"
+        if now.loss is None or now.seconds_per_step is None:
+            return now.step, total, now.phase
+        parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
+        if validations := storage.list_directory(run.file("validation")):
+            row = storage.read_json(run.file("validation", validations[-1]))
+            parts.append(f"validation {100 * row['accuracy']:.1f} % at {row['step']}")
+    except RunError:  # slow storage is replacing a file; the next call reads it
+        return 0, total, "waiting"
+    return now.step, total, ", ".join(parts)
 
 
 def duration(seconds: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dream_ray.cli.console import errors, make_tables, print_table, results, say
+from dream_ray.cli.console import errors, make_tables, percent, print_table, results, say
 from dream_ray.cli.progress import polling
 from dream_ray.errors import RunError, UsageError
 
@@ -60,13 +60,10 @@ def _read(path: str, study: str | None) -> list[dict[str, Any]]:
 def _counts(path: str, rows: list[dict[str, Any]]) -> str:
     from dream_ray import storage
     from dream_ray.sweeps.final_runs import num_tested
-    from dream_ray.sweeps.results import BEST
+    from dream_ray.sweeps.results import BEST, count_states
 
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
-    title = "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    if storage.exists(storage.join(path, BEST)) and not {"running", "waiting"} & set(counts):
+    title = f"trials: {count_states(rows)}"
+    if storage.exists(storage.join(path, BEST)) and not {"running", "waiting"} & {row["state"] for row in rows}:
         title += f"; testing the best settings with new seeds, {num_tested(path)} runs tested"
     return title
 
@@ -124,7 +121,6 @@ def _tested(row: dict[str, Any]) -> str:
     """Returns a row of `sweeps.final_runs.write_final` as text."""
     parts = []
     if row["mean"] is not None:
-        spread = "" if row["std"] is None else f" +- {100 * row['std']:.1f}"
         took = f"{row['steps']} steps and {row['compute_s']:.4g} CPU and GPU seconds each"
-        parts.append(f"{100 * row['mean']:.1f}{spread} % (n = {row['n']}; {took})")
+        parts.append(f"{percent(row['mean'], row['std'])} % (n = {row['n']}; {took})")
     return "; ".join([*parts, *(f"one run failed: {reason}" for reason in row["reasons"])])

@@ -31,7 +31,7 @@ _DEFAULT_FRAMEWORK = "dream_plus"
 
 
 class Config(Section):
-    """All settings of a distillation."""
+    """All settings of a distillation; `dream-ray settings` explains each."""
 
     version: int = CONFIG_VERSION
     """Version of this schema."""

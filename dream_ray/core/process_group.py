@@ -10,11 +10,11 @@ from dream_ray.core.tree_sum import Node, add_node, subtrees
 
 
 class ProcessGroupLeft(Exception):  # noqa: N818 (not an error)
-    """A process left the group while others still wanted to exchange tensors."""
+    """A process left the group before the others had exchanged all tensors."""
 
 
 class ProcessGroup(Protocol):
-    """The processes of a group, as one of them sees them."""
+    """One process's side of a group."""
 
     @property
     def rank(self) -> int:
@@ -25,11 +25,11 @@ class ProcessGroup(Protocol):
         """Number of processes."""
 
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Gives every process the tensors of all processes; all must call it, in the same order of calls.
+        """Gathers the tensors of all processes; every process must make the same sequence of calls.
 
         Args:
-            tensors: At least one, all with the same first dimension, which may differ between processes (0 too). Their
-                number, types and other dimensions must not.
+            tensors: At least one, all with the same first dimension. It may be 0 and may differ between processes; the
+                number of tensors, their types and their other dimensions must not.
 
         Returns:
             The tensors of each process, in the order of ranks.
@@ -39,7 +39,7 @@ class ProcessGroup(Protocol):
         """
 
     def leave(self) -> None:
-        """Tells the others that this process takes part no more; waits until they have heard it or left as well."""
+        """Takes this process out of the group; waits until every other process knows it or has left."""
 
 
 class SingleProcessGroup:
@@ -49,7 +49,7 @@ class SingleProcessGroup:
     size = 1
 
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Returns its argument as that of the only process."""
+        """Returns the tensors of the only process."""
         return [list(tensors)]
 
     def leave(self) -> None:
@@ -60,14 +60,14 @@ SINGLE_PROCESS_GROUP = SingleProcessGroup()
 
 
 def own_part(num_items: int, group: ProcessGroup) -> range:
-    """Returns the items of this process: consecutive ones, dealt evenly in the order of ranks."""
-    # Rounded up, so that rank 0 has the only item of one.
+    """Returns the items of this process: consecutive ones, distributed evenly in the order of ranks."""
+    # Rounded up, so a single item belongs to rank 0.
     first, end = (-(-num_items * rank // group.size) for rank in (group.rank, group.rank + 1))
     return range(first, end)
 
 
 def group_sum(terms: Iterable[Tensor], num_terms: int, zero: Tensor, group: ProcessGroup) -> Tensor:
-    """Sums terms that the processes of a group hold; every process gets the bits of `tree_sum` over all of them.
+    """Sums terms that the processes of a group hold; every process gets the bits of `tree_sum` over all terms.
 
     A process sends the largest subtrees that lie within its part.
 

@@ -1,7 +1,7 @@
-"""Keyed random streams: every random number is a function of what it is for, never of what ran before.
+"""Keyed random streams: every random number is a function of its purpose, never of earlier calls.
 
-A stream is named by (seed, purpose, outer iteration, inner step, class). The same name gives the same numbers on any
-worker, after any crash and in any order of calls; that is what makes a run independent of the number of workers.
+The key of a stream is (seed, purpose, outer step, inner step, class). A key gives the same numbers on any worker, after
+any crash and in any order of calls. So the number of workers does not change a run.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ _CPU = torch.device("cpu")
 
 
 def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: int = 0) -> np.random.Generator:
-    """Returns the random stream of one purpose at one place of a run.
+    """Returns the random stream of a purpose at a step of a run.
 
     Args:
         seed: Seed of the run.
-        purpose: What the numbers are for, for example "real-batch"; part of the key.
-        outer: Outer iteration t.
+        purpose: Use of the numbers, for example "real-batch"; part of the key.
+        outer: Outer step t.
         inner: Inner step j.
         label: Class label c.
 
@@ -36,13 +36,13 @@ def stream(seed: int, purpose: str, *, outer: int = 0, inner: int = 0, label: in
 
 @contextmanager
 def torch_randomness(generator: np.random.Generator, device: torch.device = _CPU) -> Iterator[None]:
-    """Makes torch's generators, which layer constructors and dropout draw from, follow `generator` inside the block.
+    """Seeds torch's ambient generators, which layer constructors and dropout use, from `generator` for a block.
 
-    Their former states come back afterwards. This module alone touches ambient randomness, one thread at a time.
+    The block restores their states at its end. Only this module uses ambient randomness, one thread at a time.
 
     Args:
-        generator: Gives the seed.
-        device: Of what is computed; its generator follows beside that of the CPU.
+        generator: Draws the seed.
+        device: Device of the computation; its generator is seeded in addition to that of the CPU.
     """
     on_gpu = device.type == "cuda"
     with _AMBIENT, torch.random.fork_rng(devices=[device] if on_gpu else []):
@@ -54,7 +54,7 @@ def torch_randomness(generator: np.random.Generator, device: torch.device = _CPU
 
 
 def draws_at_random(call: Callable[[], object]) -> bool:
-    """Tells whether a call, which computes on the CPU, draws from torch's ambient generator."""
+    """Returns whether a call that computes on the CPU draws from torch's ambient generator."""
     with _AMBIENT, torch.random.fork_rng(devices=[]):
         before = torch.default_generator.get_state()
         call()

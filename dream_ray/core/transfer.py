@@ -1,4 +1,4 @@
-"""The way of arrays to the device that computes with them."""
+"""Transfer of arrays to the device that computes with them."""
 
 import numpy as np
 import torch
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def to_device(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Returns an array as a tensor of a device; on the CPU without a copy where it can be.
+    """Returns an array as a tensor on a device; on the CPU without a copy if its type stays the same.
 
-    The host does not wait: a GPU fetches the values by itself, in the order of its work, for they lie in pinned memory.
-    From any other memory every copy holds up a loop that could already ask for the next operations.
+    The host does not wait: a GPU copies from pinned memory asynchronously, in the order of its stream. A copy from
+    pageable memory would block the host, which could already launch the next operations.
 
     Args:
         values: Any shape.
-        device: Where to.
-        dtype: Of the tensor; None: as the array's.
+        device: Device of the tensor.
+        dtype: Type of the tensor; None: that of the array.
     """
     tensor = torch.from_numpy(values)
     tensor = tensor if dtype is None else tensor.to(dtype)

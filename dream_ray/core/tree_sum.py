@@ -1,6 +1,6 @@
 """Sums over a binary tree: neighbours are added, then neighbouring pairs, and so on.
 
-The order of the additions depends on the number of terms alone. So a sum has the same bits whether one process adds the
+Only the number of terms determines the order of the additions. A sum has the same bits whether one process adds all
 terms or several processes each add a part of them.
 """
 
@@ -17,19 +17,19 @@ def tree_sum(terms: Iterable[Tensor], num_terms: int) -> Tensor:
 
     Args:
         terms: Tensors of one shape.
-        num_terms: How many there are, >= 1.
+        num_terms: Number of terms, >= 1.
     """
     (total,) = subtrees(terms, 0, num_terms).values()
     return total
 
 
 def subtrees(terms: Iterable[Tensor], first: int, num_terms: int) -> dict[Node, Tensor]:
-    """Sums consecutive terms to the largest subtrees that they fill, at most 2 log2(num_terms).
+    """Sums consecutive terms into the largest subtrees that they fill, at most 2 log2(num_terms).
 
     Args:
         terms: Terms `first`, `first + 1`, ...
-        first: Number of the first one.
-        num_terms: Terms of the whole tree.
+        first: Index of the first term.
+        num_terms: Number of terms of the whole tree.
     """
     nodes: dict[Node, Tensor] = {}
     for index, term in enumerate(terms, start=first):
@@ -38,7 +38,7 @@ def subtrees(terms: Iterable[Tensor], first: int, num_terms: int) -> dict[Node, 
 
 
 def add_node(nodes: dict[Node, Tensor], node: Node, value: Tensor, num_terms: int) -> None:
-    """Puts a node into the tree and adds it to its neighbour, and so on upwards, as far as neighbours are there."""
+    """Inserts a node; while its neighbour exists, replaces the two by their sum, one level higher."""
     level, index = node
     while (width := -(-num_terms >> level)) > 1:
         neighbour = index ^ 1

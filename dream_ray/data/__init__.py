@@ -1,1 +1,1 @@
-"""Image sets (floor 1): sources, ingest, and the memory-mapped Arrow store."""
+"""Image sets (layer 1): sources, ingest, and the memory-mapped Arrow store."""

@@ -22,8 +22,7 @@ from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_
 from dream_ray.distributed.cluster.session import prepare_ray_data, ray_session
 from dream_ray.errors import RunError, UsageError
 
-# Resident memory of a task at 224 px: 0.76 to 0.9 GB at its peak, most of it Ray Data and torch:
-# docs/explanation/ingest.md.
+# Peak resident memory of a task at 224 px: 0.76 to 0.9 GB, most of it Ray Data and torch; docs/explanation/ingest.md.
 TASK_BYTES = 1_000_000_000
 _JOBS_PER_TASK = 32
 _TASKS_PER_WORKER = 4
@@ -39,41 +38,42 @@ def ray_jobs(
     address: str | None,
     wait_s: float,
 ) -> Iterator[Mapper]:
-    """Gives what runs the jobs of an ingest on Ray.
+    """Yields a function that runs the jobs of an ingest on Ray.
 
     Args:
-        settings: Of the ingest; all nodes must see its sources, or images would be missing without a word.
-        store: The store that is being written; all nodes must see it.
-        workers: Tasks at a time, a CPU each; None: as many as there are CPUs, on nodes without GPUs if there are any.
-        memory_bytes: Memory of all tasks together; as many of them run as it has room for. None: no limit.
+        settings: Settings of the ingest. All nodes must see its sources; otherwise images would be missing silently.
+        store: The store to write; all nodes must see it.
+        workers: Tasks at a time, one CPU each; None: one per CPU of the nodes without GPUs, or of all nodes if each has
+            a GPU.
+        memory_bytes: Memory of all tasks together, which limits their number; None: no limit.
         address: Ray cluster, see `ray_session`.
-        wait_s: Seconds after which it gives up if the first task finds no free CPU.
+        wait_s: Seconds that the first task waits for a free CPU.
 
     Raises:
-        UsageError: If a private local Ray has not as many CPUs, a node does not see the store or a source, or the
-            memory has no room for one task.
-        RunError: If the cluster cannot be reached, or has no free CPU.
+        UsageError: If a private local Ray has too few CPUs, a node does not see the store or a source, or the memory is
+            too small for one task.
+        RunError: If the cluster cannot be reached or has no free CPU.
     """
-    room = None if memory_bytes is None else tasks_in(memory_bytes)
+    most = None if memory_bytes is None else tasks_in(memory_bytes)
     with ray_session(address):
         check_local_capacity(Needs(workers or 1))
         wait_for_workers(Needs(), wait_s)
-        there = workers or cpus_for_tasks(present_nodes())
+        tasks = workers or cpus_for_tasks(present_nodes())
         check_visible_on_all_nodes("store", store, storage.join(store, IDENTITY))
         for name, path in _places(settings).items():
             check_visible_on_all_nodes(name, path, path)
-        yield partial(_run, there if room is None else min(there, room))
+        yield partial(_run, tasks if most is None else min(tasks, most))
 
 
 def _places(settings: IngestSettings) -> dict[str, str]:
-    """Returns the files and directories that the sources are, or are in, by parameter."""
+    """Returns the paths of the sources by parameter; a pattern is replaced by its directory."""
     named = {name: getattr(settings, name) for name in ("source", "test", "test_labels", "root")}
     places = {name: path.rpartition("/")[0] if "*" in path else path for name, path in named.items() if path}
     return {name: path for name, path in places.items() if path and storage.exists(path)}
 
 
 def tasks_in(memory_bytes: int) -> int:
-    """Returns how many tasks a memory has room for; raises UsageError for none."""
+    """Returns the number of tasks that fit into a memory; raises UsageError if none does."""
     if memory_bytes < TASK_BYTES:
         raise UsageError(
             f"memory must have room for a worker, {TASK_BYTES / 1e6:.0f} MB; got {memory_bytes / 1e6:g} MB"
@@ -86,7 +86,7 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
         return
     prepare_ray_data()
     task = _Task(function, ray.put(list(jobs)))
-    # Between two tasks a CPU waits for the scheduler some tenths of a second: many jobs a task, but enough tasks.
+    # A CPU idles for some tenths of a second between two tasks. So a task takes many jobs, but all workers get tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
     rows = ray.data.range(len(jobs), override_num_blocks=num_tasks)
     outcomes = rows.map(task, num_cpus=1, concurrency=min(workers, num_tasks))
@@ -98,7 +98,7 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
 
 
 class _Task:
-    """Runs one job in a Ray worker; an error of ours is a value, for Ray would wrap it and print a traceback."""
+    """Runs one job in a Ray worker. Errors are returned as values, because Ray would wrap them and print tracebacks."""
 
     def __init__(self, function: Callable[[Any], Any], jobs: Any) -> None:
         self._function = function
@@ -106,17 +106,15 @@ class _Task:
 
     @cached_property
     def _jobs(self) -> Sequence[Any]:
-        # Once a task, not once a job: there may be thousands.
+        # Fetched once per task instead of once per job: there may be thousands of jobs.
         jobs: Sequence[Any] = ray.get(self._reference)
         return jobs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         job = self._jobs[row["id"]]
-        outcome: dict[str, Any]
+        error: str | None = None
         try:
-            outcome = {"error": None, "value": with_retries(self._function, job)}
-        except UsageError as error:
-            outcome = {"error": "UsageError", "value": str(error)}
-        except RunError as error:
-            outcome = {"error": "RunError", "value": str(error)}
-        return {"outcome": json.dumps(outcome)}
+            value = with_retries(self._function, job)
+        except (UsageError, RunError) as raised:
+            error, value = "UsageError" if isinstance(raised, UsageError) else "RunError", str(raised)
+        return {"outcome": json.dumps({"error": error, "value": value})}

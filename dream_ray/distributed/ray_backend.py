@@ -1,5 +1,6 @@
-"""Runs executed on Ray: workers are those of Ray Train, producers are actors, everything else is a task."""
+"""The execution of runs on Ray: workers belong to Ray Train, producers are actors, all other work runs in tasks."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,10 +27,12 @@ from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
 from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
-from dream_ray.distributed.train.experts import train_experts
+from dream_ray.distributed.train.start_timeout import NotStartedError
 from dream_ray.distributed.train.stopping import RayAgreement
-from dream_ray.distributed.train.trainer import WorkersDied, WorkersNotStarted, fitting, make_trainer
+from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
+from dream_ray.engine.prefetch.producer import make_expert, missing_experts
+from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec, check_workers
@@ -38,19 +41,21 @@ from dream_ray.errors import RunError, TransientError, UsageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0
+_RETRIES = 3
 _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
 
 
 class RayBackend:
     """Executes runs on Ray, see `Backend`.
 
-    A cluster is joined when the block begins. A private local Ray starts with the first work that needs it, so that a
-    run that is refused does not wait for it.
+    The backend joins a cluster when the block begins. A private local Ray starts with the first work that needs it, so
+    a run that is refused does not wait for Ray.
 
     Args:
         address: Ray cluster, see `ray_session`.
-        wait_s: Seconds after which work gives up that finds no free resources.
+        wait_s: Seconds that work waits for free resources.
     """
 
     def __init__(self, address: str | None = None, wait_s: float = 600.0) -> None:
@@ -72,7 +77,7 @@ class RayBackend:
     def call(
         self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
     ) -> Result:
-        """See `Backend.call`; where workers can only run on this machine, the function is called in this process."""
+        """See `Backend.call`; calls the function in this process if workers can only run on this machine."""
         if not (ray.is_initialized() and are_elsewhere()):
             return function(*arguments)
         gpus = default_gpus(device) if gpus is None else gpus
@@ -88,13 +93,13 @@ class RayBackend:
 
         Raises:
             UsageError: If a private local Ray has no capacity for a task.
-            TransientError: If the first task finds no free resources, or one of them died too often.
+            TransientError: If the first task finds no free resources, or a task died too often.
         """
         self._connect()
         gpus = default_gpus(device)
         wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-        # Ray hides no GPU from a task that reserves none, and any number of them would share it.
+        # Ray hides no GPU from tasks that reserve none, so any number of them would share it.
         allowed = device if gpus else "cpu"
         yield from results(partial(remote.remote, item, allowed) for item in items)
 
@@ -110,7 +115,7 @@ class RayBackend:
         return _plan_producers(spec, gpus).count
 
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
-        """See `Backend.run_workers`; waits for resources if nodes are away."""
+        """See `Backend.run_workers`; waits for resources if nodes are missing."""
         if look is not None:
             _looking(partial(self.run_workers, run, spec), look)
             return
@@ -123,26 +128,27 @@ class RayBackend:
         _check_paths(run, spec)
         storage.delete(run.file("failure.json"))
         with ExitStack() as ending:
-            train_experts(run, gpus=gpus)
+            _train_experts(run, gpus)
             plan = _plan_producers(spec, gpus)
             coordinator = ending.enter_context(supervised_coordinator(run, plan.count, spec.workers))
             ending.enter_context(producing_actors(run, plan, coordinator))
             agreement = RayAgreement(coordinator)
             ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
             newest = run.checkpoints(store.num_classes).newest
+            counts = class_counts(run.config, store)
             is_fitted = False
             while not is_fitted:
-                wait_for_workers(needs, self._wait_s)  # experts, and lost nodes, may have taken their resources
+                wait_for_workers(needs, self._wait_s)  # experts or lost nodes may have taken the resources
                 before = newest()
                 try:
                     with fitting():
-                        make_trainer(run, spec, gpus, coordinator if plan.count else None, agreement).fit()
+                        make_trainer(run, spec, counts, gpus, coordinator if plan.count else None, agreement).fit()
                     is_fitted = True
-                except WorkersDied:  # nodes of a spot market go any number of times
+                except WorkersDied:  # spot nodes may disappear any number of times
                     if newest() == before:
                         raise
-                except WorkersNotStarted:
-                    pass
+                except NotStartedError:
+                    _LOG.warning("The workers did not start within a minute; trying again.")
             _raise_failure(run)
             if agreement.is_asked_here and newest() != run.config.total_steps:
                 raise KeyboardInterrupt
@@ -150,12 +156,12 @@ class RayBackend:
 
 
 def _call(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Calls a function, which may be a partial one: Ray makes tasks of plain functions only."""
+    """Calls a function; Ray makes tasks only of plain functions, not of partial ones."""
     return function(*arguments)
 
 
 def _check_paths(run: Run, spec: RunSpec) -> None:
-    """Raises UsageError where a node does not see what the user named."""
+    """Raises UsageError if a node does not see a path of the run."""
     store = run.environment["store"]
     check_visible_on_all_nodes("store", store, storage.join(store, MANIFEST))
     check_visible_on_all_nodes("out", run.path, run.file("config.yaml"))
@@ -164,8 +170,19 @@ def _check_paths(run: Run, spec: RunSpec) -> None:
         check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)
 
 
+def _train_experts(run: Run, gpus: float) -> None:
+    """Trains the experts of trajectory matching that the run's cache lacks, as many at a time as there is capacity for.
+
+    Ray restarts a task that dies; the task resumes from the last network in the cache.
+    """
+    task = ray.remote(num_cpus=run.threads, num_gpus=gpus, max_retries=_RETRIES)(make_expert)
+    path = storage.absolute(run.path)
+    for _ in results(partial(task.remote, path, number) for number in missing_experts(run)):
+        pass
+
+
 def _plan_producers(spec: RunSpec, gpus: float) -> ProducerPlan:
-    # In a run that may grow, every free slot may become a worker's.
+    # In an elastic run, a worker may take any free slot later.
     is_fixed = spec.fewest_workers == spec.workers
     return plan_producers(
         spec.producers if spec.config.source.is_independent else 0,
@@ -177,7 +194,10 @@ def _plan_producers(spec: RunSpec, gpus: float) -> ProducerPlan:
 
 
 def _looking(run_workers: Callable[[], None], look: Callable[[], None]) -> None:
-    """Calls `look` in this thread while another one runs workers; what `look` raises ends this process, and them."""
+    """Calls `look` in this thread while another thread runs the workers.
+
+    An exception of `look` ends this process and with it the workers.
+    """
     ended: Future[None] = Future()
 
     def run_beside() -> None:
@@ -204,14 +224,14 @@ def _raise_failure(run: Run) -> None:
 
 
 def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:
-    """Validates on a node of the workers; does nothing if there is none at the moment, or it is lost meanwhile."""
+    """Validates on a node that can run workers; does nothing if there is none or if it is lost."""
     options = beside_workers(gpus)
     if options is None:
         time.sleep(_LOOK_S)
         return
-    # It reserves nothing: everything may belong to the workers, and it must not wait for the end of the run.
+    # The workers may hold all resources, so the task reserves none; otherwise it would wait for the end of the run.
     try:
-        value_of(ray.remote(max_retries=3, **options)(validate_step).remote(run_path, step))
+        value_of(ray.remote(max_retries=_RETRIES, **options)(validate_step).remote(run_path, step))
     except (NodeDiedError, TaskUnschedulableError):
         pass
     except RayError as error:

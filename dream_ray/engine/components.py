@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from dream_ray.core.placement import Labels
@@ -9,12 +10,12 @@ from dream_ray.core.process_group import ProcessGroup
 from dream_ray.core.selection.strategies import Selection
 from dream_ray.data.store.store import Store
 from dream_ray.engine.distill import Matcher
-from dream_ray.engine.matching.class_matcher import Assignments, ClassMatcher, decoder
+from dream_ray.engine.matching.class_matcher import Assignments, decoder
 from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.matching.gathering import Gathering
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
-from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trains_on_everything, warmed_up
 from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
@@ -52,7 +53,15 @@ def make_components(
     if config.matching.objective == "trajectory":
         yield _trajectory_components(run, store, labels, world_group)
         return
-    matcher = _class_matcher(run, store, labels)
+    matcher = class_matcher(
+        config,
+        store,
+        labels,
+        run.normalise(store),
+        compiled=run.compiled,
+        features=feature_cache(run),
+        initial_network=None if trains_on_everything(config) else partial(_initial_network, run, store),
+    )
     if snapshots is not None:
         snapshots.begin(config.step_of(state.outer, state.inner), state.network)
         fetched = FetchedNetworks(
@@ -68,18 +77,6 @@ def make_components(
     yield trained_networks(run, store, gathering), matcher.select_all, matcher
 
 
-def _class_matcher(run: Run, store: Store, labels: Labels) -> ClassMatcher:
-    return class_matcher(
-        run.config,
-        store,
-        labels,
-        run.normalise(store),
-        compiled=run.compiled,
-        features=feature_cache(run),
-        initial_network=None if trains_on_everything(run.config) else lambda: _initial_network(run, store),
-    )
-
-
 def _initial_network(run: Run, store: Store) -> Snapshot:
     """Trains the network of the initialisation, for runs whose own networks are not trained on real images."""
     return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
@@ -90,14 +87,12 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
     network = blank_network(lambda: build(config, store)).to(run.device)
     names = tuple(name for name, _ in network.named_parameters())
 
+    def initialise(segments: Segments) -> dict[int, ClassState]:
+        matcher = class_matcher(config, store, labels, normalise, compiled=run.compiled)
+        return matcher.initial_states(_initial_network(run, store))
+
     def select(segments: Segments, previous: Assignments) -> dict[int, Selection]:
         raise AssertionError("trajectories are matched without a selection")
 
-    matcher = TrajectoryMatcher(
-        config,
-        network,
-        normalise,
-        initialise=lambda: _class_matcher(run, store, labels).initial_states(_initial_network(run, store)),
-        world_group=world_group,
-    )
+    matcher = TrajectoryMatcher(config, network, normalise, initialise, world_group)
     return ExpertSegments(config, experts(run, store), names, run.device, world_group), select, matcher

@@ -199,9 +199,8 @@ class _Events:
         self.heartbeat.on_step(report)
 
     def on_interrupt(self, state: RunState) -> None:
-        """Saves the state if a run can go on from it."""
-        # Of several workers each is at another step; and networks that were trained on synthetic images cannot be
-        # trained again up to here.
+        """Saves the state if the run can resume from it."""
+        # Several workers are at different steps, and networks trained on synthetic images cannot be retrained to here.
         if self.context.num_workers == 1 and self.run.config.source.kind != "synthetic":
             self.heartbeat.is_stopped = True
             self.heartbeat.flush(self.run.config.step_of(state.outer, state.inner))

@@ -38,7 +38,7 @@ def check_count(name: str, value: object) -> None:
     """Check that `value` is an int >= 1.
 
     Raises:
-        UsageError: it is not; the message names it `name`.
+        UsageError: it is not; the message contains `name`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} must be an int >= 1; got {value!r}")

@@ -22,11 +22,8 @@ def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
 
 def outer_steps_spent(sweep: Sweep, study: Study) -> int:
     """Returns the outer steps of all finished trials."""
-    steps = 0
-    for trial in begun(study):
-        if trial.state.is_finished():
-            steps += outer_steps_of(sweep, trial.params, trial.user_attrs.get(RUNG, 0))
-    return steps
+    finished = [trial for trial in begun(study) if trial.state.is_finished()]
+    return sum(outer_steps_of(sweep, trial.params, trial.user_attrs.get(RUNG, 0)) for trial in finished)
 
 
 def seconds_spent(study: Study) -> float:

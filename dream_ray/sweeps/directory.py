@@ -39,6 +39,11 @@ class SweepContext:
     max_concurrent: int | None = None
     wait_s: float = 600.0
 
+    def __post_init__(self) -> None:
+        """Raises UsageError if no trial may run."""
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise UsageError(f"max-concurrent must be an int >= 1; got {self.max_concurrent}")
+
     @property
     def snapshot_cache(self) -> str:
         """Where trials share networks."""

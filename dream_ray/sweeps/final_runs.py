@@ -1,6 +1,6 @@
 """The final runs of a sweep: its best settings and those of its file, with fresh seeds.
 
-This module plans the runs and reads their results; `final.py` executes one.
+This module plans the runs and reads their results; `trial.py` executes one.
 """
 
 import statistics

@@ -17,7 +17,7 @@ from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import NAMES
 from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report_figures import as_text
-from dream_ray.sweeps.results import BEST, rows_of
+from dream_ray.sweeps.results import BEST, count_states, rows_of
 from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.space import Parameter
 from dream_ray.sweeps.study import EARLIER, begun, best_trials, reached_the_end
@@ -104,10 +104,6 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 
 def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
-    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
     budget = sweep.budget
     spent = {
         "trials": (len(begun(study)), budget.trials),
@@ -119,7 +115,7 @@ def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Se
         f"<h1>Sweep {_text(context.out)}</h1>"
         f"<p>Store {_text(context.store)}; sampler {_text(sweep.sampler.name)}, "
         f"scheduler {_text(sweep.scheduler.name)}.<br>"
-        f"Trials: {_text(states)}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
+        f"Trials: {_text(count_states(rows) or 'none')}.<br>Budget spent: {_text(', '.join(parts))}.</p>\n"
     )
 
 

@@ -1,6 +1,6 @@
 """Figures of a sweep's report: `optuna.visualization` draws them, plotly.js shows them without a network.
 
-Importing plotly takes a second, so only the functions that draw import it.
+Optuna imports plotly, which takes a second, at the first access to `optuna.visualization`.
 """
 
 import base64
@@ -40,51 +40,41 @@ def as_text(value: Any) -> str:
 
 def history(trials: Sequence[FrozenTrial], drawn: Collection[int]) -> str:
     """Draws the accuracies of trials, given by their numbers, and the best one so far."""
-    from optuna.visualization import plot_optimization_history
-
     study = _shown(trials, drawn, ["accuracy"])
-    return _html(plot_optimization_history(study, target_name=METRICS["accuracy"].label), "optimisation history")
+    figure = optuna.visualization.plot_optimization_history(study, target_name=METRICS["accuracy"].label)
+    return _html(figure, "optimisation history")
 
 
 def rungs(trials: Sequence[FrozenTrial], drawn: Collection[int]) -> str:
     """Draws the accuracy of every trial at each of its rungs."""
-    from optuna.visualization import plot_intermediate_values
-
-    figure = plot_intermediate_values(_shown(trials, drawn, ["accuracy"]))
+    figure = optuna.visualization.plot_intermediate_values(_shown(trials, drawn, ["accuracy"]))
     figure.update_layout(xaxis_title="rung", yaxis_title=METRICS["accuracy"].label)
     return _html(figure, "accuracy at each rung")
 
 
 def front(trials: Sequence[FrozenTrial], drawn: Collection[int], metrics: Sequence[str]) -> str:
     """Draws two metrics against each other; the trials on the Pareto front have a colour of their own."""
-    from optuna.visualization import plot_pareto_front
-
-    return _html(plot_pareto_front(_shown(trials, drawn, metrics)), "Pareto front")
+    return _html(optuna.visualization.plot_pareto_front(_shown(trials, drawn, metrics)), "Pareto front")
 
 
 def importances(trials: Sequence[FrozenTrial], drawn: Collection[int]) -> str:
     """Draws how much of the variance of the accuracy each parameter explains; needs two accuracies."""
-    from optuna.importance import FanovaImportanceEvaluator
-    from optuna.visualization import plot_param_importances
-
-    study, evaluator = _shown(trials, drawn, ["accuracy"]), FanovaImportanceEvaluator(seed=0)
-    return _html(plot_param_importances(study, evaluator, target_name="accuracy"), "importances")
+    study, evaluator = _shown(trials, drawn, ["accuracy"]), optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return _html(optuna.visualization.plot_param_importances(study, evaluator, target_name="accuracy"), "importances")
 
 
 def slices(trials: Sequence[FrozenTrial], drawn: Collection[int], metric: str) -> str:
     """Draws a metric against each parameter."""
-    from optuna.visualization import plot_slice
-
     study = _shown(trials, drawn, [metric])
-    return _html(plot_slice(study, target_name=METRICS[metric].label), f"{metric} against each setting")
+    figure = optuna.visualization.plot_slice(study, target_name=METRICS[metric].label)
+    return _html(figure, f"{metric} against each setting")
 
 
 def parallel(trials: Sequence[FrozenTrial], drawn: Collection[int], metrics: Sequence[str]) -> str:
     """Draws each trial as a line through its metrics and settings."""
-    from optuna.visualization import plot_parallel_coordinate
-
     study = _shown(trials, drawn, metrics)
-    return _html(plot_parallel_coordinate(study, target_name=METRICS[metrics[0]].label), "parallel coordinates")
+    figure = optuna.visualization.plot_parallel_coordinate(study, target_name=METRICS[metrics[0]].label)
+    return _html(figure, "parallel coordinates")
 
 
 def scripts() -> list[str]:

@@ -1,5 +1,7 @@
 """The results of a sweep: one row per trial, and the settings of the best one."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +22,7 @@ from dream_ray.sweeps.study import (
     EARLIER,
     RUNG,
     begun,
-    best_values,
+    best_trials,
     has_begun,
     load_study,
     opening,
@@ -107,15 +109,20 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
     table = {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     with storage.atomic_output(storage.join(out, RESULTS)) as file:
         pq.write_table(pa.table(table), file)
-    try:
-        best = best_values(study, sweep)
-    except RunError as error:
+    best = best_trials(study, sweep)
+    if not best:
         cut = sum(row["state"] == "stopped" for row in rows)
         why = f"{cut} were stopped before their end" if begun(study) else "none began"
         reason = next((row["reason"] for row in reversed(rows) if row["reason"]), why)
-        raise RunError(f"{error}; the last reason: {reason}") from None
-    storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best)))
-    return best
+        raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
+    storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best[0].params)))
+    return best[0].params
+
+
+def count_states(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the number of trials in each state as text, such as "3 done, 1 failed"."""
+    counts = Counter(row["state"] for row in rows)
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
 def _column(values: list[Any]) -> pa.Array:

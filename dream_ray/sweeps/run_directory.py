@@ -7,6 +7,9 @@ from dream_ray.config import Config, dump_config
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.file import Sweep, Values
 
+# Beside the directory of a run: why it can never succeed, and why the last try failed if another one may succeed.
+REASON, TROUBLE = ".reason.txt", ".trouble.txt"
+
 
 def run_directory(out: str, config: Config) -> str:
     """Returns the directory of the run with these settings."""
@@ -29,24 +32,14 @@ def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
 
 def cached_failure(path: str) -> str | None:
     """Returns the reason why a run can never succeed, if `trial.cache_failure` has kept one."""
-    return _text(reason_file(path))
+    return _text(path + REASON)
 
 
 def read_reason(out: str, configs: list[Config]) -> str:
     """Returns why a trial failed; a killed process leaves no reason."""
     paths = [run_directory(out, config) for config in configs]
-    reasons = (_text(file_of(path)) for file_of in (reason_file, trouble_file) for path in paths)
+    reasons = (_text(path + suffix) for suffix in (REASON, TROUBLE) for path in paths)
     return next((text for text in reasons if text is not None), "its process ended, twice")
-
-
-def reason_file(path: str) -> str:
-    """Names the file with the reason why a run can never succeed."""
-    return f"{path}.reason.txt"
-
-
-def trouble_file(path: str) -> str:
-    """Names the file with the reason why the last try failed, if another one may succeed."""
-    return f"{path}.trouble.txt"
 
 
 def _text(path: str) -> str | None:

@@ -141,18 +141,19 @@ def value_at(config: Config, path: str) -> Any:
     Raises:
         UsageError: If the setting does not exist; with the nearest name.
     """
-    known = dict(_flat(config.model_dump(mode="json")))
+    known = dict(flatten(config.model_dump(mode="json")))
     if path not in known and not any(path.startswith(f"{section}.") for section in _OPEN):
         near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
         raise UsageError(f"{path} is not a known setting" + (f"; did you mean {near[0]}?" if near else ""))
     return known.get(path)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields settings, and the sections that hold them, by path."""
     for key, value in values.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
 
 
 def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str, Any]], Config]) -> None:

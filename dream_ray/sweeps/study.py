@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -221,11 +220,3 @@ def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
 def _beats(scores: Sequence[float], others: Sequence[float]) -> bool:
     """Tells whether scores dominate others; larger is better."""
     return scores != others and all(one >= other for one, other in zip(scores, others, strict=True))
-
-
-def best_values(study: Study, sweep: Sweep) -> dict[str, Any]:
-    """Returns the values of the best trial; raises RunError if no trial succeeded."""
-    best = best_trials(study, sweep)
-    if not best:
-        raise RunError("no trial of the sweep succeeded")
-    return dict(best[0].params)

@@ -1,4 +1,4 @@
-"""One trial: runs of the engine with its settings, whose validation accuracies are its rungs."""
+"""The runs of a sweep: those of its trials, whose validation accuracies are rungs, and the final ones."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +12,7 @@ from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend
 from dream_ray.engine.begin import begin_run
+from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import read_validation, validate_step
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import total_cost
@@ -19,17 +20,18 @@ from dream_ray.engine.run.lifecycle import check_device, finish_run
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import num_rungs
-from dream_ray.sweeps.run_directory import cached_failure, reason_file, run_directory, trouble_file
+from dream_ray.sweeps.final_runs import TESTED, FinalRun
+from dream_ray.sweeps.run_directory import REASON, TROUBLE, cached_failure, run_directory
 
 _POLL_S = 1.0
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A validation accuracy on the way.
+    """A validation accuracy of a trial.
 
     Attributes:
-        number: 1, 2, ...; the last one is that of the whole run.
+        number: 1, 2, ...; the last rung is the end of the run.
         accuracy: In [0, 1].
         compute_s: CPU and GPU seconds so far.
     """
@@ -44,15 +46,15 @@ class TrialExecutor:
     """Executes the runs of a sweep.
 
     Attributes:
-        backend: Where their workers run.
-        options: Fields of `RunSpec` that all of them share.
+        backend: Executes the workers.
+        options: Fields of `RunSpec` that all runs share.
     """
 
     backend: Backend
     options: Mapping[str, Any]
 
     def begin(self, path: str, config: Config, store: str) -> Run:
-        """Opens the run of an earlier try, or begins it.
+        """Opens the run if an earlier try began it, else begins it.
 
         Raises:
             TransientError: If the earlier try was on a GPU and this process sees none.
@@ -62,17 +64,17 @@ class TrialExecutor:
             try:
                 check_device(run)
             except UsageError as error:
-                raise TransientError(str(error)) from None  # on another machine it is there
+                raise TransientError(str(error)) from None  # another machine has a GPU
             return run
-        storage.delete(path)  # a process was killed before it was a run
+        storage.delete(path)  # a killed process left an incomplete run
         return begin_run(RunSpec(config=config, store=store, out=path, **self.options), num_producers=0)
 
     def finish(self, run: Run, look: Callable[[], None] | None = None) -> None:
-        """Runs the workers of a run to its last step and writes its products; does nothing if they are written.
+        """Runs the workers of a run to its last step and writes its products, unless they exist.
 
         Args:
             run: The run.
-            look: Called when there may be new validation accuracies; None: nobody waits for them.
+            look: Called when there may be new validation accuracies; None: validation runs in the background.
         """
         if not run.is_finished:
             self.backend.run_workers(run, run.spec, look=look)
@@ -82,62 +84,57 @@ class TrialExecutor:
 def run_trial(
     out: str, configs: list[Config], store: str, executor: TrialExecutor, report: Callable[[Rung], None]
 ) -> None:
-    """Runs a trial to its end, from where an earlier try left off.
+    """Runs a trial to its end; resumes the runs of an earlier try.
 
     Args:
         out: Directory of the sweep.
-        configs: Settings, one for each seed; the runs come one after the other.
+        configs: Settings, one for each seed; the runs are sequential.
         store: Store to distil.
         executor: Executes the runs.
-        report: Told of every rung: on the way, of the first run; at the end, of the mean over all. What it raises ends
-            the trial.
+        report: Called with every rung: those of the first run, and at the end the mean over all runs. Its exceptions
+            end the trial.
 
     Raises:
-        RunError: If one of the runs cannot be done, now or at an earlier try.
+        RunError: If one of the runs cannot succeed, or failed in an earlier try because of its settings.
     """
     last = []
     for number, config in enumerate(configs):
         path = run_directory(out, config)
         with cache_failure(path), _alone(path):
             run = executor.begin(path, config, store)
-            last.append(_finish(run, executor, report if number == 0 else _report_to_nobody))
+            last.append(_finish(run, executor, report if number == 0 else lambda rung: None))
     accuracy = sum(end.accuracy for end in last) / len(last)
     report(Rung(last[0].number, accuracy, sum(end.compute_s for end in last)))
 
 
 @contextmanager
 def cache_failure(path: str) -> Iterator[None]:
-    """Keeps the reason why a run cannot be done, and raises it at once the next time.
+    """Writes the reason why a run fails; if it can never succeed, raises the reason at once the next time.
 
-    What is wrong with settings is wrong again at a second try, which a process that was killed deserves, or one whose
-    disk was full, or whose GPU, which it may share.
+    Wrong settings fail again. A second try may succeed after a kill, a full disk or a full GPU, which others may share.
     """
     if (reason := cached_failure(path)) is not None:
         raise RunError(reason)
     try:
         yield
     except (TransientError, OSError, torch.OutOfMemoryError) as error:
-        storage.write_text(trouble_file(path), str(error))
+        storage.write_text(path + TROUBLE, str(error))
         raise
     except Exception as error:
         is_ours = isinstance(error, (UsageError, RunError))
-        storage.write_text(reason_file(path), str(error) if is_ours else f"{type(error).__name__}: {error}")
+        storage.write_text(path + REASON, str(error) if is_ours else f"{type(error).__name__}: {error}")
         raise
 
 
 @contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """Waits while another trial, with the same settings, is at the same run."""
+    """Waits while another trial with the same settings executes the same run."""
     while True:
         with storage.claimed(f"{path}.claim") as ours:
             if ours:
                 yield
                 return
         time.sleep(_POLL_S)
-
-
-def _report_to_nobody(rung: Rung) -> None:
-    pass
 
 
 def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -> Rung:
@@ -151,7 +148,7 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
             num_reported += 1
             report(rung)
 
-    look()  # those of an earlier try
+    look()  # reports the rungs of an earlier try
     executor.finish(run, look)
     look()
     rungs = read_rungs(run)
@@ -162,8 +159,30 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
 
 
 def read_rungs(run: Run) -> list[Rung]:
-    """Returns the rungs that a run has climbed."""
-    cost, every = total_cost(read_sessions(run)), run.config.evaluation.every
-    compute_s = cost["cpu_s"] + cost["gpu_s"]
-    # The initial images are no rung.
+    """Returns the rungs that a run has reached."""
+    compute_s, every = _compute_s(run), run.config.evaluation.every
+    # The accuracy of the initial images is not a rung.
     return [Rung(-(-step // every), accuracy, compute_s) for step, accuracy in read_validation(run) if step]
+
+
+def _compute_s(run: Run) -> float:
+    cost = total_cost(read_sessions(run))
+    return cost["cpu_s"] + cost["gpu_s"]
+
+
+def run_final(planned: FinalRun, store: str, executor: TrialExecutor) -> None:
+    """Distils with a fresh seed, trains a network on the result and writes its accuracy on the test split.
+
+    Work that an earlier try finished is not repeated. If the run can never succeed, for example because its loss is not
+    finite, `cache_failure` writes the reason instead.
+    """
+    try:
+        with cache_failure(planned.path):
+            run = executor.begin(planned.path, planned.config, store)
+            executor.finish(run)
+            tested = run_task(distilled_task(run, "test"), run.device.type)
+            row = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": _compute_s(run)}
+            storage.write_json(run.file(TESTED), row)
+    except Exception:
+        if cached_failure(planned.path) is None:
+            raise

@@ -1,4 +1,4 @@
-"""Images and archives that the tests of the data floor are made of."""
+"""Images and archives for the tests of the data layer."""
 
 import io
 import struct

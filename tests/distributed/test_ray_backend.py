@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from ray.train import ControllerError
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller import state
 from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
@@ -32,6 +33,7 @@ from dream_ray.distributed.train.start_timeout import NotStartedError
 from dream_ray.distributed.train.trainer import fitting
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
+from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.stopping import LocalAgreement
@@ -86,7 +88,12 @@ def _write_checkpoint(run: Run, step: int) -> None:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[Needs]:
+def run(tiny: dict[str, Any], four_digits_store: str, out: str) -> Run:
+    return create_run(out, parse_config(tiny), four_digits_store)
+
+
+@pytest.fixture
+def waits(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> list[Needs]:
     """Needs that a run without producers waited for; every one is met at once."""
     found: list[Needs] = []
     monkeypatch.setattr(ray_backend, "wait_for_workers", lambda needs, wait_s: found.append(needs))
@@ -100,14 +107,8 @@ def run_with(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lost_nodes_are_counted_from_the_last_checkpoint_on(
-    local_ray: None,
-    tiny: dict[str, Any],
-    four_digits_store: str,
-    out: str,
-    monkeypatch: pytest.MonkeyPatch,
-    waits: list[Needs],
+    run: Run, waits: list[Needs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = create_run(out, parse_config(tiny), four_digits_store)
     lost = WorkerGroupError("a node went", {0: OSError("gone")})
     trainers = Trainers(run, [lost, lost, lost], [2, 4, None])
     with pytest.raises(TransientError, match="died more than 3 times without a new checkpoint.*resume"):
@@ -116,26 +117,16 @@ def test_lost_nodes_are_counted_from_the_last_checkpoint_on(
 
 
 def test_the_driver_waits_for_workers_that_found_no_free_resources(
-    local_ray: None,
-    tiny: dict[str, Any],
-    four_digits_store: str,
-    out: str,
-    monkeypatch: pytest.MonkeyPatch,
-    waits: list[Needs],
+    run: Run, waits: list[Needs], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = create_run(out, parse_config(tiny), four_digits_store)
     trainers = Trainers(run, [ControllerError(NotStartedError()), None], [None, 8])
     run_with(trainers, monkeypatch)
     assert trainers.fits == 2 and waits == [Needs(2, 1, 0.0)] * 3
+    assert "The workers did not start within a minute; trying again." in caplog.text
 
 
 def test_few_frames_lie_between_a_command_and_the_job_of_ray_train(
-    local_ray: None,
-    tiny: dict[str, Any],
-    four_digits_store: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    waits: list[Needs],
+    tiny: dict[str, Any], four_digits_store: str, tmp_path: Path, waits: list[Needs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With those of a worker (tests/test_start_up.py) they are at most nine."""
     settings = tmp_path / "tiny.yaml"
@@ -160,6 +151,7 @@ def test_a_controller_without_workers_for_a_minute_leaves_the_waiting_to_the_dri
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not while they start, nor because an earlier group ran long ago."""
+    assert hasattr(ControllerCallback, "after_controller_state_update"), "Ray calls the method by this name"
     now = 0.0
     monkeypatch.setattr(start_timeout, "monotonic", lambda: now)
     timeout, running = start_timeout.StartTimeout(), state.RunningState()
@@ -185,20 +177,36 @@ def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Pat
     assert type(met.value) is kind
 
 
-def test_a_worker_that_runs_out_of_memory_is_not_started_again(
-    tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(self: Any, report: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    run = create_run(out, parse_config(tiny), four_digits_store)
+
+@pytest.mark.parametrize(
+    ("place", "error", "met", "message"),
+    [
+        ((Heartbeat, "on_step"), FULL, OutOfMemory, r"Tried to allocate 2\.00 GiB\): .*--memory"),
+        ((Run, "open_store"), UsageError("store must have the content"), UsageError, "^store must have the content$"),
+    ],
+    ids=["memory", "store"],
+)
+def test_a_worker_whose_error_would_recur_is_not_started_again(
+    place: tuple[type, str],
+    error: Exception,
+    met: type[Exception],
+    message: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    counts = class_counts(run.config, run.open_store())
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr("ray.train.get_context", lambda: context)
     monkeypatch.setattr(trainer, "report_to_ray", lambda path, rank: discard_report)
-    monkeypatch.setattr(Heartbeat, "on_step", full)
+    monkeypatch.setattr(*place, fail)
     agreement: Any = LocalAgreement()
-    work(run.path, partial(trainer._join, None, agreement))
-    with pytest.raises(OutOfMemory, match=r"Tried to allocate 2\.00 GiB\): .*--memory"):
+    work(run.path, partial(trainer._join, counts, None, agreement))
+    with pytest.raises(met, match=message):
         _raise_failure(run)
 
 

@@ -8,9 +8,7 @@ import pytest
 from tests.docs.pages import ROOT, inline_code, name_of, pages, prose
 
 ALL = [*pages(), ROOT / "docs" / "index.md", ROOT / "CHANGELOG.md"]
-PACKAGES = (
-    "dream_ray|docs|cli|config|core|data|distributed|engine|nets|storage|sweep|benchmarks|tests|scripts|deploy|sweeps"
-)
+PACKAGES = "dream_ray|docs|cli|config|core|data|distributed|engine|nets|storage|benchmarks|tests|scripts|deploy|sweeps"
 PATH = re.compile(rf"(?:{PACKAGES})/[\w./-]*")
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from dream_ray.core.matching.pixel_sgd import pixel_step
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
+from dream_ray.engine import components
 from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
 from dream_ray.engine.matching import class_matcher, trajectory_matcher
@@ -230,6 +232,17 @@ def test_one_frame_lies_between_the_loop_and_the_pixels(
         monkeypatch.setattr(module, "pixel_step", spy)
     run_all(begin(str(tmp_path / "run"), store, (framework, "random")), 1)
     assert seen == {"distill match"}
+
+
+@pytest.mark.parametrize("framework", ["dc", "dm", "mtt"])
+def test_network_of_the_initialisation_is_trained_once(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    """Networks that are random, trained on synthetic images, or experts do not serve the initialisation."""
+    trained = Mock(wraps=components.warmed_up)
+    monkeypatch.setattr(components, "warmed_up", trained)
+    run_all(begin(str(tmp_path / "run"), store, (framework, "representative")), 1)
+    trained.assert_called_once()
 
 
 class TestWorldGroup:

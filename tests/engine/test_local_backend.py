@@ -64,7 +64,7 @@ def test_one_that_fails_ends_them_all(
     monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)
     with seen:
         api.distill(parse_config({**tiny, "outer_steps": 50}), store=four_digits_store, out=out, workers=2, local=True)
-    assert not names_of_threads() & {"worker", "producer", "selecting", "checkpoint"}
+    assert not names_of_threads() & {"worker", "producer", "prefetch", "checkpoint"}
 
 
 @pytest.mark.parametrize(

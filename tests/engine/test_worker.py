@@ -33,23 +33,6 @@ def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     return make
 
 
-@pytest.fixture(scope="module")
-def reference(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
-    """Images of an uninterrupted run on one worker, by settings."""
-    known: dict[str, Tensor] = {}
-
-    def images(settings: dict[str, Any]) -> Tensor:
-        key = json.dumps(settings, sort_keys=True)
-        if key not in known:
-            path = str(tmp_path_factory.mktemp("reference") / "run")
-            run = create_run(path, parse_config(settings), four_digits_store, device=CPU, threads=1)
-            run_all(run, 1)
-            known[key] = final_images(run)
-        return known[key]
-
-    return images
-
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "representative": {},
     "random": {"selection": {"num_clusters": 6, "strategy": "random"}, "initialisation": {"strategy": "random"}},

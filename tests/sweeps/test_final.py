@@ -11,9 +11,8 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.final import run_final
 from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
-from dream_ray.sweeps.trial import TrialExecutor
+from dream_ray.sweeps.trial import TrialExecutor, run_final
 from tests.runs import TRIAL_OPTIONS, FailingBackend
 from tests.sweeps.conftest import SETTINGS, Page, made, written
 

@@ -68,7 +68,7 @@ def sample_params(
         num_draws: P; 1 for Siamese use, the batch size for one draw per image.
     """
     alternatives = parse_strategy(strategy)
-    # Without a choice nothing is drawn for it.
+    # A single alternative draws nothing.
     names = alternatives[int(rng.integers(len(alternatives)))] if len(alternatives) > 1 else alternatives[0]
     drawn: dict[str, np.ndarray] = {}
     if "flip" in names:
@@ -81,7 +81,7 @@ def sample_params(
         chosen = candidates[int(rng.integers(len(candidates)))]
         drawn[chosen] = _SAMPLERS[chosen](rng, height, width, num_draws)
     if "cutout" in names:
-        # Odd squares have one possible centre less, as in the published code.
+        # Odd squares have one possible centre fewer, as in the published code.
         sizes = [int(side * CUTOUT_FRACTION + 0.5) for side in (height, width)]
         tops = [side + 1 - size % 2 for side, size in zip((height, width), sizes, strict=True)]
         drawn["cutout"] = rng.integers(0, tops, size=(num_draws, 2))
@@ -160,7 +160,7 @@ def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
         down, right = (int(shift) for shift in shifts[0])
         return F.pad(x, (-right, right, -down, down))
     n, channels, height, width = x.shape
-    padded = F.pad(x, (1, 1, 1, 1))  # the border of zeros is what shifted-out positions read
+    padded = F.pad(x, (1, 1, 1, 1))  # shifted-out positions read the border of zeros
 
     def positions(side: int, shift: np.ndarray) -> Tensor:
         index = np.clip(np.arange(side)[None, :] + shift[:, None] + 1, 0, side + 1)

@@ -1,4 +1,4 @@
-"""The text that names an augmentation; read without PyTorch, so that settings can be checked at once."""
+"""Parsing of augmentation strategies, without PyTorch, so that settings are checked fast."""
 
 from dream_ray.errors import UsageError
 
@@ -6,7 +6,7 @@ OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout")
 
 
 def parse_strategy(strategy: str) -> tuple[frozenset[str], ...]:
-    """Reads a strategy: "color_crop_cutout" (all of them), "color|crop|cutout" (one of them) or "none".
+    """Parses a strategy: "color_crop_cutout" (all of them), "color|crop|cutout" (one of them) or "none".
 
     Returns:
         The sets of operations of which each batch draws one.

@@ -19,7 +19,7 @@ def tile_side(side: int, factor: int) -> int:
 
 
 def fills_every_tile(side: int, factor: int) -> bool:
-    """Tells whether each tile has some of the image in it; otherwise the last ones are nothing but padding."""
+    """Returns whether each tile contains a part of the image; otherwise the last tiles are padding only."""
     return (factor - 1) * tile_side(side, factor) < side
 
 
@@ -48,8 +48,8 @@ def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
 def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, int]]:
     """Splits stored images over factors so that the decoded count stays within `bound`.
 
-    IDC's rule: from the largest factor down, as many images are decoded as leave room for all others as they are; the
-    rest is kept whole. Now and then one more would fit.
+    IDC's rule: from the largest factor down, each factor decodes as many images as fit if all others count once; factor
+    1 takes the rest. The rule is not optimal: sometimes one more image would fit.
 
     Returns:
         [(factor, number of stored images)], from the largest factor down, summing to `num_stored`.
@@ -92,7 +92,7 @@ def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
 
 
 def decoded_factors(num_stored: int, factor: int, mode: str, bound: int) -> list[int]:
-    """Returns the factors that `decode` cuts images by, ascending."""
+    """Returns the factors that `decode` uses, ascending."""
     if mode == "single":
         return [factor]
     if mode == "multi":
@@ -101,7 +101,7 @@ def decoded_factors(num_stored: int, factor: int, mode: str, bound: int) -> list
 
 
 def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:
-    """Returns how many training images `decode` makes from `num_stored` images."""
+    """Returns the number of training images that `decode` returns for `num_stored` images."""
     if mode == "single":
         return num_stored * factor**2
     if mode == "multi":
@@ -110,16 +110,16 @@ def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:
 
 
 def compose(images_NCHW: Tensor, factor: int) -> Tensor:
-    """Shrinks factor^2 images into each mosaic (nearest), on the tile grid that `decode_factor` cuts.
+    """Shrinks factor^2 images into each mosaic (nearest), on the tile grid of `decode_factor`.
 
-    The published code composes on another grid where f does not divide the side; then its first decode mixes images.
+    If f does not divide the side, the published code composes on another grid, and its first decoded images are mixed.
 
     Args:
         images_NCHW: (M * factor^2, C, H, W) images, tile by tile as `decode_factor` orders them.
         factor: f >= 1.
 
     Returns:
-        (M, C, H, W) mosaics; where f does not divide the side, the last tiles lose their outermost pixels.
+        (M, C, H, W) mosaics; if f does not divide the side, the last tiles lose their outermost pixels.
     """
     if factor == 1:
         return images_NCHW

@@ -1,4 +1,4 @@
-"""The synthetic set: what a distillation makes and a user trains on."""
+"""The synthetic set: the result of a distillation, on which users train."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from dream_ray.core.images.multiformation import decode
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A distilled set with all that is needed to train on it.
+    """A distilled set with everything that training on it needs.
 
     Attributes:
         images_LNCHW: Stored images of every class, float32, nominally in [0, 1]; L classes, N = ipc images each.
-            What moved in another space than [0, 1] was never clamped, and may lie outside.
+            Sets of other pixel spaces were never clamped, and may lie outside.
         class_names: Name of every class, by label.
         factor: Multi-formation factor f.
-        decode_mode: How the stored images decode for training.
-        decode_bound: Largest decoded count a class, for decode mode "bound".
-        mean: Per-channel mean that networks' inputs are normalised with, pixels in [0, 1].
+        decode_mode: Mode of `decode` for training.
+        decode_bound: Largest decoded count of a class, for decode mode "bound".
+        mean: Per-channel mean of the normalisation of network inputs, for pixels in [0, 1].
         std: Per-channel standard deviation, likewise.
-        step_size: Learning rate that was learned with the images (MTT); None: none was.
+        step_size: Learning rate that was learned with the images (MTT); None: it was not learned.
     """
 
     images_LNCHW: Tensor
@@ -36,7 +36,7 @@ class SyntheticSet:
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Returns all training images (M, C, H, W) and their labels (M,), class by class.
 
-        0 is black and 1 white; pixels that moved as the networks see them may lie outside.
+        0 is black and 1 is white; pixels of the space of network inputs may lie outside.
         """
         per_class = [decode(images, self.factor, self.decode_mode, self.decode_bound) for images in self.images_LNCHW]
         labels = [torch.full((len(images),), label) for label, images in enumerate(per_class)]

@@ -1,1 +1,1 @@
-"""Objectives, the matching of trajectories, and the step of the pixels."""
+"""Matching objectives, trajectory matching, and the pixel step."""

@@ -1,7 +1,7 @@
 """Matching objectives: gradients (DC, IDC), mean features (DM) and both at once (DREAM+).
 
 Sources: DC (ICLR 2021), IDC (arXiv 2205.14959), DM (arXiv 2110.04181), DREAM+ (arXiv 2310.15052), section 3.
-Everything is a pure function in `torch.func` form: a forward function, parameters and images go in, tensors come out.
+All functions are pure, in `torch.func` form: a forward function, parameters and images -> tensors.
 N images, C channels, H, W, D features.
 """
 
@@ -32,14 +32,14 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1_mean": lambda a, b: torch.sum((a - b).abs().reshape(len(a), -1).mean(dim=1)),
     "cosine": _cosine,
 }
-"""Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of
-the first axis, so that every entry of a one-dimensional parameter is a row, as in the published code. A mean feature
-is one row: of single numbers, cosine sees no more than the signs."""
+"""Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of the first axis. As
+in the published code, every entry of a one-dimensional parameter is a row. A mean feature is one row, because the
+cosine of single numbers depends on their signs only."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is matched.
+    """A matching objective.
 
     Attributes:
         feature_weight: Weight of the distance of mean penultimate features ("forward"), >= 0.
@@ -67,7 +67,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Signals:
-    """What a batch of one class makes of a network.
+    """Mean feature and gradients of a network on a batch of one class.
 
     Attributes:
         mean_feature_D: Mean penultimate feature.
@@ -87,8 +87,8 @@ def signals(
         forward: The network as a function.
         parameters: All its parameters by name.
         images_NCHW: Augmented images of the class.
-        label: The class; a scalar int64 tensor where the function is compiled, else each class would be a constant.
-        objective: What is matched.
+        label: The class; a scalar int64 tensor if the function is compiled, which would otherwise compile each class.
+        objective: The objective.
     """
     if objective.gradient_weight == 0:
         features, _ = forward(parameters, images_NCHW)
@@ -105,9 +105,9 @@ def signals(
 
 
 def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> Signals:
-    """Adds up what the chunks of a batch make of a network to what the whole batch makes of it.
+    """Combines the signals of the chunks of a batch into the signals of the batch.
 
-    Signals are means over images, so this holds for networks that treat every image on its own.
+    Signals are means over images, so the network must not couple the images of a batch.
 
     Args:
         weighted: Fraction of the batch and signals of each chunk, in order.
@@ -162,8 +162,8 @@ def loss_and_gradient(
         parameters: All its parameters by name.
         images_NCHW: Augmented synthetic images of the class.
         label: As in `signals`.
-        target: What the real batch makes of the network.
-        objective: What is matched.
+        target: Signals of the real batch.
+        objective: The objective.
     """
 
     def loss_of(images_NCHW: Tensor) -> Tensor:

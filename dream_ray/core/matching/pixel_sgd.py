@@ -2,12 +2,12 @@
 
 IDC, DREAM and DREAM+ keep all of S in one tensor under one SGD(lr, m) and step it once per class, so between two
 gradients of class c its momentum moves it n - 1 more times (n classes). Applying those moves at once gives a step
-that needs nothing but class c:
+that depends on class c only:
 
     v <- m^n v + g,    S_c <- S_c - lr (1 - m^n) / (1 - m) v.
 
-It equals the published update wherever a gradient is taken. At a clamp or at the end the published loop still has
-lr v m^(n-c) (1 - m^c) / (1 - m) of the move to come for the class at position c (from 0); here it is applied already.
+It equals the published update at every gradient. At a clamp or at the end, the published loop has not yet applied
+lr v m^(n-c) (1 - m^c) / (1 - m) of the move of the class at position c (from 0); this step has.
 """
 
 from torch import Tensor

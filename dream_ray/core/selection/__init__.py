@@ -1,1 +1,1 @@
-"""K-means and the choice of real images."""
+"""K-means and the selection of real images."""

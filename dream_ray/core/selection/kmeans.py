@@ -1,7 +1,7 @@
 """Lloyd's k-means.
 
-N points, K clusters, D features. Work goes in chunks of points of a fixed size, and sums run over the chunks in a fixed
-order (`tree_sum`): both define the bits of a clustering.
+Chunks of a fixed number of points, and sums over them in a fixed order (`tree_sum`), define the bits of a clustering.
+N points, K clusters, D features.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from torch import Tensor
 from dream_ray.core.tree_sum import tree_sum
 
 CHUNK_POINTS = 128
-"""Points of a chunk."""
+"""Points per chunk."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _chunks(values: Tensor) -> Iterator[Tensor]:
 
 
 def _by_chunk(function: Callable[[Tensor], Tensor], points_ND: Tensor) -> Tensor:
-    """Applies a function with one value per point chunk by chunk: other sizes may round otherwise."""
+    """Applies a function with one value per point chunk by chunk: other sizes may round differently."""
     return torch.cat([function(chunk) for chunk in _chunks(points_ND)])
 
 
@@ -63,14 +63,14 @@ def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
 def centroids_of(
     points_ND: Tensor, assignment_N: Tensor, num_clusters: int, *, distances_N: Tensor | None = None
 ) -> Tensor:
-    """Returns the centres (K, D) of an assignment: a Lloyd step, or a warm start when the features have moved.
+    """Returns the centres (K, D) of an assignment: a Lloyd step, or a warm start under new features.
 
     Args:
         points_ND: Points.
         assignment_N: Cluster of every point.
         num_clusters: K.
-        distances_N: Squared distances of all points to their centres: the farthest points become the centres of empty
-            clusters. None: the first points do, which the next Lloyd steps move on.
+        distances_N: Squared distances of all points to their centres; the farthest points become the centres of empty
+            clusters. None: the first points do, and the next Lloyd steps move them.
     """
     num_points = len(assignment_N)
     zero_KD = points_ND.new_zeros(num_clusters, points_ND.shape[1])
@@ -98,7 +98,7 @@ def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) ->
         rng: Stream to draw from.
 
     Returns:
-        (K, D) centres, points of the input; distinct ones as long as there are any.
+        (K, D) centres, points of the input; distinct while distinct points are left.
     """
     num_points = len(points_ND)
     norms_N = _by_chunk(lambda points: points.square().sum(dim=1), points_ND)
@@ -106,14 +106,14 @@ def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) ->
     chosen = int(rng.integers(num_points))
     centroids = []
     while True:
-        centre_D = points_ND[chosen].clone()  # aligned like any tensor, for `mv` may round otherwise where it is not
+        centre_D = points_ND[chosen].clone()  # a row may be unaligned, and `mv` may then round differently
         centroids.append(centre_D)
         if len(centroids) == num_clusters:
             return torch.stack(centroids)
         products_N = _by_chunk(partial(torch.mv, vec=centre_D), points_ND)
         distances_N = norms_N - 2 * products_N + centre_D.square().sum()
         nearest_N = torch.minimum(nearest_N, distances_N.clamp_(min=0))
-        nearest_N[chosen] = 0.0  # exactly, whatever the rounding of the distances
+        nearest_N[chosen] = 0.0  # exactly, despite the rounding of the distances
         cumulative = np.cumsum(nearest_N.double().cpu().numpy())
         if cumulative[-1] > 0:
             chosen = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
@@ -123,11 +123,11 @@ def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) ->
 
 
 def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> KMeans:
-    """Runs Lloyd steps until the assignment stands still, at most `max_steps` (0: only assigns).
+    """Runs Lloyd steps until the assignment does not change, at most `max_steps` (0: only assigns).
 
     Args:
         points_ND: Points, float.
-        centroids_KD: First centres.
+        centroids_KD: Initial centres.
         max_steps: Largest number of updates of the centres.
     """
     assignment, distances = assign(points_ND, centroids_KD)

@@ -18,7 +18,7 @@ class Selection:
 
     Attributes:
         indices: (n,) positions in the class, int64, distinct.
-        assignment_N: Cluster of every image of the class, int64: what the next clustering starts from.
+        assignment_N: Cluster of every image of the class, int64; a warm start of the next clustering uses it.
     """
 
     indices: Tensor
@@ -31,9 +31,9 @@ _TIE = 1e-4
 def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
     """Takes the `per_cluster` images nearest to each centre, no image twice.
 
-    A centre whose nearest images are taken by an earlier centre takes the next nearest ones; the published code picks
-    the same image twice there. Of images that are equally near within rounding, the first is taken: the two images of
-    a cluster of two are exactly so, and rounding, which differs between devices, must not choose.
+    If an earlier centre has taken an image, a centre takes the next nearest one; the published code picks the image
+    twice. Of images whose distances are equal within rounding, the first is taken. The two images of a cluster of two
+    are such a case, and rounding differs between devices.
 
     Returns:
         (K * per_cluster,) image positions, centre by centre.
@@ -45,7 +45,7 @@ def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
         for _ in range(per_cluster):
             free_N = distances_N.masked_fill(taken_N, torch.inf)
             pick = (free_N <= free_N.min() * (1 + _TIE)).int().argmax()
-            taken_N.index_fill_(0, pick[None], value=True)  # taken_N[pick] would wait for a GPU
+            taken_N.index_fill_(0, pick[None], value=True)  # taken_N[pick] would wait for the GPU
             chosen.append(pick)
     return torch.stack(chosen)
 
@@ -68,7 +68,7 @@ def representative(
     rng: np.random.Generator,
     previous_N: Tensor | None = None,
 ) -> Selection:
-    """Clusters the images of a class and picks those that stand for the clusters.
+    """Clusters the images of a class and picks the representatives of each cluster.
 
     Args:
         points_ND: Features of the images of the class.
@@ -76,12 +76,11 @@ def representative(
         per_cluster: Images picked for each cluster.
         rule: "each" (nearest to each centre) or "any" (nearest to any centre).
         max_steps: Largest number of Lloyd steps.
-        rng: Stream for k-means++; not drawn from on a warm start.
-        previous_N: Assignment of an earlier clustering of the same images to start from, or None for k-means++.
+        rng: Stream for k-means++; a warm start draws nothing.
+        previous_N: Assignment of an earlier clustering of the same images, for a warm start; None: k-means++.
 
     Returns:
-        min(K * per_cluster, N // per_cluster * per_cluster) distinct images, or all of them where
-        N < per_cluster.
+        min(K * per_cluster, N // per_cluster * per_cluster) distinct images; all images if N < per_cluster.
     """
     total = len(points_ND)
     clusters = max(1, min(num_clusters, total // per_cluster))

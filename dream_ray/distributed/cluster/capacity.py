@@ -1,7 +1,7 @@
-"""Capacity: how many workers fit into the nodes that Ray has, and waiting until those of a run or a trial do.
+"""The capacity of Ray: the number of workers that fit into its nodes, and the wait until a run or a trial fits.
 
-Ray queues what does not fit, and adds nodes for it where it can. A private local Ray adds none, so there a request that
-never fits is refused at once. The functions on values come first; `wait_for_workers` and what follows it ask Ray.
+Ray queues requests that do not fit and adds nodes if it can. A private local Ray adds none, so a request that can never
+fit is refused at once. The functions before `Patience` use only their arguments.
 """
 
 import logging
@@ -29,14 +29,14 @@ Node = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run, or a trial of a sweep, takes of a cluster.
+    """The resources that a run, or a trial of a sweep, requests.
 
     Attributes:
-        workers: Workers.
-        cpus: CPUs of a worker.
-        gpus: GPUs of a worker.
+        workers: Number of workers.
+        cpus: CPUs per worker.
+        gpus: GPUs per worker.
         device: Device of the workers: "cpu" or "cuda".
-        driver_cpus: CPUs of the trial's own process where it is not the worker.
+        driver_cpus: CPUs of the trial's own process, if that process is not the worker.
     """
 
     workers: int = 1
@@ -47,7 +47,7 @@ class Needs:
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """What Ray is asked for, each bundle on one node."""
+        """The bundles to request from Ray; each one lies on one node."""
         each = {"CPU": self.cpus, "GPU": self.gpus}
         bundles: list[dict[str, float]] = [{name: amount for name, amount in each.items() if amount}] * self.workers
         return [*bundles, {"CPU": self.driver_cpus}] if self.driver_cpus else bundles
@@ -60,17 +60,18 @@ class Needs:
 
 
 def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
-    """Returns what a trial takes; without a GPU of its own it computes on the CPU, though it may see those of others.
+    """Returns the resources of a trial.
 
-    With one it never falls back to the CPU: on a node where its process sees none, it fails and says so.
+    A trial without a reserved GPU computes on the CPU, even if it sees GPUs of other processes. A trial with a reserved
+    GPU never falls back to the CPU: if its process sees no GPU, it fails with an error.
 
     Args:
-        wanted: What the sweep file says.
+        wanted: The resources in the sweep file.
         device: "auto", "cpu" or "cuda".
-        default_gpus: GPUs of a worker where the file says nothing.
+        default_gpus: GPUs per worker if the file names no number.
 
     Raises:
-        UsageError: If there is no GPU for device cuda.
+        UsageError: If the device is cuda and there is no GPU.
     """
     gpus = default_gpus if wanted.gpus is None else wanted.gpus
     if gpus == 0 and device == "cuda":
@@ -81,15 +82,15 @@ def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
 
 
 def worker_slots(needs: Needs, nodes: Sequence[Node]) -> int:
-    """Returns how many workers fit into the nodes, each on one node."""
+    """Returns the number of workers that fit into the nodes; a worker lies on one node."""
     return sum(_slots_of(needs, node) for node in nodes)
 
 
 def trials_at_a_time(needs: Needs, nodes: Sequence[Node]) -> int:
-    """Returns how many trials fit into the nodes with all of their workers, wherever Ray puts their own processes.
+    """Returns the number of trials that fit into the nodes with all of their workers.
 
-    Processes of trials must never fill the nodes so that none of them gets its workers. In the worst case each takes
-    the slot of one worker, or all of them are on each node.
+    The number holds wherever Ray places the trials' own processes: these must never fill the nodes so that no trial
+    gets its workers. In the worst case each process takes the slot of one worker, or all of them lie on one node.
     """
     slots = worker_slots(needs, nodes)
     for trials in range(slots // needs.workers, 0, -1):
@@ -100,19 +101,19 @@ def trials_at_a_time(needs: Needs, nodes: Sequence[Node]) -> int:
 
 
 def cpus_for_tasks(nodes: Sequence[Node]) -> int:
-    """Returns the CPUs that tasks without GPUs should take: those of nodes without one, where there are any."""
+    """Returns the CPUs for tasks without GPUs: those of nodes without a GPU, or all CPUs if every node has one."""
     without = sum(node.get("CPU", 0) for node in nodes if not node.get("GPU"))
     return int(without or sum(node.get("CPU", 0) for node in nodes))
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What Ray has at a moment.
+    """The resources of Ray at one moment.
 
     Attributes:
         total: CPUs and GPUs of all nodes, by name.
-        free: Those that nobody holds.
-        pending_nodes: Nodes that are being started, as far as the autoscaler tells.
+        free: The unreserved part of `total`.
+        pending_nodes: Nodes that the autoscaler is starting.
     """
 
     total: Mapping[str, float]
@@ -126,13 +127,13 @@ class Capacity:
 
 
 class Patience:
-    """Logs every ten seconds what is waited for, and gives up in the end.
+    """Limits a wait for resources and logs it every ten seconds.
 
     Args:
-        needs: What is waited for.
-        wait_s: Seconds until it gives up.
+        needs: The requested resources.
+        wait_s: Longest wait in seconds.
         read: Reads the capacity.
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -146,10 +147,10 @@ class Patience:
         self._since = self._logged = clock()
 
     def look(self) -> None:
-        """Logs a line where it is due.
+        """Logs a line if ten seconds have passed since the last one.
 
         Raises:
-            TransientError: If it has waited long enough.
+            TransientError: If the wait is over.
         """
         now = self._clock()
         waited_s = now - self._since
@@ -166,7 +167,7 @@ class Patience:
 
 
 def check_local_capacity(needs: Needs) -> None:
-    """Raises UsageError with the numbers where a private local Ray can never have what is needed."""
+    """Raises UsageError if a private local Ray can never satisfy the request."""
     nodes = present_nodes()
     if not can_grow() and trials_at_a_time(needs, nodes) == 0:
         total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
@@ -180,11 +181,11 @@ def check_local_capacity(needs: Needs) -> None:
 def wait_for_workers(needs: Needs, wait_s: float) -> None:
     """Waits until all workers of a run or a trial fit at once; Ray must be connected.
 
-    Ray is asked for their resources, which makes it add nodes where it can. They are free again afterwards.
+    The function reserves their resources, so that the autoscaler adds nodes, and then releases them.
 
     Args:
-        needs: What the run or the trial takes.
-        wait_s: Seconds until it gives up.
+        needs: The resources of the run or the trial.
+        wait_s: Longest wait in seconds.
 
     Raises:
         UsageError: See `check_local_capacity`.
@@ -201,18 +202,18 @@ def wait_for_workers(needs: Needs, wait_s: float) -> None:
 
 
 def can_grow() -> bool:
-    """Tells whether nodes may be added: to every Ray but one that this process has started for itself."""
+    """Tells whether Ray may get more nodes; only a private local Ray, started by this process, never does."""
     node: Any = worker._global_node
     return node is None or not node.head
 
 
 def present_nodes() -> list[dict[str, float]]:
-    """Returns the resources of each node that is there."""
+    """Returns the resources of each live node."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def default_gpus(device: str) -> float:
-    """Returns the GPUs of a worker if the user names no number: 1 for cuda; for auto, 1 if Ray has any.
+    """Returns the GPUs per worker if the user names no number: 1 for cuda; for auto, 1 if Ray has any.
 
     Args:
         device: "auto", "cpu" or "cuda".
@@ -222,7 +223,7 @@ def default_gpus(device: str) -> float:
 
 
 def read_capacity() -> Capacity:
-    """Asks Ray what it has just now."""
+    """Returns the present capacity of Ray."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     usage = status.cluster_resource_usage
     return Capacity(
@@ -236,7 +237,7 @@ def _slots_of(needs: Needs, node: Node) -> int:
     slots = int(node.get("CPU", 0) // needs.cpus)
     if needs.gpus >= 1:
         slots = min(slots, int(node.get("GPU", 0) // needs.gpus))
-    elif needs.gpus > 0:  # parts of one GPU
+    elif needs.gpus > 0:  # workers share a GPU
         slots = min(slots, int(node.get("GPU", 0)) * int(1 / needs.gpus))
     return max(slots, 0)
 

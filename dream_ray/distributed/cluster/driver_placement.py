@@ -1,4 +1,4 @@
-"""The nodes of a run: whether all of them see its files, and where work runs that reserves nothing."""
+"""The nodes of a run: checks that they see its files, and placement of work that reserves no resources."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _ANSWER_S = 5.0
 
 
 def are_elsewhere() -> bool:
-    """Returns whether workers may run on another machine than this process."""
+    """Tells whether workers may run on other machines."""
     here = _node_of_this_process()
     return can_grow() or any(node["NodeID"] != here for node in _nodes())
 
@@ -25,12 +25,12 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
     """Checks that this process and all nodes of the cluster see the same files.
 
     Args:
-        name: Parameter that the user gave the path for.
-        path: Directory, or URI.
-        file: An existing file in it, or the directory itself, as the workers get it.
+        name: Parameter that holds the path.
+        path: Directory or URI.
+        file: An existing file in it, or the directory itself, under the path that workers use.
 
     Raises:
-        UsageError: If a node does not see it; names the first one.
+        UsageError: If a node does not see the file; the message names the first such node.
     """
     seen = {"the driver": _look(file)}
     if are_elsewhere():
@@ -59,12 +59,12 @@ def node_with_gpus(nodes: Sequence[Mapping[str, Any]], turn: int = 0) -> str | N
 
 
 def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
-    """Returns options for a task or an actor that reserves nothing and runs on a node that workers can run on.
+    """Returns options for a task or an actor that reserves no resources and runs on a node that can run workers.
 
-    Ray prefers a node without GPUs for it, and hides no GPU from it on a node with some.
+    Without a reserved GPU, Ray prefers nodes without GPUs, and hides no GPU from the task on other nodes.
 
     Args:
-        gpus: GPUs of a worker.
+        gpus: GPUs per worker.
         turn: See `node_with_gpus`.
 
     Returns:
@@ -77,7 +77,7 @@ def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
 
 
 def on_this_node() -> dict[str, Any]:
-    """Returns options for an actor that reserves nothing and runs on the node of this process."""
+    """Returns options for an actor that reserves no resources and runs on the node of this process."""
     return _on_node(_node_of_this_process())
 
 
@@ -86,7 +86,10 @@ def _on_node(node_id: str) -> dict[str, Any]:
 
 
 def wait_for_nodes(timeout_s: float) -> None:
-    """Waits until all nodes that Ray lists as alive answer, or until the timeout; Ray drops dead nodes meanwhile."""
+    """Waits until every node that Ray lists as alive answers, or until the timeout.
+
+    Meanwhile Ray detects dead nodes and drops them from its list.
+    """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answers = [_answer_from(node["NodeID"]) for node in _nodes()]
@@ -104,7 +107,7 @@ def _node_of_this_process() -> str:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """Returns the live nodes that a worker can run on."""
+    """Returns the live nodes that can run workers."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
@@ -121,5 +124,5 @@ def _look_from(node_id: str, file: str) -> str:
     try:
         answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
-        return ""  # the node is gone, and nothing will run there
+        return ""  # the node is gone, so no work runs there
     return answer

@@ -1,4 +1,4 @@
-"""Tasks on Ray: their results as they come, what went wrong in our own words, and none left behind."""
+"""Tasks on Ray: results in order of completion, translated errors, and cancellation of unfinished tasks."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +11,17 @@ from dream_ray.errors import TransientError
 
 
 def results(calls: Iterable[Callable[[], Any]], at_a_time: int | None = None) -> Iterator[Any]:
-    """Yields what tasks return, in the order in which they end.
+    """Yields the results of tasks in the order in which they end.
 
-    When one fails, or the caller looks no further, those that are still at work are ended.
+    If a task fails or the caller closes the iterator, the running tasks are cancelled.
 
     Args:
         calls: Each starts a task and returns its reference.
-        at_a_time: Most tasks at work; None: all.
+        at_a_time: Most tasks that run at a time; None: all.
 
     Raises:
-        TransientError: If the process of a task died more often than Ray starts it again.
-        Exception: What a task raised.
+        TransientError: If the process of a task died more often than Ray restarts it.
+        Exception: The exception of a task.
     """
     waiting = deque(calls)
     most = len(waiting) if at_a_time is None else at_a_time
@@ -34,14 +34,14 @@ def results(calls: Iterable[Callable[[], Any]], at_a_time: int | None = None) ->
             yield result_of(done)
     finally:
         if at_work:
-            # Of those that have ended, none may be cancelled: now and then that ends this process (Ray 2.60).
+            # Cancelling a task that has ended sometimes kills this process (Ray 2.60).
             _, unfinished = ray.wait(at_work, num_returns=len(at_work), timeout=0)
             for reference in unfinished:
                 ray.cancel(reference, force=True)
 
 
 def result_of(reference: Any) -> Any:
-    """Returns what a task returned; raises as `results` does."""
+    """Returns the result of a task; raises as `results` does."""
     try:
         return value_of(reference)
     except RayError as error:
@@ -49,13 +49,13 @@ def result_of(reference: Any) -> Any:
 
 
 def died(error: RayError) -> TransientError:
-    """Returns what a user is told of a process on Ray that is no more, and is not started again."""
+    """Returns the error for a process on Ray that died and is not restarted."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return TransientError(f"a process on Ray died too often; what is finished is kept. Last reason: {reason}")
 
 
 def value_of(reference: Any) -> Any:
-    """Returns what a call returned, or raises what it raised, without Ray's traceback in the message."""
+    """Returns the result of a call, or raises its exception without Ray's traceback in the message."""
     try:
         return ray.get(reference)
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""What the processes of a run share. The module imports no torch, so that its actor starts quickly."""
+"""The state that the processes of a run share. The module imports no torch, so its actor starts quickly."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from dream_ray.engine.stopping import LocalAgreement
 
 
 class Coordinator(SnapshotQueue[Any]):
-    """The snapshot queue of a run, and the agreement of its workers in the same process."""
+    """The snapshot queue of a run and the agreement of its workers, in one process."""
 
     def __init__(self, **sizes: int) -> None:
         super().__init__(**sizes)

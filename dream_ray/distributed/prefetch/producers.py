@@ -1,4 +1,4 @@
-"""Producers as Ray actors: how many, on which nodes, and the replacement of dead ones."""
+"""Producers as Ray actors: their number, their placement and the replacement of dead ones."""
 
 import itertools
 import threading
@@ -29,12 +29,12 @@ _RELEASE_S = 60.0
 
 @dataclass(frozen=True)
 class ProducerPlan:
-    """How many producers a run gets, and where they are.
+    """The number and placement of the producers of a run.
 
     Attributes:
-        count: Producers.
-        cpus: CPUs of a worker slot.
-        gpus: GPUs of a worker slot.
+        count: Number of producers.
+        cpus: CPUs per worker slot.
+        gpus: GPUs per worker slot.
         reserves: Whether each reserves a worker slot; otherwise they share the workers' cores and GPUs.
     """
 
@@ -45,15 +45,15 @@ class ProducerPlan:
 
 
 def plan_producers(requested: int | None, *, workers: int, cpus: int, gpus: float, slots: int) -> ProducerPlan:
-    """Decides on the producers of a run.
+    """Plans the producers of a run.
 
     Args:
-        requested: What the user asked for; None: one for every slot that the workers leave, at most one a worker, at
-            least one where there are several workers, which would all train the same networks otherwise.
+        requested: The user's number; None: one per slot that the workers leave free, and at most one per worker. A run
+            with several workers gets at least one, because all of them would train the same networks otherwise.
         workers: Ray Train workers.
-        cpus: CPUs of a worker, and of a producer.
-        gpus: GPUs of a worker, and of a producer.
-        slots: Workers that fit into the nodes.
+        cpus: CPUs per worker or producer.
+        gpus: GPUs per worker or producer.
+        slots: Worker slots of the nodes.
     """
     free = slots - workers
     count = max(min(free, workers), int(workers > 1)) if requested is None else requested
@@ -66,7 +66,7 @@ def producing_actors(run: Run, plan: ProducerPlan, coordinator: str) -> Iterator
 
     Args:
         run: The run.
-        plan: How many, and where.
+        plan: Their number and placement.
         coordinator: Name of the run's coordinator.
     """
     producers = _Producers(run, plan, coordinator)
@@ -78,7 +78,7 @@ def producing_actors(run: Run, plan: ProducerPlan, coordinator: str) -> Iterator
 
 @dataclass(frozen=True)
 class _Running:
-    """A producer that was started, and whether it reserves a worker slot."""
+    """A running producer."""
 
     number: int
     producer: ActorHandle[Any]
@@ -101,7 +101,7 @@ class _Producers:
         self._watcher.start()
 
     def end(self) -> None:
-        """Ends all of them."""
+        """Kills all producers."""
         self._ended.set()
         self._watcher.join()
         for running in self._running.values():

@@ -1,4 +1,4 @@
-"""The coordinator of a run as an actor, and the sides of its snapshot queue in workers and producers."""
+"""The coordinator of a run as an actor, and the clients of its snapshot queue in workers and producers."""
 
 import threading
 import uuid

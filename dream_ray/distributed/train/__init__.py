@@ -1,1 +1,1 @@
-"""Ray Train: the trainer of a run and what its workers share."""
+"""Ray Train: the trainer of a run, its process group, its metrics and its stop."""

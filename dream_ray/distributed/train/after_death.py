@@ -1,4 +1,4 @@
-"""What the controller of Ray Train does when workers have died. The module imports no torch, as the controller."""
+"""The reaction of the controller of Ray Train to dead workers. The module imports no torch, like the controller."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from dream_ray.distributed.cluster.driver_placement import wait_for_nodes
 from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.distributed.train.stopping import RayAgreement
 
-# The longest time in which Ray finds out that a node is gone.
+# Ray detects a dead node within this time.
 _DEATH_S = 60.0
 
 
 class AfterDeath(UserCallback):
-    """After a failure, lets Ray find out which nodes are gone before it starts the workers again.
+    """After a failure, waits until Ray has detected the dead nodes before it restarts the workers.
 
-    A worker's death is noticed at once, a node's some seconds later, and workers that are placed on it meanwhile never
-    start. Until they have, there is nothing to save, and producers know that workers look for resources.
+    Ray detects the death of a worker at once and that of a node some seconds later. Workers that it places on a dead
+    node never start. Until the workers have started, Ctrl-C finds nothing to save, and producers may release their
+    slots.
 
     Args:
-        agreement: Where the workers agree.
-        queue: Name of the snapshot queue, or None.
+        agreement: The agreement of the workers.
+        queue: Name of the snapshot queue; None: the run has no producers.
     """
 
     def __init__(self, agreement: RayAgreement, queue: str | None) -> None:
         self._agreement, self._queue = agreement, queue
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Waits in the controller until every node answers that is said to be alive."""
+        """Waits in the controller, see `wait_for_nodes`."""
         self._agreement.lose_workers()
         wait_for_nodes(_DEATH_S)
         if self._queue is not None:

@@ -1,6 +1,6 @@
-"""What a worker tells Ray of its work: gauges that Prometheus reads, and lines in the worker's log.
+"""The metrics of a worker: gauges for Prometheus, and JSON lines in the worker's log.
 
-deploy/grafana has a dashboard of them; Ray puts `ray_` before their names.
+deploy/grafana holds a dashboard of the gauges. Ray prefixes their names with `ray_`.
 """
 
 import json
@@ -12,17 +12,17 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-# Name without `ray_` -> (what it is, value in what a worker reports; see `Heartbeat` in engine/progress/heartbeat.py).
+# Name without `ray_` -> (description, key in the report of a `Heartbeat`, engine/progress/heartbeat.py).
 GAUGES: dict[str, tuple[str, str]] = {
-    "dream_ray_step": ("Inner steps that are done", "step"),
+    "dream_ray_step": ("Completed inner steps", "step"),
     "dream_ray_steps_total": ("Inner steps of the run", "total_steps"),
     "dream_ray_loss": ("Mean loss of the classes of a worker", "loss"),
-    "dream_ray_step_seconds": ("Mean seconds of an inner step", "seconds_per_step"),
-    "dream_ray_images_per_second": ("Real images matched a second", "images_per_second"),
-    "dream_ray_networks_seconds": ("Seconds until the networks were there, since the start", "networks_s"),
-    "dream_ray_selecting_seconds": ("Seconds of clustering and selection, since the start", "selecting_s"),
-    "dream_ray_memory_bytes": ("Largest resident memory", "peak_rss_bytes"),
-    "dream_ray_gpu_memory_bytes": ("Largest memory on the GPU", "peak_gpu_bytes"),
+    "dream_ray_step_seconds": ("Mean seconds per inner step", "seconds_per_step"),
+    "dream_ray_images_per_second": ("Real images matched per second", "images_per_second"),
+    "dream_ray_networks_seconds": ("Seconds spent waiting for or training networks, since the start", "networks_s"),
+    "dream_ray_selecting_seconds": ("Seconds spent in clustering and selection, since the start", "selecting_s"),
+    "dream_ray_memory_bytes": ("Peak resident memory", "peak_rss_bytes"),
+    "dream_ray_gpu_memory_bytes": ("Peak GPU memory", "peak_gpu_bytes"),
     "dream_ray_checkpoint_timestamp_seconds": ("Unix time of the last checkpoint", "checkpoint_at"),
 }
 _TAGS = ("run", "rank")
@@ -30,11 +30,11 @@ _LOG = logging.getLogger("dream_ray.worker")
 
 
 def report_to_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
-    """Returns what passes the progress of a worker on to Ray.
+    """Returns a function that reports the progress of a worker to Ray.
 
     Args:
-        run: Path of the run, its name in metrics and logs.
-        rank: Number of the worker.
+        run: Path of the run, which names it in metrics and logs.
+        rank: Rank of the worker.
     """
     tags = {"run": run, "rank": str(rank)}
     _log_as_json(run, rank)
@@ -50,12 +50,12 @@ def report_to_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
 
 @lru_cache(maxsize=1)
 def _gauges() -> dict[str, Gauge]:
-    """Makes the gauges once a process, which may work on one run after the other."""
+    """Makes the gauges once per process, which may execute several runs in turn."""
     return {key: Gauge(name, description=text, tag_keys=_TAGS) for name, (text, key) in GAUGES.items()}
 
 
 def _log_as_json(run: str, rank: int) -> None:
-    """Lets all of dream_ray in this process write one JSON object a line, to the log that Ray keeps of the worker."""
+    """Makes the loggers of dream_ray in this process write JSON lines to the worker's log."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines(run, rank))
     logger = logging.getLogger("dream_ray")
@@ -65,7 +65,7 @@ def _log_as_json(run: str, rank: int) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record with the run, the rank and the step that the worker was last known to be at."""
+    """Formats a record as JSON with the run, the rank and the last known step of the worker."""
 
     def __init__(self, run: str, rank: int) -> None:
         super().__init__()

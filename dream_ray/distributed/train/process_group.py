@@ -1,4 +1,4 @@
-"""The process group of all Ray Train workers: they exchange tensors over gloo, which Ray Train has set up."""
+"""The process group of all Ray Train workers; they exchange tensors over gloo, which Ray Train sets up."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def join_world_group(num_workers: int) -> ProcessGroup:
 
 
 def incarnation_number(num_workers: int) -> int:
-    """Returns a number that the workers of a Ray Train group share, and no group before or after them has.
+    """Returns a number that the workers of one Ray Train group share and that no other group has.
 
     All workers must call it.
     """
@@ -32,7 +32,7 @@ def incarnation_number(num_workers: int) -> int:
 class GlooGroup:
     """A group of processes.
 
-    Tensors travel through main memory, from GPUs too, and come back to the device that they were on.
+    Tensors, also those on GPUs, pass through main memory and return to their device.
 
     Args:
         group: Gloo group of the processes.
@@ -58,13 +58,13 @@ class GlooGroup:
             self._announce(_LEAVING)
 
     def _announce(self, count: int) -> list[int]:
-        """Sends how many rows come from here, or that none will come any more; returns what all processes sent."""
+        """Sends the number of rows of this process, or `_LEAVING`; returns the numbers of all processes."""
         counts = [int(count) for count in self._exchange(torch.tensor([count]))]
         self._is_over = _LEAVING in counts
         return counts
 
     def _gather_rows(self, rows: Tensor, counts: list[int]) -> list[Tensor]:
-        """Gathers a tensor of `counts[rank]` rows, padded to the longest: gloo wants equal shapes."""
+        """Gathers a tensor of `counts[rank]` rows, padded to the longest because gloo requires equal shapes."""
         padded = rows.new_zeros((max(counts), *rows.shape[1:]), device="cpu")
         padded[: len(rows)] = rows
         received = self._exchange(padded) if padded.numel() else [padded] * self.size

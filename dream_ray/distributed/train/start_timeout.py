@@ -1,13 +1,12 @@
-"""Ends a Ray Train run whose workers find no free resources, so that the driver waits for these and says so.
+"""Ends a Ray Train run whose workers find no free resources; the driver then waits for them and logs the wait.
 
-Ray Train itself tries for ever, without a word: a group of fixed size asks again after each
-RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, an elastic one looks once a second whether its smallest size fits.
+Ray Train retries forever without a message. A group of fixed size retries after each
+RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S; an elastic group checks once a second whether its smallest size fits.
 """
 
 from time import monotonic
 from typing import Any
 
-import ray.train
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
@@ -16,7 +15,7 @@ from ray.train.v2._internal.execution.controller.state import (
     SchedulingState,
 )
 
-# Enough for the resources of workers that have died, and for a node that is not known to be dead yet.
+# Long enough to release the resources of dead workers, and to detect a dead node.
 _START_S = 60.0
 _UNDECIDED = (InitializingState, ReschedulingState, RestartingState)
 
@@ -26,13 +25,13 @@ class NotStartedError(Exception):
 
 
 class StartTimeout(ControllerCallback):
-    """Raises NotStartedError in the controller, which ends with it; see `has_not_started`."""
+    """Raises NotStartedError in the controller, which ends the run."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Measures the time since there are no workers, without that in which they start."""
+        """Raises NotStartedError after a minute without workers, but not while an attempt to start them runs."""
         if isinstance(current_state, SchedulingState):
             return
         if not isinstance(current_state, _UNDECIDED):
@@ -41,8 +40,3 @@ class StartTimeout(ControllerCallback):
             self._since = monotonic()
         elif monotonic() - self._since > _START_S:
             raise NotStartedError
-
-
-def has_not_started(error: ray.train.TrainingFailedError) -> bool:
-    """Tells whether a run of Ray Train ended because of a `StartTimeout`."""
-    return isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, NotStartedError)

@@ -1,7 +1,7 @@
 """A trainer of Ray Train that starts only the processes that a run uses.
 
-The module imports no torch: the controller of Ray Train imports it. On two cores, leaving out four processes and torch
-in the controller brings the first step of a run forward from 17 to 14 s, and takes 20 instead of 27 CPU seconds.
+The module imports no torch: the controller of Ray Train imports it. docs/explanation/speed.md has the time that a start
+takes with and without these processes.
 """
 
 import signal
@@ -18,11 +18,11 @@ from dream_ray.engine.stopping import ask_at_ctrl_c
 
 
 class StoppableTrainer(DataParallelTrainer):
-    """A trainer that lets its workers save at the first Ctrl-C; at the second it ends them, as Ray Train does.
+    """A trainer whose workers write a checkpoint at the first Ctrl-C; the second one ends them, as in Ray Train.
 
     Args:
         ask: See `LocalAgreement.ask`.
-        arguments, keywords: Of a `DataParallelTrainer`.
+        arguments, keywords: Those of `DataParallelTrainer`.
     """
 
     def __init__(self, ask: Callable[[], bool], *arguments: Any, **keywords: Any) -> None:
@@ -30,9 +30,10 @@ class StoppableTrainer(DataParallelTrainer):
         self._ask_to_stop = ask
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Leaves out the actor that splits Ray Datasets, and on a private local Ray the one that outlives the driver.
+        """Leaves out the actor that splits Ray Datasets and, on a private local Ray, the placement group cleaner.
 
-        The latter frees the resources of workers whose controller was killed; a private local Ray ends with the driver.
+        The cleaner is an actor that outlives the driver and frees the resources of workers whose controller was killed.
+        A private local Ray ends with the driver.
         """
         unused = (DatasetsCallback,) if can_grow() else (DatasetsCallback, PlacementGroupCleanerCallback)
         return [one for one in super()._create_default_callbacks() if not isinstance(one, unused)]
@@ -44,7 +45,7 @@ class StoppableTrainer(DataParallelTrainer):
         return super()._initialize_and_run_controller(**arguments)
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        # Ray Train offers no other place: it sets its handler here, when all has been started.
+        # Ray Train has no public hook for it: it sets its own handler here, after the controller has started.
         before = signal.getsignal(signal.SIGINT)
         super()._register_sigint_handler(controller)
         if before == signal.SIG_IGN:  # as in the background of a script
@@ -53,13 +54,9 @@ class StoppableTrainer(DataParallelTrainer):
 
 
 class _FixedSize(FixedScalingPolicy):
-    """A group of fixed size, without the actor that asks the autoscaler for its nodes: the placement group does."""
+    """A group of fixed size without the actor that requests nodes; the placement group requests them already."""
 
     def _send_resource_request(self) -> None:
-        """Sends nothing."""
+        """Sends nothing, so there is nothing to repeat or to cancel."""
 
-    def _maybe_send_resource_request(self) -> None:
-        """Sends nothing."""
-
-    def _cancel_resource_request(self) -> None:
-        """Has nothing to cancel."""
+    _maybe_send_resource_request = _cancel_resource_request = _send_resource_request

@@ -1,7 +1,7 @@
-"""The Ray Train job of a run: its trainer, and how one of its workers joins the others."""
+"""The Ray Train job of a run: its trainer and its worker function."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,46 +17,45 @@ from dream_ray.distributed.train.after_death import AfterDeath
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
-from dream_ray.distributed.train.start_timeout import StartTimeout, has_not_started
+from dream_ray.distributed.train.start_timeout import NotStartedError, StartTimeout
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
 from dream_ray.distributed.train.stopping import RayAgreement
-from dream_ray.engine.run.class_costs import class_counts, placement
+from dream_ray.engine.run.class_costs import placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
 from dream_ray.engine.worker import WorkerContext, work
 from dream_ray.errors import RunError, TransientError, UsageError
 
-# Restarts of the worker group after deaths of workers before the run gives up without a new checkpoint.
+# Restarts of the worker group without a new checkpoint before the run fails.
 _MAX_FAILURES = 3
-# How often a run that may grow looks for resources of more workers. All restart then, from the last checkpoint.
+# The interval at which an elastic run looks for more workers. If it finds some, all restart from the last checkpoint.
 _GROW_S = 60.0
-
-
-class WorkersNotStarted(Exception):  # noqa: N818 - it names what happened
-    """The workers found no free resources."""
 
 
 class WorkersDied(TransientError):  # noqa: N818 - it names what happened
     """The workers died too often."""
 
 
-def make_trainer(run: Run, spec: RunSpec, gpus: float, queue: str | None, agreement: RayAgreement) -> StoppableTrainer:
+def make_trainer(
+    run: Run, spec: RunSpec, counts: Sequence[int], gpus: float, queue: str | None, agreement: RayAgreement
+) -> StoppableTrainer:
     """Makes the trainer of a run.
 
     Args:
         run: The run.
-        spec: Its workers.
-        gpus: GPUs of a worker.
+        spec: Its specification.
+        counts: Real images of each class, by label.
+        gpus: GPUs per worker.
         queue: Name of the snapshot queue; None: the workers train the networks themselves.
-        agreement: Where workers agree on the step at which they stop.
+        agreement: The agreement on the step at which workers stop.
     """
     path = storage.absolute(run.path)
     callbacks: list[Any] = [AfterDeath(agreement, queue), StartTimeout()]
     resources = {"CPU": float(spec.threads)} | ({"GPU": gpus} if gpus > 0 else {})
     return StoppableTrainer(
         agreement.ask,
-        partial(work, path, partial(_join, queue, agreement)),
+        partial(work, path, partial(_join, counts, queue, agreement)),
         backend_config=GlooConfig(),
         scaling_config=ScalingConfig(use_gpu=gpus > 0, resources_per_worker=resources, **_group_size(spec)),
         run_config=RunConfig(
@@ -76,11 +75,11 @@ def _group_size(spec: RunSpec) -> dict[str, Any]:
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Silences Ray Train while the block fits a trainer, and translates what it raises.
+    """Silences Ray Train while the block fits a trainer, and translates its exceptions.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.
-        WorkersNotStarted: If the workers found no free resources.
+        NotStartedError: If the workers found no free resources.
         WorkersDied: If the workers died too often.
     """
     for name in ("ray.train", "ray.data", "ray.tune"):
@@ -88,11 +87,11 @@ def fitting() -> Iterator[None]:
     try:
         with ctrl_c_as_before():
             yield
-    except SystemExit:  # how Ray Train ends a run after Ctrl-C
+    except SystemExit:  # Ray Train raises it after Ctrl-C
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
-        if has_not_started(error):
-            raise WorkersNotStarted from None
+        if isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, NotStartedError):
+            raise error.controller_failure from None
         raise WorkersDied(
             f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; those before are kept, "
             f"continue with `dream-ray resume`. Last reason: {error}"
@@ -100,12 +99,12 @@ def fitting() -> Iterator[None]:
 
 
 @contextmanager
-def _join(queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[WorkerContext]:
-    """Makes this Ray Train worker one of a run while the block runs.
+def _join(counts: Sequence[int], queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[WorkerContext]:
+    """Yields the context of this Ray Train worker.
 
-    An error that a restart would only meet again is written down and ends the block normally: Ray Train restarts
-    workers after exceptions. The others see it at their next checkpoint, or while they wait for a snapshot, and stop. A
-    bucket that does not answer is worth a restart.
+    Ray Train restarts workers after exceptions. An error that would recur after a restart is written to failure.json
+    and ends the block normally. The other workers read the file at their next checkpoint, or while they wait for a
+    snapshot, and stop. A bucket that does not answer justifies a restart.
     """
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
@@ -117,7 +116,7 @@ def _join(queue: str | None, agreement: RayAgreement, run: Run) -> Iterator[Work
         yield WorkerContext(
             rank=rank,
             num_workers=num_workers,
-            labels=placement(run.config, class_counts(run.config, run.open_store()), num_workers)[rank],
+            labels=placement(run.config, counts, num_workers)[rank],
             world_group=join_world_group(num_workers) if works_in_step else SINGLE_PROCESS_GROUP,
             # Workers that work in step stop as one.
             stopping=Stopping(agreement, incarnation=incarnation)

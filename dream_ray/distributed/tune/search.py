@@ -1,4 +1,4 @@
-"""A search for settings from its file to its report: trials, results, final tests."""
+"""A sweep from its file to its report: trials, results and final runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,28 +31,28 @@ class SweepResult:
 
 
 def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str | None) -> SweepResult:
-    """Checks a sweep against its store and a cluster, makes its directory and runs it.
+    """Checks a sweep against its store and a cluster, creates its directory and runs it.
 
     Args:
-        sweep: The search.
-        context: Where it is run; `check_new_sweep` has checked it.
+        sweep: The sweep file.
+        context: The context of the sweep, which `check_new_sweep` has checked.
         store: Store of the context.
         address: Ray cluster, see `ray_session`.
     """
     for config in sweep.bases().values():
         check_fit(config, store)
-    # These name missing packages.
+    # Both raise UsageError if a package is missing.
     make_sampler(sweep, 0)
     loggers_of(sweep)
     with ray_session(address):
-        check_cluster(sweep, context)  # before anything is written: a file that asks for too much can be mended
+        check_cluster(sweep, context)  # before files are written, so that the user can change the request
         create_sweep(sweep, context)
         written, _ = open_sweep(context.out, context.study)
         return run_search(written, context, address)
 
 
 def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> SweepResult:
-    """Runs the trials of a sweep that are still to be run, writes the results of all, and tests the best settings.
+    """Runs the remaining trials of a sweep, writes the results of all trials, and tests the best settings.
 
     Arguments as for `begin_search`.
     """
@@ -66,7 +66,7 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
             unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
             if unsettled:
                 finals_on_ray(sweep, context, unsettled, address=address)
-        finally:  # a sweep without a result has a report too
+        finally:  # a sweep without results gets a report too
             final = write_final(context.out, planned)
             write_report(context, sweep, opened, final)
     return SweepResult(rows_of(context.out, sweep, opened), final)

@@ -1,4 +1,4 @@
-"""A sweep on Ray Tune: Optuna proposes, a scheduler of Tune stops what is behind, trials are runs of the engine."""
+"""A sweep on Ray Tune: Optuna proposes trials, a scheduler of Tune stops some early, and the engine runs them."""
 
 import hashlib
 import json
@@ -37,7 +37,6 @@ from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext
 from dream_ray.sweeps.file import Sweep
-from dream_ray.sweeps.final import run_final
 from dream_ray.sweeps.final_runs import FinalRun
 from dream_ray.sweeps.run_directory import is_worth_a_try
 from dream_ray.sweeps.space import suggest
@@ -52,26 +51,26 @@ from dream_ray.sweeps.study import (
     study_name,
     study_storage,
 )
-from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
+from dream_ray.sweeps.trial import Rung, TrialExecutor, run_final, run_trial
 
 
 def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
-    """Runs the trials that the budget still allows; what an earlier try finished is kept.
+    """Runs the trials that the budget still allows; keeps those that an earlier session finished.
 
     Args:
-        sweep: What is searched.
-        context: Where, and how many trials at a time.
+        sweep: The sweep file.
+        context: The context of the sweep.
         address: Ray cluster, see `ray_session`.
 
     Raises:
         UsageError: If a private local Ray has no capacity for one trial, or the study belongs to another sweep.
-        TransientError: If a trial found no free resources, or the search ended before its trials, because its record
-            could not be written for example.
-        KeyboardInterrupt: After Ctrl-C; what was running comes again.
+        TransientError: If a trial found no free resources, or if the search ended before its trials, for example
+            because its record could not be written.
+        KeyboardInterrupt: After Ctrl-C; a resume repeats the running trials.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
-    requeue(study, [*running(study), *_failed_for_what_was_around(sweep, context.out, study)])
+    requeue(study, [*running(study), *_failed_by_environment(sweep, context.out, study)])
     ended = begun(study)
     left = sweep.most_trials - len(ended)
     budget = Spending(sweep, study)
@@ -81,7 +80,7 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
     with ray_session(address):
         needs = check_cluster(sweep, context)
         check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
-        secret = replace(context, study=None)  # what Tune writes down has no password in it
+        secret = replace(context, study=None)  # Tune writes it to files, and the URL may hold a password
         search = Search(
             space=partial(_propose, sweep),
             metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
@@ -98,7 +97,7 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
                 scheduler=scheduler_of(sweep, ended),
                 num_samples=left,
                 max_concurrent_trials=min(left, _at_a_time(needs, context)),
-                # The workers of a trial that is stopped end with its process.
+                # The workers of a stopped trial end with its process.
                 reuse_actors=needs.workers == 1,
             ),
             run_config=RunConfig(
@@ -126,14 +125,14 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
         )
 
 
-def _failed_for_what_was_around(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that failed, twice, for another reason than their settings: a full disk, nodes that went."""
+def _failed_by_environment(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that failed twice for another reason than their settings: a full disk or lost nodes."""
     failed = [trial for trial in begun(study) if trial.state == TrialState.FAIL]
     return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
 
 
 def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
-    """Waits until one trial fits into the cluster that is connected, and returns what it takes.
+    """Waits until one trial fits into the connected cluster, and returns the resources of a trial.
 
     Raises:
         UsageError: If it never fits into a private local Ray, or a node does not see the store.
@@ -146,7 +145,7 @@ def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
 
 
 def _at_a_time(needs: Needs, context: SweepContext) -> int:
-    """Returns how many trials run at a time: those that fit now, or on a cluster, which may grow, the user's number."""
+    """Returns the number of trials at a time: those that fit now or, on a cluster that may grow, the user's number."""
     fitting = trials_at_a_time(needs, present_nodes())
     if can_grow():
         return context.max_concurrent or max(fitting, 1)
@@ -154,7 +153,7 @@ def _at_a_time(needs: Needs, context: SweepContext) -> int:
 
 
 def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], *, address: str | None) -> None:
-    """Distils and tests what the search found, see `run_final`."""
+    """Executes the planned final runs, see `run_final`."""
     with ray_session(address):
         needs = check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
@@ -166,7 +165,7 @@ def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRu
 
 
 def digest_of(sweep: Sweep, store: str) -> str:
-    """Returns a digest of what makes two sweeps one search: settings, space, metrics, seeds, sampler and store."""
+    """Returns a digest of all that identifies a search: settings, space, metrics, seeds, sampler and store."""
     space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds", "sampler"})
     text = (
         "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
@@ -175,7 +174,7 @@ def digest_of(sweep: Sweep, store: str) -> str:
 
 
 def _silence() -> None:
-    """Lets Tune be silent: the study is shown instead."""
+    """Silences Tune; the command line shows the study instead."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -190,7 +189,7 @@ def _resources(needs: Needs) -> dict[str, float]:
 
 
 def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, Any]) -> None:
-    """Runs in the process of a trial."""
+    """Runs a trial in its process."""
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})

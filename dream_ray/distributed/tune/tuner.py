@@ -92,7 +92,7 @@ class NodesWatch(Callback):
     """Ends a search that has lost its nodes and gets no others; see `Patience`.
 
     Args:
-        needs: What a trial takes.
+        needs: The resources of a trial.
         wait_s: Seconds after which it gives up.
     """
 
@@ -136,7 +136,7 @@ def modes_of(sweep: Sweep) -> Any:
 
 @dataclass(frozen=True)
 class _Ended:
-    """The part of an ended trial that a scheduler reads."""
+    """The part of an ended trial that a scheduler reads; it is hashable."""
 
     trial_id: str
 
@@ -145,7 +145,7 @@ def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler |
     """Makes the scheduler that stops trials that are behind, if there is one.
 
     Args:
-        sweep: What is searched.
+        sweep: The sweep file.
         ended: Trials of earlier tries, which later trials are compared with; HyperBand fills its brackets anew.
     """
     chosen, rungs = sweep.scheduler, num_rungs(sweep.base())

@@ -6,7 +6,6 @@ Accuracy is that of the last epoch, never the best one: picking an epoch by its 
 test data. Baselines are trained under the same recipe.
 """
 
-import logging
 import statistics
 import time
 from collections.abc import Iterable
@@ -24,8 +23,6 @@ from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE
 from dream_ray.engine.networks.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
-
-_LOG = logging.getLogger(__name__)
 
 # So that the floating-point product of 2/3 and 3 epochs is 2.
 _ROUNDING = 1e-9

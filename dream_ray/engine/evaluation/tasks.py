@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -183,6 +183,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
     source = source_digest(task.network.name)
     key = json.dumps(
         [
+            [field.name for field in fields(EvaluationResult)],
             store.checksum,
             run.config.splits,
             run.config.data.zca,

@@ -88,7 +88,7 @@ def background_validation(run: Run, validate: Callable[[str, int], object]) -> I
     if run.config.evaluation.every == 0:
         yield
         return
-    checkpoints = run.checkpoints(run.open_store().num_classes)
+    checkpoints = run.checkpoints(run.environment["num_classes"])
     done = threading.Event()
 
     def watch() -> None:

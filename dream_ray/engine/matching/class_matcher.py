@@ -230,11 +230,10 @@ class ClassMatcher:
 
     def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
         """Returns the initial states of all classes; k-means uses the features of the network."""
-        if self.initial_network is None:
-            return {label: self.initial_state(snapshot, label) for label in self.real}
-        # The feature cache stores features under the run's own networks only.
-        uncached, initial = replace(self, features=None), self.initial_network()
-        return {label: uncached.initial_state(initial, label) for label in self.real}
+        if self.initial_network is not None:
+            # The feature cache stores features under the run's own networks only.
+            return replace(self, features=None, initial_network=None).initial_states(self.initial_network())
+        return {label: self.initial_state(snapshot, label) for label in self.real}
 
     def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
         """Returns the initial state of a class."""

@@ -43,7 +43,7 @@ class TrajectoryMatcher:
         config: Settings.
         network: A network of the run, for its structure and buffers.
         normalise: Maps images to network inputs; all tensors live on its device.
-        initialise: Returns the initial state of every class, by label.
+        initial_states: Returns the initial state of every class, by label; independent of the segments.
         world_group: All workers of the run, which share the segments of a step.
         class_batch: None: `match` takes all classes at a time.
     """
@@ -51,7 +51,7 @@ class TrajectoryMatcher:
     config: Config
     network: Classifier
     normalise: Normalise
-    initialise: Callable[[], dict[int, ClassState]]
+    initial_states: Callable[[Segments], dict[int, ClassState]]
     world_group: ProcessGroup = SINGLE_PROCESS_GROUP
     class_batch: ClassVar[None] = None
 
@@ -65,10 +65,6 @@ class TrajectoryMatcher:
         """The network of a student, in training mode, as a function."""
         network = self.network.train()
         return training_function(network, dict(network.named_buffers()))
-
-    def initial_states(self, segments: Segments) -> dict[int, ClassState]:
-        """See `Matcher.initial_states`; independent of the segments."""
-        return self.initialise()
 
     def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.

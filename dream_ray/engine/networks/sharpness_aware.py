@@ -1,7 +1,7 @@
-"""Training towards flat minima: the experts of FTD, whose neighbours are good as well.
+"""Training towards flat minima, for the experts of FTD: near them, the loss stays low.
 
 Sources: SAM (Foret et al., ICLR 2021, arXiv 2010.01412), algorithm 1, of which FTD (Du et al., CVPR 2023,
-arXiv 2211.11004) trains its experts with a variant, because a student never follows them exactly.
+arXiv 2211.11004) trains its experts with a variant, because students deviate from them.
 """
 
 import torch
@@ -12,13 +12,13 @@ from dream_ray.nets import Classifier
 
 
 def flat_backward(radius: float, backpropagate: Backward = backward) -> Backward:
-    """Returns a `Backward` that takes the gradient where the loss is highest nearby, to first order.
+    """Returns a `Backward` that takes the gradient at the highest loss of a neighbourhood, to first order.
 
-    That is at w + radius * g / |g|, g being the gradient at w over all parameters. It costs two gradients. Statistics
-    are those at w, as an ordinary step would move them; w itself is put back bit for bit.
+    With the gradient g over all parameters at w, that point is w + radius * g / |g|. A step costs two gradients. It
+    updates the statistics as an ordinary step at w does, and restores w bit for bit.
 
     Args:
-        radius: Of the neighbourhood, >= 0, in the unit of the parameters; 0.05 in most of SAM's experiments.
+        radius: Radius of the neighbourhood, >= 0, in the unit of the parameters; SAM's experiments mostly use 0.05.
         backpropagate: Computes each of the two gradients.
     """
 
@@ -29,7 +29,7 @@ def flat_backward(radius: float, backpropagate: Backward = backward) -> Backward
             statistics = [buffer.clone() for buffer in network.buffers()]
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
             norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-            # Where there is no gradient there is no way up: 0 / tiny, and no wait for the device to ask.
+            # A zero gradient stays zero (0 / tiny); a branch on the norm would wait for the device.
             scale = radius / norm.clamp(min=torch.finfo(norm.dtype).tiny)
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter.add_(scale * gradient)

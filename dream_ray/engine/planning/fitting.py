@@ -25,10 +25,11 @@ _SMALLEST_SYNTHETIC_BATCH = 8
 
 
 class FittedMemory(NamedTuple):
-    """Settings, and the memory of a run with them."""
+    """Settings, the memory of a run with them, and whether it is compiled."""
 
     config: Config
     memory: MemoryPlan
+    compiled: bool
 
 
 def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> FittedMemory:
@@ -52,37 +53,30 @@ def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> Fitte
     store = Store.open(spec.store)
     check_workers(spec, store)
     if spec.memory_bytes is None:
-        return FittedMemory(spec.config, _memory_of(spec, store, num_producers, device))
+        return _measure(spec, store, num_producers, device)
     on_gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     for candidate in _candidates(spec.config):
         try:
-            memory = _memory_of(replace(spec, config=candidate), store, num_producers, device)
+            fitted = _measure(replace(spec, config=candidate), store, num_producers, device)
         except OutOfMemory as error:
             refusal = _not_measured(candidate, error, spec.memory_bytes, on_gpu)
             continue
-        fitted = FittedMemory(candidate, memory)
-        spare = spec.memory_bytes - memory.everybody
-        if spare >= 0 and memory.on_gpu <= on_gpu:
+        spare = spec.memory_bytes - fitted.memory.everybody
+        if spare >= 0 and fitted.memory.on_gpu <= on_gpu:
             return _with_residents(fitted, store, spare)
         refusal = _too_large(fitted, spec.memory_bytes, on_gpu)
     raise refusal
 
 
-def _memory_of(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> MemoryPlan:
-    """Measures the steps of a run and works out its memory."""
+def _measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> FittedMemory:
+    """Measures the steps of a run and computes its memory."""
     config = spec.config
     check_fit(config, store)
     beside = () if num_producers == 0 else ("embedding", "batch") if spec.local else ("embedding",)
-    measured = measure_memory(
-        config,
-        store,
-        threads=spec.threads,
-        device=device,
-        compiled=choose_compile(spec.compile, config, store, device),
-        beside=beside,
-    )
+    compiled = choose_compile(spec.compile, config, store, device)
+    measured = measure_memory(config, store, threads=spec.threads, device=device, compiled=compiled, beside=beside)
     ahead = networks_ahead(num_producers, config.inner_steps, measured.snapshot_bytes) if num_producers else 0
-    return plan_memory(
+    memory = plan_memory(
         config,
         store,
         measured,
@@ -91,18 +85,19 @@ def _memory_of(spec: RunSpec, store: Store, num_producers: int, device: torch.de
         ahead=ahead,
         ray=not spec.local,
     )
+    return FittedMemory(config, memory, compiled)
 
 
 def _not_measured(config: Config, error: OutOfMemory, budget_bytes: int, on_gpu: int) -> UsageError:
-    there = f" and a GPU of {on_gpu / 1e9:.2f} GB" if on_gpu else ""
+    and_gpu = f" and a GPU of {on_gpu / 1e9:.2f} GB" if on_gpu else ""
     return UsageError(
-        f"memory must be enough to run the steps once, {_given_way(config)}; got {budget_bytes / 1e9:.2f} GB{there}, "
+        f"memory must be enough to run the steps once, {_given_way(config)}; got {budget_bytes / 1e9:.2f} GB{and_gpu}, "
         f"and {error}"
     )
 
 
 def _too_large(fitted: FittedMemory, budget_bytes: int, on_gpu: int) -> UsageError:
-    config, memory = fitted
+    config, memory, _ = fitted
     if memory.everybody <= budget_bytes:
         return UsageError(
             f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB, {_given_way(config)}; got "
@@ -141,11 +136,11 @@ def _candidates(config: Config) -> Iterator[Config]:
 
 
 def _with_residents(fitted: FittedMemory, store: Store, spare: int) -> FittedMemory:
-    config, memory = fitted
+    config, memory, _ = fitted
     if store.manifest.encoding == "raw":
         return fitted  # its files are mapped, which is as good
     wanted = largest_share_bytes(config, store, memory.workers)
     megabytes = min(spare // memory.workers, wanted + MEGABYTE - 1) // MEGABYTE
     data = config.data.model_copy(update={"resident_mb": megabytes})
     resident = min(megabytes * MEGABYTE, wanted)
-    return FittedMemory(config.model_copy(update={"data": data}), replace(memory, resident=resident))
+    return fitted._replace(config=config.model_copy(update={"data": data}), memory=replace(memory, resident=resident))

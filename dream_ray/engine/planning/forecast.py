@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dream_ray.config import Config
 from dream_ray.engine.networks.sources import pool_member
-from dream_ray.engine.run.class_costs import placement
+from dream_ray.engine.run.class_costs import num_selections, placement
 
 
 @dataclass(frozen=True)
@@ -130,21 +130,16 @@ def _loads_s(config: Config, counts: Sequence[int], costs: StepCosts, workers: i
     if config.matching.objective == "trajectory":
         segments = config.trajectory.segments
         return [len(range(rank, segments, workers)) * costs.match_s for rank in range(workers)]
-    select_s = costs.select_s * _selections(config) / config.inner_steps
+    select_s = costs.select_s * num_selections(config) / config.inner_steps
     return [
         sum(costs.match_s + select_s * counts[label] for label in labels)
         for labels in placement(config, counts, workers)
     ]
 
 
-def _selections(config: Config) -> int:
-    """Counts the selections of an outer step."""
-    return sum(map(config.selects_at, range(config.inner_steps)))
-
-
 def _fetches(config: Config) -> int:
     """Counts the snapshots that a worker fetches: one a step, and one for each selection but the first."""
-    return config.total_steps + max(0, config.outer_steps * _selections(config) - 1)
+    return config.total_steps + max(0, config.outer_steps * num_selections(config) - 1)
 
 
 def _inline_limit(config: Config, counts: Sequence[int], costs: StepCosts) -> float:

@@ -31,7 +31,7 @@ _WRITTEN, _WRITTEN_FROM_GPU = 2, 3
 class MemoryPlan:
     """Memory of the largest worker of a run, and of a producer, in bytes.
 
-    Where the steps take memory of a GPU, features, synthetic images and the pool are there.
+    If the steps run on a GPU, features, synthetic images and the pool are in its memory.
 
     Attributes:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
@@ -41,7 +41,7 @@ class MemoryPlan:
             checkpoint that is being written; the decoded ones of all classes where networks are trained on them.
         writing: What the host needs besides while a checkpoint is written.
         resident: Real images that are kept in memory (`data.resident_mb`).
-        pool: The networks of a pool (`source.pool_size`), kept by whoever trains networks.
+        pool: The networks of a pool (`source.pool_size`), in every process that trains networks.
         ray: What Ray adds to a worker; 0 without Ray.
         mapped: Files of the store that may be mapped; the system takes these pages back when memory is short.
         workers: Workers.
@@ -72,8 +72,8 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """What must be there for a worker: all but the mapped files and the GPU's memory."""
-        here = self.step + self.writing + self.resident + self.ray
-        return here if self.gpu else here + self._beside_the_steps
+        on_host = self.step + self.writing + self.resident + self.ray
+        return on_host if self.gpu else on_host + self._beside_the_steps
 
     @property
     def on_gpu(self) -> int:
@@ -101,7 +101,7 @@ def plan_memory(
         ray: Whether they will be processes of Ray.
 
     Raises:
-        UsageError: If there is no worker.
+        UsageError: If a worker would have no class.
     """
     counts = class_counts(config, store)
     image_bytes = math.prod(store.shape_CHW)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning.fitting import fit_memory
@@ -11,7 +9,6 @@ from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import measure_costs
 from dream_ray.engine.planning.memory import MemoryPlan
 from dream_ray.engine.run.class_costs import class_counts
-from dream_ray.engine.run.compilation import choose_compile
 from dream_ray.engine.run.environment import resolve_device
 from dream_ray.engine.run.spec import RunSpec, check_workers
 
@@ -22,12 +19,14 @@ class RunPlan:
 
     Attributes:
         spec: The run; its settings are those that fit the memory, if it is limited.
+        store: Its store.
         memory: Of its largest worker.
         costs: Times of its steps, measured.
         producers: Producers that will start.
     """
 
     spec: RunSpec
+    store: Store
     memory: MemoryPlan
     costs: StepCosts
     producers: int
@@ -44,17 +43,15 @@ class RunPlan:
             UsageError: If the run would be refused with so many workers.
         """
         spec = self.spec if workers is None else replace(self.spec, workers=workers)
-        check_workers(spec, Store.open(spec.store))
-        return forecast(self.config, self._class_counts(), self.costs, workers=spec.workers, producers=self.producers)
+        check_workers(spec, self.store)
+        counts = class_counts(self.config, self.store)
+        return forecast(self.config, counts, self.costs, workers=spec.workers, producers=self.producers)
 
     @property
     def mean_class_size(self) -> float:
         """Real images of a class, on average."""
-        counts = self._class_counts()
+        counts = class_counts(self.config, self.store)
         return sum(counts) / len(counts)
-
-    def _class_counts(self) -> list[int]:
-        return class_counts(self.config, Store.open(self.spec.store))
 
 
 def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
@@ -68,9 +65,8 @@ def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
         UsageError: If the run is refused, see `fit_memory`.
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
-    device: torch.device = resolve_device(spec.device)
+    device = resolve_device(spec.device)
     fitted = fit_memory(spec, num_producers, device)
     store = Store.open(spec.store)
-    compiled = choose_compile(spec.compile, fitted.config, store, device)
-    costs = measure_costs(fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
-    return RunPlan(replace(spec, config=fitted.config), fitted.memory, costs, num_producers)
+    costs = measure_costs(fitted.config, store, threads=spec.threads, device=device, compiled=fitted.compiled)
+    return RunPlan(replace(spec, config=fitted.config), store, fitted.memory, costs, num_producers)

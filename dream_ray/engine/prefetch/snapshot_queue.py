@@ -5,7 +5,7 @@ snapshots in; every worker gets every snapshot, in ascending order. The queue dr
 passed. A producer that is `window` snapshots ahead of the slowest worker waits in `put`. Snapshots are deterministic,
 so lost ones are recomputed: those of a dead producer or node, and those that a restarted worker group needs again.
 
-Every method may be called from any thread. `distributed.snapshot_queue` runs the queue in an actor.
+Every method may be called from any thread. `distributed.prefetch` runs the queue in an actor.
 """
 
 import threading

@@ -83,9 +83,7 @@ def _state(
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
-    # Not from the store, which may be out of reach here; env.json of an older run does not say.
-    num_classes = run.environment.get("num_classes") or run.open_store().num_classes
-    checkpoints = run.checkpoints(num_classes)
+    checkpoints = run.checkpoints(run.environment["num_classes"])  # this machine may not reach the store
     step = checkpoints.newest()
     if step is None:
         return None, None

@@ -18,7 +18,7 @@ from dream_ray.engine.networks.tensor_file import read_metadata, read_tensors, w
 from dream_ray.errors import RunError
 
 _LOG = logging.getLogger(__name__)
-NETWORK_FILE = "network.safetensors"
+_NETWORK_FILE = "network.safetensors"
 KEEP_LAST = 2
 _FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
 _LEARNED = "learned/"
@@ -79,7 +79,7 @@ class Checkpoints:
         Raises:
             RunError: If one of them is damaged.
         """
-        return [step for step in (self.steps() if among is None else sorted(among)) if self.is_complete(step)]
+        return [step for step in (self.steps() if among is None else sorted(among)) if self._is_complete(step)]
 
     def newest(self) -> int | None:
         """Returns the newest complete step without reading tensors; skips damaged ones."""
@@ -94,24 +94,24 @@ class Checkpoints:
         """Yields the complete steps from the newest on; skips damaged ones with a warning."""
         for step in reversed(self.steps()):
             try:
-                if self.is_complete(step):
+                if self._is_complete(step):
                     yield step
             except RunError as error:
                 _LOG.warning("Skipped the damaged checkpoint of step %d: %s", step, error)
 
-    def is_complete(self, step: int) -> bool:
+    def _is_complete(self, step: int) -> bool:
         """Returns whether the files of a step cover all classes and the network; raises RunError if one is damaged."""
         found: set[int] = set()
         needs_network = False
-        for path in self.shard_files(step):
+        for path in self._shard_files(step):
             metadata = read_metadata(path)
-            self.check_identity(path, metadata)
+            self._check_identity(path, metadata)
             found |= set(json.loads(metadata["classes"]))
             needs_network |= metadata["has_network"] == "1"
-        has_network = NETWORK_FILE in storage.list_directory(self.directory(step))
+        has_network = _NETWORK_FILE in storage.list_directory(self.directory(step))
         return found == set(range(self.num_classes)) and (has_network or not needs_network)
 
-    def check_identity(self, path: str, metadata: dict[str, str]) -> None:
+    def _check_identity(self, path: str, metadata: dict[str, str]) -> None:
         """Raises RunError if a file belongs to another run."""
         if metadata.get("identity") != self.identity:
             raise RunError(f"{path} belongs to another run: its identity is {metadata.get('identity')}")
@@ -120,7 +120,7 @@ class Checkpoints:
         """Returns the directory of a step."""
         return storage.join(self.root, f"step-{step:08d}")
 
-    def shard_files(self, step: int) -> list[str]:
+    def _shard_files(self, step: int) -> list[str]:
         """Returns the paths of the shard files of a step."""
         directory = self.directory(step)
         names = storage.list_directory(directory)
@@ -135,7 +135,7 @@ class Checkpoints:
             "has_network": str(int(state.network is not None)),
         }
         if shard == 0 and state.network is not None:
-            write_tensors(storage.join(self.directory(step), NETWORK_FILE), state.network, common)
+            write_tensors(storage.join(self.directory(step), _NETWORK_FILE), state.network, common)
         tensors = {
             f"{label}/{key}": getattr(class_state, attribute)
             for label, class_state in state.classes.items()
@@ -155,12 +155,12 @@ class Checkpoints:
         wanted = set(range(self.num_classes) if labels is None else labels)
         state = RunState()
         metadata: dict[str, str] = {}
-        for path in self.shard_files(step):
+        for path in self._shard_files(step):
             found = wanted & set(json.loads(read_metadata(path).get("classes", "[]")))
             if not found:
                 continue
             tensors, metadata = read_tensors(path)
-            self.check_identity(path, metadata)
+            self._check_identity(path, metadata)
             for label in sorted(found):
                 fields = {attribute: tensors[f"{label}/{key}"] for key, attribute in _FIELDS.items()}
                 state.classes[label] = ClassState(**fields)
@@ -173,9 +173,9 @@ class Checkpoints:
         state.classes = dict(sorted(state.classes.items()))
         state.outer, state.inner = int(metadata["outer"]), int(metadata["inner"])
         if metadata["has_network"] == "1":
-            path = storage.join(self.directory(step), NETWORK_FILE)
+            path = storage.join(self.directory(step), _NETWORK_FILE)
             state.network, network_metadata = read_tensors(path)
-            self.check_identity(path, network_metadata)
+            self._check_identity(path, network_metadata)
         return state
 
     def latest(self, labels: Collection[int] | None = None) -> tuple[int, RunState] | None:
@@ -190,7 +190,7 @@ class Checkpoints:
         problems = []
         for step in reversed(self.steps()):
             try:
-                if self.is_complete(step):
+                if self._is_complete(step):
                     return step, self.load(step, labels)
             except RunError as error:
                 problems.append(str(error))

@@ -1,6 +1,5 @@
 """The cost of each class, and the classes of each worker."""
 
-import math
 from collections.abc import Sequence
 
 from dream_ray.config import Config
@@ -30,13 +29,16 @@ def class_costs(config: Config, counts: Sequence[int]) -> list[int]:
     """
     decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
     synthetic = min(decoded, config.batch_synthetic_max)
-    selections = config.outer_steps * math.ceil(config.inner_steps / config.selection.interval)
-    if config.selection.strategy != "representative":
-        selections = 0
+    selections = config.outer_steps * num_selections(config)
     return [
         config.total_steps * (3 * min(count, config.real_batch) + 6 * synthetic) + selections * count
         for count in counts
     ]
+
+
+def num_selections(config: Config) -> int:
+    """Counts the selections of an outer step."""
+    return sum(map(config.selects_at, range(config.inner_steps)))
 
 
 def class_counts(config: Config, store: Store) -> list[int]:

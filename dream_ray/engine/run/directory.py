@@ -1,4 +1,4 @@
-"""The directory of a run and what can be read from it without PyTorch; how it begins and ends: `run.py`.
+"""The directory of a run and what can be read from it without PyTorch; `lifecycle.py` begins and ends it.
 
 config.yaml        the resolved configuration; the last to be written of what makes a directory a run
 env.json           store, threads, compile mode, device and versions: what the bits depend on
@@ -115,15 +115,10 @@ class Run:
             )
         return store
 
-    @property
-    def identity(self) -> str:
-        """Digest of the settings and the store: checkpoints of another identity are refused."""
-        text = dump_config(self.config) + self.environment["store_checksum"]
-        return hashlib.sha256(text.encode()).hexdigest()
-
     def checkpoints(self, num_classes: int) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        return Checkpoints(self.file("checkpoints"), num_classes, self.identity)
+        identity = dump_config(self.config) + self.environment["store_checksum"]
+        return Checkpoints(self.file("checkpoints"), num_classes, hashlib.sha256(identity.encode()).hexdigest())
 
 
 def check_new(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings that others leave without effect on the synthetic set, as one table: whoever changes one is told so.
+"""One table of settings that have no effect on the synthetic set under some values of others; changes are reported.
 
 What a row says holds for distilling. The baseline "k-means real" of an evaluation looks through a network of its own,
 trained by `update` and `initialisation.warmup_epochs` whatever the run does. Settings that `--memory` chooses, such as

@@ -1,4 +1,4 @@
-"""How a run begins and how it ends; what is in its directory: `run_directory.py`."""
+"""The begin and the end of a run; `directory.py` lists its files."""
 
 import json
 import logging

@@ -55,3 +55,9 @@ def test_other_paths_are_too(tmp_path, monkeypatch):
         source="digits", test=f"{tmp_path}/t", test_labels=f"{tmp_path}/digits", root=f"{tmp_path}/digits"
     )
     assert IngestSettings(source="").absolute() == IngestSettings(source="")
+
+
+def test_a_wait_that_is_no_time_is_refused_without_ray_too(tmp_path):
+    with pytest.raises(UsageError, match=r"wait must be .*; got 'soon'"):
+        api.ingest(IngestSettings(source="digits"), str(tmp_path / "store"), local=True, wait="soon")
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,12 @@
 """Ray Train starts no process that a run does not use."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.train import RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, autoscaling_coordinator_client
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from dream_ray.distributed.train import stoppable_trainer
@@ -46,7 +47,14 @@ def test_only_a_group_that_may_grow_has_the_actor_that_asks_for_nodes(
     policy = given["scaling_policy"]
     assert isinstance(policy, FixedScalingPolicy) == is_fixed
     if is_fixed:
+        requests: list[None] = []
+        monkeypatch.setattr(
+            autoscaling_coordinator_client, "get_or_create_autoscaling_coordinator", lambda: requests.append(None)
+        )
+        policy.after_controller_start(SimpleNamespace(run_id="run"))
         assert policy.make_decision_for_non_running_worker_group().num_workers == workers
+        policy.before_controller_abort()
+        assert requests == []
 
 
 class NoCalls:

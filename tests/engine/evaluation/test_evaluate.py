@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,14 @@ def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
         changed = Run(run.path, parse_config({**base, **settings}), run.environment)
         files.add(tasks._whole_set_file(task, changed, store, CPU))
     assert len(files) == 3
+
+
+def test_a_whole_set_result_with_other_fields_is_not_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier version may have written it."""
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
+    before = tasks._whole_set_file(task, run, run.open_store(), CPU)
+    monkeypatch.setattr(tasks, "EvaluationResult", make_dataclass("Earlier", ["arm", "accuracy"]))
+    assert tasks._whole_set_file(task, run, run.open_store(), CPU) != before
 
 
 NETWORK = """

@@ -27,14 +27,15 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; holds the settings that were tried."""
     tried: list[Config] = []
 
-    def measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> MemoryPlan:
+    def measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> FittedMemory:
         config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
         gpu = 10 * step if device.type == "cuda" else 0
-        return MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, spec.workers, PRODUCER, num_producers, 0)
+        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, spec.workers, PRODUCER, num_producers, 0)
+        return FittedMemory(config, memory, compiled=False)
 
-    monkeypatch.setattr(fitting, "_memory_of", measure)
+    monkeypatch.setattr(fitting, "_measure", measure)
     return tried
 
 
@@ -90,14 +91,14 @@ def test_a_gpu_must_have_room_too(fit: Callable[..., FittedMemory], monkeypatch:
 def test_what_cannot_even_be_measured_does_not_fit(
     fit: Callable[..., FittedMemory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    formula, most = fitting._memory_of, 32
+    formula, most = fitting._measure, 32
 
-    def measure(spec: RunSpec, *how: Any) -> MemoryPlan:
+    def measure(spec: RunSpec, *how: Any) -> FittedMemory:
         if spec.config.selection.embedding_batch > most:
             raise out_of_memory("CUDA out of memory. {Tried}")
         return formula(spec, *how)
 
-    monkeypatch.setattr(fitting, "_memory_of", measure)
+    monkeypatch.setattr(fitting, "_measure", measure)
     assert fit(10**9).config.selection.embedding_batch == 32
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 10**9))
     assert fit(10**9, device="cuda").config.selection.embedding_batch == 32

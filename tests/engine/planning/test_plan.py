@@ -96,3 +96,22 @@ def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any
     assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
         plan.forecast(workers=11)
+
+
+@pytest.mark.usefixtures("not_measured")
+def test_a_plan_decides_once_whether_to_compile(
+    tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing the network takes seconds, and a missing compiler is one warning."""
+    asked: list[Any] = []
+    timed: list[bool] = []
+    measured = planning.measure_costs
+
+    def measure(*what: Any, compiled: bool, **how: Any) -> StepCosts:
+        timed.append(compiled)
+        return measured(*what, **how)
+
+    monkeypatch.setattr(fitting, "choose_compile", lambda *what: not asked.append(what))
+    monkeypatch.setattr(planning, "measure_costs", measure)
+    plan_run(spec_of(parse_config(tiny), digits_store), 0)
+    assert len(asked) == 1 and timed == [True]

@@ -1,6 +1,5 @@
 """Runs whose networks are made ahead, here by threads: the same bits as with networks that each worker makes."""
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -53,23 +52,6 @@ def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
     return make
 
 
-@pytest.fixture(scope="module")
-def inline(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
-    """Images of an uninterrupted run of one worker that trains its networks itself, by settings."""
-    known: dict[str, Tensor] = {}
-
-    def images(settings: dict[str, Any]) -> Tensor:
-        key = json.dumps(settings, sort_keys=True)
-        if key not in known:
-            path = str(tmp_path_factory.mktemp("inline") / "run")
-            run = create_run(path, parse_config(settings), four_digits_store, device=CPU, threads=1)
-            work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
-            known[key] = final_images(run)
-        return known[key]
-
-    return images
-
-
 def own_threads() -> list[str]:
     """Names of the threads of runs that are alive."""
     names = (thread.name for thread in threading.enumerate())
@@ -103,7 +85,7 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
 def test_networks_made_ahead_change_no_bit(
     start: Callable[..., Run],
     tiny: dict[str, Any],
-    inline: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
     source: str,
     num_workers: int,
     num_producers: int,
@@ -111,7 +93,7 @@ def test_networks_made_ahead_change_no_bit(
     settings = {**tiny, "source": SOURCES[source]}
     run = start(settings)
     run_pipelined(run, num_workers, num_producers)
-    assert torch.equal(final_images(run), inline(settings))
+    assert torch.equal(final_images(run), reference(settings))
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
@@ -119,7 +101,7 @@ def test_networks_made_ahead_change_no_bit(
 def test_a_killed_run_resumes_to_the_same_bits(
     start: Callable[..., Run],
     tiny: dict[str, Any],
-    inline: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
     monkeypatch: pytest.MonkeyPatch,
     killed_at: int,
     before: int,
@@ -139,11 +121,11 @@ def test_a_killed_run_resumes_to_the_same_bits(
             run_pipelined(run, before, 1)
     assert not own_threads()
     run_pipelined(run, after, 1)
-    assert torch.equal(final_images(run), inline(tiny))
+    assert torch.equal(final_images(run), reference(tiny))
 
 
 def test_a_straggler_holds_the_others_up_and_changes_no_bit(
-    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are dropped when the slowest worker is past them, not before."""
     original = heartbeat.Heartbeat.on_step
@@ -160,7 +142,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     run = start(tiny)
     run_pipelined(run, 2, 1)
     assert steps == {0: 7, 1: 7}
-    assert torch.equal(final_images(run), inline(tiny))
+    assert torch.equal(final_images(run), reference(tiny))
 
 
 def test_all_selections_but_the_first_are_made_ahead(
@@ -259,7 +241,7 @@ def cached(start: Callable[..., Run], settings: dict[str, Any], name: str, cache
 def test_a_second_run_trains_no_network(
     start: Callable[..., Run],
     tiny: dict[str, Any],
-    inline: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
     tmp_path: Path,
     training: list[int],
     source: str,
@@ -269,9 +251,9 @@ def test_a_second_run_trains_no_network(
     settings = {**tiny, "source": SOURCES[source], "initialisation": {"strategy": "random"}}
     first = cached(start, settings, "first", tmp_path / "cache")
     run_pipelined(first, 2, 1)
-    assert torch.equal(final_images(first), inline(settings))
+    assert torch.equal(final_images(first), reference(settings))
     other = {**settings, "weights": {"feature": 0.5}, "selection": {"num_clusters": 4, "interval": 2}}
-    expected = inline(other)
+    expected = reference(other)
     training.clear()
     second = cached(start, other, "second", tmp_path / "cache")
     work(second.path, range(NUM_CLASSES), shard=0, num_shards=1)
@@ -300,7 +282,7 @@ def test_a_member_of_a_pool_is_warmed_up_by_one_process(
 
 
 def test_other_networks_are_not_taken_for_these(
-    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     work(cached(start, tiny, "first", tmp_path / "cache").path, range(NUM_CLASSES), shard=0, num_shards=1)
     for number, other in enumerate(
@@ -308,14 +290,14 @@ def test_other_networks_are_not_taken_for_these(
     ):
         run = cached(start, {**tiny, **other}, f"other-{number}", tmp_path / "cache")
         work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
-        assert torch.equal(final_images(run), inline({**tiny, **other}))
+        assert torch.equal(final_images(run), reference({**tiny, **other}))
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn", "without momentum"])
 def test_a_cache_with_holes_is_filled_up(
     start: Callable[..., Run],
     tiny: dict[str, Any],
-    inline: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
     tmp_path: Path,
     training: list[int],
     damage: str,
@@ -332,7 +314,7 @@ def test_a_cache_with_holes_is_filled_up(
         files[6].write_bytes(files[6].read_bytes()[:-9])
     else:
         settings = tiny
-    expected = inline(settings)
+    expected = reference(settings)
     training.clear()
     run = cached(start, settings, "second", cache)
     work(run.path, range(NUM_CLASSES), shard=0, num_shards=1)
@@ -366,11 +348,11 @@ def test_a_cache_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: di
 
 
 def test_two_runs_may_fill_a_cache_at_a_time(
-    start: Callable[..., Run], tiny: dict[str, Any], inline: Callable[..., Tensor], tmp_path: Path
+    start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     runs = [cached(start, tiny, name, tmp_path / "cache") for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work, run.path, range(NUM_CLASSES), shard=0, num_shards=1) for run in runs]:
             done.result()
-    assert all(torch.equal(final_images(run), inline(tiny)) for run in runs)
+    assert all(torch.equal(final_images(run), reference(tiny)) for run in runs)
     assert not [name for name in storage.list_files(str(tmp_path / "cache")) if name.endswith(".partial")]

@@ -23,9 +23,9 @@ from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
-from dream_ray.engine.run.class_costs import class_counts, training_count
+from dream_ray.engine.run.class_costs import class_counts, num_selections, training_count
 
-# Rounds of what runs at once: memory is asked for in another order every time.
+# Rounds in which threads compute at once: each allocates memory in another order.
 _TOGETHER = 3
 # k-means is timed on at most so many images; its time is proportional to them.
 _MOST_POINTS = 5000
@@ -64,7 +64,7 @@ class ClassSteps:
             networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
             return networks.trajectory(0)
 
-        # Only the network that the initialisation looks through is trained where the others are drawn.
+        # If networks are drawn at random, only the one that the initialisation looks through is trained.
         self._is_drawn = config.source.kind == "random"
         self._looking = trajectory("real") if self._is_drawn and first_passes(config) else None
         self._trajectory = trajectory(config.source.kind)
@@ -83,7 +83,7 @@ class ClassSteps:
         matcher = self._matcher
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
-            first = replace(self._snapshot, inner=0)  # there k-means starts from scratch
+            first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
             self._state.indices = matcher.select(first, (0,), {})[0].indices
         if self._looking is not None:
             next(self._looking)
@@ -188,5 +188,5 @@ def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: R
                     previous_N=previous_N,
                 )
         previous_N = chosen.assignment_N
-    count = math.ceil(config.inner_steps / settings.interval) if settings.warm_start else 1
+    count = num_selections(config) if settings.warm_start else 1
     return (timer.median("cold") + (count - 1) * timer.median("warm")) / count

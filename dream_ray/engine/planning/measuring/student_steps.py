@@ -39,35 +39,35 @@ class StudentSteps:
     ) -> None:
         self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
-        short_way = config.trajectory.model_copy(
+        short_trajectory = config.trajectory.model_copy(
             update={"student_steps": min(config.trajectory.student_steps, _MOST_STEPS), "segments": 1}
         )
-        self._short = config.model_copy(update={"update": short_update, "trajectory": short_way})
+        self._short = config.model_copy(update={"update": short_update, "trajectory": short_trajectory})
         self._images = random_images(config, store)
         data = RealImages(self._images, np.zeros(len(self._images), dtype=np.int64))
         longer = self._short.model_copy(
-            update={"trajectory": short_way.model_copy(update={"max_start": MOST_ROUNDS + 2})}
+            update={"trajectory": short_trajectory.model_copy(update={"max_start": MOST_ROUNDS + 2})}
         )
         experts = networks_on(longer, lambda _: data, normalise, lambda: build(config, store), compiled=compiled)
-        self._way = experts.trajectory(0)
-        self._snapshot = next(self._way)
+        self._expert = experts.trajectory(0)
+        self._snapshot = next(self._expert)
         self._start = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
         self._train()
         parameters = detached_parameters(self._snapshot.network)
-        kept = config.trajectory.student_steps - short_way.student_steps
+        kept = config.trajectory.student_steps - short_trajectory.student_steps
         self.num_features = self._snapshot.network.head.in_features
         self.snapshot_bytes = sum(tensor.nbytes for tensor in self._start.values())
         self.more_bytes = kept * sum(tensor.nbytes for tensor in parameters.values())
 
     def _train(self) -> None:
         with self._timer.phase("batch"):
-            self._snapshot = next(self._way)
+            self._snapshot = next(self._expert)
 
     def begin(self) -> None:
         """Embeds real images as the initialisation does, and makes synthetic images and a target."""
         of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
         of_class.embed(self._snapshot, 0)
-        self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise, initialise=dict)
+        self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise, lambda segments: {})
         self._state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
         self._target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
 
@@ -79,7 +79,7 @@ class StudentSteps:
         self._train()
 
     def run_together(self, beside: Collection[str]) -> None:
-        """Nobody makes networks beside a worker that matches trajectories."""
+        """Does nothing: no thread trains networks while a worker matches trajectories."""
         assert not beside, beside
 
     def costs(self) -> StepCosts:

@@ -149,9 +149,16 @@ def test_a_question_mark_in_the_name_of_an_object(monkeypatch):
     assert target == "bucket/a" and filesystem.region == "eu-west-1"
 
 
-@pytest.mark.parametrize("path", ["", "foo://bar/x", "file://server/x"])
-def test_paths_of_no_known_kind(path):
-    with pytest.raises(UsageError, match="path|must begin with file:///"):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "a path must not be empty"),
+        ("foo://bar/x", "path foo://bar/x is of a kind that pyarrow cannot open"),
+        ("file://server/x", "the URI of a local file must begin with file:///; got file://server/x"),
+    ],
+)
+def test_paths_of_no_known_kind(path, message):
+    with pytest.raises(UsageError, match=f"^{message}"):
         storage.exists(path)
 
 
