@@ -17,6 +17,7 @@ from dream_ray.storage.paths import NotReadable, failure, is_object_store, reaso
 _TEMPORARY_SUFFIX = ".partial"
 # Less than the smallest part of a multipart upload (5 MiB).
 _ONE_UPLOAD_BYTES = 4 << 20
+_JSON_READS = 3
 
 
 def exists(path: str) -> bool:
@@ -119,11 +120,17 @@ def write_text(path: str, text: str) -> None:
 
 
 def read_json(path: str) -> Any:
-    """Returns the value in a JSON file; raises RunError if it is missing or not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: it is not JSON: {error}") from None
+    """Returns the value in a JSON file; raises RunError if it is missing or not JSON.
+
+    An object of a bucket that is replaced by a longer one while it is read arrives cut off, so it is read again.
+    """
+    problem = ""
+    for _ in range(_JSON_READS):
+        try:
+            return json.loads(read_text(path))
+        except ValueError as error:
+            problem = str(error)
+    raise RunError(f"{path} is damaged: it is not JSON: {problem}")
 
 
 def write_json(path: str, value: Any, *, indent: int | None = None) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dream_ray import storage
 from dream_ray.errors import RunError, TransientError, UsageError
+from dream_ray.storage import files
 from dream_ray.storage.paths import resolve
 
 
@@ -311,3 +312,18 @@ def test_a_claim_is_the_same_by_path_and_by_uri(tmp_path):
         assert (first, second) == (True, False)
     with storage.claimed(path) as ours:
         assert ours
+
+
+def test_json_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "progress.json"
+    storage.write_json(str(path), {"step": 100})
+    arriving = [b'{"ste', path.read_bytes()]
+    monkeypatch.setattr(files, "read_bytes", lambda path: arriving.pop(0))
+    assert storage.read_json(str(path)) == {"step": 100} and not arriving
+
+
+def test_json_that_stays_cut_off_is_damaged(tmp_path):
+    path = tmp_path / "progress.json"
+    path.write_text('{"ste')
+    with pytest.raises(RunError, match=r"progress\.json is damaged: it is not JSON: Unterminated string"):
+        storage.read_json(str(path))
