@@ -31,7 +31,7 @@ def name_of(page: Path) -> str:
 
 def pages() -> list[Path]:
     """README, CONTRIBUTING and everything under docs/."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*/*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(*languages: str) -> list[Block]:
