@@ -1,7 +1,6 @@
 """The sweep file: settings, search space, sampler, scheduler and budget, validated when it is read."""
 
 import copy
-import difflib
 import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from dream_ray.errors import UsageError
 from dream_ray.sweeps.config_sections import Budget, Resources, Sampler, Scheduler
 from dream_ray.sweeps.space import Parameter, check_space, is_varied, ordered, value_at
 
-SWEEP_VERSION = 1
 PRESET = "preset"
 BASES = (PRESET, "framework")
 """Keys of the space that bring defaults of other settings along."""
@@ -28,7 +26,7 @@ Values = dict[str, Any]
 class Sweep(Section):
     """A sweep file."""
 
-    version: int = SWEEP_VERSION
+    version: Literal[1] = 1
     """Version of this schema."""
     store: str | None = None
     """Store to distil, unless the command names one."""
@@ -38,7 +36,7 @@ class Sweep(Section):
     """The same as a YAML file of settings, or the settings themselves."""
     settings: Values = Field(default_factory=dict)
     """Settings, by path, that replace those of preset or config in all trials."""
-    space: dict[str, Parameter]
+    space: dict[str, Parameter] = Field(min_length=1)
     """Values to search, by path of the setting."""
     start: tuple[Values, ...] = ({},)
     """Points to try first; a missing setting keeps its value. {}: the settings themselves, which must lie in the space;
@@ -48,7 +46,7 @@ class Sweep(Section):
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
-    metrics: tuple[Literal["accuracy", "compute_s"], ...] = Field(default=("accuracy",), min_length=1)
+    metrics: tuple[Literal["accuracy", "compute_s"], ...] = ("accuracy",)
     """accuracy (on the validation split), or accuracy and compute_s (CPU and GPU seconds) for a Pareto front."""
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, each with its own seed; the result is their mean."""
@@ -60,23 +58,14 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Sweep":
-        if self.version != SWEEP_VERSION:
-            raise ValueError(f"version must be {SWEEP_VERSION}, which this dream_ray reads; got {self.version}")
         if (self.preset is None) == (self.config is None):
             raise ValueError("preset and config: give exactly one")
-        if not self.space:
-            raise ValueError("space must name at least one setting; got none")
         if self.metrics not in (("accuracy",), ("accuracy", "compute_s")):
             raise ValueError(f"metrics must be [accuracy] or [accuracy, compute_s]; got [{', '.join(self.metrics)}]")
         if len(self.metrics) > 1 and self.scheduler.name != "none":
             raise ValueError(f"scheduler.name must be none with several metrics; got {self.scheduler.name}")
         if len(self.metrics) > 1 and self.sampler.name in ("cma_es", "gp"):
             raise ValueError(f"sampler.name must not be {self.sampler.name} with several metrics")
-        unknown = [name for point in self.start for name in point if name not in self.space]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], self.space, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"start must name settings of the space; got {unknown[0]}{hint}")
         return self
 
     def base(self) -> Config:
@@ -148,7 +137,7 @@ class Sweep(Section):
         unused = [path for path in point if path not in found and path != PRESET]
         if unused:
             raise UsageError(
-                f"start must name settings that vary at this point; {unused[0]} does not, because of its `when`"
+                f"start must name settings of the space that vary at this point (see `when`); got {unused[0]}"
             )
         return found
 
@@ -186,11 +175,9 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
             "settings must have evaluation.every >= 1 (and data.include_validation false), because accuracies on "
             "the validation split judge trials; got 0"
         )
-    _check_comparable(sweep)
+    _check_parameters(sweep)
     check_space(sweep.space, sweep.config_of)
     _check_scheduler(sweep, num_rungs(base))
-    if sweep.sampler.name == "grid":
-        _check_grid(sweep)
     if sweep.budget.outer_steps is not None and sweep.budget.outer_steps < base.outer_steps:
         raise UsageError(
             f"budget.outer_steps must be at least the {base.outer_steps} of one trial; got {sweep.budget.outer_steps}"
@@ -199,8 +186,8 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
     return sweep
 
 
-def _check_comparable(sweep: Sweep) -> None:
-    """Refuses settings in the space that would make the accuracies of two trials incomparable."""
+def _check_parameters(sweep: Sweep) -> None:
+    """Refuses settings in the space whose trials could not be compared, and ranges that a grid cannot list."""
     base = sweep.base()
     for path, parameter in sweep.space.items():
         if path == PRESET:
@@ -221,6 +208,8 @@ def _check_comparable(sweep: Sweep) -> None:
                 f"scheduler.name must be none if space names {path}: rungs of longer and shorter trials are not "
                 f"comparable; got {sweep.scheduler.name}"
             )
+        if sweep.sampler.name == "grid" and (parameter.choices is None or parameter.when):
+            raise UsageError(f"space.{path} must have choices and no `when` with sampler.name grid")
 
 
 def _check_scheduler(sweep: Sweep, rungs: int) -> None:
@@ -237,12 +226,6 @@ def _check_scheduler(sweep: Sweep, rungs: int) -> None:
                 f"settings must set outer_steps and inner_steps, or scheduler.name must be none: rungs of longer and "
                 f"shorter trials are not comparable; {name} has {num_rungs(config)}, the settings {rungs}"
             )
-
-
-def _check_grid(sweep: Sweep) -> None:
-    for path, parameter in sweep.space.items():
-        if parameter.choices is None or parameter.when:
-            raise UsageError(f"space.{path} must have choices and no `when` with sampler.name grid")
 
 
 def dump_sweep(sweep: Sweep) -> str:

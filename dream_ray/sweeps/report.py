@@ -142,7 +142,7 @@ def _searched(parameter: Parameter) -> str:
         text = ", ".join(map(as_text, parameter.choices))
     else:
         text = " to ".join(map(as_text, parameter.bounds or ()))
-        text += ", log" if parameter.kind == "log" else f", step {parameter.step}" if parameter.step else ""
+        text += ", log" if parameter.log is not None else f", step {parameter.step}" if parameter.step else ""
     for other, values in parameter.when.items():
         text += f"; where {other} is {' or '.join(map(as_text, values))}"
     return text

@@ -74,11 +74,10 @@ def _seconds(trial: FrozenTrial) -> float | None:
 def read_rows(path: str, study: str | None = None) -> list[dict[str, Any]]:
     """Returns the rows of a sweep from its directory, see `rows_of`; `study` as for `open_sweep`."""
     sweep, context = open_sweep(path, study)
-    if not has_begun(context.out, context.study):
-        return []
-    study_there = load_study(context.out, context.study)
     with opening(context.out):
-        return rows_of(context.out, sweep, study_there)
+        if not has_begun(context.out, context.study):
+            return []
+        return rows_of(context.out, sweep, load_study(context.out, context.study))
 
 
 def _reason(out: str, sweep: Sweep, trial: FrozenTrial) -> str:

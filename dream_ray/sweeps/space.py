@@ -1,11 +1,11 @@
 """The search space: which settings vary, and over which values."""
 
 import difflib
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from dream_ray.config import Config
 from dream_ray.config.sections import Section
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OPEN = ("network.options", "evaluation.network.options")
 """Sections with arbitrary keys."""
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Parameter(Section):
@@ -23,49 +24,35 @@ class Parameter(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[Any, ...] | None = Field(default=None, min_length=1)
     """These values, without an order."""
     whole: tuple[int, int] | None = Field(default=None, alias="int")
     """Whole numbers between two, both included."""
-    uniform: tuple[float, float] | None = None
+    uniform: tuple[FiniteFloat, FiniteFloat] | None = None
     """Numbers between two."""
-    log: tuple[float, float] | None = None
+    log: tuple[_Positive, _Positive] | None = None
     """Numbers between two, with a uniform logarithm."""
     step: int | None = Field(default=None, ge=1)
     """int: distance between neighbours."""
-    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    when: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """The setting varies only if other parameters have one of these values; else it keeps its value."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Parameter":
-        given = [name for name in ("choices", "whole", "uniform", "log") if getattr(self, name) is not None]
+        kinds = {"choices": self.choices, "int": self.whole, "uniform": self.uniform, "log": self.log}
+        given = [kind for kind, values in kinds.items() if values is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of choices, int, uniform and log; got {len(given)} of them")
-        if self.choices is not None and not self.choices:
-            raise ValueError("choices must not be empty")
         plain = (str, int, float, bool, type(None))
         if self.choices is not None and not all(isinstance(one, plain) for one in self.choices):
             raise ValueError(f"choices must be strings, numbers, true, false or null; got {list(self.choices)}")
-        if not all(self.when.values()):
-            raise ValueError(f"when must name values for each setting; got {self.when}")
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"{self.kind} must be [lower, upper] with lower < upper; got {list(self.bounds)}")
-        if self.log is not None and self.log[0] <= 0:
-            raise ValueError(f"log must have bounds > 0; got {list(self.log)}")
-        if self.bounds is not None and not all(map(math.isfinite, self.bounds)):
-            raise ValueError(f"{self.kind} must have finite bounds; got {list(self.bounds)}")
+            raise ValueError(f"{given[0]} must be [lower, upper] with lower < upper; got {list(self.bounds)}")
         if self.step is not None and self.whole is None:
-            raise ValueError(f"step must come with int; got {self.kind}")
+            raise ValueError(f"step must come with int; got {given[0]}")
         if self.whole is not None and (self.whole[1] - self.whole[0]) % (self.step or 1):
             raise ValueError(f"int must span a whole number of steps; got {list(self.whole)} with step {self.step}")
         return self
-
-    @property
-    def kind(self) -> str:
-        """choices, int, uniform or log."""
-        if self.choices is not None:
-            return "choices"
-        return "int" if self.whole is not None else "uniform" if self.uniform is not None else "log"
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -112,27 +99,14 @@ def ordered(space: Mapping[str, Parameter]) -> list[str]:
     """Returns the paths in an order in which a setting comes after those that its condition names.
 
     Raises:
-        UsageError: If a condition names a setting outside the space, or depends on itself.
+        UsageError: If a condition depends on itself.
     """
-    found: list[str] = []
-
-    def visit(path: str, from_: tuple[str, ...]) -> None:
-        if path in from_:
-            raise UsageError(f"space.{path}.when must not depend on itself; got {' -> '.join((*from_, path))}")
-        for other in space[path].when:
-            if other not in space:
-                near = difflib.get_close_matches(other, space, n=1)
-                raise UsageError(
-                    f"space.{path}.when must name settings of the space; got {other}"
-                    + (f"; did you mean {near[0]}?" if near else "")
-                )
-            visit(other, (*from_, path))
-        if path not in found:
-            found.append(path)
-
-    for path in space:
-        visit(path, ())
-    return found
+    conditions = {path: parameter.when for path, parameter in space.items()}
+    try:
+        return list(TopologicalSorter(conditions).static_order())
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        raise UsageError(f"space.{cycle[0]}.when must not depend on itself; got {' -> '.join(cycle)}") from None
 
 
 def value_at(config: Config, path: str) -> Any:
@@ -143,9 +117,13 @@ def value_at(config: Config, path: str) -> Any:
     """
     known = dict(flatten(config.model_dump(mode="json")))
     if path not in known and not any(path.startswith(f"{section}.") for section in _OPEN):
-        near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
-        raise UsageError(f"{path} is not a known setting" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UsageError(f"{path} is not a known setting{_hint(path, known)}")
     return known.get(path)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -166,12 +144,14 @@ def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str
     Raises:
         UsageError: If a check fails.
     """
-    for path in ordered(space):
-        parameter = space[path]
+    for path, parameter in space.items():
         for other, wanted in parameter.when.items():
+            if other not in space:
+                raise UsageError(f"space.{path}.when must name settings of the space; got {other}{_hint(other, space)}")
             if not all(map(space[other].holds, wanted)):
                 raise UsageError(f"space.{path}.when must name possible values of {other}; got {list(wanted)}")
-        where = _met(space, path)
+    for path in ordered(space):
+        parameter, where = space[path], _met(space, path)
         for value in parameter.choices or parameter.bounds or ():
             try:
                 config_of({**where, path: value})

@@ -4,6 +4,8 @@ A journal in the sweep's directory or a database holds it. On resume, finished t
 again with the same values.
 """
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from dream_ray import storage
+from dream_ray.config import dump_config
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweeps.file import Sweep, num_rungs
 from dream_ray.sweeps.journal import BucketJournal, FileJournal
@@ -42,19 +45,20 @@ EARLIER = "earlier"
 """Attribute of a trial from an earlier sweep: the directory of that sweep."""
 
 
-def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None) -> Study:
+def open_study(directory: str, sweep: Sweep, store: str, url: str | None = None) -> Study:
     """Opens the study of a sweep, or creates it and enqueues its start points.
 
     Args:
         directory: Directory of the sweep.
         sweep: The sweep file.
-        digest: Digest of everything that identifies the search.
+        store: Store to distil.
         url: Database that holds the study; None: a journal in the directory.
 
     Raises:
-        UsageError: If the study has another digest.
+        UsageError: If the study belongs to another search.
         RunError: If it is damaged.
     """
+    digest = _digest_of(sweep, store)
     with opening(directory):
         study = optuna.create_study(
             storage=study_storage(directory, url),
@@ -79,6 +83,15 @@ def open_study(directory: str, sweep: Sweep, digest: str, url: str | None = None
     return study
 
 
+def _digest_of(sweep: Sweep, store: str) -> str:
+    """Returns a digest of all that identifies a search: settings, space, metrics, seeds, sampler and store."""
+    space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds", "sampler"})
+    text = (
+        "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def load_study(directory: str, url: str | None) -> Study:
     """Opens an existing study; raises RunError if it is missing or damaged."""
     with opening(directory):
@@ -87,11 +100,8 @@ def load_study(directory: str, url: str | None) -> Study:
 
 def check_new(directory: str, url: str) -> None:
     """Raises UsageError if the database has a study of that name, RunError if it cannot be read."""
-    name = study_name(directory, url)
-    with opening(directory):
-        names = optuna.get_all_study_names(study_storage(directory, url))
-    if name in names:
-        raise UsageError(f"out must have a new name; the database already has a study {name}")
+    if has_begun(directory, url):
+        raise UsageError(f"out must have a new name; the database already has a study {study_name(directory, url)}")
 
 
 def study_name(directory: str, url: str | None) -> str:

@@ -143,19 +143,16 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
 
     def look() -> None:
         nonlocal num_reported
-        on_the_way = read_rungs(run)[: num_rungs(run.config) - 1]
-        for rung in on_the_way[num_reported:]:
+        for rung in read_rungs(run)[num_reported : num_rungs(run.config) - 1]:
             num_reported += 1
             report(rung)
 
     look()  # reports the rungs of an earlier try
     executor.finish(run, look)
-    look()
-    rungs = read_rungs(run)
-    if len(rungs) < num_rungs(run.config):
+    if len(read_rungs(run)) < num_rungs(run.config):
         validate_step(run.path, run.config.total_steps)
-        rungs = read_rungs(run)
-    return rungs[-1]
+    look()
+    return read_rungs(run)[-1]
 
 
 def read_rungs(run: Run) -> list[Rung]:

@@ -51,7 +51,7 @@ def begun(tmp_path: Path) -> Path:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep, out = parse_sweep(SWEEP), tmp_path / "sweep"
     create_sweep(sweep, SweepContext(str(out), "store", "cpu", max_concurrent=3))
-    trial = (study := open_study(str(out), sweep, "digest")).ask()
+    trial = (study := open_study(str(out), sweep, "store")).ask()
     suggest(sweep.space, trial, sweep.base())
     trial.report(0.625, 1)
     assert study.directions
@@ -147,7 +147,7 @@ def test_the_best_settings_of_a_sweep_can_be_distilled(
         "space": {"weights.feature": {"log": [1, 9]}},
     }
     sweep = parse_sweep(settings)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     trial = study.ask()
     suggest(sweep.space, trial, sweep.base())
     trial.set_user_attr(RUNG, 2)

@@ -44,28 +44,28 @@ def test_start_points_come_first_and_interrupted_trials_run_again(
     """On a file system, and where nothing can be appended, in several parts."""
     monkeypatch.setattr(journal, "_PART_BYTES", 500)
     directory, sweep = f"{scheme}{tmp_path}", parse_sweep(SWEEP)
-    study = open_study(directory, sweep, "digest")
+    study = open_study(directory, sweep, "store")
     first, values = ask(study, sweep)
     assert values["weights.feature"] == 2.0
     assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "as in the settings"
     study.tell(first, 0.5)
     _, cut_off = ask(study, sweep)
 
-    again = open_study(directory, sweep, "digest")
+    again = open_study(directory, sweep, "store")
     requeue(again, running(again))
     assert [trial.number for trial in begun(again)] == [0], "what is tried again does not count twice"
     trial, repeated = ask(again, sweep)
     assert repeated == cut_off
     again.tell(trial, 0.75)
     assert len(begun(again)) == 2
-    assert running(open_study(directory, sweep, "digest")) == []
+    assert running(open_study(directory, sweep, "store")) == []
     assert (tmp_path / JOURNAL).is_dir() == bool(scheme)
     assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
 
 def test_a_start_point_survives_a_kill_before_its_trial_has_values(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     study.ask()
     requeue(study, running(study))
     assert ask(study, sweep)[1] == sweep.start_points()[0]
@@ -75,12 +75,12 @@ def test_a_kill_between_the_two_entries_of_a_requeue_loses_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     study.ask()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(study, "tell", lambda number, state: signal.raise_signal(signal.SIGINT))
         requeue(study, running(study))
-    again = open_study(str(tmp_path), sweep, "digest")
+    again = open_study(str(tmp_path), sweep, "store")
     requeue(again, running(again))
     assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
     assert again.trials[1].user_attrs == {"again": 0}
@@ -89,27 +89,36 @@ def test_a_kill_between_the_two_entries_of_a_requeue_loses_no_trial(
 def test_the_documented_snippet_opens_the_study(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "search-for-settings.md"
     [snippet] = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    ours = open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+    ours = open_study(str(tmp_path), parse_sweep(SWEEP), "store")
     found: dict[str, Any] = {}
     exec(snippet.replace("OUT", str(tmp_path)), found)
     assert len(found["study"].trials) == len(ours.trials) == 1
 
 
-def test_a_study_with_another_digest_is_refused(tmp_path: Path) -> None:
-    open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+def test_a_study_of_another_store_is_refused(tmp_path: Path) -> None:
+    open_study(str(tmp_path), parse_sweep(SWEEP), "store")
     with pytest.raises(UsageError, match="resume needs the sweep that .* began with"):
         open_study(str(tmp_path), parse_sweep(SWEEP), "another")
+
+
+def test_another_sampler_makes_another_search_and_a_larger_budget_does_not(tmp_path: Path) -> None:
+    """The points of a grid are put into the study when it is made."""
+    changed = {**SWEEP, "space": {"weights.feature": {"choices": [0.1, 1.0]}}, "start": []}
+    open_study(str(tmp_path), parse_sweep(changed), "store")
+    open_study(str(tmp_path), parse_sweep({**changed, "budget": {"trials": 99}}), "store")
+    with pytest.raises(UsageError, match="sampler or store have changed"):
+        open_study(str(tmp_path), parse_sweep({**changed, "sampler": {"name": "grid"}}), "store")
 
 
 def test_a_damaged_study_is_reported(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("{not json}\n" * 3)
     with pytest.raises(RunError, match=r"the study of .* is damaged"):
-        open_study(str(tmp_path), parse_sweep(SWEEP), "digest")
+        open_study(str(tmp_path), parse_sweep(SWEEP), "store")
 
 
 def test_an_incomplete_entry_damages_no_other(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     trial, _ = ask(study, sweep)
     study.tell(trial, 0.5)
     _, cut_off = ask(study, sweep)
@@ -117,27 +126,27 @@ def test_an_incomplete_entry_damages_no_other(tmp_path: Path) -> None:
     whole = journal.read_bytes()
     for cut in (1, 10, 60):
         journal.write_bytes(whole[:-cut])
-        again = open_study(str(tmp_path), sweep, "digest")
+        again = open_study(str(tmp_path), sweep, "store")
         requeue(again, running(again))
         _, values = ask(again, sweep)
         assert values["selection.num_clusters"] == cut_off["selection.num_clusters"], "the other one was cut off"
-        assert len(begun(open_study(str(tmp_path), sweep, "digest"))) == 2, "it can be read back"
+        assert len(begun(open_study(str(tmp_path), sweep, "store"))) == 2, "it can be read back"
 
 
 def test_an_entry_on_a_full_disk_damages_no_other(tmp_path: Path) -> None:
     """Neither does Tune stop for it, nor does it say so."""
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     trial, _ = ask(study, sweep)
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(b'{"op_code":6,"worker')
     study.tell(trial, 0.5)
-    assert [trial.value for trial in begun(open_study(str(tmp_path), sweep, "digest"))] == [0.5]
+    assert [trial.value for trial in begun(open_study(str(tmp_path), sweep, "store"))] == [0.5]
 
 
 def test_best_values_come_from_a_whole_trial(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     assert best_trials(study, sweep) == []
     rungs = num_rungs(sweep.base())
     for accuracy, reached in ((None, 1), (0.25, rungs), (0.75, rungs), (0.5, rungs), (0.875, rungs - 1)):
@@ -155,7 +164,7 @@ def test_best_values_come_from_a_whole_trial(tmp_path: Path) -> None:
 def test_a_sweep_without_trials_has_results_too(tmp_path: Path) -> None:
     """As after Ctrl-C before the first one."""
     sweep = parse_sweep({**SWEEP, "start": []})
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none began"):
         write_results(str(tmp_path), sweep, study)
     assert pq.read_table(tmp_path / RESULTS).num_rows == 0
@@ -164,7 +173,7 @@ def test_a_sweep_without_trials_has_results_too(tmp_path: Path) -> None:
 def test_the_spent_budget_counts_every_trial_once(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "seeds": 2, "budget": {"outer_steps": 100}})
     base = sweep.base()
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     assert outer_steps_spent(sweep, study) == 0 and seconds_spent(study) == 0
     for reached in (num_rungs(base), 2):
         trial, _ = ask(study, sweep)
@@ -179,7 +188,7 @@ def test_the_spent_budget_counts_every_trial_once(tmp_path: Path) -> None:
 def test_incompatible_values_are_the_reason_of_a_failure(tmp_path: Path) -> None:
     space = {f"weights.{name}": {"choices": [0, 1]} for name in ("feature", "gradient")}
     sweep = parse_sweep({**SWEEP, "space": space, "start": []})
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     study.enqueue_trial(dict.fromkeys(space, 0))
     trial, _ = ask(study, sweep)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -197,14 +206,14 @@ def test_an_earlier_sweep_informs_only_the_sampler(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     first, second = (SweepContext(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
     create_sweep(sweep, first)
-    study = open_study(first.out, sweep, "digest")
+    study = open_study(first.out, sweep, "store")
     for accuracy in (0.25, 0.75):
         trial, values = ask(study, sweep)
         study.tell(trial, accuracy)
 
     later = parse_sweep({**SWEEP, "earlier": [first.out]})
     create_sweep(later, second)
-    study = open_study(second.out, later, "digest")
+    study = open_study(second.out, later, "store")
     assert [trial.values for trial in study.trials[1:]] == [[0.25], [0.75]]
     assert study.trials[2].params == values
     states = [row["state"] for row in rows_of(second.out, later, study)]
@@ -233,7 +242,7 @@ def test_a_study_in_a_database_needs_its_url_and_never_writes_it(tmp_path: Path)
     out = tmp_path / "sweep"
     create_sweep(parse_sweep(SWEEP), SweepContext(str(out), "store", "cpu", url))
     assert read_rows(str(out), url) == [], "not begun"
-    open_study(str(out), parse_sweep(SWEEP), "digest", url)
+    open_study(str(out), parse_sweep(SWEEP), "store", url)
     with pytest.raises(UsageError, match="study must be the URL of the database"):
         read_rows(str(out))
     assert [row["state"] for row in read_rows(str(out), url)] == ["waiting"]
@@ -272,7 +281,7 @@ def test_an_unusable_database_is_refused_before_anything_is_written(
 
 def test_best_trials_of_two_metrics_are_the_front_of_whole_trials(tmp_path: Path) -> None:
     sweep = parse_sweep({**SWEEP, "metrics": ["accuracy", "compute_s"], "scheduler": {"name": "none"}})
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     rungs = num_rungs(sweep.base())
     results = {(0.5, 10.0): rungs, (0.75, 20.0): rungs, (0.5, 15.0): rungs, (0.875, 5.0): 1, (0.25, 5.0): rungs}
     for values, reached in results.items():
@@ -286,7 +295,7 @@ def test_best_trials_of_two_metrics_are_the_front_of_whole_trials(tmp_path: Path
 
 def test_a_running_trial_shows_its_progress(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     trial, _ = ask(study, sweep)
     for step, accuracy in ((1, 0.25), (2, 0.5)):
         trial.report(accuracy, step)
@@ -300,7 +309,7 @@ def test_every_sampler_proposes(name: str, tmp_path: Path) -> None:
     if name == "grid":
         space = {"weights.feature": {"choices": [1.0, 2.0, 3.0, 4.0]}}
     sweep = parse_sweep({**SWEEP, "space": space, "start": [], "sampler": {"name": name}})
-    study = open_study(str(tmp_path), sweep, "digest")
+    study = open_study(str(tmp_path), sweep, "store")
     seen = []
     for accuracy in (0.25, 0.75, 0.5, 0.625):
         trial, values = ask(study, sweep)

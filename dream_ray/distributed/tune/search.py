@@ -6,7 +6,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.data.store.store import Store
 from dream_ray.distributed.cluster.session import ray_session
-from dream_ray.distributed.tune.sweep import check_cluster, digest_of, finals_on_ray, sweep_on_ray
+from dream_ray.distributed.tune.sweep import check_cluster, finals_on_ray, sweep_on_ray
 from dream_ray.distributed.tune.tuner import loggers_of
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
@@ -57,16 +57,16 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
     Arguments as for `begin_search`.
     """
     with storage.exclusive_lock("sweep", context.out):
-        sweep_on_ray(sweep, context, address=address)
-        opened = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
+        study = open_study(context.out, sweep, context.store, context.study)
+        sweep_on_ray(sweep, context, study, address=address)
         planned: dict[str, list[FinalRun]] = {}
         try:
-            best = write_results(context.out, sweep, opened)
+            best = write_results(context.out, sweep, study)
             planned = final_runs(context.out, sweep, best, Store.open(context.store))
             unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
             if unsettled:
                 finals_on_ray(sweep, context, unsettled, address=address)
         finally:  # a sweep without results gets a report too
             final = write_final(context.out, planned)
-            write_report(context, sweep, opened, final)
-    return SweepResult(rows_of(context.out, sweep, opened), final)
+            write_report(context, sweep, study, final)
+    return SweepResult(rows_of(context.out, sweep, study), final)

@@ -1,11 +1,8 @@
 """A sweep on Ray Tune: Optuna proposes trials, a scheduler of Tune stops some early, and the engine runs them."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +13,6 @@ from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
-from dream_ray.config import dump_config
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.distributed.cluster.capacity import (
     Needs,
@@ -32,19 +28,19 @@ from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.ray_backend import RayBackend
 from dream_ray.distributed.train.metrics import report_to_ray
-from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext
 from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import FinalRun
+from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.run_directory import is_worth_a_try
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import (
     RUNG,
     begun,
     make_sampler,
-    open_study,
     requeue,
     running,
     stop_running,
@@ -54,22 +50,22 @@ from dream_ray.sweeps.study import (
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_final, run_trial
 
 
-def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
+def sweep_on_ray(sweep: Sweep, context: SweepContext, study: optuna.Study, *, address: str | None) -> None:
     """Runs the trials that the budget still allows; keeps those that an earlier session finished.
 
     Args:
         sweep: The sweep file.
         context: The context of the sweep.
+        study: Its study.
         address: Ray cluster, see `ray_session`.
 
     Raises:
-        UsageError: If a private local Ray has no capacity for one trial, or the study belongs to another sweep.
+        UsageError: If a private local Ray has no capacity for one trial.
         TransientError: If a trial found no free resources, or if the search ended before its trials, for example
             because its record could not be written.
         KeyboardInterrupt: After Ctrl-C; a resume repeats the running trials.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
     requeue(study, [*running(study), *_failed_by_environment(sweep, context.out, study)])
     ended = begun(study)
     left = sweep.most_trials - len(ended)
@@ -80,17 +76,20 @@ def sweep_on_ray(sweep: Sweep, context: SweepContext, *, address: str | None) ->
     with ray_session(address):
         needs = check_cluster(sweep, context)
         check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
-        secret = replace(context, study=None)  # Tune writes it to files, and the URL may hold a password
+        modes = [METRICS[metric].mode for metric in sweep.metrics]
+        has_several = len(modes) > 1
         search = Search(
-            space=partial(_propose, sweep),
-            metric=list(sweep.metrics) if len(sweep.metrics) > 1 else sweep.metrics[0],
-            mode=modes_of(sweep),
+            space=partial(suggest, sweep.space, base=sweep.base()),
+            metric=list(sweep.metrics) if has_several else sweep.metrics[0],
+            mode=modes if has_several else modes[0],
             sampler=make_sampler(sweep, len(study.trials)),
             study_name=study_name(context.out, context.study),
             storage=study_storage(context.out, context.study),
         )
+        # Tune writes it to files, so it must not contain the URL of the study, which may hold a password.
+        trial = partial(_trial, sweep, context.out, context.store, _executor(sweep, context, needs))
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, sweep, secret, needs), _resources(needs)),
+            tune.with_resources(trial, _resources(needs)),
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
@@ -158,19 +157,11 @@ def finals_on_ray(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRu
         needs = check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
-        task: Any = ray.remote(**options)(_final)
-        calls = (partial(task.remote, sweep, context, needs, run) for run in planned)
+        task: Any = ray.remote(**options)(run_final)
+        executor = _executor(sweep, context, needs)
+        calls = (partial(task.remote, run, context.store, executor) for run in planned)
         for _ in results(calls, _at_a_time(needs, context)):
             pass
-
-
-def digest_of(sweep: Sweep, store: str) -> str:
-    """Returns a digest of all that identifies a search: settings, space, metrics, seeds, sampler and store."""
-    space = sweep.model_dump(mode="json", include={"space", "metrics", "seeds", "sampler"})
-    text = (
-        "".join(map(dump_config, sweep.bases().values())) + json.dumps(space, sort_keys=True) + storage.absolute(store)
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _silence() -> None:
@@ -180,25 +171,17 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _propose(sweep: Sweep, trial: optuna.Trial) -> None:
-    suggest(sweep.space, trial, sweep.base())
-
-
 def _resources(needs: Needs) -> dict[str, float]:
     return {"cpu": needs.driver_cpus} if needs.driver_cpus else {"cpu": needs.cpus, "gpu": needs.gpus}
 
 
-def _trial(sweep: Sweep, context: SweepContext, needs: Needs, values: dict[str, Any]) -> None:
+def _trial(sweep: Sweep, out: str, store: str, executor: TrialExecutor, values: dict[str, Any]) -> None:
     """Runs a trial in its process."""
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
-    run_trial(context.out, sweep.configs_of(values), context.store, _executor(sweep, context, needs), report)
-
-
-def _final(sweep: Sweep, context: SweepContext, needs: Needs, planned: FinalRun) -> None:
-    run_final(planned, context.store, _executor(sweep, context, needs))
+    run_trial(out, sweep.configs_of(values), store, executor, report)
 
 
 def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:

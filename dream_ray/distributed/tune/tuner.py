@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -128,19 +127,6 @@ def fit(tuner: Tuner) -> bool:
         return is_heard and signal.getsignal(signal.SIGINT) is before
 
 
-def modes_of(sweep: Sweep) -> Any:
-    """Returns the mode of the metrics for Tune: "max" or "min", in a list if there are several."""
-    modes = [METRICS[metric].mode for metric in sweep.metrics]
-    return modes if len(modes) > 1 else modes[0]
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """The part of an ended trial that a scheduler reads; it is hashable."""
-
-    trial_id: str
-
-
 def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler | None:
     """Makes the scheduler that stops trials that are behind, if there is one.
 
@@ -149,7 +135,8 @@ def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler |
         ended: Trials of earlier tries, which later trials are compared with; HyperBand fills its brackets anew.
     """
     chosen, rungs = sweep.scheduler, num_rungs(sweep.base())
-    how = {"metric": sweep.metrics[0], "mode": modes_of(sweep), "time_attr": RUNG}
+    metric = sweep.metrics[0]
+    how: dict[str, Any] = {"metric": metric, "mode": METRICS[metric].mode, "time_attr": RUNG}
     makers: dict[str, Callable[[], TrialScheduler | None]] = {
         "asha": lambda: ASHAScheduler(max_t=rungs, grace_period=chosen.grace, reduction_factor=chosen.factor, **how),
         "hyperband": lambda: HyperBandScheduler(max_t=rungs, reduction_factor=chosen.factor, **how),
@@ -159,7 +146,7 @@ def scheduler_of(sweep: Sweep, ended: Sequence[FrozenTrial]) -> TrialScheduler |
     scheduler = makers[chosen.name]()
     if scheduler is not None and chosen.name != "hyperband":
         for trial in ended:
-            _replay(scheduler, trial, sweep.metrics[0])
+            _replay(scheduler, trial, metric)
     return scheduler
 
 
@@ -168,7 +155,7 @@ def _replay(scheduler: TrialScheduler, trial: FrozenTrial, metric: str) -> None:
     accuracies = dict(trial.intermediate_values)
     if trial.values:
         accuracies[trial.user_attrs[RUNG]] = trial.values[0]
-    ended: Any = _Ended(f"ended-{trial.number}")
+    ended = Trial("ended", trial_id=f"ended-{trial.number}", stub=True)
     controller: Any = None
     for rung, accuracy in sorted(accuracies.items()):
         scheduler.on_trial_add(controller, ended)

@@ -16,12 +16,11 @@ from PIL import Image
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.distributed.tune import search
-from dream_ray.distributed.tune.sweep import digest_of
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.sweeps.directory import SweepContext
 from dream_ray.sweeps.file import Sweep, read_sweep
 from dream_ray.sweeps.space import suggest
-from dream_ray.sweeps.study import RUNG, open_study
+from dream_ray.sweeps.study import RUNG
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
 from tests.runs import TRIAL_OPTIONS
 
@@ -59,10 +58,9 @@ def test_there_are_four() -> None:
     assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "pareto", "smoke"]
 
 
-def sweep_in_a_loop(sweep: Sweep, context: SweepContext, *, address: str | None) -> None:
+def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, *, address: str | None) -> None:
     """Stands in for `sweep_on_ray`: one trial after the other in this process, none of which is stopped."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = open_study(context.out, sweep, digest_of(sweep, context.store), context.study)
     executor = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)
     for _ in range(sweep.most_trials):
         trial = study.ask()

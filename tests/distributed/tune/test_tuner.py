@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 from dream_ray.distributed.cluster import capacity
 from dream_ray.distributed.cluster.capacity import Capacity, Needs
 from dream_ray.distributed.tune import sweep, tuner
-from dream_ray.distributed.tune.sweep import digest_of
-from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, modes_of, scheduler_of
+from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SweepContext
 from dream_ray.sweeps.file import parse_sweep
@@ -37,11 +37,14 @@ def search(tmp_path: Path) -> Search:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep = parse_sweep(SWEEP)
 
-    def propose(trial: optuna.Trial) -> None:
-        suggest(sweep.space, trial, sweep.base())
-
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/hushhush.db")
-    return Search(space=propose, metric="accuracy", mode=modes_of(sweep), study_name="x", storage=storage)
+    return Search(
+        space=partial(suggest, sweep.space, base=sweep.base()),
+        metric="accuracy",
+        mode="max",
+        study_name="x",
+        storage=storage,
+    )
 
 
 def rung(number: int, accuracy: float) -> dict[str, Any]:
@@ -251,15 +254,6 @@ def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
     for number, spent in ((2, False), (4, True), (1, True)):
         assert not spending("one", {**rung(number, 0.5), "config": {}})
         assert spending.stop_all() == spent
-
-
-def test_another_sampler_makes_another_sweep() -> None:
-    """The points of a grid are put into the study when it is made."""
-    space = {"weights.feature": {"choices": [0.1, 1.0]}}
-    tpe, grid = (parse_sweep({**SWEEP, "space": space, "sampler": {"name": name}}) for name in ("tpe", "grid"))
-    assert digest_of(tpe, "store") != digest_of(grid, "store")
-    longer = parse_sweep({**SWEEP, "space": space, "budget": {"trials": 99}})
-    assert digest_of(tpe, "store") == digest_of(longer, "store")
 
 
 def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
