@@ -18,11 +18,12 @@ from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.distributed.cluster.capacity import (
     Needs,
     default_gpus,
+    is_cluster,
     present_nodes,
     wait_for_workers,
     worker_slots,
 )
-from dream_ray.distributed.cluster.driver_placement import are_elsewhere, beside_workers, check_visible_on_all_nodes
+from dream_ray.distributed.cluster.driver_placement import beside_workers, check_visible_on_all_nodes
 from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
 from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
@@ -78,7 +79,7 @@ class RayBackend:
         self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None
     ) -> Result:
         """See `Backend.call`; calls the function in this process if workers can only run on this machine."""
-        if not (ray.is_initialized() and are_elsewhere()):
+        if not (ray.is_initialized() and is_cluster()):
             return function(*arguments)
         gpus = default_gpus(device) if gpus is None else gpus
         wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)

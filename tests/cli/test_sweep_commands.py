@@ -126,7 +126,7 @@ def test_a_sweep_without_capacity_leaves_nothing_behind(
     database: bool, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
-    monkeypatch.setattr(capacity, "can_grow", lambda: False)
+    monkeypatch.setattr(capacity, "is_cluster", lambda: False)
     monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 2.0}])
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     url = f"sqlite:///{tmp_path}/studies.db" if database else None

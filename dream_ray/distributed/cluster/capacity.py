@@ -1,13 +1,13 @@
 """The capacity of Ray: the number of workers that fit into its nodes, and the wait until a run or a trial fits.
 
 Ray queues requests that do not fit and adds nodes if it can. A private local Ray adds none, so a request that can never
-fit is refused at once. The functions before `Patience` use only their arguments.
+fit is refused at once.
 """
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import ray
@@ -106,45 +106,17 @@ def cpus_for_tasks(nodes: Sequence[Node]) -> int:
     return int(without or sum(node.get("CPU", 0) for node in nodes))
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """The resources of Ray at one moment.
-
-    Attributes:
-        total: CPUs and GPUs of all nodes, by name.
-        free: The unreserved part of `total`.
-        pending_nodes: Nodes that the autoscaler is starting.
-    """
-
-    total: Mapping[str, float]
-    free: Mapping[str, float]
-    pending_nodes: int = 0
-
-    def __str__(self) -> str:
-        total, free = (_amounts(of.get("CPU", 0), of.get("GPU", 0)) for of in (self.total, self.free))
-        text = f"Ray has {total}, of which {free} are free"
-        return f"{text}; {_count(self.pending_nodes, 'node')} being started" if self.pending_nodes else text
-
-
 class Patience:
     """Limits a wait for resources and logs it every ten seconds.
 
     Args:
         needs: The requested resources.
         wait_s: Longest wait in seconds.
-        read: Reads the capacity.
-        clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        needs: Needs,
-        wait_s: float,
-        read: Callable[[], Capacity] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._needs, self._wait_s, self._read, self._clock = needs, wait_s, read or read_capacity, clock
-        self._since = self._logged = clock()
+    def __init__(self, needs: Needs, wait_s: float) -> None:
+        self._needs, self._wait_s = needs, wait_s
+        self._since = self._logged = monotonic()
 
     def look(self) -> None:
         """Logs a line if ten seconds have passed since the last one.
@@ -152,29 +124,27 @@ class Patience:
         Raises:
             TransientError: If the wait is over.
         """
-        now = self._clock()
+        now = monotonic()
         waited_s = now - self._since
         if waited_s >= self._wait_s:
             raise TransientError(
-                f"{self._needs} found no free resources within {self._wait_s:g} s: {self._read()}. Ask for fewer or "
-                f"smaller workers, wait longer (--wait), or add nodes"
+                f"{self._needs} found no free resources within {self._wait_s:g} s: {describe_capacity()}. Ask for "
+                f"fewer or smaller workers, wait longer (--wait), or add nodes"
             )
         if now - self._logged >= _LOG_S:
             self._logged = now
-            _LOG.warning(
-                "Waiting for %s: %s. Giving up after %.0f s more.", self._needs, self._read(), self._wait_s - waited_s
-            )
+            left_s = self._wait_s - waited_s
+            _LOG.warning("Waiting for %s: %s. Giving up after %.0f s more.", self._needs, describe_capacity(), left_s)
 
 
 def check_local_capacity(needs: Needs) -> None:
     """Raises UsageError if a private local Ray can never satisfy the request."""
     nodes = present_nodes()
-    if not can_grow() and trials_at_a_time(needs, nodes) == 0:
-        total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    if not is_cluster() and trials_at_a_time(needs, nodes) == 0:
         raise UsageError(
-            f"workers must fit into this machine; got {needs}, and Ray has "
-            f"{_amounts(total['CPU'], total['GPU'])}, which hold {_count(worker_slots(needs, nodes), 'such worker')}. "
-            f"Ask for fewer or smaller workers, or name a cluster with --address"
+            f"workers must fit into this machine; got {needs}, and Ray has {_amounts(nodes)}, which hold "
+            f"{_count(worker_slots(needs, nodes), 'such worker')}. Ask for fewer or smaller workers, or name a cluster "
+            f"with --address"
         )
 
 
@@ -201,8 +171,8 @@ def wait_for_workers(needs: Needs, wait_s: float) -> None:
         remove_placement_group(group)
 
 
-def can_grow() -> bool:
-    """Tells whether Ray may get more nodes; only a private local Ray, started by this process, never does."""
+def is_cluster() -> bool:
+    """Tells whether Ray may have or get other nodes; a private local Ray, started by this process, never does."""
     node: Any = worker._global_node
     return node is None or not node.head
 
@@ -219,18 +189,17 @@ def default_gpus(device: str) -> float:
         device: "auto", "cpu" or "cuda".
     """
     has_any = any(node.get("GPU") for node in present_nodes())
-    return float(device != "cpu" and (has_any or (device == "cuda" and can_grow())))
+    return float(device != "cpu" and (has_any or (device == "cuda" and is_cluster())))
 
 
-def read_capacity() -> Capacity:
-    """Returns the present capacity of Ray."""
+def describe_capacity() -> str:
+    """Returns the total and the free resources of Ray, and the number of nodes that are starting, as text."""
+    total: Node = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: Node = ray.available_resources()  # type: ignore[no-untyped-call]
+    text = f"Ray has {_amounts([total])}, of which {_amounts([free])} are free"
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    usage = status.cluster_resource_usage
-    return Capacity(
-        {of.resource_name: of.total for of in usage},
-        {of.resource_name: of.total - of.used for of in usage},
-        len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches),
-    )
+    starting = len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches)
+    return f"{text}; {_count(starting, 'node')} being started" if starting else text
 
 
 def _slots_of(needs: Needs, node: Node) -> int:
@@ -242,7 +211,8 @@ def _slots_of(needs: Needs, node: Node) -> int:
     return max(slots, 0)
 
 
-def _amounts(cpus: float, gpus: float) -> str:
+def _amounts(nodes: Sequence[Node]) -> str:
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     return f"{_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}"
 
 

@@ -1,7 +1,6 @@
 """The nodes of a run: checks that they see its files, and placement of work that reserves no resources."""
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -9,16 +8,10 @@ from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dream_ray import storage
-from dream_ray.distributed.cluster.capacity import can_grow
+from dream_ray.distributed.cluster.capacity import is_cluster
 from dream_ray.errors import RunError, UsageError
 
 _ANSWER_S = 5.0
-
-
-def are_elsewhere() -> bool:
-    """Tells whether workers may run on other machines."""
-    here = _node_of_this_process()
-    return can_grow() or any(node["NodeID"] != here for node in _nodes())
 
 
 def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
@@ -33,8 +26,8 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
         UsageError: If a node does not see the file; the message names the first such node.
     """
     seen = {"the driver": _look(file)}
-    if are_elsewhere():
-        looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes()}
+    if is_cluster():
+        looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes("CPU")}
         seen |= {f"node {address}": answer for address, answer in looking.items()}
     for where, problem in seen.items():
         if problem:
@@ -44,20 +37,6 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
             )
 
 
-def node_with_gpus(nodes: Sequence[Mapping[str, Any]], turn: int = 0) -> str | None:
-    """Chooses a live node with GPUs, reserved or not.
-
-    Args:
-        nodes: Descriptions of `ray.nodes`.
-        turn: Successive turns choose the nodes in order.
-
-    Returns:
-        Its id; None if there is none at the moment.
-    """
-    found = sorted(node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) > 0)
-    return found[turn % len(found)] if found else None
-
-
 def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
     """Returns options for a task or an actor that reserves no resources and runs on a node that can run workers.
 
@@ -65,15 +44,15 @@ def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
 
     Args:
         gpus: GPUs per worker.
-        turn: See `node_with_gpus`.
+        turn: Successive turns choose the nodes with GPUs in order.
 
     Returns:
         The options; None if there is no such node at the moment.
     """
     if gpus == 0:
         return {"num_cpus": 0}
-    node = node_with_gpus(ray.nodes(), turn)  # type: ignore[no-untyped-call]
-    return None if node is None else _on_node(node)
+    nodes = sorted(node["NodeID"] for node in _nodes("GPU"))
+    return _on_node(nodes[turn % len(nodes)]) if nodes else None
 
 
 def on_this_node() -> dict[str, Any]:
@@ -92,7 +71,7 @@ def wait_for_nodes(timeout_s: float) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        answers = [_answer_from(node["NodeID"]) for node in _nodes()]
+        answers = [_answer_from(node["NodeID"]) for node in _nodes("CPU")]
         answered, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
         if len(answered) == len(answers):
             return
@@ -106,10 +85,10 @@ def _node_of_this_process() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Returns the live nodes that can run workers."""
+def _nodes(resource: str) -> list[dict[str, Any]]:
+    """Returns the live nodes with some of a resource, reserved or not; workers run only on nodes with CPUs."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    return [node for node in nodes if node["Alive"] and node["Resources"].get(resource, 0) > 0]
 
 
 def _look(file: str) -> str:

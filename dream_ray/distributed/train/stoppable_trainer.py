@@ -13,7 +13,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from dream_ray.distributed.cluster.capacity import can_grow
+from dream_ray.distributed.cluster.capacity import is_cluster
 from dream_ray.engine.stopping import ask_at_ctrl_c
 
 
@@ -35,7 +35,7 @@ class StoppableTrainer(DataParallelTrainer):
         The cleaner is an actor that outlives the driver and frees the resources of workers whose controller was killed.
         A private local Ray ends with the driver.
         """
-        unused = (DatasetsCallback,) if can_grow() else (DatasetsCallback, PlacementGroupCleanerCallback)
+        unused = (DatasetsCallback,) if is_cluster() else (DatasetsCallback, PlacementGroupCleanerCallback)
         return [one for one in super()._create_default_callbacks() if not isinstance(one, unused)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:

@@ -16,8 +16,8 @@ from dream_ray import storage
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.distributed.cluster.capacity import (
     Needs,
-    can_grow,
     default_gpus,
+    is_cluster,
     needs_of,
     present_nodes,
     trials_at_a_time,
@@ -146,7 +146,7 @@ def check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
 def _at_a_time(needs: Needs, context: SweepContext) -> int:
     """Returns the number of trials at a time: those that fit now or, on a cluster that may grow, the user's number."""
     fitting = trials_at_a_time(needs, present_nodes())
-    if can_grow():
+    if is_cluster():
         return context.max_concurrent or max(fitting, 1)
     return min(fitting, context.max_concurrent or fitting)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 from dream_ray.distributed.cluster import capacity
 from dream_ray.distributed.cluster.capacity import (
-    Capacity,
     Needs,
     Patience,
     check_local_capacity,
@@ -86,21 +86,19 @@ def test_ray_is_asked_for_a_bundle_per_process(needs: Needs, bundles: list[dict[
     assert needs.bundles == bundles and str(needs) == text
 
 
-class Clock:
-    """A clock that a test sets."""
-
+def test_waiting_logs_the_numbers_every_ten_seconds_and_gives_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_waiting_logs_the_numbers_every_ten_seconds_and_gives_up(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
-    busy = Capacity({"CPU": 16.0, "GPU": 2.0}, {"CPU": 0.0, "GPU": 1.0}, pending_nodes=3)
-    patience = Patience(Needs(8, 4, 1), 25.0, lambda: busy, clock)
+    monkeypatch.setattr(capacity, "monotonic", lambda: now)
+    monkeypatch.setattr(capacity.ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 2.0})
+    monkeypatch.setattr(capacity.ray, "available_resources", lambda: {"GPU": 1.0})
+    monkeypatch.setattr(capacity.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="gcs"))
+    status = SimpleNamespace(pending_nodes=["one"], pending_launches=[SimpleNamespace(count=2)])
+    monkeypatch.setattr(capacity, "get_cluster_status", {"gcs": status}.get)
+    patience = Patience(Needs(8, 4, 1), 25.0)
     with caplog.at_level(logging.WARNING):
-        for clock.now in (101.0, 109.0, 110.0, 111.0, 119.0, 121.0):
+        for now in (101.0, 109.0, 110.0, 111.0, 119.0, 121.0):  # noqa: B007 (the clock reads it)
             patience.look()
     said = "8 workers of 4 CPUs and 1 GPU each"
     has = "Ray has 16 CPUs and 2 GPUs, of which 0 CPUs and 1 GPU are free; 3 nodes being started"
@@ -108,7 +106,7 @@ def test_waiting_logs_the_numbers_every_ten_seconds_and_gives_up(caplog: pytest.
         f"Waiting for {said}: {has}. Giving up after 15 s more.",
         f"Waiting for {said}: {has}. Giving up after 4 s more.",
     ]
-    clock.now = 125.0
+    now = 125.0
     with pytest.raises(TransientError) as raised:
         patience.look()
     assert str(raised.value) == (
@@ -129,9 +127,9 @@ def test_a_private_ray_refuses_at_once_what_never_fits(
     needs: Needs, nodes: list[dict[str, float]], has: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "present_nodes", lambda: nodes)
-    monkeypatch.setattr(capacity, "can_grow", lambda: True)
+    monkeypatch.setattr(capacity, "is_cluster", lambda: True)
     check_local_capacity(needs)
-    monkeypatch.setattr(capacity, "can_grow", lambda: False)
+    monkeypatch.setattr(capacity, "is_cluster", lambda: False)
     with pytest.raises(UsageError, match=f"workers must fit into this machine; got {needs}, and Ray has {has}"):
         check_local_capacity(needs)
 
@@ -177,5 +175,5 @@ def test_a_worker_has_a_gpu_where_there_are_any_or_cuda_is_asked_of_a_cluster(
     there: float, grows: bool, device: str, found: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 4.0, "GPU": there}])
-    monkeypatch.setattr(capacity, "can_grow", lambda: grows)
+    monkeypatch.setattr(capacity, "is_cluster", lambda: grows)
     assert capacity.default_gpus(device) == found

@@ -31,8 +31,8 @@ NODES = [
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of two nodes besides this one."""
-    monkeypatch.setattr(driver_placement, "are_elsewhere", lambda: True)
-    monkeypatch.setattr(driver_placement, "_nodes", lambda: NODES)
+    monkeypatch.setattr(driver_placement, "is_cluster", lambda: True)
+    monkeypatch.setattr(driver_placement, "_nodes", lambda resource: NODES)
 
 
 def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.
 
 def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(driver_placement, "are_elsewhere", lambda: True)
+    monkeypatch.setattr(driver_placement, "is_cluster", lambda: True)
     driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
-    (node,) = driver_placement._nodes()
+    (node,) = driver_placement._nodes("CPU")
     assert "is not there" in driver_placement._look_from(node["NodeID"], str(tmp_path / "missing"))
 
 
@@ -87,7 +87,7 @@ def test_a_job_refuses_paths_that_would_be_lost_with_it(
 
 def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function runs in another process, with a worker's resources, and its errors come back as they are."""
-    monkeypatch.setattr(ray_backend, "are_elsewhere", lambda: True)
+    monkeypatch.setattr(ray_backend, "is_cluster", lambda: True)
     with ray_backend.RayBackend() as backend:
         assert backend.call(partial(os.getpid), device="auto", cpus=1) != os.getpid()
         with pytest.raises(UsageError, match="device must be auto, cpu or cuda; got 'gpu'"):
@@ -96,16 +96,21 @@ def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypat
             backend.call(storage.read_text, "/nowhere", device="auto", cpus=1)
 
 
-def test_what_reserves_no_gpu_goes_to_the_nodes_that_have_some_in_turn() -> None:
+def test_work_that_reserves_no_gpu_runs_on_the_nodes_with_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [
         {"NodeID": "head", "Alive": True, "Resources": {}},
         {"NodeID": "cpu", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 0.0}},
-        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 4.0}},
-        {"NodeID": "a", "Alive": True, "Resources": {"GPU": 1.0}},
+        {"NodeID": "bb" * 28, "Alive": True, "Resources": {"CPU": 48.0, "GPU": 4.0}},
+        {"NodeID": "aa" * 28, "Alive": True, "Resources": {"GPU": 1.0}},
         {"NodeID": "gone", "Alive": False, "Resources": {"GPU": 4.0}},
     ]
-    assert [driver_placement.node_with_gpus(nodes, turn) for turn in range(3)] == ["a", "b", "a"]
-    assert driver_placement.node_with_gpus(nodes[:2]) is None
+    monkeypatch.setattr(driver_placement.ray, "nodes", lambda: nodes)
+    options = [driver_placement.beside_workers(0.5, turn) for turn in range(3)]
+    assert [found and found["scheduling_strategy"].node_id for found in options] == [
+        name * 28 for name in ("aa", "bb", "aa")
+    ]
+    del nodes[2:4]
+    assert driver_placement.beside_workers(0.5) is None
     assert driver_placement.beside_workers(0) == {"num_cpus": 0}
 
 

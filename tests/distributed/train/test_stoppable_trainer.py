@@ -30,7 +30,7 @@ def make_trainer(path: Path, workers: int | tuple[int, int]) -> StoppableTrainer
 def test_only_a_cluster_has_an_actor_that_outlives_the_controller(
     grows: bool, cleaners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stoppable_trainer, "can_grow", lambda: grows)
+    monkeypatch.setattr(stoppable_trainer, "is_cluster", lambda: grows)
     names = [type(one).__name__ for one in make_trainer(tmp_path, 2)._create_default_callbacks()]
     assert names.count("PlacementGroupCleanerCallback") == cleaners
     assert "DatasetsCallback" not in names

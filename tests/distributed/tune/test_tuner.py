@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from dream_ray.distributed.cluster import capacity
-from dream_ray.distributed.cluster.capacity import Capacity, Needs
+from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.tune import sweep, tuner
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.errors import TransientError
@@ -259,7 +259,7 @@ def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
 def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes: list[dict[str, float]] = [{"CPU": 2.0}]
     monkeypatch.setattr(tuner, "present_nodes", lambda: nodes)
-    monkeypatch.setattr(capacity, "read_capacity", lambda: Capacity({}, {}))
+    monkeypatch.setattr(capacity, "describe_capacity", lambda: "Ray has 0 CPUs")
     watch, trial = NodesWatch(Needs(cpus=2), wait_s=0), Trial("mock", stub=True)
     watch.on_step_end(1, [trial])
     nodes.clear()
@@ -284,6 +284,6 @@ def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_trials_run_at_a_time_as_they_fit_or_as_the_user_says_on_a_cluster(
     grows: bool, asked: int | None, cpus: float, found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "can_grow", lambda: grows)
+    monkeypatch.setattr(sweep, "is_cluster", lambda: grows)
     monkeypatch.setattr(sweep, "present_nodes", lambda: [{"CPU": cpus}])
     assert sweep._at_a_time(Needs(), SweepContext("out", "store", "cpu", max_concurrent=asked)) == found
