@@ -21,8 +21,7 @@ LIGHT_MODULES = (
 )
 
 CONTROLLER_MODULES = tuple(
-    f"dream_ray.distributed.train.{name}"
-    for name in ("after_death", "gloo", "start_timeout", "stoppable_trainer", "stopping")
+    f"dream_ray.distributed.train.{name}" for name in ("controller_callbacks", "gloo", "stoppable_trainer", "stopping")
 )
 """Modules that the controller of Ray Train imports, before it starts the workers."""
 

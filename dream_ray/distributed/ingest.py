@@ -1,6 +1,7 @@
 """Ingest as a streaming Ray Data pipeline: every job is a task, and only numbers pass through the object store."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from dream_ray.distributed.cluster.capacity import (
     wait_for_workers,
 )
 from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
-from dream_ray.distributed.cluster.session import prepare_ray_data, ray_session
+from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.errors import RunError, UsageError
 
 # Peak resident memory of a task at 224 px: 0.76 to 0.9 GB, most of it Ray Data and torch; docs/explanation/ingest.md.
@@ -84,7 +85,11 @@ def tasks_in(memory_bytes: int) -> int:
 def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
     if not jobs:
         return
-    prepare_ray_data()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.memory_usage_poll_interval_s = None  # no polling thread in every worker
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     task = _Task(function, ray.put(list(jobs)))
     # A CPU idles for some tenths of a second between two tasks. So a task takes many jobs, but all workers get tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
@@ -92,8 +97,8 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
     outcomes = rows.map(task, num_cpus=1, concurrency=min(workers, num_tasks))
     for row in outcomes.iter_rows():
         outcome = json.loads(row["outcome"])
-        if outcome["error"] is not None:
-            raise _ERRORS[outcome["error"]](outcome["value"])
+        if "error" in outcome:
+            raise _ERRORS[outcome["error"]](outcome["message"])
         yield outcome["value"]
 
 
@@ -112,9 +117,8 @@ class _Task:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         job = self._jobs[row["id"]]
-        error: str | None = None
         try:
-            value = with_retries(self._function, job)
-        except (UsageError, RunError) as raised:
-            error, value = "UsageError" if isinstance(raised, UsageError) else "RunError", str(raised)
-        return {"outcome": json.dumps({"error": error, "value": value})}
+            outcome = {"value": with_retries(self._function, job)}
+        except (UsageError, RunError) as error:
+            outcome = {"error": "UsageError" if isinstance(error, UsageError) else "RunError", "message": str(error)}
+        return {"outcome": json.dumps(outcome)}

@@ -28,7 +28,7 @@ from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
 from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
-from dream_ray.distributed.train.start_timeout import NotStartedError
+from dream_ray.distributed.train.controller_callbacks import NotStartedError
 from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.evaluation.validation import background_validation, validate_step

@@ -28,8 +28,8 @@ from dream_ray.config import parse_config
 from dream_ray.distributed import ray_backend
 from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.ray_backend import RayBackend, _raise_failure
-from dream_ray.distributed.train import start_timeout, trainer
-from dream_ray.distributed.train.start_timeout import NotStartedError
+from dream_ray.distributed.train import controller_callbacks, trainer
+from dream_ray.distributed.train.controller_callbacks import NotStartedError
 from dream_ray.distributed.train.trainer import fitting
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
@@ -153,8 +153,8 @@ def test_a_controller_without_workers_for_a_minute_leaves_the_waiting_to_the_dri
     """Not while they start, nor because an earlier group ran long ago."""
     assert hasattr(ControllerCallback, "after_controller_state_update"), "Ray calls the method by this name"
     now = 0.0
-    monkeypatch.setattr(start_timeout, "monotonic", lambda: now)
-    timeout, running = start_timeout.StartTimeout(), state.RunningState()
+    monkeypatch.setattr(controller_callbacks, "monotonic", lambda: now)
+    timeout, running = controller_callbacks.StartTimeout(), state.RunningState()
     lost = state.RestartingState(training_failed_error=ControllerError(OSError()))
     starting = state.SchedulingState(scaling_decision=ResizeDecision(1, {"CPU": 1}))
     for time, current in [(0, running), (100, lost), (101, starting), (200, starting), (201, running), (202, lost)]:

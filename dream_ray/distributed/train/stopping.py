@@ -15,11 +15,12 @@ class RayAgreement:
         coordinator: Its name.
 
     Attributes:
+        coordinator: Its client.
         is_asked_here: Whether this process has asked the workers to stop, and they write a checkpoint.
     """
 
     def __init__(self, coordinator: str) -> None:
-        self._coordinator = CoordinatorClient(coordinator)
+        self.coordinator = CoordinatorClient(coordinator)
         self.is_asked_here = False
 
     def ask(self) -> bool:
@@ -30,10 +31,6 @@ class RayAgreement:
     def begin(self, incarnation: int) -> bool:
         """See `Agreement`."""
         return bool(self._call("begin", incarnation))
-
-    def lose_workers(self) -> None:
-        """See `LocalAgreement`."""
-        self._call("lose_workers")
 
     def start(self) -> None:
         """See `Agreement`."""
@@ -53,4 +50,4 @@ class RayAgreement:
         self._call("break_off")
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return self._coordinator.call("agreement", method, *arguments)
+        return self.coordinator.call("agreement", method, *arguments)

@@ -13,11 +13,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from dream_ray import storage
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide
-from dream_ray.distributed.train.after_death import AfterDeath
+from dream_ray.distributed.train.controller_callbacks import AfterDeath, NotStartedError, StartTimeout
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
-from dream_ray.distributed.train.start_timeout import NotStartedError, StartTimeout
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
 from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.run.class_costs import placement
@@ -51,7 +50,7 @@ def make_trainer(
         agreement: The agreement on the step at which workers stop.
     """
     path = storage.absolute(run.path)
-    callbacks: list[Any] = [AfterDeath(agreement, queue), StartTimeout()]
+    callbacks: list[Any] = [AfterDeath(agreement.coordinator), StartTimeout()]
     resources = {"CPU": float(spec.threads)} | ({"GPU": gpus} if gpus > 0 else {})
     return StoppableTrainer(
         agreement.ask,
