@@ -62,8 +62,8 @@ def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final
         _tested(final),
         _section("Search", _search(sweep, trials, whole)),
         _section("Importance of the settings", _importances(sweep, trials)),
-        _section("One setting at a time", _slices(sweep, trials, whole)),
-        _section("All settings together", _parallel(sweep, trials, whole)),
+        _section("One setting at a time", (figures.slices(trials, whole, name) for name in sweep.metrics if whole)),
+        _section("All settings together", _parallel(sweep, trials, whole) if whole else []),
         _section("Distilled images", _images(context.out, sweep, best)),
         _section("Trials", [_table(_columns(sweep), rows)]),
     ]
@@ -100,7 +100,8 @@ def _columns(sweep: Sweep) -> dict[str, str]:
 
 
 def _section(title: str, parts: Iterable[str]) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>\n"
+    """Makes a section; it is empty only if no trial reached its end."""
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts) or _NO_WHOLE_TRIAL}</section>\n"
 
 
 def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
@@ -181,7 +182,7 @@ def _accuracy(row: Row) -> str:
 
 
 def _search(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
-    parts = [figures.history(trials, whole) if whole else _NO_WHOLE_TRIAL]
+    parts = [figures.history(trials, whole)] if whole else []
     climbing = {trial.number for trial in trials if trial.intermediate_values and trial.state.is_finished()}
     if climbing:
         parts.append(figures.rungs(trials, climbing))
@@ -209,13 +210,7 @@ def _importances(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[str]:
     return [*drawn, f"<p>{_text(note)}</p>"]
 
 
-def _slices(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
-    return [figures.slices(trials, whole, metric) for metric in sweep.metrics] if whole else [_NO_WHOLE_TRIAL]
-
-
 def _parallel(sweep: Sweep, trials: Sequence[FrozenTrial], whole: set[int]) -> list[str]:
-    if not whole:
-        return [_NO_WHOLE_TRIAL]
     note = "<p>One line per whole trial. None marks a setting that the trial does not have.</p>"
     return [figures.parallel(trials, whole, sweep.metrics), note]
 
@@ -232,7 +227,7 @@ def _images(out: str, sweep: Sweep, best: Sequence[FrozenTrial]) -> list[str]:
             continue
         parts.append(f'<figure><img alt="distilled images" src="data:image/png;base64,{picture}">')
         parts.append(f"<figcaption>{caption}</figcaption></figure>")
-    return ['<div class="images">', *parts, "</div>"] if parts else [_NO_WHOLE_TRIAL]
+    return ['<div class="images">', *parts, "</div>"] if parts else []
 
 
 def _table(columns: dict[str, str], rows: Sequence[Row]) -> str:
