@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import RESULTS, provenance, write_result
-from dream_ray.config import PRESETS, Config, parse_config
+from dream_ray.config import Config, parse_config, read_settings
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -49,10 +49,10 @@ ARMS = {
 def settings(dataset: str) -> dict[str, Any]:
     """Returns the settings that all arms share."""
     if dataset == "digits":
-        shared = PRESETS["smoke"]()
+        shared = read_settings(preset="smoke")
         shared.update(outer_steps=2, inner_steps=40)
         return shared
-    shared = PRESETS["cifar10-ipc10"]()
+    shared = read_settings(preset="cifar10-ipc10")
     shared["network"]["options"]["width"] = 32
     shared["selection"] = {"num_clusters": 64}
     shared["pixels"]["lr"] = 0.02  # acts as 4e-2 per class step, raised for the short run

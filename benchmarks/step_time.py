@@ -70,7 +70,7 @@ def normalisation_on(device: torch.device) -> Normalisation:
 def setting(precision: str = "float32") -> Config:
     """The published setting, its first network untrained (training does not change the time of a step)."""
     more = {"initialisation": {"warmup_epochs": 0}, "selection": {"precision": precision}}
-    return parse_config({**PRESETS["cifar10-ipc10"](), **more})
+    return parse_config({**PRESETS["cifar10-ipc10"], **more})
 
 
 def real_images(num_classes: int) -> list[np.ndarray]:

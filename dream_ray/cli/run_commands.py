@@ -40,7 +40,7 @@ def presets(
 
     if framework not in (None, *FRAMEWORKS):
         raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
-    configs = {name: parse_config(make()) for name, make in PRESETS.items()}
+    configs = {name: parse_config(values) for name, values in PRESETS.items()}
     chosen = {name: config for name, config in configs.items() if framework in (None, config.framework)}
     display.show_presets({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)}, chosen)
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dream_ray.config.presets import PRESETS
+from dream_ray.config.frameworks import PRESETS
 from dream_ray.config.schema import CONFIG_VERSION, Config
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
@@ -45,7 +45,7 @@ def read_settings(*, preset: str | None = None, file: str | None = None) -> dict
         near = difflib.get_close_matches(str(preset), PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}{hint}")
-    return copy.deepcopy(PRESETS[preset]())  # Presets share values, and assignments change them.
+    return copy.deepcopy(PRESETS[preset])  # Presets share values, and assignments change them.
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:

@@ -43,7 +43,7 @@ def assert_is_whole(table: Table) -> None:
 
 
 def test_presets(printed: list[Table]) -> None:
-    display.show_presets(FRAMEWORKS, {name: parse_config(make()) for name, make in PRESETS.items()})
+    display.show_presets(FRAMEWORKS, {name: parse_config(values) for name, values in PRESETS.items()})
     assert sum(table.row_count for table in printed) == len(PRESETS)
     for table in printed:
         assert_is_whole(table)
@@ -106,7 +106,7 @@ class LongRun:
         total=1e13, on_gpu=1e12, workers=1000, producers=1000, producer=1e12, ahead=1e12, everybody=1e15, mapped=1e13,
     )  # fmt: skip
     costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
-    config = parse_config(PRESETS["smoke"]())
+    config = parse_config(PRESETS["smoke"])
     producers, mean_class_size, spec = 1000, 1300.0, SimpleNamespace(workers=1000)
 
     def forecast(self, workers: int = 1000) -> SimpleNamespace:

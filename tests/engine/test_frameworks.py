@@ -397,8 +397,8 @@ def test_the_example_of_the_documentation_is_a_framework(
     exec(entry.replace("    ...\n", "    **FRAMEWORKS,\n"), entries)
     assert entries["FRAMEWORKS"].keys() - FRAMEWORKS.keys() == {"random_bidirectional"}
     monkeypatch.setitem(FRAMEWORKS, "random_bidirectional", entries["FRAMEWORKS"]["random_bidirectional"])
-    for make in FRAMEWORKS["random_bidirectional"].presets.values():
-        assert parse_config(make()).source.kind == "random"
+    for preset in FRAMEWORKS["random_bidirectional"].presets.values():
+        assert parse_config({"framework": "random_bidirectional", **preset}).source.kind == "random"
     run = begin(str(tmp_path / "run"), store, ("random_bidirectional", "representative"))
     assert (run.config.weights.feature, run.config.weights.gradient) == (1.0, 0.1)
     run_all(run, 1)

@@ -139,7 +139,7 @@ def test_conditions_decide_which_settings_vary() -> None:
         "weights.gradient": Parameter(uniform=(0.5, 2)),
         "selection.warm_steps": Parameter(whole=(1, 5), step=2),
     }
-    base, study = parse_config(PRESETS["smoke"]()), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    base, study = parse_config(PRESETS["smoke"]), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = [suggest(space, study.ask(), base) for _ in range(40)]
     assert {values["selection.strategy"] for values in seen} == {"random", "representative"}
     for values in seen:
@@ -189,7 +189,7 @@ def test_presets_can_be_searched_and_are_judged_alike() -> None:
     settings = {"outer_steps": 2, "checkpoint_every": 20, "evaluation.every": 40, "data.include_validation": False}
     space = {"preset": {"choices": names}, "pixels.lr": {"log": [1e-5, 1e-2]}}
     found = sweep(preset=names[0], settings=settings, space=space, start=[{}, {"preset": names[1]}])
-    lrs = [parse_config(PRESETS[name]()).pixels.lr for name in names]
+    lrs = [parse_config(PRESETS[name]).pixels.lr for name in names]
     points = found.start_points()
     assert points == [{"preset": name, "pixels.lr": lr} for name, lr in zip(names, lrs, strict=True)]
     first, second = (found.config_of(point) for point in points)
@@ -223,7 +223,7 @@ def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
 def test_a_kept_sweep_file_makes_the_same_trials(tmp_path: Path) -> None:
     """The file of settings may change later; the name of a trial's run is by what its settings come to."""
     file = tmp_path / "settings.yaml"
-    file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]()}))
+    file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]}))
     found = sweep(preset=None, config=str(file))
     values = {"selection.num_clusters": 9, "weights.feature": 0.5}
     [config] = found.configs_of(values)
@@ -251,7 +251,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_condition_on_a_fixed_setting_uses_its_value() -> None:
-    base = parse_config(PRESETS["smoke"]())
+    base = parse_config(PRESETS["smoke"])
     assert value_at(base, "selection.strategy") == "representative"
     with pytest.raises(UsageError, match=r"intervall is not a known setting; did you mean selection\.interval\?"):
         value_at(base, "selection.intervall")

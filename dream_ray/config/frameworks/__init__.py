@@ -1,4 +1,4 @@
-"""The frameworks by name: one file for each family, and one entry here."""
+"""The frameworks and their presets by name: one file for each family, and one entry here."""
 
 from dream_ray.config.frameworks.base import Framework, Settings, overlay
 from dream_ray.config.frameworks.dm import DM
@@ -18,4 +18,18 @@ FRAMEWORKS: dict[str, Framework] = {
 }
 """Every framework supports `selection.strategy` random and representative, and any initialisation."""
 
-__all__ = ["FRAMEWORKS", "Framework", "Settings", "overlay"]
+PRESETS: dict[str, Settings] = {
+    **DREAM_PLUS.presets,
+    **{
+        f"{name}-{data}": {"framework": name, **settings}
+        for name, framework in FRAMEWORKS.items()
+        if framework is not DREAM_PLUS
+        for data, settings in framework.presets.items()
+    },
+}
+"""Published settings: cifar10-ipc10 for DREAM+, dm-cifar10-ipc10 for another framework such as DM.
+
+Presets share values: copy them before you change them.
+"""
+
+__all__ = ["FRAMEWORKS", "PRESETS", "Framework", "Settings", "overlay"]

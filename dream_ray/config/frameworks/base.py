@@ -1,6 +1,6 @@
 """The form of a framework: data, not code. Its settings select from components that all frameworks share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Framework:
     title: str
     paper: str
     settings: Settings
-    presets: Mapping[str, Callable[[], Settings]] = field(default_factory=dict)
+    presets: Mapping[str, Settings] = field(default_factory=dict)
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:

@@ -4,8 +4,6 @@ Source: DM (Zhao & Bilen, WACV 2023, arXiv 2110.04181) and the settings of its a
 alike; here a hundred of them form an outer step.
 """
 
-from functools import partial
-
 from dream_ray.config.frameworks.base import Framework, Settings
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
 
@@ -22,16 +20,12 @@ _DM: Settings = {
 }
 
 
-def _published(ipc: int, depth: int) -> Settings:
-    return {"framework": "dm", "ipc": ipc, "network": convnet(depth)}
-
-
 DM = Framework(
     "Distribution matching (DM)",
     "Zhao & Bilen, WACV 2023, arXiv 2110.04181",
     _DM,
     {
-        f"{data}-ipc{ipc}": partial(_published, ipc, depth)
+        f"{data}-ipc{ipc}": {"ipc": ipc, "network": convnet(depth)}
         for data, depth in (("cifar10", 3), ("cifar100", 3), ("tiny-imagenet", 4))
         for ipc in (1, 10, 50)
     },

@@ -4,13 +4,8 @@ Sources: DC (Zhao et al., ICLR 2021, arXiv 2006.05929), DSA (Zhao & Bilen, ICML 
 of their authors' code. Their outer loop is `inner_steps` here; their inner loop is `update.epochs`.
 """
 
-from functools import partial
-
 from dream_ray.config.frameworks.base import Framework, Settings, overlay
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
-
-_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""Matches, and epochs on the synthetic set between two of them, by images per class; without a preset, those of 10."""
 
 _DC: Settings = {
     "outer_steps": 1000,
@@ -45,29 +40,14 @@ _DSA = overlay(
     },
 )
 
+_PRESETS: dict[str, Settings] = {
+    f"{data}-ipc{ipc}": {"ipc": ipc, "inner_steps": matches, "network": convnet(), "update": {"epochs": epochs}}
+    for data in ("cifar10", "cifar100")
+    for ipc, matches, epochs in ((1, 1, 1), (10, 10, 50), (50, 50, 10))
+}
+"""Matches per network, and epochs on the synthetic set after each, depend on the images per class."""
 
-def _small(name: str, ipc: int) -> Settings:
-    inner_steps, epochs = _LOOPS[ipc]
-    return {
-        "framework": name,
-        "ipc": ipc,
-        "inner_steps": inner_steps,
-        "network": convnet(),
-        "update": {"epochs": epochs},
-    }
-
-
-_SETS = [(data, ipc) for data in ("cifar10", "cifar100") for ipc in (1, 10, 50)]
-
-DC = Framework(
-    "Dataset condensation (DC)",
-    "Zhao et al., ICLR 2021, arXiv 2006.05929",
-    _DC,
-    {f"{data}-ipc{ipc}": partial(_small, "dc", ipc) for data, ipc in _SETS},
-)
+DC = Framework("Dataset condensation (DC)", "Zhao et al., ICLR 2021, arXiv 2006.05929", _DC, _PRESETS)
 DSA = Framework(
-    "Differentiable Siamese augmentation (DSA)",
-    "Zhao & Bilen, ICML 2021, arXiv 2102.08259",
-    _DSA,
-    {f"{data}-ipc{ipc}": partial(_small, "dsa", ipc) for data, ipc in _SETS},
+    "Differentiable Siamese augmentation (DSA)", "Zhao & Bilen, ICML 2021, arXiv 2102.08259", _DSA, _PRESETS
 )

@@ -4,8 +4,6 @@ Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its au
 of them (`dream.py`), with larger batches. `pixels.lr` is scaled by (ipc / 10) * (side / base side)^2.
 """
 
-from functools import partial
-
 from dream_ray.config.frameworks.base import Framework, Settings, overlay
 from dream_ray.config.frameworks.common import convnet
 
@@ -81,30 +79,24 @@ def _imagenet_epochs(decoded_per_class: int, num_classes: int) -> int:
     return epochs * 2 // 3 // 100 * 100 if num_classes == 100 else epochs
 
 
-PUBLISHED = {
-    **{f"cifar10-ipc{ipc}": partial(small, ipc) for ipc in (1, 10, 50)},
-    **{f"cifar100-ipc{ipc}": partial(small, ipc) for ipc in (1, 10, 20, 50)},
-    **{f"svhn-ipc{ipc}": partial(small, ipc, num_images=500, flip=False) for ipc in (1, 10, 50)},
-    **{f"mnist-ipc{ipc}": partial(mnist, ipc) for ipc in (1, 10, 50)},
-    **{f"fashion-mnist-ipc{ipc}": partial(small, ipc, lr=1e-4, distance="l1", num_images=500) for ipc in (1, 10, 50)},
-    **{f"imagenet10-ipc{ipc}": partial(imagenet, ipc, 10) for ipc in (10, 20)},
-    **{f"imagenet100-ipc{ipc}": partial(imagenet, ipc, 100) for ipc in (10, 20)},
+_IMAGENET100 = {f"imagenet100-ipc{ipc}": imagenet(ipc, 100) for ipc in (10, 20)}
+
+PUBLISHED: dict[str, Settings] = {
+    **{f"cifar10-ipc{ipc}": small(ipc) for ipc in (1, 10, 50)},
+    **{f"cifar100-ipc{ipc}": small(ipc) for ipc in (1, 10, 20, 50)},
+    **{f"svhn-ipc{ipc}": small(ipc, num_images=500, flip=False) for ipc in (1, 10, 50)},
+    **{f"mnist-ipc{ipc}": mnist(ipc) for ipc in (1, 10, 50)},
+    **{f"fashion-mnist-ipc{ipc}": small(ipc, lr=1e-4, distance="l1", num_images=500) for ipc in (1, 10, 50)},
+    **{f"imagenet10-ipc{ipc}": imagenet(ipc, 10) for ipc in (10, 20)},
+    **_IMAGENET100,
 }
 """Settings that IDC, DREAM and DREAM+ share, by data set and images per class."""
 
-
-_IDC_IMAGENET100: Settings = {"selection": {"num_clusters": 128}, "update": {"batch_size": 128}}
-"""Larger batches than of its other sets."""
-
-
-def _idc(name: str) -> Settings:
-    special = _IDC_IMAGENET100 if name.startswith("imagenet100") else {}
-    return overlay(PUBLISHED[name](), {"framework": "idc", **special})
-
+_LARGE_BATCHES: Settings = {"selection": {"num_clusters": 128}, "update": {"batch_size": 128}}
 
 IDC = Framework(
     "Information-intensive dataset condensation (IDC)",
     "Kim et al., ICML 2022, arXiv 2205.14959",
     _IDC,
-    {name: partial(_idc, name) for name in PUBLISHED},
+    {**PUBLISHED, **{name: overlay(settings, _LARGE_BATCHES) for name, settings in _IMAGENET100.items()}},
 )

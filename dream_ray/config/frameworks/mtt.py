@@ -5,9 +5,6 @@ al., NeurIPS 2022, arXiv 2207.09639; `methods/tm/readme.md` of its repository) l
 5,000 iterations are all alike; here a hundred of them form an outer step.
 """
 
-from functools import partial
-from typing import NamedTuple
-
 from dream_ray.config.frameworks.base import Framework, Settings
 from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
 
@@ -32,47 +29,31 @@ _MTT: Settings = {
 }
 
 
-class _Row(NamedTuple):
-    """A published setting; `student_batch` None is the whole set."""
-
-    student_steps: int
-    expert_steps: int
-    max_start: int
-    pixel_lr: float
-    step_size_lr: float
-    step_size: float
-    zca: bool
-    student_batch: int | None = None
-
-
-_ROWS = {
-    ("cifar10", 1): _Row(50, 2, 2, 1e2, 1e-7, 1e-2, zca=True),
-    ("cifar10", 10): _Row(30, 2, 20, 1e2, 1e-5, 1e-3, zca=True),
-    ("cifar10", 50): _Row(30, 2, 40, 1e3, 1e-5, 1e-3, zca=False),
-    ("cifar100", 1): _Row(20, 3, 20, 1e3, 1e-5, 1e-2, zca=True),
-    ("cifar100", 10): _Row(20, 2, 20, 1e3, 1e-5, 1e-2, zca=False),
-    ("cifar100", 50): _Row(80, 2, 40, 1e3, 1e-5, 1e-2, zca=True, student_batch=125),
-    ("tiny-imagenet", 1): _Row(10, 2, 10, 1e4, 1e-4, 1e-2, zca=False),
-    ("tiny-imagenet", 10): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, student_batch=200),
-    ("tiny-imagenet", 50): _Row(20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, student_batch=300),
-}
-
-
-def _published(data: str, ipc: int) -> Settings:
-    row = _ROWS[data, ipc]
+def _published(
+    ipc: int,
+    student_steps: int,
+    expert_steps: int,
+    max_start: int,
+    pixel_lr: float,
+    step_size_lr: float,
+    step_size: float,
+    *,
+    zca: bool,
+    student_batch: int | None = None,
+    depth: int = 3,
+) -> Settings:
     return {
-        "framework": "mtt",
         "ipc": ipc,
-        "network": convnet(4 if data == "tiny-imagenet" else 3),
-        "data": {"zca": row.zca},
-        "pixels": {"lr": row.pixel_lr},
+        "network": convnet(depth),
+        "data": {"zca": zca},
+        "pixels": {"lr": pixel_lr},
         "trajectory": {
-            "student_steps": row.student_steps,
-            "expert_steps": row.expert_steps,
-            "max_start": row.max_start,
-            "student_batch": row.student_batch,
-            "step_size": row.step_size,
-            "step_size_lr": row.step_size_lr,
+            "student_steps": student_steps,
+            "expert_steps": expert_steps,
+            "max_start": max_start,
+            "student_batch": student_batch,
+            "step_size": step_size,
+            "step_size_lr": step_size_lr,
         },
     }
 
@@ -81,5 +62,15 @@ MTT = Framework(
     "Matching training trajectories (MTT)",
     "Cazenavette et al., CVPR 2022, arXiv 2203.11932",
     _MTT,
-    {f"{data}-ipc{ipc}": partial(_published, data, ipc) for data, ipc in _ROWS},
+    {
+        "cifar10-ipc1": _published(1, 50, 2, 2, 1e2, 1e-7, 1e-2, zca=True),
+        "cifar10-ipc10": _published(10, 30, 2, 20, 1e2, 1e-5, 1e-3, zca=True),
+        "cifar10-ipc50": _published(50, 30, 2, 40, 1e3, 1e-5, 1e-3, zca=False),
+        "cifar100-ipc1": _published(1, 20, 3, 20, 1e3, 1e-5, 1e-2, zca=True),
+        "cifar100-ipc10": _published(10, 20, 2, 20, 1e3, 1e-5, 1e-2, zca=False),
+        "cifar100-ipc50": _published(50, 80, 2, 40, 1e3, 1e-5, 1e-2, zca=True, student_batch=125),
+        "tiny-imagenet-ipc1": _published(1, 10, 2, 10, 1e4, 1e-4, 1e-2, zca=False, depth=4),
+        "tiny-imagenet-ipc10": _published(10, 20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, depth=4, student_batch=200),
+        "tiny-imagenet-ipc50": _published(50, 20, 2, 40, 1e4, 1e-4, 1e-2, zca=False, depth=4, student_batch=300),
+    },
 )

@@ -74,8 +74,7 @@ def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
 @cache
 def _usual(framework: str) -> list[Config]:
     """Returns the settings of a framework and those of its presets."""
-    presets = FRAMEWORKS[framework].presets.values()
-    return [parse_config({"framework": framework}), *(parse_config(make()) for make in presets)]
+    return [parse_config({"framework": framework, **more}) for more in ({}, *FRAMEWORKS[framework].presets.values())]
 
 
 def ignored(config: Config) -> dict[str, str]:

@@ -70,8 +70,8 @@ def test_operations_of_a_convnet_by_hand() -> None:
 
 
 def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store: str) -> None:
-    assert not is_long(run_flop(parse_config(PRESETS["smoke"]()), Store.open(digits_store)), CPU)
-    cifar10 = parse_config(PRESETS["cifar10-ipc10"]())
+    assert not is_long(run_flop(parse_config(PRESETS["smoke"]), Store.open(digits_store)), CPU)
+    cifar10 = parse_config(PRESETS["cifar10-ipc10"])
     flop_of_convnet3 = 1e8
     for device in ("cpu", "cuda"):
         assert is_long(flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)), torch.device(device))
