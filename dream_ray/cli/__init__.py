@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
+import typer
+
 from dream_ray.cli.app import app
-from dream_ray.cli.console import errors
 from dream_ray.cli.evaluation_commands import evaluate
 from dream_ray.cli.quickstart_command import quickstart
 from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
@@ -30,7 +31,7 @@ def main() -> None:
         _refuse_empty(sys.argv[1:])
         app(prog_name="dream-ray")
     except (UsageError, RunError) as error:
-        errors().print(f"error: {error}", markup=False)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

@@ -1,10 +1,12 @@
 """Where the command line prints: results on stdout, progress and errors on stderr.
 
-rich is imported by the first line that is printed, so that `dream-ray --help` answers at once.
+Lines are printed by `typer.echo`. rich is imported by the first table or bar, so that `dream-ray --help` and a refused
+command answer at once.
 """
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
 
 _GAP = 2
+
+Rows = Sequence[Sequence[str]]
 
 
 def _make_console(**options: Any) -> "Console":
@@ -34,30 +38,6 @@ def errors() -> "Console":
     return _make_console(stderr=True)
 
 
-def say(text: str) -> None:
-    """Prints a line."""
-    results().print(text, markup=False)
-
-
-def print_table(table: "Table") -> None:
-    """Prints a table, and an empty line after it."""
-    results().print(table)
-    results().print()
-
-
-def make_table(*headings: "str | Column", title: str | None = None) -> "Table":
-    """Makes a table whose columns stay as wide as their cells: long headings have line breaks, and no frame."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Column, Table
-
-    columns = [Column(heading) if isinstance(heading, str) else heading for heading in headings]
-    for column in columns:
-        column.no_wrap = True
-    table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.padding = (0, 1, 0, 0)
-    return table
-
-
 def number(heading: str) -> "Column":
     """Makes a column of numbers."""
     from rich.table import Column
@@ -70,25 +50,47 @@ def percent(mean: float, std: float | None) -> str:
     return f"{100 * mean:.1f}" if std is None else f"{100 * mean:.1f} +- {100 * std:.1f}"
 
 
-def make_tables(columns: "Sequence[Column]", rows: Sequence[Sequence[str]], width: int) -> "list[Table]":
-    """Makes tables of as many columns as fit into a width; each table repeats the first column."""
+def print_table(columns: "Sequence[str | Column]", *sections: Rows, title: str | None = None) -> None:
+    """Prints the tables of `make_tables` that fit on stdout, each with an empty line after it."""
+    for table in make_tables(columns, *sections, title=title, width=results().width):
+        results().print(table)
+        results().print()
+
+
+def make_tables(
+    columns: "Sequence[str | Column]", *sections: Rows, width: int, title: str | None = None
+) -> "list[Table]":
+    """Makes tables of as many columns as fit into a width; each table repeats the first column.
+
+    Columns are as wide as their cells: long headings have line breaks, and there is no frame.
+
+    Args:
+        columns: Headings of texts, and columns of `number`.
+        sections: Rows of cells; a line separates two sections.
+        width: Characters.
+        title: Text above the first column.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    made = [Column(column) if isinstance(column, str) else column for column in columns]
+    texts_by_column = zip((str(column.header) for column in made), *chain(*sections), strict=True)
+    widths = [max(map(len, "\n".join(texts).split("\n"))) for texts in texts_by_column]
     parts = [[0]]
-    used = first = _width(columns[0], [row[0] for row in rows])
-    for index in range(1, len(columns)):
-        needed = _width(columns[index], [row[index] for row in rows]) + _GAP
-        if used + needed > width and len(parts[-1]) > 1:
+    for index in range(1, len(made)):
+        needed = sum(widths[shown] + _GAP for shown in parts[-1]) + widths[index]
+        if needed > width and len(parts[-1]) > 1:
             parts.append([0])
-            used = first
         parts[-1].append(index)
-        used += needed
     tables = []
     for part in parts:
-        table = make_table(*(columns[index].copy() for index in part))
-        for row in rows:
-            table.add_row(*(row[index] for index in part))
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.padding = (0, 1, 0, 0)
+        for index in part:
+            table.add_column(made[index].header, justify=made[index].justify, no_wrap=True)
+        for section in sections:
+            for row in section:
+                table.add_row(*(row[index] for index in part))
+            table.add_section()
         tables.append(table)
     return tables
-
-
-def _width(column: "Column", cells: Sequence[str]) -> int:
-    return max(len(line) for cell in (str(column.header), *cells) for line in cell.split("\n"))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from typer import echo
+
 from dream_ray.cli.console import errors
 from dream_ray.errors import RunError
 
@@ -26,31 +28,24 @@ def interruptible(remedy: str, begun: str | None = None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         has_begun = begun is None or storage.exists(begun)
-        errors().print(f"interrupted; {remedy if has_begun else 'nothing was written'}", markup=False)
+        echo(f"interrupted; {remedy if has_begun else 'nothing was written'}", err=True)
         raise SystemExit(_INTERRUPTED) from None
-
-
-@contextmanager
-def stages(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function that shows the progress of a stage: (stage, done, total)."""
-    with _showing(text) as show:
-        yield lambda stage, done, total: show(done, total, stage)
 
 
 @contextmanager
 def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
     """Yields a function that shows the newest result of an evaluation: (result, done, total)."""
-    with _showing(text) as show:
+    with showing(text) as show:
         yield lambda result, done, total: show(
-            done, total, f"{result.evaluated_set} {result.repeat + 1}: {100 * result.accuracy:.1f} %"
+            f"{result.evaluated_set} {result.repeat + 1}: {100 * result.accuracy:.1f} %", done, total
         )
 
 
 @contextmanager
 def progress(run: Any) -> Iterator[None]:
     """Follows a run through the files in its directory."""
-    with _showing("Distilling") as show:
-        show(0, run.config.total_steps, "starting")
+    with showing("Distilling") as show:
+        show("starting", 0, run.config.total_steps)
         with polling(lambda: show(*_read_progress(run)), _POLL_S if errors().is_terminal else _LINE_S):
             yield
 
@@ -74,22 +69,22 @@ def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def _showing(text: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yields a function that shows (done, total, status)."""
+def showing(text: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that shows the progress of the work: (stage or status, done, total)."""
     if not errors().is_terminal:
         last = time.monotonic()
 
-        def show(done: int, total: int, status: str) -> None:
+        def show(status: str, done: int, total: int) -> None:
             nonlocal last
             if time.monotonic() - last >= _LINE_S:
                 last = time.monotonic()
-                errors().print(f"{text}: {done} of {total}, {status}", markup=False)
+                echo(f"{text}: {done} of {total}, {status}", err=True)
 
         yield show
         return
     with make_bar() as bar:
         task = bar.add_task(text, total=None, status="")
-        yield lambda done, total, status: bar.update(task, completed=done, total=total, status=status)
+        yield lambda status, done, total: bar.update(task, completed=done, total=total, status=status)
 
 
 def make_bar() -> "Progress":
@@ -107,8 +102,8 @@ def make_bar() -> "Progress":
     )
 
 
-def _read_progress(run: Any) -> tuple[int, int, str]:
-    """Returns the steps done, all steps, and a summary."""
+def _read_progress(run: Any) -> tuple[str, int, int]:
+    """Returns a summary, the steps done, and all steps."""
     from dream_ray import storage
     from dream_ray.engine.progress.progress import summarise_progress
     from dream_ray.engine.run.directory import read_sessions
@@ -117,16 +112,16 @@ def _read_progress(run: Any) -> tuple[int, int, str]:
     try:
         now = summarise_progress(read_sessions(run))
         if now is None:
-            return 0, total, "starting workers"
+            return "starting workers", 0, total
         if now.loss is None or now.seconds_per_step is None:
-            return now.step, total, now.phase
+            return now.phase, now.step, total
         parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
         if validations := storage.list_directory(run.file("validation")):
             row = storage.read_json(run.file("validation", validations[-1]))
             parts.append(f"validation {100 * row['accuracy']:.1f} % at {row['step']}")
     except RunError:  # slow storage is replacing a file; the next call reads it
-        return 0, total, "waiting"
-    return now.step, total, ", ".join(parts)
+        return "waiting", 0, total
+    return ", ".join(parts), now.step, total
 
 
 def duration(seconds: float | None) -> str:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from dream_ray.cli.app import app
-from dream_ray.cli.console import say
 from dream_ray.cli.options import Local
 from dream_ray.errors import UsageError
 
@@ -36,7 +35,7 @@ def quickstart(
     _prepare(out)
     with nullcontext() if local else _local_ray():
         for arguments in commands(out, local=local):
-            say(f"\n$ dream-ray {shlex.join(arguments)}")
+            typer.echo(f"\n$ dream-ray {shlex.join(arguments)}")
             app(arguments, prog_name="dream-ray", standalone_mode=False)
     _show_end(out)
 
@@ -61,7 +60,7 @@ def _prepare(out: str) -> None:
 
     mark = storage.join(out, _MARK)
     if storage.exists(mark):
-        say(f"replacing the earlier {out}/store and {out}/run")
+        typer.echo(f"replacing the earlier {out}/store and {out}/run")
         for name in ("store", "run"):
             storage.delete(storage.join(out, name))
     elif storage.list_directory(out):
@@ -82,13 +81,13 @@ def _show_end(out: str) -> None:
 
     evaluation = f"{out}/run/evaluation"
     plots = [f"{evaluation}/{name}" for name in storage.list_directory(evaluation) if name.endswith(".png")]
-    say("\nPictures:")
+    typer.echo("\nPictures:")
     _show_columns([(f"{out}/run/grid.png", "the synthetic images"), *((plot, "their accuracy") for plot in plots)])
-    say("\nNext commands:")
+    typer.echo("\nNext commands:")
     _show_columns(NEXT)
 
 
 def _show_columns(rows: Sequence[tuple[str, str]]) -> None:
     for left, right in rows:
-        say(f"  {left}")
-        say(f"      {right}")
+        typer.echo(f"  {left}")
+        typer.echo(f"      {right}")

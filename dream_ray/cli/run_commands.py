@@ -41,8 +41,9 @@ def presets(
     if framework not in (None, *FRAMEWORKS):
         raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
     configs = {name: parse_config(values) for name, values in PRESETS.items()}
-    chosen = {name: config for name, config in configs.items() if framework in (None, config.framework)}
-    display.show_presets({name: FRAMEWORKS[name] for name in FRAMEWORKS if framework in (None, name)}, chosen)
+    for name in FRAMEWORKS if framework is None else [framework]:
+        ours = {preset: config for preset, config in configs.items() if config.framework == name}
+        display.show_presets(name, FRAMEWORKS[name], ours)
 
 
 def settings() -> None:
@@ -52,7 +53,7 @@ def settings() -> None:
     """
     from dream_ray.config.listing import list_settings
 
-    print(list_settings(), end="")
+    typer.echo(list_settings(), nl=False)
 
 
 def plan(
@@ -90,7 +91,7 @@ def plan(
 
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = load_config(preset=preset, file=config, assignments=assignments or ())
-    with progress.stages("Measuring the steps"):
+    with progress.showing("Measuring the steps"):
         needed = api.plan(
             settings,
             store=store,

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli.console import say
 from dream_ray.cli.display import show_manifest
 from dream_ray.cli.options import Address, Local, Wait
-from dream_ray.cli.progress import interruptible, stages
+from dream_ray.cli.progress import interruptible, showing
 
 
 def ingest(
@@ -86,7 +85,7 @@ def ingest(
     )
     with (
         interruptible("run the same command again to continue"),
-        stages(f"Ingesting {source}") as progress,
+        showing(f"Ingesting {source}") as progress,
     ):
         manifest = api.ingest(
             settings,
@@ -117,9 +116,9 @@ def inspect(
     # Before the contact sheet, which may not be writable.
     show_manifest(store, opened.manifest)
     if verify:
-        with stages("Verifying") as progress:
+        with showing("Verifying") as progress:
             opened.verify(progress)
-        say(f"checksums: all {len(opened.manifest.files)} files match")
+        typer.echo(f"checksums: all {len(opened.manifest.files)} files match")
     sheet = storage.join(store, "contact_sheet.png")
     contact_sheet(opened, sheet)
-    say(f"contact sheet: {sheet}")
+    typer.echo(f"contact sheet: {sheet}")

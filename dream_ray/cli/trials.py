@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dream_ray.cli.console import errors, make_tables, percent, print_table, results, say
+from typer import echo
+
+from dream_ray.cli.console import errors, make_tables, number, percent, print_table
 from dream_ray.cli.progress import polling
 from dream_ray.errors import RunError, UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _POLL_S = 2.0
 _LINE_S = 60.0
@@ -33,8 +32,7 @@ def live(path: str, study: str | None) -> Iterator[None]:
                 # Running and good trials, as many as a screen holds.
                 order = {"running": 0, "done": 1, "stopped": 2}
                 rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                first, *_ = tables(rows[:_MOST_ROWS], errors().width)
-                first.title = _counts(path, rows)
+                first, *_ = make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=errors().width)
                 picture.update(first)
 
         with polling(look, _POLL_S):
@@ -45,7 +43,7 @@ def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:
     if rows:
         best = max((row["accuracy"] for row in rows if row["state"] == "done"), default=None)
         more = "" if best is None else f"; best validation accuracy: {100 * best:.1f} %"
-        errors().print(_counts(path, rows) + more, markup=False)
+        echo(_counts(path, rows) + more, err=True)
 
 
 def _read(path: str, study: str | None) -> list[dict[str, Any]]:
@@ -68,14 +66,11 @@ def _counts(path: str, rows: list[dict[str, Any]]) -> str:
     return title
 
 
-def tables(rows: list[dict[str, Any]], width: int) -> "list[Table]":
-    """Makes tables of the rows of `sweeps.results.rows_of`; reasons of failure are left out."""
-    from rich.table import Column
-
-    names = [name for name in rows[0] if name != "reason"]
-    headings = _headings(names)
-    columns = [Column(headings[name], justify="left" if name == "state" else "right") for name in names]
-    return make_tables(columns, [[_cell(name, row[name]) for name in names] for row in rows], width)
+def _table(rows: list[dict[str, Any]]) -> tuple[list[Any], list[list[str]]]:
+    """Returns columns and cells of the rows of `sweeps.results.rows_of`; reasons of failure are left out."""
+    headings = _headings([name for name in rows[0] if name != "reason"])
+    columns = [heading if name == "state" else number(heading) for name, heading in headings.items()]
+    return columns, [[_cell(name, row[name]) for name in headings] for row in rows]
 
 
 def _headings(names: Sequence[str]) -> dict[str, str]:
@@ -96,13 +91,12 @@ def _cell(name: str, value: Any) -> str:
 def show_trials(rows: list[dict[str, Any]]) -> None:
     """Prints the trials, and why those that failed did."""
     if not rows:
-        say("No trial has started.")
+        echo("No trial has started.")
         return
-    for table in tables(rows, results().width):
-        print_table(table)
+    print_table(*_table(rows))
     for row in rows:
         if row["reason"]:
-            say(f"trial {row['trial']} failed: {row['reason']}")
+            echo(f"trial {row['trial']} failed: {row['reason']}")
 
 
 def show_sweep(path: str, found: Any) -> None:
@@ -112,9 +106,9 @@ def show_sweep(path: str, found: Any) -> None:
 
     show_trials(found.trials)
     for row in found.final:
-        say(f"{NAMES[row['name']]}, tested with new seeds: {_tested(row)}")
-    say(f"report: {storage.join(path, 'report.html')}")
-    say(f"best settings: {storage.join(path, 'best.yaml')}")
+        echo(f"{NAMES[row['name']]}, tested with new seeds: {_tested(row)}")
+    echo(f"report: {storage.join(path, 'report.html')}")
+    echo(f"best settings: {storage.join(path, 'best.yaml')}")
 
 
 def _tested(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from dream_ray.cli import display, forecasts, trials
+from dream_ray.cli import console, display, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 from dream_ray.engine.progress.progress import Progress
 from dream_ray.engine.progress.status import Status
@@ -22,10 +22,12 @@ from dream_ray.errors import UsageError
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[Table]:
     """Collects the tables that are printed on a terminal of 80 columns."""
     tables: list[Table] = []
-    for module in (forecasts, trials):
-        monkeypatch.setattr(module, "results", lambda: Console(width=80))
-    for module in (display, forecasts, trials):
-        monkeypatch.setattr(module, "print_table", tables.append)
+
+    class Collector(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            tables.extend(one for one in objects if isinstance(one, Table))
+
+    monkeypatch.setattr(console, "results", lambda: Collector(width=80))
     return tables
 
 
@@ -43,7 +45,9 @@ def assert_is_whole(table: Table) -> None:
 
 
 def test_presets(printed: list[Table]) -> None:
-    display.show_presets(FRAMEWORKS, {name: parse_config(values) for name, values in PRESETS.items()})
+    for name, framework in FRAMEWORKS.items():
+        configs = {preset: parse_config({"framework": name, **values}) for preset, values in framework.presets.items()}
+        display.show_presets(name, framework, configs)
     assert sum(table.row_count for table in printed) == len(PRESETS)
     for table in printed:
         assert_is_whole(table)
