@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dream_ray.config.frameworks import PRESETS
-from dream_ray.config.schema import CONFIG_VERSION, Config
+from dream_ray.config.schema import Config
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
 
@@ -50,10 +50,6 @@ def read_settings(*, preset: str | None = None, file: str | None = None) -> dict
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """Validates plain values; raises UsageError with one line per broken rule."""
-    version = values.get("version", CONFIG_VERSION)
-    if version != CONFIG_VERSION:
-        # Reported alone, because the other keys may be valid in that version.
-        raise UsageError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {version!r}")
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:

@@ -4,12 +4,12 @@ Times are in steps: an outer step has a fresh network, an inner step matches eve
 network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dream_ray.config.frameworks import FRAMEWORKS, overlay
+from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.config.sections import (
     Data,
     Evaluation,
@@ -72,68 +72,78 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _framework_lies_below(cls, values: Any) -> Any:
-        name = values.get("framework", _DEFAULT_FRAMEWORK) if isinstance(values, Mapping) else None
-        if not isinstance(name, str) or name not in FRAMEWORKS:
-            return values
+    def _framework_lies_below(cls, values: Mapping[str, Any]) -> Settings:
+        # Reported alone, because the other keys may be valid in that version, or with that framework.
+        version = values.get("version", CONFIG_VERSION)
+        if version != CONFIG_VERSION:
+            raise ValueError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {version!r}")
+        name = values.get("framework", _DEFAULT_FRAMEWORK)
+        if name not in list(FRAMEWORKS):
+            raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {name!r}")
         # Unset values of a section made in Python, such as `Matching(...)`, come from the framework too.
         plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in values.items()}
         return overlay(FRAMEWORKS[name].settings, plain)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Config":
-        if self.version != CONFIG_VERSION:
-            raise ValueError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {self.version}")
-        if self.framework not in FRAMEWORKS:
-            raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {self.framework!r}")
         for section in (self.matching, self.update, self.evaluation):
             parse_strategy(section.augmentation)
-        for broken in (*self._broken_selection_rules(), *self._broken_framework_rules()):
-            raise ValueError(broken)
+        for is_broken, rule in self._rules():
+            if is_broken:
+                raise ValueError(rule)
         return self
 
-    def _broken_selection_rules(self) -> Iterator[str]:
-        picked = self.selection.num_clusters * self.selection.per_cluster
-        if self.selection.strategy == "representative" and self.batch_real not in (None, picked):
-            yield (
-                "batch_real must be selection.num_clusters * selection.per_cluster "
-                f"({picked}) with representative selection; got {self.batch_real}"
-            )
-        if self.evaluation.every and self.data.include_validation:
-            yield (
-                "evaluation.every needs data.include_validation=false, so that the images it is measured on "
-                f"stay unseen; got evaluation.every {self.evaluation.every} with data.include_validation true"
-            )
-        if self.evaluation.every % self.checkpoint_every:
-            yield (
-                f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}); "
-                f"got {self.evaluation.every}"
-            )
-
-    def _broken_framework_rules(self) -> Iterator[str]:
+    def _rules(self) -> list[tuple[bool, str]]:
+        """Returns every rule between settings: whether it is broken, and its text."""
         kind, objective = self.source.kind, self.matching.objective
-        if objective == "trajectory" and kind != "expert":
-            yield f"source.kind must be expert with matching.objective trajectory; got {kind}"
-        if objective != "trajectory" and kind == "expert":
-            yield f"matching.objective must be trajectory with source.kind expert; got {objective}"
-        if objective == "trajectory" and self.pixels.coupling != "joint":
-            yield (
+        picked = self.selection.num_clusters * self.selection.per_cluster
+        return [
+            (
+                self.selection.strategy == "representative" and self.batch_real not in (None, picked),
+                f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with representative "
+                f"selection; got {self.batch_real}",
+            ),
+            (
+                self.evaluation.every > 0 and self.data.include_validation,
+                "evaluation.every needs data.include_validation=false, so that the images it is measured on stay "
+                f"unseen; got evaluation.every {self.evaluation.every} with data.include_validation true",
+            ),
+            (
+                self.evaluation.every % self.checkpoint_every > 0,
+                f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}); got "
+                f"{self.evaluation.every}",
+            ),
+            (
+                objective == "trajectory" and kind != "expert",
+                f"source.kind must be expert with matching.objective trajectory; got {kind}",
+            ),
+            (
+                objective != "trajectory" and kind == "expert",
+                f"matching.objective must be trajectory with source.kind expert; got {objective}",
+            ),
+            (
+                objective == "trajectory" and self.pixels.coupling != "joint",
                 "pixels.coupling must be joint with matching.objective trajectory, which has one loss for all classes; "
-                f"got {self.pixels.coupling}"
-            )
-        if self.evaluation.lr is None and objective != "trajectory":
-            yield f"evaluation.lr must be a number > 0 with matching.objective {objective}, which learns none; got null"
-        if kind in ("synthetic", "expert") and self.update.warmup_epochs:
-            yield f"update.warmup_epochs must be 0 with source.kind {kind}; got {self.update.warmup_epochs}"
-        if kind == "expert" and self.update.epochs == 0:
-            yield "update.epochs must be an int >= 1 with source.kind expert, because experts are trained; got 0"
-        if self.data.zca and (self.pixels.space, self.factor) != ("normalised", 1):
-            yield (
+                f"got {self.pixels.coupling}",
+            ),
+            (
+                objective != "trajectory" and self.evaluation.lr is None,
+                f"evaluation.lr must be a number > 0 with matching.objective {objective}, which learns none; got null",
+            ),
+            (
+                kind in ("synthetic", "expert") and self.update.warmup_epochs > 0,
+                f"update.warmup_epochs must be 0 with source.kind {kind}; got {self.update.warmup_epochs}",
+            ),
+            (
+                kind == "expert" and self.update.epochs == 0,
+                "update.epochs must be an int >= 1 with source.kind expert, because experts are trained; got 0",
+            ),
+            (
+                self.data.zca and (self.pixels.space, self.factor) != ("normalised", 1),
                 "pixels.space must be normalised and factor 1 with data.zca, because a whitened image is not a mosaic "
-                f"of whitened images; got {self.pixels.space} and {self.factor}"
-            )
-        if not all(0 < part < 1 for part in self.evaluation.lr_milestones):
-            yield f"evaluation.lr_milestones must be between 0 and 1; got {list(self.evaluation.lr_milestones)}"
+                f"of whitened images; got {self.pixels.space} and {self.factor}",
+            ),
+        ]
 
     @property
     def real_batch(self) -> int:

@@ -3,7 +3,7 @@
 Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -200,7 +200,7 @@ class Evaluation(Section):
     """First learning rate; null: the learned step size, for baselines the initial one (trajectory.step_size)."""
     lr_decay: float = Field(default=0.2, gt=0, le=1)
     """Factor of the learning rate at every milestone."""
-    lr_milestones: tuple[float, ...] = (2 / 3, 5 / 6)
+    lr_milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (2 / 3, 5 / 6)
     """Milestones as fractions of the epochs, between 0 and 1."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum."""
