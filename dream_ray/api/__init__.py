@@ -3,8 +3,7 @@
 A function that needs PyTorch or Ray, which take seconds to import, imports them after it has checked its arguments.
 """
 
-from dream_ray.api.evaluation import evaluate
-from dream_ray.api.runs import distill, load_synthetic, plan, resume, status
+from dream_ray.api.runs import distill, evaluate, load_synthetic, plan, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
 

@@ -7,7 +7,7 @@ command answer at once.
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,24 +18,14 @@ _GAP = 2
 Rows = Sequence[Sequence[str]]
 
 
-def _make_console(**options: Any) -> "Console":
+@cache
+def console(*, stderr: bool = False) -> "Console":
+    """Returns the console of results, or that of progress and errors (stderr)."""
     from rich.console import Console
 
-    made = Console(highlight=False, soft_wrap=True, **options)
+    made = Console(highlight=False, soft_wrap=True, stderr=stderr)
     # rich keeps bold and dim text under NO_COLOR; a user who sets it expects no escape codes.
-    return Console(highlight=False, soft_wrap=True, color_system=None, **options) if made.no_color else made
-
-
-@cache
-def results() -> "Console":
-    """Returns the console of results: stdout."""
-    return _make_console()
-
-
-@cache
-def errors() -> "Console":
-    """Returns the console of progress and errors: stderr."""
-    return _make_console(stderr=True)
+    return Console(highlight=False, soft_wrap=True, stderr=stderr, color_system=None) if made.no_color else made
 
 
 def number(heading: str) -> "Column":
@@ -52,9 +42,9 @@ def percent(mean: float, std: float | None) -> str:
 
 def print_table(columns: "Sequence[str | Column]", *sections: Rows, title: str | None = None) -> None:
     """Prints the tables of `make_tables` that fit on stdout, each with an empty line after it."""
-    for table in make_tables(columns, *sections, title=title, width=results().width):
-        results().print(table)
-        results().print()
+    for table in make_tables(columns, *sections, title=title, width=console().width):
+        console().print(table)
+        console().print()
 
 
 def make_tables(

@@ -1,9 +1,10 @@
 """`dream-ray evaluate`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import dream_ray
 from dream_ray.cli import display, progress
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.errors import UsageError
@@ -30,11 +31,10 @@ def evaluate(
 
     The same networks are trained on the baselines: random real images, k-means, the initial images, the whole set.
     """
-    from dream_ray import api
     from dream_ray.engine.evaluation.options import BASELINES
 
     with progress.counter("Evaluating") as on_result:
-        rows = api.evaluate(
+        rows = dream_ray.evaluate(
             run,
             network=_network(net, net_options or []),
             repeats=repeats,
@@ -53,8 +53,7 @@ def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
 
 
-def _network(name: str | None, options: list[str]) -> Any:
-    from dream_ray.config.sections import Network
+def _network(name: str | None, options: list[str]) -> "dream_ray.Network | None":
     from dream_ray.config.yaml_text import parse_assignment
 
     if name is None:
@@ -62,4 +61,4 @@ def _network(name: str | None, options: list[str]) -> Any:
             raise UsageError("--net-option needs --net")
         return None
     pairs = (parse_assignment(option, "--net-option", "key=value") for option in options)
-    return Network(name=name, options=dict(pairs))
+    return dream_ray.Network(name=name, options=dict(pairs))

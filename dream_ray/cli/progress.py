@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import echo
 
-from dream_ray.cli.console import errors
+from dream_ray.cli.console import console
 from dream_ray.errors import RunError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def progress(run: Any) -> Iterator[None]:
     """Follows a run through the files in its directory."""
     with showing("Distilling") as show:
         show("starting", 0, run.config.total_steps)
-        with polling(lambda: show(*_read_progress(run)), _POLL_S if errors().is_terminal else _LINE_S):
+        with polling(lambda: show(*_read_progress(run)), _POLL_S if console(stderr=True).is_terminal else _LINE_S):
             yield
 
 
@@ -71,7 +71,7 @@ def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
 @contextmanager
 def showing(text: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function that shows the progress of the work: (stage or status, done, total)."""
-    if not errors().is_terminal:
+    if not console(stderr=True).is_terminal:
         last = time.monotonic()
 
         def show(status: str, done: int, total: int) -> None:
@@ -97,7 +97,7 @@ def make_bar() -> "Progress":
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[status]}", markup=False),
-        console=errors(),
+        console=console(stderr=True),
         transient=True,
     )
 

@@ -32,26 +32,22 @@ def quickstart(
     Runs the commands ingest, distill and evaluate on the digits that scikit-learn brings, and prints each of them.
     Without --local, they share a Ray that runs on this machine until the end.
     """
-    _prepare(out)
-    with nullcontext() if local else _local_ray():
-        for arguments in commands(out, local=local):
-            typer.echo(f"\n$ dream-ray {shlex.join(arguments)}")
-            app(arguments, prog_name="dream-ray", standalone_mode=False)
-    _show_end(out)
-
-
-def commands(out: str, *, local: bool) -> list[list[str]]:
-    """Returns the arguments of the commands that are run."""
     from multiprocessing import cpu_count
 
+    _prepare(out)
     store, run = f"{out}/store", f"{out}/run"
     # On CPUs, because each worker takes a GPU of its own and most machines have fewer than two.
     resources = ["--local"] if local else ["--workers", str(min(2, cpu_count()))]
-    return [
+    commands = [
         ["ingest", "digits", store, "--local"],
         ["distill", "--preset", "smoke", "--store", store, "--out", run, *resources, "--device", "cpu"],
         ["evaluate", run, *(["--local"] if local else [])],
     ]
+    with nullcontext() if local else _local_ray():
+        for arguments in commands:
+            typer.echo(f"\n$ dream-ray {shlex.join(arguments)}")
+            app(arguments, prog_name="dream-ray", standalone_mode=False)
+    _show_end(out)
 
 
 def _prepare(out: str) -> None:

@@ -1,6 +1,7 @@
 """Commands that plan, start, continue and show runs: arguments in, one call, a result shown.
 
-Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
+Heavy imports happen inside the commands, or when a name of `dream_ray` is first used: `dream-ray --help` answers at
+once.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+import dream_ray
 from dream_ray.cli import display, progress
 from dream_ray.cli.options import (
     Address,
@@ -84,15 +86,13 @@ def plan(
 
     Memory and the time of each step are measured where the workers would run. The time of the run is a prediction.
     """
-    from dream_ray import api
     from dream_ray.cli import forecasts
-    from dream_ray.config import load_config
     from dream_ray.config.sizes import parse_counts
 
     worker_counts = [] if scale is None else parse_counts(scale)
-    settings = load_config(preset=preset, file=config, assignments=assignments or ())
+    settings = dream_ray.load_config(preset=preset, file=config, assignments=assignments or ())
     with progress.showing("Measuring the steps"):
-        needed = api.plan(
+        needed = dream_ray.plan(
             settings,
             store=store,
             workers=workers,
@@ -140,12 +140,11 @@ def distill(
     wait: Wait = "10min",
 ) -> None:
     """Distil a store into a synthetic set."""
-    from dream_ray import api, storage
-    from dream_ray.config import load_config
+    from dream_ray import storage
 
-    settings = load_config(preset=preset, file=config, assignments=assignments or ())
+    settings = dream_ray.load_config(preset=preset, file=config, assignments=assignments or ())
     with progress.interruptible(_resume(out), storage.join(out, "config.yaml")):
-        api.distill(
+        dream_ray.distill(
             settings,
             store=store,
             out=out,
@@ -187,7 +186,6 @@ def resume(
 
     By default, it continues with the workers that it was started with. Any number of workers gives the same result.
     """
-    from dream_ray import api
     from dream_ray.cli import trials
     from dream_ray.sweeps.directory import is_sweep
 
@@ -202,12 +200,12 @@ def resume(
         }
         _refuse(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
         with progress.interruptible(_resume(run)), trials.live(run, study):
-            found = api.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
+            found = dream_ray.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
         trials.show_sweep(run, found)
         return
     _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
     with progress.interruptible(_resume(run)):
-        api.resume(
+        dream_ray.resume(
             run,
             workers=workers,
             min_workers=min_workers,
@@ -229,7 +227,6 @@ def status(
 
     The command reads only files, from any machine that reaches them.
     """
-    from dream_ray import api
     from dream_ray.cli import trials
     from dream_ray.sweeps.directory import is_sweep
 
@@ -238,7 +235,7 @@ def status(
 
         trials.show_trials(read_rows(run, study))
         return
-    display.show_status(run, api.status(run))
+    display.show_status(run, dream_ray.status(run))
 
 
 @contextmanager

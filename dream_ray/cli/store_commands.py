@@ -1,12 +1,14 @@
 """Commands that make and show stores: arguments in, one call, a result shown.
 
-Heavy imports happen inside the commands, so that `dream-ray --help` answers at once.
+Heavy imports happen inside the commands, or when a name of `dream_ray` is first used: `dream-ray --help` answers at
+once.
 """
 
 from typing import Annotated
 
 import typer
 
+import dream_ray
 from dream_ray.cli.display import show_manifest
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.cli.progress import interruptible, showing
@@ -65,11 +67,9 @@ def ingest(
 
     If an ingest is interrupted, run the same command again to continue it.
     """
-    from dream_ray import api
     from dream_ray.data.class_lists import read_classes
-    from dream_ray.data.ingest import IngestSettings
 
-    settings = IngestSettings(
+    settings = dream_ray.IngestSettings(
         source=source,
         test=test,
         test_labels=test_labels,
@@ -87,7 +87,7 @@ def ingest(
         interruptible("run the same command again to continue"),
         showing(f"Ingesting {source}") as progress,
     ):
-        manifest = api.ingest(
+        manifest = dream_ray.ingest(
             settings,
             store,
             max_rejects=max_rejects,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+import dream_ray
 from dream_ray.cli.options import Address, Device, MaxConcurrent, Study, Wait
 
 
@@ -26,7 +27,7 @@ def sweep(
 
     Each trial is a short run. Its accuracy on the validation split ranks it.
     """
-    from dream_ray import api, storage
+    from dream_ray import storage
     from dream_ray.cli import progress, trials
 
     if out is None:
@@ -34,7 +35,7 @@ def sweep(
         out = f"runs/{name.rpartition('.')[0] or name}"
     remedy = f"run `dream-ray resume {out}` to continue"
     with progress.interruptible(remedy, storage.join(out, "sweep.yaml")), trials.live(out, study):
-        found = api.sweep(
+        found = dream_ray.sweep(
             file,
             store=store,
             out=out,

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer import echo
 
-from dream_ray.cli.console import errors, make_tables, number, percent, print_table
+from dream_ray.cli.console import console, make_tables, number, percent, print_table
 from dream_ray.cli.progress import polling
 from dream_ray.errors import RunError, UsageError
 
@@ -18,13 +18,14 @@ _MOST_ROWS = 20
 @contextmanager
 def live(path: str, study: str | None) -> Iterator[None]:
     """Follows the study of a sweep while the block runs: a table on a terminal, a line per minute in a log."""
-    if not errors().is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         with polling(lambda: _print_counts(path, _read(path, study)), _LINE_S):
             yield
         return
     from rich.live import Live
 
-    with Live(console=errors(), transient=True, refresh_per_second=2) as picture:
+    with Live(console=screen, transient=True, refresh_per_second=2) as picture:
 
         def look() -> None:
             rows = _read(path, study)
@@ -32,7 +33,7 @@ def live(path: str, study: str | None) -> Iterator[None]:
                 # Running and good trials, as many as a screen holds.
                 order = {"running": 0, "done": 1, "stopped": 2}
                 rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                first, *_ = make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=errors().width)
+                first, *_ = make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=screen.width)
                 picture.update(first)
 
         with polling(look, _POLL_S):

@@ -11,6 +11,7 @@ import optuna
 import pytest
 import yaml
 
+import dream_ray
 from dream_ray import api, cli, storage
 from dream_ray.cli import trials
 from dream_ray.distributed.cluster import capacity, session
@@ -112,7 +113,7 @@ def test_a_sweep_that_was_killed_before_it_was_one_can_be_begun_again(call: Call
 def test_ctrl_c_before_anything_is_begun_sends_nobody_to_resume(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "sweep", interrupted)
+    monkeypatch.setattr(dream_ray, "sweep", interrupted)
     code, text = call("sweep", "search", "--out", tmp_path / "out")
     assert code == 130 and "interrupted; nothing was written" in text
 

@@ -27,7 +27,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[Table]:
         def print(self, *objects: Any, **options: Any) -> None:
             tables.extend(one for one in objects if isinstance(one, Table))
 
-    monkeypatch.setattr(console, "results", lambda: Collector(width=80))
+    monkeypatch.setattr(console, "console", lambda: Collector(width=80))
     return tables
 
 

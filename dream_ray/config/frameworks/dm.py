@@ -4,8 +4,7 @@ Source: DM (Zhao & Bilen, WACV 2023, arXiv 2110.04181) and the settings of its a
 alike; here a hundred of them form an outer step.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings
-from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
+from dream_ray.config.frameworks.base import ONE_OF_ALL, Framework, Settings, convnet, evaluation
 
 _DM: Settings = {
     "outer_steps": 200,

@@ -4,8 +4,7 @@ Sources: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), DREAM+ (arXiv 2310.150
 published. The defaults of the settings are those of DREAM+.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings
-from dream_ray.config.frameworks.common import convnet
+from dream_ray.config.frameworks.base import Framework, Settings, convnet
 from dream_ray.config.frameworks.idc import PUBLISHED, scaled_lr
 
 _DREAM: Settings = {"weights": {"feature": 0.0, "gradient": 1.0}, "update": {"warmup_epochs": 0}}

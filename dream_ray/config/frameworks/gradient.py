@@ -4,8 +4,7 @@ Sources: DC (Zhao et al., ICLR 2021, arXiv 2006.05929), DSA (Zhao & Bilen, ICML 
 of their authors' code. Their outer loop is `inner_steps` here; their inner loop is `update.epochs`.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings, overlay
-from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
+from dream_ray.config.frameworks.base import ONE_OF_ALL, Framework, Settings, convnet, evaluation, overlay
 
 _DC: Settings = {
     "outer_steps": 1000,

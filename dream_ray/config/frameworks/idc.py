@@ -4,8 +4,7 @@ Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its au
 of them (`dream.py`), with larger batches. `pixels.lr` is scaled by (ipc / 10) * (side / base side)^2.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings, overlay
-from dream_ray.config.frameworks.common import convnet
+from dream_ray.config.frameworks.base import Framework, Settings, convnet, overlay
 
 _IDC: Settings = {
     "outer_steps": 2000,

@@ -5,8 +5,7 @@ al., NeurIPS 2022, arXiv 2207.09639; `methods/tm/readme.md` of its repository) l
 5,000 iterations are all alike; here a hundred of them form an outer step.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings
-from dream_ray.config.frameworks.common import ONE_OF_ALL, convnet, evaluation
+from dream_ray.config.frameworks.base import ONE_OF_ALL, Framework, Settings, convnet, evaluation
 
 _MTT: Settings = {
     "outer_steps": 50,
