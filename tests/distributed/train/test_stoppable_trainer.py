@@ -1,17 +1,28 @@
 """Ray Train starts no process that a run does not use."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.train import RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, autoscaling_coordinator_client
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from dream_ray.distributed.train import stoppable_trainer
 from dream_ray.distributed.train.gloo import GlooBackend, GlooConfig
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
+
+# The modules through which scaling policies reach the actor that asks for nodes: that of Ray 2.56 and a newer one.
+COORDINATORS = [
+    name
+    for name in (
+        "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator",
+        "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
+    )
+    if find_spec(name)
+]
 
 
 def make_trainer(path: Path, workers: int | tuple[int, int]) -> StoppableTrainer:
@@ -48,9 +59,8 @@ def test_only_a_group_that_may_grow_has_the_actor_that_asks_for_nodes(
     assert isinstance(policy, FixedScalingPolicy) == is_fixed
     if is_fixed:
         requests: list[None] = []
-        monkeypatch.setattr(
-            autoscaling_coordinator_client, "get_or_create_autoscaling_coordinator", lambda: requests.append(None)
-        )
+        for module in COORDINATORS:
+            monkeypatch.setattr(f"{module}.get_or_create_autoscaling_coordinator", lambda: requests.append(None))
         policy.after_controller_start(SimpleNamespace(run_id="run"))
         assert policy.make_decision_for_non_running_worker_group().num_workers == workers
         policy.before_controller_abort()
