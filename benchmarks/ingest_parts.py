@@ -19,9 +19,9 @@ from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.decoding.decode import decode, fit
 from dream_ray.data.store import image_file
-from dream_ray.data.store.image_file import new_image_file, read_images
+from dream_ray.data.store.image_file import read_images, write_images
 from dream_ray.data.store.images import ImageChunks
-from dream_ray.data.store.statistics import PixelSums
+from dream_ray.data.store.statistics import pixel_sums
 
 SIZE = 224
 SHAPE = (3, SIZE, SIZE)
@@ -97,7 +97,7 @@ def parts(files: Sequence[str], root: Path) -> dict[str, float]:
     seconds = {
         "read": _seconds(storage.read_bytes, files),
         "decode": _seconds(partial(by_ours, size=SIZE), datas),
-        "statistics": _seconds(lambda image: PixelSums.of(image[None]), images),
+        "statistics": _seconds(lambda image: pixel_sums(image[None]), images),
         "digest": _seconds(lambda image: hashlib.sha256(image).hexdigest(), images),
     }
 
@@ -111,10 +111,7 @@ def parts(files: Sequence[str], root: Path) -> dict[str, float]:
 
 
 def _write(path: Path, images: Sequence[UInt8Array]) -> None:
-    with new_image_file(str(path), SHAPE, "raw") as writer:
-        for image_CHW in images:
-            writer.add(image_CHW)
-        writer.close()
+    write_images(str(path), images, SHAPE, "raw")
 
 
 def record_batches(root: Path) -> dict[str, dict[str, float]]:

@@ -2,9 +2,7 @@
 
 import platform
 from fractions import Fraction
-from functools import reduce
 from importlib.metadata import version
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import NOTES, note_name
 from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
-from dream_ray.data.store.statistics import PixelSums
+from dream_ray.data.store.statistics import mean_and_std
 from dream_ray.errors import RunError
 
 REJECTS = "rejects.parquet"
@@ -56,9 +54,7 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
             if any(reject["unreached"] for reject in note["rejects"]):
                 with_retries(storage.delete, storage.join(work, NOTES, note_name(number)))
         raise
-    sums = reduce(
-        add, (PixelSums(note["sums"][0], *map(tuple, note["sums"][1:])) for note in notes if note["split"] != "test")
-    )
+    mean, std = mean_and_std(np.sum([note["sums"] for note in notes if note["split"] != "test"], axis=0))
     given = settings.plain()
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -68,8 +64,8 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
         width=plan.form.width,
         encoding=plan.form.encoding,
         counts={split: tuple(of_split) for split, of_split in counts.items()},
-        mean=sums.mean(),
-        std=sums.std(),
+        mean=mean,
+        std=std,
         files=tuple(
             ImageFile(note["split"], note["label"], note["path"], note["rows"], note["sha256"], note["bytes"])
             for note in notes

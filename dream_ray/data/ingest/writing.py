@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
+
 from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.decoding.decode import UnreadableImage, decode
-from dream_ray.data.store.image_file import new_image_file
-from dream_ray.data.store.statistics import PixelSums
+from dream_ray.data.store.image_file import write_images
 from dream_ray.errors import RunError, UsageError
 
 IMAGES, NOTES = "images", "done"
@@ -92,19 +93,16 @@ def write_file(job: WriteJob) -> int:
     if storage.exists(note_path):  # A task of several jobs was repeated.
         return len(rows)
     rejects: list[dict[str, Any]] = []
-    sums = PixelSums.zero(job.form.channels)
     note: dict[str, Any] = {"path": job.path, "split": job.split, "label": job.label, "rows": 0}
+    sums_3C = np.zeros((3, job.form.channels), dtype=np.int64)
     images = _images(rows, job, rejects)
     first = next(images, None)
     if first is not None:
         shape_CHW = (job.form.channels, job.form.height, job.form.width)
-        with new_image_file(storage.join(job.store, job.path), shape_CHW, job.form.encoding) as writer:
-            for image_CHW in chain([first], images):
-                writer.add(image_CHW)
-            note |= {"sha256": writer.close(), "rows": writer.rows, "bytes": writer.bytes}
-            sums = writer.sums
-    note |= {"rejects": rejects, "sums": [sums.num_pixels, sums.sums, sums.squares]}
-    storage.write_json(note_path, note)
+        path = storage.join(job.store, job.path)
+        written, sums_3C = write_images(path, chain([first], images), shape_CHW, job.form.encoding)
+        note |= written
+    storage.write_json(note_path, {**note, "rejects": rejects, "sums": sums_3C.tolist()})
     return len(rows)
 
 

@@ -1,12 +1,11 @@
 """Per-channel mean and standard deviation from exact integer sums, whose merge order does not change the bits."""
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.arrays import Int64Array, UInt8Array
 
 _FULL_SCALE = 255
 # float32 represents integers up to 2^24, the sum of this many squares of 255, in any order of addition.
@@ -15,57 +14,30 @@ _BLOCK = 256
 _CACHED_VALUES = 1 << 16
 
 
-@dataclass(frozen=True)
-class PixelSums:
-    """Sums over pixels; a monoid under `+`.
+def pixel_sums(images_NCHW: UInt8Array) -> Int64Array:
+    """Sums over the pixels of uint8 images; the sums of several sets of less than 10^14 pixels add up.
 
-    Attributes:
-        num_pixels: Number of pixels per channel.
-        sums: Sum of the values 0..255, one per channel.
-        squares: Sum of their squares, one per channel.
+    Returns:
+        (3, C) int64: number of pixels, sum of the values 0..255, and sum of their squares.
     """
+    count, channels, height, width = images_NCHW.shape
+    pixels_NCP = images_NCHW.reshape(count, channels, height * width)
+    step = max(1, _CACHED_VALUES // (height * width))
+    sums_3C = np.zeros((3, channels), dtype=np.int64)
+    sums_3C[0] = count * height * width
+    for start in range(0, count, step):
+        for channel in range(channels):
+            sums_3C[1:, channel] += _exact_sums(pixels_NCP[start : start + step, channel])
+    return sums_3C
 
-    num_pixels: int
-    sums: tuple[int, ...]
-    squares: tuple[int, ...]
 
-    @classmethod
-    def zero(cls, channels: int) -> "PixelSums":
-        """Returns the sums over no pixels."""
-        return cls(0, (0,) * channels, (0,) * channels)
-
-    @classmethod
-    def of(cls, images_NCHW: UInt8Array) -> "PixelSums":
-        """Returns the sums over uint8 images of less than 10^11 pixels each."""
-        count, channels, height, width = images_NCHW.shape
-        pixels_NCP = images_NCHW.reshape(count, channels, height * width)
-        step = max(1, _CACHED_VALUES // (height * width))
-        sums, squares = [0] * channels, [0] * channels
-        for start in range(0, count, step):
-            for channel in range(channels):
-                total, square = _exact_sums(pixels_NCP[start : start + step, channel])
-                sums[channel] += total
-                squares[channel] += square
-        return cls(count * height * width, tuple(sums), tuple(squares))
-
-    def __add__(self, other: "PixelSums") -> "PixelSums":
-        return PixelSums(
-            self.num_pixels + other.num_pixels,
-            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
-            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
-        )
-
-    def mean(self) -> tuple[float, ...]:
-        """Returns the mean per channel of the pixels scaled to [0, 1]."""
-        return tuple(float(Fraction(total, self.num_pixels * _FULL_SCALE)) for total in self.sums)
-
-    def std(self) -> tuple[float, ...]:
-        """Returns the population standard deviation per channel of the pixels scaled to [0, 1]."""
-        scale = (self.num_pixels * _FULL_SCALE) ** 2
-        return tuple(
-            math.sqrt(Fraction(self.num_pixels * square - total**2, scale))
-            for total, square in zip(self.sums, self.squares, strict=True)
-        )
+def mean_and_std(sums_3C: Int64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and population standard deviation per channel of the pixels scaled to [0, 1]; see `pixel_sums`."""
+    mean, std = [], []
+    for num_pixels, total, squares in sums_3C.T.tolist():
+        mean.append(float(Fraction(total, num_pixels * _FULL_SCALE)))
+        std.append(math.sqrt(Fraction(num_pixels * squares - total**2, (num_pixels * _FULL_SCALE) ** 2)))
+    return tuple(mean), tuple(std)
 
 
 def _exact_sums(values_NP: UInt8Array) -> tuple[int, int]:
@@ -73,12 +45,9 @@ def _exact_sums(values_NP: UInt8Array) -> tuple[int, int]:
 
     Sums over a block are exact in float32, which takes half the time of float64; sums of blocks are exact in float64.
     """
-    floats_V = values_NP.astype(np.float32).reshape(-1)
-    whole = len(floats_V) // _BLOCK * _BLOCK
-    total = squares = 0
-    for floats_BK in (floats_V[:whole].reshape(-1, _BLOCK), floats_V[None, whole:]):
-        if floats_BK.size:
-            total += int((floats_BK @ np.ones(floats_BK.shape[1], np.float32)).sum(dtype=np.float64))
-            # BLAS computes row times column as a dot product.
-            squares += int((floats_BK[:, None, :] @ floats_BK[:, :, None]).sum(dtype=np.float64))
-    return total, squares
+    floats_BK = np.zeros((-(-values_NP.size // _BLOCK), _BLOCK), dtype=np.float32)
+    floats_BK.reshape(-1)[: values_NP.size] = values_NP.reshape(-1)
+    total = (floats_BK @ np.ones(_BLOCK, np.float32)).sum(dtype=np.float64)
+    # BLAS computes row times column as a dot product.
+    squares = (floats_BK[:, None, :] @ floats_BK[:, :, None]).sum(dtype=np.float64)
+    return int(total), int(squares)
