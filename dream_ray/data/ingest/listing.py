@@ -10,7 +10,7 @@ import pyarrow as pa
 from dream_ray import storage
 from dream_ray.data.class_lists import possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.sources import Source, SourceKind, SourceOptions, find_source, flat_folder, order_of_names
+from dream_ray.data.sources import LISTING, Source, SourceKind, SourceOptions, find_source, flat_folder, order_of_names
 from dream_ray.errors import UsageError
 
 LISTINGS, SPOOL = "listing", "spool"
@@ -120,13 +120,16 @@ def list_shard(job: ShardJob) -> None:
         writer.write_table(table)
 
 
-def read_listing(work: str, part: str, number: int) -> pa.Table:
-    """Maps the listing of a shard."""
-    with storage.open_arrow(storage.join(work, _file(part, number))) as reader:
-        return reader.read_all()
+def read_listing(work: str, part: str, num_shards: int) -> pa.Table:
+    """Maps the listings of all shards of a part as one table."""
+    tables = [LISTING.empty_table()]
+    for number in range(num_shards):
+        with storage.open_arrow(storage.join(work, _file(part, number))) as reader:
+            tables.append(reader.read_all())
+    return pa.concat_tables(tables)
 
 
-def class_names(name: str, source: Source, listings: list[pa.Table]) -> tuple[str, ...]:
+def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]:
     """Returns the classes of a source, in order; `name` identifies it in messages.
 
     Raises:
@@ -134,16 +137,18 @@ def class_names(name: str, source: Source, listings: list[pa.Table]) -> tuple[st
     """
     names = source.class_names
     if names is None:
-        names = order_of_names({name for table in listings for name in table["class"].drop_null().unique().to_pylist()})
+        names = order_of_names(set(listing["class"].unique().drop_null().to_pylist()))
     repeated = repeated_name(names)
     if repeated is not None:
         raise UsageError(f"class names of {name} must be unique; {repeated!r} occurs twice")
+    if not names and len(listing):
+        [first] = listing.slice(0, 1).to_pylist()
+        raise UsageError(
+            f"source {name} has no images with a class: {len(listing)} have none, the first: {first['name']}: "
+            f"{first['problem']}"
+        )
     if not names:
-        count = sum(len(table) for table in listings)
-        first = next((row for table in listings for row in table.slice(0, 1).to_pylist()), None)
-        # Without a class, every listed image has a problem.
-        reason = first and f" with a class: {count} have none, the first: {first['name']}: {first['problem']}"
-        raise UsageError(f"source {name} has no images{reason or ''}")
+        raise UsageError(f"source {name} has no images")
     if len(names) < 2:
         raise UsageError(f"source {name} must have at least 2 classes; got {len(names)} ({', '.join(names)})")
     return names

@@ -74,46 +74,41 @@ def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Sour
 
 
 def _make(settings: IngestSettings, work: str, parts: dict[str, Source], identity: str) -> Plan:
-    listings = {
-        part: [read_listing(work, part, number) for number in range(len(source.shards))]
-        for part, source in parts.items()
-    }
+    listings = {part: read_listing(work, part, len(source.shards)) for part, source in parts.items()}
     known = class_names(settings.source, parts["train"], listings["train"])
     names = choose_classes(settings.source, known, settings.classes)
-    rows = {part: rows_by_class(tables, names, settings.max_per_class) for part, tables in listings.items()}
-    train, _ = rows["train"]
-    for name, of_class in zip(names, train, strict=True):
-        if not len(of_class):
+    rows = {part: rows_by_class(listing, names, settings.max_per_class) for part, listing in listings.items()}
+    for name, rows_N in zip(names, rows["train"], strict=True):
+        if not len(rows_N):
             raise UsageError(f"class {name!r} of {settings.source} has no images")
-    test, test_classes = rows.get("test", ([], set()))
-    unknown = sorted(test_classes - set(known))
-    if unknown:
-        raise UsageError(f"test class {unknown[0]!r} is not a training class; those are {', '.join(known[:10])}")
-    if test and not any(map(len, test)):
-        raise UsageError("the test source has no images")
+    if "test" in rows:
+        unknown = sorted(set(listings["test"]["class"].unique().drop_null().to_pylist()) - set(known))
+        if unknown:
+            raise UsageError(f"test class {unknown[0]!r} is not a training class; those are {', '.join(known[:10])}")
+        if not any(map(len, rows["test"])):
+            raise UsageError("the test source has no images")
     rejects = tuple(
         {"path": row["name"], "split": part, "label": None, "reason": row["problem"]}
-        for part, tables in listings.items()
-        for table in tables
-        for row in table.filter(table["class"].is_null()).to_pylist()
+        for part, listing in listings.items()
+        for row in listing.filter(listing["class"].is_null()).to_pylist()
     )
 
     channels = parts["train"].channels if settings.channels is None else settings.channels
-    form = _form(listings["train"], train, channels, settings)
+    form = _form(listings["train"], rows["train"], channels, settings)
     image_bytes = channels * form.height * form.width
-    plans = plan_files(train, test, names, validation=settings.validation, image_bytes=image_bytes)
+    test = [rows_N + len(listings["train"]) for rows_N in rows.get("test", ())]  # rows of the concatenated listings
+    files = plan_files(rows["train"], test, names, validation=settings.validation, image_bytes=image_bytes)
+    listing = pa.concat_tables(listings.values())
     with storage.atomic_output(storage.join(work, FILES)) as file, pa.ipc.new_file(file, LISTED) as writer:
-        for batch in gather(listings, plans):
+        for batch in gather(listing, list(files.values())):
             writer.write_batch(batch)
-    files = tuple((plan.split, plan.label, plan.chunk) for plan in plans)
-    num_listed = sum(len(table) for tables in listings.values() for table in tables)
-    return Plan(names, form, files, tuple(len(plan.rows_N2) for plan in plans), rejects, num_listed, identity)
+    return Plan(names, form, tuple(files), tuple(map(len, files.values())), rejects, len(listing), identity)
 
 
-def _form(listings: Sequence[pa.Table], rows: Sequence[Int64Array], channels: int, settings: IngestSettings) -> Form:
+def _form(listing: pa.Table, rows: Sequence[Int64Array], channels: int, settings: IngestSettings) -> Form:
     """Returns the form of the first readable image, which all images of the store must have."""
-    for shard, number in chain.from_iterable(rows):
-        [row] = listings[shard].slice(number, 1).to_pylist()
+    for number in chain.from_iterable(rows):
+        [row] = listing.slice(number, 1).to_pylist()
         try:
             _, height, width = decode(read_image(row), channels=channels, size=settings.size).shape
         except UnreadableImage:

@@ -1,5 +1,6 @@
 """Tests of the plan of an ingest: which images go into which file, against a plan that is made one image at a time."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,14 +15,14 @@ from dream_ray.data.sources import LISTING
 CLASSES = ("c", "a", "d")
 
 
-def listing(part: str, shard: int, num_images: int) -> pa.Table:
-    """Of classes in any order, one of which is not stored, and of images without a class."""
-    drawn = np.random.Generator(np.random.Philox(key=10 * shard + len(part))).integers(0, 5, num_images)
+def listing(part: str, num_images: int) -> pa.Table:
+    """Images of four classes in any order, one of which is not stored, and images without a class."""
+    drawn = np.random.Generator(np.random.Philox(key=len(part))).integers(0, 5, num_images)
     rows = [
         {
             "class": (*"abcd", None)[code],
-            "name": f"{part} {shard}: {number}",
-            "path": f"/{part}/{shard}.tar",
+            "name": f"{part}: {number}",
+            "path": f"/{part}.tar",
             "offset": 512 * number,
             "length": number if number % 3 else None,
             "problem": None if number % 5 else f"the {number}th",
@@ -31,67 +32,66 @@ def listing(part: str, shard: int, num_images: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LISTING)
 
 
+def in_shards(table: pa.Table) -> pa.Table:
+    """Returns the table in chunks of several sizes, one of them empty."""
+    ends = [0, len(table) // 3, len(table) // 3, len(table) // 2, len(table)]
+    return pa.concat_tables([table.slice(start, end - start) for start, end in pairwise(ends)])
+
+
 @pytest.fixture
-def listings() -> dict[str, list[pa.Table]]:
-    """Of shards of several sizes, one of them without images."""
-    sizes = {"train": (40, 0, 7, 55, 1), "test": (13, 21)}
-    return {part: [listing(part, *shard) for shard in enumerate(of_part)] for part, of_part in sizes.items()}
+def train() -> pa.Table:
+    return in_shards(listing("train", 103))
 
 
-def rows_one_by_one(tables, names, max_per_class):
-    """Do what `rows_by_class` does, image by image."""
-    rows = {name: [] for name in names}
-    others = set()
-    for shard, table in enumerate(tables):
-        for number, name in enumerate(table["class"].to_pylist()):
-            if name in rows:
-                rows[name].append([shard, number])
-            elif name is not None:
-                others.add(name)
-    return [of_class[:max_per_class] for of_class in rows.values()], others
+@pytest.fixture
+def test() -> pa.Table:
+    return in_shards(listing("test", 34))
 
 
 @pytest.mark.parametrize("max_per_class", [None, 9, 1])
-def test_rows_are_those_that_are_found_one_by_one(listings, max_per_class):
-    for tables in (*listings.values(), []):
-        rows, others = rows_by_class(tables, CLASSES, max_per_class)
-        expected, expected_others = rows_one_by_one(tables, CLASSES, max_per_class)
-        assert [of_class.tolist() for of_class in rows] == expected and others == expected_others
-        assert all(of_class.dtype == np.int64 and of_class.shape[1:] == (2,) for of_class in rows)
+def test_rows_are_those_found_one_by_one(train, max_per_class):
+    for table in (train, LISTING.empty_table()):
+        classes = table["class"].to_pylist()
+        expected = [[row for row, name in enumerate(classes) if name == given][:max_per_class] for given in CLASSES]
+        rows = rows_by_class(table, CLASSES, max_per_class)
+        assert [rows_N.tolist() for rows_N in rows] == expected
+        assert all(rows_N.dtype == np.int64 for rows_N in rows)
 
 
 @pytest.mark.parametrize("together", [1, 30, 1 << 18])
-def test_files_hold_what_is_taken_one_by_one(listings, monkeypatch, together):
+def test_files_contain_the_rows_taken_one_by_one(train, test, monkeypatch, together):
     monkeypatch.setattr(planning, "_TOGETHER", together)
     monkeypatch.setattr(planning, "FILE_BYTES", 40)
-    train, test = (rows_by_class(listings[part], CLASSES, None)[0] for part in ("train", "test"))
-    files = plan_files(train, test, CLASSES, validation=0.3, image_bytes=5)
-    assert {file.split for file in files} == {"train", "validation", "test"} and len(files) > 12
-    batches = list(gather(listings, files))
+    rows = [rows_by_class(table, CLASSES, None) for table in (train, test)]
+    files = plan_files(rows[0], [rows_N + len(train) for rows_N in rows[1]], CLASSES, validation=0.3, image_bytes=5)
+    assert {split for split, _, _ in files} == {"train", "validation", "test"} and len(files) > 12
+    both = pa.concat_tables([train, test])
+    batches = list(gather(both, list(files.values())))
     assert len(batches) == len(files)
-    for file, batch in zip(files, batches, strict=True):
-        rows = [listings[file.part][shard].slice(number, 1).to_pylist()[0] for shard, number in file.rows_N2]
+    everything = both.select(LISTED.names).to_pylist()
+    for rows_N, batch in zip(files.values(), batches, strict=True):
         assert batch.schema == LISTED
-        assert batch.to_pylist() == [{name: row[name] for name in LISTED.names} for row in rows]
+        assert batch.to_pylist() == [everything[row] for row in rows_N]
 
 
-def test_few_pieces_are_taken_where_every_shard_has_all_classes(listings, monkeypatch):
+def test_files_are_collected_together(train, monkeypatch):
     taken = []
+    dataset = planning.ds.dataset
 
     class Counted:
         def __init__(self, table):
-            self.table = table
+            self.dataset = dataset(table)
 
-        def select(self, names):
-            taken.append(names)
-            return self.table.select(names)
+        def take(self, rows):
+            taken.append(len(rows))
+            return self.dataset.take(rows)
 
-    train, _ = rows_by_class(listings["train"], CLASSES, None)
-    files = plan_files(train, [], CLASSES, validation=0.3, image_bytes=5)
-    batches = gather({"train": [Counted(table) for table in listings["train"]]}, files)
-    rows_N2 = np.concatenate(train)
-    assert sum(len(batch) for batch in batches) == len(rows_N2)
-    assert len(taken) == len(np.unique(rows_N2[:, 0])), "once per shard that has images, not once per file"
+    monkeypatch.setattr(planning.ds, "dataset", Counted)
+    monkeypatch.setattr(planning, "_TOGETHER", 30)
+    rows = rows_by_class(train, CLASSES, None)
+    files = list(plan_files(rows, [], CLASSES, validation=0.3, image_bytes=planning.FILE_BYTES // 4).values())
+    assert sum(map(len, gather(train, files))) == sum(map(len, files)) == sum(taken)
+    assert len(taken) < len(files) / 3 and max(taken) < 30 + 4
 
 
 class Compared(str):
@@ -109,7 +109,7 @@ class Compared(str):
 @pytest.mark.parametrize(
     "check",
     [
-        lambda names: class_names("f", SimpleNamespace(class_names=names), []),
+        lambda names: class_names("f", SimpleNamespace(class_names=names), LISTING.empty_table()),
         lambda names: choose_classes("f", names, list(names)),
     ],
 )

@@ -715,7 +715,7 @@ class TestRetries:
         monkeypatch.setattr(module, name, asked)
 
     @pytest.mark.parametrize(
-        "read", [lambda: read_rows("s3://b/s/work", 0), lambda: read_listing("s3://b/s/work", "train", 0)]
+        "read", [lambda: read_rows("s3://b/s/work", 0), lambda: read_listing("s3://b/s/work", "train", 1)]
     )
     def test_a_bucket_that_fails_while_it_is_read_is_asked_again(self, monkeypatch, read):
         class Away(io.BytesIO):
