@@ -8,6 +8,7 @@ evicted files.
 """
 
 import hashlib
+import io
 import os
 import time
 from contextlib import suppress
@@ -18,7 +19,8 @@ import pyarrow as pa
 from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.directories import file_sizes
 from dream_ray.storage.files import atomic_output, delete, is_temporary, open_input
-from dream_ray.storage.paths import failure, is_remote, join
+from dream_ray.storage.paths import is_remote, join
+from dream_ray.storage.reading import open_raw
 
 _NAME = "dream_ray-cache"
 _DEFAULT_GB = 100.0
@@ -77,24 +79,19 @@ def _limit_bytes() -> int:
 
 def _fetch(path: str, digest: str, cached: str) -> None:
     found = hashlib.sha256()
-    with open_input(path) as source:
+    with open_raw(path) as source:
         limit = _limit_bytes()
-        if source.size() > limit:
-            raise RunError(f"DREAM_RAY_CACHE_GB must hold a file of {source.size()} bytes; it is {limit} bytes")
-        make_room(_directory(), source.size(), limit)
+        num_bytes = source.seek(0, io.SEEK_END)
+        source.seek(0)
+        if num_bytes > limit:
+            raise RunError(f"DREAM_RAY_CACHE_GB must hold a file of {num_bytes} bytes; it is {limit} bytes")
+        make_room(_directory(), num_bytes, limit)
         with atomic_output(cached) as target:
-            while block := _read_block(path, source):
+            while block := source.read(_BLOCK_BYTES):
                 found.update(block)
                 target.write(block)
             if found.hexdigest() != digest:
                 raise RunError(f"{path} is damaged: its sha256 is {found.hexdigest()}, not {digest}")
-
-
-def _read_block(path: str, source: Any) -> bytes:
-    try:
-        return bytes(source.read(_BLOCK_BYTES))
-    except OSError as error:
-        raise failure("read", path, error) from None
 
 
 def make_room(directory: str, num_bytes: int, limit_bytes: int) -> None:

@@ -49,21 +49,17 @@ class IngestSettings:
     root: str | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise UsageError(f"size must be an int >= 1; got {self.size}")
-        if self.size is not None and is_bomb(self.size**2):
-            raise UsageError(
-                f"size must be the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every "
-                f"image; got {self.size}"
-            )
-        if self.channels not in (None, 1, 3):
-            raise UsageError(f"channels must be 1 or 3; got {self.channels}")
-        if self.encoding not in ENCODINGS:
-            raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}")
-        if not 0 <= self.validation < 1:
-            raise UsageError(f"validation must be a fraction in [0, 1); got {self.validation}")
-        if self.max_per_class is not None and self.max_per_class < 1:
-            raise UsageError(f"max_per_class must be an int >= 1; got {self.max_per_class}")
+        most = f"the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every image"
+        for name, rule, is_kept in (
+            ("size", "an int >= 1", self.size is None or self.size >= 1),
+            ("size", most, self.size is None or not is_bomb(self.size**2)),
+            ("channels", "1 or 3", self.channels in (None, 1, 3)),
+            ("encoding", f"one of {', '.join(ENCODINGS)}", self.encoding in ENCODINGS),
+            ("validation", "a fraction in [0, 1)", 0 <= self.validation < 1),
+            ("max_per_class", "an int >= 1", self.max_per_class is None or self.max_per_class >= 1),
+        ):
+            if not is_kept:
+                raise UsageError(f"{name} must be {rule}; got {getattr(self, name)!r}")
         repeated = repeated_name(self.classes or ())
         if repeated is not None:
             raise UsageError(f"classes must be unique; {repeated!r} occurs twice")

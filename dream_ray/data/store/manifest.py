@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from dream_ray import storage
 from dream_ray.errors import UsageError
@@ -93,26 +95,14 @@ class Manifest:
         if not storage.exists(path):
             raise UsageError(f"store {store} does not exist: it contains no {MANIFEST}; create it with `ingest`")
         values = storage.read_json(path)
-        try:
-            version = values["schema_version"]
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"{path} is not the manifest of a store: {_describe(error)}") from None
+        version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:
-            raise UsageError(f"store {store} has schema_version {version}; this dream_ray reads {SCHEMA_VERSION}")
+            raise UsageError(
+                f"{path} must have schema_version {SCHEMA_VERSION}, which this dream_ray reads; got {version}"
+            )
         try:
-            return cls._from_values(values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} is not a complete manifest: {_describe(error)}") from None
-
-    @classmethod
-    def _from_values(cls, values: dict[str, Any]) -> "Manifest":
-        plain = {field.name: values[field.name] for field in fields(cls)}
-        plain["counts"] = {split: tuple(values["counts"][split]) for split in SPLITS}
-        plain["files"] = tuple(ImageFile(**file) for file in values["files"])
-        for name in ("class_names", "mean", "std"):
-            plain[name] = tuple(values[name])
-        return cls(**plain)
-
-
-def _describe(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UsageError(f"{path} is not a complete manifest: {place}: {first['msg']}") from None

@@ -224,10 +224,13 @@ class TestManifest:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda values: values.update(schema_version=99), f"99; this dream_ray reads {SCHEMA_VERSION}"),
-            (lambda values: values.pop("schema_version"), "not the manifest of a store: 'schema_version' is missing"),
-            (lambda values: values.pop("counts"), "not a complete manifest: 'counts' is missing"),
-            (lambda values: values.update(files=[{}]), "not a complete manifest"),
+            (
+                lambda values: values.update(schema_version=99),
+                f"schema_version {SCHEMA_VERSION}, which this dream_ray reads; got 99",
+            ),
+            (lambda values: values.pop("schema_version"), "must have schema_version .*; got None"),
+            (lambda values: values.pop("counts"), "not a complete manifest: counts: Field required"),
+            (lambda values: values.update(files=[{}]), r"not a complete manifest: files.0.split: Field required"),
         ],
     )
     def test_wrong_content(self, copy, change, message):
@@ -242,8 +245,8 @@ class TestManifest:
         [
             ("", RunError, "is damaged: it is not JSON"),
             ("{", RunError, "is damaged: it is not JSON"),
-            ("[]", UsageError, "not the manifest of a store"),
-            ("3", UsageError, "not the manifest of a store"),
+            ("[]", UsageError, "must have schema_version .*; got None"),
+            ("3", UsageError, "must have schema_version .*; got None"),
         ],
     )
     def test_no_manifest_at_all(self, copy, text, kind, message):
