@@ -98,7 +98,7 @@ def run_seed(store_path: str, shared: dict[str, Any], seed: int, checkpoints: li
     torch.set_num_threads(1)
     keep_freed_memory()
     store = Store.open(store_path)
-    normalisation = Normalisation.of(store.mean, store.std, torch.device("cpu"))
+    normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
     labels = range(store.num_classes)
     matchers = {name: class_matcher(arm_config(shared, name, seed), store, labels, normalisation) for name in ARMS}
     arms = [Arm(name, matcher, {}) for name, matcher in matchers.items()]
@@ -160,8 +160,9 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
         key = config.initialisation.strategy if step == 0 else arm.name
         if key not in known:
             images = torch.stack([state.images_NCHW.clamp(0, 1) for state in arm.classes.values()])
+            stored = store.manifest
             synthetic = SyntheticSet(
-                images, store.class_names, config.factor, config.evaluation_decode, 0, store.mean, store.std
+                images, stored.class_names, config.factor, config.evaluation_decode, 0, stored.mean, stored.std
             )
             data = TensorImages(*synthetic.decoded())
             known[key] = [

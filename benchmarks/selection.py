@@ -82,7 +82,7 @@ class Method:
 def quality(store: Store, config: Config) -> list[dict[str, Any]]:
     """Returns a row for every selection, class and method."""
     rows = []
-    normalisation = Normalisation.of(store.mean, store.std, torch.device("cpu"))
+    normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
 
     def matcher(precision: str) -> ClassMatcher:
         selection = config.selection.model_copy(update={"precision": precision})

@@ -82,7 +82,7 @@ def test_from_bucket_to_bucket(bucket: str, local: Store, tmp_path: Path) -> Non
     assert not storage.list_files(storage.join(path, "work"))
 
     store = Store.open(path)
-    assert store.checksum == local.checksum
+    assert store.manifest.checksum == local.manifest.checksum
     assert not (tmp_path / "cache").exists(), "opening fetches nothing"
     images = store.images(0, ("train",))
     assert not (tmp_path / "cache").exists(), "nor does asking for a class"

@@ -10,7 +10,6 @@ from itertools import groupby, pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from dream_ray.data.arrays import Int64Array
 from dream_ray.data.class_lists import possible_names, repeated_name
@@ -115,6 +114,8 @@ def gather(listing: pa.Table, files: Sequence[Int64Array]) -> Iterator[pa.Record
     Yields:
         A batch of schema `LISTED` per file.
     """
+    import pyarrow.dataset as ds  # imports pandas
+
     dataset = ds.dataset(listing.select(LISTED.names))
     ends = np.cumsum([len(rows_N) for rows_N in files])
     for _, together in groupby(zip(files, ends, strict=True), lambda file: file[1] // _TOGETHER):

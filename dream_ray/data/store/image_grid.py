@@ -82,7 +82,7 @@ def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
             [image_CHW] = images.take(np.array([number]))
             tile = _rgb(image_CHW).resize((width, height), Image.Resampling.BOX)
             shown[label, number] = np.asarray(tile).transpose(2, 0, 1)
-    names = [store.class_names[label] for label in labels]
+    names = [store.manifest.class_names[label] for label in labels]
     write_grid(path, shown.reshape(-1, 3, height, width), columns=per_class, row_labels=names)
 
 

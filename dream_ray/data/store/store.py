@@ -1,15 +1,20 @@
 """The image store: memory-mapped uint8 images by split and class."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock
+from weakref import WeakSet
 
 import numpy as np
 
 from dream_ray import storage
-from dream_ray.data.arrays import Int64Array
+from dream_ray.data.arrays import Int64Array, UInt8Array
+from dream_ray.data.store.image_file import read_images
 from dream_ray.data.store.images import Chunk, ImageChunks
 from dream_ray.data.store.manifest import SPLITS, ImageFile, Manifest
-from dream_ray.data.store.mapped_file import MappedFile
 from dream_ray.errors import RunError, UsageError
+
+_mapped: "WeakSet[_MappedFile]" = WeakSet()
+_lock = Lock()
 
 
 class Store:
@@ -37,11 +42,6 @@ class Store:
         return cls(path, Manifest.read(path))
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by label."""
-        return self.manifest.class_names
-
-    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.manifest.class_names)
@@ -50,21 +50,6 @@ class Store:
     def shape_CHW(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
         return self.manifest.channels, self.manifest.height, self.manifest.width
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean per channel of the pixels in [0, 1] of train and validation."""
-        return self.manifest.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation per channel of the pixels in [0, 1] of train and validation."""
-        return self.manifest.std
-
-    @property
-    def checksum(self) -> str:
-        """Identity of the content, see `Manifest.checksum`."""
-        return self.manifest.checksum
 
     def count(self, split: str, label: int) -> int:
         """Returns the number of images of a class in a split."""
@@ -93,7 +78,7 @@ class Store:
         chunks: list[Chunk] = []
         for split in splits:
             self._check(split, label)
-            chunks += (MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
+            chunks += (_MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
         return ImageChunks(chunks or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
 
     def training_set(self, splits: Sequence[str]) -> tuple[ImageChunks, Int64Array]:
@@ -130,3 +115,52 @@ class Store:
             raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         if not 0 <= label < self.num_classes:
             raise UsageError(f"label must be in [0, {self.num_classes}); got {label}")
+
+
+class _MappedFile:
+    """The images of one file as an `images.Chunk`; the file is memory-mapped at its first use.
+
+    Args:
+        store: Directory of the store.
+        file: Its entry in the manifest.
+        shape_CHW: Shape of every image.
+    """
+
+    def __init__(self, store: str, file: ImageFile, shape_CHW: tuple[int, int, int]) -> None:
+        self._path = storage.join(store, file.path)
+        self._file = file
+        self._images: ImageChunks | None = None
+        self.shape = (file.rows, *shape_CHW)
+
+    def __len__(self) -> int:
+        return self._file.rows
+
+    def __getitem__(self, indices: Int64Array) -> UInt8Array:
+        images = self._images  # Another thread may release the mapping, which stays valid for this call.
+        if images is None:
+            was_cached = self.is_cached
+            images = self._images = self._map()
+            with _lock:
+                _mapped.add(self)
+                if not was_cached:
+                    # Mappings of files that were evicted for the fetched one still use disk space.
+                    for file in [file for file in _mapped if not file.is_cached]:
+                        file._images = None
+                        _mapped.remove(file)
+        return images.take(indices)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the file is on this machine."""
+        return storage.is_cached(self._path, self._file.sha256)
+
+    def _map(self) -> ImageChunks:
+        # The arrays keep the mapping alive. Closing the file frees its descriptor, of which a process has few.
+        with storage.open_cached(self._path, self._file.sha256) as mapped:
+            # Checked before reading: access beyond the end of a truncated file would kill the process.
+            if mapped.size() != self._file.bytes:
+                raise RunError(
+                    f"{self._path} is damaged: it has {mapped.size()} bytes, not {self._file.bytes}; "
+                    "ingest the store again"
+                )
+            return ImageChunks(read_images(mapped, self._path))

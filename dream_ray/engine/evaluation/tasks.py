@@ -184,7 +184,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
     key = json.dumps(
         [
             [field.name for field in fields(EvaluationResult)],
-            store.checksum,
+            store.manifest.checksum,
             run.config.splits,
             run.config.data.zca,
             task.split,

@@ -34,16 +34,16 @@ def check_fit(config: Config, store: Store) -> None:
     if config.initialisation.strategy != "noise" and counts[smallest] < needed:
         raise UsageError(
             f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
-            f"{store.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
+            f"{store.manifest.class_names[smallest]!r} has {counts[smallest]} in {' and '.join(config.splits)}"
         )
     if counts[smallest] == 0:
-        raise UsageError(f"every class must have images; class {store.class_names[smallest]!r} has none")
+        raise UsageError(f"every class must have images; class {store.manifest.class_names[smallest]!r} has none")
     if config.evaluation.every and not sum(store.count("validation", label) for label in range(store.num_classes)):
         raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
     if config.selection.strategy == "representative" and counts[smallest] < config.real_batch:
         _LOG.warning(
             "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
-            store.class_names[smallest],
+            store.manifest.class_names[smallest],
             counts[smallest],
             config.real_batch,
         )

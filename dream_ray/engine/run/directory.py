@@ -94,7 +94,7 @@ class Run:
         device = device or self.device
         if self.config.data.zca:
             return read_whitening(self.file(WHITENING_FILE), device)
-        return Normalisation.of(store.mean, store.std, device)
+        return Normalisation.of(store.manifest.mean, store.manifest.std, device)
 
     @property
     def is_finished(self) -> bool:
@@ -108,10 +108,10 @@ class Run:
             UsageError: If it is gone or its content changed.
         """
         store = Store.open(self.environment["store"])
-        if store.checksum != self.environment["store_checksum"]:
+        if store.manifest.checksum != self.environment["store_checksum"]:
             raise UsageError(
                 f"store {self.environment['store']} must have the content that the run began with (checksum "
-                f"{self.environment['store_checksum'][:12]}); got {store.checksum[:12]}"
+                f"{self.environment['store_checksum'][:12]}); got {store.manifest.checksum[:12]}"
             )
         return store
 

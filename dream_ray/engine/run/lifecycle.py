@@ -47,7 +47,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     environment = {
         "format_version": FORMAT_VERSION,
         "store": storage.absolute(spec.store),
-        "store_checksum": store.checksum,
+        "store_checksum": store.manifest.checksum,
         "num_classes": store.num_classes,
         "threads_per_worker": spec.threads,
         "compile": "on" if compiled else "off",
@@ -132,12 +132,12 @@ def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
     step_size = state.learned.get(STEP_SIZE)
     return SyntheticSet(
         torch.stack([space.to_unit(space.clamp(images)) for images in stored]),
-        store.class_names,
+        store.manifest.class_names,
         run.config.factor,
         run.config.evaluation_decode,
         run.config.batch_synthetic_max,
-        store.mean,
-        store.std,
+        store.manifest.mean,
+        store.manifest.std,
         None if step_size is None else float(step_size),
     )
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
 from dream_ray.data.ingest import plan as planning
@@ -76,7 +77,7 @@ def test_files_contain_the_rows_taken_one_by_one(train, test, monkeypatch, toget
 
 def test_files_are_collected_together(train, monkeypatch):
     taken = []
-    dataset = planning.ds.dataset
+    dataset = pyarrow.dataset.dataset
 
     class Counted:
         def __init__(self, table):
@@ -86,7 +87,7 @@ def test_files_are_collected_together(train, monkeypatch):
             taken.append(len(rows))
             return self.dataset.take(rows)
 
-    monkeypatch.setattr(planning.ds, "dataset", Counted)
+    monkeypatch.setattr(pyarrow.dataset, "dataset", Counted)
     monkeypatch.setattr(planning, "_TOGETHER", 30)
     rows = rows_by_class(train, CLASSES, None)
     files = list(plan_files(rows, [], CLASSES, validation=0.3, image_bytes=planning.FILE_BYTES // 4).values())

@@ -29,7 +29,7 @@ from tests.data.samples import FOLDER_TAR, SAMPLES, bomb, encode, ingest, noise,
 def content(store: Store, split: str) -> Counter:
     """Count (class, image) pairs, whatever their order."""
     pairs = Counter()
-    for label, name in enumerate(store.class_names):
+    for label, name in enumerate(store.manifest.class_names):
         images = store.images(label, (split,))
         pairs.update((name, image.tobytes()) for image in images.take(np.arange(len(images))))
     return pairs
@@ -60,13 +60,13 @@ class TestDigits:
         store = Store.open(path)
         images, _ = store.training_set(("train", "validation"))
         unit = images.take(np.arange(len(images))) / 255
-        np.testing.assert_allclose(store.mean, unit.mean((0, 2, 3)), rtol=1e-12)
-        np.testing.assert_allclose(store.std, unit.std((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(store.manifest.mean, unit.mean((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(store.manifest.std, unit.std((0, 2, 3)), rtol=1e-12)
 
     def test_the_same_again(self, path, tmp_path):
         ingest("digits", str(tmp_path / "again"))
         first, again = Store.open(path), Store.open(str(tmp_path / "again"))
-        assert first.checksum == again.checksum and first.manifest == again.manifest
+        assert first.manifest.checksum == again.manifest.checksum and first.manifest == again.manifest
 
     def test_nothing_else_is_left_behind(self, path):
         assert storage.list_directory(path) == ["images", "manifest.json", "rejects.parquet"]
@@ -94,7 +94,7 @@ class TestSameImagesFromAnySource:
         assert content(one, "train") + content(one, "validation") == content(other, "train") + content(
             other, "validation"
         )
-        assert (one.mean, one.std) == (other.mean, other.std)
+        assert (one.manifest.mean, one.manifest.std) == (other.manifest.mean, other.manifest.std)
         assert content(one, "train")[("a", decode(png(0), channels=3, size=None).tobytes())] <= 1
 
     def test_uri_paths(self, tmp_path, make_folder):
@@ -474,8 +474,8 @@ class TestFiles:
         store = Store.open(str(tmp_path / "jpeg"))
         images, _ = store.training_set(("train", "validation"))
         unit = images.take(np.arange(len(images))) / 255
-        np.testing.assert_allclose(store.mean, unit.mean((0, 2, 3)), rtol=1e-12)
-        np.testing.assert_allclose(store.std, unit.std((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(store.manifest.mean, unit.mean((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(store.manifest.std, unit.std((0, 2, 3)), rtol=1e-12)
         store.verify()
 
 

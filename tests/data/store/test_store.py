@@ -134,7 +134,7 @@ class TestMapping:
     def test_opening_reads_the_manifest_only(self, copy):
         shutil.rmtree(copy / "images")
         store = Store.open(str(copy))
-        assert store.count("train", 0) and store.checksum
+        assert store.count("train", 0) and store.manifest.checksum
         images = store.images(0, ("train",))
         assert len(images) == store.count("train", 0)
         with pytest.raises(RunError, match="cannot read"):
@@ -215,11 +215,11 @@ class TestManifest:
         assert set(manifest.counts) == set(SPLITS)
 
     def test_the_checksum_is_that_of_the_content(self, digits, copy):
-        assert Store.open(str(digits)).checksum == Store.open(str(copy)).checksum
+        assert Store.open(str(digits)).manifest.checksum == Store.open(str(copy)).manifest.checksum
         values = json.loads((copy / "manifest.json").read_text())
         values["class_names"][0] = "null"
         (copy / "manifest.json").write_text(json.dumps(values))
-        assert Store.open(str(digits)).checksum != Store.open(str(copy)).checksum
+        assert Store.open(str(digits)).manifest.checksum != Store.open(str(copy)).manifest.checksum
 
     @pytest.mark.parametrize(
         ("change", "message"),

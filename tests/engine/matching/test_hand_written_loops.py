@@ -64,7 +64,7 @@ def real_batch(config: Config, store: Store, outer: int, inner: int, label: int)
 
 
 def normalised(images: ImageChunks, chosen: np.ndarray, store: Store) -> Tensor:
-    return (torch.from_numpy(images.take(chosen)).float() / 255 - store.mean[0]) / store.std[0]
+    return (torch.from_numpy(images.take(chosen)).float() / 255 - store.manifest.mean[0]) / store.manifest.std[0]
 
 
 def seen(images: Tensor, strategy: str, stream: np.random.Generator, num_draws: int = 1) -> Tensor:
@@ -201,8 +201,8 @@ def distilled(config: Config, store: Store, path: str) -> SyntheticSet:
 
 
 def check(found: Tensor, expected: Tensor, config: Config, store: Store) -> None:
-    assert (expected - noise(config)).abs().max() * store.std[0] > 1e-2
-    torch.testing.assert_close(found, expected * store.std[0] + store.mean[0], rtol=1e-3, atol=2e-4)
+    assert (expected - noise(config)).abs().max() * store.manifest.std[0] > 1e-2
+    torch.testing.assert_close(found, expected * store.manifest.std[0] + store.manifest.mean[0], rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(("framework", "loss_of"), [("dc", dc_loss), ("dsa", dc_loss), ("dm", dm_loss)])

@@ -132,7 +132,7 @@ def test_images_are_kept_in_memory_up_to_a_limit(
     resident = ImageChunks.resident
     monkeypatch.setattr(ImageChunks, "resident", lambda images: kept.append(images.nbytes) or resident(images))
     store = Store.open(digits_store)
-    normalisation = Normalisation.of(store.mean, store.std, CPU)
+    normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, CPU)
     mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).real
     assert not kept
     monkeypatch.setattr("dream_ray.engine.matching.from_config.MEGABYTE", 10_000)

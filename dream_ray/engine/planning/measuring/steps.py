@@ -157,6 +157,6 @@ def _steps(
 def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:
     """Returns a normalisation that takes as long and as much memory as that of the run."""
     if not config.data.zca:
-        return Normalisation.of(store.mean, store.std, device)
+        return Normalisation.of(store.manifest.mean, store.manifest.std, device)
     size = math.prod(store.shape_CHW)
     return Whitening(*(torch.zeros(shape, device=device) for shape in ((size,), (size, size), (size, size))))
