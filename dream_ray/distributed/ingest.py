@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import ray
@@ -90,7 +90,7 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
     context.memory_usage_poll_interval_s = None  # no polling thread in every worker
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    task = _Task(function, ray.put(list(jobs)))
+    task = partial(_run_job, function, ray.put(list(jobs)))
     # A CPU idles for some tenths of a second between two tasks. So a task takes many jobs, but all workers get tasks.
     num_tasks = min(len(jobs), max(_TASKS_PER_WORKER * workers, len(jobs) // _JOBS_PER_TASK))
     rows = ray.data.range(len(jobs), override_num_blocks=num_tasks)
@@ -102,23 +102,17 @@ def _run(workers: int, function: Callable[[Any], Any], jobs: Sequence[Any]) -> I
         yield outcome["value"]
 
 
-class _Task:
+def _run_job(function: Callable[[Any], Any], reference: Any, row: dict[str, Any]) -> dict[str, str]:
     """Runs one job in a Ray worker. Errors are returned as values, because Ray would wrap them and print tracebacks."""
+    try:
+        outcome = {"value": with_retries(function, _fetched(reference)[row["id"]])}
+    except (UsageError, RunError) as error:
+        outcome = {"error": "UsageError" if isinstance(error, UsageError) else "RunError", "message": str(error)}
+    return {"outcome": json.dumps(outcome)}
 
-    def __init__(self, function: Callable[[Any], Any], jobs: Any) -> None:
-        self._function = function
-        self._reference = jobs
 
-    @cached_property
-    def _jobs(self) -> Sequence[Any]:
-        # Fetched once per task instead of once per job: there may be thousands of jobs.
-        jobs: Sequence[Any] = ray.get(self._reference)
-        return jobs
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        job = self._jobs[row["id"]]
-        try:
-            outcome = {"value": with_retries(self._function, job)}
-        except (UsageError, RunError) as error:
-            outcome = {"error": "UsageError" if isinstance(error, UsageError) else "RunError", "message": str(error)}
-        return {"outcome": json.dumps(outcome)}
+@lru_cache(maxsize=1)
+def _fetched(reference: Any) -> Sequence[Any]:
+    """Fetches the jobs once per process instead of once per job: there may be thousands."""
+    jobs: Sequence[Any] = ray.get(reference)
+    return jobs

@@ -26,7 +26,7 @@ from dream_ray.distributed.cluster.capacity import (
 from dream_ray.distributed.cluster.driver_placement import beside_workers, check_visible_on_all_nodes
 from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
-from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
+from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActors, plan_producers
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
 from dream_ray.distributed.train.controller_callbacks import NotStartedError
 from dream_ray.distributed.train.stopping import RayAgreement
@@ -132,7 +132,7 @@ class RayBackend:
             _train_experts(run, gpus)
             plan = _plan_producers(spec, gpus)
             coordinator = ending.enter_context(supervised_coordinator(run, plan.count, spec.workers))
-            ending.enter_context(producing_actors(run, plan, coordinator))
+            ending.enter_context(ProducingActors(run, plan, coordinator))
             agreement = RayAgreement(coordinator)
             ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
             newest = run.checkpoints(store.num_classes).newest

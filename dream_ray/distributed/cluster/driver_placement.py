@@ -71,14 +71,11 @@ def wait_for_nodes(timeout_s: float) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        answers = [_answer_from(node["NodeID"]) for node in _nodes("CPU")]
+        options = [_on_node(node["NodeID"]) for node in _nodes("CPU")]
+        answers = [ray.remote(max_retries=0, **on_node)(_node_of_this_process).remote() for on_node in options]
         answered, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
         if len(answered) == len(answers):
             return
-
-
-def _answer_from(node_id: str) -> Any:
-    return ray.remote(max_retries=0, **_on_node(node_id))(_node_of_this_process).remote()
 
 
 def _node_of_this_process() -> str:

@@ -3,8 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,22 +59,6 @@ def plan_producers(requested: int | None, *, workers: int, cpus: int, gpus: floa
     return ProducerPlan(count, cpus, gpus, reserves=count <= free)
 
 
-@contextmanager
-def producing_actors(run: Run, plan: ProducerPlan, coordinator: str) -> Iterator[None]:
-    """Runs the producers of a run until the block ends.
-
-    Args:
-        run: The run.
-        plan: Their number and placement.
-        coordinator: Name of the run's coordinator.
-    """
-    producers = _Producers(run, plan, coordinator)
-    try:
-        yield
-    finally:
-        producers.end()
-
-
 @dataclass(frozen=True)
 class _Running:
     """A running producer."""
@@ -85,8 +68,14 @@ class _Running:
     reserves: bool
 
 
-class _Producers:
-    """The producers of a run; a thread replaces those that die."""
+class ProducingActors(AbstractContextManager["ProducingActors"]):
+    """Runs the producers of a run until the block ends; a thread replaces those that die.
+
+    Args:
+        run: The run.
+        plan: Their number and placement.
+        coordinator: Name of the run's coordinator.
+    """
 
     def __init__(self, run: Run, plan: ProducerPlan, coordinator: str) -> None:
         self._path, self._name = storage.absolute(run.path), coordinator
@@ -100,8 +89,7 @@ class _Producers:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
-    def end(self) -> None:
-        """Kills all producers."""
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._watcher.join()
         for running in self._running.values():

@@ -1,20 +1,62 @@
-"""A sweep from its file to its report: trials, results and final runs."""
+"""A sweep from its file to its report, on Ray.
 
+Optuna proposes trials, a scheduler of Ray Tune stops some early, and the engine runs them and the final runs.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import optuna
+import ray
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig
+
 from dream_ray import storage
+from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
+from dream_ray.distributed.cluster.capacity import (
+    Needs,
+    default_gpus,
+    is_cluster,
+    needs_of,
+    present_nodes,
+    trials_at_a_time,
+    wait_for_workers,
+)
+from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
 from dream_ray.distributed.cluster.session import ray_session
-from dream_ray.distributed.tune.sweep import check_cluster, finals_on_ray, sweep_on_ray
-from dream_ray.distributed.tune.tuner import loggers_of
+from dream_ray.distributed.cluster.tasks import results
+from dream_ray.distributed.ray_backend import RayBackend
+from dream_ray.distributed.train.metrics import report_to_ray
+from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
+from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
+from dream_ray.errors import TransientError
+from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, open_sweep
 from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, write_final
+from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report import write_report
 from dream_ray.sweeps.results import rows_of, write_results
-from dream_ray.sweeps.study import make_sampler, open_study
+from dream_ray.sweeps.run_directory import is_worth_a_try
+from dream_ray.sweeps.space import suggest
+from dream_ray.sweeps.study import (
+    RUNG,
+    begun,
+    make_sampler,
+    open_study,
+    requeue,
+    running,
+    stop_running,
+    study_name,
+    study_storage,
+)
+from dream_ray.sweeps.trial import Rung, TrialExecutor, run_final, run_trial
 
 
 @dataclass(frozen=True)
@@ -45,7 +87,7 @@ def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str
     make_sampler(sweep, 0)
     loggers_of(sweep)
     with ray_session(address):
-        check_cluster(sweep, context)  # before files are written, so that the user can change the request
+        _check_cluster(sweep, context)  # before files are written, so that the user can change the request
         create_sweep(sweep, context)
         written, _ = open_sweep(context.out, context.study)
         return run_search(written, context, address)
@@ -58,15 +100,170 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
     """
     with storage.exclusive_lock("sweep", context.out):
         study = open_study(context.out, sweep, context.store, context.study)
-        sweep_on_ray(sweep, context, study, address=address)
+        run_trials(sweep, context, study, address)
         planned: dict[str, list[FinalRun]] = {}
         try:
             best = write_results(context.out, sweep, study)
             planned = final_runs(context.out, sweep, best, Store.open(context.store))
             unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
             if unsettled:
-                finals_on_ray(sweep, context, unsettled, address=address)
+                _run_finals(sweep, context, unsettled, address)
         finally:  # a sweep without results gets a report too
             final = write_final(context.out, planned)
             write_report(context, sweep, study, final)
     return SweepResult(rows_of(context.out, sweep, study), final)
+
+
+def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address: str | None) -> None:
+    """Runs the trials that the budget still allows; keeps those that an earlier session finished.
+
+    Args:
+        sweep: The sweep file.
+        context: The context of the sweep.
+        study: Its study.
+        address: Ray cluster, see `ray_session`.
+
+    Raises:
+        UsageError: If a private local Ray has no capacity for one trial.
+        TransientError: If a trial found no free resources, or if the search ended before its trials, for example
+            because its record could not be written.
+        KeyboardInterrupt: After Ctrl-C; a resume repeats the running trials.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    requeue(study, [*running(study), *_failed_by_environment(sweep, context.out, study)])
+    ended = begun(study)
+    left = sweep.most_trials - len(ended)
+    budget = Spending(sweep, study)
+    if left <= 0 or budget.stop_all():
+        return
+    loggers = loggers_of(sweep)
+    with ray_session(address):
+        needs = _check_cluster(sweep, context)
+        check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
+        modes = [METRICS[metric].mode for metric in sweep.metrics]
+        has_several = len(modes) > 1
+        search = Search(
+            space=partial(suggest, sweep.space, base=sweep.base()),
+            metric=list(sweep.metrics) if has_several else sweep.metrics[0],
+            mode=modes if has_several else modes[0],
+            sampler=make_sampler(sweep, len(study.trials)),
+            study_name=study_name(context.out, context.study),
+            storage=study_storage(context.out, context.study),
+        )
+        # Tune writes it to files, so it must not contain the URL of the study, which may hold a password.
+        trial = partial(_trial, sweep, context.out, context.store, _executor(sweep, context, needs))
+        tuner = tune.Tuner(
+            tune.with_resources(trial, _resources(needs)),
+            tune_config=TuneConfig(
+                trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
+                search_alg=search,
+                scheduler=scheduler_of(sweep, ended),
+                num_samples=left,
+                max_concurrent_trials=min(left, _at_a_time(needs, context)),
+                # The workers of a stopped trial end with its process.
+                reuse_actors=needs.workers == 1,
+            ),
+            run_config=RunConfig(
+                name="ray_tune",
+                storage_path=context.out,
+                stop=budget,
+                failure_config=FailureConfig(max_failures=1),
+                callbacks=[*loggers, NodesWatch(needs, context.wait_s)],
+                verbose=0,
+            ),
+        )
+        _silence()
+        is_interrupted = fit(tuner)
+    if budget.stop_all() and not is_interrupted:
+        stop_running(study)
+        return
+    cut_off = running(study)
+    requeue(study, cut_off)
+    if is_interrupted:
+        raise KeyboardInterrupt
+    if cut_off or len(begun(study)) < sweep.most_trials:
+        raise TransientError(
+            f"the search ended before its trials did; what is finished is kept, continue with `dream-ray resume "
+            f"{context.out}`"
+        )
+
+
+def _failed_by_environment(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that failed twice for another reason than their settings: a full disk or lost nodes."""
+    failed = [trial for trial in begun(study) if trial.state == TrialState.FAIL]
+    return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
+
+
+def _check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
+    """Waits until one trial fits into the connected cluster, and returns the resources of a trial.
+
+    Raises:
+        UsageError: If it never fits into a private local Ray, or a node does not see the store.
+        TransientError: If it found no free resources.
+    """
+    needs = needs_of(sweep.resources, context.device, default_gpus(context.device))
+    wait_for_workers(needs, context.wait_s)
+    check_visible_on_all_nodes("store", context.store, storage.join(context.store, MANIFEST))
+    return needs
+
+
+def _at_a_time(needs: Needs, context: SweepContext) -> int:
+    """Returns the number of trials at a time: those that fit now or, on a cluster that may grow, the user's number."""
+    fitting = trials_at_a_time(needs, present_nodes())
+    if is_cluster():
+        return context.max_concurrent or max(fitting, 1)
+    return min(fitting, context.max_concurrent or fitting)
+
+
+def _run_finals(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], address: str | None) -> None:
+    """Executes the planned final runs, see `run_final`."""
+    with ray_session(address):
+        needs = _check_cluster(sweep, context)
+        options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
+        options["max_retries"] = 1
+        task: Any = ray.remote(**options)(run_final)
+        executor = _executor(sweep, context, needs)
+        calls = (partial(task.remote, run, context.store, executor) for run in planned)
+        for _ in results(calls, _at_a_time(needs, context)):
+            pass
+
+
+def _silence() -> None:
+    """Silences Tune; the command line shows the study instead."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _resources(needs: Needs) -> dict[str, float]:
+    return {"cpu": needs.driver_cpus} if needs.driver_cpus else {"cpu": needs.cpus, "gpu": needs.gpus}
+
+
+def _trial(sweep: Sweep, out: str, store: str, executor: TrialExecutor, values: dict[str, Any]) -> None:
+    """Runs a trial in its process."""
+
+    def report(rung: Rung) -> None:
+        tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
+
+    run_trial(out, sweep.configs_of(values), store, executor, report)
+
+
+def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:
+    is_local = needs.workers == 1
+    cache_bytes = int(sweep.resources.cache_gb * 1e9)
+    options = {
+        "compile": "off",
+        "device": needs.device,
+        "threads": needs.cpus,
+        "local": is_local,
+        "workers": needs.workers,
+        "gpus_per_worker": needs.gpus,
+        # The admission of trials does not know the resources of producers. Several workers train the same networks,
+        # and share them in the cache.
+        "producers": 0,
+        # Networks that others trained would make a trial seem cheaper than its settings are.
+        "snapshot_cache": None if "compute_s" in sweep.metrics else context.snapshot_cache,
+        "snapshot_cache_bytes": cache_bytes,
+        "feature_cache_bytes": cache_bytes,
+    }
+    return TrialExecutor(LocalBackend(report_to_ray) if is_local else RayBackend(wait_s=context.wait_s), options)

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 from benchmarks.processes import started_here
 from dream_ray.config import parse_config
 from dream_ray.distributed.prefetch import producers
-from dream_ray.distributed.prefetch.producers import ProducerPlan, plan_producers, producing_actors
+from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActors, plan_producers
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide, supervised_coordinator
 from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.prefetch.producer import window_of
@@ -113,7 +113,7 @@ def test_a_crashed_producer_is_replaced_by_one_that_reserves_nothing(
     queue = Queue()
     monkeypatch.setattr(producers, "CoordinatorClient", lambda name: queue)
     run: Any = SimpleNamespace(path="run")
-    with producing_actors(run, ProducerPlan(2, 3, 0.0, reserves=True), "coordinator"):
+    with ProducingActors(run, ProducerPlan(2, 3, 0.0, reserves=True), "coordinator"):
         wait_until(lambda: len(actors.options) == 2)
         actors.crashed.add(1)
         wait_until(lambda: len(actors.options) == 3)
@@ -128,7 +128,7 @@ def test_producers_release_their_slots_if_restarted_workers_find_none(
     monkeypatch.setattr(producers, "CoordinatorClient", lambda name: queue)
     monkeypatch.setattr(producers, "_RELEASE_S", 0.2)
     run: Any = SimpleNamespace(path="run")
-    with producing_actors(run, ProducerPlan(2, 1, 0.0, reserves=True), "coordinator"):
+    with ProducingActors(run, ProducerPlan(2, 1, 0.0, reserves=True), "coordinator"):
         wait_until(lambda: len(actors.options) == 2)
         time.sleep(0.3)
         assert not actors.killed
@@ -143,7 +143,7 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 ) -> None:
     run = create_run(out, parse_config(tiny), four_digits_store, snapshot_cache="tape://b/k", snapshot_cache_bytes=1)
     plan = ProducerPlan(1, 1, 0.0, reserves=False)
-    with supervised_coordinator(run, 1, 1) as coordinator, producing_actors(run, plan, coordinator):
+    with supervised_coordinator(run, 1, 1) as coordinator, ProducingActors(run, plan, coordinator):
         networks = RayConsumerSide(coordinator, 0, 1, lambda: False)
         networks.begin(0, None)
         with pytest.raises(RunError, match="path tape://b/k is of a kind that pyarrow cannot open"):
@@ -158,7 +158,7 @@ def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     failures: list[str] = []
     plan = ProducerPlan(1, 1, 0.0, reserves=False)
-    with supervised_coordinator(run, 1, 2) as coordinator, producing_actors(run, plan, coordinator):
+    with supervised_coordinator(run, 1, 2) as coordinator, ProducingActors(run, plan, coordinator):
         workers = [RayConsumerSide(coordinator, rank, 2, lambda: bool(failures)) for rank in range(2)]
         for worker in workers:
             worker.begin(0, None)

@@ -58,8 +58,8 @@ def test_there_are_four() -> None:
     assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "pareto", "smoke"]
 
 
-def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, *, address: str | None) -> None:
-    """Stands in for `sweep_on_ray`: one trial after the other in this process, none of which is stopped."""
+def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, address: str | None) -> None:
+    """Stands in for `run_trials`: one trial after the other in this process, none of which is stopped."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     executor = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)
     for _ in range(sweep.most_trials):
@@ -73,9 +73,9 @@ def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, *,
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "sweep_on_ray", sweep_in_a_loop)
+    monkeypatch.setattr(search, "run_trials", sweep_in_a_loop)
     monkeypatch.setattr(search, "ray_session", nullcontext)
-    monkeypatch.setattr(search, "check_cluster", lambda sweep, context: None)
+    monkeypatch.setattr(search, "_check_cluster", lambda sweep, context: None)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_a_sweep_from_beginning_to_end(
     )
     out = str(tmp_path / "sweep")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("dream_ray.distributed.tune.sweep.loggers_of", lambda sweep: [CtrlC()])
+        patch.setattr("dream_ray.distributed.tune.search.loggers_of", lambda sweep: [CtrlC()])
         api.sweep(file, store=four_digits_store, out=out, max_concurrent=1)
     assert [row["state"] for row in read_rows(out)] == ["done", "waiting", "waiting"]
     assert not storage.exists(f"{out}/best.yaml")

@@ -17,7 +17,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from dream_ray.distributed.cluster import capacity
 from dream_ray.distributed.cluster.capacity import Needs
-from dream_ray.distributed.tune import sweep, tuner
+from dream_ray.distributed.tune import tuner
+from dream_ray.distributed.tune.search import _at_a_time
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SweepContext
@@ -284,6 +285,6 @@ def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_trials_run_at_a_time_as_they_fit_or_as_the_user_says_on_a_cluster(
     grows: bool, asked: int | None, cpus: float, found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "is_cluster", lambda: grows)
-    monkeypatch.setattr(sweep, "present_nodes", lambda: [{"CPU": cpus}])
-    assert sweep._at_a_time(Needs(), SweepContext("out", "store", "cpu", max_concurrent=asked)) == found
+    monkeypatch.setattr("dream_ray.distributed.tune.search.is_cluster", lambda: grows)
+    monkeypatch.setattr("dream_ray.distributed.tune.search.present_nodes", lambda: [{"CPU": cpus}])
+    assert _at_a_time(Needs(), SweepContext("out", "store", "cpu", max_concurrent=asked)) == found
