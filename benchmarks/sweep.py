@@ -27,9 +27,8 @@ from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError
-from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.directory import open_sweep, run_directory
 from dream_ray.sweeps.results import read_rows
-from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.study import load_study
 from dream_ray.sweeps.trial import read_rungs
 

@@ -21,7 +21,8 @@ LIGHT_MODULES = (
 )
 
 CONTROLLER_MODULES = tuple(
-    f"dream_ray.distributed.train.{name}" for name in ("controller_callbacks", "gloo", "stoppable_trainer", "stopping")
+    f"dream_ray.distributed.{name}"
+    for name in ("train.controller_callbacks", "train.gloo", "train.stoppable_trainer", "prefetch.coordinator_client")
 )
 """Modules that the controller of Ray Train imports, before it starts the workers."""
 

@@ -26,10 +26,10 @@ from dream_ray.distributed.cluster.capacity import (
 from dream_ray.distributed.cluster.driver_placement import beside_workers, check_visible_on_all_nodes
 from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
+from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActors, plan_producers
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
 from dream_ray.distributed.train.controller_callbacks import NotStartedError
-from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
@@ -64,7 +64,7 @@ class RayBackend:
         self._connected = ExitStack()
 
     def __enter__(self) -> "RayBackend":
-        if ray.is_initialized() or cluster_address(self._address):
+        if cluster_address(self._address):
             self._connect()
         return self
 
@@ -72,8 +72,7 @@ class RayBackend:
         self._connected.close()
 
     def _connect(self) -> None:
-        if not ray.is_initialized():
-            self._connected.enter_context(ray_session(self._address))
+        self._connected.enter_context(ray_session(self._address))
 
     def call(
         self, function: Callable[..., Result], *arguments: Any, device: str, cpus: int, gpus: float | None = None

@@ -1,22 +1,26 @@
-"""The directory of a sweep.
+"""The directory of a sweep and those of its runs; without PyTorch.
 
 sweep.yaml       the sweep file with its settings written out, because a preset may change later
 context.json     store, device and number of trials at a time
 .claim.partial   the lock of the process that runs it
 study.journal    the Optuna study, unless a database holds it
-trials/          the runs, named by the digests of their settings
+trials/, final/  the runs of trials and the final runs, named by the digests of their settings
 snapshot-cache/, snapshot-cache-features/   networks that trials share, and features of the real images
 results.parquet, best.yaml, final.json, report.html
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from dream_ray import storage
+from dream_ray.config import Config, dump_config
 from dream_ray.errors import UsageError
-from dream_ray.sweeps.file import Sweep, dump_sweep, read_sweep
+from dream_ray.sweeps.file import Sweep, Values, dump_sweep, read_sweep
 
 SWEEP = "sweep.yaml"
 _CONTEXT = "context.json"
+# Beside the directory of a run: why it can never succeed, and why the last try failed if another one may succeed.
+REASON, TROUBLE = ".reason.txt", ".trouble.txt"
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ def check_new_sweep(sweep: Sweep, context: SweepContext) -> None:
     for path in sweep.earlier:
         _check_earlier(sweep, path, context.study)
     if context.study is not None:
-        from dream_ray.sweeps.study import check_new  # Optuna, which `status` of a run does not need
+        from dream_ray.sweeps.study import has_begun, study_name  # Optuna, which `status` of a run does not need
 
-        check_new(context.out, context.study)
+        if has_begun(context.out, context.study):
+            name = study_name(context.out, context.study)
+            raise UsageError(f"out must have a new name; the database already has a study {name}")
 
 
 def create_sweep(sweep: Sweep, context: SweepContext) -> None:
@@ -105,3 +111,34 @@ def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, SweepContext
         raise UsageError(f"study must be the URL of the database that holds the study of {path}; got none")
     url = study if kept["database"] else None
     return sweep, SweepContext(storage.absolute(path), kept["store"], kept["device"], url, kept["max_concurrent"])
+
+
+def run_directory(out: str, config: Config, folder: str = "trials") -> str:
+    """Returns the directory of a run, which a digest of its resolved settings names."""
+    digest = hashlib.sha256(dump_config(config).encode()).hexdigest()
+    return storage.join(out, folder, digest[:16])
+
+
+def is_worth_a_try(out: str, sweep: Sweep, values: Values) -> bool:
+    """Tells whether a failed trial may succeed: its settings are valid and were not the reason."""
+    try:
+        configs = sweep.configs_of(values)
+    except UsageError:
+        return False
+    return all(cached_failure(run_directory(out, config)) is None for config in configs)
+
+
+def cached_failure(path: str) -> str | None:
+    """Returns the reason why a run can never succeed, if `trial.cache_failure` has kept one."""
+    return _text(path + REASON)
+
+
+def read_reason(out: str, configs: list[Config]) -> str:
+    """Returns why a trial failed; a killed process leaves no reason."""
+    paths = [run_directory(out, config) for config in configs]
+    reasons = (_text(path + suffix) for suffix in (REASON, TROUBLE) for path in paths)
+    return next((text for text in reasons if text is not None), "its process ended, twice")
+
+
+def _text(path: str) -> str | None:
+    return storage.read_text(path) if storage.exists(path) else None

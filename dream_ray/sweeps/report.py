@@ -11,16 +11,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
 from dream_ray.sweeps import report_figures as figures
-from dream_ray.sweeps.budget import outer_steps_spent, seconds_spent
-from dream_ray.sweeps.directory import SweepContext
+from dream_ray.sweeps.directory import SweepContext, run_directory
 from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import NAMES
 from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report_figures import as_text
 from dream_ray.sweeps.results import BEST, count_states, rows_of
-from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.space import Parameter
-from dream_ray.sweeps.study import EARLIER, begun, best_trials, reached_the_end
+from dream_ray.sweeps.study import EARLIER, begun, best_trials, outer_steps_spent, reached_the_end, seconds_spent
 
 REPORT = "report.html"
 _MOST_PICTURES = 3

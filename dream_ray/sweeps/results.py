@@ -13,15 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.directory import open_sweep, read_reason
 from dream_ray.sweeps.file import Sweep, Values
 from dream_ray.sweeps.final_runs import final_config
-from dream_ray.sweeps.run_directory import read_reason
 from dream_ray.sweeps.study import (
     AGAIN,
     EARLIER,
     RUNG,
-    begun,
     best_trials,
     has_begun,
     load_study,
@@ -110,9 +108,7 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
         pq.write_table(pa.table(table), file)
     best = best_trials(study, sweep)
     if not best:
-        cut = sum(row["state"] == "stopped" for row in rows)
-        why = f"{cut} were stopped before their end" if begun(study) else "none began"
-        reason = next((row["reason"] for row in reversed(rows) if row["reason"]), why)
+        reason = next((row["reason"] for row in reversed(rows) if row["reason"]), count_states(rows) or "none began")
         raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
     storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best[0].params)))
     return best[0].params

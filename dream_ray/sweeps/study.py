@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -96,12 +97,6 @@ def load_study(directory: str, url: str | None) -> Study:
     """Opens an existing study; raises RunError if it is missing or damaged."""
     with opening(directory):
         return optuna.load_study(study_name=study_name(directory, url), storage=study_storage(directory, url))
-
-
-def check_new(directory: str, url: str) -> None:
-    """Raises UsageError if the database has a study of that name, RunError if it cannot be read."""
-    if has_begun(directory, url):
-        raise UsageError(f"out must have a new name; the database already has a study {study_name(directory, url)}")
 
 
 def study_name(directory: str, url: str | None) -> str:
@@ -230,3 +225,34 @@ def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
 def _beats(scores: Sequence[float], others: Sequence[float]) -> bool:
     """Tells whether scores dominate others; larger is better."""
     return scores != others and all(one >= other for one, other in zip(scores, others, strict=True))
+
+
+def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
+    """Returns the outer steps of a trial up to a rung; only the run of the first seed has rungs."""
+    if rung == 0:  # its settings may be invalid
+        return 0
+    configs = sweep.configs_of(values)
+    first = configs[0]
+    if rung >= num_rungs(first):
+        return sum(config.outer_steps for config in configs)
+    return rung * first.evaluation.every // first.inner_steps
+
+
+def outer_steps_spent(sweep: Sweep, study: Study) -> int:
+    """Returns the outer steps of all finished trials."""
+    finished = [trial for trial in begun(study) if trial.state.is_finished()]
+    return sum(outer_steps_of(sweep, trial.params, trial.user_attrs.get(RUNG, 0)) for trial in finished)
+
+
+def seconds_spent(study: Study) -> float:
+    """Returns the time during which at least one trial ran."""
+    times = sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in begun(study)
+        if trial.datetime_start is not None and trial.datetime_complete is not None
+    )
+    spent, until = 0.0, 0.0
+    for start, end in times:
+        spent += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return spent

@@ -19,9 +19,9 @@ from dream_ray.engine.run.environment import total_cost
 from dream_ray.engine.run.lifecycle import check_device, finish_run
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
+from dream_ray.sweeps.directory import REASON, TROUBLE, cached_failure, run_directory
 from dream_ray.sweeps.file import num_rungs
-from dream_ray.sweeps.final_runs import TESTED, FinalRun
-from dream_ray.sweeps.run_directory import REASON, TROUBLE, cached_failure, run_directory
+from dream_ray.sweeps.final_runs import TESTED
 
 _POLL_S = 1.0
 
@@ -167,19 +167,19 @@ def _compute_s(run: Run) -> float:
     return cost["cpu_s"] + cost["gpu_s"]
 
 
-def run_final(planned: FinalRun, store: str, executor: TrialExecutor) -> None:
+def run_final(path: str, config: Config, store: str, executor: TrialExecutor) -> None:
     """Distils with a fresh seed, trains a network on the result and writes its accuracy on the test split.
 
     Work that an earlier try finished is not repeated. If the run can never succeed, for example because its loss is not
     finite, `cache_failure` writes the reason instead.
     """
     try:
-        with cache_failure(planned.path):
-            run = executor.begin(planned.path, planned.config, store)
+        with cache_failure(path):
+            run = executor.begin(path, config, store)
             executor.finish(run)
             tested = run_task(distilled_task(run, "test"), run.device.type)
             row = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": _compute_s(run)}
             storage.write_json(run.file(TESTED), row)
     except Exception:
-        if cached_failure(planned.path) is None:
+        if cached_failure(path) is None:
             raise

@@ -12,11 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from dream_ray.sweeps.directory import SweepContext
+from dream_ray.sweeps.directory import SweepContext, run_directory
 from dream_ray.sweeps.file import Sweep, num_rungs, parse_sweep
 from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report import REPORT, write_report
-from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.space import Parameter
 from dream_ray.sweeps.study import RUNG
 

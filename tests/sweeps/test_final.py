@@ -11,7 +11,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
 from dream_ray.errors import RunError, TransientError
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, num_tested, write_final
+from dream_ray.sweeps.final_runs import final_runs, is_settled, num_tested, write_final
 from dream_ray.sweeps.trial import TrialExecutor, run_final
 from tests.runs import TRIAL_OPTIONS, FailingBackend
 from tests.sweeps.conftest import SETTINGS, Page, made, written
@@ -24,26 +24,26 @@ def test_the_best_and_the_published_settings_are_tested_alike(digits_store: str,
     sweep, store = parse_sweep({**SWEEP, "start": [{"weights.feature": 2.0}]}), Store.open(digits_store)
     planned = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
     best, base = planned["best"], planned["base"]
-    assert [run.config.seed for run in best] == [run.config.seed for run in base] == [1000, 1001]
-    for one, other in zip(best, base, strict=True):
-        assert one.config.weights.feature == 5.0 and other.config.weights.feature == 1.0
-        assert one.config.total_steps == other.config.total_steps and one.config.data.include_validation
+    assert [config.seed for config in best.values()] == [config.seed for config in base.values()] == [1000, 1001]
+    for one, other in zip(best.values(), base.values(), strict=True):
+        assert one.weights.feature == 5.0 and other.weights.feature == 1.0
+        assert one.total_steps == other.total_steps and one.data.include_validation
     assert not any(map(is_settled, best)) and num_tested(str(tmp_path)) == 0
-    for run, accuracy in zip([*best, *base], (0.75, 0.25, 0.5, 0.5), strict=True):
-        tell(run, accuracy)
+    for path, accuracy in zip([*best, *base], (0.75, 0.25, 0.5, 0.5), strict=True):
+        write_accuracy(path, accuracy)
     assert all(map(is_settled, best)) and num_tested(str(tmp_path)) == 4
     first, second = write_final(str(tmp_path), planned)
     assert (first["name"], first["mean"], first["n"]) == ("best", 0.5, 2)
     assert first["std"] == pytest.approx(0.35355, abs=1e-5) and second["std"] == 0
-    assert first["runs"] == [run.path for run in best]
-    assert (first["steps"], first["compute_s"]) == (best[0].config.total_steps, 20.0), "what it took"
+    assert first["runs"] == list(best)
+    assert (first["steps"], first["compute_s"]) == (next(iter(best.values())).total_steps, 20.0)
     assert json.loads((tmp_path / "final.json").read_text()) == [first, second]
 
 
 def test_study_finals_and_api_hold_fractions_and_the_report_shows_percent(digits_store: str, tmp_path: Path) -> None:
     sweep, out, values = parse_sweep({**SWEEP, "final_seeds": 1}), str(tmp_path), {"weights.feature": 5.0}
     planned = final_runs(out, sweep, values, Store.open(digits_store))
-    tell(planned["best"][0], 0.8125)
+    write_accuracy(*planned["best"], 0.8125)
     final = write_final(out, planned)
     page = Page(written(sweep, tmp_path, [trial := made(sweep, [0.8125], values)], final))
     [evaluated] = summarise([EvaluationResult("distilled", 0, 0.8125, 40, 2, 1.0, "cpu")])
@@ -53,8 +53,8 @@ def test_study_finals_and_api_hold_fractions_and_the_report_shows_percent(digits
     assert page.cells[page.cells.index("done") + 2] == "81.25"
 
 
-def tell(run: FinalRun, accuracy: float) -> None:
-    storage.write_text(storage.join(run.path, "tested.json"), json.dumps({"accuracy": accuracy, "compute_s": 20.0}))
+def write_accuracy(path: str, accuracy: float) -> None:
+    storage.write_text(storage.join(path, "tested.json"), json.dumps({"accuracy": accuracy, "compute_s": 20.0}))
 
 
 def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_full_another_try(
@@ -62,15 +62,14 @@ def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_f
 ) -> None:
     out, errors = str(tmp_path), iter([TransientError("disk full"), RunError("the loss is not finite")])
     planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0}, Store.open(digits_store))
-    first, _ = planned["base"]
-
+    [(path, config), _] = planned["base"].items()
     executor = TrialExecutor(FailingBackend(errors), TRIAL_OPTIONS)
     with pytest.raises(TransientError, match="disk full"):
-        run_final(first, digits_store, executor)
-    assert not is_settled(first)
+        run_final(path, config, digits_store, executor)
+    assert not is_settled(path)
     for _ in range(2):
-        run_final(first, digits_store, executor)
-    assert is_settled(first)
+        run_final(path, config, digits_store, executor)
+    assert is_settled(path)
     [row] = write_final(out, planned)
     assert (row["name"], row["mean"], row["n"], row["reasons"]) == ("base", None, 0, ["the loss is not finite"])
 
@@ -80,10 +79,10 @@ def test_other_best_settings_are_tested_anew(digits_store: str, tmp_path: Path) 
     sweep, store = parse_sweep(SWEEP), Store.open(digits_store)
     one = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
     other = final_runs(str(tmp_path), sweep, {"weights.feature": 6.0}, store)
-    assert {run.path for run in one["best"]}.isdisjoint(run.path for run in other["best"])
+    assert one["best"].keys().isdisjoint(other["best"])
     assert one["base"] == other["base"]
-    for run in one["best"]:
-        tell(run, 0.5)
+    for path in one["best"]:
+        write_accuracy(path, 0.5)
     assert [row["name"] for row in write_final(str(tmp_path), one)] == ["best"]
     assert write_final(str(tmp_path), other) == [], "not the accuracies of what was the best before"
     assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0}, store)) == ["best"], "they are the same"

@@ -12,12 +12,21 @@ from optuna.trial import TrialState
 
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweeps import journal
-from dream_ray.sweeps.budget import outer_steps_spent, seconds_spent
 from dream_ray.sweeps.directory import SweepContext, check_new_sweep, create_sweep
 from dream_ray.sweeps.file import num_rungs, parse_sweep
 from dream_ray.sweeps.results import RESULTS, read_rows, rows_of, write_results
 from dream_ray.sweeps.space import suggest
-from dream_ray.sweeps.study import JOURNAL, RUNG, begun, best_trials, open_study, requeue, running
+from dream_ray.sweeps.study import (
+    JOURNAL,
+    RUNG,
+    begun,
+    best_trials,
+    open_study,
+    outer_steps_spent,
+    requeue,
+    running,
+    seconds_spent,
+)
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",

@@ -11,8 +11,8 @@ import yaml
 
 from dream_ray.config import PRESETS, parse_config
 from dream_ray.errors import UsageError
+from dream_ray.sweeps.directory import run_directory
 from dream_ray.sweeps.file import dump_sweep, num_rungs, parse_sweep, read_sweep
-from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.space import Parameter, suggest, value_at
 
 BASE: dict[str, Any] = {

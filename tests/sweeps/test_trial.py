@@ -13,8 +13,8 @@ from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError, TransientError, UsageError
+from dream_ray.sweeps.directory import cached_failure, is_worth_a_try, read_reason, run_directory
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.run_directory import cached_failure, is_worth_a_try, read_reason, run_directory
 from dream_ray.sweeps.trial import Rung, TrialExecutor, cache_failure, run_trial
 from tests.runs import TRIAL_OPTIONS, FailingBackend, create_run
 

@@ -12,13 +12,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from dream_ray import storage
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
+from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide
 from dream_ray.distributed.train.controller_callbacks import AfterDeath, NotStartedError, StartTimeout
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
-from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.run.class_costs import placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.spec import RunSpec

@@ -5,7 +5,6 @@ Optuna proposes trials, a scheduler of Ray Tune stops some early, and the engine
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
+from dream_ray.config import Config
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
 from dream_ray.distributed.cluster.capacity import (
@@ -37,13 +37,12 @@ from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, 
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.errors import TransientError
-from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, open_sweep
+from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
 from dream_ray.sweeps.file import Sweep
-from dream_ray.sweeps.final_runs import FinalRun, final_runs, is_settled, write_final
+from dream_ray.sweeps.final_runs import final_runs, is_settled, write_final
 from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report import write_report
 from dream_ray.sweeps.results import rows_of, write_results
-from dream_ray.sweeps.run_directory import is_worth_a_try
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import (
     RUNG,
@@ -101,11 +100,13 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
     with storage.exclusive_lock("sweep", context.out):
         study = open_study(context.out, sweep, context.store, context.study)
         run_trials(sweep, context, study, address)
-        planned: dict[str, list[FinalRun]] = {}
+        planned: dict[str, dict[str, Config]] = {}
         try:
             best = write_results(context.out, sweep, study)
             planned = final_runs(context.out, sweep, best, Store.open(context.store))
-            unsettled = [run for runs in planned.values() for run in runs if not is_settled(run)]
+            unsettled = {
+                path: config for runs in planned.values() for path, config in runs.items() if not is_settled(path)
+            }
             if unsettled:
                 _run_finals(sweep, context, unsettled, address)
         finally:  # a sweep without results gets a report too
@@ -215,15 +216,15 @@ def _at_a_time(needs: Needs, context: SweepContext) -> int:
     return min(fitting, context.max_concurrent or fitting)
 
 
-def _run_finals(sweep: Sweep, context: SweepContext, planned: Sequence[FinalRun], address: str | None) -> None:
-    """Executes the planned final runs, see `run_final`."""
+def _run_finals(sweep: Sweep, context: SweepContext, planned: dict[str, Config], address: str | None) -> None:
+    """Executes final runs, given by directory, see `run_final`."""
     with ray_session(address):
         needs = _check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
         task: Any = ray.remote(**options)(run_final)
         executor = _executor(sweep, context, needs)
-        calls = (partial(task.remote, run, context.store, executor) for run in planned)
+        calls = (partial(task.remote, path, config, context.store, executor) for path, config in planned.items())
         for _ in results(calls, _at_a_time(needs, context)):
             pass
 

@@ -19,10 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from dream_ray.distributed.cluster.capacity import Needs, Patience, present_nodes, trials_at_a_time
 from dream_ray.engine.stopping import ctrl_c_as_before
 from dream_ray.errors import TransientError, UsageError
-from dream_ray.sweeps.budget import outer_steps_of, outer_steps_spent, seconds_spent
 from dream_ray.sweeps.file import Sweep, num_rungs
 from dream_ray.sweeps.metrics import METRICS
-from dream_ray.sweeps.study import NAME, RUNG
+from dream_ray.sweeps.study import NAME, RUNG, outer_steps_of, outer_steps_spent, seconds_spent
 
 
 class Search(OptunaSearch):

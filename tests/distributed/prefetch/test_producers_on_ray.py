@@ -16,9 +16,9 @@ from ray.exceptions import RayActorError
 from benchmarks.processes import started_here
 from dream_ray.config import parse_config
 from dream_ray.distributed.prefetch import producers
+from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActors, plan_producers
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide, supervised_coordinator
-from dream_ray.distributed.train.stopping import RayAgreement
 from dream_ray.engine.prefetch.producer import window_of
 from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import RunError

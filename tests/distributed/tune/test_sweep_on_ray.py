@@ -22,9 +22,8 @@ from dream_ray.config import load_config
 from dream_ray.engine.progress.progress import WORKER
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweeps.directory import open_sweep
+from dream_ray.sweeps.directory import open_sweep, run_directory
 from dream_ray.sweeps.results import read_rows
-from dream_ray.sweeps.run_directory import run_directory
 from dream_ray.sweeps.study import JOURNAL, NAME, study_storage
 from tests.ray_nodes import ray_environment
 
