@@ -136,14 +136,13 @@ class RayBackend:
             ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
             newest = run.checkpoints(store.num_classes).newest
             counts = class_counts(run.config, store)
-            is_fitted = False
-            while not is_fitted:
+            while True:
                 wait_for_workers(needs, self._wait_s)  # experts or lost nodes may have taken the resources
                 before = newest()
                 try:
                     with fitting():
                         make_trainer(run, spec, counts, gpus, coordinator if plan.count else None, agreement).fit()
-                    is_fitted = True
+                    break
                 except WorkersDied:  # spot nodes may disappear any number of times
                     if newest() == before:
                         raise

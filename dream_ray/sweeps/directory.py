@@ -48,11 +48,6 @@ class SweepContext:
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise UsageError(f"max-concurrent must be an int >= 1; got {self.max_concurrent}")
 
-    @property
-    def snapshot_cache(self) -> str:
-        """Where trials share networks."""
-        return storage.join(self.out, "snapshot-cache")
-
 
 def is_sweep(path: str) -> bool:
     """Tells whether a directory belongs to a sweep."""

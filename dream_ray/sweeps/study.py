@@ -133,10 +133,8 @@ def study_storage(directory: str, url: str | None) -> BaseStorage:
     return JournalStorage(BucketJournal(path) if "://" in path else FileJournal(path))
 
 
-@cache
-def _database(url: str) -> RDBStorage:
-    """Opens a database once per process, because every call opens connections and databases limit them."""
-    return RDBStorage(url)
+# Opens a database once per process, because every storage opens connections and databases limit them.
+_database = cache(RDBStorage)
 
 
 def make_sampler(sweep: Sweep, num_trials: int) -> BaseSampler:

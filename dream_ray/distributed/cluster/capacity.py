@@ -16,7 +16,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util import placement_group, remove_placement_group
 
 from dream_ray.errors import TransientError, UsageError
-from dream_ray.sweeps.config_sections import Resources
+from dream_ray.sweeps.file import Resources
 
 _LOG = logging.getLogger(__name__)
 _LOG_S = 10.0

@@ -15,15 +15,6 @@ from ray.train.backend import Backend
 _LEAVE_S = 30.0
 
 
-class GlooConfig(BackendConfig):
-    """Configures a `GlooBackend`."""
-
-    @property
-    def backend_cls(self) -> type["GlooBackend"]:
-        """The backend."""
-        return GlooBackend
-
-
 class GlooBackend(Backend):
     """Lets the workers of a group join a process group before their work, and leave it afterwards.
 
@@ -42,6 +33,12 @@ class GlooBackend(Backend):
         """Ends the process group; workers that are stuck in it do not answer."""
         if len(worker_group) > 1:
             ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=_LEAVE_S)
+
+
+class GlooConfig(BackendConfig):
+    """Configures a `GlooBackend`."""
+
+    backend_cls = GlooBackend
 
 
 def _join(address: str, port: int, rank: int, size: int) -> None:

@@ -263,7 +263,7 @@ def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecuto
         # and share them in the cache.
         "producers": 0,
         # Networks that others trained would make a trial seem cheaper than its settings are.
-        "snapshot_cache": None if "compute_s" in sweep.metrics else context.snapshot_cache,
+        "snapshot_cache": None if "compute_s" in sweep.metrics else storage.join(context.out, "snapshot-cache"),
         "snapshot_cache_bytes": cache_bytes,
         "feature_cache_bytes": cache_bytes,
     }

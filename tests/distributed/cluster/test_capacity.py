@@ -19,7 +19,7 @@ from dream_ray.distributed.cluster.capacity import (
     worker_slots,
 )
 from dream_ray.errors import TransientError, UsageError
-from dream_ray.sweeps.config_sections import Resources
+from dream_ray.sweeps.file import Resources
 
 TRIAL = Needs(workers=2, cpus=2, gpus=1, driver_cpus=0.5)
 
