@@ -19,7 +19,7 @@ from dream_ray.sweeps.file import Sweep, Values, dump_sweep, read_sweep
 
 SWEEP = "sweep.yaml"
 _CONTEXT = "context.json"
-# Beside the directory of a run: why it can never succeed, and why the last try failed if another one may succeed.
+# Suffixes of files beside the directory of a run: the reason why it can never succeed, and that of a transient failure.
 REASON, TROUBLE = ".reason.txt", ".trouble.txt"
 
 
@@ -109,7 +109,7 @@ def open_sweep(path: str, study: str | None = None) -> tuple[Sweep, SweepContext
 
 
 def run_directory(out: str, config: Config, folder: str = "trials") -> str:
-    """Returns the directory of a run, which a digest of its resolved settings names."""
+    """Returns the directory of the run with these settings; a digest of them names it."""
     digest = hashlib.sha256(dump_config(config).encode()).hexdigest()
     return storage.join(out, folder, digest[:16])
 

@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep, the only record of its trials.
+"""The Optuna study of a sweep, the only record of its trials and of the spent budget.
 
 A journal in the sweep's directory or a database holds it. On resume, finished trials stay and interrupted ones run
 again with the same values.

@@ -1,4 +1,4 @@
-"""One local Ray for all tests here."""
+"""One local Ray for all tests of this folder."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ NOISE = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets pass the warnings of Ray in the tests that start it."""
+    """Ignores the warnings of Ray in tests that start it."""
     for item in items:
         if item.get_closest_marker("ray"):
             for name in NOISE:

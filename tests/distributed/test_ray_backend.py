@@ -1,4 +1,4 @@
-"""Runs and evaluations on Ray: what is refused, and the same numbers as without Ray.
+"""Runs and evaluations on Ray: refusals, and the same numbers as without Ray.
 
 Runs whose processes are killed or fail are in test_producers_on_ray.py and test_frameworks_on_ray.py.
 """
@@ -125,7 +125,7 @@ def test_the_driver_waits_for_workers_that_found_no_free_resources(
     assert "The workers did not start within a minute; trying again." in caplog.text
 
 
-def test_few_frames_lie_between_a_command_and_the_job_of_ray_train(
+def test_four_frames_lie_between_a_command_and_ray_train(
     tiny: dict[str, Any], four_digits_store: str, tmp_path: Path, waits: list[Needs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With those of a worker (tests/test_start_up.py) they are at most nine."""
@@ -147,10 +147,10 @@ def test_few_frames_lie_between_a_command_and_the_job_of_ray_train(
     assert names == ["main", "distill", "distill", "run_workers"]
 
 
-def test_a_controller_without_workers_for_a_minute_leaves_the_waiting_to_the_driver(
+def test_a_controller_without_workers_for_a_minute_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not while they start, nor because an earlier group ran long ago."""
+    """The time counts neither while workers start nor from an earlier group."""
     assert hasattr(ControllerCallback, "after_controller_state_update"), "Ray calls the method by this name"
     now = 0.0
     monkeypatch.setattr(controller_callbacks, "monotonic", lambda: now)
@@ -168,7 +168,7 @@ def test_a_controller_without_workers_for_a_minute_leaves_the_waiting_to_the_dri
 
 
 @pytest.mark.parametrize("kind", [UsageError, RunError, TransientError, OutOfMemory, NotReadable])
-def test_the_driver_meets_what_a_worker_met(kind: type[Exception], tmp_path: Path) -> None:
+def test_the_driver_raises_the_error_of_a_worker(kind: type[Exception], tmp_path: Path) -> None:
     failure = tmp_path / "failure.json"
     failure.write_text(json.dumps({"kind": kind.__name__, "message": "no room"}))
     run: Any = SimpleNamespace(file=lambda name: str(tmp_path / name))
@@ -214,7 +214,7 @@ def test_a_worker_whose_error_would_recur_is_not_started_again(
     ("wanted", "there", "gpus", "device"),
     [("auto", 0.0, 0.0, "cpu"), ("auto", 1.0, 1.0, "auto"), ("cpu", 1.0, 0.0, "cpu")],
 )
-def test_a_task_takes_a_gpu_if_it_may_and_ray_has_any(
+def test_a_task_reserves_a_gpu_if_the_device_allows_it_and_ray_has_any(
     wanted: str, there: float, gpus: float, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []

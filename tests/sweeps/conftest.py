@@ -1,4 +1,4 @@
-"""Reports of studies that are made by hand, and what is on their pages."""
+"""Reports of hand-made studies, and parsed pages."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ SWEEP: dict[str, Any] = {
 
 
 class Page(HTMLParser):
-    """What is on a page."""
+    """The content of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def settings(feature: float, momentum: float | None = None) -> dict[str, Any]:
-    """A point of SWEEP; with a momentum one where that is varied."""
+    """Makes a point of SWEEP; `momentum` selects the strategy that varies it."""
     if momentum is None:
         return {"weights.feature": feature, "selection.strategy": "random"}
     return {"weights.feature": feature, "selection.strategy": "representative", "pixels.momentum": momentum}
@@ -125,7 +125,7 @@ def quiet() -> None:
 
 @pytest.fixture
 def full(tmp_path: Path) -> str:
-    """A report with everything; that of the best trial has a picture, that of the second has none."""
+    """A report with all sections; only the best trial has images."""
     sweep = parse_sweep(SWEEP)
     trials = [
         made(sweep, [0.5], settings(1.0, 0.5)),

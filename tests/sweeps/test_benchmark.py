@@ -1,4 +1,4 @@
-"""What the benchmark of sweeps makes of a budget that was too short."""
+"""The benchmark of sweeps with a budget that is too short."""
 
 from benchmarks.sweep import summary
 

@@ -1,4 +1,4 @@
-"""The last word on a sweep: which runs are tested, and what is made of their accuracies."""
+"""The final runs of a sweep, and the rows of their test accuracies."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ from tests.sweeps.conftest import SETTINGS, Page, made, written
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
 
 
-def test_the_best_and_the_published_settings_are_tested_alike(digits_store: str, tmp_path: Path) -> None:
-    """The published ones are those of the file, wherever the search began."""
+def test_the_best_settings_and_those_of_the_file_are_tested_alike(digits_store: str, tmp_path: Path) -> None:
+    """The start point of the search does not matter."""
     sweep, store = parse_sweep({**SWEEP, "start": [{"weights.feature": 2.0}]}), Store.open(digits_store)
     planned = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
     best, base = planned["best"], planned["base"]
@@ -57,9 +57,7 @@ def write_accuracy(path: str, accuracy: float) -> None:
     storage.write_text(storage.join(path, "tested.json"), json.dumps({"accuracy": accuracy, "compute_s": 20.0}))
 
 
-def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_full_another_try(
-    digits_store: str, tmp_path: Path
-) -> None:
+def test_a_final_run_keeps_a_permanent_reason_and_repeats_a_transient_one(digits_store: str, tmp_path: Path) -> None:
     out, errors = str(tmp_path), iter([TransientError("disk full"), RunError("the loss is not finite")])
     planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0}, Store.open(digits_store))
     [(path, config), _] = planned["base"].items()
@@ -74,8 +72,8 @@ def test_a_final_run_that_cannot_be_done_has_its_reason_and_one_whose_disk_was_f
     assert (row["name"], row["mean"], row["n"], row["reasons"]) == ("base", None, 0, ["the loss is not finite"])
 
 
-def test_other_best_settings_are_tested_anew(digits_store: str, tmp_path: Path) -> None:
-    """As after a sweep that went on with a larger budget."""
+def test_other_best_settings_are_tested_again(digits_store: str, tmp_path: Path) -> None:
+    """For example after a resume with a larger budget."""
     sweep, store = parse_sweep(SWEEP), Store.open(digits_store)
     one = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
     other = final_runs(str(tmp_path), sweep, {"weights.feature": 6.0}, store)
@@ -84,6 +82,8 @@ def test_other_best_settings_are_tested_anew(digits_store: str, tmp_path: Path) 
     for path in one["best"]:
         write_accuracy(path, 0.5)
     assert [row["name"] for row in write_final(str(tmp_path), one)] == ["best"]
-    assert write_final(str(tmp_path), other) == [], "not the accuracies of what was the best before"
-    assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0}, store)) == ["best"], "they are the same"
+    assert write_final(str(tmp_path), other) == [], "without the accuracies of the former best settings"
+    assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0}, store)) == ["best"], (
+        "both settings are equal"
+    )
     assert final_runs(str(tmp_path), parse_sweep({**SWEEP, "final_seeds": 0}), {"weights.feature": 5.0}, store) == {}

@@ -1,4 +1,4 @@
-"""The report: a page of its own, whatever came of the sweep and whatever the names in it are."""
+"""The report: its content for every outcome of a sweep, and its protection against hostile names."""
 
 import base64
 import hashlib
@@ -55,7 +55,7 @@ def test_every_figure_has_its_data(full: str) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(images.partition(",")[2]))).size == (30, 20)
 
 
-def test_nothing_is_loaded_and_only_our_scripts_run(full: str) -> None:
+def test_the_page_loads_nothing_and_runs_only_our_scripts(full: str) -> None:
     page = Page(full)
     assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "link", "base", "form")]
     assert not [v for _, found in page.tags for k, v in found.items() if k in ("src", "href") and v[:5] != "data:"]  # type: ignore[index]
@@ -66,7 +66,7 @@ def test_nothing_is_loaded_and_only_our_scripts_run(full: str) -> None:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts]
     assert sources["default-src"] == ["'none'"] and len(digests) == 2
     assert sources["script-src"] == [f"'sha256-{digest}'" for digest in digests]
-    assert "plotly.js v" in page.scripts[0] and len(full) < 6_000_000, "it is there once"
+    assert "plotly.js v" in page.scripts[0] and len(full) < 6_000_000, "the script is there once"
 
 
 def test_equal_results_have_equal_pages(full: str, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_sweep_of_failures_has_a_report(tmp_path: Path) -> None:
     assert page.titles == ["Settings", *TITLES[1:]] and not page.pictures and not page.figures and not page.scripts
     assert page.cells.count("failed") == 2 and page.cells.count("its process ended, twice") == 2
     assert "No trial reached its end." in text and "script-src 'none'" in text
-    assert "dream-ray distill" not in text, "there is no best.yaml"
+    assert "dream-ray distill" not in text, "best.yaml does not exist"
 
 
 def test_a_sweep_without_trials_has_a_report(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_null_is_a_choice_and_not_a_missing_value(tmp_path: Path) -> None:
 
 
 def test_names_and_choices_may_be_any_text(tmp_path: Path) -> None:
-    # A formula that is none, what XML and HTML cannot hold, the end of a script, letters that a font lacks, a long one.
+    # An incomplete formula, characters that XML forbids, the end of a script, letters that fonts lack, a long name.
     names = [HOSTILE, "$x_{$", "\x00\x1b--><b>", "</script><!--", "\u65e5\u672c", "a" * 80]
     path = f"network.options.{HOSTILE}"
     space = {"network.name": {"choices": names}, path: {"choices": [1, True, 0.1, 0.10001]}}
@@ -171,5 +171,5 @@ def test_names_and_choices_may_be_any_text(tmp_path: Path) -> None:
     assert list(page.figures) == [HISTORY, RUNGS, IMPORTANCES, SLICES, PARALLEL]
     axes = page.figures[SLICES]["layout"]
     assert axes["xaxis2"]["title"]["text"] == "network.options.&lt;script&gt;alert(1)&lt;/script&gt;"
-    assert axes["xaxis"]["categoryarray"][0] == "'&lt;script&gt;alert(1)&lt;/script&gt;'", "no markup of plotly"
+    assert axes["xaxis"]["categoryarray"][0] == "'&lt;script&gt;alert(1)&lt;/script&gt;'", "plotly sees no markup"
     assert axes["xaxis2"]["categoryarray"] == ["'1'", "'true'", "'0.1'", "'0.10001'"]

@@ -1,4 +1,4 @@
-"""The report as a browser shows it."""
+"""The report in a browser."""
 
 import io
 import re
@@ -24,13 +24,13 @@ def browse(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         pytest.skip(f"no browser here: none of {', '.join(NAMES)}")
     profile = page.parent / "profile"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *arguments]
-    # The console, where a page that breaks its own policy would be told so, goes to stderr.
+    # The console, which lists violations of the policy of the page, goes to stderr.
     command += ["--enable-logging=stderr", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 @pytest.mark.usefixtures("full")
-def test_the_page_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_the_browser_draws_images_and_figures(tmp_path: Path) -> None:
     target = tmp_path / "seen.png"
     shown = browse(tmp_path / REPORT, f"--screenshot={target}", "--window-size=1000,6000", "--hide-scrollbars")
     assert "CONSOLE" not in shown.stderr
@@ -41,7 +41,7 @@ def test_the_page_is_shown_as_it_is(tmp_path: Path) -> None:
 
 
 def test_every_figure_and_image_has_a_size(full: str, tmp_path: Path) -> None:
-    # A script measures them. The policy of the report would forbid it, so it goes.
+    # A script measures them. The test removes the policy of the report, which forbids other scripts.
     probe = (
         "<script>onload = () => document.body.dataset.widths = "
         "[...document.querySelectorAll('.figure .main-svg:first-child, img')]"
@@ -57,7 +57,7 @@ def test_every_figure_and_image_has_a_size(full: str, tmp_path: Path) -> None:
     assert shown.titles[0] == "Best settings" and shown.titles[-1] == "Trials"
 
 
-def test_odd_names_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
     sweep = parse_sweep({**SETTINGS, "space": {"network.name": {"choices": [HOSTILE, "<b>$x$</b>"]}}, "start": []})
     written(sweep, tmp_path, [made(sweep, [0.5], {"network.name": name}) for name in (HOSTILE, "<b>$x$</b>")])
     shown = browse(tmp_path / REPORT, "--dump-dom")

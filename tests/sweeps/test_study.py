@@ -1,4 +1,4 @@
-"""The study: what is begun again after a kill, and whose it is."""
+"""The study of a sweep: resume, budget, results and databases."""
 
 import re
 import signal
@@ -50,19 +50,19 @@ def ask(study: optuna.Study, sweep: Any) -> tuple[optuna.Trial, dict[str, Any]]:
 def test_start_points_come_first_and_interrupted_trials_run_again(
     tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system, and where nothing can be appended, in several parts."""
+    """The journal is a file, or several parts in a bucket, whose objects cannot grow."""
     monkeypatch.setattr(journal, "_PART_BYTES", 500)
     directory, sweep = f"{scheme}{tmp_path}", parse_sweep(SWEEP)
     study = open_study(directory, sweep, "store")
     first, values = ask(study, sweep)
     assert values["weights.feature"] == 2.0
-    assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "as in the settings"
+    assert values["selection.num_clusters"] == sweep.base().selection.num_clusters, "the value of the settings"
     study.tell(first, 0.5)
     _, cut_off = ask(study, sweep)
 
     again = open_study(directory, sweep, "store")
     requeue(again, running(again))
-    assert [trial.number for trial in begun(again)] == [0], "what is tried again does not count twice"
+    assert [trial.number for trial in begun(again)] == [0], "a repeated trial counts once"
     trial, repeated = ask(again, sweep)
     assert repeated == cut_off
     again.tell(trial, 0.75)
@@ -138,12 +138,12 @@ def test_an_incomplete_entry_damages_no_other(tmp_path: Path) -> None:
         again = open_study(str(tmp_path), sweep, "store")
         requeue(again, running(again))
         _, values = ask(again, sweep)
-        assert values["selection.num_clusters"] == cut_off["selection.num_clusters"], "the other one was cut off"
-        assert len(begun(open_study(str(tmp_path), sweep, "store"))) == 2, "it can be read back"
+        assert values["selection.num_clusters"] == cut_off["selection.num_clusters"], "the incomplete entry is gone"
+        assert len(begun(open_study(str(tmp_path), sweep, "store"))) == 2, "the journal is readable"
 
 
 def test_an_entry_on_a_full_disk_damages_no_other(tmp_path: Path) -> None:
-    """Neither does Tune stop for it, nor does it say so."""
+    """Tune neither stops at the failed write nor reports it."""
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "store")
     trial, _ = ask(study, sweep)
@@ -167,11 +167,11 @@ def test_best_values_come_from_a_whole_trial(tmp_path: Path) -> None:
             study.tell(trial, accuracy)
         if accuracy == 0.75:
             best = values
-    assert best_trials(study, sweep)[0].params == best, "neither the failed one nor the one that was stopped on the way"
+    assert best_trials(study, sweep)[0].params == best, "neither a failed trial nor a stopped one"
 
 
-def test_a_sweep_without_trials_has_results_too(tmp_path: Path) -> None:
-    """As after Ctrl-C before the first one."""
+def test_a_sweep_without_trials_has_results(tmp_path: Path) -> None:
+    """For example after Ctrl-C before the first trial."""
     sweep = parse_sweep({**SWEEP, "start": []})
     study = open_study(str(tmp_path), sweep, "store")
     with pytest.raises(RunError, match="no trial of the sweep succeeded; the last reason: none began"):
@@ -206,7 +206,7 @@ def test_incompatible_values_are_the_reason_of_a_failure(tmp_path: Path) -> None
     assert outer_steps_spent(sweep, study) == 0
 
 
-def test_a_sweep_of_no_trial_at_a_time_is_refused() -> None:
+def test_zero_concurrent_trials_are_refused() -> None:
     with pytest.raises(UsageError, match=r"max-concurrent must be an int >= 1; got 0"):
         SweepContext("out", "store", "cpu", max_concurrent=0)
 
@@ -229,7 +229,7 @@ def test_an_earlier_sweep_informs_only_the_sampler(tmp_path: Path) -> None:
     assert begun(study) == [] and states == ["waiting", "earlier", "earlier"]
     assert best_trials(study, later) == []
     trial, values = ask(study, sweep)
-    assert values["weights.feature"] == 2.0, "its own start point first"
+    assert values["weights.feature"] == 2.0, "the start point of the new sweep comes first"
 
 
 def test_an_earlier_sweep_over_another_space_is_refused(tmp_path: Path) -> None:
@@ -297,9 +297,7 @@ def test_best_trials_of_two_metrics_are_the_front_of_whole_trials(tmp_path: Path
         trial, _ = ask(study, sweep)
         trial.set_user_attr(RUNG, reached)
         study.tell(trial, values)
-    assert [trial.number for trial in best_trials(study, sweep)] == [1, 0, 4], (
-        "by accuracy; 3 was stopped with the search"
-    )
+    assert [trial.number for trial in best_trials(study, sweep)] == [1, 0, 4], "sorted by accuracy; trial 3 was stopped"
 
 
 def test_a_running_trial_shows_its_progress(tmp_path: Path) -> None:

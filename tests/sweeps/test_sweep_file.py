@@ -1,4 +1,4 @@
-"""Sweep files: what they say, and what is said of wrong ones."""
+"""Sweep files: their trials, start points and errors."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ BASE: dict[str, Any] = {
     "settings": {"evaluation.every": 10, "checkpoint_every": 10, "data.include_validation": False},
     "space": {"selection.num_clusters": {"int": [8, 64]}, "weights.feature": {"log": [0.01, 10]}},
 }
-# A real batch of its own goes only with random selection.
+# Only random selection allows batch_real.
 CONDITIONAL: dict[str, Any] = {
     "selection.strategy": {"choices": ["representative", "random"]},
     "batch_real": {"int": [16, 64], "step": 16, "when": {"selection.strategy": ["random"]}},
@@ -127,7 +127,7 @@ def test_a_trial_combines_defaults_settings_and_values() -> None:
         ),
     ],
 )
-def test_wrong_files(changed: dict[str, Any], message: str) -> None:
+def test_a_wrong_file_is_refused_with_the_rule(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         sweep(**changed)
 
@@ -155,7 +155,7 @@ def test_a_value_may_be_valid_only_under_its_condition() -> None:
 
 
 def test_every_setting_can_be_searched() -> None:
-    """All but those by which trials are judged; the options of a network too, also those that are not given."""
+    """Except those of the evaluation; options of a network may be missing from the settings."""
     base = sweep().base()
     tried = 0
     for path, value in flat(base.model_dump(mode="json")):
@@ -217,11 +217,11 @@ def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
         assert (plus.source.kind, dm.source.kind, mtt.source.kind) == ("real", "random", "expert")
         assert (plus.factor, dm.factor, dm.weights.gradient) == (2, 1, 0.0)
         assert plus.evaluation == dm.evaluation == mtt.evaluation
-    assert dm == parse_config(dm.model_dump(mode="json")), "its run is named by what it comes to"
+    assert dm == parse_config(dm.model_dump(mode="json")), "the resolved settings name the run"
 
 
 def test_a_kept_sweep_file_makes_the_same_trials(tmp_path: Path) -> None:
-    """The file of settings may change later; the name of a trial's run is by what its settings come to."""
+    """The file of settings may change later; the resolved settings name the run of a trial."""
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]}))
     found = sweep(preset=None, config=str(file))

@@ -1,4 +1,4 @@
-"""A trial: its rungs, what an earlier try left, and how it fails."""
+"""A trial: its rungs, its resume and its failures."""
 
 import itertools
 from pathlib import Path
@@ -27,7 +27,7 @@ def config(tiny: dict[str, Any]) -> Config:
     return parse_config({**tiny, "inner_steps": 5, "data": {"include_validation": False}, "evaluation": evaluation})
 
 
-def test_rungs_come_in_order_and_the_last_is_that_of_the_whole_run(
+def test_rungs_come_in_order_and_the_last_one_is_the_end_of_the_run(
     config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     rungs: list[Rung] = []
@@ -36,13 +36,13 @@ def test_rungs_come_in_order_and_the_last_is_that_of_the_whole_run(
     assert all(0 <= rung.accuracy <= 1 and rung.compute_s > 0 for rung in rungs)
     again: list[Rung] = []
     run_trial(str(tmp_path), [config], four_digits_store, HERE, again.append)
-    assert [rung.accuracy for rung in again] == [rung.accuracy for rung in rungs], "nothing is run again"
+    assert [rung.accuracy for rung in again] == [rung.accuracy for rung in rungs], "no step runs again"
 
 
 def test_a_rung_is_reported_before_the_step_after_its_checkpoint(
     config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint later, a scheduler stops a trial that is behind half a rung late."""
+    """If it came a checkpoint later, a scheduler would stop trials half a rung late."""
     steps, reported_after = [0], []
     original = Heartbeat.on_step
 
@@ -57,7 +57,7 @@ def test_a_rung_is_reported_before_the_step_after_its_checkpoint(
     assert reported_after == [(1, 4), (2, 8), (3, 10)]
 
 
-def test_who_is_stopped_at_a_rung_goes_on_from_there(config: Config, four_digits_store: str, tmp_path: Path) -> None:
+def test_a_trial_stopped_at_a_rung_resumes_there(config: Config, four_digits_store: str, tmp_path: Path) -> None:
     whole: list[Rung] = []
     run_trial(str(tmp_path / "whole"), [config], four_digits_store, HERE, whole.append)
 
@@ -82,7 +82,7 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
     told: dict[str, Any] = {}
     backend = LocalBackend(lambda path, rank: lambda progress: told.update({path: progress}))
     run_trial(str(tmp_path), [config, other], digits_store, TrialExecutor(backend, TRIAL_OPTIONS), rungs["both"].append)
-    assert [progress["phase"] for progress in told.values()] == ["done"] * 2, "who watches hears of each run"
+    assert [progress["phase"] for progress in told.values()] == ["done"] * 2, "each run reports its progress"
     run_trial(str(tmp_path), [config], digits_store, HERE, rungs["first"].append)
     run_trial(str(tmp_path), [other], digits_store, HERE, rungs["second"].append)
     ends = [rungs[name][-1].accuracy for name in ("first", "second")]
@@ -93,7 +93,7 @@ def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, 
 @pytest.mark.parametrize(
     ("error", "reason"), [(RunError("no"), "no"), (MemoryError("4 GB"), "MemoryError: 4 GB")], ids=["ours", "another"]
 )
-def test_what_cannot_work_is_not_tried_twice(
+def test_a_permanent_failure_is_not_tried_twice(
     error: Exception, reason: str, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     backend = FailingBackend(itertools.repeat(error))
@@ -110,10 +110,10 @@ def test_what_cannot_work_is_not_tried_twice(
     [
         TransientError("the workers died"),
         OSError(28, "No space left on device"),
-        torch.OutOfMemoryError("another one has it"),
+        torch.OutOfMemoryError("another process uses it"),
     ],
 )
-def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
+def test_a_transient_failure_is_tried_again_and_kept_as_the_reason(
     error: Exception, config: Config, four_digits_store: str, tmp_path: Path
 ) -> None:
     backend = FailingBackend(itertools.repeat(error))
@@ -124,20 +124,23 @@ def test_what_may_pass_is_tried_again_and_is_the_reason_if_it_does_not(
     assert len(backend.tried) == 2 and read_reason(str(tmp_path), [config]) == str(error)
 
 
-def test_a_gpu_that_has_no_room_may_have_some_another_time(
+def test_a_full_gpu_is_a_transient_failure(
     config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Any, report: Any) -> None:
-        raise torch.OutOfMemoryError("another one has it")
+        raise torch.OutOfMemoryError("another process uses it")
 
-    with monkeypatch.context() as patch, pytest.raises(TransientError, match="another one has it.*embedding_batch"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TransientError, match="another process uses it.*embedding_batch"),
+    ):
         patch.setattr(Heartbeat, "on_step", full)
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
-    assert "another one has it" in read_reason(str(tmp_path), [config])
+    assert "another process uses it" in read_reason(str(tmp_path), [config])
     run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
 
 
-def test_a_trial_that_began_on_a_gpu_goes_on_where_there_is_one(
+def test_a_trial_that_began_on_a_gpu_resumes_only_on_a_gpu(
     config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -146,7 +149,7 @@ def test_a_trial_that_began_on_a_gpu_goes_on_where_there_is_one(
     storage.write_json(run.file("env.json"), {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"})
     with pytest.raises(TransientError, match=r"cuda \(NVIDIA H200\)"):
         run_trial(str(tmp_path), [config], four_digits_store, HERE, lambda rung: None)
-    assert cached_failure(path) is None, "on another machine it can be done"
+    assert cached_failure(path) is None, "another machine may have a GPU"
 
 
 SWEEP: dict[str, Any] = {
@@ -157,7 +160,7 @@ SWEEP: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("error", "is_worth"), [(TransientError("died"), True), (RunError("not finite"), False)])
-def test_what_failed_for_what_was_around_it_is_worth_a_try(error: Exception, is_worth: bool, tmp_path: Path) -> None:
+def test_only_a_transient_failure_is_worth_another_try(error: Exception, is_worth: bool, tmp_path: Path) -> None:
     sweep, values = parse_sweep(SWEEP), {"weights.feature": 2.0}
     (config,) = sweep.configs_of(values)
     with pytest.raises(type(error)), cache_failure(run_directory(str(tmp_path), config)):
@@ -165,7 +168,7 @@ def test_what_failed_for_what_was_around_it_is_worth_a_try(error: Exception, is_
     assert is_worth_a_try(str(tmp_path), sweep, values) == is_worth
 
 
-def test_what_is_no_setting_is_not_worth_a_try(tmp_path: Path) -> None:
+def test_invalid_settings_are_not_worth_another_try(tmp_path: Path) -> None:
     assert not is_worth_a_try(str(tmp_path), parse_sweep(SWEEP), {"selection.num_clusters": -1})
 
 
@@ -179,9 +182,7 @@ def test_a_trial_with_a_gpu_does_not_fall_back_to_the_cpu(
     assert "no CUDA device is available" in read_reason(str(tmp_path), [config])
 
 
-def test_a_try_that_was_killed_before_it_was_a_run_is_begun_again(
-    config: Config, four_digits_store: str, tmp_path: Path
-) -> None:
+def test_an_incomplete_run_directory_is_replaced(config: Config, four_digits_store: str, tmp_path: Path) -> None:
     path = Path(run_directory(str(tmp_path), config))
     path.mkdir(parents=True)
     (path / "env.json").write_text("{}")

@@ -1,4 +1,7 @@
-"""Calls to the coordinator of a run. The module imports no torch: the controller of Ray Train imports it."""
+"""Clients of the coordinator of a run: its snapshot queue and the agreement of its workers.
+
+The module imports no torch: the controller of Ray Train imports it.
+"""
 
 import time
 from typing import Any

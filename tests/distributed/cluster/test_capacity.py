@@ -1,4 +1,4 @@
-"""How many workers and trials fit into nodes, and what is said while they wait. Needs no Ray."""
+"""Number of workers and trials that fit into nodes, and the log of a wait. The tests need no Ray."""
 
 import itertools
 import logging
@@ -45,9 +45,7 @@ def test_trials_leave_cpus_for_their_own_processes() -> None:
 
 
 @given(cpus=st.lists(st.integers(0, 5), min_size=1, max_size=3), workers=st.integers(2, 3), each=st.integers(1, 3))
-def test_no_position_of_the_trials_own_processes_leaves_them_without_workers(
-    cpus: list[int], workers: int, each: int
-) -> None:
+def test_trials_get_their_workers_wherever_their_own_processes_run(cpus: list[int], workers: int, each: int) -> None:
     nodes = [{"CPU": float(count)} for count in cpus]
     found = trials_at_a_time(Needs(workers=workers, cpus=each, driver_cpus=0.5), nodes)
     possible = _trials_in_the_worst_case(cpus, workers, each)
@@ -82,7 +80,7 @@ def test_tasks_take_the_cpus_of_nodes_without_gpus() -> None:
         ),
     ],
 )
-def test_ray_is_asked_for_a_bundle_per_process(needs: Needs, bundles: list[dict[str, float]], text: str) -> None:
+def test_each_process_is_a_bundle(needs: Needs, bundles: list[dict[str, float]], text: str) -> None:
     assert needs.bundles == bundles and str(needs) == text
 
 
@@ -123,7 +121,7 @@ def test_waiting_logs_the_numbers_every_ten_seconds_and_gives_up(
         (TRIAL, [{"CPU": 4.0, "GPU": 2.0}], "4 CPUs and 2 GPUs, which hold 2 such workers"),
     ],
 )
-def test_a_private_ray_refuses_at_once_what_never_fits(
+def test_a_private_ray_refuses_at_once_workers_that_never_fit(
     needs: Needs, nodes: list[dict[str, float]], has: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "present_nodes", lambda: nodes)
@@ -146,10 +144,10 @@ def test_a_private_ray_refuses_at_once_what_never_fits(
         (0.0, "auto", 1.0, (0.0, "cpu")),
     ],
 )
-def test_a_trial_computes_on_a_gpu_only_where_it_has_one(
+def test_a_trial_computes_on_a_gpu_only_if_it_reserves_one(
     gpus: float | None, device: str, there: float, found: tuple[float, str]
 ) -> None:
-    """Ray hides no GPU from those that asked for none: all of them would meet on the first one."""
+    """Ray hides no GPU from processes that request none: all of them would use the first one."""
     needs = needs_of(Resources(workers=2, cpus=3, gpus=gpus), device, there)
     assert (needs.gpus, needs.device) == found and (needs.workers, needs.cpus, needs.driver_cpus) == (2, 3, 0.5)
 
@@ -171,7 +169,7 @@ def test_cuda_without_a_gpu_is_refused(gpus: float | None, message: str) -> None
         (0.0, False, "cuda", 0.0),
     ],
 )
-def test_a_worker_has_a_gpu_where_there_are_any_or_cuda_is_asked_of_a_cluster(
+def test_a_worker_gets_a_gpu_if_any_exist_or_a_cluster_is_asked_for_cuda(
     there: float, grows: bool, device: str, found: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 4.0, "GPU": there}])

@@ -1,4 +1,4 @@
-"""Where the workers of a run are, and whether they see what the user named."""
+"""Placement of work on nodes, and checks that the nodes see the paths of a run."""
 
 import os
 import subprocess
@@ -30,12 +30,14 @@ NODES = [
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster of two nodes besides this one."""
+    """Ray is a cluster of two nodes."""
     monkeypatch.setattr(driver_placement, "is_cluster", lambda: True)
     monkeypatch.setattr(driver_placement, "_nodes", lambda resource: NODES)
 
 
-def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_that_a_node_does_not_see_is_refused(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(
         driver_placement, "_look_from", lambda node, file: "" if node == "1" else LOOK("/elsewhere/file")
     )
@@ -47,14 +49,16 @@ def test_a_path_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.Mo
         driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
 
 
-def test_a_path_that_the_driver_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_the_driver_does_not_see_is_refused(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_placement, "_look_from", lambda node, file: "")
     with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
         driver_placement.check_visible_on_all_nodes("store", "/elsewhere", "/elsewhere/manifest.json")
 
 
-def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its images would be missing, or listed as unreadable."""
+def test_a_source_that_a_node_does_not_see_is_refused(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Otherwise its images would be missing, or listed as unreadable."""
     (tmp_path / "photos").mkdir()
     monkeypatch.setattr(driver_placement, "_look_from", lambda node, file: LOOK(file.replace("photos", "elsewhere")))
     settings = IngestSettings(source=str(tmp_path / "photos"), test=str(tmp_path / "photos" / "*.tar"), root="nowhere")
@@ -66,7 +70,7 @@ def test_a_source_that_a_node_does_not_see(elsewhere: None, monkeypatch: pytest.
             driver_placement.check_visible_on_all_nodes(name, path, path)
 
 
-def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nodes_check_the_path_themselves(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(driver_placement, "is_cluster", lambda: True)
     driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
@@ -75,7 +79,7 @@ def test_nodes_really_look(local_ray: None, monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("name", ["store", "out", "snapshot_cache"])
-def test_a_job_refuses_paths_that_would_be_lost_with_it(
+def test_a_job_refuses_paths_in_its_own_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, tiny: dict[str, Any]
 ) -> None:
     monkeypatch.setenv(paths._JOB, "{}")
@@ -86,7 +90,7 @@ def test_a_job_refuses_paths_that_would_be_lost_with_it(
 
 
 def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function runs in another process, with a worker's resources, and its errors come back as they are."""
+    """The function runs in another process, with a worker's resources, and the caller gets its errors unchanged."""
     monkeypatch.setattr(ray_backend, "is_cluster", lambda: True)
     with ray_backend.RayBackend() as backend:
         assert backend.call(partial(os.getpid), device="auto", cpus=1) != os.getpid()
@@ -147,7 +151,7 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_workers_wait_for_a_node_and_what_reserves_no_gpu_runs_beside_them() -> None:
+def test_workers_wait_for_a_node_and_validation_runs_beside_them() -> None:
     command = [sys.executable, "-W", "ignore", "-c", TWO_NODES]
     done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Connecting to Ray."""
+"""The connection to Ray."""
 
 import pytest
 import ray
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_a_cluster_that_is_not_there_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_unreachable_cluster_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(RunError, match=rf"Ray at {address} cannot be reached: .*refused"), ray_session(address):
         pass

@@ -1,4 +1,4 @@
-"""Tasks on Ray: as many as are wanted at a time, in our own words what went wrong, and none left at work."""
+"""Tasks on Ray: limit of running tasks, translated errors, and cancellation."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def starting(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
     return ray.remote(num_cpus=0, max_retries=0, **options)(function).remote
 
 
-def test_only_so_many_are_at_work(local_ray: None) -> None:
+def test_no_more_tasks_run_than_the_limit(local_ray: None) -> None:
     def begin(number: int) -> Any:
         begun.append(number)
         assert len(begun) - len(found) <= 3
@@ -34,7 +34,7 @@ def test_only_so_many_are_at_work(local_ray: None) -> None:
     assert begun == list(range(5)) and sorted(found) == begun
 
 
-def test_an_error_comes_as_it_is_and_ends_the_others(local_ray: None, tmp_path: Path) -> None:
+def test_an_error_is_raised_unchanged_and_cancels_the_other_tasks(local_ray: None, tmp_path: Path) -> None:
     def fail() -> None:
         while not (tmp_path / "pid").exists():
             time.sleep(0.01)
@@ -49,11 +49,11 @@ def test_an_error_comes_as_it_is_and_ends_the_others(local_ray: None, tmp_path: 
         list(results([starting(stay), starting(fail)]))
     pid, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 60
     while Path(f"/proc/{pid}").exists() and b"stay" in Path(f"/proc/{pid}/cmdline").read_bytes():
-        assert time.monotonic() < deadline, "it is still at work"
+        assert time.monotonic() < deadline, "the task still runs"
         time.sleep(0.1)
 
 
-def test_a_task_whose_process_dies(local_ray: None) -> None:
+def test_a_task_whose_process_dies_raises_a_transient_error(local_ray: None) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""A node goes away in the middle of an ingest."""
+"""Loss of a node during an ingest."""
 
 import shutil
 import subprocess
@@ -47,11 +47,11 @@ removing.start()
 api.ingest(IngestSettings(source=photos, size=64), store, workers=3, address=cluster.address)
 removing.join()
 cluster.shutdown()
-print("files when the node went:", *removed)
+print("files when the node was lost:", *removed)
 """
 
 
-def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
+def test_the_other_nodes_write_the_same_store(tmp_path: Path) -> None:
     pixels = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (600, 800, 3), dtype=np.uint8)
     for label in range(10):
         (tmp_path / "photos" / str(label)).mkdir(parents=True)
@@ -71,5 +71,5 @@ def test_the_others_go_on_to_the_same_store(tmp_path: Path) -> None:
         shutil.rmtree(temporary)
     assert done.returncode == 0, done.stderr[-2000:]
     num_files = len(Manifest.read(str(tmp_path / "whole")).files)
-    assert 2 <= int(done.stdout.rpartition(":")[2]) < num_files, "it went in the middle"
+    assert 2 <= int(done.stdout.rpartition(":")[2]) < num_files, "the node is lost in the middle"
     assert (tmp_path / "broken" / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Ingest on Ray Data: the same store as without Ray, whoever is killed."""
+"""Ingest on Ray Data writes the same store as without Ray, also after a kill."""
 
 import io
 import os
@@ -60,7 +60,7 @@ def test_three_workers_write_the_bytes_of_one(
     Store.open(path).verify()
 
 
-def test_a_killed_task_costs_no_byte(local_ray: None, photos: str, reference: Manifest, tmp_path: Path) -> None:
+def test_a_killed_task_changes_no_byte(local_ray: None, photos: str, reference: Manifest, tmp_path: Path) -> None:
     killed: list[int] = []
     killer = threading.Thread(target=_kill_a_task, args=(tmp_path / "store" / "work" / "done", killed), daemon=True)
     killer.start()
@@ -83,7 +83,7 @@ def _kill_a_task(notes: Path, killed: list[int]) -> None:
                 return
 
 
-def test_errors_of_tasks_are_ours(local_ray: None, photos: str, tmp_path: Path) -> None:
+def test_errors_of_tasks_reach_the_driver_unchanged(local_ray: None, photos: str, tmp_path: Path) -> None:
     (tmp_path / "folder" / "a").mkdir(parents=True)
     (tmp_path / "folder" / "b").mkdir()
     for name, size in (("a/0.png", (4, 4)), ("b/0.png", (5, 4))):

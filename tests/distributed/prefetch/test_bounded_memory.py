@@ -1,4 +1,4 @@
-"""A set larger than the memory given, and many times larger than the object store, is ingested and read."""
+"""Ingest and reading of a set larger than the memory limit and many times larger than the object store."""
 
 import io
 import os
@@ -22,7 +22,7 @@ PER_CLASS = 1 + 3 * TASK_BYTES // 2 // (NUM_CLASSES * 3 * SIZE**2)
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process that is not a mapped file, which the system may take back."""
+    """Memory of this process without mapped files, whose pages the system can reclaim."""
     return status_bytes(os.getpid(), "RssAnon")
 
 

@@ -118,7 +118,7 @@ def test_a_crashed_producer_is_replaced_by_one_that_reserves_nothing(
         actors.crashed.add(1)
         wait_until(lambda: len(actors.options) == 3)
     assert [options["num_cpus"] for options in actors.options] == [3, 3, 0]
-    assert queue.removed == [1] and actors.killed == {0, 2}, "the end of the run ends the others"
+    assert queue.removed == [1] and actors.killed == {0, 2}, "the end of the run kills the others"
 
 
 def test_producers_release_their_slots_if_restarted_workers_find_none(
@@ -153,7 +153,7 @@ def test_a_producer_that_cannot_train_ends_the_run_with_its_reason(
 def test_a_waiting_worker_stops_when_another_worker_has_ended_the_run(
     local_ray: None, tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The window stays behind a worker that is gone, and the next checkpoint may be beyond it."""
+    """The window does not move past a dead worker, and the next checkpoint may lie beyond the window."""
     monkeypatch.setattr("dream_ray.distributed.prefetch.snapshot_queue._WAIT_S", 0.5)
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     failures: list[str] = []

@@ -1,4 +1,4 @@
-"""Ctrl-C of a run of several workers: they save where they are, and a resume ends with the same set."""
+"""Ctrl-C in a run with several workers: they write a checkpoint, and a resume gives the same set."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from tests.ray_nodes import ray_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-FIRST, CHECKPOINT_EVERY = 10, 150  # they are asked to stop between the two
+FIRST, CHECKPOINT_EVERY = 10, 150  # Ctrl-C comes between the two
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(settings: Path, four_digits_store: str) -> Tensor:
-    """Images of a run that nobody stopped."""
+    """Images of an uninterrupted run."""
     out = settings.parent / "whole"
     api.distill(load_config(file=str(settings)), store=four_digits_store, out=str(out), local=True)
     return images(out)
@@ -50,7 +50,7 @@ def has_begun(run: Path) -> bool:
 
 
 def furthest(run: Run) -> int:
-    """The step of the worker that is furthest."""
+    """Returns the largest step that a worker has reached."""
     return max((session["step"] for session in read_sessions(run, WORKER)), default=0)
 
 

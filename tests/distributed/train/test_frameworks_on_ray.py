@@ -1,4 +1,4 @@
-"""Frameworks whose workers exchange something at every step, on Ray Train: the same bits as in one process."""
+"""Frameworks whose workers exchange tensors at every step, on Ray Train: the same bits as in one process."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def equals_one_worker(config: Config, store: str, out: str) -> bool:
 
 
 def test_mtt_on_two_workers_equals_one(local_ray: None, four_digits_store: str, out: str) -> None:
-    """Tasks train its experts; the workers share its segments, and no images."""
+    """Tasks train the experts; the workers divide the segments and exchange no images."""
     config = parse_config(tiny_run("mtt", "random"))
     api.distill(config, store=four_digits_store, out=out, workers=2)
     assert equals_one_worker(config, four_digits_store, out)
@@ -50,7 +50,7 @@ def kill_second_worker(path: str, killed: list[int]) -> None:
 
 
 def test_dc_with_a_killed_worker_equals_one_worker(local_ray: None, four_digits_store: str, out: str) -> None:
-    """The workers gather the synthetic images of all before each update of the network."""
+    """Before each update of the network, every worker gathers all synthetic images."""
     # Long enough for the progress, which is written once a second, to show a worker in the middle.
     longer = {"outer_steps": 30, "inner_steps": 10, "checkpoint_every": 20}
     config = parse_config(overlay(tiny_run("dc", "random"), longer))
@@ -61,7 +61,7 @@ def test_dc_with_a_killed_worker_equals_one_worker(local_ray: None, four_digits_
     killer.join(timeout=1)
     assert killed
     sessions = read_sessions(open_run(out), WORKER)
-    assert len(sessions) == 4, "both ran twice"
+    assert len(sessions) == 4, "each worker ran twice"
     assert equals_one_worker(config, four_digits_store, out)
     # The second group begins with an outer step, in each of which it updates the network nine times, each time with the
     # other worker's two images of 8 x 8 float32.

@@ -36,7 +36,7 @@ def process(rank: int, rendezvous: str, results: multiprocessing.SimpleQueue) ->
 
 
 @pytest.mark.slow
-def test_processes_exchange_rows_and_are_told_of_one_that_leaves(tmp_path: Path) -> None:
+def test_processes_exchange_rows_and_learn_that_one_left(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     processes = [context.Process(target=process, args=(r, tmp_path / "rendezvous", results)) for r in range(SIZE)]

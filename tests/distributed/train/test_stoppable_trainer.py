@@ -38,7 +38,7 @@ def make_trainer(path: Path, workers: int | tuple[int, int]) -> StoppableTrainer
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray copies its own deprecated settings
 @pytest.mark.parametrize(("grows", "cleaners"), [(False, 0), (True, 1)])
-def test_only_a_cluster_has_an_actor_that_outlives_the_controller(
+def test_only_a_cluster_starts_the_placement_group_cleaner(
     grows: bool, cleaners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stoppable_trainer, "is_cluster", lambda: grows)
@@ -49,7 +49,7 @@ def test_only_a_cluster_has_an_actor_that_outlives_the_controller(
 
 
 @pytest.mark.parametrize(("workers", "is_fixed"), [(2, True), ((1, 2), False)])
-def test_only_a_group_that_may_grow_has_the_actor_that_asks_for_nodes(
+def test_only_an_elastic_group_starts_the_actor_that_requests_nodes(
     workers: int | tuple[int, int], is_fixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def test_only_a_group_that_may_grow_has_the_actor_that_asks_for_nodes(
 
 
 class NoCalls:
-    """A worker group of one worker that is asked for nothing else."""
+    """A worker group of one worker; any other call fails."""
 
     def __len__(self) -> int:
         return 1

@@ -54,12 +54,12 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def test_there_are_four() -> None:
+def test_four_sweep_files_are_shipped() -> None:
     assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "pareto", "smoke"]
 
 
 def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, address: str | None) -> None:
-    """Stands in for `run_trials`: one trial after the other in this process, none of which is stopped."""
+    """Stands in for `run_trials`: runs all trials to their end, one after the other, in this process."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     executor = TrialExecutor(LocalBackend(), TRIAL_OPTIONS)
     for _ in range(sweep.most_trials):

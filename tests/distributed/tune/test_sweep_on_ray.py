@@ -1,4 +1,4 @@
-"""Sweeps on Ray Tune: what is stopped, what is kept, what is begun again."""
+"""Sweeps on Ray Tune: stopped trials, kept results and resume."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from dream_ray.sweeps.results import read_rows
 from dream_ray.sweeps.study import JOURNAL, NAME, study_storage
 from tests.ray_nodes import ray_environment
 
-# After one such step the pixels are no numbers.
+# After one step with it, the pixels are not finite.
 BROKEN_LR = 1e30
 
 
@@ -48,7 +48,7 @@ def write(path: Path, settings: dict[str, Any], **sweep: Any) -> str:
 def test_a_sweep_from_beginning_to_end(
     local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings come first, a trial that cannot be done is recorded, what is behind is stopped at a rung.
+    """The settings of the file come first, a failing trial is recorded, and ASHA stops a trial that is behind.
 
     And Ctrl-C between two trials, where nothing is running, is no end of the search, nor is forgotten what they did.
     """
@@ -79,7 +79,7 @@ def test_a_sweep_from_beginning_to_end(
     assert first["selection.num_clusters"] == load_config(file=f"{out}/best.yaml").selection.num_clusters
     assert broken["state"] == "failed" and "finite" in broken["reason"]
     assert noise["state"] == "stopped" and noise["rung"] < 4 and noise["accuracy"] < first["accuracy"]
-    assert not storage.exists(f"{_run(out, noise)}/synthetic.parquet"), "it really was stopped"
+    assert not storage.exists(f"{_run(out, noise)}/synthetic.parquet"), "the run was stopped"
     assert pq.read_table(f"{out}/results.parquet").num_rows == 3
     best = load_config(file=f"{out}/best.yaml")
     assert best.data.include_validation and best.evaluation.every == 0
@@ -87,14 +87,14 @@ def test_a_sweep_from_beginning_to_end(
     assert row["name"] == "best" and row["n"] == 2 and row["mean"] > noise["accuracy"]
     assert row["steps"] == best.total_steps and row["compute_s"] > 0 and row["reasons"] == []
     assert list(Path(out, "ray_tune", "trial-0").glob("events.out.tfevents*")), "logs for TensorBoard"
-    assert signal.getsignal(signal.SIGINT) is at_ctrl_c, "Tune has left nothing that would swallow it"
-    assert api.resume_sweep(out) == found, "nothing is left to do"
+    assert signal.getsignal(signal.SIGINT) is at_ctrl_c, "Tune has left no handler"
+    assert api.resume_sweep(out) == found, "no work remains"
     with pytest.raises(UsageError, match="already holds a sweep"):
         api.sweep(file, store=four_digits_store, out=out)
 
 
 class CtrlC(Callback):
-    """Presses it when a trial has ended."""
+    """Sends Ctrl-C when a trial has ended."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -107,7 +107,7 @@ def _run(out: str, row: dict[str, Any]) -> str:
 
 
 def dying(*, deaths: str, **options: Any) -> Any:
-    """A network of a user's own, which ends its process."""
+    """A user's network that kills its process."""
     with open(deaths, "a") as file:
         file.write("again\n")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -115,8 +115,10 @@ def dying(*, deaths: str, **options: Any) -> Any:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path) -> None:
-    """Neither with pixels that are no numbers, nor with a network that kills its process, which is tried twice."""
+def test_a_sweep_without_a_successful_trial_reports_the_reasons(
+    local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
+    """One trial gets pixels that are not finite, the other kills its process and is tried twice."""
     deadly, deaths = f"{__name__}:dying", tmp_path / "deaths"
     space = {
         "pixels.lr": {"log": [1e29, BROKEN_LR]},
@@ -138,10 +140,10 @@ def test_no_trial_succeeded(local_ray: None, settings: dict[str, Any], four_digi
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_trial_of_two_workers(
+def test_a_trial_of_two_workers_reports_its_rungs(
     local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path
 ) -> None:
-    """Its run is a run of Ray Train, whose rungs reach the study."""
+    """The trial runs on Ray Train, and its rungs reach the study."""
     file = write(
         tmp_path / "sweep.yaml",
         {**settings, "outer_steps": 2},
@@ -158,13 +160,13 @@ def test_a_trial_of_two_workers(
     assert {session["shard"] for session in read_sessions(run, WORKER)} == {0, 1}
     study = optuna.load_study(study_name=NAME, storage=study_storage(place.out, None))
     accuracies = [json.loads(storage.read_text(run.file("validation", f"step-0000000{step}.json"))) for step in (4, 8)]
-    assert study.trials[0].intermediate_values == {1: accuracies[0]["accuracy"]}, "the rung on the way"
+    assert study.trials[0].intermediate_values == {1: accuracies[0]["accuracy"]}, "the first rung"
     assert row["accuracy"] == accuracies[1]["accuracy"]
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_spent_budget_stops_what_is_running(
+def test_a_spent_budget_stops_the_running_trials(
     local_ray: None, settings: dict[str, Any], four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -179,7 +181,7 @@ def test_a_spent_budget_stops_what_is_running(
     out = str(tmp_path / "sweep")
     rows = api.sweep(file, store=four_digits_store, out=out, max_concurrent=2).trials
     assert {row["state"] for row in rows} == {"done", "stopped"} and len(rows) < 9
-    assert api.resume_sweep(out).trials == rows, "nothing is left to spend"
+    assert api.resume_sweep(out).trials == rows, "no budget remains"
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         ((told,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
     assert told >= 2 * 10, "MLflow knows the rungs"
@@ -187,10 +189,10 @@ def test_a_spent_budget_stops_what_is_running(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_whose_driver_is_killed_goes_on(
+def test_a_sweep_resumes_after_its_driver_is_killed(
     settings: dict[str, Any], four_digits_store: str, tmp_path: Path
 ) -> None:
-    """Its trial's process ends too. Finished trials stay, the running one resumes, and nothing counts twice."""
+    """The process of the trial ends too. Finished trials stay, the running one resumes, and no step counts twice."""
     file = write(
         tmp_path / "sweep.yaml",
         {
@@ -217,7 +219,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on(
     )
     deadline = time.monotonic() + 800
     while not (out / JOURNAL).exists() or not _is_second_at_work(out):
-        assert driver.poll() is None, "finished before it could be killed"
+        assert driver.poll() is None, "the sweep finished before the kill"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     driver.send_signal(signal.SIGKILL)
@@ -254,7 +256,7 @@ def _is_second_at_work(out: Path) -> bool:
 
 
 def _end_session(session: int) -> None:
-    """Kills what is left of the driver's session: Ray's agents would take a minute to notice and end by themselves."""
+    """Kills the rest of the driver's session: Ray's agents would take a minute to end by themselves."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and _session_of(process) == session:
             os.kill(int(process.name), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What Ray Tune is given, without a Ray: what the study is told of a trial, who is stopped, and what is not written."""
+"""The parts of Ray Tune for a sweep, without a running Ray."""
 
 import signal
 import time
@@ -49,12 +49,12 @@ def search(tmp_path: Path) -> Search:
 
 
 def rung(number: int, accuracy: float) -> dict[str, Any]:
-    # A process that begins again counts its reports from 1.
+    # A restarted process counts its reports from 1.
     return {RUNG: number, "accuracy": accuracy, "training_iteration": 1}
 
 
-def test_a_paused_trial_that_is_let_go_has_its_last_result(search: Search) -> None:
-    """HyperBand pauses trials, and ends them without a word; they tell their first rungs again when they go on."""
+def test_a_dropped_paused_trial_keeps_its_last_result(search: Search) -> None:
+    """HyperBand drops paused trials without a result; resumed ones report their first rungs again."""
     search.suggest("one")
     for number, accuracy in ((1, 0.25), (2, 0.5), (1, 0.25), (2, 0.5), (3, 0.75)):
         search.on_trial_result("one", rung(number, accuracy))
@@ -65,7 +65,7 @@ def test_a_paused_trial_that_is_let_go_has_its_last_result(search: Search) -> No
     assert search.number_of("one") == 0
 
 
-def test_a_trial_that_failed_has_none(search: Search) -> None:
+def test_a_failed_trial_has_no_result(search: Search) -> None:
     search.suggest("one")
     search.on_trial_result("one", rung(1, 0.25))
     search.on_trial_complete("one", error=True)
@@ -73,7 +73,7 @@ def test_a_trial_that_failed_has_none(search: Search) -> None:
     assert trial.state == TrialState.FAIL and trial.values is None
 
 
-def test_what_tune_writes_down_has_no_url_in_it(search: Search, tmp_path: Path) -> None:
+def test_the_files_of_tune_do_not_contain_the_url_of_the_study(search: Search, tmp_path: Path) -> None:
     from ray import cloudpickle
 
     search.suggest("one")
@@ -86,7 +86,7 @@ SHORT: dict[str, Any] = {"outer_steps": 4, "inner_steps": 20, "evaluation.every"
 
 
 class Running:
-    """What a scheduler of Tune sees of a trial."""
+    """Stands in for a trial: the part that a scheduler of Tune reads."""
 
     status, is_saving = Trial.RUNNING, False
 
@@ -95,7 +95,7 @@ class Running:
 
 
 class Trials:
-    """What a scheduler of Tune sees of the process that runs the trials."""
+    """Stands in for the controller of Tune: the part that a scheduler calls."""
 
     def __init__(self, scheduler: TrialScheduler, count: int) -> None:
         self.all = [Running(number) for number in range(count)]
@@ -103,8 +103,8 @@ class Trials:
         for trial in self.all:
             scheduler.on_trial_add(self, trial)
 
-    def tell(self, number: int, rung: int, accuracy: float) -> str:
-        """Tells of a rung and returns what becomes of the trial."""
+    def report(self, number: int, rung: int, accuracy: float) -> str:
+        """Reports a rung and returns the decision of the scheduler."""
         trial = self.all[number]
         decided = self.scheduler.on_trial_result(self, trial, {RUNG: rung, "accuracy": accuracy})
         if decided != TrialScheduler.CONTINUE:
@@ -125,39 +125,39 @@ def scheduled(count: int, ended: Sequence[FrozenTrial] = (), **scheduler: Any) -
     return Trials(made, count)
 
 
-def test_asha_stops_who_is_behind_at_a_rung() -> None:
+def test_asha_stops_a_trial_that_is_behind_at_a_rung() -> None:
     trials = scheduled(3, name="asha", grace=1, factor=2)
-    assert trials.tell(0, 1, 0.75) == TrialScheduler.CONTINUE
-    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
-    assert trials.tell(2, 1, 0.875) == TrialScheduler.CONTINUE
+    assert trials.report(0, 1, 0.75) == TrialScheduler.CONTINUE
+    assert trials.report(1, 1, 0.25) == TrialScheduler.STOP
+    assert trials.report(2, 1, 0.875) == TrialScheduler.CONTINUE
 
 
-def test_hyperband_pauses_a_bracket_and_lets_the_best_part_of_it_go_on() -> None:
-    """The first bracket has three trials that are given all four rungs, the second three that are given two."""
+def test_hyperband_pauses_a_bracket_and_continues_its_best_part() -> None:
+    """The first bracket has three trials with all four rungs, the second has three with two."""
     trials = scheduled(3 + 3, name="hyperband", factor=2)
     second = range(3, 6)
     for number in second:
-        assert trials.tell(number, 1, 0.5) == TrialScheduler.CONTINUE
-    decided = [trials.tell(number, 2, 0.1 * number) for number in second]
+        assert trials.report(number, 1, 0.5) == TrialScheduler.CONTINUE
+    decided = [trials.report(number, 2, 0.1 * number) for number in second]
     assert decided == [TrialScheduler.PAUSE] * 2 + [TrialScheduler.CONTINUE]
     states = [trials.all[number].status for number in second]
     assert states == [Trial.TERMINATED, Trial.PAUSED, Trial.RUNNING]
-    assert trials.scheduler.choose_trial_to_run(trials) is trials.all[4], "it goes on when there is room"
-    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+    assert trials.scheduler.choose_trial_to_run(trials) is trials.all[4], "it continues once a slot is free"
+    assert [trials.report(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
 
 
-def test_median_stops_who_is_below_the_others_after_its_grace() -> None:
+def test_median_stops_a_trial_below_the_others_after_its_grace() -> None:
     trials = scheduled(5, name="median", grace=2)
     for rung in (1, 2):
         for number, accuracy in enumerate((0.5, 0.625, 0.75)):
-            assert trials.tell(number, rung, accuracy) == TrialScheduler.CONTINUE
-    assert trials.tell(3, 1, 0.25) == TrialScheduler.CONTINUE, "within its grace"
-    assert trials.tell(3, 2, 0.25) == TrialScheduler.STOP
-    assert [trials.tell(4, rung, 0.6875) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+            assert trials.report(number, rung, accuracy) == TrialScheduler.CONTINUE
+    assert trials.report(3, 1, 0.25) == TrialScheduler.CONTINUE, "within the grace"
+    assert trials.report(3, 2, 0.25) == TrialScheduler.STOP
+    assert [trials.report(4, rung, 0.6875) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
 
 
 class FakeTuner:
-    """Sets a handler as Tune does, which puts back the one before it."""
+    """Sets a handler that restores the previous one, as Tune does."""
 
     def __init__(self, ends: Callable[[], object]) -> None:
         self._ends = ends
@@ -176,7 +176,7 @@ def ending(error: Exception) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("is_pressed", [True, False])
-def test_ctrl_c_is_heard_however_late(is_pressed: bool) -> None:
+def test_ctrl_c_is_reported_at_any_time(is_pressed: bool) -> None:
     before = signal.getsignal(signal.SIGINT)
     tuner: Any = FakeTuner(lambda: is_pressed and signal.raise_signal(signal.SIGINT))
     assert fit(tuner) == is_pressed
@@ -191,25 +191,25 @@ def test_ctrl_c_is_heard_however_late(is_pressed: bool) -> None:
         (StorageInternalError("the database is gone"), "the database is gone"),
     ],
 )
-def test_what_breaks_off_a_search_is_said_in_a_line(error: Exception, reason: str) -> None:
+def test_the_reason_of_a_failed_search_is_one_line(error: Exception, reason: str) -> None:
     tuner: Any = FakeTuner(ending(error))
     with pytest.raises(TransientError, match=f"the search failed; .* Reason: .*{reason}$"):
         fit(tuner)
 
 
-def test_what_is_given_to_tune_to_write_down_has_no_password_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_do_not_pickle_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import cloudpickle
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hushhush@nowhere/db")
     assert b"hushhush" not in cloudpickle.dumps(loggers_of(parse_sweep({**SWEEP, "log": ["mlflow"]})))
 
 
-def test_no_scheduler_stops_nothing() -> None:
+def test_scheduler_none_makes_no_scheduler() -> None:
     assert scheduler_of(parse_sweep({**SWEEP, "scheduler": {"name": "none"}}), []) is None
 
 
 def study_of(*accuracies: Sequence[float], failed: Sequence[float] = ()) -> list[FrozenTrial]:
-    """Trials of an earlier try by what they told at their rungs; the last is the value of one that is whole."""
+    """Makes trials of an earlier session from their accuracies at rungs; the last one is the value of the trial."""
     study = optuna.create_study()
     for *before, last in accuracies:
         rungs = dict(enumerate(before, 1))
@@ -219,26 +219,26 @@ def study_of(*accuracies: Sequence[float], failed: Sequence[float] = ()) -> list
     return study.trials
 
 
-def test_asha_knows_the_trials_of_earlier_tries() -> None:
+def test_asha_compares_with_trials_of_earlier_sessions() -> None:
     trials = scheduled(2, study_of([0.5, 0.625, 0.75, 0.875], [0.25]), name="asha", grace=1, factor=2)
-    assert [trials.tell(0, rung, 0.625) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
-    assert trials.tell(1, 1, 0.25) == TrialScheduler.STOP
+    assert [trials.report(0, rung, 0.625) for rung in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+    assert trials.report(1, 1, 0.25) == TrialScheduler.STOP
 
 
-def test_median_knows_the_trials_of_earlier_tries() -> None:
-    """One that failed too, which told its rungs as long as it lived."""
+def test_median_compares_with_trials_of_earlier_sessions() -> None:
+    """The rungs of failed trials count too."""
     trials = scheduled(2, study_of([0.5, 0.5], [0.625, 0.625], failed=[0.75, 0.75]), name="median", grace=2)
-    assert trials.tell(0, 2, 0.25) == TrialScheduler.STOP
-    assert trials.tell(1, 2, 0.6875) == TrialScheduler.CONTINUE
+    assert trials.report(0, 2, 0.25) == TrialScheduler.STOP
+    assert trials.report(1, 2, 0.6875) == TrialScheduler.CONTINUE
 
 
-def test_hyperband_fills_its_brackets_anew() -> None:
+def test_hyperband_starts_with_empty_brackets() -> None:
     trials = scheduled(3, study_of(*[[0.5, 0.5]] * 3), name="hyperband", factor=2)
-    assert [trials.tell(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+    assert [trials.report(0, rung, 0.0) for rung in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
 
 
-def test_a_search_ends_with_its_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of an earlier try count."""
+def test_a_search_ends_when_its_hours_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hours of earlier sessions count."""
     monkeypatch.setattr(tuner, "seconds_spent", lambda study: 3000.0)
     spending = Spending(parse_sweep({**SWEEP, "budget": {"hours": 1}}), optuna.create_study())
     now = time.time()
@@ -249,7 +249,7 @@ def test_a_search_ends_with_its_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spending.stop_all()
 
 
-def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
+def test_repeated_rungs_do_not_reduce_the_spent_budget() -> None:
     sweep = parse_sweep({**SWEEP, "settings": SHORT, "budget": {"outer_steps": 4}})
     spending = Spending(sweep, optuna.create_study())
     for number, spent in ((2, False), (4, True), (1, True)):
@@ -257,7 +257,7 @@ def test_a_trial_that_tells_its_first_rungs_again_gives_nothing_back() -> None:
         assert spending.stop_all() == spent
 
 
-def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_without_nodes_gives_up_after_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes: list[dict[str, float]] = [{"CPU": 2.0}]
     monkeypatch.setattr(tuner, "present_nodes", lambda: nodes)
     monkeypatch.setattr(capacity, "describe_capacity", lambda: "Ray has 0 CPUs")
@@ -282,7 +282,7 @@ def test_a_search_without_nodes_gives_up(monkeypatch: pytest.MonkeyPatch) -> Non
         (True, 9, 4, 9),
     ],
 )
-def test_trials_run_at_a_time_as_they_fit_or_as_the_user_says_on_a_cluster(
+def test_concurrent_trials_are_those_that_fit_or_the_users_number_on_a_cluster(
     grows: bool, asked: int | None, cpus: float, found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dream_ray.distributed.tune.search.is_cluster", lambda: grows)
