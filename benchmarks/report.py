@@ -1,4 +1,4 @@
-"""What every benchmark result carries: hardware, versions, commit and command."""
+"""The provenance of every benchmark result: hardware, threads, versions, commit and command."""
 
 import json
 import platform
@@ -17,11 +17,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance(arguments: list[str], device: str = "cpu") -> dict[str, Any]:
-    """Returns hardware, versions, commit, command and time of a measurement."""
+    """Returns hardware, PyTorch threads, versions, commit, command and date of a measurement."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         **describe_environment(resolve_device(device)),
-        "cores": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
         "system": platform.system(),
         "commit": commit.stdout.strip(),
         "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments]),

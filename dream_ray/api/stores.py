@@ -46,7 +46,7 @@ def ingest(
         if workers not in (None, 1):
             raise UsageError(f"workers must be 1 with local, which runs in this process; got {workers}")
         if memory is not None:
-            raise UsageError("memory bounds the workers on Ray; with local there is one process, whatever it takes")
+            raise UsageError(f"memory must not be set with local, which runs in one process; got {memory!r}")
         runner = None
     else:
         if workers is not None and workers < 1:

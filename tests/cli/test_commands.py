@@ -199,7 +199,7 @@ def test_wrong_input_to_distill(
         (("ingest", "digits", "store", "--local", "--workers", "2"), "workers must be 1 with local"),
         (("ingest", "digits", "store", "--workers", "0"), "workers must be an int >= 1; got 0"),
         (("ingest", "digits", "store", "--workers", "-1"), "workers must be an int >= 1; got -1"),
-        (("ingest", "digits", "store", "--local", "--memory", "4GB"), "memory bounds the workers on Ray"),
+        (("ingest", "digits", "store", "--local", "--memory", "4GB"), "memory must not be set with local"),
         (("ingest", "digits", ""), "the argument after digits must not be empty"),
         (("ingest", "digits", "store", "--test", ""), "the argument after --test must not be empty"),
         (("distill", "--preset", "cifar10-ipc10", "--out=", "--store", "s"), "the argument --out must not be empty"),
