@@ -1,1 +1,1 @@
-"""Benchmarks: measured by hand, results as JSON under results/, never timed in tests."""
+"""Benchmarks: run them by hand. They write JSON to results/; tests time nothing."""

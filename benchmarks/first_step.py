@@ -2,13 +2,13 @@
 
     python -m benchmarks.first_step --trees /path/to/before . --rounds 5
 
-Every round starts each of these once, in an order that is reversed from round to round:
+Every round starts each of these once; the order is reversed from round to round:
 
-- the run of preset `smoke` on the digits from each source tree, until both workers have taken their first step;
-- a job of Ray Train whose two workers import torch and report, until both do.
+- a run of preset `smoke` on the digits from each source tree, until both workers have taken their first step;
+- a bare Ray Train job, until its two workers have imported torch and reported.
 
-All are killed then. The excess of a run is its time less that of the bare job in the same round. CPU seconds are those
-of all processes up to that moment.
+The benchmark then kills their processes. The excess of a run is its time minus the time of the bare job in the same
+round. CPU seconds are the sum over all processes up to that moment.
 """
 
 import argparse
@@ -54,7 +54,7 @@ TorchTrainer(loop, scaling_config=scaling, run_config=run).fit()
 
 @dataclass(frozen=True)
 class Start:
-    """What it took to come to the first step.
+    """The cost of reaching the first step.
 
     Attributes:
         wall_s: Seconds.
@@ -73,7 +73,7 @@ def start(command: list[str], tree: Path, first_steps: Callable[[], list[float]]
     Args:
         command: Arguments of Python.
         tree: Source tree that it runs.
-        first_steps: Returns the Unix times of the first steps that are known.
+        first_steps: Returns the Unix times of the first steps so far.
     """
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     started = time.time()
@@ -84,7 +84,7 @@ def start(command: list[str], tree: Path, first_steps: Callable[[], list[float]]
     try:
         while len(steps := first_steps()) < _WORKERS:
             if driver.poll() is not None or time.time() - started > _LIMIT_S:
-                raise SystemExit(f"{' '.join(command)} came to no first step; it exited with {driver.poll()}")
+                raise SystemExit(f"{' '.join(command)} did not reach its first step; exit code: {driver.poll()}")
             used |= _descendants(driver.pid)
             time.sleep(_POLL_S)
         used |= _descendants(driver.pid)
@@ -97,7 +97,7 @@ def start(command: list[str], tree: Path, first_steps: Callable[[], list[float]]
 
 
 def _descendants(root: int) -> dict[tuple[int, str], float]:
-    """Returns the CPU seconds of a process and those that it started, by number and time of birth."""
+    """Returns the CPU seconds of a process and its descendants, by pid and start time."""
     stats = {int(name): _read_stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
     found, fresh = set(), {root}
     while fresh:
@@ -107,7 +107,7 @@ def _descendants(root: int) -> dict[tuple[int, str], float]:
 
 
 def _read_stat(pid: int) -> tuple[int, str, float]:
-    """Returns the parent, the time of birth and the CPU seconds of a process; (0, "", 0) if there is none."""
+    """Returns parent, start time and CPU seconds of a process; (0, "", 0) if it does not exist."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -124,7 +124,7 @@ def start_run(tree: Path, store: Path, out: Path) -> Start:
 
 def _first_steps(out: Path) -> list[float]:
     sessions = [json.loads(path.read_text()) for path in out.glob("progress/*-worker-*.json")]
-    # The mean time of a step leaves out the first one, which is when the session has been written less all others.
+    # The mean time of a step excludes the first step, so the first step ended this much before the last update.
     return [s["updated_at"] - (s["seconds_per_step"] or 0.0) * (s["step"] - 1) for s in sessions if s["step"] > 0]
 
 
@@ -138,11 +138,11 @@ def _reported(directory: Path) -> list[float]:
 
 
 def main() -> None:
-    """Prints and writes the medians, and those of the excess over the bare job."""
+    """Prints and writes the medians of the times and of the excess over the bare job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trees", nargs="+", type=Path, default=[Path()], help="source trees to compare")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="first_step-cpu", help="of the result")
+    parser.add_argument("--name", default="first_step-cpu", help="name of the result")
     options = parser.parse_args()
     trees = [tree.resolve() for tree in options.trees]
     rounds: list[dict[str, Start]] = []
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def _round(trees: list[Path], store: Path, scratch: Path, *, reverse: bool) -> dict[str, Start]:
-    """Starts everything once; a tree is called by its commit."""
+    """Starts everything once; a tree is named by its commit."""
     (scratch / "bare").mkdir(parents=True)
     starts = {"bare": partial(start_bare_job, scratch / "bare")}
     starts |= {_commit(tree): partial(start_run, tree, store, scratch / _commit(tree)) for tree in trees}

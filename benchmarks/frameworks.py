@@ -1,13 +1,13 @@
-"""Every framework with random and with representative selection, at equal numbers of matching steps.
+"""Accuracy of every framework with random and with representative selection, at equal numbers of matching steps.
 
     DREAM_RAY_DATA=... python -m benchmarks.frameworks --seeds 3 --processes 2
 
-CIFAR-10 (some images a class), a narrow ConvNet-3, 10 images per class; accuracies are those on the validation split,
-which no run distils, of a fresh network after 0, a quarter, half and all of the steps, last epoch. Representative
-selection comes with the representative initialisation, as in DREAM. All are tested alike, MTT without the learned step
-size too. What a framework does in a step differs, and so do the CPU seconds that it takes. Each run has a process of
-its own, whose peak memory is its own. The published network, where there is a GPU: `--device cuda --width 128
---images 5000 --processes 1`.
+The runs distil a subset of CIFAR-10 at 10 images per class with a narrow ConvNet-3. A fresh network is trained after
+0, a quarter, half and all of the steps. Its accuracy is that of the last epoch on the validation split, which no run
+distils. Runs with representative selection also start from representative images, as in DREAM. One recipe evaluates all
+frameworks, so MTT does not use its learned step size. A step of one framework costs more than a step of another; the
+result contains the CPU seconds. Each run has its own process, for its peak memory. With a GPU, measure the published
+network: `--device cuda --width 128 --images 5000 --processes 1`.
 """
 
 import argparse
@@ -58,11 +58,11 @@ REDUCED: dict[str, Settings] = {
         },
     },
 }
-"""How each framework is scaled down, besides what is scaled down for all."""
+"""Settings that scale down one framework, on top of those that scale down all."""
 
 
 def settings_of(framework: str, strategy: str, seed: int, options: argparse.Namespace) -> Settings:
-    """Returns the settings of a run; everything that is no part of a framework is the same for all."""
+    """Returns the settings of a run; only the settings of its framework differ from other runs."""
     common: Settings = {
         "framework": framework,
         "seed": seed,
@@ -89,7 +89,7 @@ def settings_of(framework: str, strategy: str, seed: int, options: argparse.Name
 
 
 def store_of(scratch: Path, options: argparse.Namespace) -> str:
-    """Returns the store of some CIFAR-10 images, which is made if need be."""
+    """Returns the store of the CIFAR-10 subset; writes it if it does not exist."""
     store = scratch / "store"
     if not store.exists():
         source = f"{os.environ['DREAM_RAY_DATA']}/cifar10-train.parquet"
@@ -100,12 +100,12 @@ def store_of(scratch: Path, options: argparse.Namespace) -> str:
 def run_one(
     framework: str, strategy: str, seed: int, store: str, out: str, options: argparse.Namespace, **more: Any
 ) -> dict[str, Any]:
-    """Distils, with more settings on top; another process trains a network on every quarter's images."""
+    """Distils with further settings; another process trains a network on the images of every quarter."""
     torch.set_num_threads(1)
     config = parse_config(overlay(settings_of(framework, strategy, seed, options), more))
     spec = RunSpec(config=config, store=store, out=out, compile="off", device=options.device, local=True, producers=0)
     run = begin_run(spec, num_producers=0)
-    # Of computing, whatever else the machine does now: one thread.
+    # CPU time of one thread: other load on the machine does not change it.
     started = time.process_time()
     LocalBackend().run_workers(run, spec)
     seconds = time.process_time() - started
@@ -124,7 +124,7 @@ def run_one(
 
 
 def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a row for every framework: both strategies, and what representative selection adds, seed by seed."""
+    """Returns a row per framework: both strategies, and the gain by representative selection for each seed."""
     rows = []
     for framework in FRAMEWORKS:
         row: dict[str, Any] = {"framework": framework}
@@ -150,15 +150,15 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Returns that of the 95 % confidence interval of the mean."""
+    """Returns half the width of the 95 % confidence interval of the mean."""
     return _T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs all, and keeps what is done in a file, so that a benchmark that was broken off goes on.
+    """Runs everything that the scratch directory does not contain yet; keeps each finished run there.
 
     Raises:
-        SystemExit: If the scratch directory is that of other options.
+        SystemExit: If the scratch directory belongs to other options.
     """
     scratch = Path(options.scratch or tempfile.mkdtemp())
     kept = scratch / "runs.jsonl"
@@ -190,16 +190,18 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns what reads the options."""
+    """Returns the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, choices=range(2, 11))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--images", type=int, default=400, help="images a class, of which 40 %% validate")
-    parser.add_argument("--epochs", type=int, default=40, help="of a network that is tested")
+    parser.add_argument(
+        "--images", type=int, default=400, help="images per class; 40 %% of them are the validation split"
+    )
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of an evaluated network")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--scratch", default="", help="directory that a later call goes on with")
+    parser.add_argument("--scratch", default="", help="directory from which a later call continues")
     return parser
 
 

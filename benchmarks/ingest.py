@@ -1,18 +1,16 @@
-"""Ingest and reading, measured against what the same cores can do at best.
+"""Rates of ingest and reading, against the rate of bare decoding on the same cores.
 
     DREAM_RAY_DATA=... python -m benchmarks.ingest --workers 2
 
-- The ingest of `imagenet-samples` (143 full-size photographs) at 224 px, and of `tiny-imagenet-50` (25,000 training
-  images) at its own 64 px, as hard links under many names, so that the disk read is the page cache's: images/s in
-  steady state, start-up apart; who used the cores meanwhile; peak resident memory of every kind of process. Of the
-  photographs, a quarter too: what memory makes of the size of the set; and the same quarter by as many plain processes,
-  without Ray.
-- The ceiling of each: bare decode and resize of the same files on the same cores, without Ray or a store, before and
-  after in the same run; by torchvision's decoder, the fastest one that was there when this was planned, and by ours.
-- What an image costs in each part of the work; the decoders; record batches and files of several sizes.
-- Reading: random batches of one class, raw and jpeg stores against an array in memory.
-- A projection to ImageNet-1K, which is arithmetic and no measurement.
-
+- Ingest of `imagenet-samples` (143 full-size photographs) at 224 px and of `tiny-imagenet-50` (25,000 training images)
+  at 64 px. Hard links give each image many names, so reads hit the page cache. Measured: images/s in steady state,
+  start-up, cores used by each kind of process, peak resident memory. A quarter of the photographs shows how memory
+  depends on the size of the set; plain processes ingest the same quarter without Ray.
+- The ceiling: bare decode and resize of the same files on the same cores, without Ray or a store, before and after each
+  ingest. It is measured with torchvision's decoder and with ours.
+- The cost of an image in each part of the work, the decoders, and several sizes of record batches and files.
+- Reading: random batches of one class from raw and jpeg stores, and from an array in memory.
+- A projection to ImageNet-1K. It is arithmetic, not a measurement.
 """
 
 import argparse
@@ -50,7 +48,7 @@ IMAGENET_TRAIN = 1_281_167
 
 
 def unpack(archive_path: Path, folder: Path) -> list[str]:
-    """Writes the images of an archive but those of a validation set, numbered; returns their files."""
+    """Writes the images of an archive, except the validation images, to numbered files; returns the files."""
     folder.mkdir()
     files: list[Path] = []
     with tarfile.open(archive_path) as archive:
@@ -64,7 +62,7 @@ def unpack(archive_path: Path, folder: Path) -> list[str]:
 
 
 def link(files: list[str], folder: Path, num_images: int) -> Path:
-    """Links files under as many names as asked for, as an image folder."""
+    """Makes an image folder of `num_images` hard links to files."""
     for label in range(NUM_CLASSES):
         (folder / f"class-{label:02d}").mkdir(parents=True)
     for number in range(num_images):
@@ -73,7 +71,7 @@ def link(files: list[str], folder: Path, num_images: int) -> Path:
 
 
 def decode_for(name: str, files: list[str], size: int | None, seconds: float) -> float:
-    """Decodes and resizes files over and over; returns images/s of this process."""
+    """Decodes and resizes files repeatedly; returns images/s of this process."""
     done, end = 0, 0.0
     started = time.perf_counter()
     while end < seconds:
@@ -84,7 +82,7 @@ def decode_for(name: str, files: list[str], size: int | None, seconds: float) ->
 
 
 def ceilings(files: list[str], size: int | None, workers: int) -> dict[str, list[float]]:
-    """Returns images/s of bare decode and resize on as many cores, by decoder, in rounds: machines are not steady."""
+    """Returns images/s of bare decode and resize on `workers` cores, by decoder; several rounds show the variation."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
 
         def rate(name: str, seconds: float) -> float:
@@ -104,9 +102,9 @@ def plain_jobs(workers: int) -> Iterator[Mapper]:
 
 
 def ingest(settings: IngestSettings, store: Path, runner: AbstractContextManager[Mapper]) -> dict[str, Any]:
-    """Ingests and returns images/s in steady state, start-up, bytes, memory and who used the cores.
+    """Ingests; returns images/s in steady state, start-up, bytes, memory and cores used by each kind of process.
 
-    Steady state is between the files that were finished at 5 % and at 95 % of the images.
+    Steady state lies between the files that were finished at 5 % and at 95 % of the images.
     """
     started = time.time()
     with watched() as watch:
@@ -133,7 +131,7 @@ def ingest(settings: IngestSettings, store: Path, runner: AbstractContextManager
 
 
 def writing(directory: Path) -> float:
-    """Returns the MB/s at which a plain file of 2 GB reaches the disk."""
+    """Returns the MB/s of writing and syncing a plain file of 2 GB."""
     block, started = os.urandom(WRITE_BLOCK_BYTES), time.perf_counter()
     with open(directory / "plain", "wb") as file:
         for _ in range(WRITE_BYTES // WRITE_BLOCK_BYTES):
@@ -167,7 +165,7 @@ def reading(raw: Path, jpeg: Path) -> dict[str, float]:
 
 
 def projection(images_per_s: float, workers: int, image_bytes: float) -> list[dict[str, Any]]:
-    """Scales the measured rate to ImageNet-1K on nodes of 16 cores, as if sources and stores kept up."""
+    """Scales the measured rate to ImageNet-1K on nodes of 16 cores; assumes that sources and stores keep up."""
     per_core = images_per_s / workers
     return [
         {
@@ -187,7 +185,7 @@ def on_ray(store: Path, workers: int, **settings: Any) -> dict[str, Any]:
 
 
 def against_ceilings(files: list[str], source: Path, store: Path, size: int | None, workers: int) -> dict[str, Any]:
-    """Ingests a whole set between two measurements of its ceilings, and deletes the store."""
+    """Ingests a set between two measurements of its ceilings, then deletes the store."""
     before = ceilings(files, size, workers)
     found = on_ray(store, workers, source=str(source), size=size)
     after = ceilings(files, size, workers)
@@ -230,12 +228,14 @@ def main() -> None:
     parser.add_argument("--tiny-images", type=int, default=2_000_000, help="images of tiny-imagenet-50 to ingest")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scratch", help="directory for sources and stores; 30 GB for the default")
-    parser.add_argument("--name", default="ingest-cpu", help="of the result, for example for another kind of scratch")
+    parser.add_argument(
+        "--name", default="ingest-cpu", help="name of the result, for example for another kind of scratch disk"
+    )
     arguments = parser.parse_args()
     data = Path(os.environ["DREAM_RAY_DATA"])
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the plain processes, as of Ray's
-    # Ray gives its tasks the priority of work in the background, 15: beside any other work on the machine they would
-    # get less than the ceiling, which has none of that.
+    os.environ["OMP_NUM_THREADS"] = "1"  # the plain processes use one thread, as Ray tasks do
+    # Ray runs its tasks at background priority (15). With other load on the machine, they would get less CPU time than
+    # the ceiling, which runs at normal priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     given = ["--images", str(arguments.images), "--tiny-images", str(arguments.tiny_images)]
     given += ["--workers", str(arguments.workers), "--name", arguments.name]
@@ -244,7 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
         for found in measure(data, Path(directory), arguments.images, arguments.tiny_images, arguments.workers):
             result |= found
-            path = write_result(arguments.name, result)  # after every part: a run that breaks off has the ones before
+            path = write_result(
+                arguments.name, result
+            )  # after every part, so that an interrupted run keeps the earlier parts
     print(path.read_text())
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.ingest` measures in one process: the parts of the work, the decoders, the size of record batches."""
+"""The measurements of `benchmarks.ingest` in one process: parts of the work, decoders, sizes of record batches."""
 
 import hashlib
 import io
@@ -32,14 +32,14 @@ ROWS, READ_BATCH, READ_S = 1300, 128, 2.0
 
 
 def torchvision_decode(data: bytes) -> torch.Tensor:
-    """Decodes by torchvision."""
+    """Decodes with torchvision."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
 
 
 def by_torchvision(data: bytes, size: int | None) -> None:
-    """Decodes by torchvision, resizes and crops by torch alone."""
+    """Decodes with torchvision; resizes and crops with torch."""
     image_CHW = torchvision_decode(data)
     if size is None:
         return
@@ -56,12 +56,12 @@ def by_ours(data: bytes, size: int | None) -> None:
 
 
 def pillow(data: bytes) -> None:
-    """Decodes and resizes by Pillow."""
+    """Decodes and resizes with Pillow."""
     np.asarray(fit(Image.open(io.BytesIO(data)).convert("RGB"), SIZE))
 
 
 DECODERS: dict[str, Callable[..., None]] = {"torchvision": by_torchvision, "ours": by_ours}
-"""Decode and resize of (data, size): what the ceiling is made of."""
+"""Functions of (data, size) that decode and resize; they define the ceilings."""
 
 OTHERS: dict[str, Callable[[bytes], object]] = {
     "torchvision, decode alone": torchvision_decode,
@@ -71,7 +71,7 @@ OTHERS: dict[str, Callable[[bytes], object]] = {
 
 
 def _seconds(function: Callable[..., object], items: Sequence[object]) -> float:
-    """Returns the seconds an item, the middle of some passes."""
+    """Returns the seconds per item: the median of several passes."""
     seconds = []
     for _ in range(PASSES):
         started = time.perf_counter()
@@ -91,7 +91,7 @@ def decoders(files: Sequence[str]) -> dict[str, float]:
 
 
 def parts(files: Sequence[str], root: Path) -> dict[str, float]:
-    """Returns what an image costs in each part of the writing of a `raw` store, in microseconds on one core."""
+    """Returns the microseconds per image that each part of writing a `raw` store takes on one core."""
     datas = [Path(file).read_bytes() for file in files]
     images = [decode(data, channels=3, size=SIZE) for data in datas]
     seconds = {
@@ -115,7 +115,7 @@ def _write(path: Path, images: Sequence[UInt8Array]) -> None:
 
 
 def record_batches(root: Path) -> dict[str, dict[str, float]]:
-    """Writes and reads a class in one file, by the size of its record batches in MB."""
+    """Returns rates of writing and reading a class in one file, by the size of its record batches in MB."""
     results = {}
     for megabytes in BATCH_MB:
         with patch.object(image_file, "BATCH_BYTES", megabytes << 20):
@@ -124,7 +124,7 @@ def record_batches(root: Path) -> dict[str, dict[str, float]]:
 
 
 def files_of_a_class(root: Path) -> dict[str, dict[str, float]]:
-    """Writes and reads a class, by the size of its files in MB."""
+    """Returns rates of writing and reading a class, by the size of its files in MB."""
     return {str(megabytes): _one_class(root, (megabytes << 20) // math.prod(SHAPE)) for megabytes in FILE_MB}
 
 

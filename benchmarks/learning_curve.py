@@ -1,12 +1,13 @@
-"""Accuracy against inner steps and seconds: what representative matching is worth.
+"""Accuracy against inner steps and seconds, with random and with representative matching.
 
-Four arms see the same networks and seeds: random (random init, random selection, gradient matching), random selection
-from a representative init, DREAM (representative, gradient) and DREAM+ (representative, bidirectional). Uses CIFAR-10
-where the environment variable DREAM_RAY_DATA names a folder with its Parquet files, the bundled digits otherwise.
+Four arms use the same networks and seeds: random (random initialisation, random selection, gradient matching), random
+selection from a representative initialisation, DREAM (representative, gradient) and DREAM+ (representative,
+bidirectional). If the environment variable DREAM_RAY_DATA names a folder with the Parquet files of CIFAR-10, the
+benchmark uses these, otherwise the bundled digits.
 
     python -m benchmarks.learning_curve --seeds 3
 
-Each finished seed is kept, so an interrupted benchmark goes on where it stopped.
+Finished seeds are kept: an interrupted benchmark continues with the next seed.
 """
 
 import argparse
@@ -133,7 +134,7 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
     config = arms[0].matcher.config
     representative = [arm for arm in arms if arm.matcher.config.selection.strategy == "representative"]
     if snapshot.inner % config.selection.interval == 0:
-        # DREAM and DREAM+ see the same networks, so they choose the same images: chosen once, charged to each.
+        # DREAM and DREAM+ select the same images with equal networks: select once, and add the time to both.
         first = representative[0]
         started = time.monotonic()
         previous = {label: state.assignment for label, state in first.classes.items()}
@@ -156,7 +157,7 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
     rows = []
     for arm in arms:
         config = arm.matcher.config
-        # Arms that start from the same images are tested once at the start.
+        # Arms with equal initial images share the first evaluation.
         key = config.initialisation.strategy if step == 0 else arm.name
         if key not in known:
             images = torch.stack([state.images_NCHW.clamp(0, 1) for state in arm.classes.values()])
@@ -178,7 +179,7 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns mean and standard deviation over seeds (each the mean of its networks), by arm and step."""
+    """Returns mean and standard deviation over seeds, by arm and step; a seed counts with the mean of its networks."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["arm"], row["step"]), []).append(row)
@@ -225,7 +226,7 @@ def plot(path: Path, summary: list[dict[str, Any]], title: str) -> None:
 
 
 def main() -> None:
-    """Runs what is missing, then writes JSON and plot."""
+    """Runs the missing seeds, then writes JSON and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="networks per evaluation")

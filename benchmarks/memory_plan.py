@@ -1,11 +1,10 @@
-"""Peak memory of real runs against what `dream-ray plan` says before them.
+"""Peak memory of real runs against the prediction of `dream-ray plan`.
 
     DREAM_RAY_DATA=DIR python -m benchmarks.memory_plan
 
-Short runs at published settings, with networks of a quarter of the width, on the images of DIR, each in processes of
-its own. The plan promises memory for the largest worker, and says apart what files of the store may be mapped; the
-system counts those among a process's resident memory as far as they were read, so that a run should take no more than
-both together.
+Each short run uses published settings, networks of a quarter of the width and the images of DIR, in its own processes.
+The plan gives the memory of the largest worker and, separately, the size of the mapped files of the store. The resident
+memory of a process includes the pages of mapped files that it has read. So a run should not exceed the sum of both.
 """
 
 import json
@@ -25,7 +24,7 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.planning.fitting import fit_memory
 from dream_ray.engine.run.spec import RunSpec
 
-# Two selections, a checkpoint, no warm-up: long enough for everything to happen that takes memory.
+# Two selections, a checkpoint, no warm-up: everything that takes memory happens.
 SHORT = (
     "outer_steps=1",
     "inner_steps=8",
@@ -39,7 +38,7 @@ SHORT = (
 
 @dataclass(frozen=True)
 class Case:
-    """A run: settings and who works on it."""
+    """A run: settings and workers."""
 
     preset: str
     store: str
@@ -54,7 +53,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What a reader knows it by."""
+        """Name in the result."""
         who = "in one process" if self.is_local else f"{self.workers} workers of Ray"
         return ", ".join([self.preset, *self.changes, who])
 
@@ -66,7 +65,7 @@ CASES = (
     Case("tiny-imagenet-ipc1", "tiny", changes=NARROW),
     Case("tiny-imagenet-ipc1", "tiny", 2, 1, NARROW),
 )
-"""Stores are the names of those that `main` makes."""
+"""The stores are those that `main` writes."""
 
 
 def measure(case: Case, store: str, out: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the processes that were started here do, from /proc: another Ray may run on the same machine."""
+"""CPU time and memory of this process and its descendants, from /proc; ignores another Ray on the same machine."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ _PROC = Path("/proc")
 
 
 class Watch:
-    """Samples of this process, the processes that it started, and the whole machine.
+    """Samples of this process, its descendants, and the whole machine.
 
     Attributes:
         peak_bytes: Largest resident memory of a process by its kind: "driver" (this one), "task" (Ray's task processes,
@@ -30,7 +30,7 @@ class Watch:
         self._tasks: set[int] = set()
 
     def sample(self) -> None:
-        """Notes what every process has used until now."""
+        """Records the CPU time that every process has used so far."""
         now = time.time()
         for pid, cpu_s in cpu_seconds_here().items():
             self._cpu[pid].append((now, cpu_s))
@@ -41,17 +41,17 @@ class Watch:
     def _look_at(self, pid: int) -> None:
         try:
             kind, peak = _kind(pid), status_bytes(pid, "VmHWM")
-        except (OSError, IndexError):  # gone meanwhile
+        except (OSError, IndexError):  # the process has exited
             return
         if kind == "task":
             self._tasks.add(pid)
         self.peak_bytes[kind] = max(self.peak_bytes.get(kind, 0), peak)
 
     def cores(self, start: float, end: float) -> dict[str, float]:
-        """Returns how many cores were used by whom, on average between two times (seconds since the epoch).
+        """Returns the average number of cores used by each kind of process between two times (seconds since the epoch).
 
-        "tasks" are Ray's task processes, or those of a process pool; "ray" its other processes; "driver" is this one;
-        "others" are those of somebody else and the system's own; "stolen" is what the host of a virtual machine took.
+        "tasks" are Ray's task processes, or those of a process pool; "ray" are its other processes; "driver" is this
+        process; "others" are all other processes and the kernel; "stolen" is time that a hypervisor gave to others.
         """
         cores: dict[str, float] = defaultdict(float)
         for pid, samples in self._cpu.items():
@@ -70,7 +70,7 @@ class Watch:
 def watched() -> Iterator[Watch]:
     """Watches the processes until the end of the block."""
     watch, done = Watch(), threading.Event()
-    (_PROC / "self" / "clear_refs").write_text("5")  # the peak of what was before is forgotten
+    (_PROC / "self" / "clear_refs").write_text("5")  # resets the peak memory of this process
 
     def run() -> None:
         while not done.wait(SAMPLE_S):
@@ -86,15 +86,15 @@ def watched() -> Iterator[Watch]:
 
 
 def cpu_seconds_here() -> dict[int, float]:
-    """Returns the CPU seconds of this process and of all below it, by pid."""
+    """Returns the CPU seconds of this process and its descendants, by pid."""
     parents: dict[int, int] = {}
     used: dict[int, float] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
             try:
-                # pid (name) state ppid ...; the name may hold spaces.
+                # pid (name) state ppid ...; the name may contain spaces.
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # gone meanwhile
+            except OSError:  # the process has exited
                 continue
             parents[int(entry.name)] = int(fields[1])
             used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
@@ -108,7 +108,7 @@ def cpu_seconds_here() -> dict[int, float]:
 
 
 def started_here(name: str) -> list[int]:
-    """Returns the processes below this one whose command line begins with a name, such as "ray::Map"."""
+    """Returns the descendants whose command line begins with a name, such as "ray::Map"."""
     return [pid for pid in cpu_seconds_here() if pid != os.getpid() and _command(pid).startswith(name.encode())]
 
 
@@ -126,10 +126,10 @@ def _kind(pid: int) -> str:
 def _command(pid: int) -> bytes:
     try:
         return (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:  # gone meanwhile
+    except OSError:  # the process has exited
         return b""
 
 
 def status_bytes(pid: int, name: str) -> int:
-    """Returns a number of bytes that /proc/PID/status has under a name, such as RssAnon."""
+    """Returns the bytes of a field of /proc/PID/status, such as RssAnon."""
     return int((_PROC / str(pid) / "status").read_text().partition(f"{name}:")[2].split()[0]) * 1024

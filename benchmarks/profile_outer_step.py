@@ -1,9 +1,9 @@
-"""Where one outer step spends its time: a trace of torch's profiler, and the operations that took the longest.
+"""A profile of one outer step: a trace of torch's profiler, and the operations that took longest.
 
     python -m benchmarks.profile_outer_step --preset smoke --store runs/quickstart/store --out trace.json
 
-The trace opens in https://ui.perfetto.dev or chrome://tracing. A run in this process, without Ray, in a directory that
-is deleted; profiling makes it slower, so that only shares mean something.
+Open the trace in https://ui.perfetto.dev or chrome://tracing. The run works in this process, without Ray, in a
+temporary directory. Profiling slows it down, so only the shares of the operations are meaningful.
 """
 
 import argparse
@@ -23,7 +23,7 @@ NUM_ROWS = 15
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Profiles one outer step as the command line says."""
+    """Profiles one outer step and prints the longest operations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", help="published settings")
     parser.add_argument("--config", help="or a file of settings")

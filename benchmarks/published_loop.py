@@ -1,9 +1,9 @@
 """A plain transcription of the published DREAM+ loop: the slow oracle for results and for speed.
 
-It does what the published code does, as it does it: all classes' images in one tensor under one momentum SGD, classes
-one by one, every class embedded in one batch, plain autograd with the real branch left in the graph, a device
-synchronisation after every small step, and float copies of the real images. Random draws come from the same keyed
-streams as the engine's, so that both compute the same run.
+It works as the published code does: one momentum SGD holds the images of all classes in one tensor; classes follow one
+another; a class is embedded in one batch; autograd keeps the real branch in the graph; the device synchronises after
+every small step; real images are copied as floats. Random draws come from the keyed streams of the engine, so both
+compute the same run.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class PublishedLoop:
         real: Real images of each class, float32 in [0, 1].
         images: Synthetic images of all classes (L * ipc, C, H, W), changed in place.
         network: Network theta, trained in place.
-        normalisation: Of the inputs.
-        seconds: Time spent by part, added up.
-        clock: Tells the time in seconds.
+        normalisation: Normalisation of the inputs.
+        seconds: Total time of each part.
+        clock: Returns the time in seconds.
     """
 
     config: Config
@@ -83,7 +83,7 @@ class PublishedLoop:
         for k in range(clusters):
             nearest = distances[:, k].clone()
             nearest[taken] = torch.inf
-            # Equally near within rounding: the first, as in the engine.
+            # Of images that are equally near within rounding, the first, as in the engine.
             taken.append(int(torch.nonzero(nearest <= nearest.min() * (1 + 1e-4))[0]))
         return torch.tensor(taken), assignment
 

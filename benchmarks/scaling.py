@@ -3,16 +3,16 @@
     python -m benchmarks.scaling --repeats 3
     python -m benchmarks.scaling --recorded     # predicts again from the recorded times and costs
 
-- Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk. An inline worker is a process pinned to
-  a core of its own, with one thread. Pipelined is `--local --workers 2 --producers 1`: two workers, their selecting
-  threads and a producer are threads of one process, pinned to two cores. Bytes are those of the snapshots that workers
-  fetch. Strong scaling keeps 8 classes, weak scaling 4 a core.
+- Measured: ConvNet-3 of width 32 on random images of 32 px, in a store on disk. An inline worker is a process with one
+  thread, pinned to its own core. Pipelined is `--local --workers 2 --producers 1`: two workers, their selection threads
+  and a producer are threads of one process, pinned to two cores. Bytes are the snapshots that workers fetch. Strong
+  scaling keeps 8 classes, weak scaling 4 per core.
 - Predicted: from the step costs that `measure_costs` measures on one core, as in `dream-ray plan`. A pipelined run also
   takes at least its whole computing time divided by the cores that its threads share.
-- The error is predicted / measured - 1. Both sides are medians over `--repeats` rounds, in which they take turns.
+- The error is predicted / measured - 1. Both sides are medians over `--repeats` rounds; a round measures both.
 
-Step costs are CPU seconds. So the error is also given against the CPU seconds of the slowest process: this separates
-the error of the form from the load by other work.
+Step costs are CPU seconds. Therefore the result also gives the error against the CPU seconds of the slowest process,
+which excludes the effect of other load on the machine.
 """
 
 import argparse
@@ -59,7 +59,7 @@ NAME = "scaling-cpu"
 
 @dataclass(frozen=True)
 class Point:
-    """What is run: so many classes by a worker a core, in processes of their own or pipelined in one."""
+    """A measured run: its classes and cores. Each inline worker is a process; a pipelined run is one process."""
 
     name: str
     num_classes: int
@@ -68,11 +68,11 @@ class Point:
 
     @property
     def processes(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         return 1 if self.pipelined else self.cores
 
     def spec(self, config: Config, store: str, out: str) -> RunSpec:
-        """Returns a run of it; inline workers are started one by one."""
+        """Returns the run of one process if inline, or of all workers if pipelined."""
         workers = self.cores if self.pipelined else 1
         return RunSpec(
             config=config,
@@ -94,7 +94,7 @@ POINTS = (ONE, HALF, TWO, PIPELINED)
 
 
 def setting(**changes: Any) -> Config:
-    """A small run: the first network untrained, the first images random, for neither changes the time of a step."""
+    """Returns a small run; untrained first networks and random initial images do not change the time of a step."""
     return parse_config(
         {
             "outer_steps": 2,
@@ -111,7 +111,7 @@ def setting(**changes: Any) -> Config:
 
 
 def random_store(num_classes: int, images_per_class: int, size: int) -> Store:
-    """Returns the description of a store; there are no images behind it."""
+    """Returns a store without images; only its manifest is used."""
     return Store(
         "",
         Manifest(
@@ -134,7 +134,7 @@ def random_store(num_classes: int, images_per_class: int, size: int) -> Store:
 
 
 def write_store(num_classes: int, folder: Path) -> str:
-    """Makes a store of random images with some structure, so that clusters exist."""
+    """Writes a store of random images with coarse structure, so that clusters exist."""
     generator = rng.stream(0, "benchmark images")
     for label in range(num_classes):
         images = folder / "images" / str(label)
@@ -148,7 +148,7 @@ def write_store(num_classes: int, folder: Path) -> str:
 
 
 def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "Queue[dict[str, float]]") -> None:
-    """Runs the classes of one process, a short run first, and says what the second took."""
+    """Runs the classes of one process: a short run, then the run whose times it reports."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:2] if point.pipelined else {cores[rank]})
     num_bytes = 0
@@ -162,7 +162,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
 
         return fetched
 
-    for name in ("get", "try_get"):  # by workers, and by what selects for them
+    for name in ("get", "try_get"):  # called by workers, and by their selection threads
         setattr(LocalConsumerSide, name, counted(getattr(LocalConsumerSide, name)))
     labels = place_classes([1.0] * point.num_classes, point.processes)[rank]
     for path in paths:
@@ -172,7 +172,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
         if point.pipelined:
             run = open_run(path)
             LocalBackend().run_workers(run, run.spec)
-            # Networks and selections come from others: until they are there, a worker does nothing.
+            # A worker waits for the networks and selections of other threads.
             waits = [row["networks_s"] + row["selecting_s"] for row in read_sessions(open_run(path))]
         else:
             waits = []
@@ -182,7 +182,7 @@ def worker(point: Point, rank: int, paths: list[str], start: Barrier, results: "
 
 
 def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
-    """Runs a point; the run lasts until its last worker is done."""
+    """Runs a point until its last worker has finished."""
     paths = []
     for name, config in (("short", setting(outer_steps=1, inner_steps=1)), ("run", setting())):
         paths.append(os.path.join(folder, name))
@@ -223,7 +223,7 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def predict(point: Point, costs: StepCosts) -> tuple[float, Forecast]:
-    """Returns the seconds of a point, whose threads may share its cores, and its forecast with a core for everybody."""
+    """Returns the predicted seconds of a point, and its forecast as if every thread had its own core."""
     counts = [IMAGES_PER_CLASS] * point.num_classes
     seen = forecast(setting(), counts, costs, workers=point.cores, producers=int(point.pipelined))
     if not point.pipelined:
@@ -233,7 +233,7 @@ def predict(point: Point, costs: StepCosts) -> tuple[float, Forecast]:
 
 
 def measure(repeats: int, folder: Path) -> dict[str, Any]:
-    """Runs all points in turn, and measures the step costs between them."""
+    """Runs all points in every round, and measures the step costs at its start."""
     stores = {count: write_store(count, folder / str(count)) for count in {point.num_classes for point in POINTS}}
     costs: list[dict[str, float]] = []
     runs: dict[str, list[dict[str, float]]] = {point.name: [] for point in POINTS}
@@ -247,7 +247,7 @@ def measure(repeats: int, folder: Path) -> dict[str, Any]:
 
 
 def compare(measured: dict[str, Any]) -> dict[str, Any]:
-    """Sets the predictions beside the measured times."""
+    """Returns the predictions, the measured times and their differences."""
     costs = StepCosts(**median_of(measured["step_costs_runs"]))
     points, walls = {}, {}
     for point in POINTS:
@@ -279,7 +279,7 @@ def compare(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _efficiency(one: list[float], two: list[float], times: int) -> dict[str, Any]:
-    """Compares rounds that ran one after the other."""
+    """Returns the efficiency in each round, and its median."""
     rounds = [a / (times * b) for a, b in zip(one, two, strict=True)]
     return {"median": statistics.median(rounds), "rounds": rounds}
 

@@ -1,11 +1,11 @@
-"""A projection of ImageNet-1K to many cores by the closed form of `planning.forecast`; nothing of it is run.
+"""A projection of ImageNet-1K to many cores by the closed form of `planning.forecast`; it runs no distillation.
 
     python -m benchmarks.scaling_projection
     python -m benchmarks.scaling_projection --recorded      # projects again from the recorded step costs
 
-The steps of ResNetAP-10 at 224 px are measured on one core of this machine. The closed form predicts from them what 1
-to 256 such cores take: with networks that every worker trains itself, and with 1, 2, 4 or 8 of the cores as producers,
-whichever is fastest.
+The benchmark measures the steps of ResNetAP-10 at 224 px on one core of this machine. From these, the closed form
+predicts the time on 1 to 256 such cores: with networks that every worker trains itself, and with the fastest of 1, 2, 4
+or 8 producers.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NOTE = "a projection to cores like this one, by a closed form of the measured st
 
 
 def costs_of_small_batches(config: Config) -> StepCosts:
-    """Measures the steps on one core in small batches, whose time is taken as proportional to their images."""
+    """Measures the steps on one core in small batches; assumes times proportional to the number of images."""
     small = config.model_copy(
         update={
             "ipc": SMALL_IPC,
@@ -45,7 +45,7 @@ def costs_of_small_batches(config: Config) -> StepCosts:
 
 
 def project(config: Config, costs: StepCosts) -> dict[str, Any]:
-    """Returns a row for every number of cores, without producers and with the number of producers that is fastest."""
+    """Returns two rows per number of cores: without producers, and with the fastest number of producers."""
     counts = [IMAGES] * NUM_CLASSES
 
     def predict(cores: int, producers: int) -> Forecast:

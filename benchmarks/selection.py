@@ -1,13 +1,13 @@
-"""What cheaper selections are worth: seconds, inertia and selected images, and the accuracy that comes of them.
+"""Cheaper selections against float32: seconds, inertia, selected images, and the accuracy of runs.
 
-Quality is measured on CIFAR-10 at the published setting (5,000 images a class, 128 clusters): along one trajectory,
-every `selection.interval` steps, k-means goes on from its last assignment, as in a run. Its inertia, in float32
-features whatever it saw itself, is divided by that of k-means from scratch run until it stands still.
+Quality is measured on CIFAR-10 at the published setting (5,000 images per class, 128 clusters). Along one trajectory,
+k-means restarts from its last assignment every `selection.interval` steps, as in a run. Its inertia, always in float32
+features, is divided by the inertia of k-means from scratch until convergence.
 
     DREAM_RAY_DATA=DIR python -m benchmarks.selection --seeds 6
 
-Accuracy is measured on the reduced setting of `benchmarks.frameworks`: the same seeds with each precision. DIR holds
-the Parquet files of CIFAR-10. Where the processor has no bfloat16, look at no seconds.
+Accuracy is measured on the reduced setting of `benchmarks.frameworks`, with equal seeds for both precisions. DIR holds
+the Parquet files of CIFAR-10. If the processor has no bfloat16 instructions, ignore the seconds.
 """
 
 import argparse
@@ -43,11 +43,11 @@ CLASSES, INTERVALS = (0, 1, 2), 3
 
 
 class Method:
-    """A way to cluster a class again when the network has moved on.
+    """A way to cluster a class again after the network was updated.
 
     Args:
-        matcher: Embeds.
-        share: Part of the images that it looks at, others at every selection.
+        matcher: Embeds the images.
+        share: Fraction of the images that a selection uses; each selection draws them anew.
     """
 
     def __init__(self, matcher: ClassMatcher, share: float = 1.0) -> None:
@@ -134,7 +134,7 @@ def _chosen(features_ND: Tensor, centres_KD: Tensor) -> list[int]:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns inertia and time of the warm selections by method, and how many images it shares with float32."""
+    """Returns, for each method, inertia and time of warm selections, and the fraction of images equal to float32."""
     exact = {(row["inner"], row["class"]): set(row["chosen"]) for row in rows if row["method"] == "float32"}
     summary = {}
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -151,7 +151,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def accuracies(scratch: Path, seeds: int) -> dict[str, Any]:
-    """Returns validation accuracies in percent at the end of runs with either precision, and what bfloat16 adds."""
+    """Returns final validation accuracies in percent for each precision, and the gain by bfloat16."""
     options = frameworks.parser().parse_args([])
     store = frameworks.store_of(scratch / "some", options)
     found: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
@@ -166,7 +166,7 @@ def accuracies(scratch: Path, seeds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs both parts and writes the JSON."""
+    """Measures quality and accuracy and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Times of commands that compute nothing, as multiples of `python -c pass` on the same core.
+"""Times of commands that compute nothing, relative to `python -c pass` on the same core.
 
     python -m benchmarks.startup [--rounds 15] [--core 0]
 
-Every round runs each command once, one after the other, so that other load slows down all of them alike. Prints and
+Every round runs each command once, so other load on the machine slows down all commands alike. The benchmark prints and
 writes the medians of wall and CPU time. On a busy machine, CPU time varies less.
 """
 

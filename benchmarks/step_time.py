@@ -1,17 +1,16 @@
 """Seconds of a block of 10 inner steps with one selection, by part: our engine against the published loop.
 
-The published CIFAR-10 ipc 10 setting (ConvNet-3 width 128, factor 2, real batch 128), random pixels in place of the
-images, whose values do not matter for time. Both sides do the same mathematics: the same networks, the same warm
-k-means from the same assignment, the same draws; the benchmark fails if their selections or losses differ by more than
-rounding.
+The setting is the published one of CIFAR-10 at ipc 10 (ConvNet-3 width 128, factor 2, real batch 128). Random pixels
+replace the images, because their values do not change the time. Both sides compute the same: equal networks, equal warm
+k-means from equal assignments, equal draws. The benchmark fails if selections or losses differ by more than rounding.
 
     python -m benchmarks.step_time --classes 5 --steps 3 --pairs 2 --compile on
 
-Each side runs in a process of its own, in turn. Parts are measured over `--steps` steps on `--classes` classes and
-scaled to 10 steps and 10 classes. `--compile on` adds our engine with compiled functions, and the same with features in
-bfloat16, whose selections and losses may differ (`benchmarks.selection` says what they are worth). Compiling is timed
-apart: the first time with an empty disk cache, then with what the first time left there. On a busy machine,
-`--clock cpu --threads 1` counts the processor's seconds instead of the wall's. `--device cuda` measures a GPU.
+The sides run one after the other, each in its own process. Parts are measured over `--steps` steps on `--classes`
+classes and scaled to 10 steps and 10 classes. `--compile on` adds our engine with compiled functions, and the same with
+features in bfloat16, whose selections and losses may differ (`benchmarks.selection` measures the effect). Compilation
+is timed separately: in the first pair with an empty disk cache, then with a filled one. On a busy machine, use
+`--clock cpu --threads 1`: it counts CPU seconds instead of wall seconds. `--device cuda` measures a GPU.
 """
 
 import argparse
@@ -57,31 +56,31 @@ CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 
 
 def synchronised() -> float:
-    """Returns the wall's seconds when the GPU has done everything that was asked of it."""
+    """Waits for the GPU to finish its work; returns the wall clock in seconds."""
     torch.cuda.synchronize()
     return perf_counter()
 
 
 def normalisation_on(device: torch.device) -> Normalisation:
-    """Returns what makes the inputs of the networks."""
+    """Returns the normalisation of the networks' inputs."""
     return Normalisation.of((0.49, 0.48, 0.45), (0.25, 0.24, 0.26), device)
 
 
 def setting(precision: str = "float32") -> Config:
-    """The published setting, its first network untrained (training does not change the time of a step)."""
+    """Returns the published setting with an untrained first network, which does not change the time of a step."""
     more = {"initialisation": {"warmup_epochs": 0}, "selection": {"precision": precision}}
     return parse_config({**PRESETS["cifar10-ipc10"], **more})
 
 
 def real_images(num_classes: int) -> list[np.ndarray]:
-    """Returns random images with some structure, so that clusters exist."""
+    """Returns random images with coarse structure, so that clusters exist."""
     generator = rng.stream(0, "benchmark images")
     coarse = generator.integers(0, 256, size=(num_classes, IMAGES_PER_CLASS, 3, 8, 8), dtype=np.uint8)
     return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
 
 
 def source_of(config: Config, real: list[np.ndarray], device: torch.device, *, compiled: bool = False) -> NetworkSource:
-    """Returns the networks that both sides see."""
+    """Returns the source of the networks of both sides."""
     labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
 
     def build() -> Classifier:
@@ -93,7 +92,7 @@ def source_of(config: Config, real: list[np.ndarray], device: torch.device, *, c
 
 
 def first_assignments(num_classes: int, device: torch.device) -> list[torch.Tensor]:
-    """Returns an assignment to start from, the same on both sides."""
+    """Returns the first k-means assignment of each class, equal on both sides."""
     generator = rng.stream(0, "benchmark assignment")
     clusters = setting().selection.num_clusters
     draws = [generator.permutation(IMAGES_PER_CLASS) % clusters for _ in range(num_classes)]
@@ -130,10 +129,10 @@ def run_engine(
     compiled: bool = False,
     precision: str = "float32",
 ) -> dict[str, Any]:
-    """Runs our engine, its parts timed one by one."""
+    """Runs our engine and times each part."""
     keep_freed_memory()
     config, real = setting(precision), real_images(num_classes)
-    # The momentum of the pixels knows the classes of the run: those that take part here.
+    # The pixel momentum depends on the number of classes of the run: here the measured classes.
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
     matcher = ClassMatcher(config, chunks, num_classes, normalisation_on(device), compiled=compiled)
     states = {
@@ -175,7 +174,7 @@ def run_engine(
 
 
 def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, state: ClassState) -> float:
-    """Runs every compiled function once, on copies of the states; returns the seconds that took, always the wall's."""
+    """Runs every compiled function once, on copies of the states; returns the wall seconds."""
     started = perf_counter()
     other = source.trajectory(1)
     next(other), next(other)
@@ -212,8 +211,8 @@ SIDES: dict[str, Callable[[int, int, Clock, torch.device], dict[str, Any]]] = {
 }
 
 
-# Smallest part of the selected images that must be the same, and largest relative difference of a loss. Compiled
-# functions round otherwise, and k-means passes that on where images are nearly as far from one centre as from another.
+# Smallest fraction of selected images that must be equal, and largest relative difference of a loss. Compiled functions
+# round differently; k-means may then assign images that lie almost equally far from two centres to the other centre.
 TOLERANCES = {"engine": (1.0, 1e-3), "compiled": (0.98, 2e-2)}
 
 
@@ -225,7 +224,7 @@ def per_block(seconds: dict[str, float], num_classes: int, num_steps: int) -> di
 
 
 def main() -> None:
-    """Runs the pairs and writes the JSON."""
+    """Runs all pairs and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)

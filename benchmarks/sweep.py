@@ -1,11 +1,11 @@
-"""What a sweep saves, and what it finds.
+"""The time that a sweep saves, and the accuracy that it reaches.
 
     python -m benchmarks.sweep sharing    # a sweep of 8 trials against 8 runs of the same settings, two at a time each
-    python -m benchmarks.sweep search     # TPE and ASHA against random search that stops nothing, at equal budgets
+    python -m benchmarks.sweep search     # TPE with ASHA against random search without stopping, at equal budgets
     python -m benchmarks.sweep settings   # one setting at a time around the preset, with several seeds each
 
-`sharing` uses CIFAR-10 where the environment variable DREAM_RAY_DATA names a folder with its Parquet files (1,000
-images a class, a ConvNet-3 of width 32), `search` and `settings` the bundled digits.
+If the environment variable DREAM_RAY_DATA names a folder with the Parquet files of CIFAR-10, `sharing` uses 1,000
+images per class of it and a ConvNet-3 of width 32. `search` and `settings` use the bundled digits.
 """
 
 import argparse
@@ -45,7 +45,7 @@ run_trial(out, [load_config(file=config)], store, TrialExecutor(LocalBackend(), 
 
 
 def sharing_settings(is_cifar: bool) -> dict[str, Any]:
-    """Returns the sweep whose trials share networks: over selection and weights, with nothing stopped."""
+    """Returns a sweep over selection and weights, whose trials share networks; it stops no trial."""
     if is_cifar:
         base: dict[str, Any] = {"preset": "cifar10-ipc1"}
         settings: dict[str, Any] = {
@@ -78,7 +78,7 @@ def sharing_settings(is_cifar: bool) -> dict[str, Any]:
 
 
 def measure_sharing(scratch: Path) -> dict[str, Any]:
-    """Times the sweep, then runs of the same settings in processes of their own."""
+    """Times the sweep, then runs of the same settings in separate processes."""
     data = os.environ.get("DREAM_RAY_DATA")
     store = str(scratch / "store")
     if data:
@@ -121,7 +121,7 @@ def measure_sharing(scratch: Path) -> dict[str, Any]:
 
 
 def search_settings(arm: str, seed: int, minutes: float) -> dict[str, Any]:
-    """Returns one arm: the three of the mission and the pixel learning rate, on the digits."""
+    """Returns the sweep of one arm: over selection, both weights and the pixel learning rate, on the digits."""
     guided = arm == "TPE + ASHA"
     return {
         "preset": "smoke",
@@ -179,7 +179,7 @@ def measure_search(scratch: Path, repetitions: int, minutes: float) -> dict[str,
 
 
 def _searched(file: str, store: str, out: str) -> list[dict[str, Any]]:
-    """Runs a sweep and returns its final rows, in percent; none where its time was too short for a whole trial."""
+    """Runs a sweep and returns its final rows, in percent; none if no trial finished within the budget."""
     try:
         rows = api.sweep(file, store=store, out=out, max_concurrent=AT_A_TIME).final
     except RunError:
@@ -188,7 +188,7 @@ def _searched(file: str, store: str, out: str) -> list[dict[str, Any]]:
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the arms found, in percent, over the n repetitions that found anything."""
+    """Returns the best accuracy of each arm in percent, over the n repetitions in which a trial finished."""
     found = {}
     for arm in dict.fromkeys(result["arm"] for result in results):
         last = [100 * result["curve"][-1][1] for result in results if result["arm"] == arm and result["curve"]]
@@ -201,7 +201,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def best_over_time(out: str) -> list[tuple[float, float]]:
-    """Returns (seconds since the first trial, best validation accuracy of a whole trial so far)."""
+    """Returns (seconds since the first trial, best validation accuracy of the finished trials) at each improvement."""
     states = {row["trial"]: row["state"] for row in read_rows(out)}
     trials = [trial for trial in load_study(out, None).trials if trial.datetime_start and trial.datetime_complete]
     began = min((trial.datetime_start.timestamp() for trial in trials if trial.datetime_start), default=0.0)
@@ -225,7 +225,7 @@ VARIED: dict[str, list[Any]] = {
 
 
 def settings_sweep(seeds: int) -> dict[str, Any]:
-    """Returns a sweep whose trials are the preset's own settings and all that differ from these in one of VARIED."""
+    """Returns a sweep of the preset's settings, and of all settings that differ from them in one of VARIED."""
     points: list[dict[str, Any]] = [{}]
     points += [{path: value} for path, values in VARIED.items() for value in values if value != PUBLISHED[path]]
     return {
@@ -249,7 +249,7 @@ def settings_sweep(seeds: int) -> dict[str, Any]:
 
 
 def measure_settings(scratch: Path, seeds: int) -> dict[str, Any]:
-    """Returns validation accuracies in percent, of each seed, for every value of every setting."""
+    """Returns the validation accuracies of all seeds in percent, for every value of every setting."""
     store, file, out = str(scratch / "store"), scratch / "sweep.yaml", str(scratch / "sweep")
     ingest(IngestSettings(source="digits"), store)
     file.write_text(yaml.safe_dump(settings_sweep(seeds)))
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="settings: runs of each point")
     parser.add_argument("--minutes", type=float, default=3.0, help="search: budget of a sweep")
     arguments = parser.parse_args()
-    before = provenance(sys.argv[1:])  # what is measured may leave this process with other threads
+    before = provenance(sys.argv[1:])  # the measurement may change the number of threads of this process
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.what == "sharing":
             result = measure_sharing(Path(scratch))

@@ -2,11 +2,11 @@
 
     python -m benchmarks.trajectory_memory --repeats 2
 
-"unrolled" is autograd through the whole loop of the student, as MTT is published; "adjoint" is ours. Both do the same
-mathematics on the same draws: ConvNet-3 of width 64 at 32 px, random pixels as 10 images for each of 10 classes, all
-100 of them in every step of the student. The benchmark fails if losses or gradients differ in float64; in float32,
-which is measured, the rounding of a walk grows with its steps. Each measurement has a process of its own, which first
-takes one step with N = 1, and N that would need more than `--limit-gb` by the growth so far are left out.
+"unrolled" is autograd through all steps of the student, as in the published MTT; "adjoint" is ours. Both compute the
+same on equal draws: ConvNet-3 of width 64 at 32 px, and 10 images of random pixels for each of 10 classes, all of them
+in every step. The benchmark fails if losses or gradients differ in float64. The measured runs use float32, in which
+rounding differences grow with N. Each measurement has its own process, which first takes one step with N = 1. If the
+growth so far predicts more than `--limit-gb` for an N, this N is left out.
 """
 
 import argparse
@@ -47,14 +47,14 @@ Match = Callable[[Forward, Parameters, Parameters, Sequence[Batch], Tensor, Tens
 def adjoint(
     forward: Forward, start: Parameters, target: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
 ) -> TrajectoryMatch:
-    """Our way."""
+    """Returns the match by the adjoint method of the engine."""
     return match_trajectory(forward, start, target, batches, images, step_size)
 
 
 def unrolled(
     forward: Forward, start: Parameters, target: Parameters, batches: Sequence[Batch], images: Tensor, step_size: Tensor
 ) -> TrajectoryMatch:
-    """The published way: one graph over all steps."""
+    """Returns the match as published: autograd through one graph over all steps."""
     images, step_size = images.clone().requires_grad_(), step_size.clone().requires_grad_()
     theta = {name: values.clone().requires_grad_() for name, values in start.items()}
     for batch in batches:
@@ -73,7 +73,7 @@ SIDES: dict[str, Match] = {"unrolled": unrolled, "adjoint": adjoint}
 
 
 def network(seed: int) -> Classifier:
-    """Returns a new network."""
+    """Returns an untrained network."""
     with rng.torch_randomness(rng.stream(seed, "network")):
         return build_network("convnet", num_classes=NUM_CLASSES, shape_CHW=SHAPE, options={"width": WIDTH})
 
@@ -85,7 +85,7 @@ def synthetic_images() -> Tensor:
 
 
 def batches_of(num_steps: int) -> list[Batch]:
-    """Returns the whole set for every step, each with an augmentation of its own."""
+    """Returns one batch per step: the whole set, with an augmentation drawn for the step."""
     labels = torch.arange(NUM_CLASSES).repeat_interleave(IPC)
 
     def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def setting(dtype: torch.dtype) -> tuple[Forward, Parameters, Parameters, Tensor
 
 
 def largest_difference(num_steps: int) -> float:
-    """Returns by how much the sides differ in float64, relative to the loss and to the norms of its gradients."""
+    """Returns the largest relative difference of loss and gradients between the sides, in float64."""
     forward, start, target, images, step_size = setting(torch.float64)
     found = [match(forward, start, target, batches_of(num_steps), images, step_size) for match in SIDES.values()]
     parts = zip(*([match.loss, match.by_images, match.by_step_size] for match in found), strict=True)
@@ -112,7 +112,7 @@ def largest_difference(num_steps: int) -> float:
 
 
 def measure(side: str, num_steps: int) -> dict[str, float]:
-    """Takes one step of trajectory matching in this process, which keeps its memory as the processes of a run do."""
+    """Measures one step of trajectory matching; this process keeps freed memory, as the processes of a run do."""
     keep_freed_memory()
     forward, start, target, images, step_size = setting(torch.float32)
     before = peak_rss_bytes() / 2**20
@@ -166,7 +166,7 @@ def main() -> None:
 def _measure_side(
     side: str, all_steps: list[int], repeats: int, threads: int, limit_mb: float
 ) -> dict[int, dict[str, float]]:
-    """Measures one side at every N that is within the limit; medians."""
+    """Returns the medians of one side for every N within the limit."""
     found: dict[int, dict[str, float]] = {}
     for num_steps in all_steps:
         if len(found) > 1:
