@@ -65,16 +65,16 @@ class Method:
         started = process_time()
         own_ND = own_ND[seen]
         if label not in self.assignments:
-            clustering = kmeans.lloyd(
+            _, own_N = kmeans.lloyd(
                 own_ND, kmeans.plus_plus(own_ND, settings.num_clusters, generator), max_steps=settings.max_steps
             )
         else:
             before = kmeans.centroids_of(own_ND, self.assignments[label][seen], settings.num_clusters)
-            clustering = kmeans.lloyd(own_ND, before, max_steps=settings.warm_steps)
+            _, own_N = kmeans.lloyd(own_ND, before, max_steps=settings.warm_steps)
         seconds = embedding_s + process_time() - started
-        centres_KD = kmeans.centroids_of(features_ND[seen], clustering.assignment_N, settings.num_clusters)
+        centres_KD = kmeans.centroids_of(features_ND[seen], own_N, settings.num_clusters)
         assignment_N, _ = kmeans.assign(features_ND, centres_KD)
-        assignment_N[seen] = clustering.assignment_N
+        assignment_N[seen] = own_N
         self.assignments[label] = assignment_N
         return centres_KD, seconds
 
@@ -125,8 +125,9 @@ def _selected(trajectory: Iterator[Snapshot], interval: int) -> Iterator[Snapsho
 
 def _from_scratch(features_ND: Tensor, num_clusters: int, snapshot: Snapshot, label: int) -> tuple[float, list[int]]:
     generator = rng.stream(0, "benchmark from scratch", outer=snapshot.inner, label=label)
-    clustering = kmeans.lloyd(features_ND, kmeans.plus_plus(features_ND, num_clusters, generator), max_steps=300)
-    return clustering.inertia, _chosen(features_ND, clustering.centroids_KD)
+    centres_KD, _ = kmeans.lloyd(features_ND, kmeans.plus_plus(features_ND, num_clusters, generator), max_steps=300)
+    _, distances_N = kmeans.assign(features_ND, centres_KD)
+    return float(distances_N.sum()), _chosen(features_ND, centres_KD)
 
 
 def _chosen(features_ND: Tensor, centres_KD: Tensor) -> list[int]:

@@ -196,8 +196,8 @@ def _select(
         seconds["embedding"] += clock() - started
         started = clock()
         centres = kmeans.centroids_of(features, state.assignment, settings.num_clusters)
-        clustering = kmeans.lloyd(features, centres, max_steps=settings.warm_steps)
-        distances = kmeans.squared_distances(features, clustering.centroids_KD)
+        centres, _ = kmeans.lloyd(features, centres, max_steps=settings.warm_steps)
+        distances = kmeans.squared_distances(features, centres)
         state.indices = nearest_to_each(distances, settings.per_cluster).cpu()
         seconds["k-means"] += clock() - started
 

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 DEADLOCK_S = 120.0
 
 
-class ThreadGroup:
+class ThreadGroup(ProcessGroup):
     """Threads put their tensors on a table, wait for all, and read. None on the table: the thread leaves."""
 
     def __init__(self, rank: int, table: list, barrier: threading.Barrier) -> None:

@@ -1,7 +1,6 @@
 """Processes that exchange tensors at every step, and sums that do not depend on how many processes there are."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,16 +12,16 @@ class ProcessGroupLeft(Exception):  # noqa: N818 (not an error)
     """A process left the group before the others had exchanged all tensors."""
 
 
-class ProcessGroup(Protocol):
-    """One process's side of a group."""
+class ProcessGroup:
+    """One process's side of a group; this class is the group of a process that exchanges nothing.
 
-    @property
-    def rank(self) -> int:
-        """Number of this process, from 0."""
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
-    @property
-    def size(self) -> int:
-        """Number of processes."""
+    rank = 0
+    size = 1
 
     def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         """Gathers the tensors of all processes; every process must make the same sequence of calls.
@@ -37,26 +36,13 @@ class ProcessGroup(Protocol):
         Raises:
             ProcessGroupLeft: If a process has left.
         """
+        return [list(tensors)]
 
     def leave(self) -> None:
         """Takes this process out of the group; waits until every other process knows it or has left."""
 
 
-class SingleProcessGroup:
-    """The group of a process that exchanges nothing."""
-
-    rank = 0
-    size = 1
-
-    def all_gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Returns the tensors of the only process."""
-        return [list(tensors)]
-
-    def leave(self) -> None:
-        """Does nothing."""
-
-
-SINGLE_PROCESS_GROUP = SingleProcessGroup()
+SINGLE_PROCESS_GROUP = ProcessGroup()
 
 
 def own_part(num_items: int, group: ProcessGroup) -> range:

@@ -11,7 +11,7 @@ from dream_ray.core.tree_sum import tree_sum
 from tests.thread_group import run_group
 
 
-class SpyGroup:
+class SpyGroup(ProcessGroup):
     """Keeps what its process sends, and ends the exchange."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -21,8 +21,6 @@ class SpyGroup:
     def all_gather(self, tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         self.sent = tensors
         raise ProcessGroupLeft
-
-    def leave(self) -> None: ...
 
 
 @given(num_items=st.integers(0, 500), size=st.integers(1, 20))

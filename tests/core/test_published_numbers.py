@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.images.augment import AugmentParams, augment, rotation_angle, scale_factor
+from dream_ray.core.images.augment import augment, rotation_angle, scale_factor
 from dream_ray.core.images.multiformation import decode, decoded_count
 from dream_ray.core.matching.objectives import DISTANCES, Objective, Parameters, matching_loss, signals
 from dream_ray.core.matching.pixel_sgd import pixel_step
@@ -68,7 +68,7 @@ def _draw(name: str) -> dict[str, np.ndarray]:
     ],
 )
 def test_augmentation(name: str, num_draws: int) -> None:
-    params = AugmentParams(**{key: np.stack([value] * num_draws) for key, value in _draw(name).items()})
+    params = {key: np.stack([value] * num_draws) for key, value in _draw(name).items()}
     result = augment(published("augment/input"), params)
     # The published rotation itself is 4.8e-6 from float64: positions of a grid are rounded, on each CPU in another way.
     atol = 1e-5 if name in ("scale", "rotate") else 1e-6

@@ -7,8 +7,7 @@ cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one dra
 synthetic images of a class step see the same) or P = N (one draw per image).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -30,29 +29,13 @@ ROTATE_MAX_DEGREES = 15.0
 CUTOUT_FRACTION = 0.5
 
 
-@dataclass(frozen=True)
-class AugmentParams:
-    """One draw of the augmentation; an operation that is None is skipped.
+AugmentParams = Mapping[str, np.ndarray]
+"""One draw of the augmentation: the parameters of its operations, in the order of their application.
 
-    Attributes:
-        flip: (P,) bool, mirror left-right.
-        brightness: (P,) u in [0, 1).
-        saturation: (P,) u in [0, 1).
-        contrast: (P,) u in [0, 1).
-        crop: (P, 2) int, shift of rows and columns in pixels.
-        scale: (P, 2) zoom factors of x and y.
-        rotate: (P,) angle in radians.
-        cutout: (P, 2) int, centre row and column of the square that is set to zero.
-    """
-
-    flip: np.ndarray | None = None
-    brightness: np.ndarray | None = None
-    saturation: np.ndarray | None = None
-    contrast: np.ndarray | None = None
-    crop: np.ndarray | None = None
-    scale: np.ndarray | None = None
-    rotate: np.ndarray | None = None
-    cutout: np.ndarray | None = None
+flip: (P,) bool, mirror left-right. brightness, saturation, contrast: (P,) u in [0, 1). crop: (P, 2) int, shift of rows
+and columns in pixels. scale: (P, 2) zoom factors of x and y. rotate: (P,) angle in radians. cutout: (P, 2) int, centre
+row and column of the square that is set to zero.
+"""
 
 
 def sample_params(
@@ -85,7 +68,7 @@ def sample_params(
         sizes = [int(side * CUTOUT_FRACTION + 0.5) for side in (height, width)]
         tops = [side + 1 - size % 2 for side, size in zip((height, width), sizes, strict=True)]
         drawn["cutout"] = rng.integers(0, tops, size=(num_draws, 2))
-    return AugmentParams(**drawn)
+    return drawn
 
 
 def _sample_crop(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
@@ -120,38 +103,33 @@ def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:
     Returns:
         Augmented images of the same shape.
     """
-
-    def column(values: np.ndarray) -> Tensor:
-        return to_device(values, images_NCHW.device, images_NCHW.dtype).reshape(-1, 1, 1, 1)
-
-    x = images_NCHW
-    if params.flip is not None:
-        x = _flip(x, params.flip)
-    if params.brightness is not None:
-        x = x + (column(params.brightness) - 0.5) * BRIGHTNESS
-    if params.saturation is not None:
-        grey = x.mean(dim=1, keepdim=True)
-        x = (x - grey) * (column(params.saturation) * SATURATION) + grey
-    if params.contrast is not None:
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = (x - mean) * (column(params.contrast) + CONTRAST) + mean
-    if params.crop is not None:
-        x = _crop(x, params.crop)
-    if params.scale is not None:
-        zeros = np.zeros(len(params.scale))
-        x = _warp(x, [[params.scale[:, 0], zeros, zeros], [zeros, params.scale[:, 1], zeros]])
-    if params.rotate is not None:
-        cos, sin, zeros = np.cos(params.rotate), np.sin(params.rotate), np.zeros(len(params.rotate))
-        x = _warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
-    if params.cutout is not None:
-        x = _cutout(x, params.cutout)
-    return x
+    for operation, values in params.items():
+        images_NCHW = _OPERATIONS[operation](images_NCHW, values)
+    return images_NCHW
 
 
 def _flip(x: Tensor, flips: np.ndarray) -> Tensor:
     if len(flips) == 1:
         return x.flip(3) if flips[0] else x
     return torch.where(to_device(flips, x.device).reshape(-1, 1, 1, 1), x.flip(3), x)
+
+
+def _column(values: np.ndarray, x: Tensor) -> Tensor:
+    return to_device(values, x.device, x.dtype).reshape(-1, 1, 1, 1)
+
+
+def _brightness(x: Tensor, u: np.ndarray) -> Tensor:
+    return x + (_column(u, x) - 0.5) * BRIGHTNESS
+
+
+def _saturation(x: Tensor, u: np.ndarray) -> Tensor:
+    grey = x.mean(dim=1, keepdim=True)
+    return (x - grey) * (_column(u, x) * SATURATION) + grey
+
+
+def _contrast(x: Tensor, u: np.ndarray) -> Tensor:
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * (_column(u, x) + CONTRAST) + mean
 
 
 def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
@@ -169,6 +147,16 @@ def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
     rows = positions(height, shifts[:, 0])[:, None, :, None].expand(n, channels, height, width + 2)
     columns = positions(width, shifts[:, 1])[:, None, None, :].expand(n, channels, height, width)
     return padded.gather(2, rows).gather(3, columns)
+
+
+def _scale(x: Tensor, factors: np.ndarray) -> Tensor:
+    zeros = np.zeros(len(factors))
+    return _warp(x, [[factors[:, 0], zeros, zeros], [zeros, factors[:, 1], zeros]])
+
+
+def _rotate(x: Tensor, angles: np.ndarray) -> Tensor:
+    cos, sin, zeros = np.cos(angles), np.sin(angles), np.zeros(len(angles))
+    return _warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
 
 
 def _warp(x: Tensor, theta: list[list[np.ndarray]]) -> Tensor:
@@ -189,3 +177,15 @@ def _cutout(x: Tensor, centres: np.ndarray) -> Tensor:
     rows = outside(x.shape[2], centres[:, 0])[:, None, :, None]
     columns = outside(x.shape[3], centres[:, 1])[:, None, None, :]
     return x * (rows | columns)
+
+
+_OPERATIONS: dict[str, Callable[[Tensor, np.ndarray], Tensor]] = {
+    "flip": _flip,
+    "brightness": _brightness,
+    "saturation": _saturation,
+    "contrast": _contrast,
+    "crop": _crop,
+    "scale": _scale,
+    "rotate": _rotate,
+    "cutout": _cutout,
+}

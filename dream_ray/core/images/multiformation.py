@@ -45,26 +45,33 @@ def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
     return F.interpolate(tiles, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, int]]:
+def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, range]]:
     """Splits stored images over factors so that the decoded count stays within `bound`.
 
     IDC's rule: from the largest factor down, each factor decodes as many images as fit if all others count once; factor
     1 takes the rest. The rule is not optimal: sometimes one more image would fit.
 
     Returns:
-        [(factor, number of stored images)], from the largest factor down, summing to `num_stored`.
+        [(factor, consecutive stored images)], from the largest factor down; together all images.
     """
     schedule = []
-    remaining, decoded = num_stored, 0
+    first, decoded = 0, 0
     for f in range(factor, 0, -1):
+        remaining = num_stored - first
         free = bound - decoded - remaining
         count = remaining if f == 1 else max(0, min(free // f**2, remaining))
-        schedule.append((f, count))
-        remaining -= count
+        schedule.append((f, range(first, first + count)))
+        first += count
         decoded += count * f**2
-        if remaining == 0:
-            break
     return schedule
+
+
+def decode_schedule(num_stored: int, factor: int, mode: str, bound: int) -> list[tuple[int, range]]:
+    """Returns [(factor, stored images that it decodes)] in the order of `decode`, whose arguments it takes."""
+    if mode == "bound":
+        return bound_schedule(num_stored, factor, bound)
+    assert mode in DECODE_MODES, mode
+    return [(f, range(num_stored)) for f in range(factor if mode == "single" else 1, factor + 1)]
 
 
 def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
@@ -81,32 +88,18 @@ def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
     """
     if mode == "single":
         return decode_factor(images_NCHW, factor)
-    if mode == "multi":
-        return torch.cat([decode_factor(images_NCHW, f) for f in range(1, factor + 1)])
-    assert mode == "bound", mode
-    parts, start = [], 0
-    for f, count in bound_schedule(len(images_NCHW), factor, bound):
-        parts.append(decode_factor(images_NCHW[start : start + count], f))
-        start += count
-    return torch.cat(parts)
+    schedule = decode_schedule(len(images_NCHW), factor, mode, bound)
+    return torch.cat([decode_factor(images_NCHW[stored.start : stored.stop], f) for f, stored in schedule])
 
 
 def decoded_factors(num_stored: int, factor: int, mode: str, bound: int) -> list[int]:
     """Returns the factors that `decode` uses, ascending."""
-    if mode == "single":
-        return [factor]
-    if mode == "multi":
-        return list(range(1, factor + 1))
-    return sorted(f for f, count in bound_schedule(num_stored, factor, bound) if count)
+    return sorted(f for f, stored in decode_schedule(num_stored, factor, mode, bound) if stored)
 
 
 def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:
     """Returns the number of training images that `decode` returns for `num_stored` images."""
-    if mode == "single":
-        return num_stored * factor**2
-    if mode == "multi":
-        return num_stored * sum(f**2 for f in range(1, factor + 1))
-    return sum(count * f**2 for f, count in bound_schedule(num_stored, factor, bound))
+    return sum(len(stored) * f**2 for f, stored in decode_schedule(num_stored, factor, mode, bound))
 
 
 def compose(images_NCHW: Tensor, factor: int) -> Tensor:

@@ -28,20 +28,6 @@ Batch = Callable[[Tensor], tuple[Tensor, Tensor]]
 It is called more than once and must return the same each time, so all random draws are made beforehand."""
 
 
-class Contraction(NamedTuple):
-    """The inner product s = <d CE / d parameters, direction> and its gradients.
-
-    Attributes:
-        value: s, a scalar.
-        by_parameters: d s / d parameters.
-        by_inputs_NCHW: d s / d inputs.
-    """
-
-    value: Tensor
-    by_parameters: Parameters
-    by_inputs_NCHW: Tensor
-
-
 class TrajectoryMatch(NamedTuple):
     """The loss of a student, and its gradients.
 
@@ -71,8 +57,8 @@ def student_gradient(forward: Forward, parameters: Parameters, inputs_NCHW: Tens
 
 def contracted_gradient(
     forward: Forward, parameters: Parameters, inputs_NCHW: Tensor, labels_N: Tensor, direction: Parameters
-) -> Contraction:
-    """Returns the inner product of a student's gradient and a constant direction, with its own gradients."""
+) -> tuple[Tensor, Parameters, Tensor]:
+    """Returns s = <d CE / d parameters, direction>, a scalar, d s / d parameters and d s / d inputs (N, C, H, W)."""
     with torch.enable_grad():
         leaves, inputs_NCHW = _leaves(parameters), inputs_NCHW.detach().requires_grad_()
         loss = F.cross_entropy(forward(leaves, inputs_NCHW)[1], labels_N)
@@ -81,7 +67,7 @@ def contracted_gradient(
         *by_parameters, by_inputs_NCHW = torch.autograd.grad(
             value, [*leaves.values(), inputs_NCHW], materialize_grads=True
         )
-    return Contraction(value.detach(), dict(zip(leaves, by_parameters, strict=True)), by_inputs_NCHW)
+    return value.detach(), dict(zip(leaves, by_parameters, strict=True)), by_inputs_NCHW
 
 
 def _leaves(parameters: Parameters) -> dict[str, Tensor]:

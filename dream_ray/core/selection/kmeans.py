@@ -5,7 +5,6 @@ N points, K clusters, D features.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,23 +15,6 @@ from dream_ray.core.tree_sum import tree_sum
 
 CHUNK_POINTS = 128
 """Points per chunk."""
-
-
-@dataclass(frozen=True)
-class KMeans:
-    """A clustering.
-
-    Attributes:
-        centroids_KD: Cluster centres.
-        assignment_N: Nearest centre of each point, int64.
-        inertia: Sum of squared distances to the nearest centres.
-        num_steps: Lloyd steps taken.
-    """
-
-    centroids_KD: Tensor
-    assignment_N: Tensor
-    inertia: float
-    num_steps: int
 
 
 def _chunks(values: Tensor) -> Iterator[Tensor]:
@@ -122,21 +104,22 @@ def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) ->
             chosen = int(rng.integers(num_points))
 
 
-def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> KMeans:
+def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> tuple[Tensor, Tensor]:
     """Runs Lloyd steps until the assignment does not change, at most `max_steps` (0: only assigns).
 
     Args:
         points_ND: Points, float.
         centroids_KD: Initial centres.
         max_steps: Largest number of updates of the centres.
+
+    Returns:
+        The centres (K, D), and the nearest centre of each point (N,), int64.
     """
-    assignment, distances = assign(points_ND, centroids_KD)
-    steps = 0
-    while steps < max_steps:
-        centroids_KD = centroids_of(points_ND, assignment, len(centroids_KD), distances_N=distances)
-        previous = assignment
-        assignment, distances = assign(points_ND, centroids_KD)
-        steps += 1
-        if torch.equal(assignment, previous):
+    assignment_N, distances_N = assign(points_ND, centroids_KD)
+    for _ in range(max_steps):
+        previous_N = assignment_N
+        centroids_KD = centroids_of(points_ND, previous_N, len(centroids_KD), distances_N=distances_N)
+        assignment_N, distances_N = assign(points_ND, centroids_KD)
+        if torch.equal(assignment_N, previous_N):
             break
-    return KMeans(centroids_KD, assignment, float(distances.sum()), steps)
+    return centroids_KD, assignment_N

@@ -88,14 +88,14 @@ def representative(
         centroids = kmeans.plus_plus(points_ND, clusters, rng)
     else:
         centroids = kmeans.centroids_of(points_ND, previous_N, clusters)
-    clustering = kmeans.lloyd(points_ND, centroids, max_steps=max_steps)
-    distances_NK = kmeans.squared_distances(points_ND, clustering.centroids_KD)
+    centroids, assignment_N = kmeans.lloyd(points_ND, centroids, max_steps=max_steps)
+    distances_NK = kmeans.squared_distances(points_ND, centroids)
     if rule == "each":
         indices = nearest_to_each(distances_NK, min(per_cluster, total))
     else:
         assert rule == "any", rule
         indices = nearest_to_any(distances_NK, clusters * per_cluster)
-    return Selection(indices, clustering.assignment_N)
+    return Selection(indices, assignment_N)
 
 
 def random_batch(num_images: int, batch: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,7 +29,7 @@ def incarnation_number(num_workers: int) -> int:
     return int(number)
 
 
-class GlooGroup:
+class GlooGroup(ProcessGroup):
     """A group of processes.
 
     Tensors, also those on GPUs, pass through main memory and return to their device.

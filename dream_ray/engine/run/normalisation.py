@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.images.whitening import ImageMoments, Whitening
+from dream_ray.core.images.normalisation import Whitening
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
@@ -29,8 +29,7 @@ def read_whitening(path: str, device: torch.device) -> Whitening:
 
 def write_whitening(path: str, config: Config, store: Store) -> None:
     """Fits a whitening to the images that are distilled and writes it."""
-    moments = ImageMoments.of(_batches(config, store), math.prod(store.shape_CHW))
-    write_tensors(path, vars(Whitening.fit(moments, torch.device("cpu"))), {})
+    write_tensors(path, vars(Whitening.fit(_batches(config, store), math.prod(store.shape_CHW))), {})
 
 
 def check_whitening(config: Config, store: Store) -> None:

@@ -16,7 +16,6 @@ from dream_ray.core.matching import trajectory_matching
 from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.core.matching.trajectory_matching import (
     Batch,
-    Contraction,
     TrajectoryMatch,
     contracted_gradient,
     match_trajectory,
@@ -103,9 +102,9 @@ def test_a_first_order_approximation_would_be_seen(monkeypatch: pytest.MonkeyPat
     """The derivative through the parameters matters here: without it the gradient in the images is another one."""
     right = match(7, synthetic())
 
-    def without_curvature(*given: Any) -> Contraction:
-        found = contracted_gradient(*given)
-        return found._replace(by_parameters={name: torch.zeros_like(x) for name, x in found.by_parameters.items()})
+    def without_curvature(*given: Any) -> tuple[Tensor, Parameters, Tensor]:
+        value, by_parameters, by_inputs = contracted_gradient(*given)
+        return value, {name: torch.zeros_like(x) for name, x in by_parameters.items()}, by_inputs
 
     monkeypatch.setattr(trajectory_matching, "contracted_gradient", without_curvature)
     wrong = match(7, synthetic())
@@ -216,16 +215,14 @@ def test_a_contraction_is_the_pull_back_of_the_gradient() -> None:
     inputs, labels = batch(synthetic())
     direction = parameters(5)
     gradient, pull_back = torch.func.vjp(torch.func.grad(cross_entropy), parameters(0), inputs)
-    by_parameters, by_inputs = pull_back(direction)
-    found = contracted_gradient(forward, parameters(0), inputs, labels, direction)
-    torch.testing.assert_close(found.value, torch.stack([(gradient[n] * direction[n]).sum() for n in gradient]).sum())
-    torch.testing.assert_close(dict(found.by_parameters), by_parameters)
-    torch.testing.assert_close(found.by_inputs_NCHW, by_inputs)
+    value, by_parameters, by_inputs = contracted_gradient(forward, parameters(0), inputs, labels, direction)
+    torch.testing.assert_close(value, torch.stack([(gradient[n] * direction[n]).sum() for n in gradient]).sum())
+    torch.testing.assert_close((dict(by_parameters), by_inputs), pull_back(direction))
     for name, values in student_gradient(forward, parameters(0), inputs, labels).items():
         torch.testing.assert_close(values, gradient[name])
         assert not values.requires_grad
-    assert not found.value.requires_grad
-    assert not found.by_inputs_NCHW.requires_grad
+    assert not value.requires_grad
+    assert not by_inputs.requires_grad
 
 
 def test_what_the_gradient_does_not_depend_on_has_derivative_zero() -> None:
@@ -237,7 +234,7 @@ def test_what_the_gradient_does_not_depend_on_has_derivative_zero() -> None:
     def constant(theta: Parameters, inputs: Tensor) -> tuple[Tensor, Tensor]:
         return inputs, theta["bias"].expand(len(inputs), CLASSES)
 
-    found = contracted_gradient(constant, theta, inputs, labels, direction)
-    assert not found.by_inputs_NCHW.any()
-    assert not found.by_parameters["unused"].any()
+    _, by_parameters, by_inputs = contracted_gradient(constant, theta, inputs, labels, direction)
+    assert not by_inputs.any()
+    assert not by_parameters["unused"].any()
     assert not student_gradient(constant, theta, inputs, labels)["unused"].any()

@@ -15,8 +15,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.images.normalisation import Normalisation, Normalise
-from dream_ray.core.images.whitening import Whitening
+from dream_ray.core.images.normalisation import Normalisation, Normalise, Whitening
 from dream_ray.data.store.manifest import Manifest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning.forecast import StepCosts

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from dream_ray.core import rng
-from dream_ray.core.images.normalisation import Normalisation, to_unit
-from dream_ray.core.images.whitening import EPS, ImageMoments, Whitening
+from dream_ray.core.images.normalisation import EPS, Normalisation, Whitening, mean_and_covariance, to_unit
 
 SHAPE = (3, 4, 5)
 SIZE = 60
@@ -21,7 +20,7 @@ def correlated(count: int = 200, seed: int = 0) -> np.ndarray:
 
 
 def fitted(images: np.ndarray, eps: float = EPS) -> Whitening:
-    return Whitening.fit(ImageMoments.of([images], SIZE), CPU, eps=eps)
+    return Whitening.fit([images], SIZE, eps=eps)
 
 
 def by_numpy(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,10 +51,10 @@ def test_whitening_equals_numpy(count: int, eps: float) -> None:
 
 def test_moments_equal_numpy() -> None:
     images = correlated()
-    moments = ImageMoments.of([images], SIZE)
+    mean, covariance = mean_and_covariance([images], SIZE)
     flat = images.reshape(len(images), -1) / 255.0
-    np.testing.assert_allclose(moments.mean().numpy(), flat.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(moments.covariance().numpy(), np.cov(flat.T), rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(mean.numpy(), flat.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(covariance.numpy(), np.cov(flat.T), rtol=1e-9, atol=1e-14)
 
 
 def test_a_variance_s_becomes_s_over_s_plus_eps() -> None:
@@ -71,23 +70,20 @@ def test_a_variance_s_becomes_s_over_s_plus_eps() -> None:
 @pytest.mark.parametrize("size", [1, 7, 64, 200])
 def test_batches_and_their_order_do_not_change_a_bit(size: int) -> None:
     images = correlated()
-    whole = ImageMoments.of([images], SIZE)
+    whole = mean_and_covariance([images], SIZE)
     shuffled = images[rng.stream(1, "order").permutation(len(images))]
     batches = [shuffled[start : start + size] for start in range(0, len(images), size)]
-    at_once = ImageMoments.of(batches, SIZE)
-    assert at_once.num_images == whole.num_images
-    assert torch.equal(at_once.sums_D, whole.sums_D)
-    assert torch.equal(at_once.products_DD, whole.products_DD)
-    assert torch.equal(Whitening.fit(at_once, CPU).whiten_DD, Whitening.fit(whole, CPU).whiten_DD)
+    for found, expected in zip(mean_and_covariance(batches, SIZE), whole, strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(Whitening.fit(batches, SIZE).whiten_DD, fitted(images).whiten_DD)
 
 
 def test_sums_are_exact_where_float32_is_not() -> None:
     images = np.full((1000, 1, 1, 2), 255, np.uint8)
     images[0] = 254
-    moments = ImageMoments.of([images[:333], images[333:]], 2)
-    assert moments.sums_D.tolist() == [255 * 999 + 254] * 2
-    assert moments.products_DD.tolist() == [[255**2 * 999 + 254**2] * 2] * 2
-    np.testing.assert_allclose(moments.covariance().numpy(), 1 / 1000 / 255**2, rtol=1e-6)
+    mean, covariance = mean_and_covariance([images[:333], images[333:]], 2)
+    assert mean.tolist() == [(255 * 999 + 254) / 255000] * 2
+    np.testing.assert_allclose(covariance.numpy(), 1 / 1000 / 255**2, rtol=1e-6)
 
 
 def test_the_inverse_undoes_it() -> None:
