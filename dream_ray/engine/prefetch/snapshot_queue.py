@@ -11,7 +11,7 @@ Every method may be called from any thread. `distributed.prefetch` runs the queu
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dream_ray.errors import RunError
@@ -60,8 +60,6 @@ class SnapshotQueue(Generic[Item]):
         self._begun: set[int] = set()
         self._held: dict[int, tuple[Item, int]] = {}  # by step: the snapshot and the producer that put it in
         self._checkpoint: tuple[int, NetworkState] | None = None  # step, and the network there
-        self._repairs: list[Job] = []
-        self._next_outer: int | None = None
         self._jobs: dict[int, Job] = {}  # by producer
         self._called_off: set[int] = set()
         self._removed: set[int] = set()
@@ -86,12 +84,6 @@ class SnapshotQueue(Generic[Item]):
             self._positions[rank] = step
             if state is not None:
                 self._checkpoint = step, state
-            outer, inner = divmod(step, self._inner_steps)
-            if self._next_outer is None:
-                self._next_outer = outer
-            if inner and outer == self._next_outer:
-                self._next_outer += 1
-            self._plan_repairs()
             self._changed.notify_all()
 
     def get(self, rank: int, step: int, timeout_s: float) -> Item | None:
@@ -143,12 +135,11 @@ class SnapshotQueue(Generic[Item]):
             A job; None if nothing is left to train, or the producer was removed.
         """
         with self._changed:
-            if self._jobs.pop(producer, None) is not None:
-                self._called_off.discard(producer)
-                self._plan_repairs()
+            self._jobs.pop(producer, None)
+            self._called_off.discard(producer)
             while not self._is_over(producer):
-                job = self._take_job()
-                if job is not None:
+                # The window does not delay a trajectory's start: its warm-up may take long, and `put` waits.
+                if (job := next(self._due_jobs(), None)) is not None:
                     self._jobs[producer] = job
                     return job
                 self._changed.wait()
@@ -236,20 +227,8 @@ class SnapshotQueue(Generic[Item]):
 
     def _is_needed_elsewhere(self) -> bool:
         """Tells whether earlier snapshots wait for a producer while this one waits for the slowest worker."""
-        due = [job for job in self._repairs if self._is_in_window(job.outer * self._inner_steps + job.first)]
-        return len(due) > len(self._called_off)
-
-    def _take_job(self) -> Job | None:
-        if self._repairs:
-            repair = min(self._repairs, key=lambda job: (job.outer, job.first))
-            self._repairs.remove(repair)
-            return repair
-        outer = self._next_outer
-        if outer is None or outer >= self._outer_steps:
-            return None
-        # The window does not delay a trajectory's start: its warm-up may take long, and `put` waits.
-        self._next_outer = outer + 1
-        return self._job(outer, 0, self._inner_steps)
+        steps = (job.outer * self._inner_steps + job.first for job in self._due_jobs())
+        return len(list(takewhile(self._is_in_window, steps))) > len(self._called_off)
 
     def _held_of(self, producer: int) -> list[int]:
         return [step for step, (_, source) in self._held.items() if source == producer]
@@ -257,16 +236,14 @@ class SnapshotQueue(Generic[Item]):
     def _drop(self, steps: list[int]) -> None:
         for step in steps:
             del self._held[step]
-        self._plan_repairs()
         self._changed.notify_all()
 
-    def _plan_repairs(self) -> None:
-        """Plans a job for every gap in the started trajectories from the slowest worker on."""
-        self._repairs.clear()
-        if self._next_outer is None:
-            return
-        for outer in range(self._slowest // self._inner_steps, self._next_outer):
-            self._repairs.extend(self._job(outer, first, stop) for first, stop in self._gaps(outer))
+    def _due_jobs(self) -> Iterator[Job]:
+        """Yields, in ascending order, a job for every gap from the slowest worker on."""
+        if self._positions:
+            for outer in range(self._slowest // self._inner_steps, self._outer_steps):
+                for first, stop in self._gaps(outer):
+                    yield self._job(outer, first, stop)
 
     def _gaps(self, outer: int) -> Iterator[tuple[int, int]]:
         """Yields (first, stop) of each range of inner steps that is needed, not held and in no producer's job."""
