@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from dream_ray import storage
-from dream_ray.engine.networks.snapshot_cache import PATIENCE_S, POLL_S, TensorCache
+from dream_ray.engine.networks.snapshot_cache import TensorCache
 from dream_ray.engine.networks.tensor_file import write_tensors
 
 _NAME = "features"
@@ -26,16 +26,13 @@ class FeatureCache(TensorCache):
         """
         numbers = outer, inner, label
         began = time.monotonic()
-        while True:
-            if (found := self.read(*numbers)) is not None:
-                return found[0][_NAME]
-            with storage.claimed(f"{self.path(*numbers)}.claim") as ours:
-                is_late = time.monotonic() - began > PATIENCE_S
-                if (ours or is_late) and self.read(*numbers) is None:
+        while (found := self.read(*numbers)) is None:
+            with self.turn(*numbers, since=began) as may_compute:
+                # The previous owner of the claim may have just written them.
+                if may_compute and self.read(*numbers) is None:
                     computed = compute()
                     used_bytes = sum(size for _, _, size in storage.file_sizes(self.root))
                     if used_bytes + computed.nbytes <= self.max_bytes:
                         write_tensors(self.path(*numbers), {_NAME: computed}, {})
                     return computed
-            if not ours:
-                time.sleep(POLL_S)
+        return found[0][_NAME]

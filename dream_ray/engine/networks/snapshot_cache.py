@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from dream_ray import storage
@@ -22,9 +22,9 @@ from dream_ray.nets import Classifier
 _NAME = "dream_ray-snapshots"
 _COMPLETE = "complete"
 _HEADER_BYTES = 256  # of a tensor in a file, at most
-POLL_S = 0.2
-PATIENCE_S = 60.0
-"""Without progress for so long, a process stops waiting for another one and computes the missing tensors itself."""
+_POLL_S = 0.2
+# Without progress for so long, a process stops waiting for another one and computes the missing tensors itself.
+_PATIENCE_S = 60.0
 # Snapshots per call of `make_room`, which lists the whole cache.
 _ROOM_FOR = 8
 
@@ -60,6 +60,24 @@ class TensorCache:
         storage.mark_used(path)
         return found
 
+    @contextmanager
+    def turn(self, *numbers: int, since: float) -> Iterator[bool]:
+        """Claims the computation of missing tensors for a block, which then reads the cache again.
+
+        Args:
+            numbers: Numbers of the tensors, or of their directory.
+            since: Time of the last progress in seconds, as `time.monotonic` returns it.
+
+        Yields:
+            Whether to compute them. Otherwise another process does, and the end of the block waits a little for it.
+        """
+        directory = self.path(*numbers).removesuffix(".safetensors")
+        with storage.claimed(storage.join(directory, storage.CLAIM)) as ours:
+            computes = ours or time.monotonic() - since > _PATIENCE_S
+            yield computes
+        if not computes:
+            time.sleep(_POLL_S)
+
 
 class SnapshotCache(TensorCache):
     """The snapshots of one identity; the least recently used ones (in a bucket: the oldest) are deleted first.
@@ -87,10 +105,6 @@ class SnapshotCache(TensorCache):
     def make_room(self, num_bytes: int) -> None:
         """Deletes snapshots until `num_bytes`, at most `max_bytes`, are free."""
         storage.make_room(self.root, num_bytes, self.max_bytes)
-
-    def claim(self, outer: int) -> AbstractContextManager[bool]:
-        """Claims the training of a trajectory, see `storage.claimed`."""
-        return storage.claimed(storage.join(self.path(outer).removesuffix(".safetensors"), storage.CLAIM))
 
 
 def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> SnapshotCache:
@@ -120,7 +134,7 @@ class CachedNetworks:
         recipe: Builds its optimizer.
         inner_steps: Networks per trajectory.
         is_restart_point: Returns whether a run may resume at (outer, inner); only those snapshots include the momentum.
-        check: Called while waiting for another process; an exception from it ends the wait.
+        check: Called before training, and while waiting for another process; an exception from it ends both.
     """
 
     source: NetworkSource
@@ -143,15 +157,12 @@ class CachedNetworks:
         while inner < self.inner_steps:
             found = self.cache.load(outer, inner)
             if found is None:
-                with self.cache.claim(outer) as ours:
-                    is_late = time.monotonic() - moved > PATIENCE_S
+                self.check()
+                with self.cache.turn(outer, since=moved) as may_train:
                     # The previous owner of the claim may have just written it.
-                    if (ours or is_late) and self.cache.load(outer, inner) is None:
+                    if may_train and self.cache.load(outer, inner) is None:
                         yield from self._train(outer, inner, known)
                         return
-                if not ours:
-                    self.check()
-                    time.sleep(POLL_S)
                 continue
             values, is_complete = found
             if self.is_restart_point(outer, inner) and not is_complete:  # written by a run with other restart points

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import overlay
-from dream_ray.engine.matching import feature_cache as module
 from dream_ray.engine.matching.feature_cache import FeatureCache
+from dream_ray.engine.networks import snapshot_cache
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.lifecycle import finish_run
 from tests.frameworks import Settings, tiny_run
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(snapshot_cache, "_PATIENCE_S", 1.0)
     cache = FeatureCache(str(tmp_path / "cache"), 10**6, "")
     at_it, go_on, second = threading.Event(), threading.Event(), Counting()
 

@@ -82,7 +82,7 @@ def test_who_ends_in_the_middle_is_replaced(tmp_path: Path) -> None:
 
 
 def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.3)
     second = Counting()
     training = cached(Counting(), tmp_path).trajectory(1)
     next(training)
