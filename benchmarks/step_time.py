@@ -179,7 +179,7 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
     other = source.trajectory(1)
     next(other), next(other)
     matcher.functions.features(
-        snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.device)
+        snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.normalise.device)
     )
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
     matcher.match(snapshot, RunState(classes={0: scratch}))

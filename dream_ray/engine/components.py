@@ -65,7 +65,7 @@ def make_components(
     if snapshots is not None:
         snapshots.begin(config.step_of(state.outer, state.inner), state.network)
         fetched = FetchedNetworks(
-            snapshots, lambda: build(config, store), recipe_of(config), run.device, config.inner_steps
+            snapshots, lambda: build(config, store).to(run.device), recipe_of(config), config.inner_steps
         )
         with prefetch_selection(config, matcher, fetched) as select:
             yield fetched, select, matcher
@@ -85,7 +85,6 @@ def _initial_network(run: Run, store: Store) -> Snapshot:
 def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: ProcessGroup) -> Components:
     config, normalise = run.config, run.normalise(store)
     network = blank_network(lambda: build(config, store)).to(run.device)
-    names = tuple(name for name, _ in network.named_parameters())
 
     def initialise(segments: Segments) -> dict[int, ClassState]:
         matcher = class_matcher(config, store, labels, normalise, compiled=run.compiled)
@@ -95,4 +94,4 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
         raise AssertionError("trajectories are matched without a selection")
 
     matcher = TrajectoryMatcher(config, network, normalise, initialise, world_group)
-    return ExpertSegments(config, experts(run, store), names, run.device, world_group), select, matcher
+    return ExpertSegments(config, experts(run, store), network, world_group), select, matcher

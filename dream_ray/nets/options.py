@@ -44,19 +44,19 @@ def check_count(name: str, value: object) -> None:
         raise UsageError(f"{name} must be an int >= 1; got {value!r}")
 
 
-def channels_at_width(width: object, base: int = 64) -> int:
-    """Return the number of channels of a width multiplier; 1.0 is `base`.
+def channels_at_width(width: float) -> int:
+    """Return the number of channels of a width multiplier; 1.0 is 64.
 
     Raises:
-        UsageError: the multiplier is not a number that gives 1 to 16 * base channels.
+        UsageError: the multiplier is not a number that gives 1 to 1024 channels.
     """
-    rule = f"network.width must be a multiple of {base} channels, a number above 0 and at most {MAX_WIDTH_MULTIPLIER:g}"
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= MAX_WIDTH_MULTIPLIER:
-        raise UsageError(f"{rule}; got {width!r}")
-    channels = round(base * width)
-    if channels < 1:
-        raise UsageError(f"{rule}, with at least one channel; got {width!r}")
-    return channels
+    is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
+    if not is_number or not 0 < width <= MAX_WIDTH_MULTIPLIER or round(64 * width) < 1:
+        raise UsageError(
+            "network.width must be a multiple of 64 channels, a number above 0 and at most "
+            f"{MAX_WIDTH_MULTIPLIER:g} that gives a channel; got {width!r}"
+        )
+    return round(64 * width)
 
 
 def check_options(name: str, factory: Callable[..., object], options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import Classifier
 from dream_ray.nets.convnet import convnet
 from dream_ray.nets.densenet import densenet121
-from dream_ray.nets.options import check_count, check_options
+from dream_ray.nets.options import check_options
 from dream_ray.nets.resnet import resnet10, resnet18, resnet50, resnetap10
 from dream_ray.nets.torchvision_nets import torchvision_network
 from dream_ray.nets.user_networks import user_network
@@ -46,12 +46,6 @@ def build_network(
     Raises:
         UsageError: there is no such network, it has no such option, or a value breaks a rule.
     """
-    check_count("num_classes", num_classes)
-    if len(shape_CHW) != 3:
-        raise UsageError(f"shape_CHW must be (channels, height, width); got {shape_CHW!r}")
-    for axis, size in zip(("channels", "height", "width"), shape_CHW, strict=True):
-        check_count(f"{axis} of shape_CHW", size)
-
     if name in NETWORKS:
         factory = NETWORKS[name]
         check_options(name, factory, options)

@@ -26,7 +26,6 @@ from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.matching_functions import CompiledMatchingFunctions, MatchingFunctions
 from dream_ray.engine.networks.sources import Snapshot
-from dream_ray.nets import Classifier
 
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
@@ -43,12 +42,6 @@ def matched_objective(config: Config) -> Objective:
 def decoder(config: Config, mode: str) -> Callable[[Tensor], Tensor]:
     """Returns the map from stored images (N, C, H, W) of a class to training images (M, C, H, W); see `decode`."""
     return partial(decode, factor=config.factor, mode=mode, bound=config.batch_synthetic_max)
-
-
-def real_chunk_size(config: Config, network: Classifier) -> int:
-    """Returns the number of real images in one forward pass: the whole batch if the network couples images."""
-    size = config.matching.real_chunk
-    return config.real_batch if size is None or network.couples_images else size
 
 
 @dataclass(frozen=True)
@@ -73,11 +66,6 @@ class ClassMatcher:
     features: FeatureCache | None = None
     initial_network: Callable[[], Snapshot] | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """Device of all tensors."""
-        return self.normalise.device
-
     @cached_property
     def space(self) -> PixelSpace:
         """Space of the synthetic images."""
@@ -101,7 +89,7 @@ class ClassMatcher:
         if self.features is None:
             return self._embed(snapshot, label)
         features = self.features.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
-        return features.to(self.device)
+        return features.to(self.normalise.device)
 
     def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
         """Computes the features in bounded batches."""
@@ -110,7 +98,7 @@ class ClassMatcher:
         size = self.config.selection.embedding_batch
         for start in range(0, len(images), size):
             batch = np.arange(start, min(start + size, len(images)))
-            pixels = to_unit(images.take(batch), self.device)
+            pixels = to_unit(images.take(batch), self.normalise.device)
             pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
             features.append(self.functions.features(snapshot, pixels))
         return torch.cat(features)
@@ -179,20 +167,21 @@ class ClassMatcher:
         return losses
 
     def target(self, snapshot: Snapshot, label: int, state: ClassState) -> Signals:
-        """Returns the signals of the real batch of a class, constants of the matching loss."""
+        """Returns the signals of the real batch of a class, constants of the matching loss.
+
+        A forward pass takes `matching.real_chunk` images, or the whole batch if the network couples images.
+        """
         indices, view = self.real_indices(snapshot, label, state), self._view(snapshot, label)
-        chunks = self._chunks(snapshot, indices)
+        size = self.config.matching.real_chunk
+        if size is None or snapshot.network.couples_images:
+            size = len(indices)
+        chunks = np.split(indices, range(size, len(indices), size))
 
         def weighted(chunk: np.ndarray) -> tuple[float, Signals]:
-            real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.device)), view)
+            real = augment(self.normalise(to_unit(self.real[label].take(chunk), self.normalise.device)), view)
             return len(chunk) / len(indices), self.functions.real_signals(snapshot, real, label)
 
         return mean_signals(map(weighted, chunks), len(chunks))
-
-    def _chunks(self, snapshot: Snapshot, indices: np.ndarray) -> list[np.ndarray]:
-        """Splits a real batch into chunks of one forward pass."""
-        size = real_chunk_size(self.config, snapshot.network)
-        return np.split(indices, list(range(size, len(indices), size)))
 
     def loss_and_gradient(
         self, snapshot: Snapshot, label: int, images_NCHW: Tensor, target: Signals
@@ -230,12 +219,13 @@ class ClassMatcher:
         if config.initialisation.strategy == "noise":
             shape = (config.ipc, *self.real[label].shape_CHW)
             noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
-            images = self.space.from_noise(to_device(noise, self.device))
+            images = self.space.from_noise(to_device(noise, self.normalise.device))
         else:
             indices = self._initial_indices(snapshot, label)
-            images = self.space.from_unit(compose(to_unit(self.real[label].take(indices), self.device), config.factor))
+            real = to_unit(self.real[label].take(indices), self.normalise.device)
+            images = self.space.from_unit(compose(real, config.factor))
         nothing = torch.empty(0, dtype=torch.int64)
-        return ClassState(images, torch.zeros_like(images), nothing, nothing.to(self.device))
+        return ClassState(images, torch.zeros_like(images), nothing, nothing.to(self.normalise.device))
 
     def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
         config = self.config
@@ -260,7 +250,7 @@ class ClassMatcher:
         if decoded <= config.batch_synthetic_max:
             return None
         generator = self._stream("synthetic-batch", snapshot, label)
-        return to_device(strategies.random_batch(decoded, config.batch_synthetic_max, generator), self.device)
+        return to_device(strategies.random_batch(decoded, config.batch_synthetic_max, generator), self.normalise.device)
 
     def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
         return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

@@ -7,14 +7,13 @@ On a cache miss, the network is trained.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.process_group import ProcessGroup, own_part
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks
 from dream_ray.engine.networks.sources import NetworkState, network_tensors
+from dream_ray.nets import Classifier
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,13 @@ class ExpertSegments:
     Attributes:
         config: Settings.
         experts: Source of the expert trajectories; expert k is trajectory k.
-        names: Names of the parameters; buffers are not matched.
-        device: Device of the parameters.
+        network: A network of the run, for the names and the device of its parameters; buffers are not matched.
         world_group: All workers of the run, which share the segments of a step.
     """
 
     config: Config
     experts: CachedNetworks
-    names: tuple[str, ...]
-    device: torch.device
+    network: Classifier
     world_group: ProcessGroup
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Segments]:
@@ -83,7 +80,7 @@ class ExpertSegments:
 
     def _network(self, expert: int, number: int) -> Parameters:
         tensors = network_tensors(self.experts.network(expert, number))
-        return {name: tensors[name].to(self.device) for name in self.names}
+        return {name: tensors[name].to(parameter.device) for name, parameter in self.network.named_parameters()}
 
 
 def latest_start(config: Config, step: int) -> int:

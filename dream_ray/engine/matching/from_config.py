@@ -102,7 +102,7 @@ def network_source(
     members = replace(
         cached,
         source=source.members,
-        cache=cache.of("members of the pool"),
+        cache=replace(cache, identity=f"{cache.identity} members of the pool"),
         inner_steps=1,
         is_restart_point=lambda outer, inner: True,
     )

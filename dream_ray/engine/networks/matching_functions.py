@@ -145,7 +145,8 @@ class CompiledBackward:
     def __call__(self, network: Classifier, images_NCHW: Tensor, labels: MixedLabels) -> None:
         """See `training.Backward`."""
         if len(images_NCHW) != self._batch_size:
-            return backward(network, images_NCHW, labels)
+            backward(network, images_NCHW, labels)
+            return
         if self._gradients is None:
             self._gradients = _compile_training(network, self._backend)
         parameters, buffers = _tensors(network)
@@ -156,7 +157,6 @@ class CompiledBackward:
             parameter.grad = gradients[name]
         for name, buffer in buffers.items():
             buffer.copy_(moved[name])
-        return None
 
 
 def _compile_training(network: Classifier, backend: str) -> Callable[..., tuple[Parameters, Parameters]]:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from dream_ray.engine.networks.sources import NetworkState, Snapshot, blank_network
 from dream_ray.engine.networks.training import Recipe
 from dream_ray.nets import Classifier
@@ -32,19 +30,17 @@ class FetchedNetworks:
         networks: The worker's side of the queue.
         build: Builds a network; its parameters are replaced.
         recipe: Builds its optimizer; snapshots at steps where a run may resume include the momentum.
-        device: Device of the networks.
         inner_steps: Snapshots per trajectory.
     """
 
     networks: ConsumerSide
     build: Callable[[], Classifier]
     recipe: Recipe
-    device: torch.device
     inner_steps: int
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """See `Source.trajectory`."""
-        network = blank_network(self.build).to(self.device)
+        network = blank_network(self.build)
         for inner in range(start, self.inner_steps):
             state = self.networks.get(outer * self.inner_steps + inner)
             yield Snapshot.of(state, outer, inner, network, self.recipe)
@@ -54,4 +50,4 @@ class FetchedNetworks:
         state = self.networks.try_get(outer * self.inner_steps + inner)
         if state is None:
             return None
-        return Snapshot.of(state, outer, inner, blank_network(self.build).to(self.device), self.recipe)
+        return Snapshot.of(state, outer, inner, blank_network(self.build), self.recipe)

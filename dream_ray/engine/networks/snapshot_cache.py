@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
@@ -25,7 +25,7 @@ _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
 # Without progress for so long, a process stops waiting for another one and computes the missing tensors itself.
 _PATIENCE_S = 60.0
-# Snapshots per call of `make_room`, which lists the whole cache.
+# Snapshots per call of `storage.make_room`, which lists the whole cache.
 _ROOM_FOR = 8
 
 
@@ -85,10 +85,6 @@ class SnapshotCache(TensorCache):
     While several processes write, the cache may exceed `max_bytes` by some snapshots.
     """
 
-    def of(self, part: str) -> "SnapshotCache":
-        """Returns the same cache for other networks of the same settings."""
-        return replace(self, identity=f"{self.identity} {part}")
-
     def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
         """Reads a snapshot.
 
@@ -101,10 +97,6 @@ class SnapshotCache(TensorCache):
     def save(self, outer: int, inner: int, state: NetworkState, *, complete: bool) -> None:
         """Writes a snapshot; see `load` for `complete`."""
         write_tensors(self.path(outer, inner), state, {_COMPLETE: str(int(complete))})
-
-    def make_room(self, num_bytes: int) -> None:
-        """Deletes snapshots until `num_bytes`, at most `max_bytes`, are free."""
-        storage.make_room(self.root, num_bytes, self.max_bytes)
 
 
 def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> SnapshotCache:
@@ -195,11 +187,12 @@ class CachedNetworks:
                     f"{self.cache.max_bytes / 1e9:g} GB"
                 )
             if (snapshot.inner - inner) % _ROOM_FOR == 0:
-                self.cache.make_room(min(left, _ROOM_FOR) * each)
+                storage.make_room(self.cache.root, min(left, _ROOM_FOR) * each, self.cache.max_bytes)
             complete = self.is_restart_point(outer, snapshot.inner)
             self.cache.save(
                 outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete
             )
             if left == 1:
-                self.cache.make_room(0)  # others may have written meanwhile
+                # Others may have written meanwhile.
+                storage.make_room(self.cache.root, 0, self.cache.max_bytes)
             yield snapshot

@@ -49,8 +49,9 @@ def trained_networks(
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: See `network_source`.
     """
-    root = run.spec.snapshot_cache if synthetic is None else None
-    cache = None if root is None else _snapshot_cache(run, root)
+    cache = None
+    if synthetic is None and run.spec.snapshot_cache is not None:
+        cache = open_snapshot_cache(run.spec.snapshot_cache, run.spec.snapshot_cache_bytes, _identity(run))
     normalise = run.normalise(store)
     return network_source(run.config, store, normalise, cache, compiled=run.compiled, synthetic=synthetic, check=check)
 
@@ -77,7 +78,8 @@ def expert_cache(run: Run) -> SnapshotCache:
             f"snapshot-cache-size must hold trajectory.num_experts {settings.num_experts} trajectories of {length} "
             f"networks ({num_bytes / 1e9:.3g} GB); got {run.spec.snapshot_cache_bytes / 1e9:g} GB"
         )
-    return _snapshot_cache(run, run.spec.snapshot_cache or run.file("experts"))
+    root = run.spec.snapshot_cache or run.file("experts")
+    return open_snapshot_cache(root, run.spec.snapshot_cache_bytes, _identity(run))
 
 
 def missing_experts(run: Run) -> list[int]:
@@ -105,10 +107,6 @@ def make_expert(run_path: str, number: int) -> None:
     with fixed_threads(run.threads), Heartbeat(run, number, 0, 0, discard_report, EXPERT) as heartbeat:
         for snapshot in experts(run, run.open_store()).trajectory(number):
             heartbeat.beat(f"expert {number + 1} of {of_experts}, update {snapshot.inner} of {of_updates}")
-
-
-def _snapshot_cache(run: Run, root: str) -> SnapshotCache:
-    return open_snapshot_cache(root, run.spec.snapshot_cache_bytes, _identity(run))
 
 
 def feature_cache(run: Run) -> FeatureCache | None:

@@ -9,9 +9,7 @@ Every method may be called from any thread. `distributed.prefetch` runs the queu
 """
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dream_ray.errors import RunError
@@ -61,7 +59,6 @@ class SnapshotQueue(Generic[Item]):
         self._held: dict[int, tuple[Item, int]] = {}  # by step: the snapshot and the producer that put it in
         self._checkpoint: tuple[int, NetworkState] | None = None  # step, and the network there
         self._jobs: dict[int, Job] = {}  # by producer
-        self._called_off: set[int] = set()
         self._removed: set[int] = set()
         self._closed_because: str | None = None
 
@@ -136,10 +133,9 @@ class SnapshotQueue(Generic[Item]):
         """
         with self._changed:
             self._jobs.pop(producer, None)
-            self._called_off.discard(producer)
             while not self._is_over(producer):
                 # The window does not delay a trajectory's start: its warm-up may take long, and `put` waits.
-                if (job := next(self._due_jobs(), None)) is not None:
+                if (job := self._due_job()) is not None:
                     self._jobs[producer] = job
                     return job
                 self._changed.wait()
@@ -155,14 +151,14 @@ class SnapshotQueue(Generic[Item]):
             job = self._jobs.get(producer)
             if job is None:
                 return False  # the queue was replaced since it gave the job
-            step = job.outer * self._inner_steps + inner
+            step = self._step(job.outer, inner)
             self._changed.wait_for(
                 lambda: self._is_in_window(step) or self._is_needed_elsewhere() or self._is_over(producer)
             )
             if self._is_over(producer):
                 return False
-            if not self._is_in_window(step):
-                self._called_off.add(producer)
+            if not self._is_in_window(step) and (needed := self._due_job()) is not None:
+                self._jobs[producer] = needed  # so that no other producer leaves its job for this one
                 return False
             if step >= self._slowest:
                 self._held[step] = item, producer
@@ -174,7 +170,6 @@ class SnapshotQueue(Generic[Item]):
         """Drops the job and the snapshots of a dead producer; its number is not used again."""
         with self._changed:
             self._removed.add(producer)
-            self._called_off.discard(producer)
             self._jobs.pop(producer, None)
             self._drop(self._held_of(producer))
 
@@ -222,13 +217,16 @@ class SnapshotQueue(Generic[Item]):
     def _slowest(self) -> int:
         return min(self._positions.values())
 
+    def _step(self, outer: int, inner: int) -> int:
+        return outer * self._inner_steps + inner
+
     def _is_in_window(self, step: int) -> bool:
         return step < self._slowest + self._window
 
     def _is_needed_elsewhere(self) -> bool:
         """Tells whether earlier snapshots wait for a producer while this one waits for the slowest worker."""
-        steps = (job.outer * self._inner_steps + job.first for job in self._due_jobs())
-        return len(list(takewhile(self._is_in_window, steps))) > len(self._called_off)
+        job = self._due_job()
+        return job is not None and self._is_in_window(self._step(job.outer, job.first))
 
     def _held_of(self, producer: int) -> list[int]:
         return [step for step, (_, source) in self._held.items() if source == producer]
@@ -238,27 +236,20 @@ class SnapshotQueue(Generic[Item]):
             del self._held[step]
         self._changed.notify_all()
 
-    def _due_jobs(self) -> Iterator[Job]:
-        """Yields, in ascending order, a job for every gap from the slowest worker on."""
-        if self._positions:
-            for outer in range(self._slowest // self._inner_steps, self._outer_steps):
-                for first, stop in self._gaps(outer):
-                    yield self._job(outer, first, stop)
-
-    def _gaps(self, outer: int) -> Iterator[tuple[int, int]]:
-        """Yields (first, stop) of each range of inner steps that is needed, not held and in no producer's job."""
-        begin = outer * self._inner_steps
-        covered = {step - begin for step in self._held}
+    def _due_job(self) -> Job | None:
+        """Returns a job for the first snapshots that are needed, not held and in no producer's job."""
+        if not self._positions:
+            return None
+        covered = set(self._held)
         for job in self._jobs.values():
-            if job.outer == outer:
-                covered.update(range(job.first, job.stop))
-        needed = range(max(self._slowest - begin, 0), self._inner_steps)
-        missing = enumerate(inner for inner in needed if inner not in covered)
-        for _, gap in groupby(missing, key=lambda pair: pair[1] - pair[0]):
-            inners = [inner for _, inner in gap]
-            yield inners[0], inners[-1] + 1
-
-    def _job(self, outer: int, first: int, stop: int) -> Job:
+            covered.update(range(self._step(job.outer, job.first), self._step(job.outer, job.stop)))
+        needed = range(self._slowest, self._step(self._outer_steps, 0))
+        missing = next((step for step in needed if step not in covered), None)
+        if missing is None:
+            return None
+        outer, first = divmod(missing, self._inner_steps)
+        inners = range(first, self._inner_steps)
+        stop = next((inner for inner in inners if self._step(outer, inner) in covered), self._inner_steps)
         if self._checkpoint is not None:
             known_outer, known_inner = divmod(self._checkpoint[0], self._inner_steps)
             if known_outer == outer and known_inner <= first:
