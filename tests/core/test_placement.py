@@ -23,7 +23,7 @@ def test_a_balanced_partition_without_idle_workers(costs: list[float], share: fl
     assert placed == place_classes(costs, workers)
 
 
-def test_equal_classes_are_dealt_evenly() -> None:
+def test_equal_classes_are_distributed_evenly() -> None:
     assert sorted(map(len, place_classes([1.0] * 10, 3))) == [3, 3, 4]
 
 

@@ -12,7 +12,7 @@ from tests.thread_group import run_group
 
 
 class SpyGroup(ProcessGroup):
-    """Keeps what its process sends, and ends the exchange."""
+    """Keeps the tensors that its process sends, and ends the exchange."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size

@@ -38,7 +38,7 @@ def test_decode_bound() -> None:
 
 @pytest.mark.parametrize(("case", "mode"), [("h8_f2", "single"), ("h8_f3", "multi"), ("h9_f2", "multi")])
 def test_decode_order(case: str, mode: str) -> None:
-    """Which stored image a decoded one comes from: stored image i is the constant i."""
+    """Checks the stored image of each decoded one: stored image i is the constant i."""
     index = published(f"decode/{case}/{mode}_index")
     num_stored = len(published(f"decode/{case}/input"))
     side = int(case[1])
@@ -119,7 +119,7 @@ def test_cosine_is_the_layer_distance_of_dc(layer: str) -> None:
 
 
 def test_pixel_steps() -> None:
-    """Equal wherever a gradient is taken; at the end the published loop's momentum still has some way to go."""
+    """Images are equal at every gradient; at the end, the published loop has not yet applied all of its momentum."""
     lr, m = float(NUMBERS["pixel_steps/lr"]), float(NUMBERS["pixel_steps/momentum"])
     gradients = published("pixel_steps/gradients").double()
     seen, at_end = published("pixel_steps/value_at_gradient"), published("pixel_steps/value_at_end")

@@ -1,4 +1,4 @@
-"""Keyed streams: equal names give equal numbers, and nothing ambient is touched."""
+"""Keyed streams: equal names give equal numbers, and the ambient state stays."""
 
 import itertools
 

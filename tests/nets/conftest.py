@@ -1,4 +1,4 @@
-"""What the tests of the networks share."""
+"""Fixtures of the tests of networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from dream_ray.nets import Classifier, build_network
 
 @pytest.fixture
 def build() -> Callable[..., Classifier]:
-    """Build a network from a seed of its own, leaving torch's ambient generator as it was."""
+    """Build a network from a seed, and restore torch's ambient generator."""
 
     def _build(
         name: str, *, num_classes: int = 5, shape_CHW: tuple[int, int, int] = (3, 16, 16), seed: int = 0, **options: Any

@@ -1,4 +1,4 @@
-"""What every network promises, whatever its family."""
+"""The contract of every network."""
 
 import pytest
 import torch

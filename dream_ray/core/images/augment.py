@@ -151,20 +151,26 @@ def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
 
 def _scale(x: Tensor, factors: np.ndarray) -> Tensor:
     zeros = np.zeros(len(factors))
-    return _warp(x, [[factors[:, 0], zeros, zeros], [zeros, factors[:, 1], zeros]])
+    return warp(x, [[factors[:, 0], zeros, zeros], [zeros, factors[:, 1], zeros]])
 
 
 def _rotate(x: Tensor, angles: np.ndarray) -> Tensor:
     cos, sin, zeros = np.cos(angles), np.sin(angles), np.zeros(len(angles))
-    return _warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
+    return warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
 
 
-def _warp(x: Tensor, theta: list[list[np.ndarray]]) -> Tensor:
-    """Samples the images on an affine grid; `theta` holds the 2 x 3 entries, each (P,)."""
+def warp(x: Tensor, theta: list[list[np.ndarray]], padding_mode: str = "zeros") -> Tensor:
+    """Samples images (N, C, H, W) on an affine grid.
+
+    Args:
+        x: Images.
+        theta: The 2 x 3 entries of the matrices from output to input positions in [-1, 1], each (P,).
+        padding_mode: See `torch.nn.functional.grid_sample`.
+    """
     entries = np.stack([np.stack(row, axis=-1) for row in theta], axis=1)
     matrices = to_device(entries, x.device, x.dtype).expand(len(x), 2, 3)
     grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
+    return F.grid_sample(x, grid, padding_mode=padding_mode, align_corners=False)
 
 
 def _cutout(x: Tensor, centres: np.ndarray) -> Tensor:

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.feature_cache import FeatureCache
-from dream_ray.engine.matching.representatives import RepresentativeImages
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache
 from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
-from dream_ray.engine.networks.training import RealImages, TrainingImages
+from dream_ray.engine.networks.training import RealImages, RepeatedImages, TrainingImages
 
 MEGABYTE = 10**6
 
@@ -46,12 +47,28 @@ def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
-    """Returns the training images of a network: the whole set, or representatives of it for some experts."""
+    """Returns the training images of a network: the whole set, or representatives of it for the experts of DREAM."""
     everything = RealImages(*store.training_set(config.splits))
     if config.source.kind != "expert" or config.selection.strategy != "representative":
         return lambda _: everything
     matcher = class_matcher(config, store, range(store.num_classes), normalise)
-    return lambda snapshot: RepresentativeImages.chosen_by(matcher, snapshot, everything)
+    return lambda snapshot: representatives(matcher, snapshot, everything)
+
+
+def representatives(matcher: ClassMatcher, snapshot: Snapshot, images: RealImages) -> RepeatedImages:
+    """Selects representatives by k-means on the features of a network, reproducibly in any process.
+
+    Args:
+        matcher: Matcher of all classes.
+        snapshot: The network.
+        images: All real images of the classes, class by class.
+    """
+    first = replace(snapshot, inner=0)  # at inner step 0, k-means starts without previous assignments
+    chosen = matcher.select_all(first, {})
+    positions = [
+        np.flatnonzero(images.labels_N == label)[selection.indices.numpy()] for label, selection in chosen.items()
+    ]
+    return RepeatedImages(images, np.concatenate(positions))
 
 
 def network_source(

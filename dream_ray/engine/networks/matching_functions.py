@@ -29,11 +29,9 @@ logging.getLogger("torch.utils.cpp_extension").addFilter(
     lambda record: not record.getMessage().startswith("No CUDA runtime is found")
 )
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 def _computing_in(precision: str, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 class MatchingFunctions:
@@ -41,16 +39,17 @@ class MatchingFunctions:
 
     Args:
         objective: The matching objective.
-        precision: Precision of the layers for features, a key of `PRECISIONS`; the features are float32.
+        precision: Precision of the layers for features, float32 or bfloat16; the features are float32.
     """
 
     def __init__(self, objective: Objective, precision: str = "float32") -> None:
         self.objective, self._precision = objective, precision
 
+    @torch.no_grad()
     def features(self, snapshot: Snapshot, images_NCHW: Tensor) -> Tensor:
         """Returns the penultimate features (N, D) of a batch, in evaluation mode, float32."""
         with _computing_in(self._precision, images_NCHW.device):
-            return snapshot.features(images_NCHW).float()
+            return torch.as_tensor(snapshot.network.eval()(images_NCHW)[0]).float()
 
     def real_signals(self, snapshot: Snapshot, images_NCHW: Tensor, label: int) -> Signals:
         """Returns the signals of augmented real images of a class."""

@@ -75,11 +75,6 @@ class Snapshot:
         network = self.network.train()
         return training_function(network, dict(network.named_buffers())), detached_parameters(network)
 
-    @torch.no_grad()
-    def features(self, images_NCHW: Tensor) -> Tensor:
-        """Returns the penultimate features (N, D) in evaluation mode."""
-        return torch.as_tensor(self.network.eval()(images_NCHW)[0])
-
     def state(self) -> NetworkState:
         """Returns copies of all tensors that the rest of the trajectory depends on."""
         network = {f"{_NETWORK}{name}": tensor for name, tensor in self.network.state_dict().items()}

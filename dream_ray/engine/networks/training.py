@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.augment import augment, sample_params, warp
 from dream_ray.core.images.cutmix import cutmix, sample_cutmix
 from dream_ray.core.images.normalisation import Normalise, to_unit
 from dream_ray.core.transfer import to_device
@@ -103,6 +103,26 @@ class TensorImages:
     def on(self, device: torch.device) -> "TensorImages":
         """Returns the images on a device, where taking a batch does not wait."""
         return TensorImages(self.images_NCHW.to(device), self.labels_N.to(device))
+
+
+@dataclass(frozen=True)
+class RepeatedImages:
+    """Some images of a set, repeated to its size: a pass takes as many steps as over the whole set.
+
+    Attributes:
+        images: The whole set.
+        chosen: Positions of the repeated images in it, int64.
+    """
+
+    images: RealImages
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `TrainingImages.batch`."""
+        return self.images.batch(self.chosen[indices % len(self.chosen)], device)
 
 
 class MixedLabels(NamedTuple):
@@ -209,10 +229,8 @@ def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor
     centre_x = rng.uniform(-1, 1, size=count) * (1 - size_x)
     centre_y = rng.uniform(-1, 1, size=count) * (1 - size_y)
     zeros = np.zeros(count)
-    theta = np.stack([np.stack([size_x, zeros, centre_x], 1), np.stack([zeros, size_y, centre_y], 1)], 1)
-    matrices = to_device(theta, images_NCHW.device, images_NCHW.dtype)
-    grid = F.affine_grid(matrices, list(images_NCHW.shape), align_corners=False)
-    return F.grid_sample(images_NCHW, grid, padding_mode="reflection", align_corners=False)
+    theta = [[size_x, zeros, centre_x], [zeros, size_y, centre_y]]
+    return warp(images_NCHW, theta, padding_mode="reflection")
 
 
 @torch.no_grad()

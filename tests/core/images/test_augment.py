@@ -89,7 +89,7 @@ def test_cutmix_takes_a_box_of_the_partner(seed: int) -> None:
     assert mix.share == pytest.approx(1 - inside.float().mean().item())
 
 
-def test_cutmix_happens_as_often_as_it_should() -> None:
+def test_cutmix_has_the_given_probability() -> None:
     mixed = [
         sample_cutmix(rng.stream(seed, "x"), num_images=2, height=4, width=4, probability=0.25) is not None
         for seed in range(400)
@@ -97,8 +97,8 @@ def test_cutmix_happens_as_often_as_it_should() -> None:
     assert 0.18 < np.mean(mixed) < 0.32
 
 
-def test_of_operations_joined_by_a_bar_one_is_drawn() -> None:
-    """DSA, DM and MTT: any of the six, about equally often, and nothing besides."""
+def test_one_of_the_operations_joined_by_a_bar_is_drawn() -> None:
+    """DSA, DM and MTT draw one of the six operations, about equally often."""
     drawn = []
     for seed in range(300):
         params = sample_params("|".join(OPERATIONS), rng.stream(seed, "x"), height=8, width=8)

@@ -91,7 +91,7 @@ def test_a_factor_fills_every_tile_or_decodes_padding_alone(side: int) -> None:
     ("num_stored", "mode", "bound", "expected"),
     [(2, "single", 1, [4]), (2, "multi", 1, [1, 2, 3, 4]), (2, "bound", 128, [4]), (10, "bound", 30, [1, 2, 4])],
 )
-def test_factors_that_images_are_cut_by(num_stored: int, mode: str, bound: int, expected: list[int]) -> None:
+def test_decoded_factors(num_stored: int, mode: str, bound: int, expected: list[int]) -> None:
     assert decoded_factors(num_stored, 4, mode, bound) == expected
 
 

@@ -1,4 +1,4 @@
-"""ZCA whitening against numpy, and what it does to the variances of images; normalisation the other way round."""
+"""ZCA whitening against numpy, its effect on the variances of images, and the inverse of both normalisations."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def correlated(count: int = 200, seed: int = 0) -> np.ndarray:
-    """uint8 images whose neighbours look alike: the variances of their directions go over three decades."""
+    """Returns uint8 images with correlated neighbours; the variances of their directions span three decades."""
     noise = rng.stream(seed, "images").normal(size=(count, *SHAPE))
     smooth = noise.cumsum(axis=3).cumsum(axis=2) + 0.5 * noise.sum(axis=1, keepdims=True)
     return np.clip(120 + 30 * smooth, 0, 255).astype(np.uint8)
@@ -24,7 +24,7 @@ def fitted(images: np.ndarray, eps: float = EPS) -> Whitening:
 
 
 def by_numpy(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, W and its inverse by the singular values of the centred data: no covariance, no eigenvectors."""
+    """Returns the mean, W and its inverse by the singular values of the centred data, without a covariance."""
     flat = images.reshape(len(images), -1) / 255.0
     mean = flat.mean(axis=0)
     _, singular, rows = np.linalg.svd(flat - mean, full_matrices=True)

@@ -1,4 +1,4 @@
-"""Where pixels move: the two spaces against each other and against SGD on the joint loss."""
+"""Pixel spaces: the two spaces against each other and against SGD on the joint loss."""
 
 import torch
 
@@ -9,7 +9,7 @@ from dream_ray.core.matching.pixel_sgd import pixel_step
 NORMALISE = Normalisation.of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), torch.device("cpu"))
 
 
-def test_there_and_back() -> None:
+def test_from_unit_and_to_unit_are_inverse() -> None:
     images = torch.rand(2, 3, 4, 4)
     for make in PIXEL_SPACES.values():
         space = make(NORMALISE)
@@ -23,7 +23,7 @@ def test_only_unit_pixels_are_clamped() -> None:
     assert torch.equal(normalised_pixels(NORMALISE).clamp(images), images)
 
 
-def test_noise_is_standard_normal_for_networks_where_pixels_are_what_they_see() -> None:
+def test_noise_is_standard_normal_in_normalised_pixels() -> None:
     noise = torch.randn(4, 3, 8, 8)
     assert torch.equal(normalised_pixels(NORMALISE).to_inputs(normalised_pixels(NORMALISE).from_noise(noise)), noise)
     grey = unit_pixels(NORMALISE).from_noise(noise)
@@ -48,7 +48,7 @@ def test_a_step_of_normalised_pixels_is_one_of_unit_pixels_with_the_rate_times_t
 
 
 def test_a_joint_step_is_that_of_one_sgd_over_the_summed_loss() -> None:
-    """DC, DSA, DM and MTT: what one class is moved by does not depend on the others."""
+    """DC, DSA, DM and MTT: the step of a class does not depend on the other classes."""
     torch.manual_seed(0)
     images, targets = torch.rand(3, 2, 1, 2, 2), torch.rand(3, 2, 1, 2, 2)
     shared = images.clone().requires_grad_()
@@ -65,8 +65,8 @@ def test_a_joint_step_is_that_of_one_sgd_over_the_summed_loss() -> None:
     torch.testing.assert_close(torch.stack([one for one, _ in own]), shared.detach())
 
 
-def test_a_channel_that_is_the_same_everywhere_is_not_divided() -> None:
-    """Such as blue in pictures of false colours."""
+def test_a_constant_channel_is_not_divided() -> None:
+    """Such as blue in false-colour images."""
     normalise = Normalisation.of((0.5, 0.0), (0.25, 0.0), torch.device("cpu"))
     images = torch.stack([torch.full((4, 4), 0.75), torch.zeros(4, 4)])[None]
     inputs = normalise(images)

@@ -1,4 +1,4 @@
-"""Objectives against double backward and loops by hand in float64, and what the switches do."""
+"""Objectives against double backward and loops by hand in float64, and the effect of the switches."""
 
 import math
 from collections.abc import Callable

@@ -26,7 +26,7 @@ CLASSES, IPC = 3, 2
 
 
 def forward(parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A convolution, a smooth bend (finite differences need one), a mean pool and a linear layer."""
+    """A convolution, a smooth activation (for finite differences), a mean pool and a linear layer."""
     maps = torch.tanh(F.conv2d(images, parameters["trunk.weight"], parameters["trunk.bias"], padding=1))
     features = F.avg_pool2d(maps, 4).flatten(1)
     return features, F.linear(features, parameters["head.weight"], parameters["head.bias"])
@@ -98,8 +98,8 @@ def test_loss_and_gradients_equal_autograd_through_the_whole_loop(count: int) ->
     assert bool((result.by_images.abs().amax(dim=(1, 2, 3, 4)) > 1e-6).all())
 
 
-def test_a_first_order_approximation_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The derivative through the parameters matters here: without it the gradient in the images is another one."""
+def test_the_gradient_differs_from_a_first_order_approximation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the derivative through the parameters, the gradient in the images differs."""
     right = match(7, synthetic())
 
     def without_curvature(*given: Any) -> tuple[Tensor, Parameters, Tensor]:
@@ -164,7 +164,7 @@ def test_an_expert_that_does_not_move_has_a_loss_that_is_not_finite(count: int) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_result_has_the_precision_of_what_comes_in(dtype: torch.dtype) -> None:
+def test_the_result_has_the_precision_of_the_input(dtype: torch.dtype) -> None:
     start, target = ({name: x.to(dtype) for name, x in parameters(seed).items()} for seed in (0, 1))
     images, step_size = synthetic().to(dtype), STEP_SIZE.to(dtype)
     result = match_trajectory(forward, start, target, batches(7), images, step_size)
@@ -196,7 +196,7 @@ def test_batches_are_replayed_and_nothing_is_computed_twice(monkeypatch: pytest.
         assert torch.equal(labels, seen[step][2])
 
 
-def test_no_graph_is_kept_and_nothing_that_came_in_is_changed() -> None:
+def test_no_graph_is_kept_and_no_input_is_changed() -> None:
     images = synthetic().requires_grad_()
     start, target = parameters(0), parameters(1)
     result = match_trajectory(forward, start, target, batches(3), images, STEP_SIZE)
@@ -225,8 +225,8 @@ def test_a_contraction_is_the_pull_back_of_the_gradient() -> None:
     assert not by_inputs.requires_grad
 
 
-def test_what_the_gradient_does_not_depend_on_has_derivative_zero() -> None:
-    """Of a network that is only a bias, and has a parameter that nothing uses."""
+def test_unused_inputs_have_derivative_zero() -> None:
+    """The network is a bias alone, and has an unused parameter."""
     theta = {"bias": torch.randn(CLASSES, dtype=torch.float64), "unused": torch.randn(2, dtype=torch.float64)}
     inputs, labels = torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % CLASSES
     direction = {name: torch.ones_like(values) for name, values in theta.items()}

@@ -67,7 +67,7 @@ def test_as_many_clusters_as_points_or_one(num_clusters: int) -> None:
     assert inertia(points, centres) == pytest.approx(expected, rel=1e-3, abs=1e-2)
 
 
-def test_equal_points_do_not_break_it() -> None:
+def test_equal_points_give_finite_centres() -> None:
     points = torch.ones(8, 3)
     centres, _ = kmeans.lloyd(points, kmeans.plus_plus(points, 4, rng.stream(0, "x")), max_steps=5)
     assert torch.isfinite(centres).all()
@@ -81,7 +81,7 @@ def test_plus_plus_takes_distinct_points_of_the_input() -> None:
     assert {tuple(c.tolist()) for c in centres} == {tuple(p.tolist()) for p in points}
 
 
-def test_a_warm_start_goes_on_from_the_assignment() -> None:
+def test_a_warm_start_continues_from_the_assignment() -> None:
     points = blobs(500, 6, 8)
     centres, assignment = kmeans.lloyd(points, kmeans.plus_plus(points, 8, rng.stream(0, "x")), max_steps=100)
     warm, again = kmeans.lloyd(points, kmeans.centroids_of(points, assignment, 8), max_steps=1)

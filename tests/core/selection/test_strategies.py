@@ -1,4 +1,4 @@
-"""Representative selection: what is picked, and that nothing is picked twice."""
+"""Representative selection: the picked images, none of them twice."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_of_equally_near_images_the_first_is_taken() -> None:
     assert strategies.nearest_to_each(distances_NK, 1).tolist() == [1]
 
 
-def test_any_takes_the_smallest_distances_to_whatever_centre() -> None:
+def test_any_takes_the_smallest_distances_to_any_centre() -> None:
     distances_NK = torch.tensor([[5.0, 9.0], [0.3, 8.0], [7.0, 0.1], [0.2, 0.4]])
     assert strategies.nearest_to_any(distances_NK, 3).tolist() == [2, 3, 1]
 

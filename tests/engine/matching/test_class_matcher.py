@@ -1,4 +1,4 @@
-"""One class, one step: on every network, for every way to start and to select."""
+"""One step of one class, on every network and for every initialisation and selection."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def match(work: ClassMatcher, at: Snapshot, state: ClassState) -> Tensor:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bidirectional_matching_works_on_every_network(name: str) -> None:
-    """The published code has it for ConvNet alone. A small step down the gradient lowers the loss.
+    """The published code supports only ConvNet. A small step down the gradient lowers the loss.
 
     Rounding alone moves the loss of the deep DenseNet, whose batch norms see a handful of images, by one in 1,800: its
     step is so large that the loss falls by 70.
@@ -110,7 +110,7 @@ def test_a_selection_holds_until_the_next_and_a_random_batch_does_not() -> None:
 
 
 class NothingReadBack(TorchDispatchMode):
-    """Refuses what would make the host wait for a GPU."""
+    """Refuses operations for which the host waits for a GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func.overloadpacket not in READ_BACK, f"{func} reads a tensor on the host"
@@ -118,7 +118,7 @@ class NothingReadBack(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("strategy", ["representative", "random"])
-def test_a_step_reads_nothing_back(strategy: str) -> None:
+def test_a_step_does_not_wait_for_the_device(strategy: str) -> None:
     settings = config(selection={"num_clusters": 5, "strategy": strategy}, batch_synthetic_max=4)
     work, at = matcher(settings), snapshot()
     state = started(work, at)
@@ -128,7 +128,7 @@ def test_a_step_reads_nothing_back(strategy: str) -> None:
         float(loss)
 
 
-def test_warm_start_goes_on_from_the_last_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_start_uses_the_last_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
     work = matcher(config())
     state = started(work, snapshot())
     seen: list[Any] = []
@@ -162,12 +162,12 @@ def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool) -> No
     work = matcher(config(selection={"num_clusters": 5, "normalise": normalise, "embedding_batch": 8}))
     at = snapshot()
     pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
-    expected = at.features(work.normalise(pixels) if normalise else pixels)
+    expected, _ = at.network.eval()(work.normalise(pixels) if normalise else pixels)
     assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)
 
 
 def _whole_and_chunked(name: str) -> tuple[list[int], float]:
-    """Sizes of what passes the network, and how far the target is from that of the whole batch, relatively."""
+    """Returns the sizes of the forward passes, and the relative distance of the target to that of the whole batch."""
     at, passed = snapshot(name), []
     targets = []
     for size in (None, 2):

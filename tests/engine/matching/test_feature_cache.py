@@ -1,4 +1,4 @@
-"""Features that several runs share: computed once, read to the bit, never more than there is room for."""
+"""Features that several runs share: computed once, read bit-equal, and never larger than the cache."""
 
 import threading
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) ->
         assert compute.calls == calls
 
 
-def test_what_finds_no_room_is_computed_each_time(tmp_path: Path) -> None:
+def test_features_beyond_the_size_are_computed_each_time(tmp_path: Path) -> None:
     compute = Counting()
     cache = FeatureCache(str(tmp_path / "cache"), 200, "")  # less than two files
     for label in (0, 1, 0, 1):
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     assert compute.calls == 2
 
 
-def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_waits_for_the_first_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_cache, "_PATIENCE_S", 1.0)
     cache = FeatureCache(str(tmp_path / "cache"), 10**6, "")
     at_it, go_on, second = threading.Event(), threading.Event(), Counting()
@@ -82,7 +82,7 @@ def test_who_asks_meanwhile_waits_but_not_for_ever(tmp_path: Path, monkeypatch: 
     stuck = threading.Thread(target=lambda: cache.features(0, 0, 1, slow))
     stuck.start()
     at_it.wait(30)
-    assert torch.equal(cache.features(0, 0, 1, second), torch.full((3, 2), 0.1)), "it stands still"
+    assert torch.equal(cache.features(0, 0, 1, second), torch.full((3, 2), 0.1)), "the first process makes no progress"
     go_on.set()
     stuck.join()
 

@@ -1,4 +1,4 @@
-"""The compiled functions against the functions as they are written."""
+"""The compiled functions against the eager ones."""
 
 import contextlib
 import logging
@@ -44,7 +44,7 @@ def compiled(
 
 
 def results(functions: MatchingFunctions, at: Snapshot, label: int, batch_real: int = BATCH_REAL) -> dict[str, Tensor]:
-    """Everything the functions compute for a class, by name."""
+    """Returns all results of the functions for a class, by name."""
     target = functions.real_signals(at, images(batch_real, 1), label)
     loss, gradient = functions.loss_and_gradient(at, images(BATCH_SYNTHETIC, 2), label, target)
     features = {f"features of {count}": functions.features(at, images(count, 3)) for count in (BATCH_EMBEDDING, 3)}
@@ -69,7 +69,7 @@ def counted_graphs() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture(scope="module")
 def inductor() -> CompiledMatchingFunctions:
-    """Functions as runs have them; compiled once for the tests of this module."""
+    """Functions of a compiled run, compiled once for this module."""
     return compiled()
 
 
@@ -99,7 +99,7 @@ def test_another_class_network_or_step_compiles_nothing(inductor: CompiledMatchi
 
 
 def test_a_class_with_too_few_images_is_matched_eagerly(inductor: CompiledMatchingFunctions) -> None:
-    """What is compiled must depend neither on the classes of a worker nor on their order."""
+    """The compiled shapes depend neither on the classes of a worker nor on their order."""
     at = snapshot()
     results(inductor, at, 0)
     with counted_graphs() as graphs:
@@ -122,7 +122,7 @@ def test_a_class_with_too_few_images_is_matched_eagerly(inductor: CompiledMatchi
     ],
 )
 def test_every_network_and_objective_is_one_graph(name: str, objective: Objective) -> None:
-    """Traced as for a compiled run but executed by PyTorch: what torch.compile would get is what is written."""
+    """The functions are traced as in a compiled run, and executed by eager PyTorch."""
     at = snapshot(name)
     before = at.state()
     with counted_graphs() as graphs:
@@ -146,7 +146,7 @@ def trained(backpropagate: Backward, name: str, share: float) -> dict[str, Tenso
 
 
 def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Absolutely, too: the bias of a convolution before a norm has no gradient but rounding errors."""
+    """The absolute tolerance is for the bias of a convolution before a norm, whose gradient is rounding errors."""
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name

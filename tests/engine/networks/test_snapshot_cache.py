@@ -1,4 +1,4 @@
-"""A cache that several processes fill at a time: each network is trained once, and nobody waits for ever."""
+"""A cache that several processes fill at the same time: each network is trained once, and no wait is endless."""
 
 import threading
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def in_thread(networks: CachedNetworks) -> tuple[threading.Thread, list[float]]:
     return thread, found
 
 
-def test_what_another_trains_just_now_is_read_as_it_comes(tmp_path: Path) -> None:
+def test_snapshots_of_another_process_are_read_as_they_are_written(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     training = cached(first, tmp_path).trajectory(1)
     seen = [next(training).inner for _ in range(2)]
@@ -69,7 +69,7 @@ def test_what_another_trains_just_now_is_read_as_it_comes(tmp_path: Path) -> Non
     assert len(first.trained) == STEPS and not second.trained
 
 
-def test_who_ends_in_the_middle_is_replaced(tmp_path: Path) -> None:
+def test_training_resumes_after_another_process_ends_early(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     training = cached(first, tmp_path, restarts=(0, 2)).trajectory(1)
     assert [next(training).inner for _ in range(4)] == [0, 1, 2, 3]
@@ -78,10 +78,10 @@ def test_who_ends_in_the_middle_is_replaced(tmp_path: Path) -> None:
     training.close()  # type: ignore[attr-defined]
     thread.join(timeout=30)
     assert found == [10, 11, 12, 13, 14]
-    assert second.trained == [(1, 2), (1, 3), (1, 4)], "from the last point that training can go on from"
+    assert second.trained == [(1, 2), (1, 3), (1, 4)], "from the last restart point"
 
 
-def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_progress_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE_S", 0.3)
     second = Counting()
     training = cached(Counting(), tmp_path).trajectory(1)
@@ -90,7 +90,7 @@ def test_who_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
     assert len(second.trained) == STEPS
 
 
-def test_waiting_ends_where_nobody_wants_the_networks_any_more(tmp_path: Path) -> None:
+def test_an_exception_of_check_ends_the_wait(tmp_path: Path) -> None:
     def check() -> None:
         raise InterruptedError
 
@@ -102,7 +102,7 @@ def test_waiting_ends_where_nobody_wants_the_networks_any_more(tmp_path: Path) -
         next(waiting)
 
 
-def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_writers_stay_within_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each, most = 272, STEPS + 1
     monkeypatch.setattr(module, "_ROOM_FOR", 1)
     monkeypatch.setattr(module, "_HEADER_BYTES", each // 2 - 4)  # two tensors of four bytes
@@ -116,10 +116,10 @@ def test_two_who_write_at_a_time_stay_within_the_size(tmp_path: Path, monkeypatc
         assert sum(size for _, _, size in storage.file_sizes(str(tmp_path))) == len(files) * each
         kept.append(len(files))
     assert kept == [2, 4, 6, most, most]
-    assert theirs.stat().st_size == 100 * each, "what others keep there is theirs"
+    assert theirs.stat().st_size == 100 * each, "other files in the directory stay"
 
 
-def test_a_claim_is_not_among_the_files_that_go_for_others(tmp_path: Path) -> None:
+def test_a_claim_is_not_a_listed_file(tmp_path: Path) -> None:
     training = cached(Counting(), tmp_path).trajectory(1)
     next(training)
     assert [name.rpartition("/")[2] for name in storage.list_files(str(tmp_path))] == ["000000.safetensors"]
@@ -131,11 +131,11 @@ def test_another_trajectory_is_not_waited_for(tmp_path: Path) -> None:
     assert weights(cached(second, tmp_path).trajectory(2)) == [20, 21, 22, 23, 24]
 
 
-def test_a_claim_is_one_s_and_falls_with_it(tmp_path: Path) -> None:
+def test_a_claim_has_one_owner_and_ends_with_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "deep" / "claim")
     with storage.claimed(path) as mine, storage.claimed(path) as theirs:
         assert mine and not theirs
     with storage.claimed(path) as mine:
         assert mine
     with storage.claimed("s3://bucket/claim") as mine, storage.claimed("s3://bucket/claim") as theirs:
-        assert mine and theirs, "a bucket knows no claims"
+        assert mine and theirs, "a bucket has no claims"

@@ -1,4 +1,4 @@
-"""Trajectories: functions of their name alone, and restartable anywhere."""
+"""Trajectories are functions of their number, and restart at any step."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Counting:
-    """Labelled images that count what is read of them."""
+    """Labelled images that record the batches that are read."""
 
     def __init__(self, data: TrainingImages) -> None:
         self.data = data
@@ -105,7 +105,7 @@ def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
     assert len(np.unique(np.concatenate(data.batches))) == 24
     data.batches.clear()
     assert len(list(trajectory)) == 3
-    assert len(data.batches) == 3 * 3, "the last network is not trained any more"
+    assert len(data.batches) == 3 * 3, "the last network is not trained"
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet10"])
@@ -124,9 +124,7 @@ def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
     ("kind", "strategy", "passes"),
     [("real", "representative", 3), ("real", "random", 2), ("real", "noise", 2), ("pool", "representative", 2)],
 )
-def test_the_first_network_is_trained_more_only_where_k_means_looks_through_it(
-    kind: str, strategy: str, passes: int
-) -> None:
+def test_the_first_network_is_trained_more_only_if_k_means_uses_it(kind: str, strategy: str, passes: int) -> None:
     config = parse_config(
         {
             "source": {"kind": kind},
@@ -142,18 +140,18 @@ def test_the_first_network_is_trained_more_only_where_k_means_looks_through_it(
 
 @pytest.mark.parametrize("framework", ["dm", "dc", "mtt"])
 @pytest.mark.parametrize(("strategy", "passes"), [("representative", 3), ("random", 0)])
-def test_a_network_of_its_own_is_trained_only_for_k_means(framework: str, strategy: str, passes: int) -> None:
+def test_the_initialisation_trains_a_network_only_for_k_means(framework: str, strategy: str, passes: int) -> None:
     start = {"strategy": strategy, "warmup_epochs": 3}
     assert first_passes(parse_config({"framework": framework, "initialisation": start})) == passes
 
 
-def test_a_pool_warms_every_member_up_once() -> None:
+def test_a_pool_warms_up_every_member_once() -> None:
     networks = replace(source(), warmup_epochs=2)
     members = replace(networks, inner_steps=1, first_warmup_epochs=2)
     pool = PoolNetworks(members, networks, seed=0, size=2)
     first = [states(pool, outer)[0] for outer in range(6)]
     assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
-    assert not any(name.startswith("momentum.") for name in first[0]), "the optimiser begins anew"
+    assert not any(name.startswith("momentum.") for name in first[0]), "the optimizer starts without momentum"
     batches = len(counting(networks).batches)
     assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
     assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))

@@ -1,4 +1,4 @@
-"""Training by SGD: what a step does, and what an accuracy means."""
+"""Training by SGD: steps, passes and accuracy."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_training_learns_an_easy_set() -> None:
 
 @pytest.mark.parametrize(("options", "steps"), [({"norm": "batch"}, 5), ({}, 6)])
 def test_a_last_batch_of_one_image_has_no_statistics(options: dict[str, str], steps: int) -> None:
-    """Batch norm of features of one image and one place would end the training."""
+    """Batch norm raises an error for features of one image and one position."""
     with rng.torch_randomness(rng.stream(0, "network")):
         shape = {"depth": 3, "width": 4, **options}
         classifier = build_network("convnet", num_classes=2, shape_CHW=(1, 8, 8), options=shape)

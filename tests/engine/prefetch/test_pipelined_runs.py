@@ -1,4 +1,4 @@
-"""Runs whose networks are made ahead, here by threads: the same bits as with networks that each worker makes."""
+"""Runs with producers in threads have the bits of runs whose workers train the networks."""
 
 import threading
 import time
@@ -82,7 +82,7 @@ def run_pipelined(run: Run, num_workers: int, num_producers: int) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("num_workers", "num_producers"), [(1, 1), (2, 1), (3, 2)])
-def test_networks_made_ahead_change_no_bit(
+def test_prefetched_networks_change_no_bit(
     start: Callable[..., Run],
     tiny: dict[str, Any],
     reference: Callable[..., Tensor],
@@ -124,10 +124,10 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert torch.equal(final_images(run), reference(tiny))
 
 
-def test_a_straggler_holds_the_others_up_and_changes_no_bit(
+def test_a_slow_worker_delays_the_others_and_changes_no_bit(
     start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Networks are dropped when the slowest worker is past them, not before."""
+    """The queue drops networks that the slowest worker has passed."""
     original = heartbeat.Heartbeat.on_step
     steps: dict[int, int] = {0: -1, 1: -1}
 
@@ -145,7 +145,7 @@ def test_a_straggler_holds_the_others_up_and_changes_no_bit(
     assert torch.equal(final_images(run), reference(tiny))
 
 
-def test_all_selections_but_the_first_are_made_ahead(
+def test_all_selections_but_the_first_are_prefetched(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int, bool]] = []
@@ -161,8 +161,8 @@ def test_all_selections_but_the_first_are_made_ahead(
     assert seen[::NUM_CLASSES] == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
 
 
-def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[str, Any]) -> None:
-    """As after Ctrl-C: all classes may take minutes."""
+def test_an_unneeded_selection_stops_between_two_classes(tiny: dict[str, Any]) -> None:
+    """After Ctrl-C, a selection of all classes may take minutes."""
     begun, seen = threading.Event(), []
 
     def select(snapshot: Any, label: int, previous: Any) -> Any:
@@ -182,10 +182,10 @@ def test_a_selection_that_nobody_needs_is_left_between_two_classes(tiny: dict[st
     assert len(labels) < len(seen) < 2 * len(labels)
 
 
-def test_a_warm_up_that_nobody_needs_is_left_between_two_batches(
+def test_an_unneeded_warm_up_stops_between_two_batches(
     start: Callable[..., Run], tiny: dict[str, Any], training: list[int]
 ) -> None:
-    """As after Ctrl-C: a producer of this process is waited for."""
+    """After Ctrl-C, the run waits for producers in threads."""
     run = start({**tiny, "initialisation": {"warmup_epochs": 1000}})
     with producing_threads(run, 1) as queue:
         LocalConsumerSide(queue, 0, 1).begin(0, None)
@@ -208,9 +208,7 @@ def test_a_producer_that_fails_ends_the_run_with_its_reason(
     assert not own_threads()
 
 
-def test_only_networks_where_a_run_may_be_resumed_travel_with_their_momentum(
-    start: Callable[..., Run], tiny: dict[str, Any]
-) -> None:
+def test_only_networks_at_restart_points_include_the_momentum(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
     run = start({**tiny, "checkpoint_every": 3})
     with producing_threads(run, 1) as queue:
         networks = LocalConsumerSide(queue, 0, 1)
@@ -264,7 +262,7 @@ def test_a_second_run_trains_no_network(
 def test_a_member_of_a_pool_is_warmed_up_by_one_process(
     start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path, training: list[int]
 ) -> None:
-    """Two producers, or a run that is resumed, begin several trajectories with it."""
+    """Two producers, or a resumed run, start several trajectories from it."""
     settings = {**tiny, "source": {"kind": "pool", "pool_size": 1}, "update": {**tiny["update"], "warmup_epochs": 3}}
 
     def states(run: Run, sources: list[NetworkSource]) -> list[NetworkState]:
@@ -281,7 +279,7 @@ def test_a_member_of_a_pool_is_warmed_up_by_one_process(
         assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_other_networks_are_not_taken_for_these(
+def test_networks_of_other_settings_are_not_reused(
     start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     work(cached(start, tiny, "first", tmp_path / "cache").path, range(NUM_CLASSES), shard=0, num_shards=1)
@@ -294,7 +292,7 @@ def test_other_networks_are_not_taken_for_these(
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn", "without momentum"])
-def test_a_cache_with_holes_is_filled_up(
+def test_missing_snapshots_of_a_cache_are_trained(
     start: Callable[..., Run],
     tiny: dict[str, Any],
     reference: Callable[..., Tensor],
@@ -323,7 +321,7 @@ def test_a_cache_with_holes_is_filled_up(
     training.clear()
     again = cached(start, settings, "third", cache)
     work(again.path, range(NUM_CLASSES), shard=0, num_shards=1)
-    assert not training, "the second run filled the holes"
+    assert not training, "the second run trained the missing ones"
 
 
 def test_a_cache_stays_within_its_size(start: Callable[..., Run], tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -332,12 +330,12 @@ def test_a_cache_stays_within_its_size(start: Callable[..., Run], tiny: dict[str
     work(cached(start, settings, "first", cache, limit).path, range(NUM_CLASSES), shard=0, num_shards=1)
     sizes = [path.stat().st_size for path in cache.rglob("*.safetensors")]
     assert limit // 2 < sum(sizes) <= limit
-    assert 24 * max(sizes) > limit, "all of them would not have had room"
+    assert 24 * max(sizes) > limit, "the cache is too small for all of them"
     with pytest.raises(UsageError, match=r"snapshot-cache-size must hold at least one trajectory .* GB.; got 1e-06 GB"):
         work(cached(start, tiny, "second", tmp_path / "tiny", 1000).path, range(NUM_CLASSES), shard=0, num_shards=1)
 
 
-def test_a_cache_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+def test_a_cache_at_an_unknown_kind_of_path_is_refused(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="path tape://cache is of a kind that pyarrow cannot open"):
         work(
             start(tiny, snapshot_cache="tape://cache", snapshot_cache_bytes=1).path,
@@ -347,7 +345,7 @@ def test_a_cache_of_no_known_kind_is_refused(start: Callable[..., Run], tiny: di
         )
 
 
-def test_two_runs_may_fill_a_cache_at_a_time(
+def test_two_runs_fill_a_cache_at_the_same_time(
     start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     runs = [cached(start, tiny, name, tmp_path / "cache") for name in ("a", "b")]

@@ -1,4 +1,4 @@
-"""The snapshot queue: every worker gets every snapshot, whatever dies, within the window."""
+"""The snapshot queue: every worker gets every snapshot within the window, whichever process dies."""
 
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -59,7 +59,7 @@ def test_producers_wait_until_a_worker_registers() -> None:
 
 @pytest.mark.parametrize("survivor", [0, 1, 2])
 def test_a_smaller_group_continues_whichever_worker_survives(survivor: int) -> None:
-    """Calls of a worker of the lost group delay nobody."""
+    """Calls of a worker of the lost group have no effect."""
     queue = new_queue(window=INNER)
     for rank in range(3):
         queue.begin(rank, 3, 0, None)
@@ -159,7 +159,7 @@ def test_the_job_of_a_dead_producer_restarts_from_the_checkpoint() -> None:
 
 
 def test_pending_calls_of_a_dead_producer_have_no_effect() -> None:
-    """Ray keeps them: they wait in the queue after the process has died."""
+    """Ray keeps such calls in the queue after the process has died."""
     queue = new_queue(window=1)
     queue.begin(0, 1, 0, None)
     for number in range(OUTER):
