@@ -12,7 +12,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
-from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks, TensorCache
 from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, RepeatedImages, TrainingImages
 
@@ -75,7 +75,7 @@ def network_source(
     config: Config,
     store: Store,
     normalise: Normalise,
-    cache: SnapshotCache | None = None,
+    cache: TensorCache | None = None,
     *,
     compiled: bool = False,
     synthetic: Callable[[], TrainingImages] | None = None,

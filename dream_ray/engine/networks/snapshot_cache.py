@@ -20,7 +20,7 @@ from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
 _NAME = "dream_ray-snapshots"
-_COMPLETE = "complete"
+_COMPLETE = "complete"  # metadata of a snapshot: "1" if training can resume from it, "0" without momentum
 _HEADER_BYTES = 256  # of a tensor in a file, at most
 _POLL_S = 0.2
 # Without progress for so long, a process stops waiting for another one and computes the missing tensors itself.
@@ -79,27 +79,7 @@ class TensorCache:
             time.sleep(_POLL_S)
 
 
-class SnapshotCache(TensorCache):
-    """The snapshots of one identity; the least recently used ones (in a bucket: the oldest) are deleted first.
-
-    While several processes write, the cache may exceed `max_bytes` by some snapshots.
-    """
-
-    def load(self, outer: int, inner: int) -> tuple[NetworkState, bool] | None:
-        """Reads a snapshot.
-
-        Returns:
-            (state, whether training can resume from it), or None if it is missing or damaged.
-        """
-        found = self.read(outer, inner)
-        return None if found is None else (found[0], found[1][_COMPLETE] == "1")
-
-    def save(self, outer: int, inner: int, state: NetworkState, *, complete: bool) -> None:
-        """Writes a snapshot; see `load` for `complete`."""
-        write_tensors(self.path(outer, inner), state, {_COMPLETE: str(int(complete))})
-
-
-def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> SnapshotCache:
+def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> TensorCache:
     """Opens a cache, which need not exist.
 
     Args:
@@ -112,12 +92,15 @@ def open_snapshot_cache(root: str, max_bytes: int, identity: object) -> Snapshot
     """
     storage.ensure_writable(root)
     directory = storage.join(storage.absolute(root), _NAME)
-    return SnapshotCache(directory, max_bytes, json.dumps(identity, sort_keys=True))
+    return TensorCache(directory, max_bytes, json.dumps(identity, sort_keys=True))
 
 
 @dataclass(frozen=True)
 class CachedNetworks:
     """A network source that reads snapshots from the cache and stores the ones that it trains.
+
+    If the cache is full, it deletes the least recently used snapshots, or in a bucket the oldest. While several
+    processes write, the cache may exceed its size by some snapshots.
 
     Attributes:
         source: Trains the networks.
@@ -130,7 +113,7 @@ class CachedNetworks:
     """
 
     source: NetworkSource
-    cache: SnapshotCache
+    cache: TensorCache
     build: Callable[[], Classifier]
     recipe: Recipe
     inner_steps: int
@@ -147,16 +130,16 @@ class CachedNetworks:
         network = blank_network(self.build)
         moved = time.monotonic()
         while inner < self.inner_steps:
-            found = self.cache.load(outer, inner)
-            if found is None:
+            if (found := self.cache.read(outer, inner)) is None:
                 self.check()
                 with self.cache.turn(outer, since=moved) as may_train:
                     # The previous owner of the claim may have just written it.
-                    if may_train and self.cache.load(outer, inner) is None:
+                    if may_train and self.cache.read(outer, inner) is None:
                         yield from self._train(outer, inner, known)
                         return
                 continue
-            values, is_complete = found
+            values, metadata = found
+            is_complete = metadata[_COMPLETE] == "1"
             if self.is_restart_point(outer, inner) and not is_complete:  # written by a run with other restart points
                 yield from self._train(outer, inner, known)
                 return
@@ -168,7 +151,7 @@ class CachedNetworks:
 
     def network(self, outer: int, inner: int) -> NetworkState:
         """Returns a network; on a cache miss, trains its trajectory to the end or waits for the process that does."""
-        while (found := self.cache.load(outer, inner)) is None:
+        while (found := self.cache.read(outer, inner)) is None:
             for _ in self.trajectory(outer):
                 pass
         return found[0]
@@ -189,9 +172,8 @@ class CachedNetworks:
             if (snapshot.inner - inner) % _ROOM_FOR == 0:
                 storage.make_room(self.cache.root, min(left, _ROOM_FOR) * each, self.cache.max_bytes)
             complete = self.is_restart_point(outer, snapshot.inner)
-            self.cache.save(
-                outer, snapshot.inner, trained if complete else without_momentum(trained), complete=complete
-            )
+            state = trained if complete else without_momentum(trained)
+            write_tensors(self.cache.path(outer, snapshot.inner), state, {_COMPLETE: str(int(complete))})
             if left == 1:
                 # Others may have written meanwhile.
                 storage.make_room(self.cache.root, 0, self.cache.max_bytes)

@@ -9,7 +9,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.from_config import network_source
 from dream_ray.engine.networks.from_config import build, first_warmup_epochs, trajectory_length
-from dream_ray.engine.networks.snapshot_cache import CachedNetworks, SnapshotCache, open_snapshot_cache
+from dream_ray.engine.networks.snapshot_cache import CachedNetworks, TensorCache, open_snapshot_cache
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, blank_network, without_momentum
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.prefetch.snapshot_queue import Job
@@ -63,7 +63,7 @@ def experts(run: Run, store: Store) -> CachedNetworks:
     return source
 
 
-def expert_cache(run: Run) -> SnapshotCache:
+def expert_cache(run: Run) -> TensorCache:
     """Returns the cache of expert trajectories; a run without a snapshot cache has one in its directory.
 
     Raises:
@@ -87,7 +87,7 @@ def missing_experts(run: Run) -> list[int]:
     if run.config.source.kind != "expert":
         return []
     cache, last = expert_cache(run), trajectory_length(run.config) - 1
-    return [number for number in range(run.config.trajectory.num_experts) if cache.load(number, last) is None]
+    return [number for number in range(run.config.trajectory.num_experts) if cache.read(number, last) is None]
 
 
 @memory_errors()
