@@ -1,4 +1,4 @@
-"""What is imported where nothing is computed: reading settings, stores and runs does without PyTorch and Ray."""
+"""Reading settings, stores and runs imports neither PyTorch nor Ray."""
 
 import subprocess
 import sys

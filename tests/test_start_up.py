@@ -1,4 +1,4 @@
-"""From the command to the first pixel: few frames of the package, and every decision where it belongs."""
+"""The start of a run: few frames from the command to the first pixel, and checks before anything starts."""
 
 import sys
 import traceback

@@ -1,4 +1,4 @@
-"""Every command as a user types it, and what wrong input answers: one line, the right exit code, no traceback."""
+"""Every command as a user types it; wrong input gives one line, the right exit code and no traceback."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def settings_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def test_the_whole_way_without_ray(
+def test_all_commands_work_without_ray(
     call: Callable[..., Answer], settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_LINE_S", 0.1)
@@ -68,7 +68,7 @@ def test_the_whole_way_without_ray(
 
     code, text, log = call("distill", "--config", settings_file, "--store", store, "--out", run, "--local")
     assert code == 0
-    assert re.search(r"^Distilling: \d of 8, ", log, re.M), "a log has lines, now and then"
+    assert re.search(r"^Distilling: \d of 8, ", log, re.M), "a log has lines of progress"
     assert str(run / "synthetic.parquet") in text
     for name in ("config.yaml", "env.json", "cost.json", "metrics.jsonl", "grid.png", "initial.parquet"):
         assert (run / name).stat().st_size > 0, name
@@ -85,7 +85,7 @@ def test_the_whole_way_without_ray(
     assert (run / "evaluation" / "convnet-quick-test-n=2.png").stat().st_size > 1000
 
     code, text, _ = call("resume", run, "--local")
-    assert code == 0, "a finished run has nothing left to do"
+    assert code == 0, "a finished run is no error"
 
 
 def test_the_whole_set_result_is_kept_beside_the_store(
@@ -101,7 +101,7 @@ def test_the_whole_set_result_is_kept_beside_the_store(
     assert [os.stat(f"{digits_store}/evaluations/{name}").st_mtime_ns for name in kept] == times
 
 
-def test_another_network_evaluates_the_set(
+def test_evaluate_takes_another_network(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
     call("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
@@ -112,7 +112,7 @@ def test_another_network_evaluates_the_set(
     assert document["network"] == {"name": "convnet", "options": {"depth": 1, "width": 3}}
 
 
-def test_validation_accuracies_come_while_the_run_goes_on(
+def test_a_run_writes_validation_accuracies_while_it_works(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
     code, _, _ = call(
@@ -229,14 +229,14 @@ def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ..
     assert "Traceback" not in error
 
 
-def test_progress_shows_names_as_they_are() -> None:
+def test_progress_shows_names_without_markup() -> None:
     bar = progress.make_bar()
     bar.add_task("Ingesting b[/x]", total=None, status="[y] of [/z]")
     texts = [str(column(bar.tasks[0])) for column in bar.columns if not isinstance(column, str)]
     assert texts[0] == "Ingesting b[/x]" and texts[-1] == "[y] of [/z]"
 
 
-def test_a_taken_directory_is_not_overwritten(
+def test_an_existing_run_is_not_overwritten(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
     base = ("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
@@ -248,7 +248,7 @@ def test_a_taken_directory_is_not_overwritten(
     assert Path(out, "synthetic.parquet").read_bytes() == before
 
 
-def test_a_run_that_another_process_runs_is_refused(
+def test_a_run_in_use_by_another_process_is_refused(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -259,7 +259,7 @@ def test_a_run_that_another_process_runs_is_refused(
     assert call("resume", out, "--local")[0] == 0
 
 
-def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(
+def test_a_run_that_is_refused_before_it_begins_leaves_its_directory_free(
     tiny: dict[str, Any], digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any, **keywords: Any) -> Any:
@@ -271,7 +271,7 @@ def test_a_run_that_is_refused_before_it_begins_leaves_room_for_another(
             api.distill(parse_config(tiny), store=digits_store, out=out, local=True)
 
 
-def test_resume_with_other_versions_asks_first(
+def test_resume_with_other_versions_needs_the_option(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, out: str
 ) -> None:
     base = ("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local")
@@ -311,7 +311,7 @@ def test_help_needs_no_torch() -> None:
 
 
 @pytest.mark.ray
-def test_the_memory_of_a_run_on_ray_is_planned(
+def test_plan_gives_the_memory_of_a_run_on_ray(
     call: Callable[..., Answer], settings_file: Path, digits_store: str
 ) -> None:
     base = ("plan", "--config", settings_file, "--store", digits_store, "--workers", 2, "--producers", 1)
@@ -319,13 +319,13 @@ def test_the_memory_of_a_run_on_ray_is_planned(
     assert code == 0
     assert re.search(r"total +[0-9,]+", text)
     assert re.search(r"2 workers, 1 producers of [0-9,]+ MB and [0-9,]+ MB of queued snapshots", " ".join(text.split()))
-    # With batches as small as they get, at the first of its attempts.
+    # The smallest batches: the first attempt of the fit fails at once.
     code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
     assert code == 2
     assert re.search(r"memory must be at least \d+\.\d\d GB, for 2 workers of \d+\.\d\d GB.*; got 0\.10 GB", error)
 
 
-def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
+def test_plan_predicts_the_time_of_a_run(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
     base = ("plan", "--local", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,10")
     assert code == 0, error
@@ -337,14 +337,16 @@ def test_the_time_of_a_run_is_predicted(call: Callable[..., Answer], settings_fi
     assert "scale must be ints >= 1 with commas between them" in error
 
 
-def test_numbers_of_workers_that_a_run_refuses_are_shown_with_the_reason(
+def test_plan_shows_why_a_run_refuses_a_number_of_workers(
     call: Callable[..., Answer], settings_file: Path, digits_store: str
 ) -> None:
     base = ("plan", "--local", "--config", settings_file, "--store", digits_store)
     code, text, error = call(*base, "--scale", "20,2,10")
     assert code == 0, error
     assert re.search(r"^ +20(?: +-)+ *$", text, flags=re.MULTILINE)
-    assert re.search(r"^ +2 +[0-9.]+ +[0-9:]+ +1\.00 ", text, flags=re.MULTILINE), "compared with the first possible"
+    assert re.search(r"^ +2 +[0-9.]+ +[0-9:]+ +1\.00 ", text, flags=re.MULTILINE), (
+        "the speedup is relative to the first possible number"
+    )
     reason = "refused: workers must be at most the number of classes (10); got 20"
     assert reason in " ".join(text.split())
     code, text, error = call(*base, "--scale", "20")
@@ -376,7 +378,7 @@ def test_inspect_verifies_a_store(call: Callable[..., Answer], tmp_path: Path) -
     assert code == 1 and f"{file} is damaged: its sha256 is" in error
 
 
-def test_inspect_shows_a_store_that_nobody_may_write_to(call: Callable[..., Answer], tmp_path: Path) -> None:
+def test_inspect_shows_a_read_only_store(call: Callable[..., Answer], tmp_path: Path) -> None:
     call("ingest", "digits", tmp_path / "s", "--local")
     (tmp_path / "s" / "contact_sheet.png").mkdir()
     code, text, error = call("inspect", tmp_path / "s")
@@ -385,7 +387,7 @@ def test_inspect_shows_a_store_that_nobody_may_write_to(call: Callable[..., Answ
 
 
 @pytest.mark.slow
-def test_kill_minus_9_of_an_ingest_costs_no_byte(tmp_path: Path) -> None:
+def test_ingest_after_sigkill_gives_the_same_store(tmp_path: Path) -> None:
     pixels = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     for label in range(12):
         (tmp_path / "photos" / f"{label:02d}").mkdir(parents=True)
@@ -410,12 +412,12 @@ def test_kill_minus_9_of_an_ingest_costs_no_byte(tmp_path: Path) -> None:
 
     subprocess.run([*base, str(broken), *options], check=True, capture_output=True)
     assert (broken / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "what was done is not done again"
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "finished files are not written again"
     assert not list(broken.rglob(".*.partial"))
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, tmp_path: Path) -> None:
+def test_ctrl_c_prints_the_resume_command(settings_file: Path, four_digits_store: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file)]
     command += ["--store", four_digits_store, "--out", str(out), "--local", "--set", "outer_steps=500"]
@@ -426,17 +428,17 @@ def test_ctrl_c_says_how_to_go_on(settings_file: Path, four_digits_store: str, t
         assert process.poll() is None, "finished before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does; the process that validates too
+    os.killpg(process.pid, signal.SIGINT)  # to the whole group, as a terminal does: also to the validating process
     _, stderr = process.communicate(timeout=400)
     assert process.returncode == 130
     assert stderr == f"interrupted; run `dream-ray resume {out}` to continue from the newest checkpoint\n"
     assert len(list((out / "checkpoints").iterdir())) >= 2
 
 
-def test_kill_minus_9_and_resume_give_the_same_set(
+def test_resume_after_sigkill_gives_the_same_set(
     call: Callable[..., Answer], settings_file: Path, four_digits_store: str, tmp_path: Path
 ) -> None:
-    """The process itself is killed, in the middle of whatever it does; another one goes on."""
+    """SIGKILL hits the process at any point; another process continues the run."""
     longer = ("--set", "outer_steps=5", "--set", "inner_steps=10", "--local")
     base = ["distill", "--config", str(settings_file), "--store", four_digits_store]
     whole, broken = tmp_path / "whole", tmp_path / "broken"

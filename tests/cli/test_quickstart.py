@@ -1,4 +1,4 @@
-"""`dream-ray quickstart`: what it runs, what it replaces, and what it names at the end."""
+"""`dream-ray quickstart`: the commands that it runs, the files that it replaces, and its last lines."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
     return collected
 
 
-def test_an_earlier_quickstart_is_replaced_but_no_other_file(commands: list[list[str]], tmp_path: Path) -> None:
+def test_quickstart_replaces_only_what_an_earlier_one_wrote(commands: list[list[str]], tmp_path: Path) -> None:
     out = tmp_path / "runs" / "quickstart"
     quickstart_command.quickstart(local=True)
     assert len(commands) == 3
@@ -52,7 +52,7 @@ def test_an_earlier_quickstart_is_replaced_but_no_other_file(commands: list[list
     assert (out / "mine" / "notes.txt").read_text() == "text"
 
 
-def test_a_directory_of_other_origin_is_refused(commands: list[list[str]], tmp_path: Path) -> None:
+def test_quickstart_refuses_a_directory_with_other_files(commands: list[list[str]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("text")
     with pytest.raises(UsageError, match=r"out must be a new directory or one that quickstart wrote; mine has other"):
@@ -61,7 +61,7 @@ def test_a_directory_of_other_origin_is_refused(commands: list[list[str]], tmp_p
 
 
 @pytest.mark.parametrize("text", [command for command, _ in quickstart_command.NEXT])
-def test_the_next_commands_are_commands(text: str) -> None:
+def test_the_next_commands_parse(text: str) -> None:
     program, name, *options = shlex.split(text)
     assert program == "dream-ray"
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]

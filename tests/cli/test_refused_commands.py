@@ -1,4 +1,4 @@
-"""Commands that are refused, and `status`, answer without importing PyTorch or Ray."""
+"""Refused commands, and commands that only read, import neither PyTorch nor Ray."""
 
 import subprocess
 import sys

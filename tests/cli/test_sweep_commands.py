@@ -1,4 +1,4 @@
-"""The commands of sweeps as a user types them, as far as they need no Ray; see tests/distributed for the others."""
+"""The commands of sweeps that need no Ray, as a user types them; tests/distributed has the others."""
 
 import re
 import sys
@@ -33,7 +33,7 @@ Call = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `dream-ray ARGUMENTS` in this process and returns its exit code and all that it says."""
+    """Runs `dream-ray ARGUMENTS` in this process and returns its exit code and its output."""
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["dream-ray", *map(str, arguments)])
@@ -48,7 +48,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
-    """A sweep with one trial that is running, without anything that runs it."""
+    """A sweep with one trial in state running, which no process executes."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep, out = parse_sweep(SWEEP), tmp_path / "sweep"
     create_sweep(sweep, SweepContext(str(out), "store", "cpu", max_concurrent=3))
@@ -59,10 +59,10 @@ def begun(tmp_path: Path) -> Path:
     return out
 
 
-def test_status_shows_how_good_a_running_trial_is(call: Call, begun: Path) -> None:
+def test_status_shows_the_accuracy_of_a_running_trial(call: Call, begun: Path) -> None:
     code, text = call("status", begun)
     assert code == 0 and "accuracy %" in text and "62.5" in text
-    assert "pixels.lr" in text and "update.lr" in text, "lr alone would be either"
+    assert "pixels.lr" in text and "update.lr" in text, "lr alone is ambiguous"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_status_shows_how_good_a_running_trial_is(call: Call, begun: Path) -> No
         (("--allow-different-bits",), "--allow-different-bits is for runs"),
     ],
 )
-def test_resume_of_a_sweep_refuses_what_it_would_not_heed(
+def test_resume_of_a_sweep_refuses_options_of_runs(
     option: tuple[str, ...], message: str, call: Call, begun: Path
 ) -> None:
     code, text = call("resume", begun, *option)
@@ -81,26 +81,26 @@ def test_resume_of_a_sweep_refuses_what_it_would_not_heed(
     assert re.search(message, text), text
 
 
-def test_resume_of_a_run_refuses_trials_at_a_time(call: Call, tmp_path: Path) -> None:
+def test_resume_of_a_run_refuses_max_concurrent(call: Call, tmp_path: Path) -> None:
     code, text = call("resume", tmp_path, "--max-concurrent", 2)
     assert code == 2 and "--max-concurrent is for sweeps" in text
 
 
-def test_a_sweep_over_another_space_is_not_gone_on_with(call: Call, begun: Path, digits_store: str) -> None:
+def test_resume_refuses_a_sweep_over_another_space(call: Call, begun: Path, digits_store: str) -> None:
     file = begun / "sweep.yaml"
     file.write_text(file.read_text().replace("1.0e-4", "1.0e-5").replace("0.0001", "0.00001"))
     code, text = call("resume", begun)
     assert code == 2 and "resume needs the sweep that" in text
 
 
-def test_a_sweep_that_another_process_runs_is_refused(call: Call, begun: Path) -> None:
+def test_a_sweep_in_use_by_another_process_is_refused(call: Call, begun: Path) -> None:
     with storage.exclusive_lock("sweep", str(begun)):
         code, text = call("resume", begun)
     assert code == 2 and "only one process at a time may use sweep" in text
-    assert "running" in call("status", begun)[1], "its trial was left alone"
+    assert "running" in call("status", begun)[1], "its trial is unchanged"
 
 
-def test_a_sweep_that_was_killed_before_it_was_one_can_be_begun_again(call: Call, begun: Path) -> None:
+def test_a_sweep_that_was_killed_while_it_began_can_begin_again(call: Call, begun: Path) -> None:
     sweep, context = open_sweep(str(begun))
     (begun / "sweep.yaml").unlink()
     with pytest.raises(UsageError, match="must be a new or empty directory"):
@@ -110,7 +110,7 @@ def test_a_sweep_that_was_killed_before_it_was_one_can_be_begun_again(call: Call
     assert open_sweep(str(begun)) == (sweep, context)
 
 
-def test_ctrl_c_before_anything_is_begun_sends_nobody_to_resume(
+def test_ctrl_c_before_a_sweep_begins_does_not_suggest_resume(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dream_ray, "sweep", interrupted)
@@ -177,10 +177,10 @@ def test_wrong_input_to_sweep(call: Call, digits_store: str, tmp_path: Path, mon
     assert "nowhere" in answers["no such store"][1]
     assert "log wandb needs a package: pip install 'dream-ray[wandb]'" in answers["no package"][1]
     assert "did you mean weights.feature?" in answers["typing"][1]
-    assert not out.exists(), "nothing is made"
+    assert not out.exists(), "nothing is written"
 
 
-def test_what_was_tested_is_said_with_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tested_settings_are_shown_with_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
     best = {"name": "best", "mean": 0.8125, "std": 0.005, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
     base = {**best, "name": "base", "mean": None, "std": None, "n": 0, "compute_s": None, "reasons": ["not finite"]}

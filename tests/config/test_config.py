@@ -47,7 +47,7 @@ def test_a_broken_rule_names_setting_rule_and_value(values: dict[str, Any], mess
         parse_config(values)
 
 
-def test_every_broken_rule_has_its_line() -> None:
+def test_each_broken_rule_has_a_line() -> None:
     with pytest.raises(UsageError) as error:
         parse_config({"ipc": 0, "factor": 0})
     assert len(str(error.value).splitlines()) == 2
@@ -90,7 +90,7 @@ def test_wrong_assignments(assignment: str, message: str) -> None:
 
 
 def test_an_assignment_changes_no_other_configuration() -> None:
-    """Presets share what they are made of."""
+    """Presets share values."""
     before = {name: load_config(preset=name) for name in PRESETS}
     for name in PRESETS:
         load_config(preset=name, assignments=["selection.num_clusters=5", "evaluation.epochs=7", "pixels.lr=1.5"])
@@ -106,7 +106,7 @@ def test_an_assignment_changes_no_other_configuration() -> None:
         ("ipc: 2020-13-45", "be YAML"),
     ],
 )
-def test_a_file_that_is_no_mapping(tmp_path: Path, text: str, rule: str) -> None:
+def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str, rule: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=f"must {rule}"):
@@ -124,7 +124,7 @@ def test_a_preset_survives_a_round_trip_through_a_file(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("value", ["5e-1", 0.5, "1e3", 1e-7, "2", 2, ".5e3", "no", "text"])
 def test_numbers_and_texts_survive_a_round_trip_through_a_file(tmp_path: Path, value: object) -> None:
-    """What a file says without quotes is read alike everywhere: 5e-1 is a number, whatever YAML 1.1 says."""
+    """Unquoted 5e-1 is a number everywhere, unlike in YAML 1.1."""
     config = parse_config({"network": {"options": {"mine": value}}})
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config))
@@ -175,7 +175,7 @@ def test_presets_hold_the_published_settings(row: tuple[Any, ...]) -> None:
     assert (config.weights.feature, config.weights.gradient, config.selection.interval) == (1.0, 1.0, 10)
 
 
-def test_what_is_special_about_some_presets() -> None:
+def test_presets_with_special_settings() -> None:
     assert load_config(preset="tiny-imagenet-ipc10").selection.rule == "any"
     assert load_config(preset="tiny-imagenet-ipc10").network.options["depth"] == 4
     assert load_config(preset="mnist-ipc10").matching.augmentation == "color_crop"
@@ -188,7 +188,7 @@ def test_what_is_special_about_some_presets() -> None:
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_framework_is_one_line_and_lies_under_the_other_settings(name: str) -> None:
+def test_other_settings_override_those_of_a_framework(name: str) -> None:
     config = parse_config({"framework": name, "pixels": {"lr": 0.125}, "selection": {"strategy": "representative"}})
     assert config.framework == name
     assert config.pixels.lr == 0.125
@@ -222,7 +222,7 @@ def test_presets_of_other_frameworks_hold_their_published_settings(row: tuple[An
     assert config.framework == row[0].split("-")[0]
 
 
-def test_sections_made_in_python_lie_over_the_framework_as_plain_values_do() -> None:
+def test_sections_made_in_python_override_a_framework_as_plain_values_do() -> None:
     made = Config(
         framework="dc",
         matching=Matching(biases=True),
@@ -283,7 +283,7 @@ def test_presets_of_mtt_are_its_authors_commands(row: tuple[Any, ...]) -> None:
     assert len(FRAMEWORKS["mtt"].presets) == len(MTT)
 
 
-def test_what_is_special_about_other_frameworks() -> None:
+def test_frameworks_with_special_settings() -> None:
     dc, dsa, dm = (load_config(preset=f"{name}-cifar10-ipc10") for name in ("dc", "dsa", "dm"))
     assert (dc.matching.distance, dc.matching.classifier, dc.matching.biases) == ("cosine", True, False)
     assert (dc.initialisation.strategy, dsa.initialisation.strategy) == ("noise", "random")
@@ -332,7 +332,7 @@ def test_the_networks_of_imagenet100_are_a_pool(framework: str) -> None:
         ),
     ],
 )
-def test_combinations_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_config(settings)
 

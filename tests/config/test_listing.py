@@ -13,18 +13,18 @@ from dream_ray.config.listing import list_settings
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md"
 
 
-def test_the_page_is_that_of_these_settings() -> None:
+def test_the_page_lists_the_current_settings() -> None:
     assert PAGE.read_text() == list_settings(), "write it anew: dream-ray settings > docs/reference/settings.md"
 
 
-def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["dream-ray", "settings"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code and capsys.readouterr().out == list_settings()
 
 
-def test_every_setting_is_there_with_what_it_may_be() -> None:
+def test_the_page_lists_every_setting_with_its_values() -> None:
     lines = list_settings().splitlines()
     paths = [line.partition("`")[2].partition("`")[0] for line in lines if line.startswith("- ")]
     assert sorted(paths) == sorted(flat(Config().model_dump(mode="json")))

@@ -14,6 +14,6 @@ def test_times(time: float | str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5s", "10 days", "5m"])
-def test_a_text_that_is_no_time_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"wait must be a time such as 30s, 10min or 2h; got '{text}'"):
         parse_seconds(text)

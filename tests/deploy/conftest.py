@@ -1,4 +1,4 @@
-"""A real head node, as `ray start --head` makes it, all of whose traffic stays on loopback."""
+"""A real head node, started by `ray start --head`; all of its traffic stays on loopback."""
 
 import os
 import shutil
@@ -35,14 +35,14 @@ class Head:
     process: subprocess.Popen[bytes]
 
     def processes(self) -> list[str]:
-        """Everything that was started by it or for it."""
+        """All processes of the head node and its jobs."""
         mark = f"RAY_AUTH_TOKEN_PATH={self.environment['RAY_AUTH_TOKEN_PATH']}".encode()
         found = []
         for process in Path("/proc").iterdir():
             try:
                 if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:  # gone meanwhile, or another user's
+            except OSError:  # it has exited, or belongs to another user
                 continue
         return found
 
@@ -61,7 +61,7 @@ def listens(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    # Short: the names of sockets in it have at most 107 bytes.
+    # A short path: names of sockets in it have at most 107 bytes.
     directory = tempfile.mkdtemp(prefix="ray-")
     token = Path(directory, "token")
     token.write_text("only-for-this-test-" * 2)

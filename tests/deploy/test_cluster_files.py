@@ -51,7 +51,7 @@ def test_ray_accepts_the_file(content: dict[str, Any]) -> None:
     prepared(content)
 
 
-def test_ray_would_say_what_is_wrong(content: dict[str, Any]) -> None:
+def test_ray_names_what_is_wrong(content: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
         prepared({**content, "idle_timeout": 5})
 
@@ -60,12 +60,12 @@ def test_resources_are_spelt_as_ray_counts_them(types: dict[str, Any]) -> None:
     assert all(set(node["resources"]) <= RESOURCES for node in types.values())
 
 
-def test_nothing_costs_money_when_nothing_runs_but_the_head(types: dict[str, Any]) -> None:
-    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}, "drivers stay when workers go"
+def test_an_idle_cluster_has_only_the_head_node(types: dict[str, Any]) -> None:
+    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}, "tasks and actors must not run beside the drivers"
     assert all(node.get("min_workers", 0) == 0 for node in types.values())
 
 
-def test_spot_is_asked_for_first_and_the_same_on_demand_follows(types: dict[str, Any]) -> None:
+def test_ray_requests_spot_nodes_before_equal_nodes_on_demand(types: dict[str, Any]) -> None:
     spot, fallback = types["gpu-spot"], types["gpu"]
     assert spot["priority"] > fallback.get("priority", 0)
     assert spot["resources"] == fallback["resources"]
@@ -83,25 +83,25 @@ def test_start_commands(content: dict[str, Any]) -> None:
     assert head[0].endswith("ray stop") and worker[0].endswith("ray stop")
     assert "--dashboard-host=127.0.0.1" in head[1] and "--autoscaling-config=~/ray_bootstrap_config.yaml" in head[1]
     assert "--address=$RAY_HEAD_IP:6379" in worker[1] and "--port=6379" in head[1]
-    # The port that deploy/grafana/prometheus.yaml asks.
+    # The port that deploy/grafana/prometheus.yaml reads.
     assert all("--metrics-export-port=8080" in command for command in (head[1], worker[1]))
     assert all("RAY_AUTH_MODE=token" in "".join(content["setup_commands"]) for _ in (head, worker))
 
 
-def test_what_is_sent_is_there_and_no_secret(content: dict[str, Any]) -> None:
+def test_mounted_files_exist_and_hold_no_secret(content: dict[str, Any]) -> None:
     mounts = content["file_mounts"]
     assert mounts["~/dream_ray"] == "." and (ROOT / "scripts" / "setup.sh").exists()
     assert not re.search(r"(?i)AKIA[0-9A-Z]{16}|secret_?access|BEGIN [A-Z ]*PRIVATE|password", yaml.safe_dump(content))
 
 
 @pytest.mark.parametrize("path", POLICIES.values(), ids=POLICIES.keys())
-def test_rights_name_what_they_are_for(path: Path) -> None:
+def test_rights_name_their_actions_and_resources(path: Path) -> None:
     for statement in statements(path):
         assert not any("*" in action for action in statement["Action"])
         assert statement["Resource"] != "*" or all(":Describe" in action for action in statement["Action"])
 
 
-def test_the_head_tags_and_ends_nodes_of_its_own_cluster_alone() -> None:
+def test_the_head_may_tag_and_terminate_only_nodes_of_its_cluster() -> None:
     cluster = load(FILES["aws"])["cluster_name"]
     for statement in statements(POLICIES["head"]):
         if {"ec2:CreateTags", "ec2:TerminateInstances"} & set(statement["Action"]):

@@ -1,4 +1,4 @@
-"""The dashboard asks for metrics that there are."""
+"""The dashboard shows metrics that exist."""
 
 import json
 import re
@@ -19,6 +19,6 @@ def test_every_metric_is_shown_and_no_other() -> None:
     assert all(panel["datasource"]["uid"] == "${datasource}" for panel in dashboard["panels"])
 
 
-def test_prometheus_asks_the_nodes_that_ray_lists() -> None:
+def test_prometheus_reads_the_nodes_that_ray_lists() -> None:
     (job,) = yaml.safe_load((GRAFANA / "prometheus.yaml").read_text())["scrape_configs"]
     assert job["file_sd_configs"] == [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}]

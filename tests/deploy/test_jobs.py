@@ -57,7 +57,7 @@ def submit(head: Head, line: str, site: Path, **variables: str) -> tuple[int, st
 
 
 def gauges(head: Head, run: Path, told: set[str]) -> set[str]:
-    """Those that Prometheus would read of the run now, and was told before; asks no more when these are all."""
+    """Returns the metrics that Prometheus has read of the run so far; reads again only while some are missing."""
     if told == set(GAUGES):
         return told
     try:
@@ -77,7 +77,7 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     assert sum(map(sum, Store.open(store).manifest.counts.values())) == 1797
 
     # Ctrl-C in the middle stops the job.
-    longer = "outer_steps=12"  # that it does not end before Ray has got round to stopping it
+    longer = "outer_steps=12"  # so that it does not end before Ray stops it
     job = start(head, f"{documented('distill')} --set {longer}", tmp_path, SUBMIT_ID="stopped")
     deadline = time.monotonic() + LONGEST_S
     told: set[str] = set()
@@ -91,10 +91,10 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
     assert "The workers save" in output and api.status(str(run)).state == "stopped"
     assert not (run / "synthetic.parquet").exists()
     while any("ray::" in process and "RayTrain" in process for process in head.processes()):
-        assert time.monotonic() < deadline, "its workers are still there"
+        assert time.monotonic() < deadline, "its workers still run"
         time.sleep(0.2)
 
-    # A second job goes on with it, to the bits of a run that nobody stopped.
+    # A second job continues the run, to the bits of an uninterrupted run.
     with ThreadPoolExecutor() as pool:
         resuming = pool.submit(submit, head, documented("resume"), tmp_path)
         while not resuming.done():
@@ -102,7 +102,7 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
             time.sleep(0.5)
     code, output, errors = resuming.result()
     assert code == 0, output + errors
-    assert told == set(GAUGES), "Prometheus reads what the workers tell"
+    assert told == set(GAUGES), "Prometheus reads the metrics of the workers"
     assert f"synthetic set: {run}/synthetic.parquet" in output
     whole = str(tmp_path / "whole")
     api.distill(load_config(preset="smoke", assignments=[longer]), store=store, out=whole, local=True)
@@ -122,18 +122,18 @@ def test_the_documented_commands(head: Head, tmp_path: Path) -> None:
 
 
 def smaller_sweep(path: Path) -> Path:
-    """Writes the documented sweep with fewer and shorter trials: more than the head node runs at a time."""
+    """Writes the documented sweep with fewer and shorter trials, but more than the head node runs at a time."""
     sweep = yaml.safe_load((ROOT / "sweeps" / "smoke.yaml").read_text())
     sweep["settings"] |= {"inner_steps": 20, "evaluation.every": 10, "evaluation.quick_epochs": 20}
     path.write_text(yaml.safe_dump({**sweep, "budget": {"trials": TRIALS}, "final_seeds": 1}))
     return path
 
 
-def test_a_sweep_is_stopped_and_goes_on(head: Head, digits_store: str, tmp_path: Path) -> None:
+def test_a_stopped_sweep_can_be_resumed(head: Head, digits_store: str, tmp_path: Path) -> None:
     shutil.copytree(digits_store, tmp_path / "stores" / "digits")
     out = tmp_path / "runs" / "search"
     line = documented("sweep").replace("sweeps/smoke.yaml", str(smaller_sweep(tmp_path / "sweep.yaml")))
-    # One trial at a time, so that it does not end before Ray has got round to stopping it.
+    # One trial at a time, so that the sweep does not end before Ray stops it.
     job = start(head, f"{line.partition('#')[0]} --max-concurrent 1", tmp_path, SUBMIT_ID="search")
     deadline = time.monotonic() + LONGEST_S
     while "done" not in (states := [row["state"] for row in trials(out)]):
@@ -145,7 +145,7 @@ def test_a_sweep_is_stopped_and_goes_on(head: Head, digits_store: str, tmp_path:
     before = trials(out)
     assert not (out / "best.yaml").exists()
 
-    # This time by hand, as the guide has it too.
+    # This time with `ray job submit`, as in the guide.
     (line,) = re.findall(r"^ray job submit --address (?:.*\\\n)*.*SITE.*$", GUIDE, re.M)
     line = line.replace("http://127.0.0.1:8265", head.environment["RAY_API_SERVER_ADDRESS"])
     code, output, errors = submit(head, line.replace("runs/digits", "runs/search"), tmp_path)
@@ -171,17 +171,19 @@ def test_the_exit_code_is_that_of_the_command(head: Head, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "variables", [{"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}, {"RAY_AUTH_TOKEN_PATH": "/nowhere"}]
 )
-def test_a_cluster_that_is_not_there_or_lets_nobody_in(head: Head, tmp_path: Path, variables: dict[str, str]) -> None:
+def test_an_unreachable_cluster_and_a_missing_token_are_reported(
+    head: Head, tmp_path: Path, variables: dict[str, str]
+) -> None:
     code, _, errors = submit(head, documented("ingest"), tmp_path, **variables)
     assert code == 1 and "was not submitted" in errors and "Traceback" not in errors
 
 
-def test_a_variable_that_is_not_there(head: Head, tmp_path: Path) -> None:
+def test_a_missing_variable_is_reported(head: Head, tmp_path: Path) -> None:
     code, _, errors = submit(head, documented("ingest"), tmp_path, SUBMIT_ENV="PATH NO_SUCH_VARIABLE")
     assert code == 1 and "SUBMIT_ENV names NO_SUCH_VARIABLE, which this shell does not have" in errors
 
 
-def test_nothing_is_left(head: Head) -> None:
+def test_no_process_and_no_open_port_is_left(head: Head) -> None:
     """The last test here: it ends the head node."""
     head.end()
     deadline = time.monotonic() + LONGEST_S

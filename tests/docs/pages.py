@@ -1,4 +1,4 @@
-"""The pages of the documentation, taken apart: code blocks with their markers, links, inline code."""
+"""The parts of documentation pages: code blocks with their markers, links, inline code."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n\n?(?:<sub>Tested: ([^<]*)</sub>)?",
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: `mark` is what the line below it says about its test, "" where there is none."""
+    """A fenced block; `mark` is the line below it that states its test, or ""."""
 
     page: Path
     language: str
@@ -46,12 +46,12 @@ def prose(page: Path) -> str:
 
 
 def inline_code(page: Path) -> list[str]:
-    """What stands between single backticks, line breaks as spaces."""
+    """The inline code, with line breaks as spaces."""
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a shell block: comments, continuations and variables before a command are gone."""
+    """The commands of a shell block, without comments, continuations and variables."""
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     parts = [part.strip() for line in lines for part in re.split(r"\s&&\s|;\s|\s\|\s", _without_comment(line))]
     return [re.sub(r"^(?:[A-Z_]+=\S+ +)+(?=\S)", "", part) for part in parts if part]

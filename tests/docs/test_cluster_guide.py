@@ -8,7 +8,7 @@ GUIDE = (ROOT / "docs" / "how-to" / "run-on-a-cluster.md").read_text()
 
 
 def test_messages_exist() -> None:
-    """The comparison leaves out what varies in a message, and who it is about."""
+    """The comparison ignores the variable parts of a message."""
     sources = [path.read_text() for path in [*ROOT.glob("dream_ray/**/*.py"), ROOT / "scripts" / "submit.sh"]]
     said = re.sub(r"\{[^{}]*\}", "", re.sub(r'"\s*f?"', "", "\n".join(sources)))
     messages = re.findall(r"^\| `([^`]+)`", GUIDE.partition("## When something fails")[2], re.M)

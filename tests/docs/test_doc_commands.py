@@ -1,4 +1,4 @@
-"""Commands of the documentation: each block says how it is tested, and the command line parses every command."""
+"""Commands of the documentation: each block states its test, and the command line parses every command."""
 
 import re
 import shlex
@@ -39,7 +39,7 @@ def known_options() -> set[str]:
 
 
 @pytest.mark.parametrize("block", blocks("bash", "python"), ids=lambda block: block.name)
-def test_a_block_says_how_it_is_tested(block: Block) -> None:
+def test_a_block_states_how_it_is_tested(block: Block) -> None:
     assert re.fullmatch(MARKS, block.mark), "write <sub>Tested: executed</sub> or <sub>Tested: parsed</sub> below it"
     if block.mark.startswith("executed by "):
         test = ROOT / block.mark.removeprefix("executed by ")
@@ -55,7 +55,7 @@ def test_commands_parse(block: Block) -> None:
 
 
 def parse(command: str) -> None:
-    """Raises where dream-ray would refuse the command before it looks at any file."""
+    """Raises if dream-ray would refuse the command before it reads a file."""
     if found := OURS.match(command):
         name, *arguments = shlex.split(found[1])
         if name.startswith("-"):

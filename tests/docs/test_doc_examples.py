@@ -21,7 +21,7 @@ EXECUTED = [block for block in blocks("bash", "python") if block.mark == "execut
 
 
 def resolve(tree: ast.Module) -> None:
-    """Imports what the code imports, and looks up the attributes that it takes from those modules."""
+    """Imports the modules of the code, and looks up the attributes that it uses."""
     modules: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_run: str
 
 @pytest.mark.parametrize("page", sorted({block.page for block in EXECUTED}), ids=name_of)
 def test_executed_blocks_succeed(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The executed blocks of a page run in order in one directory; its Python shares names, as one script."""
+    """The executed blocks of a page run in order in one directory; its Python blocks share names."""
     names: dict[str, Any] = {"__name__": "__main__"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ def execute(block: Block, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for command in commands(block.text):
         program, *arguments = shlex.split(command)
         assert program == "dream-ray", f"{command}: only dream-ray commands are executed here"
-        if arguments[0] == "ingest":  # the page makes its own store
+        if arguments[0] == "ingest":  # the page writes its own store
             (workspace / arguments[2]).unlink(missing_ok=True)
         monkeypatch.setattr("sys.argv", [program, *arguments])
         with pytest.raises(SystemExit) as stop:
@@ -93,12 +93,12 @@ def check_that_it_learned(names: dict[str, Any]) -> None:
     images, labels = names["data"].images_NCHW, names["data"].labels_N
     with torch.no_grad():
         reached = (names["network"](images).argmax(dim=1) == labels).float().mean()
-    assert reached > 0.9, "a network that was trained on the images knows them"
+    assert reached > 0.9, "the network has learned its training images"
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.name)
 def test_yaml_is_read(block: Block) -> None:
-    """Sweep files are checked whole, settings as those of a run."""
+    """Sweep files are checked completely; other blocks are settings of a run."""
     values = yaml.safe_load(block.text)
     if "space" in values:
         parse_sweep(values)

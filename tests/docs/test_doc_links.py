@@ -23,7 +23,7 @@ def heading_ids(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", ALL, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for link in links(page):
         target, _, anchor = link.partition("#")
         path = (page.parent / target).resolve() if target else page
