@@ -10,7 +10,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
 from dream_ray.errors import RunError
 from dream_ray.storage.claims import CLAIM
-from dream_ray.storage.files import exists, is_directory, is_temporary
+from dream_ray.storage.files import delete, exists, is_directory, is_temporary
 from dream_ray.storage.paths import failure, join, resolve
 
 
@@ -23,13 +23,8 @@ def list_directory(path: str) -> list[str]:
 
 
 def list_directories(path: str) -> list[str]:
-    """Returns the sorted names of the directories in a directory; empty if there is none.
-
-    Links to a parent directory are not listed.
-    """
-    found = [(name, info.path) for name, info in _entries(path, recursive=False) if info.type is FileType.Directory]
-    local = isinstance(resolve(path)[0], LocalFileSystem)
-    return sorted(name for name, target in found if not (local and _leads_back(target)))
+    """Returns the sorted names of the directories in a directory; empty if there is none."""
+    return sorted(name for name, info in _entries(path, recursive=False) if info.type is FileType.Directory)
 
 
 def list_dangling(path: str) -> list[str]:
@@ -73,33 +68,26 @@ def list_leaves(path: str) -> list[tuple[str, bool]]:
 
 def file_sizes(path: str) -> list[tuple[str, float, int]]:
     """Returns (relative path, time of the last change in seconds, bytes) of all files below a directory."""
-    _, infos = _infos(path)
+    infos = _infos(path, recursive=True)
     return [(name, info.mtime_ns / 1e9, info.size) for name, info in infos if info.type is FileType.File]
 
 
 def delete_temporaries(path: str) -> None:
     """Deletes the temporary files of killed writers below a directory, but no claims; no process may write there."""
-    filesystem, infos = _infos(path)
-    for name, info in infos:
+    for name, _ in _infos(path, recursive=True):
         if is_temporary(name) and name.rpartition("/")[2] != CLAIM:
-            try:
-                filesystem.delete_file(info.path)
-            except FileNotFoundError:
-                continue  # Another process deleted its own probe.
-            except OSError as error:
-                raise failure("delete", path, error) from None
+            delete(join(path, name))
 
 
 def _entries(path: str, *, recursive: bool = True) -> list[tuple[str, Any]]:
     """Returns relative path and `FileInfo` of everything in a directory except temporary files."""
-    _, infos = _infos(path, recursive=recursive)
-    return [(name, info) for name, info in infos if not is_temporary(name)]
+    return [(name, info) for name, info in _infos(path, recursive=recursive) if not is_temporary(name)]
 
 
-def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, Any]]]:
-    """Returns the file system, and relative path and `FileInfo` of everything in a directory.
+def _infos(path: str, *, recursive: bool) -> list[tuple[str, Any]]:
+    """Returns relative path and `FileInfo` of everything in a directory.
 
-    Local links are followed, except links to a parent directory.
+    Local links are followed, except links to a parent directory, which are left out.
     """
     filesystem, target = resolve(path)
     try:
@@ -107,7 +95,7 @@ def _infos(path: str, *, recursive: bool = True) -> tuple[Any, list[tuple[str, A
             infos = list(_walk(filesystem, target, recursive=recursive))
         else:
             infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
-        return filesystem, [(info.path[len(target) :].lstrip("/"), info) for info in infos]
+        return [(info.path[len(target) :].lstrip("/"), info) for info in infos]
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise RunError(f"cannot list {path}: file names must be UTF-8; got {error.object!r}") from None
     except OSError as error:
@@ -122,16 +110,17 @@ def _walk(filesystem: Any, target: str, *, recursive: bool) -> Iterator[FileInfo
     except FileNotFoundError:
         return
     found = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
-    yield from found
     yield from (FileInfo(path, FileType.NotFound) for path in links.difference(info.path for info in found))
     for info in found:
-        if recursive and info.type is FileType.Directory and not (info.path in links and _leads_back(info.path)):
+        may_descend = info.type is FileType.Directory
+        if may_descend and info.path in links and _leads_back(info.path):
+            continue
+        yield info
+        if may_descend and recursive:
             yield from _walk(filesystem, info.path, recursive=recursive)
 
 
-def _leads_back(path: str) -> bool:
-    """Tells whether a path is a link to a directory that contains it, which would make a walk endless."""
-    if not os.path.islink(path):
-        return False
-    real = os.path.realpath(path)
-    return any(os.path.commonpath([real, os.path.realpath(parent)]) == real for parent in Path(path).parents)
+def _leads_back(link: str) -> bool:
+    """Tells whether a link leads to a directory that contains it, which would make a walk endless."""
+    real = os.path.realpath(link)
+    return any(os.path.commonpath([real, os.path.realpath(parent)]) == real for parent in Path(link).parents)

@@ -18,7 +18,6 @@ holds more than its input and its output; docs/explanation/ingest.md gives the p
 import io
 import warnings
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -155,14 +154,8 @@ def _turn(image_CHW: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(np.flip(turned, reversed_axes))
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
 def _load(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_formats()) as file:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
         file.load()
         return _upright(file)
 

@@ -1,9 +1,10 @@
 """Third stage: write every file of the plan, independently of the others, and leave a note when it is done."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -141,11 +142,9 @@ def read_image(row: dict[str, Any]) -> bytes:
 
 
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
-    for row, data in _read_ahead(rows):
+    for row, read in _read_ahead(rows):
         try:
-            if isinstance(data, UnreadableImage):
-                raise data
-            image_CHW = decode(data, channels=job.form.channels, size=job.form.size)
+            image_CHW = decode(read(), channels=job.form.channels, size=job.form.size)
         except UnreadableImage as reason:
             rejects.append(
                 {
@@ -166,21 +165,17 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
         yield image_CHW
 
 
-def _read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes | UnreadableImage]]:
-    """Reads the images in order; reads the next images of a remote source while earlier ones are decoded."""
+def _read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Callable[[], bytes]]]:
+    """Yields images in order, each with a function that returns its bytes or raises the errors of `read_image`.
+
+    The next images of a remote source are read while earlier ones are decoded.
+    """
     if not any(storage.is_remote(row["path"]) for row in rows):
-        yield from ((row, _read_or_reason(row)) for row in rows)
+        yield from ((row, partial(read_image, row)) for row in rows)
         return
     with ThreadPoolExecutor(_REMOTE_READS) as pool:
-        ahead: deque[Future[bytes | UnreadableImage]] = deque()
+        ahead: deque[Future[bytes]] = deque()
         following = iter(rows)
         for row in rows:
-            ahead.extend(pool.submit(_read_or_reason, later) for later in islice(following, _REMOTE_READS - len(ahead)))
-            yield row, ahead.popleft().result()
-
-
-def _read_or_reason(row: dict[str, Any]) -> bytes | UnreadableImage:
-    try:
-        return read_image(row)
-    except UnreadableImage as reason:
-        return reason
+            ahead.extend(pool.submit(read_image, later) for later in islice(following, _REMOTE_READS - len(ahead)))
+            yield row, ahead.popleft().result

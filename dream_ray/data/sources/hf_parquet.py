@@ -27,6 +27,7 @@ from dream_ray.data.sources.base import (
     SourceOptions,
     append,
     find_files,
+    listing_of,
     open_files,
 )
 from dream_ray.errors import RunError, UsageError
@@ -128,18 +129,16 @@ def _cut(path: str, metadata: Any) -> Iterator[_Shard]:
 def _list_batch(images: pa.Array, classes: list[str], first: int, spool: str, out: Any) -> pa.Table:
     """Copies a batch of images to the spool; an image is named by the path that is stored with it, or by its row."""
     encoded, paths = _parts(images)
-    rows = []
-    for number, (data, path, class_name) in enumerate(zip(encoded, paths, classes, strict=True), first):
-        rows.append(
-            {
-                "class": class_name,
-                "name": (path.as_py() or b"").decode(errors="backslashreplace") or f"row {number}",
-                "path": spool,
-                **(append(out, data.as_buffer()) if data.is_valid else {"offset": 0, "length": 0}),
-                "problem": None if data.is_valid else "the Parquet row has no bytes",
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=LISTING)
+    return listing_of(
+        {
+            "class": class_name,
+            "name": (path.as_py() or b"").decode(errors="backslashreplace") or f"row {number}",
+            "path": spool,
+            **(append(out, data.as_buffer()) if data.is_valid else {"offset": 0, "length": 0}),
+            "problem": None if data.is_valid else "the Parquet row has no bytes",
+        }
+        for number, (data, path, class_name) in enumerate(zip(encoded, paths, classes, strict=True), first)
+    )
 
 
 @contextmanager
