@@ -11,7 +11,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 from dream_ray.errors import RunError
 from dream_ray.storage.claims import CLAIM
 from dream_ray.storage.files import delete, exists, is_directory, is_temporary
-from dream_ray.storage.paths import failure, join, resolve
+from dream_ray.storage.paths import join, named_errors, resolve
 
 
 def list_directory(path: str) -> list[str]:
@@ -91,15 +91,14 @@ def _infos(path: str, *, recursive: bool) -> list[tuple[str, Any]]:
     """
     filesystem, target = resolve(path)
     try:
-        if isinstance(filesystem, LocalFileSystem):
-            infos = list(_walk(filesystem, target, recursive=recursive))
-        else:
-            infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
-        return [(info.path[len(target) :].lstrip("/"), info) for info in infos]
+        with named_errors("list", path):
+            if isinstance(filesystem, LocalFileSystem):
+                infos = list(_walk(filesystem, target, recursive=recursive))
+            else:
+                infos = filesystem.get_file_info(FileSelector(target, allow_not_found=True, recursive=recursive))
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise RunError(f"cannot list {path}: file names must be UTF-8; got {error.object!r}") from None
-    except OSError as error:
-        raise failure("list", path, error) from None
+    return [(info.path[len(target) :].lstrip("/"), info) for info in infos]
 
 
 def _walk(filesystem: Any, target: str, *, recursive: bool) -> Iterator[FileInfo]:

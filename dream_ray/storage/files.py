@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow.fs import FileType, LocalFileSystem
 
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage.paths import NotReadable, failure, is_object_store, reason, resolve
+from dream_ray.storage.paths import NotReadable, is_object_store, named_errors, reason, resolve
 
 _TEMPORARY_SUFFIX = ".partial"
 # Less than the smallest part of a multipart upload (5 MiB).
@@ -57,12 +57,10 @@ def open_input(path: str) -> Any:
         RunError: If it is missing or cannot be read.
     """
     filesystem, target = resolve(path)
-    try:
+    with named_errors("read", path):
         if isinstance(filesystem, LocalFileSystem):
             return pa.memory_map(target)
         return filesystem.open_input_file(target)
-    except OSError as error:
-        raise failure("read", path, error) from None
 
 
 def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: int | None = None) -> bytes:
@@ -79,14 +77,11 @@ def read_bytes(path: str, offset: int = 0, length: int | None = None, *, most: i
         RunError: If reading fails.
     """
     filesystem, target = resolve(path)
-    try:
-        with filesystem.open_input_file(target) as file:
-            size = file.size() if length is None else length
-            if most is not None and size > most:
-                raise NotReadable(f"{path} must have at most {most} bytes; it has {size}")
-            data = bytes(file.read() if length is None else file.read_at(length, offset))
-    except OSError as error:
-        raise failure("read", path, error) from None
+    with named_errors("read", path), filesystem.open_input_file(target) as file:
+        size = file.size() if length is None else length
+        if most is not None and size > most:
+            raise NotReadable(f"{path} must have at most {most} bytes; it has {size}")
+        data = bytes(file.read() if length is None else file.read_at(length, offset))
     if length is not None and len(data) != length:
         raise NotReadable(f"{path} ends before byte {offset + length}")
     return data
@@ -107,11 +102,9 @@ def write_bytes(path: str, data: bytes) -> None:
         with atomic_output(path) as file:
             file.write(data)
         return
-    try:  # One request instead of five, which is atomic too.
-        with filesystem.open_output_stream(target) as file:
-            file.write(data)
-    except OSError as error:
-        raise failure("write", path, error) from None
+    # One request instead of five, which is atomic too.
+    with named_errors("write", path), filesystem.open_output_stream(target) as file:
+        file.write(data)
 
 
 def write_text(path: str, text: str) -> None:
@@ -156,7 +149,7 @@ def atomic_output(path: str) -> Iterator[Any]:
     """
     filesystem, target = resolve(path)
     temporary = _temporary_beside(target)
-    try:
+    with named_errors("write", path):
         if not is_object_store(filesystem):
             filesystem.create_dir(_parent(target), recursive=True)
         try:
@@ -171,8 +164,6 @@ def atomic_output(path: str) -> Iterator[Any]:
             with suppress(OSError):
                 filesystem.delete_file(temporary)
             raise
-    except OSError as error:
-        raise failure("write", path, error) from None
 
 
 def start_write_back(file: Any) -> None:
@@ -189,24 +180,18 @@ def start_write_back(file: Any) -> None:
 def delete(path: str) -> None:
     """Deletes a file, or a directory with its content; no error if it does not exist."""
     filesystem, target = resolve(path)
-    try:
+    with named_errors("delete", path), suppress(FileNotFoundError):  # Another process may delete it first.
         kind = filesystem.get_file_info(target).type
         if kind is FileType.Directory:
             filesystem.delete_dir(target)
         elif kind is not FileType.NotFound:
             filesystem.delete_file(target)
-    except FileNotFoundError:
-        return  # Another process deleted it first.
-    except OSError as error:
-        raise failure("delete", path, error) from None
 
 
 def _kind(path: str) -> Any:
     filesystem, target = resolve(path)
-    try:
+    with named_errors("access", path):
         return filesystem.get_file_info(target).type
-    except OSError as error:
-        raise failure("access", path, error) from None
 
 
 def _parent(target: str) -> str:

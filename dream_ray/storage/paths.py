@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -105,17 +107,16 @@ def resolve(path: str) -> tuple[Any, str]:
             raise UsageError(f"the URI of a local file must begin with file:///; got {path}")
         return _LOCAL, os.path.abspath("/" + name.lstrip("/"))
     try:
-        if scheme in _OBJECT_STORES and not _OPTIONS.search(path):
-            names = [name for name in sorted(os.environ) if name.startswith(("AWS_", "GOOGLE_"))]
-            environment = tuple((name, os.environ[name]) for name in names)
-            filesystem, bucket = _bucket(f"{scheme}://{authority}", environment)
-            target = bucket + slash + name
-        else:
-            filesystem, target = FileSystem.from_uri(path)
+        with named_errors("reach", path):
+            if scheme in _OBJECT_STORES and not _OPTIONS.search(path):
+                names = [name for name in sorted(os.environ) if name.startswith(("AWS_", "GOOGLE_"))]
+                environment = tuple((name, os.environ[name]) for name in names)
+                filesystem, bucket = _bucket(f"{scheme}://{authority}", environment)
+                target = bucket + slash + name
+            else:
+                filesystem, target = FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:
         raise UsageError(f"path {path} is of a kind that pyarrow cannot open: {error}") from None
-    except OSError as error:
-        raise failure("reach", path, error) from None
     return filesystem, target.rstrip("/") or target
 
 
@@ -131,12 +132,27 @@ def _bucket(uri: str, environment: tuple[tuple[str, str], ...]) -> tuple[Any, st
     return opened
 
 
-def failure(verb: str, path: str, error: OSError) -> RunError:
-    """Returns the error for a failed operation on a path; `verb` names the operation."""
-    message = f"cannot {verb} {path}: {reason(error)}"
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
-        return NotReadable(message)
-    return RemoteError(message) if is_remote(path) else TransientError(message)
+@contextmanager
+def named_errors(verb: str, path: str) -> Iterator[None]:
+    """Turns an OSError of the block into an error that names the operation and the path.
+
+    Args:
+        verb: The operation.
+        path: Local path or URI.
+
+    Raises:
+        NotReadable: If the file is missing or not permitted, or a directory and a file are confused.
+        RemoteError: If another operation on a remote path fails.
+        TransientError: If another operation on a local path fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot {verb} {path}: {reason(error)}"
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
+            raise NotReadable(message) from None
+        kind = RemoteError if is_remote(path) else TransientError
+        raise kind(message) from None
 
 
 def reason(error: OSError) -> str:

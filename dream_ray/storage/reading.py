@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dream_ray.errors import RunError
 from dream_ray.storage.files import open_input
-from dream_ray.storage.paths import failure
+from dream_ray.storage.paths import named_errors
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -31,12 +31,10 @@ def open_raw(path: str) -> io.RawIOBase:
 def open_arrow(path: str) -> Iterator[Any]:
     """Opens an Arrow IPC file, see `open_input`; raises RunError if it is missing, damaged or cannot be read."""
     try:
-        with open_input(path) as file:
+        with named_errors("read", path), open_input(path) as file:
             yield pa.ipc.open_file(file)
     except pa.ArrowException as error:
         raise RunError(f"{path} is damaged: {error}") from None
-    except OSError as error:
-        raise failure("read", path, error) from None
 
 
 def sha256(path: str) -> str:
@@ -70,11 +68,9 @@ class _RawFile(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         if self._position >= self._size:  # Arrow raises here, as for a lost connection.
             return 0
-        try:
+        with named_errors("read", self._path):
             self._file.seek(self._position)
             count = int(self._file.readinto(buffer))
-        except OSError as error:
-            raise failure("read", self._path, error) from None
         self._position += count
         return count
 

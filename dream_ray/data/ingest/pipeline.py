@@ -13,7 +13,7 @@ from dream_ray.data.ingest.listing import LISTINGS, keep_shards, list_shard, ope
 from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear
-from dream_ray.data.ingest.writing import NOTES, note_name, write_file
+from dream_ray.data.ingest.writing import NOTES, WriteJob, note_name, write_file
 from dream_ray.data.sources import Source
 from dream_ray.data.store.manifest import Manifest
 from dream_ray.errors import UsageError
@@ -118,7 +118,11 @@ def _run_stages(
 
 def _write(store: str, work: str, plan: Plan, run_jobs: Mapper, progress: Progress) -> None:
     done = set(with_retries(storage.list_directory, storage.join(work, NOTES)))
-    jobs = [job for job in plan.jobs(store, work) if note_name(job.number) not in done]
+    jobs = [
+        WriteJob(store, work, plan.form, number, *file)
+        for number, file in enumerate(plan.files)
+        if note_name(number) not in done
+    ]
     total = sum(plan.counts)
     written = total - sum(plan.counts[job.number] for job in jobs)
     progress("images", written, total)

@@ -13,7 +13,7 @@ from dream_ray.data.decoding.decode import UnreadableImage, decode
 from dream_ray.data.ingest.listing import class_names, read_listing
 from dream_ray.data.ingest.plan import LISTED, choose_classes, gather, plan_files, rows_by_class
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.writing import FILES, Form, WriteJob, read_image
+from dream_ray.data.ingest.writing import FILES, Form, read_image
 from dream_ray.data.sources import Source
 from dream_ray.errors import RunError, UsageError
 
@@ -41,10 +41,6 @@ class Plan:
     rejects: tuple[dict[str, Any], ...]
     num_listed: int
     identity: str
-
-    def jobs(self, store: str, work: str) -> list[WriteJob]:
-        """Returns one job per file."""
-        return [WriteJob(store, work, self.form, number, *file) for number, file in enumerate(self.files)]
 
 
 def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Source], identity: str) -> Plan:

@@ -27,23 +27,21 @@ def write_grid(
     *,
     columns: int,
     row_labels: Sequence[str] | None = None,
-    scale: int | None = None,
 ) -> None:
-    """Draws images in rows, with thin separators, as a PNG file.
+    """Draws images in rows, with thin separators, as a PNG file; small images are enlarged to about 64 pixels.
 
     Args:
         path: Target file.
         images_NCHW: uint8, 1 or 3 channels, N >= 1; they fill the rows from the left.
         columns: Images in a row, >= 1.
         row_labels: Text at the left of every row; None: no margin.
-        scale: Integer factor of nearest-pixel enlargement; None enlarges small images to about 64 pixels.
 
     Raises:
         RunError: If the file cannot be written.
     """
     num_images, channels, height, width = images_NCHW.shape
     assert num_images and channels in (1, 3) and columns >= 1, (images_NCHW.shape, columns)
-    factor = max(1, round(_TILE_SIDE / max(height, width))) if scale is None else scale
+    factor = max(1, round(_TILE_SIDE / max(height, width)))
     rows = -(-num_images // columns)
     step_y, step_x = height * factor + _GAP, width * factor + _GAP
     texts = [_printable(text) for text in row_labels or ()]

@@ -17,15 +17,15 @@ def pixels_of(path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tiles_are_the_images(tmp_path, channels):
-    images = noise(0, 5, channels, 4, 6)
-    write_grid(str(tmp_path / "g.png"), images, columns=3, scale=2)
+    images = noise(0, 5, channels, 24, 32)
+    write_grid(str(tmp_path / "g.png"), images, columns=3)
     picture = pixels_of(tmp_path / "g.png")
-    assert picture.shape == (2 * (8 + 2) + 2, 3 * (12 + 2) + 2, 3)
+    assert picture.shape == (2 * (48 + 2) + 2, 3 * (64 + 2) + 2, 3)
     for number, image in enumerate(images):
-        top, left = 2 + number // 3 * 10, 2 + number % 3 * 14
-        tile = picture[top : top + 8 : 2, left : left + 12 : 2]
-        assert np.array_equal(tile, np.broadcast_to(image, (3, 4, 6)).transpose(1, 2, 0))
-    assert (picture[12:20, 30:42] == 208).all()
+        top, left = 2 + number // 3 * 50, 2 + number % 3 * 66
+        tile = picture[top : top + 48 : 2, left : left + 64 : 2]
+        assert np.array_equal(tile, np.broadcast_to(image, (3, 24, 32)).transpose(1, 2, 0))
+    assert (picture[52:100, 134:198] == 208).all()
 
 
 @pytest.mark.parametrize(("side", "tile"), [(8, 64), (32, 64), (64, 64), (224, 224)])
