@@ -145,10 +145,10 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
             arm.seconds += time.monotonic() - started
     for arm in arms:
         started = time.monotonic()
-        if snapshot.inner == 0:
-            for state in arm.classes.values():
+        for label, state in arm.classes.items():
+            if snapshot.inner == 0:
                 state.images_NCHW = state.images_NCHW.clamp(0, 1)
-        arm.matcher.match(snapshot, RunState(classes=arm.classes))
+            arm.matcher.match(snapshot, (label,), RunState(classes=arm.classes))
         arm.seconds += time.monotonic() - started
 
 

@@ -182,7 +182,7 @@ def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, s
         snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.normalise.device)
     )
     scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
-    matcher.match(snapshot, RunState(classes={0: scratch}))
+    matcher.match(snapshot, (0,), RunState(classes={0: scratch}))
     return perf_counter() - started
 
 

@@ -1,11 +1,11 @@
 """Placement: the assignment of classes to workers. Pure functions of values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dream_ray.errors import UsageError
 
 Labels = tuple[int, ...]
-"""Labels of the classes of a worker."""
+"""Labels of the classes of a worker, or of a group of classes."""
 
 
 def place_classes(costs: Sequence[float], num_workers: int) -> tuple[Labels, ...]:
@@ -32,3 +32,10 @@ def place_classes(costs: Sequence[float], num_workers: int) -> tuple[Labels, ...
         placed[worker].append(label)
         loads[worker] += costs[label]
     return tuple(tuple(sorted(labels)) for labels in placed)
+
+
+def class_groups(labels: Iterable[int], size: int | None) -> tuple[Labels, ...]:
+    """Cuts classes, in their order, into groups of `size` (the last may be smaller); None: one group of all."""
+    ordered = tuple(labels)
+    step = len(ordered) if size is None else size
+    return tuple(ordered[start : start + step] for start in range(0, len(ordered), step))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PixelSpace
+from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection.strategies import Selection
 from dream_ray.engine.matching.class_matcher import Assignments
 from dream_ray.engine.matching.state import ALL_CLASSES, ClassState, RunState
@@ -49,11 +50,15 @@ class Matcher(Protocol[GivenInput]):
     def space(self) -> PixelSpace:
         """Space of the synthetic images."""
 
+    @property
+    def class_batch(self) -> int | None:
+        """Number of classes that `match` takes at a time; None: all."""
+
     def initial_states(self, step_input: GivenInput) -> dict[int, ClassState]:
         """Returns the initial state of every class of this process, by label."""
 
-    def match(self, step_input: GivenInput, state: RunState) -> dict[int, Tensor]:
-        """Moves the synthetic images by one step; changes `state`.
+    def match(self, step_input: GivenInput, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Moves the synthetic images of a group of classes by one step; changes `state`.
 
         Returns:
             Scalar losses before the move, by label or under `ALL_CLASSES`; empty if another worker reports the loss.
@@ -140,7 +145,8 @@ def distill(
                     for label, chosen in select(step_input, previous).items():
                         state.classes[label].indices = chosen.indices
                         state.classes[label].assignment = chosen.assignment_N
-                losses.add(step, matcher.match(step_input, state))
+                for labels in class_groups(state.classes, matcher.class_batch):
+                    losses.add(step, matcher.match(step_input, labels, state))
 
                 if (step + 1) % config.log_every == 0:
                     events.on_step(StepReport(step, outer, step_input.inner, losses.check()))

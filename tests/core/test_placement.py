@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_ray.core.placement import place_classes
+from dream_ray.core.placement import class_groups, place_classes
 from dream_ray.errors import UsageError
 
 COSTS = st.lists(st.floats(0, 1e6), min_size=1, max_size=40)
@@ -32,3 +32,10 @@ def test_no_workers_or_more_than_classes_are_refused(workers: int) -> None:
     message = rf"workers must be an int from 1 to the number of classes \(3\); got {workers}"
     with pytest.raises(UsageError, match=message):
         place_classes([1.0, 2.0, 3.0], workers)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1, ((4,), (2,), (7,))), (2, ((4, 2), (7,))), (5, ((4, 2, 7),)), (None, ((4, 2, 7),))]
+)
+def test_groups_of_classes_keep_their_order(size: int | None, expected: tuple[tuple[int, ...], ...]) -> None:
+    assert class_groups([4, 2, 7], size) == expected

@@ -6,6 +6,8 @@ N images, C channels, H, W, D features.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import takewhile
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from dream_ray.core.images.normalisation import Normalise, to_unit
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.objectives import Objective, Signals, mean_signals
 from dream_ray.core.matching.pixel_sgd import pixel_step
+from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection import strategies
 from dream_ray.core.transfer import to_device
 from dream_ray.data.store.images import ImageChunks
@@ -31,6 +34,10 @@ Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
 Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
 """Selects the real images of every class of a process for the next `interval` steps."""
+
+
+CLASS_BATCH = 1
+"""Classes that are selected and matched together, independent of the number of workers."""
 
 
 def matched_objective(config: Config) -> Objective:
@@ -56,6 +63,7 @@ class ClassMatcher:
         compiled: Whether the matching functions are compiled.
         features: Cache of the results of `embed`; None: no cache.
         initial_network: Returns the network of the initialisation; None: the first one of the run.
+        class_batch: Number of classes that `match` and `select` take at a time.
     """
 
     config: Config
@@ -65,6 +73,7 @@ class ClassMatcher:
     compiled: bool = False
     features: FeatureCache | None = None
     initial_network: Callable[[], Snapshot] | None = None
+    class_batch: ClassVar[int] = CLASS_BATCH
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -108,33 +117,34 @@ class ClassMatcher:
     ) -> dict[int, strategies.Selection]:
         """Selects the representative images of every class, see `Select`; stops early once `is_over`."""
         chosen: dict[int, strategies.Selection] = {}
-        for label in self.real:
-            if is_over():
-                break
-            chosen[label] = self.select(snapshot, label, previous)
+        for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.class_batch)):
+            chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
         return chosen
 
-    def select(self, snapshot: Snapshot, label: int, previous: Assignments) -> strategies.Selection:
-        """Selects the representative images of a class for the next `interval` steps.
+    def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[strategies.Selection]:
+        """Selects the representative images of a group of classes for the next `interval` steps.
 
         Args:
             snapshot: The network.
-            label: The class.
-            previous: Assignments at the last selection, for a warm start of k-means.
+            labels: The classes.
+            previous: Assignments at their last selection, for a warm start of k-means.
 
         Returns:
-            The selection, with indices on the CPU.
+            The selections, in the order of `labels`, with indices on the CPU.
         """
+        is_warm = self.config.selection.warm_start and snapshot.inner > 0
+        return [self._select(snapshot, label, previous[label] if is_warm else None) for label in labels]
+
+    def _select(self, snapshot: Snapshot, label: int, previous_N: Tensor | None) -> strategies.Selection:
         settings = self.config.selection
-        is_warm = settings.warm_start and snapshot.inner > 0
         chosen = strategies.representative(
             self.embed(snapshot, label),
             num_clusters=settings.num_clusters,
             per_cluster=settings.per_cluster,
             rule=settings.rule,
-            max_steps=settings.warm_steps if is_warm else settings.max_steps,
+            max_steps=settings.max_steps if previous_N is None else settings.warm_steps,
             rng=self._stream("k-means", snapshot, label),
-            previous_N=previous[label] if is_warm else None,
+            previous_N=previous_N,
         )
         return replace(chosen, indices=chosen.indices.cpu())
 
@@ -145,14 +155,15 @@ class ClassMatcher:
         generator = self._stream("real-batch", snapshot, label)
         return strategies.random_batch(len(self.real[label]), self.config.real_batch, generator)
 
-    def match(self, snapshot: Snapshot, state: RunState) -> dict[int, Tensor]:
-        """Matches every class once and moves its synthetic images.
+    def match(self, snapshot: Snapshot, labels: Labels, state: RunState) -> dict[int, Tensor]:
+        """Matches a group of classes once and moves their synthetic images.
 
         Returns:
-            The losses before the move, scalars, by label.
+            The losses before the move, scalars, by label in the order of `labels`.
         """
         losses: dict[int, Tensor] = {}
-        for label, class_state in state.classes.items():
+        for label in labels:
+            class_state = state.classes[label]
             target = self.target(snapshot, label, class_state)
             losses[label], gradient_NCHW = self.loss_and_gradient(snapshot, label, class_state.images_NCHW, target)
             class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(

@@ -6,6 +6,7 @@ L classes, N stored images of each, M decoded images of all classes, C channels,
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.objectives import Forward
 from dream_ray.core.matching.pixel_sgd import pixel_step
 from dream_ray.core.matching.trajectory_matching import Batch, match_trajectory
+from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, group_sum
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_matcher import decoder
@@ -43,6 +45,7 @@ class TrajectoryMatcher:
         normalise: Maps images to network inputs; all tensors live on its device.
         initial_states: Returns the initial state of every class, by label; independent of the segments.
         world_group: All workers of the run, which share the segments of a step.
+        class_batch: None: `match` takes all classes at a time.
     """
 
     config: Config
@@ -50,6 +53,7 @@ class TrajectoryMatcher:
     normalise: Normalise
     initial_states: Callable[[Segments], dict[int, ClassState]]
     world_group: ProcessGroup = SINGLE_PROCESS_GROUP
+    class_batch: ClassVar[None] = None
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -62,13 +66,13 @@ class TrajectoryMatcher:
         network = self.network.train()
         return training_function(network, dict(network.named_buffers()))
 
-    def match(self, segments: Segments, state: RunState) -> dict[int, Tensor]:
+    def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.
 
         Returns:
             The mean loss of the segments before the move, under `ALL_CLASSES`, on the first worker; else an empty dict.
         """
-        images_LNCHW = torch.stack([class_state.images_NCHW for class_state in state.classes.values()])
+        images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
         if not state.learned:
             first = torch.tensor(self.config.trajectory.step_size, device=images_LNCHW.device)
             state.learned = {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
@@ -78,8 +82,8 @@ class TrajectoryMatcher:
         # Loss, gradient of the step size, gradient of the images.
         zero = torch.zeros(2 + images_LNCHW.numel(), device=self.normalise.device)
         mean = group_sum(matches, count, zero, self.world_group)
-        gradients_LNCHW = mean[2:].reshape(images_LNCHW.shape)
-        for class_state, gradient_NCHW in zip(state.classes.values(), gradients_LNCHW, strict=True):
+        for label, gradient_NCHW in zip(labels, mean[2:].reshape(images_LNCHW.shape), strict=True):
+            class_state = state.classes[label]
             class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
                 class_state.images_NCHW,
                 class_state.velocity_NCHW,

@@ -51,13 +51,13 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
     state = work.initial_state(at, LABEL)
     if work.config.selection.strategy == "representative":
-        chosen = work.select(at, LABEL, {LABEL: state.assignment})
+        (chosen,) = work.select(at, (LABEL,), {LABEL: state.assignment})
         state.indices, state.assignment = chosen.indices, chosen.assignment_N
     return state
 
 
 def match(work: ClassMatcher, at: Snapshot, state: ClassState) -> Tensor:
-    losses = work.match(at, RunState(classes={LABEL: state}))
+    losses = work.match(at, (LABEL,), RunState(classes={LABEL: state}))
     assert list(losses) == [LABEL]
     return losses[LABEL]
 
@@ -140,8 +140,8 @@ def test_a_warm_start_uses_the_last_assignment(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("dream_ray.core.selection.strategies.representative", spy)
     before = state.assignment
-    work.select(snapshot(inner=10), LABEL, {LABEL: before})
-    work.select(snapshot(inner=0), LABEL, {LABEL: before})
+    work.select(snapshot(inner=10), (LABEL,), {LABEL: before})
+    work.select(snapshot(inner=0), (LABEL,), {LABEL: before})
     assert seen[0] == (before, work.config.selection.warm_steps)
     assert seen[1] == (None, work.config.selection.max_steps), "a new network starts from scratch"
 

@@ -151,10 +151,10 @@ def test_all_selections_but_the_first_are_prefetched(
     seen: list[tuple[int, int, bool]] = []
     original = ClassMatcher.select
 
-    def spy(self: ClassMatcher, snapshot: Snapshot, label: int, previous: Any) -> Any:
+    def spy(self: ClassMatcher, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
         ahead = threading.current_thread().name.startswith("prefetch-selection")
         seen.append((snapshot.outer, snapshot.inner, ahead))
-        return original(self, snapshot, label, previous)
+        return original(self, snapshot, labels, previous)
 
     monkeypatch.setattr(ClassMatcher, "select", spy)
     run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
@@ -165,15 +165,15 @@ def test_an_unneeded_selection_stops_between_two_classes(tiny: dict[str, Any]) -
     """After Ctrl-C, a selection of all classes may take minutes."""
     begun, seen = threading.Event(), []
 
-    def select(snapshot: Any, label: int, previous: Any) -> Any:
-        seen.append(label)
+    def select(snapshot: Any, group: Any, previous: Any) -> Any:
+        seen.extend(group)
         if threading.current_thread().name.startswith("prefetch-selection"):
             begun.set()
             time.sleep(0.02)
-        return SimpleNamespace(assignment_N=None)
+        return [SimpleNamespace(assignment_N=None)] * len(group)
 
     labels = range(200)
-    matcher: Any = SimpleNamespace(real=labels, select=select)
+    matcher: Any = SimpleNamespace(real=labels, class_batch=1, select=select)
     matcher.select_all = partial(ClassMatcher.select_all, matcher)
     source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
     with prefetch_selection(parse_config(tiny), matcher, source) as choose:

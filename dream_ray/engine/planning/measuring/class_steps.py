@@ -84,7 +84,7 @@ class ClassSteps:
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
-            self._state.indices = matcher.select(first, 0, {}).indices
+            self._state.indices = matcher.select(first, (0,), {})[0].indices
         if self._looking is not None:
             next(self._looking)
 
@@ -142,7 +142,7 @@ class ClassSteps:
         for _ in range(_TOGETHER if beside else 0):
             with ThreadPoolExecutor(len(beside)) as pool:
                 running = [pool.submit(others[part]) for part in beside]
-                self._matcher.match(now, RunState(classes={0: self._state}))
+                self._matcher.match(now, (0,), RunState(classes={0: self._state}))
                 for one in running:
                     one.result()
 

@@ -75,7 +75,7 @@ class StudentSteps:
         """Matches a segment and trains."""
         segments = Segments(0, number, (Segment(0, self._start, self._target),))
         with self._timer.phase("student"):
-            self._matcher.match(segments, self._state)
+            self._matcher.match(segments, tuple(self._state.classes), self._state)
         self._train()
 
     def run_together(self, beside: Collection[str]) -> None:
