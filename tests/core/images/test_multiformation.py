@@ -58,6 +58,19 @@ def test_decode_is_linear_where_nothing_is_padded(a: float, factor: int, mode: s
     assert torch.allclose(combined, a * decode(x, factor, mode, 8) + decode(y, factor, mode, 8), atol=1e-4)
 
 
+def test_the_gradient_of_multi_sums_the_factors_in_one_order() -> None:
+    """Another order, as of slices of the images, changes the bits of a synthetic set."""
+    images, weights = torch.rand(2, 1, 8, 8), torch.randn(28, 1, 8, 8)
+
+    def loss(images: Tensor) -> Tensor:
+        return (decode(images, 3, "multi", 0) * weights).sum()
+
+    def by_hand(images: Tensor) -> Tensor:
+        return (torch.cat([decode_factor(images, f) for f in (1, 2, 3)]) * weights).sum()
+
+    assert torch.equal(torch.func.grad(loss)(images), torch.func.grad(by_hand)(images))
+
+
 @pytest.mark.parametrize(("side", "factor"), [(8, 2), (9, 2), (28, 3), (7, 3)])
 def test_each_tile_of_a_mosaic_decodes_to_its_own_image(side: int, factor: int) -> None:
     count = 2 * factor**2
