@@ -18,7 +18,14 @@ from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report_figures import as_text
 from dream_ray.sweeps.results import BEST, count_states, rows_of
 from dream_ray.sweeps.space import Parameter
-from dream_ray.sweeps.study import EARLIER, begun, best_trials, outer_steps_spent, reached_the_end, seconds_spent
+from dream_ray.sweeps.study import (
+    EARLIER,
+    best_trials,
+    counted_trials,
+    outer_steps_spent,
+    reached_the_end,
+    seconds_spent,
+)
 
 REPORT = "report.html"
 _MOST_PICTURES = 3
@@ -105,7 +112,7 @@ def _section(title: str, parts: Iterable[str]) -> str:
 def _headline(context: SweepContext, sweep: Sweep, study: optuna.Study, rows: Sequence[Row]) -> str:
     budget = sweep.budget
     spent = {
-        "trials": (len(begun(study)), budget.trials),
+        "trials": (len(counted_trials(study)), budget.trials),
         "hours": (round(seconds_spent(study) / 3600, 2), budget.hours),
         "outer steps": (outer_steps_spent(sweep, study), budget.outer_steps),
     }

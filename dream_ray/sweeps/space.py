@@ -14,8 +14,8 @@ from dream_ray.errors import UsageError
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-_OPEN = ("network.options", "evaluation.network.options")
-"""Sections with arbitrary keys."""
+_OPEN = ("network.options.", "evaluation.network.options.")
+"""Prefixes of the paths in sections with arbitrary keys."""
 _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
@@ -116,7 +116,7 @@ def value_at(config: Config, path: str) -> Any:
         UsageError: If the setting does not exist; with the nearest name.
     """
     known = dict(flatten(config.model_dump(mode="json")))
-    if path not in known and not any(path.startswith(f"{section}.") for section in _OPEN):
+    if path not in known and not path.startswith(_OPEN):
         raise UsageError(f"{path} is not a known setting{_hint(path, known)}")
     return known.get(path)
 

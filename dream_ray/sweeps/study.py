@@ -176,11 +176,11 @@ def requeue(study: Study, trials: Iterable[FrozenTrial]) -> None:
 
 def stop_running(study: Study) -> None:
     """Stops the running trials when the budget is spent."""
-    for trial in running(study):
+    for trial in running_trials(study):
         study.tell(trial.number, state=TrialState.PRUNED)
 
 
-def running(study: Study) -> list[FrozenTrial]:
+def running_trials(study: Study) -> list[FrozenTrial]:
     """Returns the trials that run, or ran when their sweep was killed."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
@@ -195,7 +195,7 @@ def _add_earlier(study: Study, path: str, url: str | None) -> None:
         study.add_trial(known)
 
 
-def begun(study: Study) -> list[FrozenTrial]:
+def counted_trials(study: Study) -> list[FrozenTrial]:
     """Returns the trials that count towards the budget: neither repeated ones nor those of earlier sweeps."""
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(AGAIN) for trial in trials}
@@ -238,7 +238,7 @@ def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
 
 def outer_steps_spent(sweep: Sweep, study: Study) -> int:
     """Returns the outer steps of all finished trials."""
-    finished = [trial for trial in begun(study) if trial.state.is_finished()]
+    finished = [trial for trial in counted_trials(study) if trial.state.is_finished()]
     return sum(outer_steps_of(sweep, trial.params, trial.user_attrs.get(RUNG, 0)) for trial in finished)
 
 
@@ -246,7 +246,7 @@ def seconds_spent(study: Study) -> float:
     """Returns the time during which at least one trial ran."""
     times = sorted(
         (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
-        for trial in begun(study)
+        for trial in counted_trials(study)
         if trial.datetime_start is not None and trial.datetime_complete is not None
     )
     spent, until = 0.0, 0.0

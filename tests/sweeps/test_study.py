@@ -19,12 +19,12 @@ from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import (
     JOURNAL,
     RUNG,
-    begun,
     best_trials,
+    counted_trials,
     open_study,
     outer_steps_spent,
     requeue,
-    running,
+    running_trials,
     seconds_spent,
 )
 
@@ -61,13 +61,13 @@ def test_start_points_come_first_and_interrupted_trials_run_again(
     _, cut_off = ask(study, sweep)
 
     again = open_study(directory, sweep, "store")
-    requeue(again, running(again))
-    assert [trial.number for trial in begun(again)] == [0], "a repeated trial counts once"
+    requeue(again, running_trials(again))
+    assert [trial.number for trial in counted_trials(again)] == [0], "a repeated trial counts once"
     trial, repeated = ask(again, sweep)
     assert repeated == cut_off
     again.tell(trial, 0.75)
-    assert len(begun(again)) == 2
-    assert running(open_study(directory, sweep, "store")) == []
+    assert len(counted_trials(again)) == 2
+    assert running_trials(open_study(directory, sweep, "store")) == []
     assert (tmp_path / JOURNAL).is_dir() == bool(scheme)
     assert not scheme or len(list((tmp_path / JOURNAL).iterdir())) > 2
 
@@ -76,7 +76,7 @@ def test_a_start_point_survives_a_kill_before_its_trial_has_values(tmp_path: Pat
     sweep = parse_sweep(SWEEP)
     study = open_study(str(tmp_path), sweep, "store")
     study.ask()
-    requeue(study, running(study))
+    requeue(study, running_trials(study))
     assert ask(study, sweep)[1] == sweep.start_points()[0]
 
 
@@ -88,9 +88,9 @@ def test_a_kill_between_the_two_entries_of_a_requeue_loses_no_trial(
     study.ask()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(study, "tell", lambda number, state: signal.raise_signal(signal.SIGINT))
-        requeue(study, running(study))
+        requeue(study, running_trials(study))
     again = open_study(str(tmp_path), sweep, "store")
-    requeue(again, running(again))
+    requeue(again, running_trials(again))
     assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
     assert again.trials[1].user_attrs == {"again": 0}
 
@@ -136,10 +136,10 @@ def test_an_incomplete_entry_damages_no_other(tmp_path: Path) -> None:
     for cut in (1, 10, 60):
         journal.write_bytes(whole[:-cut])
         again = open_study(str(tmp_path), sweep, "store")
-        requeue(again, running(again))
+        requeue(again, running_trials(again))
         _, values = ask(again, sweep)
         assert values["selection.num_clusters"] == cut_off["selection.num_clusters"], "the incomplete entry is gone"
-        assert len(begun(open_study(str(tmp_path), sweep, "store"))) == 2, "the journal is readable"
+        assert len(counted_trials(open_study(str(tmp_path), sweep, "store"))) == 2, "the journal is readable"
 
 
 def test_an_entry_on_a_full_disk_damages_no_other(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_an_entry_on_a_full_disk_damages_no_other(tmp_path: Path) -> None:
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(b'{"op_code":6,"worker')
     study.tell(trial, 0.5)
-    assert [trial.value for trial in begun(open_study(str(tmp_path), sweep, "store"))] == [0.5]
+    assert [trial.value for trial in counted_trials(open_study(str(tmp_path), sweep, "store"))] == [0.5]
 
 
 def test_best_values_come_from_a_whole_trial(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_an_earlier_sweep_informs_only_the_sampler(tmp_path: Path) -> None:
     assert [trial.values for trial in study.trials[1:]] == [[0.25], [0.75]]
     assert study.trials[2].params == values
     states = [row["state"] for row in rows_of(second.out, later, study)]
-    assert begun(study) == [] and states == ["waiting", "earlier", "earlier"]
+    assert counted_trials(study) == [] and states == ["waiting", "earlier", "earlier"]
     assert best_trials(study, later) == []
     trial, values = ask(study, sweep)
     assert values["weights.feature"] == 2.0, "the start point of the new sweep comes first"

@@ -27,8 +27,7 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
     """
     seen = {"the driver": _look(file)}
     if is_cluster():
-        looking = {node["NodeManagerAddress"]: _look_from(node["NodeID"], file) for node in _nodes("CPU")}
-        seen |= {f"node {address}": answer for address, answer in looking.items()}
+        seen |= {f"node {node['NodeManagerAddress']}": _look_from(node["NodeID"], file) for node in _nodes("CPU")}
     for where, problem in seen.items():
         if problem:
             raise UsageError(
@@ -100,5 +99,5 @@ def _look_from(node_id: str, file: str) -> str:
     try:
         answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
-        return ""  # the node is gone, so no work runs there
+        return ""  # the node is dead, so no work runs there
     return answer

@@ -20,7 +20,7 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # The time that a worker group waits for resources before Ray Train recomputes its size.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
-    # An actor that looks for nodes about to be taken away. Workers write checkpoints as often as the settings say.
+    # An actor that watches for preempted nodes. Workers write checkpoints as often as the settings say.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

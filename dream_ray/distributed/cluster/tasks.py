@@ -1,7 +1,7 @@
 """Tasks on Ray: results in order of completion, translated errors, and cancellation of unfinished tasks."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import ray
@@ -23,19 +23,18 @@ def results(calls: Iterable[Callable[[], Any]], at_a_time: int | None = None) ->
         TransientError: If the process of a task died more often than Ray restarts it.
         Exception: The exception of a task.
     """
-    waiting = deque(calls)
-    most = len(waiting) if at_a_time is None else at_a_time
-    at_work: list[Any] = []
+    waiting = iter(calls)
+    running: list[Any] = []
     try:
-        while waiting or at_work:
-            while waiting and len(at_work) < most:
-                at_work.append(waiting.popleft()())
-            [done], at_work = ray.wait(at_work, num_returns=1)
+        running.extend(start() for start in islice(waiting, at_a_time))
+        while running:
+            [done], running = ray.wait(running, num_returns=1)
             yield result_of(done)
+            running.extend(start() for start in islice(waiting, 1))
     finally:
-        if at_work:
+        if running:
             # Cancelling a task that has ended sometimes kills this process (Ray 2.60).
-            _, unfinished = ray.wait(at_work, num_returns=len(at_work), timeout=0)
+            _, unfinished = ray.wait(running, num_returns=len(running), timeout=0)
             for reference in unfinished:
                 ray.cancel(reference, force=True)
 
@@ -51,7 +50,7 @@ def result_of(reference: Any) -> Any:
 def died(error: RayError) -> TransientError:
     """Returns the error for a process on Ray that died and is not restarted."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return TransientError(f"a process on Ray died too often; what is finished is kept. Last reason: {reason}")
+    return TransientError(f"a process on Ray died too often; finished work is kept. Last reason: {reason}")
 
 
 def value_of(reference: Any) -> Any:

@@ -136,7 +136,7 @@ class ProducingActors(AbstractContextManager["ProducingActors"]):
         try:
             value_of(reference)
         except (RayActorError, ActorUnschedulableError):
-            # Its slot may be gone with its node, so its replacement reserves none.
+            # Its slot may be lost with its node, so its replacement reserves none.
             self._coordinator.call("remove_producer", number)
             self._due.append(False)
         except (UsageError, RunError) as error:

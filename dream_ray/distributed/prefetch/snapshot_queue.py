@@ -32,7 +32,7 @@ class RayConsumerSide:
         rank: Rank of the worker.
         num_workers: Size of its group.
         has_failed: Tells whether another worker has ended the run. A waiting worker checks it, because the queue admits
-            nothing far ahead of a worker that is gone.
+            nothing far ahead of a worker that has ended.
         incarnation: See `incarnation_number`.
     """
 

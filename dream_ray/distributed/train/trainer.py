@@ -28,7 +28,8 @@ from dream_ray.errors import RunError, TransientError, UsageError
 
 # Restarts of the worker group without a new checkpoint before the run fails.
 _MAX_FAILURES = 3
-# The interval at which an elastic run looks for more workers. If it finds some, all restart from the last checkpoint.
+# The interval at which an elastic run looks for free worker slots. If it finds some, all workers restart from the last
+# checkpoint.
 _GROW_S = 60.0
 
 
@@ -92,7 +93,7 @@ def fitting() -> Iterator[None]:
         if isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, NotStartedError):
             raise error.controller_failure from None
         raise WorkersDied(
-            f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; those before are kept, "
+            f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; earlier ones are kept, "
             f"continue with `dream-ray resume`. Last reason: {error}"
         ) from None
 

@@ -46,11 +46,11 @@ from dream_ray.sweeps.results import rows_of, write_results
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import (
     RUNG,
-    begun,
+    counted_trials,
     make_sampler,
     open_study,
     requeue,
-    running,
+    running_trials,
     stop_running,
     study_name,
     study_storage,
@@ -131,8 +131,8 @@ def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address
         KeyboardInterrupt: After Ctrl-C; a resume repeats the running trials.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    requeue(study, [*running(study), *_failed_by_environment(sweep, context.out, study)])
-    ended = begun(study)
+    requeue(study, [*running_trials(study), *_failed_by_environment(sweep, context.out, study)])
+    ended = counted_trials(study)
     left = sweep.most_trials - len(ended)
     budget = Spending(sweep, study)
     if left <= 0 or budget.stop_all():
@@ -178,21 +178,24 @@ def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address
     if budget.stop_all() and not is_interrupted:
         stop_running(study)
         return
-    cut_off = running(study)
+    cut_off = running_trials(study)
     requeue(study, cut_off)
     if is_interrupted:
         raise KeyboardInterrupt
-    if cut_off or len(begun(study)) < sweep.most_trials:
+    if cut_off or len(counted_trials(study)) < sweep.most_trials:
         raise TransientError(
-            f"the search ended before its trials did; what is finished is kept, continue with `dream-ray resume "
+            f"the search ended before its trials did; finished trials are kept, continue with `dream-ray resume "
             f"{context.out}`"
         )
 
 
 def _failed_by_environment(sweep: Sweep, out: str, study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that failed twice for another reason than their settings: a full disk or lost nodes."""
-    failed = [trial for trial in begun(study) if trial.state == TrialState.FAIL]
-    return [trial for trial in failed if is_worth_a_try(out, sweep, trial.params)]
+    return [
+        trial
+        for trial in counted_trials(study)
+        if trial.state == TrialState.FAIL and is_worth_a_try(out, sweep, trial.params)
+    ]
 
 
 def _check_cluster(sweep: Sweep, context: SweepContext) -> Needs:

@@ -111,7 +111,7 @@ def fit(tuner: Tuner) -> bool:
     """Runs the trials of a search; returns whether Ctrl-C ended it, which Tune does not report.
 
     Raises:
-        TransientError: If the records of Tune or of the study cannot be written, or Ray is gone.
+        TransientError: If the records of Tune or of the study cannot be written, or Ray has died.
     """
     before = signal.getsignal(signal.SIGINT)
     with ctrl_c_as_before() as is_heard:  # Tune leaves its handler behind, which would swallow the next Ctrl-C

@@ -57,5 +57,5 @@ def test_a_task_whose_process_dies_raises_a_transient_error(local_ray: None) -> 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(TransientError, match="a process on Ray died too often; what is finished is kept"):
+    with pytest.raises(TransientError, match="a process on Ray died too often; finished work is kept"):
         list(results([starting(die)]))
