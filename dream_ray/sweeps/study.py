@@ -174,12 +174,6 @@ def requeue(study: Study, trials: Iterable[FrozenTrial]) -> None:
             study.tell(trial.number, state=TrialState.FAIL)
 
 
-def stop_running(study: Study) -> None:
-    """Stops the running trials when the budget is spent."""
-    for trial in running_trials(study):
-        study.tell(trial.number, state=TrialState.PRUNED)
-
-
 def running_trials(study: Study) -> list[FrozenTrial]:
     """Returns the trials that run, or ran when their sweep was killed."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

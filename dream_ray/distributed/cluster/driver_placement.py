@@ -51,15 +51,11 @@ def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
     if gpus == 0:
         return {"num_cpus": 0}
     nodes = sorted(node["NodeID"] for node in _nodes("GPU"))
-    return _on_node(nodes[turn % len(nodes)]) if nodes else None
+    return on_node(nodes[turn % len(nodes)]) if nodes else None
 
 
-def on_this_node() -> dict[str, Any]:
-    """Returns options for an actor that reserves no resources and runs on the node of this process."""
-    return _on_node(_node_of_this_process())
-
-
-def _on_node(node_id: str) -> dict[str, Any]:
+def on_node(node_id: str) -> dict[str, Any]:
+    """Returns options for a task or an actor that reserves no resources and runs on a node."""
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
 
@@ -70,14 +66,15 @@ def wait_for_nodes(timeout_s: float) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        options = [_on_node(node["NodeID"]) for node in _nodes("CPU")]
-        answers = [ray.remote(max_retries=0, **on_node)(_node_of_this_process).remote() for on_node in options]
+        placements = [on_node(node["NodeID"]) for node in _nodes("CPU")]
+        answers = [ray.remote(max_retries=0, **placement)(this_node).remote() for placement in placements]
         answered, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
         if len(answered) == len(answers):
             return
 
 
-def _node_of_this_process() -> str:
+def this_node() -> str:
+    """Returns the id of the node of this process."""
     return str(ray.get_runtime_context().get_node_id())
 
 
@@ -97,7 +94,7 @@ def _look(file: str) -> str:
 
 def _look_from(node_id: str, file: str) -> str:
     try:
-        answer: str = ray.get(ray.remote(**_on_node(node_id))(_look).remote(file))
+        answer: str = ray.get(ray.remote(**on_node(node_id))(_look).remote(file))
     except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
         return ""  # the node is dead, so no work runs there
     return answer

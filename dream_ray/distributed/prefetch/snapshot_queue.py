@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
-from dream_ray.distributed.cluster.driver_placement import on_this_node
+from dream_ray.distributed.cluster.driver_placement import on_node, this_node
 from dream_ray.distributed.prefetch.coordinator import Coordinator
 from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.engine.networks.sources import NetworkState
@@ -84,7 +84,7 @@ def supervised_coordinator(run: Run, num_producers: int, num_workers: int) -> It
     """Yields the name of a coordinator; a thread replaces the actor if it dies or does not answer."""
     name = f"coordinator-{uuid.uuid4().hex}"
     # All workers and producers may wait in it at once, and the driver must still get through.
-    options = {**on_this_node(), "name": name, "max_concurrency": 2 * (num_workers + num_producers) + 8}
+    options = {**on_node(this_node()), "name": name, "max_concurrency": 2 * (num_workers + num_producers) + 8}
     sizes = {"outer_steps": run.config.outer_steps, "inner_steps": run.config.inner_steps}
     window = window_of(run, num_producers)
     ended = threading.Event()

@@ -40,10 +40,8 @@ from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
 from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import final_runs, is_settled, write_final
-from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report import write_report
 from dream_ray.sweeps.results import rows_of, write_results
-from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import (
     RUNG,
     counted_trials,
@@ -51,7 +49,6 @@ from dream_ray.sweeps.study import (
     open_study,
     requeue,
     running_trials,
-    stop_running,
     study_name,
     study_storage,
 )
@@ -141,20 +138,16 @@ def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address
     with ray_session(address):
         needs = _check_cluster(sweep, context)
         check_visible_on_all_nodes("out", context.out, storage.join(context.out, SWEEP))
-        modes = [METRICS[metric].mode for metric in sweep.metrics]
-        has_several = len(modes) > 1
         search = Search(
-            space=partial(suggest, sweep.space, base=sweep.base()),
-            metric=list(sweep.metrics) if has_several else sweep.metrics[0],
-            mode=modes if has_several else modes[0],
-            sampler=make_sampler(sweep, len(study.trials)),
-            study_name=study_name(context.out, context.study),
-            storage=study_storage(context.out, context.study),
+            sweep,
+            make_sampler(sweep, len(study.trials)),
+            study_name(context.out, context.study),
+            study_storage(context.out, context.study),
         )
         # Tune writes it to files, so it must not contain the URL of the study, which may hold a password.
-        trial = partial(_trial, sweep, context.out, context.store, _executor(sweep, context, needs))
+        trainable = partial(_trial, sweep, context.out, context.store, _executor(sweep, context, needs))
         tuner = tune.Tuner(
-            tune.with_resources(trial, _resources(needs)),
+            tune.with_resources(trainable, _resources(needs)),
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
@@ -176,7 +169,8 @@ def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address
         _silence()
         is_interrupted = fit(tuner)
     if budget.stop_all() and not is_interrupted:
-        stop_running(study)
+        for trial in running_trials(study):
+            study.tell(trial.number, state=TrialState.PRUNED)
         return
     cut_off = running_trials(study)
     requeue(study, cut_off)

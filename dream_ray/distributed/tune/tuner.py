@@ -1,13 +1,17 @@
 """The parts of Ray Tune for a sweep: search algorithm, schedulers, budget and loggers."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from ray.exceptions import RayError
 from ray.tune import Callback, Stopper, TuneError, Tuner
@@ -21,14 +25,31 @@ from dream_ray.engine.stopping import ctrl_c_as_before
 from dream_ray.errors import TransientError, UsageError
 from dream_ray.sweeps.file import Sweep, num_rungs
 from dream_ray.sweeps.metrics import METRICS
+from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import NAME, RUNG, outer_steps_of, outer_steps_spent, seconds_spent
 
 
 class Search(OptunaSearch):
-    """Optuna with the last rung of every trial: for Tune, a trial that a scheduler stopped is complete too."""
+    """Optuna with the last rung of every trial: for Tune, a trial that a scheduler stopped is complete too.
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    Args:
+        sweep: The sweep file.
+        sampler: Proposes trials.
+        study_name: Name of the study.
+        storage: Storage of the study.
+    """
+
+    def __init__(self, sweep: Sweep, sampler: BaseSampler, study_name: str, storage: BaseStorage) -> None:
+        metrics: list[str] = list(sweep.metrics)
+        modes: list[str] = [METRICS[metric].mode for metric in metrics]
+        super().__init__(
+            space=partial(suggest, sweep.space, base=sweep.base()),
+            metric=metrics if len(metrics) > 1 else metrics[0],
+            mode=modes if len(metrics) > 1 else modes[0],
+            sampler=sampler,
+            study_name=study_name,
+            storage=storage,
+        )
         self._last: dict[str, dict[str, Any]] = {}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -68,8 +89,8 @@ class Spending(Stopper):
         self._sweep = sweep
         self._steps_before = outer_steps_spent(sweep, study)
         self._steps: dict[str, int] = {}
-        hours = sweep.budget.hours
-        self._until = None if hours is None else time.time() + 3600 * hours - seconds_spent(study)
+        self._most_steps = sweep.budget.outer_steps or math.inf
+        self._until = time.time() + 3600 * (sweep.budget.hours or math.inf) - seconds_spent(study)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Records a rung; never stops a single trial."""
@@ -80,10 +101,8 @@ class Spending(Stopper):
 
     def stop_all(self) -> bool:
         """Returns whether the budget is spent."""
-        most = self._sweep.budget.outer_steps
-        if most is not None and self._steps_before + sum(self._steps.values()) >= most:
-            return True
-        return self._until is not None and time.time() >= self._until
+        steps = self._steps_before + sum(self._steps.values())
+        return steps >= self._most_steps or time.time() >= self._until
 
 
 class NodesWatch(Callback):

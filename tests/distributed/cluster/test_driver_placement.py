@@ -124,7 +124,7 @@ import threading
 import ray
 from ray.cluster_utils import Cluster
 from dream_ray.distributed.cluster.capacity import Needs, wait_for_workers
-from dream_ray.distributed.cluster.driver_placement import _node_of_this_process, beside_workers
+from dream_ray.distributed.cluster.driver_placement import beside_workers, this_node
 from dream_ray.errors import TransientError
 
 node = {"object_store_memory": 80 * 1024**2, "include_dashboard": False}
@@ -144,7 +144,7 @@ waiting.join(30)
 assert not waiting.is_alive()
 holder = ray.remote(num_gpus=1)(type("Worker", (), {})).remote()
 ray.get(holder.__ray_ready__.remote())
-assert ray.get(ray.remote(**beside_workers(1.0))(_node_of_this_process).remote(), timeout=60) == there.node_id
+assert ray.get(ray.remote(**beside_workers(1.0))(this_node).remote(), timeout=60) == there.node_id
 ray.shutdown()
 cluster.shutdown()
 """

@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, 
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SweepContext
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.space import suggest
-from dream_ray.sweeps.study import RUNG
+from dream_ray.sweeps.study import RUNG, make_sampler
 
 SWEEP: dict[str, Any] = {
     "preset": "smoke",
@@ -39,13 +37,7 @@ def search(tmp_path: Path) -> Search:
     sweep = parse_sweep(SWEEP)
 
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/hushhush.db")
-    return Search(
-        space=partial(suggest, sweep.space, base=sweep.base()),
-        metric="accuracy",
-        mode="max",
-        study_name="x",
-        storage=storage,
-    )
+    return Search(sweep, make_sampler(sweep, 0), "x", storage)
 
 
 def rung(number: int, accuracy: float) -> dict[str, Any]:
