@@ -32,7 +32,11 @@ class CoordinatorClient:
         while True:
             try:
                 if self._actor is None:
-                    self._actor = self._find()
+                    self._actor = ray.get_actor(self._name)
+            except ValueError:  # not replaced yet
+                time.sleep(_RETRY_S)
+                continue
+            try:
                 return value_of(getattr(self._actor, method).remote(*arguments))
             except RayActorError:
                 self._actor = None
@@ -45,13 +49,6 @@ class CoordinatorClient:
     def put(self, producer: int, inner: int, item: Any) -> bool:
         """See `SnapshotQueue.put`."""
         return bool(self.call("put", producer, inner, item))
-
-    def _find(self) -> ActorHandle[Any]:
-        while True:
-            try:
-                return ray.get_actor(self._name)
-            except ValueError:  # not replaced yet
-                time.sleep(_RETRY_S)
 
 
 class RayAgreement:
