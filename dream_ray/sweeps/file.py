@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -227,8 +228,12 @@ def parse_sweep(values: Mapping[str, Any]) -> Sweep:
             "the validation split judge trials; got 0"
         )
     _check_parameters(sweep)
-    check_space(sweep.space, sweep.config_of)
-    _check_scheduler(sweep, num_rungs(base))
+    check_space(sweep.space, partial(_check_values, sweep))
+    if sweep.scheduler.name != "none" and sweep.scheduler.grace >= num_rungs(base):
+        raise UsageError(
+            f"scheduler.grace must be less than the rungs of a trial ({num_rungs(base)}: outer_steps * inner_steps / "
+            f"evaluation.every), else no trial stops; got {sweep.scheduler.grace}. For none, set scheduler.name: none"
+        )
     if sweep.budget.outer_steps is not None and sweep.budget.outer_steps < base.outer_steps:
         raise UsageError(
             f"budget.outer_steps must be at least the {base.outer_steps} of one trial; got {sweep.budget.outer_steps}"
@@ -254,29 +259,18 @@ def _check_parameters(sweep: Sweep) -> None:
             )
         if path.startswith("evaluation.") or path == "data.include_validation":
             raise UsageError(f"space must not name {path}: all trials must be judged alike to be comparable")
-        if path in ("outer_steps", "inner_steps") and sweep.scheduler.name != "none":
-            raise UsageError(
-                f"scheduler.name must be none if space names {path}: rungs of longer and shorter trials are not "
-                f"comparable; got {sweep.scheduler.name}"
-            )
         if sweep.sampler.name == "grid" and (parameter.choices is None or parameter.when):
             raise UsageError(f"space.{path} must have choices and no `when` with sampler.name grid")
 
 
-def _check_scheduler(sweep: Sweep, rungs: int) -> None:
-    if sweep.scheduler.name == "none":
-        return
-    if sweep.scheduler.grace >= rungs:
+def _check_values(sweep: Sweep, values: Mapping[str, Any]) -> None:
+    """Refuses values that break a rule of the settings, or that make a trial longer or shorter under a scheduler."""
+    steps, usual = sweep.config_of(values).total_steps, sweep.base().total_steps
+    if sweep.scheduler.name != "none" and steps != usual:
         raise UsageError(
-            f"scheduler.grace must be less than the rungs of a trial ({rungs}: outer_steps * inner_steps / "
-            f"evaluation.every), else no trial stops; got {sweep.scheduler.grace}. For none, set scheduler.name: none"
+            f"settings must fix outer_steps and inner_steps, or scheduler.name must be none: rungs of longer and "
+            f"shorter trials are not comparable; got {steps} steps, {usual} with the settings"
         )
-    for name, config in sweep.bases().items():
-        if num_rungs(config) != rungs:
-            raise UsageError(
-                f"settings must set outer_steps and inner_steps, or scheduler.name must be none: rungs of longer and "
-                f"shorter trials are not comparable; {name} has {num_rungs(config)}, the settings {rungs}"
-            )
 
 
 def dump_sweep(sweep: Sweep) -> str:

@@ -134,12 +134,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
 
 
-def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str, Any]], Config]) -> None:
+def check_space(space: Mapping[str, Parameter], check_values: Callable[[Mapping[str, Any]], None]) -> None:
     """Checks that paths are settings, that conditions can be met, and that values keep the rules.
 
     Args:
         space: The search space. Its choices and the ends of its ranges are checked.
-        config_of: Makes settings from values by path; raises UsageError if they break a rule.
+        check_values: Raises UsageError if values, by path, break a rule.
 
     Raises:
         UsageError: If a check fails.
@@ -154,7 +154,7 @@ def check_space(space: Mapping[str, Parameter], config_of: Callable[[Mapping[str
         parameter, where = space[path], _met(space, path)
         for value in parameter.choices or parameter.bounds or ():
             try:
-                config_of({**where, path: value})
+                check_values({**where, path: value})
             except UsageError as error:
                 raise UsageError(f"space.{path}: {error}") from None
 

@@ -59,7 +59,7 @@ class Needs:
         return f"{_count(self.workers, 'worker')} of {_count(self.cpus, 'CPU')}{gpus}{each}{driver}"
 
 
-def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
+def needs_of(wanted: Resources, device: str) -> Needs:
     """Returns the resources of a trial.
 
     A trial without a reserved GPU computes on the CPU, even if it sees GPUs of other processes. A trial with a reserved
@@ -68,12 +68,11 @@ def needs_of(wanted: Resources, device: str, default_gpus: float) -> Needs:
     Args:
         wanted: The resources in the sweep file.
         device: "auto", "cpu" or "cuda".
-        default_gpus: GPUs per worker if the file names no number.
 
     Raises:
         UsageError: If the device is cuda and there is no GPU.
     """
-    gpus = default_gpus if wanted.gpus is None else wanted.gpus
+    gpus = default_gpus(device) if wanted.gpus is None else wanted.gpus
     if gpus == 0 and device == "cuda":
         said = "Ray has none" if wanted.gpus is None else "resources.gpus is 0"
         raise UsageError(f"device must be auto or cpu where a trial has no GPU ({said}); got cuda")

@@ -21,7 +21,6 @@ from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
 from dream_ray.distributed.cluster.capacity import (
     Needs,
-    default_gpus,
     is_cluster,
     needs_of,
     present_nodes,
@@ -199,7 +198,7 @@ def _check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
         UsageError: If it never fits into a private local Ray, or a node does not see the store.
         TransientError: If it found no free resources.
     """
-    needs = needs_of(sweep.resources, context.device, default_gpus(context.device))
+    needs = needs_of(sweep.resources, context.device)
     wait_for_workers(needs, context.wait_s)
     check_visible_on_all_nodes("store", context.store, storage.join(context.store, MANIFEST))
     return needs

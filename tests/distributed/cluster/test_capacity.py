@@ -145,17 +145,20 @@ def test_a_private_ray_refuses_at_once_workers_that_never_fit(
     ],
 )
 def test_a_trial_computes_on_a_gpu_only_if_it_reserves_one(
-    gpus: float | None, device: str, there: float, found: tuple[float, str]
+    gpus: float | None, device: str, there: float, found: tuple[float, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray hides no GPU from processes that request none: all of them would use the first one."""
-    needs = needs_of(Resources(workers=2, cpus=3, gpus=gpus), device, there)
+    monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 4.0, "GPU": there}])
+    needs = needs_of(Resources(workers=2, cpus=3, gpus=gpus), device)
     assert (needs.gpus, needs.device) == found and (needs.workers, needs.cpus, needs.driver_cpus) == (2, 3, 0.5)
 
 
 @pytest.mark.parametrize(("gpus", "message"), [(None, "Ray has none"), (0.0, r"resources\.gpus is 0")])
-def test_cuda_without_a_gpu_is_refused(gpus: float | None, message: str) -> None:
+def test_cuda_without_a_gpu_is_refused(gpus: float | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "present_nodes", lambda: [{"CPU": 4.0}])
+    monkeypatch.setattr(capacity, "is_cluster", lambda: False)
     with pytest.raises(UsageError, match=rf"device must be auto or cpu .*\({message}\); got cuda"):
-        needs_of(Resources(gpus=gpus), "cuda", 0.0)
+        needs_of(Resources(gpus=gpus), "cuda")
 
 
 @pytest.mark.parametrize(
