@@ -99,9 +99,11 @@ def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
 
 
 def _columns(sweep: Sweep) -> dict[str, str]:
-    metrics = {metric: METRICS[metric].heading for metric in sweep.metrics}
-    others = {name: name for name in ("seconds", *sweep.space, "reason")}
-    return {"trial": "trial", "state": "state", "rung": "rung"} | metrics | others
+    headings: dict[str, str] = {metric: METRICS[metric].heading for metric in sweep.metrics}
+    return {
+        name: headings.get(name, name)
+        for name in ("trial", "state", "rung", *headings, "seconds", *sweep.space, "reason")
+    }
 
 
 def _section(title: str, parts: Iterable[str]) -> str:
@@ -162,8 +164,14 @@ def _results(sweep: Sweep, trial: FrozenTrial) -> str:
 def _tested(final: Sequence[dict[str, Any]]) -> str:
     if not final:
         return ""
-    columns = {"settings": "settings", "accuracy": "test accuracy %", "n": "n"}
-    columns |= {"steps": "steps of a run", "compute_s": METRICS["compute_s"].heading, "reasons": "failed, because"}
+    columns = {
+        "settings": "settings",
+        "accuracy": "test accuracy %",
+        "n": "n",
+        "steps": "steps of a run",
+        "compute_s": METRICS["compute_s"].heading,
+        "reasons": "failed, because",
+    }
     rows = [
         {
             **{name: row[name] for name in ("n", "steps", "compute_s") if row[name] is not None},

@@ -49,12 +49,18 @@ def rows_of(out: str, sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]
     rows = []
     for trial in trials:
         values = trial.values or [_so_far(trial), *[None] * (len(sweep.metrics) - 1)]
-        row: dict[str, Any] = {"trial": trial.number, "state": _state(trial, sweep, again)}
-        row["rung"] = trial.user_attrs.get(RUNG)
-        row |= dict(zip(sweep.metrics, values, strict=True))
-        row["seconds"] = _seconds(trial)
-        row["reason"] = _reason(out, sweep, trial) if row["state"] == "failed" else ""
-        rows.append(row | {path: trial.params.get(path) for path in sweep.space})
+        state = _state(trial, sweep, again)
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": state,
+                "rung": trial.user_attrs.get(RUNG),
+                **dict(zip(sweep.metrics, values, strict=True)),
+                "seconds": _seconds(trial),
+                "reason": _reason(out, sweep, trial) if state == "failed" else "",
+                **{path: trial.params.get(path) for path in sweep.space},
+            }
+        )
     return rows
 
 
