@@ -1,5 +1,6 @@
 """Progress on stderr while a command runs: a bar on a terminal, a line per minute in a log."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def progress(run: Any) -> Iterator[None]:
     """Follows a run through the files in its directory."""
     with showing("Distilling") as show:
         show("starting", 0, run.config.total_steps)
-        with polling(lambda: show(*_read_progress(run)), _POLL_S if console(stderr=True).is_terminal else _LINE_S):
+        with polling(lambda: show(*_read_progress(run)), _POLL_S if sys.stderr.isatty() else _LINE_S):
             yield
 
 
@@ -71,7 +72,7 @@ def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
 @contextmanager
 def showing(text: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function that shows the progress of the work: (stage or status, done, total)."""
-    if not console(stderr=True).is_terminal:
+    if not sys.stderr.isatty():
         last = time.monotonic()
 
         def show(status: str, done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """The trials of a sweep: a table or lines that follow them, and their results."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,26 +19,25 @@ _MOST_ROWS = 20
 @contextmanager
 def live(path: str, study: str | None) -> Iterator[None]:
     """Follows the study of a sweep while the block runs: a table on a terminal, a line per minute in a log."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
+    if not sys.stderr.isatty():
         with polling(lambda: _print_counts(path, _read(path, study)), _LINE_S):
             yield
         return
     from rich.live import Live
 
-    with Live(console=screen, transient=True, refresh_per_second=2) as picture:
+    screen = console(stderr=True)
 
-        def look() -> None:
-            rows = _read(path, study)
-            if rows:
-                # Running and good trials, as many as a screen holds.
-                order = {"running": 0, "done": 1, "stopped": 2}
-                rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
-                first, *_ = make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=screen.width)
-                picture.update(first)
+    def picture() -> Any:
+        # Running and good trials, as many as a screen holds.
+        order = {"running": 0, "done": 1, "stopped": 2}
+        rows = _read(path, study)
+        rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
+        if not rows:
+            return ""
+        return make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=screen.width)[0]
 
-        with polling(look, _POLL_S):
-            yield
+    with Live(get_renderable=picture, console=screen, transient=True, refresh_per_second=1 / _POLL_S):
+        yield
 
 
 def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Refused commands, and commands that only read, import neither PyTorch nor Ray."""
+"""Refused commands, and commands that only read, import neither PyTorch nor Ray; refused ones no Rich either."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ import sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "ray"):
+        if name in LIBRARIES:
             raise AssertionError(f"{name} is imported")
 
 sys.meta_path.insert(0, Finder())
@@ -43,8 +43,9 @@ def runs(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_without_torch(arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT, *arguments.split()]
+def run_without(libraries: tuple[str, ...], arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    code = WITHOUT.replace("LIBRARIES", repr(libraries))
+    command = [sys.executable, "-c", code, *arguments.split()]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -96,8 +97,8 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("distil", "No such command 'distil'"),
     ],
 )
-def test_a_refused_command_imports_neither_torch_nor_ray(arguments: str, message: str, runs: Path) -> None:
-    done = run_without_torch(arguments, runs)
+def test_a_refused_command_imports_neither_torch_nor_ray_nor_rich(arguments: str, message: str, runs: Path) -> None:
+    done = run_without(("torch", "ray", "rich"), arguments, runs)
     assert message in done.stderr, done.stderr
     assert (done.returncode, done.stdout) == (2, "")
     assert not (runs / "new").exists()
@@ -105,7 +106,7 @@ def test_a_refused_command_imports_neither_torch_nor_ray(arguments: str, message
 
 @pytest.mark.parametrize("command", ["status run", "status sweep", "presets", "settings", "--help", "distill --help"])
 def test_a_command_that_reads_imports_neither_torch_nor_ray(command: str, runs: Path) -> None:
-    done = run_without_torch(command, runs)
+    done = run_without(("torch", "ray"), command, runs)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout) > 10
 
