@@ -29,8 +29,8 @@ def quickstart(
 ) -> None:
     """Ingest, distil and evaluate the digits in minutes.
 
-    Runs the commands ingest, distill and evaluate on the digits that scikit-learn brings, and prints each of them.
-    Without --local, they share a Ray that runs on this machine until the end.
+    Prints and runs the commands ingest, distill and evaluate on the digits of scikit-learn. Without --local, they share
+    a local Ray, which ends with the last command.
     """
     from multiprocessing import cpu_count
 
