@@ -1,13 +1,13 @@
-"""Whether a run computes through compiled functions: decided once, when it is made, and recorded.
+"""The decision whether a run is compiled: made once, when the run is created, and recorded.
 
-The decision changes the last bits, so it must not depend on the number of workers.
+Compilation changes the last bits, so the decision must not depend on the number of workers.
 """
 
 import logging
 import math
 
 import torch
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
@@ -22,8 +22,8 @@ from dream_ray.nets import Classifier
 
 _LOG = logging.getLogger(__name__)
 
-# From here on, eager matching takes about an hour of one CPU core or ten minutes of a GPU, of which compiled functions
-# save more than the minute or two that each worker spends on compiling them.
+# At this size, eager matching takes about an hour on one CPU core or ten minutes on a GPU. Compiled functions then save
+# more than the one or two minutes that each worker needs to compile them.
 LONG_RUN_FLOP = {"cpu": 1e14, "cuda": 1e16}
 
 
@@ -39,7 +39,7 @@ def choose_compile(choice: str, config: Config, store: Store, device: torch.devi
     Raises:
         UsageError: If the choice is "on" and nothing can be compiled.
     """
-    if choice == "off" or (choice == "auto" and not is_long(run_flop(config, store), device)):
+    if choice == "off" or (choice == "auto" and run_flop(config, store) < LONG_RUN_FLOP[device.type]):
         return False
     try:
         check_compiler(device)
@@ -52,16 +52,11 @@ def choose_compile(choice: str, config: Config, store: Store, device: torch.devi
     return True
 
 
-def is_long(flop: float, device: torch.device) -> bool:
-    """Returns whether a run of so many floating-point operations is worth compiling."""
-    return flop >= LONG_RUN_FLOP[device.type]
-
-
 def run_flop(config: Config, store: Store) -> float:
-    """Returns the floating-point operations, about, of what a run computes through compiled functions.
+    """Estimates the floating-point operations of the functions that a compiled run compiles.
 
-    That is its selections and matching, on top of which come network updates; where students are matched, which are
-    never compiled, it is the training of the experts and of the network that the initialisation looks through.
+    These are the selections and the matching; the network updates are not counted. In trajectory matching, students are
+    never compiled, so the training of the experts and of the initialisation's network is counted instead.
     """
     counts = class_counts(config, store)
     follows_experts = config.source.kind == "expert"
@@ -70,9 +65,9 @@ def run_flop(config: Config, store: Store) -> float:
 
 
 def _passes_of_experts(config: Config, num_images: int) -> int:
-    """Returns how many images pass a network forwards in the training of all experts and before it.
+    """Returns the forward passes of images in the training of all experts and in the initialisation.
 
-    A backward pass counts as two.
+    A backward pass counts as two forward passes.
     """
     update = config.update
     of_update = update.epochs * (num_images if update.num_images is None else min(update.num_images, num_images))
@@ -83,27 +78,17 @@ def _passes_of_experts(config: Config, num_images: int) -> int:
 
 
 def forward_flop(network: Classifier, shape_CHW: tuple[int, int, int]) -> int:
-    """Returns the floating-point operations of one image's forward pass in convolutions and linear layers."""
-    flop = 0
-
-    def count(layer: nn.Module, images: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal flop
-        assert isinstance(layer.weight, Tensor)
-        flop += 2 * output.numel() * layer.weight[0].numel()
-
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
+    """Returns the floating-point operations of one image's forward pass in convolutions and matrix products."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, *shape_CHW))
-    return flop
+    return int(counter.get_total_flops())
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compiles one small function, so that a run does not begin where none can be compiled.
+    """Compiles one small function.
 
     Raises:
-        UsageError: If that fails.
+        UsageError: If this machine cannot compile.
     """
     from torch._dynamo.exc import TorchDynamoException
 
@@ -115,7 +100,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def _check_network(config: Config, store: Store) -> None:
-    """Raises UsageError if the network of a run has something in it that torch.compile cannot follow."""
+    """Raises UsageError if torch.compile cannot trace the network of a run."""
     from torch._dynamo.exc import TorchDynamoException
 
     network = build(config, store)

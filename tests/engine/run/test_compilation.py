@@ -20,7 +20,7 @@ from dream_ray.engine.networks import from_config
 from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions
 from dream_ray.engine.run import compilation
 from dream_ray.engine.run.class_costs import class_costs, class_counts, placement
-from dream_ray.engine.run.compilation import choose_compile, forward_flop, is_long, run_flop
+from dream_ray.engine.run.compilation import LONG_RUN_FLOP, choose_compile, forward_flop, run_flop
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 from dream_ray.nets import build_network
@@ -70,11 +70,10 @@ def test_operations_of_a_convnet_by_hand() -> None:
 
 
 def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store: str) -> None:
-    assert not is_long(run_flop(parse_config(PRESETS["smoke"]), Store.open(digits_store)), CPU)
+    assert run_flop(parse_config(PRESETS["smoke"]), Store.open(digits_store)) < LONG_RUN_FLOP["cpu"]
     cifar10 = parse_config(PRESETS["cifar10-ipc10"])
     flop_of_convnet3 = 1e8
-    for device in ("cpu", "cuda"):
-        assert is_long(flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)), torch.device(device))
+    assert flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)) >= max(LONG_RUN_FLOP.values())
 
 
 def test_of_trajectory_matching_the_training_of_experts_counts(digits_store: str) -> None:
