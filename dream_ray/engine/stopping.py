@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _LOG = logging.getLogger(__name__)
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -32,11 +32,8 @@ class Agreement(Protocol):
             Whether the worker must stop at once.
         """
 
-    def start(self) -> None:
-        """Records that a worker has reached its first step, so there is something to save."""
-
-    def is_asked(self) -> bool:
-        """Returns whether all workers must stop."""
+    def poll(self) -> bool:
+        """Returns whether all workers must stop; a worker that takes steps calls it, so it has something to save."""
 
     def agree(self, worker: int, num_workers: int, step: int) -> int | None:
         """Reports the position of a worker, which calls again before every step.
@@ -69,7 +66,7 @@ class LocalAgreement:
     def ask(self) -> bool:
         """Asks the workers to stop; returns whether they have something to save."""
         self._is_asked = True
-        return self._has_started
+        return self._has_started and not self._is_lost
 
     def begin(self, incarnation: int) -> bool:
         """See `Agreement`."""
@@ -81,15 +78,12 @@ class LocalAgreement:
         return self._is_asked
 
     def lose_workers(self) -> None:
-        """Records that the workers died, so there is nothing to save until others have started."""
-        self._has_started = False
+        """Records that a worker died: until a new group takes steps, there is nothing to save."""
+        self._is_lost = True
 
-    def start(self) -> None:
+    def poll(self) -> bool:
         """See `Agreement`."""
         self._has_started = True
-
-    def is_asked(self) -> bool:
-        """See `Agreement`."""
         return self._is_asked
 
     def agree(self, worker: int, num_workers: int, step: int) -> int | None:
@@ -110,7 +104,7 @@ class LocalAgreement:
         self._is_broken_off = True
 
     def _forget(self) -> None:
-        self._has_started = self._is_broken_off = False
+        self._has_started = self._is_lost = self._is_broken_off = False
         self._steps.clear()
         self._stops_at = None
 
@@ -128,7 +122,7 @@ class Stopping:
     def __init__(self, agreement: Agreement, worker: int = 0, num_workers: int = 1, incarnation: int = 0) -> None:
         self._agreement, self._incarnation = agreement, incarnation
         self._worker, self._num_workers = worker, num_workers
-        self._looked_at: float | None = None
+        self._polled_at = float("-inf")
         self._is_asked = False
         self._stops_at: int | None = None
 
@@ -142,7 +136,10 @@ class Stopping:
         Raises:
             Stopped: If another worker ended before all had agreed.
         """
-        if self._stops_at is None and self._look():
+        now = time.monotonic()
+        if not self._is_asked and now - self._polled_at >= _POLL_S:
+            self._polled_at, self._is_asked = now, self._agreement.poll()
+        if self._is_asked and self._stops_at is None:
             self._stops_at = self._agreement.agree(self._worker, self._num_workers, step)
         if self._stops_at == NOWHERE:
             raise Stopped
@@ -155,15 +152,6 @@ class Stopping:
     def break_off(self) -> None:
         """See `Agreement`."""
         self._agreement.break_off()
-
-    def _look(self) -> bool:
-        """Returns whether all workers must stop; checks once a second."""
-        now = time.monotonic()
-        if self._looked_at is None:
-            self._agreement.start()
-        if not self._is_asked and (self._looked_at is None or now - self._looked_at >= _LOOK_S):
-            self._looked_at, self._is_asked = now, self._agreement.is_asked()
-        return self._is_asked
 
 
 @contextmanager

@@ -188,7 +188,7 @@ class TestEveryFramework:
         agreement = LocalAgreement()
         with monkeypatch.context() as patch:
             after_step(patch, 4, lambda shard: agreement.ask())
-            patch.setattr("dream_ray.engine.stopping._LOOK_S", 0.0)
+            patch.setattr("dream_ray.engine.stopping._POLL_S", 0.0)
             with pytest.raises(Stopped):
                 run_all(run, workers, agreement)
         assert run.checkpoints(4).complete_steps()[-1] == 5

@@ -27,7 +27,7 @@ ASKED_AT = 5
 
 @pytest.fixture(autouse=True)
 def looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_LOOK_S", 0.0)
+    monkeypatch.setattr(stopping, "_POLL_S", 0.0)
 
 
 @pytest.fixture

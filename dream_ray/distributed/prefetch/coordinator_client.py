@@ -75,13 +75,9 @@ class RayAgreement:
         """See `Agreement`."""
         return bool(self._call("begin", incarnation))
 
-    def start(self) -> None:
+    def poll(self) -> bool:
         """See `Agreement`."""
-        self._call("start")
-
-    def is_asked(self) -> bool:
-        """See `Agreement`."""
-        return bool(self._call("is_asked"))
+        return bool(self._call("poll"))
 
     def agree(self, worker: int, num_workers: int, step: int) -> int | None:
         """See `Agreement`."""

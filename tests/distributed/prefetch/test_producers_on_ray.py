@@ -178,12 +178,12 @@ def test_a_replaced_coordinator_has_nothing_to_save(
     run = create_run(out, parse_config(tiny), four_digits_store, device=torch.device("cpu"), threads=1)
     with supervised_coordinator(run, num_producers=0, num_workers=2) as coordinator:
         agreement = RayAgreement(coordinator)
-        agreement.start()
+        assert not agreement.poll()
         assert agreement.ask() and agreement.is_asked_here and agreement.agree(0, 2, 5) is None
         actor = ray.get_actor(coordinator)
         ray.kill(actor)
         with pytest.raises(RayActorError):
             while True:
                 ray.get(actor.__ray_ready__.remote())
-        assert not agreement.is_asked() and not agreement.begin(1)
+        assert not agreement.begin(1)
         assert not agreement.ask() and not agreement.is_asked_here
