@@ -134,7 +134,7 @@ class RayBackend:
             ending.enter_context(ProducingActors(run, plan, coordinator))
             agreement = RayAgreement(coordinator)
             ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
-            newest = run.checkpoints(store.num_classes).newest
+            newest = run.checkpoints().newest
             counts = class_counts(run.config, store)
             while True:
                 wait_for_workers(needs, self._wait_s)  # experts or lost nodes may have taken the resources

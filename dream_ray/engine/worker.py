@@ -79,7 +79,7 @@ def work(run_path: str, join: Join) -> None:
             check_compiler(run.device)
         keep_freed_memory()
         store = run.open_store()
-        checkpoints = run.checkpoints(store.num_classes)
+        checkpoints = run.checkpoints()
         with ExitStack() as ending:
             # The heartbeat ends last, after all files are written.
             heartbeat = ending.enter_context(

@@ -84,7 +84,7 @@ def _write_checkpoint(run: Run, step: int) -> None:
     classes = {
         label: ClassState(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), nothing, nothing) for label in range(4)
     }
-    run.checkpoints(4).save(RunState(outer, inner, classes), step=step, shard=0, num_shards=1)
+    run.checkpoints().save(RunState(outer, inner, classes), step=step, shard=0, num_shards=1)
 
 
 @pytest.fixture

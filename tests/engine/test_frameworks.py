@@ -191,7 +191,7 @@ class TestEveryFramework:
             patch.setattr("dream_ray.engine.stopping._POLL_S", 0.0)
             with pytest.raises(Stopped):
                 run_all(run, workers, agreement)
-        assert run.checkpoints(4).complete_steps()[-1] == 5
+        assert run.checkpoints().complete_steps()[-1] == 5
         run_all(run, 3 - workers)
         finish_run(run)
         assert torch.equal(images(run), images(runs(case)))
@@ -286,7 +286,7 @@ class TestWorldGroup:
 
 
 def images_at_the_end(run: Run) -> Tensor:
-    state = run.checkpoints(4).load(run.config.total_steps)
+    state = run.checkpoints().load(run.config.total_steps)
     return torch.stack([state.classes[label].images_NCHW for label in range(4)])
 
 
@@ -313,7 +313,7 @@ def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_pa
     run_all(run, 1)
     finish_run(run)
     data = read_dataset(run.file("synthetic.parquet"))
-    state = run.checkpoints(4).load(run.config.total_steps)
+    state = run.checkpoints().load(run.config.total_steps)
     stored = torch.cat([state.classes[label].images_NCHW for label in range(4)])
     torch.testing.assert_close(data.images_NCHW, stored, rtol=1e-3, atol=1e-3)
     opened = run.open_store()

@@ -97,7 +97,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
         patch.setattr(heartbeat.Heartbeat, "on_step", kill_at(5))
         with pytest.raises(Killed):
             run_all(run, 1)
-    checkpoints = run.checkpoints(NUM_CLASSES)
+    checkpoints = run.checkpoints()
     newest = checkpoints.complete_steps()[-1]
     directory = run.file("checkpoints", f"step-{newest:08d}")
     shard = next(name for name in storage.list_directory(directory) if name.startswith("shard-"))
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
     run = start(parse_config({**tiny, "pixels": {"lr": 1e30}}))
     with pytest.raises(RunError, match=r"loss must be finite; got (nan|inf) for class \d+ at step \d+ .*pixels\.lr"):
         run_all(run, 1)
-    found = run.checkpoints(NUM_CLASSES).latest()
+    found = run.checkpoints().latest()
     assert found is not None
     assert all(torch.isfinite(state.images_NCHW).all() for state in found[1].classes.values())
 
@@ -135,7 +135,7 @@ def test_a_worker_stops_after_a_checkpoint_when_asked(start: Callable[..., Run],
     run = start(tiny_config)
     with pytest.raises(Stopped):
         work(run.path, range(NUM_CLASSES), shard=0, num_shards=1, should_stop=lambda: True)
-    assert run.checkpoints(NUM_CLASSES).complete_steps() == [0]
+    assert run.checkpoints().complete_steps() == [0]
 
 
 def test_metrics_count_every_step_once_after_a_crash(
@@ -175,6 +175,6 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_saved(
         patch.setattr(storage, "write_bytes", full)
         with pytest.raises(RunError, match="No space left"):
             run_all(run, 1)
-    assert run.checkpoints(NUM_CLASSES).complete_steps() == [0, 2]
+    assert run.checkpoints().complete_steps() == [0, 2]
     run_all(run, 2)
     assert torch.equal(final_images(run), reference(tiny))

@@ -145,7 +145,7 @@ def _training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[Traini
     if task.step is None:
         synthetic, _ = read_synthetic(run.file("synthetic.parquet"))
     else:
-        synthetic = synthetic_set(run, store, run.checkpoints(store.num_classes).load(task.step))
+        synthetic = synthetic_set(run, store, run.checkpoints().load(task.step))
     return TensorImages(*synthetic.decoded()), synthetic.step_size
 
 

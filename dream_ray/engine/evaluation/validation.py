@@ -58,7 +58,7 @@ def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
         look: Reads the new accuracies.
         step: Step of the checkpoint that was just written.
     """
-    for due in pending_steps(run, run.checkpoints(run.environment["num_classes"])):
+    for due in pending_steps(run, run.checkpoints()):
         if due:
             validate_step(run.path, due)
     look()
@@ -88,7 +88,7 @@ def background_validation(run: Run, validate: Callable[[str, int], object]) -> I
     if run.config.evaluation.every == 0:
         yield
         return
-    checkpoints = run.checkpoints(run.environment["num_classes"])
+    checkpoints = run.checkpoints()
     done = threading.Event()
 
     def watch() -> None:

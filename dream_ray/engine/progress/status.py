@@ -83,7 +83,7 @@ def _state(
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:
-    checkpoints = run.checkpoints(run.environment["num_classes"])  # this machine may not reach the store
+    checkpoints = run.checkpoints()
     step = checkpoints.newest()
     if step is None:
         return None, None

@@ -115,10 +115,10 @@ class Run:
             )
         return store
 
-    def checkpoints(self, num_classes: int) -> Checkpoints:
+    def checkpoints(self) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        identity = dump_config(self.config) + self.environment["store_checksum"]
-        return Checkpoints(self.file("checkpoints"), num_classes, hashlib.sha256(identity.encode()).hexdigest())
+        identity = hashlib.sha256((dump_config(self.config) + self.environment["store_checksum"]).encode()).hexdigest()
+        return Checkpoints(self.file("checkpoints"), self.environment["num_classes"], identity)
 
 
 def check_new(path: str) -> None:

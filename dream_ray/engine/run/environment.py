@@ -1,4 +1,4 @@
-"""The environment of a run, which decides its bits besides the settings, and its cost."""
+"""The environment of a run, on which its bits depend besides the settings, and its cost."""
 
 import importlib.metadata
 import platform
@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from dream_ray import __version__
 from dream_ray.errors import UsageError
 
-_PACKAGES = ("dream-ray", "numpy", "pyarrow", "torch")
+_PACKAGES = ("numpy", "pyarrow", "torch")
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device of "auto", "cpu" or "cuda"; raises UsageError where it is not there."""
+    """Returns the device for "auto", "cpu" or "cuda"; raises UsageError if this machine does not have it."""
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device must be auto, cpu or cuda; got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
@@ -28,12 +29,8 @@ def resolve_device(name: str) -> torch.device:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Returns what equal bits need: library versions, CPU type and device; plain values for JSON."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            versions[package] = "not installed"
+    versions = {"python": platform.python_version(), "dream-ray": __version__}
+    versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
     on_gpu = device.type == "cuda"
     if on_gpu:
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
@@ -46,7 +43,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_model(),
     }
-    if on_gpu:  # in which convolutions and products of matrices of float32 are rounded to ten bits
+    if on_gpu:  # TF32 rounds the float32 inputs of convolutions and matrix products to a mantissa of ten bits
         tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
         described["tf32"] = tf32
     return described
@@ -54,7 +51,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
-    """Computes with `count` threads inside the block: their number decides the last bits of a sum."""
+    """Computes with `count` threads inside the block; their number changes the last bits of a sum."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -68,7 +65,7 @@ def _cpu_model() -> str:
 
 
 def _linux_value(path: str, name: str) -> str | None:
-    """Returns the first value that a file of `name: value` lines has under a name; None where there is none."""
+    """Returns the value of the first line `name: value` of a file; None if there is none."""
     with suppress(OSError), open(path, encoding="utf-8") as file:
         for line in file:
             key, _, value = line.partition(":")
@@ -78,7 +75,7 @@ def _linux_value(path: str, name: str) -> str | None:
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Lists in words what differs between two environments."""
+    """Describes each difference between two environments."""
     found = []
     for key, was in recorded.items():
         now = current.get(key)
@@ -90,20 +87,20 @@ def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
 
 
 def peak_rss_bytes() -> int:
-    """Returns the largest resident memory that this process ever had."""
+    """Returns the largest resident memory of this process so far, in bytes."""
     if high_water := _linux_value("/proc/self/status", "VmHWM"):
         return int(high_water.split()[0]) * 1024
-    # On Linux this would begin with the memory of the process that started this one. It counts KiB, bytes on macOS.
+    # On Linux, ru_maxrss includes the memory of the parent at the fork. Its unit is KiB, and bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-# Tells processes apart that have one number, on different machines or one after the other.
+# Process numbers repeat, on other machines and over time.
 _PROCESS = uuid.uuid4().hex
 
 
 class CostMeter:
-    """Counts what this process spends from its construction on, whichever of its threads."""
+    """Measures the cost of this process, all threads together, from the construction of the meter on."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -111,11 +108,11 @@ class CostMeter:
         self._cpu_s = time.process_time()
 
     def read(self) -> dict[str, Any]:
-        """Reads it.
+        """Returns the cost so far.
 
         Returns:
-            process (a name), started_at and updated_at (Unix seconds), cpu_since_s (CPU seconds of the process before),
-            cpu_s, gpu_s (seconds with a GPU), peak_rss_bytes and peak_gpu_bytes.
+            process (a unique name), started_at and updated_at (Unix seconds), cpu_since_s (CPU seconds of the process
+            before the start), cpu_s, gpu_s (seconds with a GPU), peak_rss_bytes and peak_gpu_bytes.
         """
         on_gpu = self._device.type == "cuda"
         now = time.time()
@@ -132,11 +129,11 @@ class CostMeter:
 
 
 def total_cost(sessions: list[dict[str, Any]]) -> dict[str, float]:
-    """Adds up the cost of all sessions of a run, interrupted ones too.
+    """Adds up the cost of all sessions of a run, including interrupted ones.
 
     Returns:
-        wall_s (seconds in which at least one process ran), cpu_s, gpu_s (sums over processes, whose threads may have
-        had sessions side by side) and peak_rss_bytes, peak_gpu_bytes (of the largest process).
+        wall_s (seconds in which at least one process ran), cpu_s and gpu_s (sums over processes; sessions of one
+        process that overlap count once), peak_rss_bytes and peak_gpu_bytes (of the largest process).
     """
     processes: dict[str, list[dict[str, Any]]] = {}
     for session in sessions:
@@ -151,7 +148,7 @@ def total_cost(sessions: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Returns the length of what spans (start, length) cover, counting once where they overlap."""
+    """Returns the total length of spans (start, length); overlaps count once."""
     covered, end = 0.0, float("-inf")
     for start, length in sorted(spans):
         covered += max(0.0, start + length - max(end, start))

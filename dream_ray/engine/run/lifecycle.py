@@ -41,7 +41,6 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
     check_workers(spec, store)
-    check_new(path)
     compiled = choose_compile(spec.compile, config, store, device)
     storage.ensure_writable(path)
     environment = {
@@ -149,7 +148,7 @@ def finish_run(run: Run) -> None:
         RunError: If the last checkpoint is not there.
     """
     store = run.open_store()
-    checkpoints = run.checkpoints(store.num_classes)
+    checkpoints = run.checkpoints()
     merge_metrics(run)
     cost = total_cost(read_sessions(run))
     storage.write_json(run.file("cost.json"), cost, indent=2)

@@ -71,15 +71,16 @@ class RunSpec:
         for name, value, valid in (("device", self.device, DEVICES), ("compile", self.compile, COMPILE_MODES)):
             if value not in valid:
                 raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
-        for name, count in (("workers", self.workers), ("cpus-per-worker", self.threads)):
-            if count < 1:
-                raise UsageError(f"{name} must be an int >= 1; got {count}")
+        for name, kind, number, least in (
+            ("workers", "an int", self.workers, 1),
+            ("cpus-per-worker", "an int", self.threads, 1),
+            ("producers", "an int", self.producers, 0),
+            ("gpus-per-worker", "a number", self.gpus_per_worker, 0),
+        ):
+            if number is not None and number < least:
+                raise UsageError(f"{name} must be {kind} >= {least}; got {number}")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise UsageError(f"min-workers must be an int from 1 to workers ({self.workers}); got {self.min_workers}")
-        if self.producers is not None and self.producers < 0:
-            raise UsageError(f"producers must be an int >= 0; got {self.producers}")
-        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
-            raise UsageError(f"gpus-per-worker must be a number >= 0; got {self.gpus_per_worker:g}")
 
     def _replace(self, name: str, path: str) -> None:
         object.__setattr__(self, name, path)  # the instance is frozen, but not shared yet

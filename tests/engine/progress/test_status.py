@@ -106,7 +106,7 @@ def test_producers_are_no_workers(run: Run) -> None:
 
 
 def test_a_checkpoint_counts_when_every_worker_has_written_its_part(run: Run) -> None:
-    checkpoints = run.checkpoints(10)
+    checkpoints = run.checkpoints()
     for step, labels in ((4, range(10)), (6, range(5)), (8, range(10))):
         for shard, half in enumerate((labels[:5], labels[5:])):
             classes = {label: ClassState(*(torch.zeros(1) for _ in range(4))) for label in half}
