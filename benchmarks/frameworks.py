@@ -29,9 +29,9 @@ from benchmarks.report import provenance, write_result
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine.begin import begin_run
 from dream_ray.engine.evaluation.validation import read_validation
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.directory import read_sessions
 from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.run.spec import RunSpec

@@ -75,7 +75,7 @@ def measure(case: Case, store: str, out: str) -> dict[str, Any]:
     spec = RunSpec(
         config=config, store=store, out=None, compile="off", device="cpu", local=case.is_local, workers=case.workers
     )
-    plan = fit_memory(spec, case.producers, torch.device("cpu")).memory
+    _, plan = fit_memory(spec, case.producers, torch.device("cpu"))
     command = [sys.executable, "-m", "dream_ray", "distill", "--preset", case.preset, "--store", store, "--out", out]
     command += ["--local"] if case.is_local else ["--workers", str(case.workers)]
     command += ["--producers", str(case.producers), "--device", "cpu", "--compile", "off"]

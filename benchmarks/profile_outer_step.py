@@ -14,8 +14,8 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from dream_ray.config import load_config
-from dream_ray.engine.begin import begin_run
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.environment import resolve_device
 from dream_ray.engine.run.spec import RunSpec
 

@@ -41,11 +41,11 @@ from dream_ray.core.placement import place_classes
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store.store import Store
-from dream_ray.engine.begin import begin_run
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.planning.measuring.steps import measure_costs
+from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs
+from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.prefetch.threads import LocalConsumerSide
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.engine.run.spec import RunSpec
@@ -212,7 +212,9 @@ def costs_on_one_core() -> StepCosts:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        return measure_costs(setting(), random_store(ONE.num_classes, IMAGES_PER_CLASS, 32), threads=1, device=CPU)
+        return in_new_process(
+            measure_costs, setting(), random_store(ONE.num_classes, IMAGES_PER_CLASS, 32), threads=1, device=CPU
+        )
     finally:
         os.sched_setaffinity(0, cores)
 

@@ -16,7 +16,7 @@ from benchmarks.report import provenance, read_result, write_result
 from benchmarks.scaling import CPU, random_store
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.planning.measuring.steps import measure_costs
+from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs
 
 NAME = "scaling-projection-imagenet-1k"
 NUM_CLASSES, TRAIN_IMAGES = 1000, 1_281_167
@@ -36,7 +36,7 @@ def costs_of_small_batches(config: Config) -> StepCosts:
             "update": config.update.model_copy(update={"batch_size": SMALL_BATCH}),
         }
     )
-    costs = measure_costs(small, random_store(NUM_CLASSES, IMAGES, 224), threads=1, device=CPU)
+    costs = in_new_process(measure_costs, small, random_store(NUM_CLASSES, IMAGES, 224), threads=1, device=CPU)
     return replace(
         costs,
         target_s=costs.target_s * config.real_batch / small.real_batch,

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import dream_ray
 from dream_ray import api, cli
 from dream_ray.config import Config
 from dream_ray.engine.matching import class_matcher
-from dream_ray.engine.planning import fitting
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 from tests.runs import create_run, work
@@ -86,9 +86,9 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
         calls.append((spec.memory_bytes, num_producers))
         selection = spec.config.selection.model_copy(update={"embedding_batch": 64})
         config = spec.config.model_copy(update={"selection": selection})
-        return fitting.FittedMemory(config, memory=None, compiled=False)
+        return replace(spec, config=config), None
 
-    monkeypatch.setattr("dream_ray.engine.begin.fit_memory", fit_memory)
+    monkeypatch.setattr("dream_ray.engine.planning.plan.fit_memory", fit_memory)
     return calls
 
 

@@ -97,7 +97,7 @@ def distill(
     )
     check_workers(spec, Store.open(spec.store))
     check_new(out)
-    from dream_ray.engine.begin import begin_run
+    from dream_ray.engine.planning.plan import begin_run
     from dream_ray.engine.run.lifecycle import executing
 
     with open_backend(address, wait, local=local) as backend:

@@ -11,9 +11,9 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend
-from dream_ray.engine.begin import begin_run
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import read_validation, validate_step
+from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import total_cost
 from dream_ray.engine.run.lifecycle import check_device, finish_run

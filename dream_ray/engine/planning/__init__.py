@@ -1,1 +1,1 @@
-"""The memory and the time of a run before it starts."""
+"""Predictions of the memory and the time of a run."""

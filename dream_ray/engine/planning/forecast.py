@@ -1,8 +1,8 @@
-"""How long a run takes, as a closed form of the times of its steps.
+"""The time of a run, as a closed form of the times of its steps.
 
-An inner step costs `max(networks / producers, classes / workers)`: the training of the networks, divided among the
-producers, runs beside the matching of the classes of the most loaded worker. Where every worker trains its own
-networks, the two add up. Selections are spread over their interval, warm-ups over the run.
+An inner step takes `max(networks / producers, classes / workers)`: the training of the networks, divided among the
+producers, overlaps with the matching of the most loaded worker. Without producers, every worker trains its own networks
+and the two add up. Selections are averaged over their interval, warm-ups over the run.
 
 The form excludes start-up, reading, checkpoints and the bound of the snapshot queue. Measured runs took 2 to 7 % longer
 (docs/explanation/scaling.md).
@@ -18,7 +18,7 @@ from dream_ray.engine.run.class_costs import num_selections, placement
 
 @dataclass(frozen=True)
 class StepCosts:
-    """What the steps of a run take on a core or device of their own, in seconds.
+    """Times of the steps of a run on a core or device of their own, in seconds.
 
     Attributes:
         update_s: The training of a network between two inner steps.
@@ -40,24 +40,24 @@ class StepCosts:
 
     @property
     def match_s(self) -> float:
-        """Matching a class once."""
+        """Time to match a class once."""
         return self.target_s + self.move_s
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the closed form predicts for a run.
+    """The prediction of the closed form for a run.
 
     Attributes:
-        start_s: Training of the first network or of all experts, before the first step.
-        step_s: An inner step.
-        wall_s: The whole run.
-        worker_waiting: Share of the run in which the average worker waits.
-        producer_waiting: Share of the run in which the average producer waits; 0 without producers.
-        step_bytes: Snapshots that workers fetch from producers, per inner step.
-        total_bytes: Snapshots that workers fetch from producers in the whole run.
-        inline_limit: How many times faster than one worker a run without producers becomes with as many workers as
-            classes, or as trajectory segments: every worker trains the same networks.
+        start_s: Seconds before the first step, to train the first network or all experts.
+        step_s: Seconds of an inner step.
+        wall_s: Seconds of the whole run.
+        worker_waiting: Fraction of the run that the average worker waits.
+        producer_waiting: Fraction of the run that the average producer waits; 0 without producers.
+        step_bytes: Bytes of the snapshots that workers fetch from producers, per inner step.
+        total_bytes: Bytes of the snapshots that workers fetch from producers in the whole run.
+        inline_limit: Speedup over one worker, without producers, with as many workers as classes or trajectory
+            segments. It is limited because every worker trains the same networks.
     """
 
     start_s: float
@@ -78,7 +78,7 @@ def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers
         counts: Real images of each class, by label.
         costs: Times of the steps.
         workers: Workers, at most as many as classes or trajectory segments.
-        producers: Processes that train the networks ahead of the workers; 0: every worker trains them itself.
+        producers: Producers that train the networks ahead of the workers; 0: every worker trains them itself.
     """
     steps, start_s = config.total_steps, costs.first_warm_up_s
     networks_s = _networks_s(config, costs, producers)
@@ -90,7 +90,9 @@ def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers
         step_s, worker_s = networks_s + max(loads_s), start_s + steps * (networks_s + mean_load_s)
     wall_s = start_s + steps * step_s
     producer_s = (start_s + steps * networks_s) / producers if producers else wall_s
-    total_bytes = workers * _fetches(config) * costs.snapshot_bytes if producers else 0.0
+    # A worker fetches a snapshot for each step, and one for each selection but the first.
+    fetches = steps + max(0, config.outer_steps * num_selections(config) - 1)
+    total_bytes = workers * fetches * costs.snapshot_bytes if producers else 0.0
     return Forecast(
         start_s=start_s,
         step_s=step_s,
@@ -104,9 +106,9 @@ def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers
 
 
 def warm_up_share(config: Config, producers: int) -> float:
-    """Returns the share of the outer steps after the first whose network is warmed up.
+    """Returns the fraction of the outer steps after the first whose network is warmed up.
 
-    A pool member is warmed up once by every process that trains networks; producers take the outer steps in turn.
+    Each process that trains networks warms up a pool member once. Producers train the outer steps in turn.
     """
     if config.source.kind != "pool" or config.outer_steps == 1:
         return 1.0
@@ -119,14 +121,14 @@ def warm_up_share(config: Config, producers: int) -> float:
 
 
 def _networks_s(config: Config, costs: StepCosts, producers: int) -> float:
-    """Returns the training of the networks for an inner step, without that of the first network."""
+    """Returns the mean training time of the networks per inner step, without the first network."""
     warm_ups = (config.outer_steps - 1) * warm_up_share(config, producers)
     updates = config.outer_steps * (config.inner_steps - 1)
     return (warm_ups * costs.warm_up_s + updates * costs.update_s) / config.total_steps
 
 
 def _loads_s(config: Config, counts: Sequence[int], costs: StepCosts, workers: int) -> list[float]:
-    """Returns what each worker computes in an inner step for its classes, or for its trajectory segments."""
+    """Returns the time of each worker in an inner step for its classes, or for its trajectory segments."""
     if config.matching.objective == "trajectory":
         segments = config.trajectory.segments
         return [len(range(rank, segments, workers)) * costs.match_s for rank in range(workers)]
@@ -137,11 +139,6 @@ def _loads_s(config: Config, counts: Sequence[int], costs: StepCosts, workers: i
     ]
 
 
-def _fetches(config: Config) -> int:
-    """Counts the snapshots that a worker fetches: one a step, and one for each selection but the first."""
-    return config.total_steps + max(0, config.outer_steps * num_selections(config) - 1)
-
-
 def _inline_limit(config: Config, counts: Sequence[int], costs: StepCosts) -> float:
     networks_s = costs.first_warm_up_s / config.total_steps + _networks_s(config, costs, producers=0)
     loads_s = _loads_s(config, counts, costs, workers=1)
@@ -150,4 +147,4 @@ def _inline_limit(config: Config, counts: Sequence[int], costs: StepCosts) -> fl
 
 
 def _share_of_waiting(busy_s: float, wall_s: float) -> float:
-    return max(0.0, 1 - busy_s / wall_s)  # rounding may make the busy time longer by some bits
+    return max(0.0, 1 - busy_s / wall_s)  # with rounding, the busy time can exceed the wall time

@@ -1,4 +1,4 @@
-"""The memory, time and traffic of a run before it starts."""
+"""The use of a specification on a worker node: the plan of its run (memory, time, traffic), or the run directory."""
 
 from dataclasses import dataclass, replace
 
@@ -6,22 +6,24 @@ from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning.fitting import fit_memory
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.planning.measuring.steps import measure_costs
+from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs
 from dream_ray.engine.planning.memory import MemoryPlan
 from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.spec import RunSpec, check_workers
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run takes.
+    """Memory of a run and times of its steps.
 
     Attributes:
-        spec: The run; its settings are those that fit the memory, if it is limited.
+        spec: The run; if its memory is limited, its settings are those that fit.
         store: Its store.
-        memory: Of its largest worker.
-        costs: Times of its steps, measured.
+        memory: Memory of its largest worker and of a producer.
+        costs: Measured times of its steps.
         producers: Producers that will start.
     """
 
@@ -58,7 +60,7 @@ def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
     """Fits a run into its memory and times its steps on the device of this machine.
 
     Args:
-        spec: The run.
+        spec: The run; `check_workers` accepts it.
         num_producers: Producers that will start.
 
     Raises:
@@ -66,7 +68,23 @@ def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
     device = resolve_device(spec.device)
-    fitted = fit_memory(spec, num_producers, device)
-    store = Store.open(spec.store)
-    costs = measure_costs(fitted.config, store, threads=spec.threads, device=device, compiled=fitted.compiled)
-    return RunPlan(replace(spec, config=fitted.config), store, fitted.memory, costs, num_producers)
+    fitted, memory = fit_memory(spec, num_producers, device)
+    store, compiled = Store.open(spec.store), fitted.compile == "on"
+    costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
+    return RunPlan(fitted, store, memory, costs, num_producers)
+
+
+def begin_run(spec: RunSpec, num_producers: int) -> Run:
+    """Creates the directory of a run; if its memory is limited, with settings that fit.
+
+    Args:
+        spec: The run.
+        num_producers: Producers that will start, which need memory too.
+
+    Raises:
+        UsageError: If the run is refused, see `create_run` and `fit_memory`.
+    """
+    device = resolve_device(spec.device)
+    if spec.memory_bytes is not None:
+        spec, _ = fit_memory(spec, num_producers, device)
+    return create_run(spec, device)

@@ -45,7 +45,7 @@ def test_a_run_stays_within_the_plan(
 ) -> None:
     settings = {**tiny, **change}
     spec = RunSpec(config=parse_config(settings), store=digits_store, out=None, compile="off", local=True)
-    plan = fit_memory(spec, producers, CPU).memory
+    _, plan = fit_memory(spec, producers, CPU)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store.store import Store
@@ -30,14 +31,15 @@ def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
 def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces both measurements by numbers."""
     memory, costs = StepMemory(10**9, 10**9, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
-    monkeypatch.setattr(fitting, "measure_memory", lambda *what, **how: memory)
-    monkeypatch.setattr(planning, "measure_costs", lambda *what, **how: costs)
+    monkeypatch.setattr(fitting, "in_new_process", lambda *what, **how: memory)
+    monkeypatch.setattr(planning, "in_new_process", lambda *what, **how: costs)
 
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the steps here: times need no process of their own."""
-    monkeypatch.setattr(steps, "_in_a_process", lambda measure, *args, **options: measure(*args, **options))
+    for module in (fitting, planning):
+        monkeypatch.setattr(module, "in_new_process", lambda measure, *args, **options: measure(*args, **options))
     monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
 
 
@@ -74,9 +76,9 @@ def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_st
     assert measure_costs(parse_config(tiny), Store.open(digits_store), **HERE).select_s == 0
 
 
-def test_what_cannot_be_run_is_refused(tiny: dict[str, Any], digits_store: str) -> None:
+def test_a_run_with_too_many_workers_is_not_planned(tiny: dict[str, Any], digits_store: str) -> None:
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
-        plan_run(spec_of(parse_config(tiny), digits_store, workers=11), 1)
+        api.plan(parse_config(tiny), store=digits_store, workers=11)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -105,13 +107,13 @@ def test_a_plan_decides_once_whether_to_compile(
     """Tracing the network takes seconds, and a missing compiler is one warning."""
     asked: list[Any] = []
     timed: list[bool] = []
-    measured = planning.measure_costs
+    measured = planning.in_new_process
 
-    def measure(*what: Any, compiled: bool, **how: Any) -> StepCosts:
+    def measure(*what: Any, compiled: bool, **how: Any) -> Any:
         timed.append(compiled)
         return measured(*what, **how)
 
     monkeypatch.setattr(fitting, "choose_compile", lambda *what: not asked.append(what))
-    monkeypatch.setattr(planning, "measure_costs", measure)
+    monkeypatch.setattr(planning, "in_new_process", measure)
     plan_run(spec_of(parse_config(tiny), digits_store), 0)
     assert len(asked) == 1 and timed == [True]

@@ -11,9 +11,8 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.sources import TrainedNetworks
-from dream_ray.engine.planning.measuring import steps
+from dream_ray.engine.planning.measuring.steps import in_new_process
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.process_memory import OutOfMemory, memory_errors
 from dream_ray.errors import RunError
@@ -47,12 +46,9 @@ def too_large_for_numpy(*what: Any, **how: Any) -> NoReturn:
         (too_large_for_numpy, r"^memory does not suffice \(Unable to allocate 7\.28 TiB\): .*--memory"),
     ],
 )
-def test_steps_that_cannot_be_measured(
-    end: Callable[..., NoReturn], told: str, tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "_measure_memory", end)
+def test_steps_that_cannot_be_measured(end: Callable[..., NoReturn], told: str) -> None:
     with pytest.raises(OutOfMemory, match=told) as met:
-        steps.measure_memory(parse_config(tiny), Store.open(digits_store), threads=1, device=torch.device("cpu"))
+        in_new_process(end)
     assert "\n" not in str(met.value)
 
 

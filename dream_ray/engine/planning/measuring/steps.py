@@ -1,4 +1,4 @@
-"""Runs the steps of a run in a process of its own, for their memory or for their times.
+"""The memory and the times of the steps of a run, measured by running them.
 
 The steps run on random images of the store's shape, so only the manifest of the store is read.
 """
@@ -16,7 +16,6 @@ import torch
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalisation, Normalise, Whitening
-from dream_ray.data.store.manifest import Manifest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import ClassSteps
@@ -47,7 +46,7 @@ class StepMemory:
 
     Attributes:
         peak_rss_bytes: Largest resident memory of the process that ran them.
-        training_rss_bytes: The same before anything but training had run.
+        training_rss_bytes: Largest resident memory of the process after the training steps, which run first.
         peak_gpu_bytes: Largest allocation on its GPU; 0 on a CPU.
         snapshot_bytes: Size of a network snapshot.
         num_features: Features of an image.
@@ -60,6 +59,23 @@ class StepMemory:
     num_features: int
 
 
+def in_new_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Calls a function in a process of its own, whose peak memory is that of the function.
+
+    Raises:
+        OutOfMemory: If the memory of the GPU or the host does not suffice.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool, memory_errors():
+        measured = pool.submit(measure, *arguments, **keywords)
+        try:
+            return measured.result()
+        except MemoryError as error:
+            raise out_of_memory(str(error)) from None
+        except BrokenProcessPool:
+            raise out_of_memory("the process that ran the steps was killed, as Linux does if memory ends") from None
+
+
 def measure_memory(
     config: Config,
     store: Store,
@@ -69,53 +85,18 @@ def measure_memory(
     compiled: bool = False,
     beside: Collection[str] = (),
 ) -> StepMemory:
-    """Runs every kind of step for its memory, without timing it.
+    """Runs every kind of step and returns the memory of this process, which must not have done anything else.
 
     Args:
         config: Settings; they must fit the store.
         store: Store to distil.
         threads: Threads of a worker.
         device: Device of a worker.
-        compiled: Whether it compiles its functions.
-        beside: What threads of it do while it matches, "embedding" or "batch" (training).
-
-    Raises:
-        OutOfMemory: If the memory of the GPU or the host does not suffice.
+        compiled: Whether the worker compiles its functions.
+        beside: Work of other threads while the worker matches: "embedding", "batch" (training), both or none.
     """
-    return _in_a_process(
-        _measure_memory, config, store.manifest, threads, str(device), tuple(beside), compiled=compiled
-    )
-
-
-def measure_costs(
-    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
-) -> StepCosts:
-    """Times every kind of step; takes about as long as four steps and selections of a class.
-
-    Arguments and errors are those of `measure_memory`.
-    """
-    return _in_a_process(_measure_costs, config, store.manifest, threads, str(device), compiled=compiled)
-
-
-def _in_a_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool, memory_errors():
-        measured = pool.submit(measure, *arguments, **keywords)
-        try:
-            return measured.result()
-        except MemoryError as error:
-            raise out_of_memory(str(error)) from None
-        except BrokenProcessPool:
-            raise out_of_memory(
-                "the process that ran the steps was killed, as the system does where memory ends"
-            ) from None
-
-
-def _measure_memory(
-    config: Config, manifest: Manifest, threads: int, device_name: str, beside: tuple[str, ...], *, compiled: bool
-) -> StepMemory:
-    meter = CostMeter(torch.device(device_name))
-    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, _):
+    meter = CostMeter(device)
+    with _steps(config, store, threads, device, compiled=compiled) as (steps, _):
         trained = meter.read()
         steps.begin()
         for number in range(1, 1 + _MEMORY_ROUNDS):
@@ -131,8 +112,14 @@ def _measure_memory(
         )
 
 
-def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool) -> StepCosts:
-    with _steps(config, manifest, threads, device_name, compiled=compiled) as (steps, timer):
+def measure_costs(
+    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
+) -> StepCosts:
+    """Times every kind of step, in about the time of four steps and selections of a class.
+
+    Arguments as for `measure_memory`.
+    """
+    with _steps(config, store, threads, device, compiled=compiled) as (steps, timer):
         steps.begin()
         for number in range(1, MOST_ROUNDS):
             steps.run_round(number)
@@ -143,18 +130,17 @@ def _measure_costs(config: Config, manifest: Manifest, threads: int, device_name
 
 @contextmanager
 def _steps(
-    config: Config, manifest: Manifest, threads: int, device_name: str, *, compiled: bool
+    config: Config, store: Store, threads: int, device: torch.device, *, compiled: bool
 ) -> Iterator[tuple[Steps, RoundTimer]]:
     keep_freed_memory()
-    device = torch.device(device_name)
-    timer, store = RoundTimer(device, threads), Store("", manifest)
+    timer = RoundTimer(device, threads)
     with fixed_threads(threads):
         normalise = _normalisation(config, store, device)
         yield STEPS[config.matching.objective](config, store, normalise, timer, compiled=compiled), timer
 
 
 def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:
-    """Returns a normalisation that takes as long and as much memory as that of the run."""
+    """Returns a normalisation of the same time and memory as the run's."""
     if not config.data.zca:
         return Normalisation.of(store.manifest.mean, store.manifest.std, device)
     size = math.prod(store.shape_CHW)
