@@ -11,7 +11,6 @@ from dream_ray.config import Config
 from dream_ray.core.placement import place_classes
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.engine import worker
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run import lifecycle as run_module
@@ -70,11 +69,11 @@ def run_all(run: Run, num_shards: int) -> None:
         work(run.path, labels, shard=shard, num_shards=num_shards)
 
 
-def kill_at(step: int) -> Callable[[Any, StepReport], None]:
+def kill_at(last: int) -> Callable[[Any, int, dict[int, float]], None]:
     """Stands in for `Heartbeat.on_step`: kills the worker after a step."""
 
-    def on_step(self: Any, report: StepReport) -> None:
-        if report.step == step:
+    def on_step(self: Any, step: int, losses: dict[int, float]) -> None:
+        if step == last:
             raise Killed
 
     return on_step

@@ -106,7 +106,7 @@ def make_bar() -> "Progress":
 def _read_progress(run: Any) -> tuple[str, int, int]:
     """Returns a summary, the steps done, and all steps."""
     from dream_ray import storage
-    from dream_ray.engine.progress.progress import summarise_progress
+    from dream_ray.engine.progress.status import summarise_progress
     from dream_ray.engine.run.directory import read_sessions
 
     total = run.config.total_steps

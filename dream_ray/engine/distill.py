@@ -8,7 +8,7 @@ all processes at every step (`core/process_group.py`); the source or the matcher
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -65,23 +65,6 @@ class Matcher(Protocol[GivenInput]):
         """
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """Losses of one finished step.
-
-    Attributes:
-        step: outer * inner_steps + inner.
-        outer: t.
-        inner: j.
-        losses: Loss of every class of this process, by label, or one loss under `ALL_CLASSES`.
-    """
-
-    step: int
-    outer: int
-    inner: int
-    losses: dict[int, float]
-
-
 class Events(Protocol):
     """Receives the events of a run; an exception from a method ends the run."""
 
@@ -91,8 +74,13 @@ class Events(Protocol):
     def on_checkpoint(self, state: RunState) -> None:
         """Writes a checkpoint."""
 
-    def on_step(self, report: StepReport) -> None:
-        """Records every `log_every`-th step."""
+    def on_step(self, step: int, losses: dict[int, float]) -> None:
+        """Records every `log_every`-th step.
+
+        Args:
+            step: Number of the finished step, outer * inner_steps + inner.
+            losses: Loss of every class of this process, by label, or one loss under `ALL_CLASSES`.
+        """
 
     def on_interrupt(self, state: RunState) -> None:
         """Saves the state before the step that Ctrl-C interrupts, without its network."""
@@ -149,7 +137,7 @@ def distill(
                     losses.add(step, matcher.match(step_input, labels, state))
 
                 if (step + 1) % config.log_every == 0:
-                    events.on_step(StepReport(step, outer, step_input.inner, losses.check()))
+                    events.on_step(step, losses.check())
             state.outer, state.inner, state.network = outer + 1, 0, None
     losses.check_state(state)
     _clamp(state, matcher.space)

@@ -20,7 +20,7 @@ from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import (
     LocalAgreement,
     Stopped,
@@ -77,9 +77,7 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
 
         Validation runs in another process; with `look`, it runs in this thread before the next step.
         """
-        store = run.open_store()
-        check_workers(spec, store)
-        placed = placement(run.config, class_counts(run.config, store), spec.workers)
+        placed = placement(run.config, class_counts(run.config, run.open_store()), spec.workers)
         num_producers = self.num_producers(spec)
         agreement = LocalAgreement()
         stopped: list[int] = []

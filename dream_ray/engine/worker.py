@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
+from typing import Generic
 
 import torch
 
 from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup, ProcessGroupLeft
 from dream_ray.engine.components import make_components
-from dream_ray.engine.distill import StepReport, distill
+from dream_ray.engine.distill import AnyInput, distill
 from dream_ray.engine.evaluation.validation import pinned_steps
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.prefetched import ConsumerSide
+from dream_ray.engine.networks.sources import NetworkState, Source
 from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
-from dream_ray.engine.progress.phase_timer import TimedSource
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
@@ -96,13 +98,41 @@ def work(run_path: str, join: Join) -> None:
             distill(
                 run.config,
                 state,
-                source=TimedSource(source, heartbeat.timer),
-                select=heartbeat.timer.phase("selecting_s")(select),
+                source=_TimedSource(source, heartbeat.seconds),
+                select=_timed(heartbeat.seconds, "selecting_s")(select),
                 matcher=matcher,
                 events=_Events(run, context, heartbeat, write, resumed_at),
             )
         context.stopping.finish(run.config.total_steps)
         heartbeat.end()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the time of the block, or of every call of a decorated function, to the seconds of a phase."""
+    started = monotonic()
+    try:
+        yield
+    finally:
+        seconds[phase] += monotonic() - started
+
+
+@dataclass(frozen=True)
+class _TimedSource(Generic[AnyInput]):
+    """A source whose time is added to networks_s."""
+
+    source: Source[AnyInput]
+    seconds: dict[str, float]
+
+    def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[AnyInput]:
+        """See `Source.trajectory`."""
+        inputs = self.source.trajectory(outer, start, state)
+        while True:
+            with _timed(self.seconds, "networks_s"):
+                step_input = next(inputs, None)
+            if step_input is None:
+                return
+            yield step_input
 
 
 @contextmanager
@@ -194,9 +224,9 @@ class _Events:
         if self.heartbeat.is_stopped or self.context.should_stop():
             raise Stopped
 
-    def on_step(self, report: StepReport) -> None:
+    def on_step(self, step: int, losses: dict[int, float]) -> None:
         """Writes the losses."""
-        self.heartbeat.on_step(report)
+        self.heartbeat.on_step(step, losses)
 
     def on_interrupt(self, state: RunState) -> None:
         """Saves the state if the run can resume from it."""

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from dream_ray.cli import console, display, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
-from dream_ray.engine.progress.progress import Progress
-from dream_ray.engine.progress.status import Status
+from dream_ray.engine.progress.status import Progress, Status
 from dream_ray.errors import UsageError
 
 

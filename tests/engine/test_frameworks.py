@@ -27,7 +27,6 @@ from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine import components
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
 from dream_ray.engine.matching import class_matcher, trajectory_matcher
 from dream_ray.engine.planning.measuring.steps import measure_memory
@@ -104,13 +103,13 @@ def run_all(run: Run, num_workers: int, agreement: LocalAgreement | None = None)
         run_group(num_workers, lambda group: worker(group.rank, group))
 
 
-def after_step(patch: pytest.MonkeyPatch, step: int, then: Callable[[int], object]) -> None:
+def after_step(patch: pytest.MonkeyPatch, last: int, then: Callable[[int], object]) -> None:
     """Lets something happen when a worker, whose shard it is told, has reported a step."""
     original = heartbeat.Heartbeat.on_step
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        if report.step == step:
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        if step == last:
             then(self._shard)
 
     patch.setattr(heartbeat.Heartbeat, "on_step", report)

@@ -11,7 +11,6 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.distill import _Losses as Losses
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress import heartbeat
@@ -20,7 +19,7 @@ from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError
 from tests.frameworks import tiny_run
 
-Report = Callable[[Any, StepReport], None]
+Report = Callable[[Any, int, dict[int, float]], None]
 
 
 def names_of_threads() -> set[str]:
@@ -56,9 +55,9 @@ def test_one_that_fails_ends_them_all(
 ) -> None:
     original: Report = heartbeat.Heartbeat.on_step
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        if report.step == 3 and self._shard == shard:
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        if step == 3 and self._shard == shard:
             raise error
 
     monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from dream_ray.config import parse_config
 from dream_ray.engine import stopping
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.directory import Run
@@ -159,9 +158,9 @@ def start(four_digits_store: str, tmp_path: Path, tiny: dict[str, Any]) -> Calla
 def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
     original = heartbeat.Heartbeat.on_step
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        if report.step == ASKED_AT and self._shard == 0:
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        if step == ASKED_AT and self._shard == 0:
             ask()
 
     monkeypatch.setattr(heartbeat.Heartbeat, "on_step", report)

@@ -12,7 +12,6 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.lifecycle import finish_run
@@ -144,9 +143,9 @@ def test_metrics_count_every_step_once_after_a_crash(
     run = start(parse_config(tiny))
     original = heartbeat.Heartbeat.on_step
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        if report.step == 5:
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        if step == 5:
             raise Killed
 
     with monkeypatch.context() as patch:

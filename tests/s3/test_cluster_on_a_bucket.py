@@ -18,7 +18,7 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
-from dream_ray.engine.progress.progress import PRODUCER, WORKER
+from dream_ray.engine.progress.status import PRODUCER, WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
 from tests.ray_nodes import nodes_environment

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dream_ray import storage
-from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.sweeps.directory import open_sweep, run_directory
 from tests.ray_nodes import nodes_environment

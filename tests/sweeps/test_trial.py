@@ -46,9 +46,9 @@ def test_a_rung_is_reported_before_the_step_after_its_checkpoint(
     steps, reported_after = [0], []
     original = Heartbeat.on_step
 
-    def on_step(self: Any, report: Any) -> None:
-        original(self, report)
-        steps.append(report.step + 1)
+    def on_step(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        steps.append(step + 1)
 
     monkeypatch.setattr(Heartbeat, "on_step", on_step)
     run_trial(
@@ -127,7 +127,7 @@ def test_a_transient_failure_is_tried_again_and_kept_as_the_reason(
 def test_a_full_gpu_is_a_transient_failure(
     config: Config, four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, report: Any) -> None:
+    def full(self: Any, step: int, losses: dict[int, float]) -> None:
         raise torch.OutOfMemoryError("another process uses it")
 
     with (

@@ -14,7 +14,7 @@ from dream_ray.engine.networks.sources import NetworkSource, NetworkState, blank
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
-from dream_ray.engine.progress.progress import EXPERT, PRODUCER
+from dream_ray.engine.progress.status import EXPERT, PRODUCER
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors

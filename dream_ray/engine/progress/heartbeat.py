@@ -10,9 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.engine.distill import StepReport
-from dream_ray.engine.progress.phase_timer import PhaseTimer
-from dream_ray.engine.progress.progress import STOPPED, WORKER
+from dream_ray.engine.progress.status import STOPPED, WORKER
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import CostMeter
 from dream_ray.engine.stopping import Stopped
@@ -46,7 +44,9 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         role: WORKER, EXPERT or PRODUCER.
 
     Attributes:
-        timer: Time of the worker by phase.
+        seconds: Seconds of the worker so far, by phase: networks_s (waiting for networks, or training them in this
+            process) and selecting_s (selecting real images, or waiting for a prefetched selection). The rest is
+            matching.
         gathered_bytes: Returns the bytes of synthetic images received from other workers.
         is_stopped: Whether the worker was asked to stop, and saves.
     """
@@ -55,7 +55,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self, run: Run, shard: int, num_shards: int, num_classes: int, report: Report, role: str = WORKER
     ) -> None:
         self._run, self._report, self._role = run, report, role
-        self.timer = PhaseTimer()
+        self.seconds = {"networks_s": 0.0, "selecting_s": 0.0}
         self.gathered_bytes: Callable[[], int] = lambda: 0
         self.is_stopped = False
         self._images_per_step = num_classes * run.config.real_batch
@@ -93,22 +93,23 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._last_report = time.monotonic()
         self.beat("preparing the first network")
 
-    def on_step(self, report: StepReport) -> None:
-        """Stores a row of metrics and writes the progress once a second."""
+    def on_step(self, step: int, losses: dict[int, float]) -> None:
+        """Stores a row of metrics and writes the progress once a second; see `Events.on_step`."""
         now = time.monotonic()
-        if report.losses:
+        if losses:
+            outer, inner = divmod(step, self._run.config.inner_steps)
             self._rows.append(
                 {
-                    "step": report.step,
-                    "outer": report.outer,
-                    "inner": report.inner,
-                    "losses": {str(label): loss for label, loss in report.losses.items()},
+                    "step": step,
+                    "outer": outer,
+                    "inner": inner,
+                    "losses": {str(label): loss for label, loss in losses.items()},
                     "seconds": now - self._last_report,
                 }
             )
-            self._loss = sum(report.losses.values()) / len(report.losses)
+            self._loss = sum(losses.values()) / len(losses)
         self._last_report, self._stepped_at = now, time.time()
-        self._step = report.step + 1
+        self._step = step + 1
         if self._loop_started is None:
             # The speed excludes the time before the first report, which the first network took.
             self._loop_started, self._first_step = now, self._step
@@ -172,7 +173,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
             "images_per_second": None if seconds is None else self._images_per_step / seconds,
             "checkpoint_at": self._checkpoint_at,
             "gathered_bytes": self.gathered_bytes(),
-            **self.timer.seconds,
+            **self.seconds,
             **self._meter.read(),
         }
         try:

@@ -1,14 +1,75 @@
-"""The status of a run, read from its directory alone, on any machine, during the run or later."""
+"""The progress and the status of a run, from the files of its heartbeats alone, on any machine."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.engine.progress.progress import STOPPED, Progress, current_sessions, summarise_progress
 from dream_ray.engine.run.directory import Run, read_sessions
 
-# Several times the longest interval between two writes of a live worker, see `Heartbeat`.
+WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
+"""Roles of a session: distils classes; trains an expert before the first step; trains networks ahead of the workers."""
+STOPPED = "stopped"
+"""The phase of a worker that was asked to stop and has written a checkpoint."""
+
+# Several times the longest interval between two writes of a live worker, see `heartbeat.py`.
 _SILENT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of the slowest worker, and the mean loss of all workers.
+
+    Attributes:
+        phase: Phase of the slowest worker.
+        step: Steps that all workers have finished.
+        total_steps: Steps of the run.
+        loss: Mean loss over the workers, or None before the first step.
+        seconds_per_step: Of the slowest worker, or None before the second step.
+        stepped_at: Unix time of the slowest worker's last step, or None before the first.
+    """
+
+    phase: str
+    step: int
+    total_steps: int
+    loss: float | None
+    seconds_per_step: float | None
+    stepped_at: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected time to the end of the run."""
+        if self.seconds_per_step is None:
+            return None
+        return (self.total_steps - self.step) * self.seconds_per_step
+
+
+def current_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the newest session of each shard, by shard; earlier ones are from before a crash or a resume.
+
+    Only sessions with the newest number of shards count. Experts, which precede the workers, count as workers;
+    producers do not count.
+    """
+    ordered = sorted((s for s in sessions if s["role"] != PRODUCER), key=lambda s: float(s["started_at"]))
+    newest = {s["shard"]: s for s in ordered if s["num_shards"] == ordered[-1]["num_shards"]}
+    return [newest[shard] for shard in sorted(newest)]
+
+
+def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
+    """Returns the progress of a run from its sessions; None if no worker has started."""
+    current = current_sessions(sessions)
+    if not current:
+        return None
+    slowest = min(current, key=lambda s: int(s["step"]))
+    losses = [s["loss"] for s in current if s["loss"] is not None]
+    speeds = [s["seconds_per_step"] for s in current if s["seconds_per_step"] is not None]
+    return Progress(
+        phase=slowest["phase"],
+        step=slowest["step"],
+        total_steps=slowest["total_steps"],
+        loss=sum(losses) / len(losses) if losses else None,
+        seconds_per_step=max(speeds) if speeds else None,
+        stepped_at=slowest["stepped_at"],
+    )
 
 
 @dataclass(frozen=True)
@@ -16,16 +77,16 @@ class Status:
     """The state of a run.
 
     Attributes:
-        state: "waiting" (no worker has begun), "running", "stopped" (the workers were asked to, and saved), "silent"
-            (none of them lives any more), "failed" or "finished".
-        reason: Why it failed, or nothing.
-        progress: Where it is; None while it is waiting.
+        state: "waiting" (no worker has started), "running", "stopped" (all workers wrote a checkpoint and ended, as
+            they were asked to), "silent" (no worker has written its progress for a minute), "failed" or "finished".
+        reason: Message of the failure, or "".
+        progress: Progress of the workers; None while the run is waiting.
         sessions: The newest session of every worker.
         silent_s: Seconds since the last progress of a worker, or None.
         step_s: Seconds since the slowest worker's last step, or None.
         checkpoint_step: Step of the newest complete checkpoint, or None.
         checkpoint_s: Its age in seconds, or None.
-        outer_steps, inner_steps: Of the whole run.
+        outer_steps, inner_steps: Number of outer steps of the run, and of inner steps in each.
     """
 
     state: str

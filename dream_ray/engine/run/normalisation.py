@@ -1,22 +1,20 @@
-"""How the networks of a run see images: normalised channel by channel, or ZCA-whitened (`data.zca`).
+"""The ZCA whitening of a run (`data.zca`), in place of the normalisation of each channel.
 
-A whitening depends on all images of the store and takes a while, so a run computes it once, when it is made.
+It depends on all images that are distilled, so a run computes it once, when it is created.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Whitening
-from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
 from dream_ray.errors import UsageError
 
-# 64 x 64 pixels of 3 channels would be two matrices of 600 MB, and hours.
+# For 64 x 64 pixels of 3 channels, the two matrices take 600 MB each, and the decomposition takes hours.
 _MOST_PIXELS = 4096
 _BATCH = 1000
 
@@ -29,20 +27,17 @@ def read_whitening(path: str, device: torch.device) -> Whitening:
 
 def write_whitening(path: str, config: Config, store: Store) -> None:
     """Fits a whitening to the images that are distilled and writes it."""
-    write_tensors(path, vars(Whitening.fit(_batches(config, store), math.prod(store.shape_CHW))), {})
+    images, _ = store.training_set(config.splits)
+    numbers = np.arange(len(images))
+    batches = (images.take(numbers[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
+    write_tensors(path, vars(Whitening.fit(batches, math.prod(store.shape_CHW))), {})
 
 
 def check_whitening(config: Config, store: Store) -> None:
-    """Raises UsageError where images are too large to be whitened."""
+    """Raises UsageError if the images are too large for whitening."""
     pixels = math.prod(store.shape_CHW)
     if config.data.zca and pixels > _MOST_PIXELS:
         raise UsageError(
             f"data.zca needs images of at most {_MOST_PIXELS} values (32 x 32 pixels of 3 channels are 3072); "
             f"the store's have {pixels}"
         )
-
-
-def _batches(config: Config, store: Store) -> Iterator[UInt8Array]:
-    images, _ = store.training_set(config.splits)
-    for start in range(0, len(images), _BATCH):
-        yield images.take(np.arange(start, min(start + _BATCH, len(images))))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dream_ray import api
 from dream_ray.config import load_config
-from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from tests.conftest import TINY

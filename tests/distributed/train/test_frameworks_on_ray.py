@@ -12,7 +12,7 @@ import torch
 from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import overlay
-from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
 from tests.frameworks import tiny_run

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 
 from dream_ray import api, storage
 from dream_ray.config import load_config
-from dream_ray.engine.progress.progress import WORKER
+from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweeps.directory import open_sweep, run_directory

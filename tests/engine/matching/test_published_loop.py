@@ -10,7 +10,7 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.selection import kmeans
 from dream_ray.data.store.images import ImageChunks
-from dream_ray.engine.distill import StepReport, distill
+from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.from_config import networks_on
@@ -49,7 +49,7 @@ class Recorder:
     """Events that collects the reports and writes no checkpoint."""
 
     def __init__(self) -> None:
-        self.reports: list[StepReport] = []
+        self.losses: list[dict[int, float]] = []
 
     def is_checkpoint_due(self, step: int) -> bool:
         return False
@@ -57,8 +57,8 @@ class Recorder:
     def on_checkpoint(self, state: RunState) -> None:
         pass
 
-    def on_step(self, report: StepReport) -> None:
-        self.reports.append(report)
+    def on_step(self, step: int, losses: dict[int, float]) -> None:
+        self.losses.append(losses)
 
     def on_interrupt(self, state: RunState) -> None:
         pass
@@ -95,13 +95,13 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
         kmeans.assign(features, kmeans.plus_plus(features, 8, rng.stream(config.seed, "k-means", label=label)))[0]
         for label, features in enumerate(matcher.embed(first, label) for label in range(NUM_CLASSES))
     ]
-    for inner, report in enumerate(events.reports):
+    for inner, reported in enumerate(events.losses):
         if inner % config.selection.interval == 0:
             updates = config.selection.max_steps if inner == 0 else config.selection.warm_steps + 1
             oracle.select(assignments if inner == 0 else oracle.assignments, updates)
         losses = oracle.match(0, inner)
-        assert list(report.losses.values()) == pytest.approx(losses, rel=2e-4)
-        if inner + 1 < len(events.reports):
+        assert list(reported.values()) == pytest.approx(losses, rel=2e-4)
+        if inner + 1 < len(events.losses):
             oracle.update(0, inner)
 
     # At the end the published loop's momentum still has the move named in pixel_sgd.py to make.

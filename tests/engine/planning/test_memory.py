@@ -110,12 +110,12 @@ def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
         save(self, *what, **how)
         done.wait(60)
 
-    def counting(self: Any, of: Any) -> None:
+    def counting(self: Any, step: int, losses: dict[int, float]) -> None:
         nonlocal most
-        report(self, of)
+        report(self, step, losses)
         held = (found for found in gc.get_objects() if type(found) is torch.Tensor and found.shape == (ipc, 1, 8, 8))
         most = max(most, len({found.data_ptr() for found in held}))
-        if of.step == 2:  # the one before step 0 is written until now, the next one waits for it
+        if step == 2:  # the one before step 0 is written until now, the next one waits for it
             done.set()
 
     monkeypatch.setattr(Checkpoints, "save", slowly)

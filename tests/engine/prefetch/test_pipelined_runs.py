@@ -16,7 +16,6 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine.distill import StepReport
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.networks import sources
@@ -110,9 +109,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
     run = start(tiny)
     original = heartbeat.Heartbeat.on_step
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        if report.step == killed_at and self._shard == 0:
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        if step == killed_at and self._shard == 0:
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -131,9 +130,9 @@ def test_a_slow_worker_delays_the_others_and_changes_no_bit(
     original = heartbeat.Heartbeat.on_step
     steps: dict[int, int] = {0: -1, 1: -1}
 
-    def report(self: Any, report: StepReport) -> None:
-        original(self, report)
-        steps[self._shard] = report.step
+    def report(self: Any, step: int, losses: dict[int, float]) -> None:
+        original(self, step, losses)
+        steps[self._shard] = step
         if self._shard == 1:
             time.sleep(0.1)
 

@@ -13,8 +13,7 @@ from dream_ray.cli.display import show_status
 from dream_ray.config import Config
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat
-from dream_ray.engine.progress.progress import PRODUCER, STOPPED, WORKER
-from dream_ray.engine.progress.status import Status, read_status
+from dream_ray.engine.progress.status import PRODUCER, STOPPED, WORKER, Status, read_status
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from tests.runs import create_run
 

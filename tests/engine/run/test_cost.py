@@ -7,7 +7,7 @@ from typing import Any
 
 from dream_ray import api
 from dream_ray.config import Config
-from dream_ray.engine.progress.progress import PRODUCER, WORKER
+from dream_ray.engine.progress.status import PRODUCER, WORKER
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.engine.run.environment import total_cost
 
