@@ -1,4 +1,4 @@
-"""The baselines of an evaluation: sets of real or initial images to compare with the distilled set."""
+"""The baselines of an evaluation: sets of real or initial images that the distilled set is compared with."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,6 +14,7 @@ from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.networks.from_config import warmed_up
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
 
 Indices = Sequence[Sequence[int]]
@@ -21,16 +22,16 @@ Indices = Sequence[Sequence[int]]
 
 
 def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
-    picks = []
-    for label in range(store.num_classes):
-        generator = rng.stream(run.config.seed, "baseline-random", outer=repeat, label=label)
-        count = len(store.images(label, run.config.splits))
-        picks.append(strategies.random_batch(count, run.config.ipc, generator).tolist())
+    seed, ipc = run.config.seed, run.config.ipc
+    picks = [
+        strategies.random_batch(count, ipc, rng.stream(seed, "baseline-random", outer=repeat, label=label)).tolist()
+        for label, count in enumerate(class_counts(run.config, store))
+    ]
     return _picked(picks, run, store)
 
 
 def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
-    """Takes real images at full size, as many stored pixels as the synthetic set."""
+    """Returns real images at full size; ipc of them have as many pixels as the stored synthetic images of a class."""
     images, labels = [], []
     for label, chosen in enumerate(indices):
         pool = store.images(label, run.config.splits)
@@ -55,9 +56,8 @@ def representative_indices(run: Run, store: Store, device: torch.device) -> tupl
     normalise = run.normalise(store, device)
     snapshot = warmed_up(run.config, store, normalise, run.config.initialisation.warmup_epochs)
     matcher = class_matcher(run.config, store, range(store.num_classes), normalise)
-    chosen = []
-    for label in range(store.num_classes):
-        picked = strategies.representative(
+    selections = (
+        strategies.representative(
             matcher.embed(snapshot, label),
             num_clusters=run.config.ipc,
             per_cluster=1,
@@ -65,5 +65,6 @@ def representative_indices(run: Run, store: Store, device: torch.device) -> tupl
             max_steps=run.config.selection.max_steps,
             rng=rng.stream(run.config.seed, "baseline-k-means", label=label),
         )
-        chosen.append(tuple(picked.indices.tolist()))
-    return tuple(chosen)
+        for label in range(store.num_classes)
+    )
+    return tuple(tuple(selection.indices.tolist()) for selection in selections)

@@ -1,9 +1,7 @@
-"""Evaluation: networks trained from scratch on a set, and tested on real images they never saw.
+"""Evaluation: networks trained from scratch on a set, and tested on unseen real images.
 
-A run of GPUs may be evaluated where there is none.
-
-Accuracy is that of the last epoch, never the best one: picking an epoch by its test accuracy would be selection on
-test data. Baselines are trained under the same recipe.
+The reported accuracy is that of the last epoch. The best epoch would be a selection on test data. Baselines are trained
+under the same recipe. A run on GPUs can be evaluated on a CPU.
 """
 
 import statistics
@@ -24,13 +22,13 @@ from dream_ray.engine.networks.training import RealImages, Recipe, TensorImages,
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
 
-# So that the floating-point product of 2/3 and 3 epochs is 2.
+# With it, the floating-point product of 2/3 and 3 epochs rounds down to 2.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What one network reached.
+    """The result of one network.
 
     Attributes:
         evaluated_set: Name of the set, one of `EVALUATED_SETS`.
@@ -69,14 +67,14 @@ def train_and_test(
     Args:
         config: Gives recipe and seed.
         store: Holds the images of `split`.
-        data: What to train on.
-        normalise: Makes the network's inputs, and says where it is trained.
+        data: Images to train on.
+        normalise: Maps images to network inputs, on the device that the network is trained on.
         protocol: "quick" or "published".
         split: Split to test on.
-        network: None: the one of the run's settings.
+        network: Network to train; None: the one of the run's settings.
         evaluated_set: Name in the result and in the random streams.
         repeat: Number of the fresh network.
-        step_size: Learning rate where `evaluation.lr` is null; None: the first one of the students.
+        step_size: Learning rate if `evaluation.lr` is null; None: `trajectory.step_size`.
 
     Raises:
         RunError: If the step size is not positive.
@@ -90,12 +88,12 @@ def train_and_test(
     recipe, epochs = evaluation_recipe(config, step_size), num_epochs(config, protocol, evaluated_set)
     optimizer = recipe.optimizer(classifier)
     milestones = [int(part * epochs + _ROUNDING) for part in config.evaluation.lr_milestones]
-    # One of 0 epochs, of a short training, would be applied at once: nothing would be trained at the first rate.
+    # In a short training, a milestone of 0 epochs would skip the first learning rate.
     milestones = [milestone for milestone in milestones if milestone >= 1]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
     if isinstance(data, TensorImages):
         data = data.on(normalise.device)
-    # The network may draw at random, as dropout does.
+    # A network with dropout draws at random.
     with rng.torch_randomness(
         rng.stream(config.seed, f"evaluation-{evaluated_set}-forward", outer=repeat), normalise.device
     ):
@@ -126,7 +124,7 @@ def evaluation_recipe(config: Config, step_size: float | None = None) -> Recipe:
 
 
 def num_epochs(config: Config, protocol: str, evaluated_set: str) -> int:
-    """Returns the epochs of a protocol; the whole set, hundreds of times larger, is trained for fewer."""
+    """Returns the epochs of a protocol; the whole set, which is hundreds of times larger, is trained for fewer."""
     settings = config.evaluation
     if evaluated_set == WHOLE_SET:
         return settings.whole_set_epochs if protocol == "published" else max(1, settings.whole_set_epochs // 10)

@@ -44,10 +44,10 @@ def check_evaluation(run: Run, *, repeats: int, protocol: str, split: str, basel
 def evaluation_name(
     config: Config, network: Network, protocol: str, split: str, baselines: Sequence[str], repeats: int
 ) -> str:
-    """Returns how the files of an evaluation are called: only one that asks the same again has the same name.
+    """Returns the name of the files of an evaluation; other arguments give another name.
 
-    By default, with the run's own network, all baselines and three networks each, that is "convnet-quick-test". Other
-    options of the network, fewer baselines and another n are in the name: "convnet-width=8-quick-test-distilled-n=5".
+    With the run's own network, all baselines and three networks each, the name is "convnet-quick-test". Other options
+    of the network, fewer baselines and another n are added, as in "convnet-width=8-quick-test-distilled-n=5".
     """
     chosen = [name.replace(" ", "-") for name in BASELINES if name in baselines]
     options = _options_in_name(network, config.evaluation.network or config.network)
@@ -66,5 +66,5 @@ def _options_in_name(network: Network, own: Network) -> list[str]:
         return ["default"] if network.name == own.name else []
     text = json.dumps(network.model_dump(mode="json")["options"], sort_keys=True)
     plain = re.sub(r'[{}" ]', "", text).replace(":", "=").replace(",", "-")
-    # A list, a path or many options are no part of a file's name.
+    # A list, a path or many options have characters or a length that no file name should have.
     return [plain if _PLAIN.fullmatch(plain) else f"options-{hashlib.sha256(text.encode()).hexdigest()[:8]}"]

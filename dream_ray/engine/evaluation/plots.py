@@ -1,6 +1,5 @@
-"""Pictures of results, drawn with matplotlib (imported here, when a picture is due)."""
+"""Plots of results; matplotlib is imported when a plot is drawn."""
 
-import io
 import logging
 from typing import Any
 
@@ -8,20 +7,18 @@ from dream_ray import storage
 
 
 def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
-    """Draws the accuracy of every evaluated set as a bar with its standard deviation and its single networks as dots.
+    """Draws the mean accuracy of every evaluated set as a bar with its standard deviation, and each network as a dot.
 
     Args:
         path: Target PNG.
         rows: Rows of `evaluate.summarise`.
         title: Heading.
     """
-    # It warns about a cache of fonts that is missing or cannot be written, which changes no picture.
+    # It warns if its font cache is missing or cannot be written, which changes no plot.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 0.7 + 0.5 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     positions = range(len(rows))
     axes.barh(
@@ -40,6 +37,5 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy in %, last epoch")
     axes.set_title(title, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    storage.write_bytes(path, buffer.getvalue())
+    with storage.atomic_output(path) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,4 +1,4 @@
-"""An evaluation as independent tasks: every network that is trained on a set of images is one."""
+"""An evaluation as independent tasks, each of which trains one network on one set of images."""
 
 import hashlib
 import json
@@ -46,9 +46,8 @@ class EvaluationTask:
         protocol: "quick" or "published".
         split: "test" or "validation".
         network: Network that is trained.
-        threads: Threads of the process.
-        indices: Chosen real images of each class, for the sets that take some.
-        step: Step of the checkpoint whose images are the distilled ones; None: those of the finished run.
+        indices: Chosen real images of each class, for the baseline "k-means real".
+        step: Step of the checkpoint to take the distilled images from; None: the finished run.
     """
 
     run_path: str
@@ -57,7 +56,6 @@ class EvaluationTask:
     protocol: str
     split: str
     network: Network
-    threads: int
     indices: tuple[tuple[int, ...], ...] = ()
     step: int | None = None
 
@@ -73,7 +71,7 @@ def plan_tasks(
         repeats: Fresh networks per set.
         protocol: "quick" or "published".
         split: "test" or "validation".
-        baselines: Names of `BASELINES` to train on beside the distilled set.
+        baselines: Names of `BASELINES` to train on besides the distilled set.
 
     Raises:
         UsageError: If the network does not fit the store.
@@ -85,39 +83,37 @@ def plan_tasks(
         device = resolve_device(run.evaluated_on)
         indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
     return [
-        EvaluationTask(
-            storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, run.threads, indices
-        )
+        EvaluationTask(storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, indices)
         for evaluated_set in (DISTILLED, *baselines)
         for repeat in range(repeats)
     ]
 
 
 def distilled_task(run: Run, split: str, step: int | None = None) -> EvaluationTask:
-    """Returns the evaluation of the images of a run, or of its checkpoint `step`, by one network of its settings."""
+    """Returns the task that evaluates a run, or its checkpoint `step`, by one network of its settings."""
     network = run.config.evaluation.network or run.config.network
-    return EvaluationTask(run.path, DISTILLED, 0, "quick", split, network, run.threads, step=step)
+    return EvaluationTask(run.path, DISTILLED, 0, "quick", split, network, step=step)
 
 
 @memory_errors()
 def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
-    """Trains and tests one network; the whole set's result is kept beside the store and found again.
+    """Trains and tests one network; a result of the whole set is cached in the store.
 
     Args:
-        task: What is evaluated.
-        device_name: Where the network is trained, see `resolve_device`.
+        task: The task.
+        device_name: Device that the network is trained on, see `resolve_device`.
 
     Raises:
-        OutOfMemory: If it needs more memory than there is.
+        OutOfMemory: If memory runs out.
     """
     keep_freed_memory()
     run = open_run(task.run_path)
     store, device = run.open_store(), resolve_device(device_name)
-    kept = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
-    if kept is not None and storage.exists(kept):
-        return EvaluationResult(**storage.read_json(kept))
+    cached = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
+    if cached is not None and storage.exists(cached):
+        return EvaluationResult(**storage.read_json(cached))
     data, step_size = _training_data(task, run, store)
-    with fixed_threads(task.threads):
+    with fixed_threads(run.threads):
         result = train_and_test(
             run.config,
             store,
@@ -130,16 +126,16 @@ def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
             repeat=task.repeat,
             step_size=step_size,
         )
-    if kept is not None:
+    if cached is not None:
         try:
-            storage.write_json(kept, asdict(result))
-        except RunError as error:  # a store may well be read-only
-            _LOG.warning("The whole-set result is not kept for the next evaluation: %s", error)
+            storage.write_json(cached, asdict(result))
+        except RunError as error:  # the store may be read-only
+            _LOG.warning("The whole-set result is not cached for the next evaluation: %s", error)
     return result
 
 
 def _training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[TrainingImages, float | None]:
-    """Returns what the network is trained on, and the step size that was learned with it, if one was."""
+    """Returns the images to train on, and the step size that was learned with them, or None."""
     if task.evaluated_set != DISTILLED:
         return BASELINES[task.evaluated_set](run, store, task.repeat, task.indices), None
     if task.step is None:
@@ -158,8 +154,8 @@ def write_evaluation(
         run: The run.
         task: Any task of the evaluation.
         baselines: As for `plan_tasks`.
-        repeats: Likewise.
-        results: Of all tasks.
+        repeats: As for `plan_tasks`.
+        results: Results of all tasks.
 
     Returns:
         The rows of `summarise`.

@@ -1,7 +1,7 @@
-"""Short accuracies on the validation split while a run goes on, off the path of the matching.
+"""Accuracies of protocol quick on the validation split during a run.
 
-A checkpoint whose step is a multiple of `evaluation.every` is kept until its accuracy is written; whoever watches the
-run computes it in another process.
+A checkpoint whose step is a multiple of `evaluation.every` is kept until its accuracy is written. A process that waits
+for the run computes the accuracy, usually in another process than the workers.
 """
 
 import threading
@@ -18,7 +18,7 @@ _POLL_S = 0.5
 
 
 def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
-    """Returns the steps with a directory whose validation accuracy is due and not written."""
+    """Returns the steps with a directory whose validation accuracy is due and not yet written."""
     every = run.config.evaluation.every
     if every == 0:
         return set()
@@ -27,8 +27,8 @@ def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
 
 
 def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
-    """Returns the complete steps whose validation accuracy is due and not written, ascending."""
-    # Others are deleted while one looks.
+    """Returns the complete steps whose validation accuracy is due and not yet written, ascending."""
+    # The workers may delete other steps meanwhile.
     return checkpoints.complete_steps(pinned_steps(run, checkpoints))
 
 
@@ -36,10 +36,10 @@ def validate_step(run_path: str, step: int) -> float:
     """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
 
     Returns:
-        The accuracy in [0, 1], of protocol quick.
+        The accuracy in [0, 1].
 
     Raises:
-        OutOfMemory: If it needs more memory than there is.
+        OutOfMemory: If memory runs out.
     """
     run = open_run(run_path)
     result = run_task(distilled_task(run, "validation", step), run.device.type)
@@ -49,9 +49,9 @@ def validate_step(run_path: str, step: int) -> float:
 
 
 def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
-    """Validates, in this thread, the checkpoints for which that is due, then calls `look`.
+    """Validates the checkpoints whose accuracy is due, in this thread, then calls `look`.
 
-    The initial images (step 0) are left out: they are the same for all trials that this serves.
+    The initial images (step 0) are left out, because they are the same for all trials of a sweep.
 
     Args:
         run: The run.
@@ -77,13 +77,11 @@ def _file_name(step: int) -> str:
 
 @contextmanager
 def background_validation(run: Run, validate: Callable[[str, int], object]) -> Iterator[None]:
-    """Keeps the validation accuracies of a run coming while the block runs, one at a time.
-
-    At the end of the block, the ones that are still due are waited for.
+    """Validates the checkpoints of a run while the block runs, one after the other; then those that are still due.
 
     Args:
-        run: The run; nothing is done where `evaluation.every` is 0.
-        validate: Does `validate_step` in another process; where it could not, it is called again.
+        run: The run; without `evaluation.every`, nothing happens.
+        validate: Calls `validate_step` in another process; if it could not, it is called again.
     """
     if run.config.evaluation.every == 0:
         yield

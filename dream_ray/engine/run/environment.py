@@ -19,9 +19,7 @@ _PACKAGES = ("numpy", "pyarrow", "torch")
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device for "auto", "cpu" or "cuda"; raises UsageError if this machine does not have it."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device must be auto, cpu or cuda; got {name!r}")
+    """Returns the device for one of `DEVICES`; raises UsageError if this machine does not have it."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device must be one that PyTorch sees; got 'cuda', but no CUDA device is available")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -15,7 +15,7 @@ from dream_ray.data.ingest import IngestSettings
 from dream_ray.distributed import ray_backend
 from dream_ray.distributed.cluster import driver_placement
 from dream_ray.distributed.ingest import _places
-from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError, UsageError
 from dream_ray.storage import paths
 from tests.ray_nodes import nodes_environment
@@ -94,8 +94,8 @@ def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypat
     monkeypatch.setattr(ray_backend, "is_cluster", lambda: True)
     with ray_backend.RayBackend() as backend:
         assert backend.call(partial(os.getpid), device="auto", cpus=1) != os.getpid()
-        with pytest.raises(UsageError, match="device must be auto, cpu or cuda; got 'gpu'"):
-            backend.call(resolve_device, "gpu", device="auto", cpus=1)
+        with pytest.raises(UsageError, match="run /nowhere does not exist"):
+            backend.call(open_run, "/nowhere", device="auto", cpus=1)
         with pytest.raises(RunError, match="cannot read /nowhere"):
             backend.call(storage.read_text, "/nowhere", device="auto", cpus=1)
 

@@ -25,14 +25,14 @@ from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.run.class_costs import class_counts, num_selections, training_count
 
-# Rounds in which threads compute at once: each allocates memory in another order.
+# Rounds in which threads compute at the same time; each round allocates memory in another order.
 _TOGETHER = 3
-# k-means is timed on at most so many images; its time is proportional to them.
+# k-means is timed on at most this many images; its time is proportional to their number.
 _MOST_POINTS = 5000
 
 
 class ClassSteps:
-    """Every kind of step, on one class of random images; its construction only trains.
+    """Every kind of step, on one class of random images; the construction only trains networks.
 
     Attributes:
         more_bytes: Memory of a run beyond that of the measured steps.
@@ -64,7 +64,7 @@ class ClassSteps:
             networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
             return networks.trajectory(0)
 
-        # If networks are drawn at random, only the one that the initialisation looks through is trained.
+        # If networks are drawn at random, only the network of the initialisation is trained.
         self._is_drawn = config.source.kind == "random"
         self._looking = trajectory("real") if self._is_drawn and first_passes(config) else None
         self._trajectory = trajectory(config.source.kind)
@@ -79,7 +79,7 @@ class ClassSteps:
             self._snapshot = next(self._trajectory)
 
     def begin(self) -> None:
-        """Makes the state of the class, and its first selection."""
+        """Makes the state of the class with its first selection."""
         matcher = self._matcher
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
@@ -103,7 +103,7 @@ class ClassSteps:
                 next(self._looking)
 
     def costs(self) -> StepCosts:
-        """Returns the times of the rounds, as a run spends them."""
+        """Returns the times of a run, from the times of the rounds."""
         config, timer, counts = self._config, self._timer, class_counts(self._config, self._store)
         select_s = 0.0
         if config.selection.strategy == "representative":
@@ -122,7 +122,7 @@ class ClassSteps:
         )
 
     def _network_costs_s(self, counts: list[int]) -> tuple[float, float, float]:
-        """Returns what the network takes of an inner step, of an outer step, and of the first one."""
+        """Returns the seconds of a network update, of a warm-up, and of the first warm-up."""
         config, timer = self._config, self._timer
         if self._is_drawn:
             draw_s = timer.median("draw")
@@ -136,7 +136,7 @@ class ClassSteps:
         )
 
     def run_together(self, beside: Collection[str]) -> None:
-        """Matches while threads do something else, for the memory of both."""
+        """Matches while threads do other work, for the memory of both."""
         now, later = (replace(self._snapshot, network=copy.deepcopy(self._snapshot.network)) for _ in range(2))
         others = {"embedding": lambda: self._matcher.embed(later, 0), "batch": lambda: next(self._trajectory)}
         for _ in range(_TOGETHER if beside else 0):
@@ -148,13 +148,13 @@ class ClassSteps:
 
 
 def pass_s(config: Config, timer: RoundTimer, num_images: int, most: int | None = None) -> float:
-    """Returns what a pass of training takes over some images, at most over `most` of them."""
+    """Returns the seconds of a training pass over some images, or over at most `most` of them."""
     count = num_images if most is None else min(most, num_images)
     return timer.median("batch") * math.ceil(count / config.update.batch_size)
 
 
 def random_images(config: Config, store: Store) -> ImageChunks:
-    """Returns as many images as the largest batch of any step needs."""
+    """Returns as many random images as the largest batch of any step."""
     num_images = max(
         2 * config.selection.embedding_batch,
         config.real_batch,
@@ -167,9 +167,9 @@ def random_images(config: Config, store: Store) -> ImageChunks:
 
 
 def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: RoundTimer) -> float:
-    """Returns what a clustering of `num_points` images takes: the mean of those of an outer step.
+    """Returns the seconds of a clustering of `num_points` images, as a mean over an outer step.
 
-    Random features, spread like the measured ones, have no clusters: k-means takes all the steps that it may.
+    Random features, spread like the measured ones, have no clusters, so k-means takes its largest number of steps.
     """
     settings = config.selection
     noise = rng.stream(0, "measured features").standard_normal((num_points, features_ND.shape[1]), dtype=np.float32)

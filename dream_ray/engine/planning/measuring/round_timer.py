@@ -1,4 +1,4 @@
-"""Seconds of named phases, and whether they were repeated often enough."""
+"""A timer of phases that are repeated in rounds."""
 
 import statistics
 from collections import defaultdict
@@ -8,14 +8,14 @@ from time import perf_counter, process_time
 
 import torch
 
-# The first round warms up: memory is fetched, GPU kernels are chosen. Small steps are repeated for so many seconds.
+# The first round warms up: memory is allocated, GPU kernels are chosen. Short rounds are repeated for ENOUGH_S seconds.
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_S = 3, 12, 3.0
 
 
 class RoundTimer:
-    """Times named phases, each round apart.
+    """Times named phases, once per round.
 
-    With one thread on a CPU it counts CPU seconds, so other work on the machine does not change them.
+    With one thread on a CPU it measures CPU seconds, which other processes do not change.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
@@ -33,11 +33,11 @@ class RoundTimer:
         self._seconds[name].append(self._clock() - started)
 
     def median(self, name: str) -> float:
-        """Returns the median of all rounds of a phase but the first."""
+        """Returns the median seconds of a phase without its first round."""
         return statistics.median(self._seconds[name][1:])
 
     def is_enough(self, rounds: int) -> bool:
-        """Tells whether so many rounds are enough for a median."""
+        """Returns whether `rounds` rounds are enough for a median."""
         return rounds >= FEWEST_ROUNDS and sum(sum(seconds[1:]) for seconds in self._seconds.values()) > ENOUGH_S
 
     def _wait(self) -> None:

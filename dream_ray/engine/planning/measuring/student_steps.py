@@ -21,12 +21,12 @@ from dream_ray.engine.planning.measuring.class_steps import pass_s, random_image
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.run.class_costs import class_counts
 
-# A student takes no more steps here; the parameters that more of them would keep are added.
+# A student takes at most this many steps here; the parameters that further steps would keep are added.
 _MOST_STEPS = 3
 
 
 class StudentSteps:
-    """Training and matching on random images; its construction only trains.
+    """Training and matching on random images; the construction only trains networks.
 
     Attributes:
         more_bytes: Memory of a whole student beyond that of the measured one.
@@ -39,32 +39,28 @@ class StudentSteps:
     ) -> None:
         self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
+        student_steps = min(config.trajectory.student_steps, _MOST_STEPS)
         short_trajectory = config.trajectory.model_copy(
-            update={"student_steps": min(config.trajectory.student_steps, _MOST_STEPS), "segments": 1}
+            update={"student_steps": student_steps, "segments": 1, "max_start": MOST_ROUNDS + 2}
         )
         self._short = config.model_copy(update={"update": short_update, "trajectory": short_trajectory})
         self._images = random_images(config, store)
         data = RealImages(self._images, np.zeros(len(self._images), dtype=np.int64))
-        longer = self._short.model_copy(
-            update={"trajectory": short_trajectory.model_copy(update={"max_start": MOST_ROUNDS + 2})}
-        )
-        experts = networks_on(longer, lambda _: data, normalise, lambda: build(config, store), compiled=compiled)
+        experts = networks_on(self._short, lambda _: data, normalise, lambda: build(config, store), compiled=compiled)
         self._expert = experts.trajectory(0)
         self._snapshot = next(self._expert)
         self._start = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
         self._train()
-        parameters = detached_parameters(self._snapshot.network)
-        kept = config.trajectory.student_steps - short_trajectory.student_steps
         self.num_features = self._snapshot.network.head.in_features
         self.snapshot_bytes = sum(tensor.nbytes for tensor in self._start.values())
-        self.more_bytes = kept * sum(tensor.nbytes for tensor in parameters.values())
+        self.more_bytes = (config.trajectory.student_steps - student_steps) * self.snapshot_bytes
 
     def _train(self) -> None:
         with self._timer.phase("batch"):
             self._snapshot = next(self._expert)
 
     def begin(self) -> None:
-        """Embeds real images as the initialisation does, and makes synthetic images and a target."""
+        """Embeds real images like the initialisation, and makes synthetic images and a target."""
         of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
         of_class.embed(self._snapshot, 0)
         self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise, lambda segments: {})
@@ -83,7 +79,7 @@ class StudentSteps:
         assert not beside, beside
 
     def costs(self) -> StepCosts:
-        """Returns the times of the rounds: a segment is a class, the training of all experts is the first warm-up."""
+        """Returns the times of a run: a segment counts as a class, the training of all experts as the first warm-up."""
         config, settings, counts = self._config, self._config.trajectory, class_counts(self._config, self._store)
         update_s = config.update.epochs * pass_s(config, self._timer, sum(counts), config.update.num_images)
         looking_s = first_passes(config) * pass_s(config, self._timer, sum(counts))
