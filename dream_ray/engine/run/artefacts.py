@@ -1,8 +1,8 @@
 """The product of a run: synthetic.parquet, which describes itself, and a picture of it.
 
-One row is one stored image, one row group a class; no column depends on workers, time or path. Everything that is
-needed to train on the set is in the schema's metadata, with a digest of it and of the pixels: Parquet's checksums are
-of its pages alone.
+A row is a stored image, a row group is a class; no column depends on workers, time or path. The metadata of the schema
+contains everything else that training on the set needs, with a digest of this description and the pixels, because the
+checksums of Parquet cover its pages only.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
     Args:
         path: Target file.
         synthetic: The set.
-        recipe: Settings of the run that made it and what it ran on.
+        recipe: Settings and environment of the run that made it.
         cost: Time and memory of the run.
     """
     num_classes, ipc, channels, height, width = synthetic.images_LNCHW.shape
@@ -79,10 +79,10 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
 
 
 def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
-    """Reads a synthetic set and its description back.
+    """Reads a synthetic set and its description.
 
     Raises:
-        UsageError: If the file is not a synthetic set, or of a version that this package does not read.
+        UsageError: If the file does not exist, is not a synthetic set or has another format version.
         RunError: If it is damaged.
     """
     if not storage.exists(path):
@@ -90,7 +90,7 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
     table = _read_table(path)
     metadata = table.schema.metadata or {}
     if _METADATA_KEY not in metadata or not table.schema.equals(_SCHEMA):
-        raise UsageError(f"{path} is not a synthetic set of dream_ray: it has other columns, or nothing that says so")
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: its columns or its metadata are different")
     try:
         description = json.loads(metadata[_METADATA_KEY])
     except ValueError as error:
@@ -99,7 +99,7 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
         raise UsageError(f"{path} has format_version {version}; this dream_ray reads {FORMAT_VERSION}")
     pixels = b"".join(table["image"].to_pylist())
     if metadata.get(_DIGEST_KEY) != _digest(metadata[_METADATA_KEY], pixels):
-        raise RunError(f"{path} is damaged: its images and description do not have the digest written with them")
+        raise RunError(f"{path} is damaged: its images and description do not match the digest in its metadata")
     shape = (description["num_classes"], description["ipc"], *description["shape"])
     synthetic = SyntheticSet(
         torch.from_numpy(np.frombuffer(pixels, dtype="<f4").reshape(shape).copy()),
@@ -115,15 +115,15 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
 
 
 def _read_table(path: str) -> pa.Table:
-    """Reads a Parquet file; raises UsageError where it is none, RunError where it is damaged."""
+    """Reads a Parquet file; raises UsageError if it is another kind of file, RunError if it is damaged."""
     data = storage.read_bytes(path)
     if not data.startswith(_MAGIC):
-        raise UsageError(f"{path} is not a synthetic set of dream_ray: it is no Parquet file")
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: it is not a Parquet file")
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        # Arrow's threads, once started, now and then abort the process at its end where torch is loaded too.
+        # If torch is loaded too, threads of Arrow sometimes abort the process at its end.
         return file.read(use_threads=False)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one of names that are no text
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one for names that are not UTF-8
         raise RunError(f"{path} is damaged: {error}") from None
 
 
@@ -134,10 +134,10 @@ def _digest(description: bytes, pixels: bytes) -> bytes:
 
 
 def read_dataset(path: str) -> "SyntheticDataset":
-    """Reads a synthetic set as a dataset; that of a whitened run needs the whitening beside it.
+    """Reads a synthetic set as a dataset; for a whitened run, the whitening must be in the same directory.
 
     Raises:
-        UsageError: As `read_synthetic`.
+        UsageError: As for `read_synthetic`.
         RunError: If it is damaged, or the whitening is missing or damaged.
     """
     synthetic, description = read_synthetic(path)
@@ -148,7 +148,7 @@ def read_dataset(path: str) -> "SyntheticDataset":
 
 
 def write_picture(path: str, synthetic: SyntheticSet) -> None:
-    """Draws the stored images as PNG, a row a class (at most 20 classes and 10 images of each)."""
+    """Draws the stored images as PNG, one row per class, at most 20 classes and 10 images of each."""
     shown = synthetic.images_LNCHW[:_GRID_CLASSES, :_GRID_IMAGES]
     pixels = shown.clamp(0, 1).mul(255).round().to(torch.uint8).flatten(0, 1).cpu().numpy()
     names = list(synthetic.class_names[:_GRID_CLASSES])
@@ -162,9 +162,9 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         images_NCHW: All images, float32, normalised.
         labels_N: Their labels, int64.
         class_names: Name of every class, by label.
-        normalise: What made the images of those in [0, 1]; test images, in [0, 1], pass it too.
-        mean: Per-channel mean of the real images, in [0, 1].
-        std: Per-channel standard deviation, likewise.
+        normalise: Maps images in [0, 1] to network inputs; apply it to test images too.
+        mean: Mean of each channel of the real images, in [0, 1].
+        std: Standard deviation of each channel of the real images, in [0, 1].
         step_size: Learning rate that was learned with the images, or None.
     """
 

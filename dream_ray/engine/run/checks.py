@@ -1,4 +1,4 @@
-"""Rules that settings, store and workers must keep together, checked before anything starts."""
+"""Checks that settings and store fit together, before a run starts."""
 
 import logging
 
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def check_fit(config: Config, store: Store) -> None:
-    """Raises UsageError if the settings cannot be run on the store."""
+    """Raises UsageError if the settings do not fit the store; logs a warning for settings without effect."""
     _, height, width = store.shape_CHW
     if height != width:
         raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
@@ -50,7 +50,7 @@ def check_fit(config: Config, store: Store) -> None:
     for name, reason in changed_in_vain(config):
         _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
     check_whitening(config, store)
-    network = build(config, store)  # raises where the network does not fit the images
+    network = build(config, store)  # raises if the network does not fit the images
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
     with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):
         draws = rng.draws_at_random(lambda: network.train()(probe_NCHW))
@@ -63,7 +63,7 @@ def check_fit(config: Config, store: Store) -> None:
 
 
 def _check_factor(config: Config, side: int) -> None:
-    """Checks that no mosaic decodes into images that are padding alone."""
+    """Raises UsageError if mosaics decode into images that are padding only."""
     if not (empty := _factors_with_empty_tiles(config, config.factor, side)):
         return
     possible = next(f for f in range(config.factor - 1, 0, -1) if not _factors_with_empty_tiles(config, f, side))
@@ -75,7 +75,7 @@ def _check_factor(config: Config, side: int) -> None:
 
 
 def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[int]:
-    """Returns which factors that mosaics are cut by, to be matched or to be trained on, leave tiles empty."""
+    """Returns the factors of matching and evaluation that leave tiles of a mosaic empty, ascending."""
     used = {
         one
         for mode in (config.decode, config.evaluation_decode)

@@ -9,12 +9,12 @@ from dream_ray.data.store.store import Store
 
 
 def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Labels, ...]:
-    """Returns the classes of each worker: all of them if workers divide the segments of expert trajectories (MTT).
+    """Returns the classes of each worker; in trajectory matching (MTT), where workers share the segments, all of them.
 
     Args:
         config: Settings.
         counts: Real images of each class, by label.
-        workers: Workers.
+        workers: Number of workers.
     """
     if config.matching.objective == "trajectory":
         return (tuple(range(len(counts))),) * workers
@@ -22,10 +22,10 @@ def placement(config: Config, counts: Sequence[int], workers: int) -> tuple[Labe
 
 
 def class_costs(config: Config, counts: Sequence[int]) -> list[int]:
-    """Returns how many images of each class pass the network forwards in the selections and steps of a run, by label.
+    """Returns the forward passes of images in the selections and steps of a run, by label of the class.
 
-    A backward pass counts as two: a real image is worth three in a step, a synthetic one, with the gradient of its
-    gradient, six.
+    A backward pass counts as two forward passes. In a step, a real image counts three, and a synthetic image six
+    because of its second-order gradient.
     """
     decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
     synthetic = min(decoded, config.batch_synthetic_max)
@@ -37,15 +37,15 @@ def class_costs(config: Config, counts: Sequence[int]) -> list[int]:
 
 
 def num_selections(config: Config) -> int:
-    """Counts the selections of an outer step."""
+    """Returns the number of selections in an outer step."""
     return sum(map(config.selects_at, range(config.inner_steps)))
 
 
 def class_counts(config: Config, store: Store) -> list[int]:
-    """Returns the images of each class that are distilled, by label."""
+    """Returns the number of images of each class that are distilled, by label."""
     return [sum(store.count(split, label) for split in config.splits) for label in range(store.num_classes)]
 
 
 def training_count(config: Config) -> int:
-    """Returns how many images the stored ones of a class decode into for training."""
+    """Returns the number of training images that the stored images of a class decode into."""
     return decoded_count(config.ipc, config.factor, config.evaluation_decode, config.batch_synthetic_max)

@@ -1,12 +1,12 @@
-"""The directory of a run and what can be read from it without PyTorch; `lifecycle.py` begins and ends it.
+"""The directory of a run, read without PyTorch; `lifecycle.py` writes it.
 
-config.yaml        the resolved configuration; the last to be written of what makes a directory a run
-env.json           store, threads, compile mode, device and versions: what the bits depend on
+config.yaml        the resolved configuration; it is written last and marks the directory as a run
+env.json           store, threads, compile mode, device and versions, on which the bits depend
 checkpoints/       see checkpoint.py
 progress/          one small file per worker session, replaced about once a second
 metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
-validation/        accuracy on the validation split while the run goes on
-synthetic.parquet  the product; initial.parquet: where it started; grid.png: its picture
+validation/        accuracies on the validation split during the run
+synthetic.parquet  the product; initial.parquet: the initial images; grid.png: a picture of the product
 cost.json          time and memory of all sessions
 """
 
@@ -21,16 +21,16 @@ from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do without
+if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do not need it
     import torch
 
     from dream_ray.core.images.normalisation import Normalise
 
 FORMAT_VERSION = 2
-"""Version of the directory: what its files are called and hold."""
+"""Version of the names and contents of the files."""
 WHITENING_FILE = "whitening.safetensors"
 BEFORE_CONFIG = ("env.json", WHITENING_FILE)
-"""Files that are written before config.yaml. Without it, a process was killed there; the next one replaces them."""
+"""Files that are written before config.yaml. A directory with these alone stems from a kill; they are replaced."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def spec(self) -> RunSpec:
-        """What it was begun with; the settings are those that fit the memory, if it was limited."""
+        """The specification that the run began with; if its memory was limited, with the settings that fit."""
         return RunSpec(
             config=self.config,
             store=self.environment["store"],
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def compiled(self) -> bool:
-        """Whether the networks run through compiled functions; that decides bits too."""
+        """Whether the workers compile their functions; that decides bits too."""
         return bool(self.environment["compile"] == "on")
 
     @property
@@ -83,11 +83,11 @@ class Run:
 
     @property
     def evaluated_on(self) -> str:
-        """Where it is evaluated, as for `resolve_device`: a run of GPUs where the process sees any, others on a CPU."""
+        """Device of evaluations, for `resolve_device`: "auto" for a run on GPUs, else "cpu"."""
         return "auto" if self.environment["device"] == "cuda" else "cpu"
 
     def normalise(self, store: Store, device: "torch.device | None" = None) -> "Normalise":
-        """Returns what makes the inputs of its networks, on its device or another one."""
+        """Returns the map from images in [0, 1] to network inputs, on the run's device or another one."""
         from dream_ray.core.images.normalisation import Normalisation
         from dream_ray.engine.run.normalisation import read_whitening
 
@@ -98,14 +98,14 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the product is written."""
+        """Whether synthetic.parquet exists."""
         return storage.exists(self.file("synthetic.parquet"))
 
     def open_store(self) -> Store:
         """Opens the store that the run distils.
 
         Raises:
-            UsageError: If it is gone or its content changed.
+            UsageError: If it does not exist or its content changed.
         """
         store = Store.open(self.environment["store"])
         if store.manifest.checksum != self.environment["store_checksum"]:
@@ -122,7 +122,7 @@ class Run:
 
 
 def check_new(path: str) -> None:
-    """Raises UsageError if a directory is not free for a new run."""
+    """Raises UsageError if a directory cannot be used for a new run."""
     if storage.exists(storage.join(path, "config.yaml")):
         raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
     if set(storage.list_directory(path)) - set(BEFORE_CONFIG):
@@ -133,7 +133,7 @@ def open_run(path: str) -> Run:
     """Opens a run directory.
 
     Raises:
-        UsageError: If there is none, or one of another format version.
+        UsageError: If it does not exist or has another format version.
         RunError: If it is damaged.
     """
     if not storage.exists(storage.join(path, "config.yaml")):
@@ -148,7 +148,7 @@ def open_run(path: str) -> Run:
 
 
 def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:
-    """Returns the latest progress of every session that ever ran, or of those of a role, see `Heartbeat`."""
+    """Returns the latest progress of all sessions of a run, or of those with a role; see `Heartbeat`."""
     directory = run.file("progress")
     sessions = [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
     return [session for session in sessions if role in (None, session["role"])]

@@ -1,8 +1,7 @@
-"""One table of settings that have no effect on the synthetic set under some values of others; changes are reported.
+"""A table of the settings that have no effect on the synthetic set because of other settings.
 
-What a row says holds for distilling. The baseline "k-means real" of an evaluation looks through a network of its own,
-trained by `update` and `initialisation.warmup_epochs` whatever the run does. Settings that `--memory` chooses, such as
-`selection.embedding_batch`, are in no row.
+The rows are about distillation. The baseline "k-means real" of an evaluation always trains a network with `update` and
+`initialisation.warmup_epochs`. Settings that `--memory` chooses, such as `selection.embedding_batch`, are in no row.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -15,11 +14,11 @@ from dream_ray.config.sections import Section
 
 
 class Row(NamedTuple):
-    """Some settings, and when they are ignored.
+    """Settings and the condition under which they are ignored.
 
     Attributes:
-        when: Values by setting; each of these settings has one of its values.
-        ignored: Settings, or sections for all that is in them.
+        when: Values by setting; the condition holds if each setting has one of its values.
+        ignored: Settings, or sections for all of their settings.
     """
 
     when: Mapping[str, Collection[object]]
@@ -30,7 +29,7 @@ _NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise")}
 _RANDOM_SELECTION = {"selection.strategy": ("random",)}
 _EVERY_INTERVAL = ("selection.interval", "selection.warm_start", "selection.warm_steps")
 TABLE = (
-    # Networks that are never trained; the one that an initialisation looks through is, for epochs of its own.
+    # These networks are never trained; only that of the representative initialisation is, for `warmup_epochs`.
     Row({"source.kind": ("random",)}, ("update.warmup_epochs", "update.epochs", "update.num_images")),
     Row({"source.kind": ("random",), **_NO_FEATURES_AT_FIRST}, ("update",)),
     Row({"source.kind": ("real", "random", "synthetic", "expert")}, ("source.pool_size",)),
@@ -44,7 +43,7 @@ TABLE = (
     Row({"selection.warm_start": (False,)}, ("selection.warm_steps",)),
     Row({"weights.gradient": (0.0,)}, ("matching.biases", "matching.classifier")),
     Row({"matching.objective": ("bidirectional",)}, ("trajectory",)),
-    # What an expert is trained on is chosen anew for every update, from scratch.
+    # The training images of an expert are selected from scratch for every update.
     Row(
         {"matching.objective": ("trajectory",)},
         (
@@ -60,10 +59,10 @@ TABLE = (
 
 
 def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
-    """Yields each setting that was changed without effect, and the settings that leave it without.
+    """Yields each setting that was changed without effect, and the settings that are the reason.
 
-    A setting was changed if neither its framework nor a preset of that gives it this value: a preset has settings for
-    another selection or initialisation too.
+    A setting was changed if neither its framework nor one of the framework's presets has this value. Presets contain
+    settings for other selections and initialisations too.
     """
     for path, reason in ignored(config).items():
         value = attrgetter(path)
@@ -78,7 +77,7 @@ def _usual(framework: str) -> list[Config]:
 
 
 def ignored(config: Config) -> dict[str, str]:
-    """Returns the settings without effect by their paths, each with the settings that are the first reason for that."""
+    """Returns the paths of the settings without effect, each with the settings that are the first reason."""
     found: dict[str, str] = {}
     for row in TABLE:
         values = {path: attrgetter(path)(config) for path in row.when}
@@ -90,6 +89,6 @@ def ignored(config: Config) -> dict[str, str]:
 
 
 def _paths(config: Config, name: str) -> list[str]:
-    """Returns the paths of the settings of a section; that of a setting itself."""
+    """Returns the paths of the settings of a section, or of a single setting."""
     value = attrgetter(name)(config)
     return [f"{name}.{key}" for key in type(value).model_fields] if isinstance(value, Section) else [name]

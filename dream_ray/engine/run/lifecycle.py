@@ -1,4 +1,4 @@
-"""The begin and the end of a run; `directory.py` lists its files."""
+"""The start and the end of a run; `directory.py` lists its files."""
 
 import json
 import logging
@@ -28,14 +28,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def create_run(spec: RunSpec, device: torch.device) -> Run:
-    """Checks everything that can be checked beforehand and makes the directory.
+    """Checks the settings and creates the directory of a run.
 
     Args:
-        spec: What is run; its directory is new or empty, or was left behind before it was a run.
+        spec: The run; its directory is new or empty, or a process was killed while it created the run there.
         device: Device of the workers.
 
     Raises:
-        UsageError: If the settings do not fit the store, or the directory is taken or not writable.
+        UsageError: If the settings do not fit the store, or the directory is in use or not writable.
     """
     assert spec.out is not None
     config, path, store = spec.config, spec.out, Store.open(spec.store)
@@ -66,7 +66,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
 
 
 def _describe(config: Config, device: torch.device) -> dict[str, Any]:
-    """Returns what equal bits need; of a network of a user's own, a digest of its module too."""
+    """Returns what equal bits depend on; for a network from a user's module, also a digest of the module."""
     source = source_digest(config.network.name)
     return describe_environment(device) | ({} if source is None else {"network_source": source})
 
@@ -77,7 +77,7 @@ def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
 
     Args:
         run: The run.
-        is_new: Whether its directory is deleted if it is refused before a worker has begun: another try needs room.
+        is_new: Whether to empty its directory if the run is refused before a worker has started, for another try.
 
     Raises:
         UsageError: If another process executes it.
@@ -93,15 +93,15 @@ def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
 
 
 def _forget(path: str) -> None:
-    """Deletes what `create_run` writes, in an order that leaves a run or what it accepts, wherever it is killed."""
+    """Deletes the files of `create_run`, config.yaml first, so that it accepts the directory after a kill."""
     for name in ("config.yaml", *BEFORE_CONFIG):
         storage.delete(storage.join(path, name))
 
 
 def check_device(run: Run) -> None:
-    """Raises UsageError if this process does not see the device that the run began with.
+    """Raises UsageError if this process does not see the kind of device that the run began with.
 
-    What env.json says of it decides bits, and is part of the names of networks in a cache: a run has one device.
+    The device decides bits and is part of the identity of cached networks, so it never changes within a run.
     """
     if run.device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
@@ -123,8 +123,8 @@ def check_same_bits(run: Run) -> None:
 
 
 def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
-    """Gathers the classes of a complete state into a set, clamped to what the run's pixel space allows."""
-    # On the CPU whatever the run's device: the head node of a cluster, where runs end, has no GPU.
+    """Gathers the classes of a complete state into a set, clamped as `pixels.space` requires."""
+    # On the CPU, because the head node of a cluster, where runs end, may have no GPU.
     cpu = torch.device("cpu")
     space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, cpu))
     stored = (state.classes[label].images_NCHW.to(cpu) for label in range(store.num_classes))
@@ -142,10 +142,10 @@ def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
 
 
 def finish_run(run: Run) -> None:
-    """Writes the products of a run whose workers are done.
+    """Writes the products of a run whose workers have ended.
 
     Raises:
-        RunError: If the last checkpoint is not there.
+        RunError: If the last checkpoint is missing.
     """
     store = run.open_store()
     checkpoints = run.checkpoints()
@@ -157,14 +157,14 @@ def finish_run(run: Run) -> None:
     write_synthetic(run.file("initial.parquet"), initial, recipe=recipe, cost={})
     final = synthetic_set(run, store, checkpoints.load(run.config.total_steps))
     write_picture(run.file("grid.png"), final)
-    # Last, because it says that the run is finished.
+    # Last, because this file marks the run as finished.
     write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
 
 
 def merge_metrics(run: Run) -> None:
-    """Merges the rows of all shards into metrics.jsonl, one row a step.
+    """Merges the rows of all shards into metrics.jsonl, one row per step.
 
-    A step that ran twice, before and after a crash, counts once: rows are keyed by step and class.
+    A step that ran before and after a crash counts once.
     """
     rows: dict[int, dict[str, Any]] = {}
     directory = run.file("metrics")

@@ -1,4 +1,4 @@
-"""The memory of a process that computes: the allocator's settings, and one error when memory runs out."""
+"""The memory of a process: settings of the allocator, and one error if memory runs out."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from dream_ray.errors import TransientError
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP_BYTES = 2**31 - 1
 _GROW_BYTES = 256 * 2**20
-# Message of torch on a CPU, in an ordinary RuntimeError.
+# torch raises a plain RuntimeError with this text on a CPU.
 _ON_CPU = "DefaultCPUAllocator: can't allocate memory"
-# End of the numbers in the message of torch on a GPU; details of the allocator follow.
+# torch's message on a GPU contains the numbers up to this text; details of the allocator follow.
 _END_OF_NUMBERS = " is free."
 
 

@@ -121,7 +121,7 @@ def test_other_pixels_under_the_same_description_are_damage(path: str) -> None:
     table = pq.read_table(path)
     images = [bytes(reversed(image)) for image in table["image"].to_pylist()]
     pq.write_table(table.set_column(0, table.schema.field("image"), pa.array(images, pa.binary())), path)
-    with pytest.raises(RunError, match="do not have the digest"):
+    with pytest.raises(RunError, match="do not match the digest"):
         read_synthetic(path)
 
 
