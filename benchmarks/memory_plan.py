@@ -21,7 +21,7 @@ import torch
 from benchmarks.report import provenance, write_result
 from dream_ray.config import load_config
 from dream_ray.data.ingest import IngestSettings, ingest
-from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.run.spec import RunSpec
 
 # Two selections, a checkpoint, no warm-up: everything that takes memory happens.

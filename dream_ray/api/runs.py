@@ -67,7 +67,7 @@ def distill(
         compile: "on", "off" or "auto": compile the networks' functions if the run is long and there is a compiler.
             Equal results need equal modes; a resumed run keeps its mode.
         memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
-            that the run fits, see `dream_ray.engine.planning.fitting.fit_memory`. None: no limit.
+            that the run fits, see `dream_ray.engine.planning.plan.fit_memory`. None: no limit.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Returns a context that is entered while the run works, for example one that shows its progress.

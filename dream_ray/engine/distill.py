@@ -28,12 +28,8 @@ class StepInput(Protocol):
     """The input of an inner step: a network (`Snapshot`) or trajectory segments (`Segments`)."""
 
     @property
-    def outer(self) -> int:
-        """Number of the outer step, from 0."""
-
-    @property
     def inner(self) -> int:
-        """Number of the inner step within it, from 0."""
+        """Number of the inner step within its outer step, from 0."""
 
     def restart_state(self) -> NetworkState | None:
         """Returns the state from which the source can resume; None if it needs none, or restarts the outer step."""

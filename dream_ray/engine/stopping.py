@@ -157,14 +157,12 @@ class Stopping:
 @contextmanager
 def ctrl_c_as_before() -> Iterator[bool]:
     """Restores the handler of Ctrl-C after the block; yields whether this thread can handle signals."""
-    if not _can_handle_signals():
-        yield False
-        return
-    before = signal.getsignal(signal.SIGINT)
+    can_handle, before = _can_handle_signals(), signal.getsignal(signal.SIGINT)
     try:
-        yield True
+        yield can_handle
     finally:
-        signal.signal(signal.SIGINT, before)
+        if can_handle:
+            signal.signal(signal.SIGINT, before)
 
 
 def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:

@@ -1,18 +1,32 @@
-"""The use of a specification on a worker node: the plan of its run (memory, time, traffic), or the run directory."""
+"""A specification on a worker node: settings that fit its memory, the plan of the run, and the start of the run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
 
 from dream_ray.config import Config
+from dream_ray.config.sections import Selection
+from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
-from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.matching.from_config import MEGABYTE
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs
-from dream_ray.engine.planning.memory import MemoryPlan
+from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs, measure_memory
+from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory
+from dream_ray.engine.prefetch.producer import networks_ahead
+from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.compilation import choose_compile
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
 from dream_ray.engine.run.lifecycle import create_run
+from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.errors import UsageError
+
+_EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
+_SMALLEST_SYNTHETIC_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -88,3 +102,106 @@ def begin_run(spec: RunSpec, num_producers: int) -> Run:
     if spec.memory_bytes is not None:
         spec, _ = fit_memory(spec, num_producers, device)
     return create_run(spec, device)
+
+
+def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
+    """Finds the settings nearest to the given ones whose memory is within `memory_bytes`.
+
+    The candidates embed fewer and fewer images at a time, which costs time. Then they match fewer decoded synthetic
+    images at a time (`batch_synthetic_max`), which changes the result. The rest of the budget holds decoded real
+    images, unless the store is mapped. The steps of each candidate run once in a process of their own; a candidate that
+    runs out of memory does not fit. On a GPU, the GPU's memory must suffice too.
+
+    Args:
+        spec: The run. Its settings named above are upper limits, and `data.resident_mb` is replaced. Without
+            `memory_bytes` the settings are kept.
+        num_producers: Producers that will start.
+        device: Device of the workers.
+
+    Returns:
+        The run with these settings and with `compile` "on" or "off", and its memory.
+
+    Raises:
+        UsageError: If no settings fit, or the settings do not fit the store.
+        OutOfMemory: If there is no budget and the given settings run out of memory.
+    """
+    store = Store.open(spec.store)
+    if spec.memory_bytes is None:
+        return _measure(spec, store, num_producers, device)
+    gpu_bytes = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (f" and a GPU of {gpu_bytes / 1e9:.2f} GB" if gpu_bytes else "")
+    for config in _candidates(spec.config):
+        try:
+            fitted, memory = _measure(replace(spec, config=config), store, num_producers, device)
+        except OutOfMemory as error:
+            needed, found = "memory must be enough to run the steps once", f"{budget}, and {error}"
+            continue
+        spare = spec.memory_bytes - memory.everybody
+        if spare >= 0 and memory.on_gpu <= gpu_bytes:
+            return _with_residents(fitted, memory, store, spare)
+        needed, found = _needed(memory, spec.memory_bytes), budget
+    raise UsageError(
+        f"{needed}, with selection.embedding_batch {config.selection.embedding_batch} and batch_synthetic_max "
+        f"{config.batch_synthetic_max}; got {found}"
+    )
+
+
+def _measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
+    """Measures the steps of a run; returns the run with its compile mode, and its memory."""
+    config = spec.config
+    check_fit(config, store)
+    beside = () if num_producers == 0 else ("embedding", "batch") if spec.local else ("embedding",)
+    compiled = choose_compile(spec.compile, config, store, device)
+    measured = in_new_process(
+        measure_memory, config, store, threads=spec.threads, device=device, compiled=compiled, beside=beside
+    )
+    ahead = networks_ahead(num_producers, config.inner_steps, measured.snapshot_bytes) if num_producers else 0
+    memory = plan_memory(
+        config,
+        store,
+        measured,
+        workers=spec.workers,
+        producers=0 if spec.local else num_producers,
+        ahead=ahead,
+        ray=not spec.local,
+    )
+    return replace(spec, compile="on" if compiled else "off"), memory
+
+
+def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
+    """Returns the rule that a run breaks which needs too much memory."""
+    if memory.everybody <= budget_bytes:
+        return f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB"
+    return (
+        f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
+        f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
+        f"{memory.ahead / 1e9:.2f} GB of queued snapshots"
+    )
+
+
+def _candidates(config: Config) -> Iterator[Config]:
+    """Yields settings that need less and less memory."""
+    config = config.model_copy(update={"data": config.data.model_copy(update={"resident_mb": 0})})
+    yield config
+    for size in sorted(_EMBEDDING_BATCHES, reverse=True):
+        if size < config.selection.embedding_batch:
+            selection = config.selection.model_copy(update={"embedding_batch": size})
+            config = config.model_copy(update={"selection": selection})
+            yield config
+    decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
+    size = min(decoded, config.batch_synthetic_max)
+    while size > _SMALLEST_SYNTHETIC_BATCH:
+        size = max(size // 2, _SMALLEST_SYNTHETIC_BATCH)
+        config = config.model_copy(update={"batch_synthetic_max": size})
+        yield config
+
+
+def _with_residents(spec: RunSpec, memory: MemoryPlan, store: Store, spare: int) -> tuple[RunSpec, MemoryPlan]:
+    """Uses spare memory for decoded real images."""
+    if store.manifest.encoding == "raw":
+        return spec, memory  # mapped files need no decoding
+    wanted = largest_share_bytes(spec.config, store, memory.workers)
+    megabytes = min(spare // memory.workers, wanted + MEGABYTE - 1) // MEGABYTE
+    data = spec.config.data.model_copy(update={"resident_mb": megabytes})
+    resident = min(megabytes * MEGABYTE, wanted)
+    return replace(spec, config=spec.config.model_copy(update={"data": data})), replace(memory, resident=resident)

@@ -29,21 +29,24 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     """Returns what equal bits need: library versions, CPU type and device; plain values for JSON."""
     versions = {"python": platform.python_version(), "dream-ray": __version__}
     versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    cpu = _linux_value("/proc/cpuinfo", "model name") or platform.processor()
     described: dict[str, Any] = {
         "versions": versions,
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if on_gpu else _cpu_model(),
+        "device_name": cpu,
     }
-    if on_gpu:  # TF32 rounds the float32 inputs of convolutions and matrix products to a mantissa of ten bits
-        tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
-        described["tf32"] = tf32
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+        described["device_name"] = torch.cuda.get_device_name(device)
+        # TF32 rounds the float32 inputs of convolutions and matrix products to a mantissa of ten bits.
+        described["tf32"] = {
+            "convolutions": torch.backends.cudnn.allow_tf32,
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+        }
     return described
 
 
@@ -56,10 +59,6 @@ def fixed_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _cpu_model() -> str:
-    return _linux_value("/proc/cpuinfo", "model name") or platform.processor()
 
 
 def _linux_value(path: str, name: str) -> str | None:

@@ -50,9 +50,11 @@ def out_of_memory(reason: str) -> OutOfMemory:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raises OutOfMemory if torch cannot allocate memory inside the block, on a GPU or a CPU."""
+    """Raises OutOfMemory if torch or numpy cannot allocate memory inside the block, on a GPU or a CPU."""
     try:
         yield
+    except MemoryError as error:
+        raise out_of_memory(str(error)) from None
     except RuntimeError as error:
         text = str(error)
         is_on_cpu = type(error) is RuntimeError and _ON_CPU in text

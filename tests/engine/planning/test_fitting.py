@@ -11,9 +11,9 @@ import torch
 from dream_ray.config import Config, parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
-from dream_ray.engine.planning import fitting
-from dream_ray.engine.planning.fitting import fit_memory
+from dream_ray.engine.planning import plan
 from dream_ray.engine.planning.memory import MemoryPlan
+from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.run.process_memory import OutOfMemory, out_of_memory
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
@@ -36,7 +36,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, spec.workers, PRODUCER, num_producers, 0)
         return spec, memory
 
-    monkeypatch.setattr(fitting, "_measure", measure)
+    monkeypatch.setattr(plan, "_measure", measure)
     return tried
 
 
@@ -92,14 +92,14 @@ def test_a_gpu_must_have_room_too(fit: Callable[..., Fitted], monkeypatch: pytes
 
 
 def test_what_cannot_even_be_measured_does_not_fit(fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch) -> None:
-    formula, most = fitting._measure, 32
+    formula, most = plan._measure, 32
 
     def measure(spec: RunSpec, *how: Any) -> Fitted:
         if spec.config.selection.embedding_batch > most:
             raise out_of_memory("CUDA out of memory. {Tried}")
         return formula(spec, *how)
 
-    monkeypatch.setattr(fitting, "_measure", measure)
+    monkeypatch.setattr(plan, "_measure", measure)
     assert fit(10**9)[0].config.selection.embedding_batch == 32
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 10**9))
     assert fit(10**9, device="cuda")[0].config.selection.embedding_batch == 32
@@ -119,7 +119,7 @@ def test_what_cannot_even_be_measured_does_not_fit(fit: Callable[..., Fitted], m
 def test_the_rest_holds_decoded_images(fit: Callable[..., Fitted], tmp_path: Path, monkeypatch: Any) -> None:
     path = str(tmp_path / "jpeg")
     ingest(IngestSettings(source="digits", encoding="jpeg"), path)
-    monkeypatch.setattr(fitting, "MEGABYTE", 10_000)
+    monkeypatch.setattr(plan, "MEGABYTE", 10_000)
     some, memory = fit(2 * (192_000 + 35_000) + PRODUCER, path)
     assert some.config.data.resident_mb == 3 and memory.resident == 30_000
     plenty, memory = fit(10**9, path)

@@ -19,9 +19,9 @@ from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.from_config import class_matcher
-from dream_ray.engine.planning.fitting import fit_memory
 from dream_ray.engine.planning.measuring.steps import StepMemory
 from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory
+from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec

@@ -9,7 +9,6 @@ from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store.store import Store
-from dream_ray.engine.planning import fitting
 from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring import steps
@@ -31,15 +30,14 @@ def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
 def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces both measurements by numbers."""
     memory, costs = StepMemory(10**9, 10**9, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
-    monkeypatch.setattr(fitting, "in_new_process", lambda *what, **how: memory)
-    monkeypatch.setattr(planning, "in_new_process", lambda *what, **how: costs)
+    results = {"measure_memory": memory, "measure_costs": costs}
+    monkeypatch.setattr(planning, "in_new_process", lambda measure, *what, **how: results[measure.__name__])
 
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the steps here: times need no process of their own."""
-    for module in (fitting, planning):
-        monkeypatch.setattr(module, "in_new_process", lambda measure, *args, **options: measure(*args, **options))
+    monkeypatch.setattr(planning, "in_new_process", lambda measure, *args, **options: measure(*args, **options))
     monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
 
 
@@ -113,7 +111,7 @@ def test_a_plan_decides_once_whether_to_compile(
         timed.append(compiled)
         return measured(*what, **how)
 
-    monkeypatch.setattr(fitting, "choose_compile", lambda *what: not asked.append(what))
+    monkeypatch.setattr(planning, "choose_compile", lambda *what: not asked.append(what))
     monkeypatch.setattr(planning, "in_new_process", measure)
     plan_run(spec_of(parse_config(tiny), digits_store), 0)
-    assert len(asked) == 1 and timed == [True]
+    assert len(asked) == 1 and timed == [True, True]

@@ -67,11 +67,8 @@ def in_new_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kw
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool, memory_errors():
-        measured = pool.submit(measure, *arguments, **keywords)
         try:
-            return measured.result()
-        except MemoryError as error:
-            raise out_of_memory(str(error)) from None
+            return pool.submit(measure, *arguments, **keywords).result()
         except BrokenProcessPool:
             raise out_of_memory("the process that ran the steps was killed, as Linux does if memory ends") from None
 
