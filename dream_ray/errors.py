@@ -14,3 +14,14 @@ class RunError(RuntimeError):
 
 class TransientError(RunError):
     """Work failed because of its environment, such as a full disk or a dead node; a retry may succeed."""
+
+
+def check_rules(*rules: tuple[bool, str]) -> None:
+    """Raises UsageError with the text of the first broken rule.
+
+    Args:
+        *rules: Whether each rule is broken, and its text.
+    """
+    for is_broken, text in rules:
+        if is_broken:
+            raise UsageError(text)

@@ -12,10 +12,9 @@ from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Whitening
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
-from dream_ray.errors import UsageError
 
 # For 64 x 64 pixels of 3 channels, the two matrices take 600 MB each, and the decomposition takes hours.
-_MOST_PIXELS = 4096
+MOST_WHITENED_VALUES = 4096
 _BATCH = 1000
 
 
@@ -31,13 +30,3 @@ def write_whitening(path: str, config: Config, store: Store) -> None:
     numbers = np.arange(len(images))
     batches = (images.take(numbers[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
     write_tensors(path, vars(Whitening.fit(batches, math.prod(store.shape_CHW))), {})
-
-
-def check_whitening(config: Config, store: Store) -> None:
-    """Raises UsageError if the images are too large for whitening."""
-    pixels = math.prod(store.shape_CHW)
-    if config.data.zca and pixels > _MOST_PIXELS:
-        raise UsageError(
-            f"data.zca needs images of at most {_MOST_PIXELS} values (32 x 32 pixels of 3 channels are 3072); "
-            f"the store's have {pixels}"
-        )

@@ -10,7 +10,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
-from dream_ray.errors import UsageError
+from dream_ray.errors import check_rules
 
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
@@ -60,27 +60,32 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         """Checks the values, raising UsageError, and makes the paths absolute."""
-        self._check_values()
+        check_rules(
+            (self.device not in DEVICES, f"device must be one of {', '.join(DEVICES)}; got {self.device!r}"),
+            (
+                self.compile not in COMPILE_MODES,
+                f"compile must be one of {', '.join(COMPILE_MODES)}; got {self.compile!r}",
+            ),
+            (self.workers < 1, f"workers must be an int >= 1; got {self.workers}"),
+            (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
+            (
+                self.min_workers is not None and not 1 <= self.min_workers <= self.workers,
+                f"min-workers must be an int from 1 to workers ({self.workers}); got {self.min_workers}",
+            ),
+            (
+                self.producers is not None and self.producers < 0,
+                f"producers must be an int >= 0; got {self.producers}",
+            ),
+            (
+                self.gpus_per_worker is not None and self.gpus_per_worker < 0,
+                f"gpus-per-worker must be a number >= 0; got {self.gpus_per_worker}",
+            ),
+        )
         for name in ("store", "out", "snapshot_cache"):
             if (path := getattr(self, name)) is not None and not self.local:
                 self._replace(name, storage.shared_path(name.replace("_", "-"), path))
         if self.snapshot_cache is not None:
             self._replace("snapshot_cache", storage.absolute(self.snapshot_cache))
-
-    def _check_values(self) -> None:
-        for name, value, valid in (("device", self.device, DEVICES), ("compile", self.compile, COMPILE_MODES)):
-            if value not in valid:
-                raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
-        for name, kind, number, least in (
-            ("workers", "an int", self.workers, 1),
-            ("cpus-per-worker", "an int", self.threads, 1),
-            ("producers", "an int", self.producers, 0),
-            ("gpus-per-worker", "a number", self.gpus_per_worker, 0),
-        ):
-            if number is not None and number < least:
-                raise UsageError(f"{name} must be {kind} >= {least}; got {number}")
-        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
-            raise UsageError(f"min-workers must be an int from 1 to workers ({self.workers}); got {self.min_workers}")
 
     def _replace(self, name: str, path: str) -> None:
         object.__setattr__(self, name, path)  # the instance is frozen, but not shared yet
@@ -97,23 +102,30 @@ class RunSpec:
 
 def check_workers(spec: RunSpec, store: Store) -> None:
     """Raises UsageError if workers or producers would be idle, or threads would repeat the same work."""
-    kind, num_workers = spec.config.source.kind, spec.workers
-    if kind != "expert" and num_workers > store.num_classes:
-        raise UsageError(
-            f"workers must be at most the number of classes ({store.num_classes}); got {num_workers}. More would wait: "
-            "40 workers for 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 "
-            f"times. Use at most {store.num_classes} workers, and --producers for the networks"
-        )
-    if spec.config.source.is_independent:
-        if spec.local and num_workers > 1 and spec.producers == 0:
-            raise UsageError(f"producers must be an int >= 1 with local and {num_workers} workers; got 0")
-        return
-    if spec.local and num_workers > 1:
-        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {num_workers}")
-    if spec.producers:
-        raise UsageError(f"producers must be 0 with source.kind {kind}; got {spec.producers}")
-    if kind == "expert" and num_workers > (segments := spec.config.trajectory.segments):
-        raise UsageError(
+    kind, is_independent = spec.config.source.kind, spec.config.source.is_independent
+    workers, num_classes, segments = spec.workers, store.num_classes, spec.config.trajectory.segments
+    check_rules(
+        (
+            kind != "expert" and workers > num_classes,
+            f"workers must be at most the number of classes ({num_classes}); got {workers}. More would wait: 40 "
+            "workers for 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 "
+            f"times. Use at most {num_classes} workers, and --producers for the networks",
+        ),
+        (
+            is_independent and spec.local and workers > 1 and spec.producers == 0,
+            f"producers must be an int >= 1 with local and {workers} workers; got 0",
+        ),
+        (
+            not is_independent and spec.local and workers > 1,
+            f"workers must be 1 with local and source.kind {kind}; got {workers}",
+        ),
+        (
+            not is_independent and bool(spec.producers),
+            f"producers must be 0 with source.kind {kind}; got {spec.producers}",
+        ),
+        (
+            kind == "expert" and workers > segments,
             f"workers must be at most trajectory.segments ({segments}), each of which one worker matches; got "
-            f"{num_workers}"
-        )
+            f"{workers}",
+        ),
+    )
