@@ -1,4 +1,4 @@
-"""A sweep on nodes that share nothing but a bucket; one goes in the middle, and its trial goes on elsewhere."""
+"""A sweep on nodes that share only a bucket: after the loss of a node, its trial resumes on another one."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-# A process of its own: other tests hold a connection to another Ray in this one.
+# It runs in another process, because other tests hold a connection to another Ray in this one.
 SCRIPT = """
 import json, sys, threading, time
 from ray.cluster_utils import Cluster
@@ -56,7 +56,9 @@ print(json.dumps({"finished": removed[0], "rows": rows}))
 """
 
 
-def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], four_digits_store: str, tmp_path: Path) -> None:
+def test_the_trial_of_a_lost_node_resumes_on_another_node(
+    bucket: str, tiny: dict[str, Any], four_digits_store: str, tmp_path: Path
+) -> None:
     settings = {**tiny, "outer_steps": 3, "inner_steps": 10, "checkpoint_every": 5}
     settings |= {"data": {"include_validation": False}, "evaluation": {"every": 15, "quick_epochs": 2}}
     space = {"weights.feature": {"choices": [0.5, 2.0]}}
@@ -73,16 +75,16 @@ def test_its_trial_goes_on_elsewhere(bucket: str, tiny: dict[str, Any], four_dig
         )
         assert done.returncode == 0, done.stderr[-2000:]
         written = [path for path in Path(temporary).rglob("*") if path.suffix in (".safetensors", ".arrow", ".yaml")]
-        assert not written, "artefacts lie in the bucket and nowhere else"
+        assert not written, "artefacts are only in the bucket"
     finally:
         shutil.rmtree(temporary)
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["finished"] == 0, "both were in the middle"
-    assert [row["state"] for row in told["rows"]] == ["done"] * 2
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["finished"] == 0, "both trials were running"
+    assert [row["state"] for row in printed["rows"]] == ["done"] * 2
     found, _ = open_sweep(out)
     runs = [open_run(run_directory(out, found.configs_of({"weights.feature": w})[0])) for w in (0.5, 2.0)]
     sessions = sorted(len(read_sessions(run, WORKER)) for run in runs)
-    assert sessions == [1, 2], "one went on in a second process"
+    assert sessions == [1, 2], "one trial resumed in a second process"
     assert all(len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 30 for run in runs)
     assert {"sweep.yaml", "study.journal", "results.parquet", "best.yaml", "report.html"} <= set(
         storage.list_directory(out)

@@ -283,9 +283,9 @@ def test_an_unusable_database_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "damaged.db").write_text("not a database" * 100)
     out = tmp_path / "sweep"
-    with pytest.raises(error, match=message) as told:
+    with pytest.raises(error, match=message) as raised:
         check_new_sweep(parse_sweep(SWEEP), SweepContext(str(out), "store", "cpu", url.format(tmp_path)))
-    assert not out.exists() and "password" not in str(told.value)
+    assert not out.exists() and "password" not in str(raised.value)
 
 
 def test_best_trials_of_two_metrics_are_the_front_of_whole_trials(tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_trial_stopped_at_a_rung_resumes_there(config: Config, four_digits_sto
 def test_the_mean_of_the_seeds_is_the_result(config: Config, digits_store: str, tmp_path: Path) -> None:
     other = config.model_copy(update={"seed": 1})
     rungs: dict[str, list[Rung]] = {"both": [], "first": [], "second": []}
-    told: dict[str, Any] = {}
-    backend = LocalBackend(lambda path, rank: lambda progress: told.update({path: progress}))
+    reported: dict[str, Any] = {}
+    backend = LocalBackend(lambda path, rank: lambda progress: reported.update({path: progress}))
     run_trial(str(tmp_path), [config, other], digits_store, TrialExecutor(backend, TRIAL_OPTIONS), rungs["both"].append)
-    assert [progress["phase"] for progress in told.values()] == ["done"] * 2, "each run reports its progress"
+    assert [progress["phase"] for progress in reported.values()] == ["done"] * 2, "each run reports its progress"
     run_trial(str(tmp_path), [config], digits_store, HERE, rungs["first"].append)
     run_trial(str(tmp_path), [other], digits_store, HERE, rungs["second"].append)
     ends = [rungs[name][-1].accuracy for name in ("first", "second")]

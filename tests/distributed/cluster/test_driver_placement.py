@@ -29,14 +29,14 @@ NODES = [
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray is a cluster of two nodes."""
     monkeypatch.setattr(driver_placement, "is_cluster", lambda: True)
     monkeypatch.setattr(driver_placement, "_nodes", lambda resource: NODES)
 
 
 def test_a_path_that_a_node_does_not_see_is_refused(
-    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
         driver_placement, "_look_from", lambda node, file: "" if node == "1" else LOOK("/elsewhere/file")
@@ -49,14 +49,14 @@ def test_a_path_that_a_node_does_not_see_is_refused(
         driver_placement.check_visible_on_all_nodes("out", str(tmp_path), str(tmp_path / "file"))
 
 
-def test_a_path_that_the_driver_does_not_see_is_refused(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_the_driver_does_not_see_is_refused(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_placement, "_look_from", lambda node, file: "")
     with pytest.raises(UsageError, match="the driver does not see /elsewhere"):
         driver_placement.check_visible_on_all_nodes("store", "/elsewhere", "/elsewhere/manifest.json")
 
 
 def test_a_source_that_a_node_does_not_see_is_refused(
-    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Otherwise its images would be missing, or listed as unreadable."""
     (tmp_path / "photos").mkdir()
@@ -118,7 +118,7 @@ def test_work_that_reserves_no_gpu_runs_on_the_nodes_with_gpus_in_turn(monkeypat
     assert driver_placement.beside_workers(0) == {"num_cpus": 0}
 
 
-# A process of its own: other tests hold a connection to another Ray in this one.
+# It runs in another process, because other tests hold a connection to another Ray in this one.
 TWO_NODES = """
 import threading
 import ray

@@ -17,7 +17,7 @@ from tests.ray_nodes import nodes_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-# A process of its own: other tests hold a connection to another Ray in this one.
+# It runs in another process, because other tests hold a connection to another Ray in this one.
 SCRIPT = """
 import sys, threading, time
 from pathlib import Path

@@ -49,14 +49,14 @@ def reference(photos: str, tmp_path_factory: pytest.TempPathFactory) -> Manifest
 def test_three_workers_write_the_bytes_of_one(
     local_ray: None, photos: str, reference: Manifest, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     path = str(tmp_path / "store")
     manifest = api.ingest(
-        IngestSettings(source=photos, size=64), path, workers=3, progress=lambda *state: told.append(state)
+        IngestSettings(source=photos, size=64), path, workers=3, progress=lambda *state: reported.append(state)
     )
     assert manifest == reference
-    assert told[0] == ("shards listed", 0, NUM_CLASSES)
-    assert told[-1] == ("images", NUM_CLASSES * PER_CLASS + 1, NUM_CLASSES * PER_CLASS + 1)
+    assert reported[0] == ("shards listed", 0, NUM_CLASSES)
+    assert reported[-1] == ("images", NUM_CLASSES * PER_CLASS + 1, NUM_CLASSES * PER_CLASS + 1)
     Store.open(path).verify()
 
 

@@ -24,14 +24,14 @@ def process(rank: int, rendezvous: str, results: multiprocessing.SimpleQueue) ->
     terms = torch.linspace(0.1, 7.7, 7)[:, None] ** 3
     total = group_sum(terms[here.start : here.stop], 7, torch.zeros(1), group)
     is_equal = torch.equal(total, tree_sum(terms, 7))
-    told = False
+    has_learned = False
     try:
         if rank != LEAVES_FIRST:
             group.all_gather([rows])
     except ProcessGroupLeft:
-        told = True
+        has_learned = True
     group.leave()
-    results.put((rank, gathered, is_equal, told))
+    results.put((rank, gathered, is_equal, has_learned))
     dist.destroy_process_group()  # else its threads may abort the process at its end
 
 

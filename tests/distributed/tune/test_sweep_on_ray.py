@@ -183,8 +183,8 @@ def test_a_spent_budget_stops_the_running_trials(
     assert {row["state"] for row in rows} == {"done", "stopped"} and len(rows) < 9
     assert api.resume_sweep(out).trials == rows, "no budget remains"
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        ((told,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
-    assert told >= 2 * 10, "MLflow knows the rungs"
+        ((logged,),) = database.execute("select count(*) from metrics where key = 'accuracy'")
+    assert logged >= 2 * 10, "MLflow knows the rungs"
 
 
 @pytest.mark.ray

@@ -36,7 +36,7 @@ def search(tmp_path: Path) -> Search:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep = parse_sweep(SWEEP)
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/hushhush.db")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/secret-password.db")
     return Search(sweep, make_sampler(sweep, 0), "x", storage)
 
 
@@ -70,7 +70,7 @@ def test_the_files_of_tune_do_not_contain_the_url_of_the_study(search: Search, t
 
     search.suggest("one")
     search.save(str(tmp_path / "state"))
-    assert b"hushhush" not in cloudpickle.dumps(search) and not (tmp_path / "state").exists()
+    assert b"secret-password" not in cloudpickle.dumps(search) and not (tmp_path / "state").exists()
 
 
 # Four rungs.
@@ -192,8 +192,8 @@ def test_the_reason_of_a_failed_search_is_one_line(error: Exception, reason: str
 def test_loggers_do_not_pickle_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import cloudpickle
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hushhush@nowhere/db")
-    assert b"hushhush" not in cloudpickle.dumps(loggers_of(parse_sweep({**SWEEP, "log": ["mlflow"]})))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret-password@nowhere/db")
+    assert b"secret-password" not in cloudpickle.dumps(loggers_of(parse_sweep({**SWEEP, "log": ["mlflow"]})))
 
 
 def test_scheduler_none_makes_no_scheduler() -> None:
