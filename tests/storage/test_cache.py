@@ -12,7 +12,7 @@ def write(directory, name, num_bytes, age_s):
     os.utime(path, times=(time.time() - age_s,) * 2)
 
 
-def test_what_others_are_writing_counts_and_stays(tmp_path):
+def test_files_being_written_count_and_stay(tmp_path):
     write(tmp_path, ".a.1.partial", 100, 3600)
     write(tmp_path, "old", 100, 1800)
     write(tmp_path, "young", 100, 10)
@@ -20,7 +20,7 @@ def test_what_others_are_writing_counts_and_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".a.1.partial", "young"]
 
 
-def test_what_a_killed_writer_left_goes_after_a_day(tmp_path):
+def test_temporary_files_are_deleted_after_a_day(tmp_path):
     write(tmp_path, ".a.1.partial", 100, 25 * 3600)
     write(tmp_path, "old", 100, 1800)
     storage.make_room(str(tmp_path), 100, 200)

@@ -81,7 +81,7 @@ class TestEveryKindOfPath:
             with pytest.raises(RunError, match=r"cannot read .*missing"):
                 read(storage.join(root, "missing"))
 
-    def test_a_writable_directory_stays_clean(self, root):
+    def test_ensure_writable_leaves_no_files(self, root):
         storage.ensure_writable(root)
         assert storage.is_directory(root) and storage.list_files(root) == []
 
@@ -135,7 +135,7 @@ def test_within(path, directory, within, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "#1", "what?", "?a=b", "grün", "a@b:c", "x+y&z"])
-def test_names_in_a_file_uri_are_as_they_are(tmp_path, name):
+def test_names_in_a_file_uri_are_literal(tmp_path, name):
     directory = f"file://{tmp_path}/{name}"
     storage.write_text(storage.join(directory, name), name)
     assert (tmp_path / name / name).read_text() == storage.read_text(f"{directory}/{name}") == name
@@ -158,12 +158,12 @@ def test_a_question_mark_in_the_name_of_an_object(monkeypatch):
         ("file://server/x", "the URI of a local file must begin with file:///; got file://server/x"),
     ],
 )
-def test_paths_of_no_known_kind(path, message):
+def test_unknown_kinds_of_path_are_refused(path, message):
     with pytest.raises(UsageError, match=f"^{message}"):
         storage.exists(path)
 
 
-def test_what_a_killed_writer_left_is_not_listed(tmp_path):
+def test_temporary_files_are_not_listed(tmp_path):
     (tmp_path / f".x.{uuid.uuid4().hex}.partial").write_bytes(b"half")
     (tmp_path / "whole").write_bytes(b"")
     assert storage.list_directory(str(tmp_path)) == storage.list_files(str(tmp_path)) == ["whole"]
@@ -172,11 +172,11 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     (tmp_path / "deep" / f".y.{uuid.uuid4().hex}.partial").write_bytes(b"half")
     with storage.claimed(str(tmp_path / "deep" / storage.CLAIM)):
         storage.delete_temporaries(str(tmp_path))
-        assert [path.name for path in tmp_path.rglob(".*")] == [storage.CLAIM], "it would be anybody's again"
+        assert [path.name for path in tmp_path.rglob(".*")] == [storage.CLAIM], "deleting the claim would release it"
         assert storage.list_files(str(tmp_path)) == ["whole"]
 
 
-def test_a_temporary_file_may_be_deleted_by_who_made_it(tmp_path, monkeypatch):
+def test_a_temporary_file_may_vanish_before_its_deletion(tmp_path, monkeypatch):
     def is_there_no_more(name):
         (tmp_path / name).unlink()
         return True
@@ -187,7 +187,7 @@ def test_a_temporary_file_may_be_deleted_by_who_made_it(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_a_file_name_that_is_no_text(tmp_path):
+def test_a_file_name_must_be_utf8(tmp_path):
     (tmp_path / "d").mkdir()
     try:
         (tmp_path / "d" / os.fsdecode(b"caf\xe9.jpg")).touch()
@@ -198,7 +198,7 @@ def test_a_file_name_that_is_no_text(tmp_path):
             listing(str(tmp_path))
 
 
-def test_a_link_whose_name_is_no_text(tmp_path):
+def test_a_link_name_must_be_utf8(tmp_path):
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).symlink_to("nowhere")
     except OSError:
@@ -219,7 +219,7 @@ def test_links_to_nothing(tmp_path):
     assert storage.glob(f"{tmp_path}/*.tar") == [f"{tmp_path}/file.tar", f"{tmp_path}/lost.tar"]
 
 
-def test_text_that_is_no_text(tmp_path):
+def test_text_must_be_utf8(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="not UTF-8"):
         storage.read_text(str(tmp_path / "x"))
@@ -253,7 +253,7 @@ def test_no_permission():
         storage.write_bytes("/proc/nowhere/x", b"x")
 
 
-def test_an_error_of_the_disk_names_path_and_reason(tmp_path, monkeypatch):
+def test_a_disk_error_names_path_and_reason(tmp_path, monkeypatch):
     def full(_descriptor):
         raise OSError(errno.ENOSPC, "x")
 
@@ -266,7 +266,7 @@ def test_an_error_of_the_disk_names_path_and_reason(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "error"), [("s3://b/x", storage.RemoteError), ("x", TransientError)])
-def test_a_read_that_fails_names_path_and_reason(tmp_path, monkeypatch, path, error):
+def test_a_failed_read_names_path_and_reason(tmp_path, monkeypatch, path, error):
     class Lost(io.BytesIO):
         def size(self):
             return 3
@@ -306,7 +306,7 @@ def test_a_full_disk(small_disk):
     assert os.listdir(small_disk) == []
 
 
-def test_a_claim_is_the_same_by_path_and_by_uri(tmp_path):
+def test_a_path_and_its_uri_share_a_claim(tmp_path):
     path = f"{tmp_path}/below/work.claim"
     with storage.claimed(f"file://{path}") as first, storage.claimed(path) as second:
         assert (first, second) == (True, False)
@@ -314,7 +314,7 @@ def test_a_claim_is_the_same_by_path_and_by_uri(tmp_path):
         assert ours
 
 
-def test_json_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+def test_json_replaced_during_a_read_is_read_again(tmp_path, monkeypatch):
     path = tmp_path / "progress.json"
     storage.write_json(str(path), {"step": 100})
     arriving = [b'{"ste', path.read_bytes()]
@@ -322,7 +322,7 @@ def test_json_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypa
     assert storage.read_json(str(path)) == {"step": 100} and not arriving
 
 
-def test_json_that_stays_cut_off_is_damaged(tmp_path):
+def test_truncated_json_is_damaged(tmp_path):
     path = tmp_path / "progress.json"
     path.write_text('{"ste')
     with pytest.raises(RunError, match=r"progress\.json is damaged: it is not JSON: Unterminated string"):

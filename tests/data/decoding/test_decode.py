@@ -1,4 +1,4 @@
-"""Tests of the decoder: every kind of image, and everything that is none."""
+"""Tests of the decoder: every kind of image, and files that are no images."""
 
 import io
 import warnings
@@ -26,7 +26,7 @@ def test_rgb_is_kept():
     assert np.array_equal(decoded, pixels.transpose(2, 0, 1))
 
 
-def test_grey_both_ways():
+def test_grey_images_in_one_and_three_channels():
     pixels = noise(1, 4, 5)
     data = encode(Image.fromarray(pixels))
     assert np.array_equal(decode(data, channels=1, size=None), pixels[None])
@@ -90,7 +90,7 @@ def scaled_to_8_bit(image):
         (Image.fromarray(noise(10, 9, 7, 2).view(np.uint16)[:, :, 0]), {}, scaled_to_8_bit),
     ],
 )
-def test_strips_are_not_seen(monkeypatch, strip_pixels, image, options, plain):
+def test_strips_leave_no_trace_in_the_result(monkeypatch, strip_pixels, image, options, plain):
     monkeypatch.setattr(decode_module, "_STRIP_PIXELS", strip_pixels)
     data = encode(image, **options)
     expected = plain(Image.open(io.BytesIO(data)))
@@ -121,7 +121,7 @@ def test_exif_orientation(orientation):
     assert np.array_equal(decode(data, channels=1, size=None)[0], upright)
 
 
-def test_a_damaged_exif_block_does_not_cost_the_image():
+def test_a_damaged_exif_block_is_ignored():
     data = encode(Image.new("RGB", (8, 8), RED), "JPEG", exif=b"Exif\x00\x00nonsense nonsense")
     np.testing.assert_allclose(pixel(data), RED, atol=6)
 
@@ -141,7 +141,7 @@ def test_size_for_any_shape(shape):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("size", "shape"), [(None, (40, 56)), (16, (40, 56)), (16, (56, 40)), (64, (40, 56))])
-def test_the_fast_way_for_jpeg_equals_pillow(monkeypatch, mode, channels, size, shape):
+def test_the_jpeg_decoder_agrees_with_pillow(monkeypatch, mode, channels, size, shape):
     """Decoder and resize differ from Pillow's by rounding."""
     smooth = Image.fromarray(64 + noise(7, 6, 8, 3) // 2).resize(shape[::-1], Image.Resampling.BICUBIC).convert(mode)
     data = encode(smooth, "JPEG", quality=92, subsampling=2)
@@ -162,14 +162,14 @@ def test_the_fast_way_for_jpeg_equals_pillow(monkeypatch, mode, channels, size, 
 
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("size", [None, 16])
-def test_the_fast_way_turns_a_jpeg_as_pillow_does(monkeypatch, orientation, size):
+def test_the_jpeg_decoder_applies_exif_orientation_like_pillow(monkeypatch, orientation, size):
     smooth = Image.fromarray(64 + noise(8, 6, 8, 3) // 2).resize((57, 40), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(smooth, "JPEG", quality=92, subsampling=2, exif=exif)
     fast = decode(data, channels=3, size=size)
     assert fast.flags.c_contiguous
-    monkeypatch.setattr(decode_module, "decode_plain_jpeg", None)  # nobody calls it
+    monkeypatch.setattr(decode_module, "decode_plain_jpeg", None)  # a call would fail
     monkeypatch.setattr(decode_module, "_plain_jpeg_orientation", lambda data: None)
     slow = decode(data, channels=3, size=size)
     assert fast.shape == slow.shape
@@ -177,7 +177,7 @@ def test_the_fast_way_turns_a_jpeg_as_pillow_does(monkeypatch, orientation, size
 
 
 @pytest.mark.parametrize("num_bytes", [1, 3])
-def test_a_jpeg_with_fill_bytes_is_turned_all_the_same(num_bytes):
+def test_a_jpeg_with_fill_bytes_is_turned_upright(num_bytes):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(Image.fromarray(noise(9, 20, 30, 3)), "JPEG", exif=exif)
@@ -185,7 +185,7 @@ def test_a_jpeg_with_fill_bytes_is_turned_all_the_same(num_bytes):
     assert np.array_equal(decode(filled, channels=3, size=None), decode(data, channels=3, size=None))
 
 
-def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
+def test_pillow_decodes_a_jpeg_that_libjpeg_turbo_refuses(monkeypatch):
     def refuse(*args, **kwargs):
         raise ValueError("no")
 
@@ -194,7 +194,7 @@ def test_a_jpeg_that_the_fast_decoder_refuses_goes_to_pillow(monkeypatch):
     assert np.abs(decode(WHOLE, channels=3, size=8).astype(int) - expected).max() <= 2
 
 
-def test_bytes_too_many_before_the_end_mark_harm_no_pixel():
+def test_extra_bytes_before_the_end_mark_damage_no_pixel():
     """The decoder warns of them all the same."""
     padded = WHOLE[:-2] + bytes(40) + WHOLE[-2:]
     with pytest.raises(ValueError, match="extraneous"):
@@ -234,7 +234,7 @@ def test_unreadable(data, reason):
     assert str(caught.value)
 
 
-def test_any_damage_ends_in_a_reason():
+def test_every_damage_gives_a_reason():
     places = np.random.Generator(np.random.Philox(key=6))
     tiff = encode(Image.fromarray(noise(5, 16, 16, 3)), "TIFF", compression="tiff_lzw")
     gif = encode(Image.fromarray(noise(5, 16, 16)), "GIF")
@@ -249,14 +249,14 @@ def test_any_damage_ends_in_a_reason():
                 assert str(error)
 
 
-def test_an_elongated_image_is_nobomb():
+def test_an_elongated_image_is_no_bomb():
     buffer = io.BytesIO()
     Image.new("L", (60000, 1)).save(buffer, "PNG")
     with pytest.raises(UnreadableImage, match="too elongated"):
         decode(buffer.getvalue(), channels=3, size=224)
 
 
-def test_warnings_of_pillow_do_not_leak():
+def test_pillow_warnings_are_silenced():
     image = Image.new("P", (2, 2))
     image.putpalette([0, 0, 0, 9, 9, 9])
     with warnings.catch_warnings():

@@ -42,7 +42,7 @@ print(status_bytes(os.getpid(), "VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the memory of a process")
 @pytest.mark.parametrize("kind", MAKE)
-def test_bytes_a_pixel(tmp_path, kind):
+def test_peak_bytes_per_pixel(tmp_path, kind):
     (tmp_path / kind).write_bytes(MAKE[kind]())
     (tmp_path / "small.jpg").write_bytes(encode(Image.new("RGB", (16, 16)), "JPEG"))
     command = [sys.executable, "-c", CHILD, tmp_path / kind, tmp_path / "small.jpg"]

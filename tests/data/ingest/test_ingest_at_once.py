@@ -20,7 +20,7 @@ class Stopped(BaseException):
 
 
 def content(root: Path) -> dict[str, bytes | None]:
-    """All that is below a directory, temporary files and claims as well."""
+    """Returns everything below a directory, including temporary files and claims."""
     return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
@@ -53,7 +53,7 @@ def stop_after_planning(root: str, store: Path, **settings) -> None:
 
 
 @pytest.mark.parametrize("stage", ["listing", "writing"])
-def test_the_second_is_refused_and_the_first_ends_well(root, tmp_path, monkeypatch, stage):
+def test_a_second_ingest_is_refused_and_the_first_finishes(root, tmp_path, monkeypatch, stage):
     ingest(root, str(tmp_path / "whole"))
     store = tmp_path / "s"
     opened = []
@@ -79,7 +79,7 @@ def test_the_second_is_refused_and_the_first_ends_well(root, tmp_path, monkeypat
     assert content(store) == content(tmp_path / "whole")
 
 
-def test_one_that_begins_while_the_sources_are_opened(root, tmp_path, monkeypatch):
+def test_another_ingest_begins_while_sources_are_opened(root, tmp_path, monkeypatch):
     store = tmp_path / "s"
     store.mkdir()
     with storage.exclusive_lock("store", str(store)), pytest.raises(UsageError, match=AT_ONCE):
@@ -92,27 +92,27 @@ def test_one_that_begins_while_the_sources_are_opened(root, tmp_path, monkeypatc
     assert ingest(root, str(store), size=4).height == 4
 
 
-def test_one_that_ends_while_the_sources_are_opened(root, tmp_path, monkeypatch):
+def test_another_ingest_finishes_while_sources_are_opened(root, tmp_path, monkeypatch):
     whole = ingest(root, str(tmp_path / "whole"), size=4)
     for size in (4, 5):
         store = tmp_path / str(size)
         meanwhile(monkeypatch, "open_parts", lambda store=store: ingest(root, str(store), size=4))
         if size == 4:
-            assert ingest(root, str(store), size=size) == whole, "what was asked for is there"
+            assert ingest(root, str(store), size=size) == whole, "the requested store exists"
         else:
             with pytest.raises(UsageError, match="exists already"):
                 ingest(root, str(store), size=size)
         assert content(store) == content(tmp_path / "whole")
 
 
-def test_one_that_goes_on_in_the_same_way_while_the_sources_are_opened(root, tmp_path, monkeypatch):
+def test_an_equal_ingest_begins_while_sources_are_opened(root, tmp_path, monkeypatch):
     whole = ingest(root, str(tmp_path / "whole"))
     meanwhile(monkeypatch, "open_parts", lambda: stop_after_planning(root, tmp_path / "s"))
     assert ingest(root, str(tmp_path / "s")) == whole
     assert content(tmp_path / "s") == content(tmp_path / "whole")
 
 
-def test_a_claim_is_let_go_whatever_happens(root, tmp_path):
+def test_the_claim_is_released_after_an_error(root, tmp_path):
     stop_after_planning(root, tmp_path / "s")
     assert not (tmp_path / "s" / storage.CLAIM).exists()
     with storage.exclusive_lock("store", str(tmp_path / "s")):
@@ -120,7 +120,7 @@ def test_a_claim_is_let_go_whatever_happens(root, tmp_path):
 
 
 class TestWithoutLocks:
-    """In a bucket everybody gets a claim."""
+    """In a bucket, every process gets the claim."""
 
     @pytest.fixture(autouse=True)
     def nobody_is_kept_out(self, monkeypatch):
@@ -131,7 +131,7 @@ class TestWithoutLocks:
         monkeypatch.setattr("dream_ray.storage.claims.claimed", claimed)
 
     @pytest.mark.parametrize("other", [{"size": 4}, None])
-    def test_no_manifest_is_written_over_what_another_one_has_begun(self, root, tmp_path, monkeypatch, other):
+    def test_no_manifest_is_written_into_the_store_of_another_ingest(self, root, tmp_path, monkeypatch, other):
         store = tmp_path / "s"
         path = store / "work" / "identity.json"
         identity = dict(storage.read_json(str(self.begun(root, tmp_path / "o", other))) if other else {})
@@ -144,7 +144,7 @@ class TestWithoutLocks:
             ingest(root, str(store))
         assert not (store / "manifest.json").exists() and (store / "images").exists()
 
-    def test_a_plan_of_another_one_is_not_followed(self, root, tmp_path, monkeypatch):
+    def test_the_plan_of_another_ingest_is_refused(self, root, tmp_path, monkeypatch):
         plan = self.begun(root, tmp_path / "o", {"size": 4}).with_name("plan.json").read_bytes()
         store = tmp_path / "s"
         stop_after_planning(root, store)
@@ -154,7 +154,7 @@ class TestWithoutLocks:
             ingest(root, str(store))
         assert content(store) == before
 
-    def test_what_another_one_writes_is_not_cleared_away(self, make_folder, tmp_path, monkeypatch):
+    def test_files_of_another_ingest_are_not_deleted(self, make_folder, tmp_path, monkeypatch):
         root = str(make_folder("g", {"a": 1}))
         store = tmp_path / "s"
         other = self.begun(str(make_folder("h", {"a": 2, "b": 2})), tmp_path / "o", {}).read_bytes()
@@ -165,6 +165,6 @@ class TestWithoutLocks:
 
     @staticmethod
     def begun(root, store, settings) -> Path:
-        """Returns the identity of an ingest that was broken off."""
+        """Returns the identity of an interrupted ingest."""
         stop_after_planning(root, store, **settings)
         return store / "work" / "identity.json"

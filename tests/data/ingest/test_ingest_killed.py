@@ -1,4 +1,4 @@
-"""Tests of an ingest that is killed: wherever that was, the same call again ends with the same bytes."""
+"""Tests of a killed ingest: wherever it was killed, the same call continues to the same bytes."""
 
 import os
 import re
@@ -41,16 +41,16 @@ def kill_at(number: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_claim(store: Path) -> None:
-    """Who is killed does not delete its claim; who only raises `Killed` does."""
+    """Leave the claim of a killed process; raising `Killed` would delete it."""
     (store / storage.CLAIM).touch()
 
 
 def content(root: Path) -> dict[str, bytes | None]:
-    """All that is below a directory, temporary files and claims as well."""
+    """Returns everything below a directory, including temporary files and claims."""
     return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
-def test_the_store_is_the_same_byte_by_byte(tmp_path, monkeypatch):
+def test_a_killed_ingest_resumes_to_identical_bytes(tmp_path, monkeypatch):
     files = [(f"x/{name}/{key}.png", png(10 * label + key)) for label, name in enumerate("ab") for key in range(4)]
     source = str(write_tar(tmp_path / "f.tar.gz", [*files, ("x/b/broken.png", b"")], "w:gz"))
     choice = {"validation": 0.5, "max_rejects": 0.5}
@@ -71,8 +71,8 @@ def test_the_store_is_the_same_byte_by_byte(tmp_path, monkeypatch):
     assert number > 6 + 4 * 2 + 2 + 2
 
 
-def test_what_cannot_be_ingested_is_cleared_away(tmp_path, monkeypatch, make_folder):
-    """No image is broken: with these settings it is no store, whatever one does."""
+def test_an_impossible_ingest_is_deleted(tmp_path, monkeypatch, make_folder):
+    """All images are readable, but these settings allow no store."""
     root = make_folder("f", {"a": 3, "b": {"odd.png": png(9, 6, 9)}})
     for number in count(1):
         store = tmp_path / str(number)
@@ -91,7 +91,7 @@ def test_what_cannot_be_ingested_is_cleared_away(tmp_path, monkeypatch, make_fol
 
 
 class TestBadShards:
-    """A fault of one shard is mended; what others were listed, and copied, is not done again."""
+    """After the repair of one shard, the other shards are not listed and copied again."""
 
     @staticmethod
     def shards(root, num_shards):
@@ -126,7 +126,7 @@ class TestBadShards:
 
             patch.setattr(pipeline, "load_or_make_plan", note_times)
             assert ingest(str(root), str(store)) == whole
-        assert times == kept, "what was listed is not listed again"
+        assert times == kept, "listed shards are not listed again"
         assert content(store) == content(tmp_path / "whole")
 
     def test_a_row_without_a_label(self, tmp_path, make_parquet):
@@ -142,20 +142,20 @@ class TestBadShards:
         assert ingest(str(tmp_path / "pq"), str(tmp_path / "s")) == whole
         assert content(tmp_path / "s") == content(tmp_path / "whole")
 
-    def test_of_a_source_of_which_nothing_is_listed_nothing_is_kept(self, tmp_path):
+    def test_without_a_listed_shard_the_store_is_deleted(self, tmp_path):
         tar = write_tar(tmp_path / "w.tar", [("0.png", png(0)), ("0.cls", b"0"), ("1.png", png(1)), ("0.json", b"{}")])
         with pytest.raises(UsageError, match="'0' occurs again$"):
             ingest(str(tar), str(tmp_path / "s"))
         assert not content(tmp_path / "s")
 
-    def test_what_they_make_no_store_of_is_cleared_away(self, tmp_path):
+    def test_settings_that_allow_no_plan_delete_the_store(self, tmp_path):
         root = self.shards(tmp_path / "wd", 2)
         with pytest.raises(UsageError, match="classes must be classes of .*; missing: 7"):
             ingest(str(root), str(tmp_path / "s"), classes=("1", "7"))
         assert not content(tmp_path / "s")
 
 
-def test_a_finished_store_is_that_of_another_call(tmp_path, monkeypatch, make_folder):
+def test_a_finished_store_of_other_settings_is_refused(tmp_path, monkeypatch, make_folder):
     root = make_folder("f", {"a": 3, "b": 3})
     with monkeypatch.context() as patch:
         patch.setattr(storage, "delete", lambda path: None)
@@ -167,11 +167,11 @@ def test_a_finished_store_is_that_of_another_call(tmp_path, monkeypatch, make_fo
 
 
 class TestChangedSources:
-    """What the source holds when the same call goes on is not what it held when the ingest began."""
+    """The source changes between an interrupted ingest and its continuation."""
 
     @staticmethod
     def interrupt(source, store, patch, **choice):
-        """Break an ingest off once all is listed and nothing planned."""
+        """Interrupt an ingest between listing and planning."""
 
         def die(*arguments):
             raise Killed
@@ -181,7 +181,7 @@ class TestChangedSources:
             with pytest.raises(Killed):
                 ingest(str(source), str(store), **choice)
 
-    def test_a_shard_more_or_less(self, tmp_path, monkeypatch):
+    def test_added_and_removed_shards_are_refused(self, tmp_path, monkeypatch):
         source, store = tmp_path / "wd", tmp_path / "s"
         source.mkdir()
 
@@ -199,7 +199,7 @@ class TestChangedSources:
         for _ in range(2):
             with pytest.raises(UsageError, match=message):
                 ingest(str(source), str(store), validation=0.0)
-        assert content(store) == before, "the shards may be put back"
+        assert content(store) == before, "the shards may be restored"
         (source / "train-1.tar").rename(tmp_path / "aside")
         (source / "train-2.tar").rename(source / "train-3.tar")
         with pytest.raises(UsageError, match=r"was .*/train-2\.tar, and is .*/train-3\.tar"):

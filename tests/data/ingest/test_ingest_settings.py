@@ -7,19 +7,19 @@ from dream_ray.data.ingest import IngestSettings
 from dream_ray.errors import UsageError
 
 
-def test_they_are_checked_when_they_are_made():
+def test_settings_are_checked_on_construction():
     with pytest.raises(UsageError, match="encoding must be one of raw, jpeg; got 'png'"):
         IngestSettings(source="digits", encoding="png")
 
 
-def test_a_size_that_no_image_may_have():
-    """Each image would be refused, one by one, after all of the source was read."""
+def test_a_size_above_the_pixel_limit_is_refused():
+    """Otherwise every image would be refused, after the whole source was read."""
     assert IngestSettings(source="digits", size=9459).size == 9459
     with pytest.raises(UsageError, match="size must be the side of a square of at most 89478485 pixels, .*; got 9460"):
         IngestSettings(source="digits", size=9460)
 
 
-def test_classes_are_looked_through_once():
+def test_a_repeated_class_is_refused():
     names = tuple(f"n{number}" for number in range(100))
     with pytest.raises(UsageError, match="classes must be unique; 'n3' occurs twice"):
         IngestSettings(source="digits", classes=(*names, "n7", "n3"))
@@ -42,13 +42,13 @@ def test_relative_paths_are_made_absolute(tmp_path, monkeypatch, name):
         assert getattr(settings, name) == absolute
 
 
-def test_a_store_says_where_its_images_were(make_folder, monkeypatch):
+def test_the_manifest_contains_the_absolute_source(make_folder, monkeypatch):
     root = make_folder("f", {"a": 2, "b": 2})
     monkeypatch.chdir(root.parent)
     assert api.ingest(IngestSettings(source="f"), "s", local=True).source == str(root)
 
 
-def test_other_paths_are_too(tmp_path, monkeypatch):
+def test_test_labels_and_root_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = IngestSettings(source="digits", test="t", test_labels="digits", root="digits")
     assert settings.absolute() == IngestSettings(
@@ -57,7 +57,7 @@ def test_other_paths_are_too(tmp_path, monkeypatch):
     assert IngestSettings(source="").absolute() == IngestSettings(source="")
 
 
-def test_a_wait_that_is_no_time_is_refused_without_ray_too(tmp_path):
+def test_a_wrong_wait_is_refused_without_ray(tmp_path):
     with pytest.raises(UsageError, match=r"wait must be .*; got 'soon'"):
         api.ingest(IngestSettings(source="digits"), str(tmp_path / "store"), local=True, wait="soon")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Tests of ingest: what a store then holds, and what is refused."""
+"""Tests of ingest: contents of the store, and refusals."""
 
 import errno
 import io
@@ -63,12 +63,12 @@ class TestDigits:
         np.testing.assert_allclose(store.manifest.mean, unit.mean((0, 2, 3)), rtol=1e-12)
         np.testing.assert_allclose(store.manifest.std, unit.std((0, 2, 3)), rtol=1e-12)
 
-    def test_the_same_again(self, path, tmp_path):
+    def test_ingest_is_repeatable(self, path, tmp_path):
         ingest("digits", str(tmp_path / "again"))
         first, again = Store.open(path), Store.open(str(tmp_path / "again"))
         assert first.manifest.checksum == again.manifest.checksum and first.manifest == again.manifest
 
-    def test_nothing_else_is_left_behind(self, path):
+    def test_a_finished_store_contains_no_work_files(self, path):
         assert storage.list_directory(path) == ["images", "manifest.json", "rejects.parquet"]
         assert not list(Path(path).rglob(".*"))
 
@@ -102,7 +102,7 @@ class TestSameImagesFromAnySource:
         ingest(f"file://{folder}", f"file://{tmp_path}/s")
         assert Store.open(f"file://{tmp_path}/s").manifest.counts == Store.open(str(tmp_path / "s")).manifest.counts
 
-    def test_a_uri_of_names_with_signs_in_them(self, tmp_path, make_folder):
+    def test_uris_with_special_characters(self, tmp_path, make_folder):
         names = {f"{sign} 1{sign}.png": png(number) for number, sign in enumerate("#?%+&é")}
         folder = make_folder("all of it #1", {"50%": names, "a?b": names})
         manifest = ingest(f"file://{folder}", f"file://{tmp_path}/s #1", max_rejects=0.0, validation=0.0)
@@ -169,7 +169,7 @@ class TestSizeAndChannels:
 class TestRejects:
     BROKEN = {"zero.png": b"", "text.txt": b"hello", "cut.png": png(9, 40, 40)[:300]}
 
-    def test_they_are_listed(self, tmp_path, make_folder):
+    def test_rejects_are_listed(self, tmp_path, make_folder):
         train = make_folder("f", {"a": 5, "b": {"ok.png": png(99), **self.BROKEN}})
         test = make_folder("t", {"a": 1, "b": {"ok.png": png(98), "bad.png": b"x"}})
         path = str(tmp_path / "s")
@@ -184,7 +184,7 @@ class TestRejects:
         assert total(manifest.counts) == {"train": 6, "validation": 0, "test": 2}
         Store.open(path).verify()
 
-    def test_too_many(self, tmp_path, make_folder):
+    def test_too_many_rejects_are_refused(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 5, "b": {"ok.png": png(99), **self.BROKEN}})
         path = str(tmp_path / "s")
         with pytest.raises(
@@ -197,7 +197,7 @@ class TestRejects:
         assert ingest(str(root), path, max_rejects=0.34).num_rejects == 3
         assert all(os.stat(file).st_mtime_ns == written[file] for file in Path(path, "images").rglob("*.arrow"))
 
-    def test_the_fraction_is_the_number_that_was_written(self, tmp_path, make_folder):
+    def test_max_rejects_is_taken_as_a_decimal_number(self, tmp_path, make_folder):
         """In binary floating point, 0.29 of 100 is less than 29."""
         broken = {f"{number}.png": b"" for number in range(29)}
         root = make_folder("f", {"a": 70, "b": {"ok.png": png(99), **broken}})
@@ -213,7 +213,7 @@ class TestRejects:
     @pytest.mark.parametrize(
         ("choice", "num_images"), [({}, 100), ({"classes": ("0", "1")}, 20), ({"max_per_class": 2}, 20)]
     )
-    def test_images_without_a_class_are_of_all_classes(self, tmp_path, shard, choice, num_images):
+    def test_images_without_a_class_count_against_all_listed_images(self, tmp_path, shard, choice, num_images):
         lost = 5 / 105 + 100 / 105 * 1 / num_images
         counted = (
             f"1 of {num_images} images are unreadable and 5 of all 105 without a class, together {lost:.4g} of them"
@@ -223,12 +223,12 @@ class TestRejects:
         manifest = ingest(shard, str(tmp_path / "s"), validation=0.0, max_rejects=round(lost + 0.001, 4), **choice)
         assert manifest.num_rejects == 6 and sum(manifest.counts["train"]) == num_images - 1
 
-    def test_of_a_whole_source_the_fraction_is_that_of_all(self, tmp_path, shard):
+    def test_the_reject_rate_of_a_whole_source_is_rejects_over_listed_images(self, tmp_path, shard):
         with pytest.raises(RunError, match="more than"):
             ingest(shard, str(tmp_path / "s"), max_rejects=0.057)
         assert ingest(shard, str(tmp_path / "s"), max_rejects=0.0572).num_rejects == 6
 
-    def test_all_may_be_rejects_where_it_is_asked_for(self, tmp_path):
+    def test_max_rejects_of_one_accepts_all_rejects(self, tmp_path):
         files = [(f"{key}.png", b"" if key > 1 else png(key)) for key in range(20)]
         labels = [(f"{key}.cls", b"%d" % (key % 2)) for key in range(8)]
         tar = write_tar(tmp_path / "w.tar", sorted(files + labels))
@@ -330,7 +330,7 @@ class TestTarget:
         with pytest.raises(UsageError, match="is a file"):
             ingest("digits", str(tmp_path / "s"))
 
-    def test_half_a_store_is_none(self, tmp_path, make_folder):
+    def test_a_store_without_a_manifest_does_not_exist(self, tmp_path, make_folder):
         root = make_folder("f", {"a": {"0.png": png(0)}, "b": {"0.png": b""}})
         with pytest.raises(RunError, match="unreadable"):
             ingest(str(root), str(tmp_path / "s"))
@@ -370,7 +370,7 @@ class TestTarget:
                 ingest(store=store, **sources)
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_a_store_beside_what_a_source_is(self, tmp_path, make_folder, monkeypatch):
+    def test_a_store_beside_a_source_is_accepted(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 2, "b": 2})
         ingest(str(root), f"{root}2")
         tar = write_tar(tmp_path / "x.tar", FOLDER_TAR)
@@ -416,7 +416,7 @@ class TestTarget:
 
 
 class TestChoice:
-    def test_classes_in_the_order_asked_for(self, tmp_path, make_folder, make_parquet):
+    def test_classes_are_stored_in_the_given_order(self, tmp_path, make_folder, make_parquet):
         folder = make_folder("f", {"train/a": 3, "train/b": 4, "train/c": 5, "val/a": 1, "val/b": 2, "val/c": 3})
         manifest = ingest(str(folder), str(tmp_path / "s"), classes=("c", "a"), validation=0.0)
         assert manifest.class_names == ("c", "a")
@@ -452,7 +452,7 @@ class TestChoice:
 
 
 class TestFiles:
-    def test_a_class_is_cut_into_files(self, tmp_path, make_folder, monkeypatch):
+    def test_a_class_is_divided_into_files(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 10, "b": 4})
         whole = ingest(str(root), str(tmp_path / "whole"), validation=0.2)
         monkeypatch.setattr("dream_ray.data.ingest.plan.FILE_BYTES", 3 * 6 * 6 * 3)
@@ -480,7 +480,7 @@ class TestFiles:
 
 
 class TestFaults:
-    """Each of these files goes to rejects.parquet with a reason, and costs nothing but itself."""
+    """Every file of this table is listed in rejects.parquet with a reason; the others are stored."""
 
     GOOD = encode(Image.fromarray(noise(3, 30, 40, 3)), "JPEG")
     FILES = {
@@ -495,7 +495,7 @@ class TestFaults:
     }
     WRONGLY_NAMED = {"png.jpg": png(1, 30, 40), "jpg.png": GOOD, "no_extension": GOOD}
 
-    def test_the_table(self, tmp_path, make_folder):
+    def test_every_kind_of_fault_is_a_reject(self, tmp_path, make_folder):
         good = {f"{i}.jpg": self.GOOD for i in range(10)}
         root = make_folder("f", {"a": {**good, **self.FILES, **self.WRONGLY_NAMED}, "b": good})
         path = str(tmp_path / "s")
@@ -536,7 +536,7 @@ class TestFaults:
             reasons = pq.read_table(path + "/rejects.parquet")["reason"].to_pylist()
             assert len(reasons) == 1 and f"must have at most 1000 bytes; it has {len(large)}" in reasons[0]
 
-    def test_a_file_that_goes_away_after_it_was_listed(self, tmp_path, make_folder, monkeypatch):
+    def test_a_file_deleted_after_listing_is_a_reject(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 3, "b": 3})
         load = pipeline.load_or_make_plan
 
@@ -552,7 +552,7 @@ class TestFaults:
 
 
 class TestRights:
-    """What this user may not read."""
+    """Files and directories without read permission."""
 
     NOBODY = 65534
 
@@ -575,7 +575,7 @@ class TestRights:
 
     @contextmanager
     def user(self) -> Iterator[None]:
-        """Have this process be a user who is not root, who may read everything."""
+        """Run the block as an ordinary user, because root may read everything."""
         before = os.geteuid()
         if before == 0:
             os.seteuid(self.NOBODY)
@@ -592,7 +592,7 @@ class TestRights:
         hidden.chmod(0o755)
         assert ingest(str(root / "images"), str(root / "s")) == Manifest.read(str(root / "whole"))
 
-    def test_a_file_that_may_not_be_read_is_a_reject(self, root):
+    def test_a_file_without_read_permission_is_a_reject(self, root):
         hidden = root / "images" / "b" / "3.png"
         hidden.chmod(0)
         with self.user():
@@ -602,11 +602,11 @@ class TestRights:
 
 
 class TestVanishedSources:
-    """What goes away once the images are listed and planned, and comes back before the same call again."""
+    """Files vanish after listing and planning, and return before the ingest continues."""
 
     @pytest.fixture
     def hide(self, tmp_path, monkeypatch):
-        """Take paths away after the plan is made; what is returned puts them back."""
+        """Hide paths after the plan is made; the returned function restores them."""
         moved = {}
 
         def restore():
@@ -630,7 +630,7 @@ class TestVanishedSources:
         return hide
 
     @pytest.mark.parametrize("what", ["the directory", "all that is in it"])
-    def test_a_disk_that_is_not_mounted_any_more(self, tmp_path, make_folder, hide, what):
+    def test_an_unmounted_disk_stops_the_ingest(self, tmp_path, make_folder, hide, what):
         root = make_folder("f", {"a": 3, "b": 3})
         restore = hide(*([root] if what == "the directory" else sorted(root.rglob("*.png"))))
         with pytest.raises(
@@ -642,7 +642,7 @@ class TestVanishedSources:
         manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.0)
         assert manifest == ingest(str(root), str(tmp_path / "whole"))
 
-    def test_files_that_come_back_are_tried_again_where_too_many_were_missing(self, tmp_path, make_folder, hide):
+    def test_restored_files_are_read_again_after_too_many_rejects(self, tmp_path, make_folder, hide):
         root = make_folder("f", {"a": 3, "b": 3, "c": {"0.png": png(9), "1.png": b""}})
         restore = hide(root / "b" / "001.png")
         path = tmp_path / "s"
@@ -662,7 +662,7 @@ class TestRetries:
         monkeypatch.setattr("dream_ray.data.ingest.jobs.time.sleep", naps.append)
         return naps
 
-    def test_remote_storage_is_asked_again_with_longer_breaks(self, naps):
+    def test_remote_errors_are_retried_with_exponential_back_off(self, naps):
         answers = [storage.RemoteError("away"), storage.RemoteError("away"), 7]
 
         def job(number):
@@ -673,7 +673,7 @@ class TestRetries:
 
         assert with_retries(job, 1) == 8 and naps == [1, 2]
 
-    def test_at_last_it_is_an_error(self, naps):
+    def test_the_last_attempt_raises(self, naps):
         def job(number):
             raise storage.RemoteError("cannot read s3://b/k: away")
 
@@ -681,7 +681,7 @@ class TestRetries:
             with_retries(job, 1)
         assert naps == [1, 2, 4, 8]
 
-    def test_every_stage_is_asked_again(self, tmp_path, make_folder, naps, monkeypatch):
+    def test_every_stage_is_retried(self, tmp_path, make_folder, naps, monkeypatch):
         root = make_folder("f", {"a": 2, "b": 2})
         whole = ingest(str(root), str(tmp_path / "whole"))
         stages = [
@@ -717,7 +717,7 @@ class TestRetries:
     @pytest.mark.parametrize(
         "read", [lambda: read_rows("s3://b/s/work", 0), lambda: read_listing("s3://b/s/work", "train", 1)]
     )
-    def test_a_bucket_that_fails_while_it_is_read_is_asked_again(self, monkeypatch, read):
+    def test_a_failed_read_of_a_bucket_is_a_remote_error(self, monkeypatch, read):
         class Away(io.BytesIO):
             def read(self, size=-1):
                 raise OSError("curlCode: 28, Timeout was reached")
@@ -726,7 +726,7 @@ class TestRetries:
         with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/s/.*arrow: curlCode: 28"):
             read()
 
-    def test_other_errors_are_not_repeated(self, naps):
+    def test_other_errors_are_not_retried(self, naps):
         def job(number):
             raise RunError("disk full")
 

@@ -97,7 +97,7 @@ def test_the_package_does_not_import_torch():
 
 
 @pytest.mark.parametrize("source", ["nothing/here", "digit", ""])
-def test_unknown_sources_list_the_known(source):
+def test_an_unknown_source_lists_all_kinds(source):
     with pytest.raises(
         UsageError, match=r"digits; torchvision:NAME; .*\.parquet.*; a directory|path must not be empty"
     ):
@@ -113,7 +113,7 @@ def test_a_file_of_another_kind(tmp_path):
 @pytest.mark.parametrize(
     ("names", "order"), [({"10", "9", "2"}, ("2", "9", "10")), ({"10", "9", "b"}, ("10", "9", "b")), (set(), ())]
 )
-def test_discovered_names_are_ordered_as_numbers_where_they_are_numbers(names, order):
+def test_discovered_names_that_are_numbers_are_ordered_by_value(names, order):
     assert order_of_names(names) == order
 
 
@@ -146,7 +146,7 @@ class TestSplitsInFileNames:
             ["test-tube-train-0.tar", "test-tube-train-1.tar"],
         ],
     )
-    def test_names_that_tell_the_same_are_one_set(self, names):
+    def test_files_of_one_split_are_one_set(self, names):
         opened = self.opened(names)
         assert opened.train == [f"s3://b/set/{name}" for name in names] and opened.open_test is None
 
@@ -161,7 +161,7 @@ class TestSplitsInFileNames:
             (["train-0.parquet", "train-val-1.parquet"], r"train-val-1.parquet \(train and val\)"),
         ],
     )
-    def test_names_that_do_not_tell_every_split(self, names, found):
+    def test_files_without_a_clear_split_are_refused(self, names, found):
         message = f"files of s3://b/set must all belong to one split, .*got .*{found}: .* s3://b/set/train-\\*.parquet$"
         with pytest.raises(UsageError, match=message):
             self.opened(names)
@@ -175,13 +175,13 @@ class TestSplitsInFileNames:
         with pytest.raises(UsageError, match=message):
             self.opened(["dev-0.tar", "Training-0.tar"])
 
-    def test_archives_called_as_splits_are_no_classes(self, tmp_path):
+    def test_archives_with_names_of_splits_are_refused(self, tmp_path):
         for key, name in enumerate(("train", "Valid")):
             write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
         with pytest.raises(UsageError, match="an archive per class, .*; got Valid, train, which are names of splits"):
             open_source(tmp_path)
 
-    def test_archives_of_classes_with_such_names(self, tmp_path):
+    def test_class_archives_may_have_names_of_splits(self, tmp_path):
         names = ["bus", "test-tube", "train", "val"]
         for key, name in enumerate(names):
             write_tar(tmp_path / f"{name}.tar", [("0.png", png(key))])
@@ -190,14 +190,14 @@ class TestSplitsInFileNames:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
-def test_pnm_is_what_pillow_reads(shape):
+def test_pillow_reads_pnm(shape):
     pixels = noise(0, *shape)
     image = decode(pnm(pixels), channels=1 if len(shape) == 2 else 3, size=None)
     assert np.array_equal(image, pixels[None] if len(shape) == 2 else pixels.transpose(2, 0, 1))
 
 
 class Remote:
-    """A file of a bucket, whose connection is lost once so many bytes were read."""
+    """A file of a bucket; the connection is lost after `limit` bytes."""
 
     def __init__(self, file, limit, reads):
         self._file, self._left, self._reads = file, limit, reads
@@ -230,7 +230,7 @@ def bucket(tmp_path, monkeypatch):
 
 
 class TestLostConnections:
-    """Remote storage that fails is asked again (`with_retries`), so it must not look like a damaged file."""
+    """Reads of remote storage are retried (`with_retries`), so a lost connection must not look like a damaged file."""
 
     @pytest.mark.parametrize("name", ["f.tar", "f.tar.gz", "w.tar"])
     @pytest.mark.parametrize("limit", [0, 5000])
@@ -260,7 +260,7 @@ class TestLostConnections:
         assert source.list_shard(0, str(tmp_path / "spool")).num_rows == 9
 
     @pytest.mark.parametrize("kind", ["tar", "parquet"])
-    def test_a_disk_without_room_for_the_spool(self, tmp_path, make_parquet, monkeypatch, kind):
+    def test_a_full_disk_for_the_spool(self, tmp_path, make_parquet, monkeypatch, kind):
         def full(_spool, _data):
             raise OSError(errno.ENOSPC, "x")
 
@@ -437,7 +437,7 @@ class TestParquet:
             listed(source, tmp_path)
 
     @pytest.mark.parametrize(("num_bytes", "most"), [(1, 1), (1 << 30, 3)])
-    def test_batches_of_any_size_list_the_same(self, tmp_path, make_parquet, monkeypatch, num_bytes, most):
+    def test_the_batch_size_does_not_change_the_listing(self, tmp_path, make_parquet, monkeypatch, num_bytes, most):
         images = [png(i) for i in range(10)]
         source = open_source(make_parquet("a.parquet", images, [0, 1] * 5)).train
         expected = listed(source, tmp_path)
@@ -451,7 +451,7 @@ class TestParquet:
         assert rows == expected and [content(row) for row in rows] == images
         assert sum(sizes) == 10 and max(sizes) == most
 
-    def test_no_parquet(self, tmp_path):
+    def test_a_file_that_is_not_parquet(self, tmp_path):
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UsageError, match="not a Parquet file"):
             open_source(tmp_path / "bad.parquet")
@@ -513,7 +513,7 @@ class TestFolder:
         ]
         assert all(content(row).startswith(b"\x89PNG") for row in rows)
 
-    def test_what_is_no_file_is_a_problem(self, tmp_path, make_folder):
+    def test_links_to_nothing_and_pipes_are_problems(self, tmp_path, make_folder):
         root = make_folder("f", {"a": 1, "b": {"0.png": png(0), "deep/1.png": png(1)}})
         (root / "a" / "dangling.png").symlink_to("nowhere.png")
         (root / "b" / "deep" / "self.png").symlink_to("self.png")
@@ -547,7 +547,7 @@ class TestFolder:
             listed(source, tmp_path)
 
     @pytest.mark.parametrize("name", ["data", "train"])
-    def test_a_data_set_of_a_hub(self, tmp_path, make_folder, make_parquet, name):
+    def test_a_downloaded_hub_repository_suggests_its_data_directory(self, tmp_path, make_folder, make_parquet, name):
         root = make_folder("hub", {name: {}, ".git": {"config": b""}})
         (root / name).mkdir()
         (root / "README.md").write_text("about it")
@@ -558,7 +558,7 @@ class TestFolder:
             open_source(root)
         assert len(listed(open_source(root / name).train, tmp_path)) == 2
 
-    def test_only_the_classes_asked_for_are_listed(self, make_folder):
+    def test_only_chosen_classes_are_listed(self, make_folder):
         source = open_source(make_folder("f", {"a": 1, "b": 1, "c": 1}), classes=("c", "a")).train
         assert source.class_names == ("a", "b", "c") and source.shards == ("a", "c")
 
@@ -606,18 +606,18 @@ class TestFolder:
             open_source(write_tar(tmp_path / "f.tar", files))
 
     @pytest.mark.parametrize("names", [("dev", "valid"), ("Train", "tram"), ("training", "walking")])
-    def test_classes_with_such_names(self, make_folder, names):
+    def test_classes_with_names_of_splits(self, make_folder, names):
         opened = open_source(make_folder("f", dict.fromkeys(names, 1)))
         assert opened.train.class_names == tuple(sorted(names)) and opened.open_test is None
 
-    def test_a_class_that_another_machine_does_not_see(self, make_folder, tmp_path):
+    def test_a_class_missing_on_this_machine(self, make_folder, tmp_path):
         source = open_source(make_folder("f", {"a": 1, "b": 2})).train
         (tmp_path / "f").rename(tmp_path / "elsewhere")
         with pytest.raises(RunError, match="cannot list .*f/a: it does not exist"):
             listed(source, tmp_path)
 
     @pytest.mark.parametrize("name", ["backup.tar", "metadata.parquet"])
-    def test_a_stray_file_makes_it_no_other_source(self, make_folder, name):
+    def test_a_stray_file_beside_class_directories_is_refused(self, make_folder, name):
         root = make_folder("f", {"a": 1, "b": 1, ".cache": 1})
         (root / name).write_bytes(b"")
         message = f"source {root} must contain either class directories or files such as '{name}'; .* beside a/"
@@ -626,7 +626,7 @@ class TestFolder:
         (root / name).unlink()
         assert open_source(root).train.class_names == ("a", "b")
 
-    def test_archives_beside_directories_are_meant_by_a_pattern(self, tmp_path):
+    def test_a_pattern_selects_archives_beside_directories(self, tmp_path):
         write_tar(tmp_path / "0.tar", SAMPLES)
         (tmp_path / "logs").mkdir()
         with pytest.raises(UsageError, match=r"by a pattern such as .*/\*\.tar"):
@@ -667,7 +667,7 @@ class TestTar:
         ]
 
     @pytest.mark.parametrize("name", ["x/a/../../../etc/passwd", "/x/a/0.png", "../x/a/1.png"])
-    def test_a_path_that_leads_out_is_a_reject(self, tmp_path, name):
+    def test_a_path_out_of_the_archive_is_a_reject(self, tmp_path, name):
         files = [*FOLDER_TAR, (name, png(9))]
         rows = listed(open_source(write_tar(tmp_path / "f.tar", files)).train, tmp_path)
         assert len(rows) == 4 and rows[3]["class"] is None and "leads out of the archive" in rows[3]["problem"]
@@ -698,7 +698,7 @@ class TestTar:
 
     @pytest.mark.parametrize(("name", "mode"), [("f.tar", "w"), ("f.tar.gz", "w:gz")])
     @pytest.mark.parametrize("damage", ["header", "end"])
-    def test_the_rest_of_a_damaged_archive_is_not_left_out(self, tmp_path, name, mode, damage):
+    def test_damage_within_an_archive_is_an_error(self, tmp_path, name, mode, damage):
         path = write_tar(tmp_path / "whole.tar", FOLDER_TAR)
         with tarfile.open(path) as archive:
             last = archive.getmembers()[-1]
@@ -710,14 +710,14 @@ class TestTar:
         with pytest.raises(UsageError, match=rf"{name} is not a complete tar archive"):
             open_source(damaged)
 
-    def test_no_archive(self, tmp_path):
+    def test_a_file_that_is_not_an_archive(self, tmp_path):
         (tmp_path / "f.tar").write_bytes(b"nothing of the kind" * 100)
         with pytest.raises(UsageError, match="is not a complete tar archive"):
             open_source(tmp_path / "f.tar")
         with pytest.raises(UsageError, match=r"must be a file, or a pattern .*/g\.tar': no such file"):
             open_source(tmp_path / "g.tar")
 
-    def test_a_json_file_among_the_first_does_not_make_it_a_webdataset(self, tmp_path):
+    def test_a_json_file_does_not_make_a_folder_a_webdataset(self, tmp_path):
         files = [("x/classes.json", b"[]"), ("x/a/0.png", png(0)), ("x/b/notes.cls", b""), ("x/b/1.png", png(1))]
         source = open_source(write_tar(tmp_path / "f.tar", files)).train
         assert source.class_names == ("a", "b")
@@ -735,7 +735,7 @@ class TestTar:
         with pytest.raises(UsageError, match=r"must be one archive of .*; got 2 archives, and x/a/0\.png in"):
             open_source(tmp_path)
 
-    def test_flat(self, tmp_path):
+    def test_an_archive_without_directories(self, tmp_path):
         with pytest.raises(UsageError, match="contains no directories"):
             open_source(write_tar(tmp_path / "f.tar", [("0.png", png(0)), ("1.png", png(1))]))
 
@@ -777,7 +777,7 @@ class TestWebDataset:
         rows = listed(open_source(write_tar(tmp_path / "w.tar", [*SAMPLES, *files])).train, tmp_path)
         assert len(rows) == 3 and problem in rows[2]["problem"] and rows[2]["name"].endswith(": 9")
 
-    def test_a_key_that_comes_again(self, tmp_path):
+    def test_files_of_a_key_must_be_adjacent(self, tmp_path):
         source = open_source(write_tar(tmp_path / "w.tar", [*SAMPLES, ("s/0.png", png(5))])).train
         with pytest.raises(UsageError, match="'s/0' occurs again"):
             listed(source, tmp_path)
@@ -827,7 +827,7 @@ class TestFlatFolder:
         assert [row["class"] for row in rows] == ["great white", "great", "great white"]
         assert [content(row) for row in rows] == [png(0), png(1), png(2)]
 
-    def test_what_is_labelled_but_not_there_is_a_reject(self, root, tmp_path):
+    def test_a_labelled_image_that_does_not_exist_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0 n01\nv9.png n02\nv1 n01\nv2 n02\nv8.png n99\n")
         rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == ["n01", "n01", "n02", "n02"], "n99 is no training class"
@@ -868,7 +868,7 @@ class TestFlatFolder:
         rows = listed(flat_folder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
 
-    def test_what_is_no_file_is_a_reject(self, root, tmp_path):
+    def test_a_link_to_nothing_is_a_reject(self, root, tmp_path):
         (root / "v0.png").unlink()
         (root / "v0.png").symlink_to("nowhere.png")
         (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
@@ -876,12 +876,12 @@ class TestFlatFolder:
         assert [row["class"] for row in rows] == ["n02", "n01", "n02"]
         assert [row["problem"] for row in rows] == ["a link to nothing, or no regular file", None, None]
 
-    def test_an_image_that_is_not_named_is_a_reject(self, root, tmp_path):
+    def test_an_image_without_a_label_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
         rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert rows[2]["class"] is None and "does not name it" in rows[2]["problem"]
 
-    def test_numbers_are_names_where_the_training_classes_are_not_known_yet(self, root, tmp_path):
+    def test_numbers_are_names_if_the_training_classes_are_unknown(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png 12\nv1.png 3\nv2.png 12")
         rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [row["class"] for row in rows] == ["12", "3", "12"]
@@ -927,6 +927,6 @@ class TestTorchvision:
         ):
             open_source("torchvision:MNIST", root=str(tmp_path / "sets"), download=download)
 
-    def test_not_there(self, tmp_path):
+    def test_missing_files_suggest_download(self, tmp_path):
         with pytest.raises(UsageError, match="does not contain all of CIFAR10; --download fetches it"):
             open_source("torchvision:CIFAR10", root=str(tmp_path))

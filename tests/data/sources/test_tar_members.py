@@ -53,7 +53,7 @@ def write_with(path, mode, files, *infos):
 
 @pytest.mark.parametrize(("name", "mode"), FORMS)
 class TestNoRegularFiles:
-    def test_hard_links_are_the_file_that_came_before(self, tmp_path, name, mode):
+    def test_hard_links_share_the_content_of_an_earlier_file(self, tmp_path, name, mode):
         links = special("x/b/1.png", tarfile.LNKTYPE, "./x/a/1.png"), special("x/b/2.png", tarfile.LNKTYPE, "x/b/1.png")
         rows = listed(write_with(tmp_path / name, mode, FOLDER_TAR, *links), tmp_path)
         assert [(row["class"], content(row)) for row in rows[3:]] == [("b", png(1))] * 2
@@ -68,11 +68,11 @@ class TestNoRegularFiles:
             (tarfile.CHRTYPE, "a device or a pipe, not a file"),
         ],
     )
-    def test_others_called_an_image_are_rejects(self, tmp_path, name, mode, kind, problem):
+    def test_special_files_named_like_images_are_rejects(self, tmp_path, name, mode, kind, problem):
         rows = listed(write_with(tmp_path / name, mode, FOLDER_TAR, special("x/a/9.JPEG", kind, "later.png")), tmp_path)
         assert [row["problem"] for row in rows] == [None, None, None, problem] and rows[3]["class"] == "a"
 
-    def test_those_of_other_names_are_none(self, tmp_path, name, mode):
+    def test_special_files_with_other_names_are_skipped(self, tmp_path, name, mode):
         infos = special("x/a/latest", tarfile.SYMTYPE, "0.png"), special("x/a/7.png", tarfile.DIRTYPE)
         assert len(listed(write_with(tmp_path / name, mode, FOLDER_TAR, *infos), tmp_path)) == 3
 
@@ -89,7 +89,7 @@ class TestNoRegularFiles:
         rows = listed(tmp_path / name, tmp_path)
         assert len(rows) == 4 and rows[0]["problem"] == "a sparse file, which is not supported"
 
-    def test_of_a_webdataset(self, tmp_path, name, mode):
+    def test_special_files_in_a_webdataset(self, tmp_path, name, mode):
         infos = (
             special("s/2.jpg", tarfile.LNKTYPE, "s/0.jpg"),
             special("s/2.cls", tarfile.LNKTYPE, "s/0.cls"),
@@ -104,7 +104,7 @@ class TestNoRegularFiles:
 
 
 class TestTheEnd:
-    def test_archives_one_after_the_other(self, tmp_path):
+    def test_concatenated_archives_are_refused(self, tmp_path):
         both = [write_tar(tmp_path / f"{part}.tar", [(f"x/{part}/0.png", png(0))]).read_bytes() for part in "ab"]
         (tmp_path / "f.tar").write_bytes(b"".join(both))
         (tmp_path / "one.tar.gz").write_bytes(gzip.compress(b"".join(both)))
@@ -113,7 +113,7 @@ class TestTheEnd:
             with pytest.raises(UsageError, match=rf"{name} is not a complete tar archive: data follow its end mark"):
                 listed(tmp_path / name, tmp_path)
 
-    def test_one_archive_compressed_in_pieces(self, tmp_path):
+    def test_concatenated_gzip_streams_are_read(self, tmp_path):
         whole = write_tar(tmp_path / "whole.tar", FOLDER_TAR).read_bytes()
         (tmp_path / "f.tar.gz").write_bytes(gzip.compress(whole[:700]) + gzip.compress(whole[700:]))
         assert [content(row) for row in listed(tmp_path / "f.tar.gz", tmp_path)] == [png(0), png(1), png(2)]
@@ -126,7 +126,7 @@ class TestTheEnd:
         with pytest.raises(UsageError, match=r"f\.tar\.gz is not a complete tar archive"):
             listed(tmp_path / "f.tar.gz", tmp_path)
 
-    def test_more_zeros(self, tmp_path):
+    def test_extra_zeros_at_the_end_are_accepted(self, tmp_path):
         path = write_tar(tmp_path / "f.tar", FOLDER_TAR)
         path.write_bytes(path.read_bytes() + bytes(5000))
         assert len(listed(path, tmp_path)) == 3
@@ -179,7 +179,7 @@ class TestMemory:
 
     @pytest.mark.parametrize(("name", "mode"), FORMS)
     @pytest.mark.parametrize("suffixes", [(".png",), (".png", ".cls")], ids=["folder", "webdataset"])
-    def test_what_is_kept_of_a_member_is_small(self, tmp_path, monkeypatch, name, mode, suffixes):
+    def test_memory_per_member_is_small(self, tmp_path, monkeypatch, name, mode, suffixes):
         monkeypatch.setattr(base, "_ROWS_PER_BATCH", 100)
         monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 1 << 12)
 
@@ -197,12 +197,12 @@ class TestMemory:
         peak(100)
         assert (peak(2000) - peak(500)) / 1500 < 350
 
-    def test_a_member_of_many_blocks_and_one_after_it(self, tmp_path, monkeypatch):
+    def test_a_member_of_many_blocks_keeps_the_offsets(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 7)
         rows = listed(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz"), tmp_path)
         assert [content(row) for row in rows] == [png(0), png(1), png(2)]
 
-    def test_one_that_is_no_image_for_its_size_is_not_copied(self, tmp_path, monkeypatch):
+    def test_a_member_above_the_size_limit_is_not_copied(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tar_members, "_MAX_BYTES", 1000)
         files = [("x/a/film.png", bytes(1001)), *FOLDER_TAR]
         rows = listed(write_tar(tmp_path / "f.tar.gz", files, "w:gz"), tmp_path)
@@ -210,7 +210,7 @@ class TestMemory:
         assert [content(row) for row in rows[1:]] == [png(0), png(1), png(2)]
         assert (tmp_path / "spool-0").stat().st_size == sum(len(data) for _, data in FOLDER_TAR)
 
-    def test_the_limit_is_that_of_the_ingest(self):
+    def test_the_size_limit_equals_that_of_the_ingest(self):
         assert tar_members._MAX_BYTES == writing._MAX_BYTES
 
     @pytest.mark.parametrize(("name", "mode"), FORMS)
@@ -223,7 +223,7 @@ class TestMemory:
 
 
 class TestWebDatasetKinds:
-    def test_a_picture_of_another_kind_is_no_image(self, tmp_path):
+    def test_image_masks_are_not_images(self, tmp_path):
         files = [("0.jpg", png(0)), ("0.seg.png", png(9)), ("0.cls", b"1"), ("1.mask.jpg", png(9)), ("1.cls", b"1")]
         first, second = listed(write_tar(tmp_path / "w.tar", files), tmp_path)
         assert content(first) == png(0) and second["problem"] == "its sample has no image"

@@ -14,7 +14,7 @@ def chunks_of(lengths):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.data())
-def test_take_is_indexing_of_the_concatenation(lengths, data):
+def test_take_equals_indexing_of_the_concatenation(lengths, data):
     images, chunks = chunks_of(lengths)
     sequence = ImageChunks(chunks)
     assert len(sequence) == len(images) and sequence.shape_CHW == (2, 3, 1)
@@ -39,7 +39,7 @@ def test_indices_out_of_range(lengths, index):
         ImageChunks(chunks_of(lengths)[1]).take(np.array([index]))
 
 
-def test_a_copy_is_taken():
+def test_take_returns_a_copy():
     images = np.zeros((2, 1, 1, 1), np.uint8)
     images.flags.writeable = False
     ImageChunks([images]).take(np.array([0]))[:] = 1

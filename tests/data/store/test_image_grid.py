@@ -34,7 +34,7 @@ def test_small_images_are_enlarged(tmp_path, side, tile):
     assert pixels_of(tmp_path / "g.png").shape == (tile + 4, tile + 4, 3)
 
 
-def test_labels_of_any_alphabet_make_room(tmp_path):
+def test_row_labels_of_any_alphabet_widen_the_margin(tmp_path):
     write_grid(str(tmp_path / "a.png"), noise(0, 2, 1, 8, 8), columns=1, row_labels=["cat", "собака" * 20])
     write_grid(str(tmp_path / "b.png"), noise(0, 2, 1, 8, 8), columns=1)
     a, b = (pixels_of(tmp_path / name) for name in ("a.png", "b.png"))
@@ -69,4 +69,4 @@ def test_a_contact_sheet_shows_large_images_small(tmp_path, make_folder, monkeyp
     row = picture[-2 - tile[0] : -2]
     assert (row[:, -2 - tile[1] : -2] == 255).all()
     assert (row[:, -4 - 2 * tile[1] : -4 - tile[1]] == (9, 90, 200)).all()
-    assert set(taken) == {1}, "never several images at full size"
+    assert set(taken) == {1}, "one image at full size at a time"

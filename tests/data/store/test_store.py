@@ -54,12 +54,12 @@ class TestImages:
             assert (labels_N[start : start + len(rows)] == label).all()
             start += len(rows)
 
-    def test_splits_follow_the_order_asked_for(self, digits):
+    def test_splits_follow_the_given_order(self, digits):
         store = Store.open(str(digits))
         first = store.images(0, ("test", "train")).take(np.array([0]))
         assert np.array_equal(first, store.images(0, ("test",)).take(np.array([0])))
 
-    def test_labels_fit_the_pixels(self, digits):
+    def test_labels_match_the_pixels(self, digits):
         from sklearn.linear_model import LogisticRegression
 
         store = Store.open(str(digits))
@@ -110,7 +110,7 @@ class TestMapping:
         assert not chunks[0].any()
 
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_jpeg_images_are_read_as_they_were_when_written(self, tmp_path, monkeypatch, channels):
+    def test_pixel_sums_are_those_of_decoded_jpeg_images(self, tmp_path, monkeypatch, channels):
         smooth = np.linspace(0, 255, 24 * 24).reshape(24, 24)
         images = np.stack([np.stack([np.roll(smooth, 3 * n + c) for c in range(channels)]) for n in range(5)])
         images = images.astype(np.uint8)
@@ -126,12 +126,12 @@ class TestMapping:
         assert 0 < np.abs(seen.astype(int) - images).mean() < 12
         assert np.array_equal(chunks.resident().take(order), seen[order])
 
-    def test_others_can_read_the_files(self, digits):
+    def test_arrow_reads_the_files(self, digits):
         with pa.memory_map(str(file_of(digits))) as source:
             schema = pa.ipc.open_file(source).schema
         assert schema.field("image").type == pa.fixed_shape_tensor(pa.uint8(), (1, 8, 8))
 
-    def test_opening_reads_the_manifest_only(self, copy):
+    def test_opening_reads_only_the_manifest(self, copy):
         shutil.rmtree(copy / "images")
         store = Store.open(str(copy))
         assert store.count("train", 0) and store.manifest.checksum
@@ -142,7 +142,7 @@ class TestMapping:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to see what is mapped")
-def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypatch):
+def test_evicted_files_are_unmapped(digits, tmp_path, monkeypatch):
     uri = f"fsspec+memory:///{uuid.uuid4().hex}"
     try:
         pyarrow.fs.FileSystem.from_uri(uri)
@@ -165,17 +165,17 @@ def test_files_that_left_the_cache_are_mapped_no_more(digits, tmp_path, monkeypa
             line.partition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line
         }
         assert mapped <= {str(path)[1:] for path in cache.iterdir()} and len(mapped) >= 2
-    assert theirs.stat().st_size == 10**6, "what others keep there is theirs"
+    assert theirs.stat().st_size == 10**6, "files beside the cache stay"
 
 
 class TestDamage:
-    def test_a_file_cut_short(self, copy):
+    def test_a_truncated_file(self, copy):
         path = file_of(copy)
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(RunError, match=rf"{path} is damaged: it has \d+ bytes, not \d+"):
             Store.open(str(copy)).images(0, ("train",)).take(FIRST)
 
-    def test_a_file_of_the_right_size_that_is_none(self, copy):
+    def test_a_file_of_zeros(self, copy):
         path = file_of(copy)
         path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(RunError, match=rf"{path} is damaged"):
@@ -214,7 +214,7 @@ class TestManifest:
         assert Manifest.read(str(tmp_path)) == manifest
         assert set(manifest.counts) == set(SPLITS)
 
-    def test_the_checksum_is_that_of_the_content(self, digits, copy):
+    def test_the_checksum_depends_only_on_the_content(self, digits, copy):
         assert Store.open(str(digits)).manifest.checksum == Store.open(str(copy)).manifest.checksum
         values = json.loads((copy / "manifest.json").read_text())
         values["class_names"][0] = "null"
@@ -249,7 +249,7 @@ class TestManifest:
             ("3", UsageError, "must have schema_version .*; got None"),
         ],
     )
-    def test_no_manifest_at_all(self, copy, text, kind, message):
+    def test_files_that_are_no_manifest(self, copy, text, kind, message):
         (copy / "manifest.json").write_text(text)
         with pytest.raises(kind, match=message):
             Store.open(str(copy))
