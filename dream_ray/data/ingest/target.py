@@ -66,12 +66,12 @@ def check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
     others = sorted(set(names) - own)
     if others:
         raise UsageError(f"store must be a new or empty directory; {store} contains {others[0]!r}")
-    changed = next((name for name in identity if begun is not None and begun.get(name) != identity[name]), None)
-    if begun is not None and changed is not None:
-        raise UsageError(
-            f"store {store} is an unfinished ingest with {changed} {begun.get(changed)!r}; got {identity[changed]!r}: "
-            "repeat it with the same settings, or delete the directory"
-        )
+    for name, value in identity.items():
+        if begun is not None and begun.get(name) != value:
+            raise UsageError(
+                f"store {store} is an unfinished ingest with {name} {begun.get(name)!r}; got {value!r}: repeat it with "
+                "the same settings, or delete the directory"
+            )
     return None
 
 
