@@ -44,7 +44,7 @@ def test_threads_change_no_bit(tiny: dict[str, Any], four_digits_store: str, tmp
         (ZeroDivisionError("by accident"), pytest.raises((ZeroDivisionError, RunError), match="by accident")),
     ],
 )
-def test_one_that_fails_ends_them_all(
+def test_a_failing_worker_ends_all_workers(
     tiny: dict[str, Any],
     four_digits_store: str,
     out: str,
@@ -94,10 +94,10 @@ def test_ctrl_c_saves_the_state_before_the_step(
     assert torch.equal(*sets)
 
 
-def test_ctrl_c_does_not_save_what_is_no_number(
+def test_ctrl_c_saves_no_state_that_is_not_finite(
     tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every resume would begin with it."""
+    """Otherwise every resume would start from it."""
     config = parse_config({**tiny, "checkpoint_every": 1000, "log_every": 1000, "pixels": {"lr": 1e30}})
     monkeypatch.setattr(Losses, "add", interrupting_at(3))
     with pytest.raises(RunError, match="must be finite"):
@@ -105,8 +105,8 @@ def test_ctrl_c_does_not_save_what_is_no_number(
     assert open_run(out).checkpoints().complete_steps() == [0]
 
 
-def test_images_that_the_last_step_moved_to_what_is_no_number_are_not_sound() -> None:
-    """Its loss, which is of before, was a number."""
+def test_images_that_are_not_finite_after_the_last_step_are_an_error() -> None:
+    """The loss precedes the move, so it was finite."""
     losses, nothing = Losses(parse_config({})), torch.empty(0)
     classes = {label: ClassState(torch.ones(2, 1, 4, 4), nothing, nothing, nothing) for label in (3, 5)}
     losses.add(0, {5: torch.tensor(1.0)})
@@ -117,7 +117,7 @@ def test_images_that_the_last_step_moved_to_what_is_no_number_are_not_sound() ->
 
 
 def interrupting_at(at: int) -> Callable[..., None]:
-    """Stands in for the losses: when some classes have moved and others have not, somebody presses Ctrl-C."""
+    """Stands in for the losses: Ctrl-C arrives when some classes of a step have moved and others have not."""
     add = Losses.add
 
     def interrupting(self: Any, step: int, losses: dict[int, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Workers that are asked to stop save at one step, and what comes of the run afterwards is the same to the bit."""
+"""Workers that are asked to stop write a checkpoint at one step, and the resumed run has the same bits."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ def as_before() -> Iterator[None]:
 
 
 def walk(agreement: LocalAgreement, worker: int, num_workers: int, first: int, total: int = 50) -> int:
-    """Takes steps until it is to stop, and returns where that is."""
+    """Takes steps until the worker stops; returns the step."""
     own = Stopping(agreement, worker, num_workers)
     for step in range(first, total):
         if own.stops_before(step):
@@ -56,8 +56,8 @@ def walk_together(agreement: LocalAgreement, starts: Sequence[int]) -> list[int]
     turns=st.lists(st.integers(0, 3), max_size=30),
     window=st.integers(1, 3),
 )
-def test_all_stop_at_one_step_whoever_waits_for_whom(starts: list[int], turns: list[int], window: int) -> None:
-    """Nobody gets networks that lie further ahead of the slowest, so that who is ahead may be unable to say so."""
+def test_all_workers_stop_at_one_step_in_any_order(starts: list[int], turns: list[int], window: int) -> None:
+    """The snapshot queue limits the lead over the slowest worker, so a faster worker may report its step late."""
     agreement, num_workers = LocalAgreement(), len(starts)
     agreement.ask()
     slowest = min(starts)
@@ -75,32 +75,32 @@ def test_all_stop_at_one_step_whoever_waits_for_whom(starts: list[int], turns: l
     assert stopped[0] >= furthest
 
 
-def test_one_worker_stops_where_it_is() -> None:
+def test_a_single_worker_stops_at_its_step() -> None:
     agreement = LocalAgreement()
     agreement.ask()
     assert walk(agreement, 0, 1, 7) == 7
 
 
-def test_who_has_come_to_the_end_lets_the_others_get_there() -> None:
+def test_workers_run_to_the_end_if_one_has_finished() -> None:
     agreement = LocalAgreement()
     Stopping(agreement, 0, 2).finish(50)
     agreement.ask()
     assert walk(agreement, 1, 2, 12) == 50
 
 
-def test_nobody_stops_who_is_not_asked() -> None:
+def test_workers_that_are_not_asked_do_not_stop() -> None:
     assert walk_together(LocalAgreement(), [0, 30]) == [50, 50]
 
 
-def test_nothing_is_to_be_saved_before_the_first_step() -> None:
+def test_before_the_first_step_there_is_nothing_to_save() -> None:
     agreement = LocalAgreement()
     assert not agreement.ask()
     walk(agreement, 0, 1, 3)
     assert agreement.ask()
 
 
-def test_nobody_waits_for_one_that_ended_or_began_again() -> None:
-    """Nor is anything saved: it would never be whole."""
+def test_workers_do_not_wait_for_one_that_ended_or_restarted() -> None:
+    """They save nothing, because the checkpoint would never be complete."""
     for end in (LocalAgreement.break_off, lambda agreement: agreement.begin(1)):
         agreement = LocalAgreement()
         agreement.ask()
@@ -109,8 +109,8 @@ def test_nobody_waits_for_one_that_ended_or_began_again() -> None:
             walk(agreement, 0, 2, 3)
 
 
-def test_a_group_that_was_started_again_knows_nothing_of_the_one_before() -> None:
-    """One of the first had come to the end, and another had failed."""
+def test_a_restarted_group_starts_a_new_agreement() -> None:
+    """In the first group, one worker had finished and another had failed."""
     agreement = LocalAgreement()
     assert not agreement.begin(1)
     walk(agreement, 0, 2, 3)
@@ -122,7 +122,7 @@ def test_a_group_that_was_started_again_knows_nothing_of_the_one_before() -> Non
     assert len(ends) == 1 and ends.pop() >= 13
 
 
-def test_nothing_is_to_be_saved_while_no_worker_lives() -> None:
+def test_after_the_loss_of_the_workers_there_is_nothing_to_save() -> None:
     agreement = LocalAgreement()
     agreement.begin(1)
     walk(agreement, 0, 1, 3)
@@ -130,7 +130,7 @@ def test_nothing_is_to_be_saved_while_no_worker_lives() -> None:
     assert not agreement.ask()
 
 
-def test_the_first_ctrl_c_asks_and_the_second_ends(as_before: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_ctrl_c_asks_and_the_second_interrupts(as_before: None, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[int] = []
     ask_at_ctrl_c(lambda: bool(asked.append(1)) or True)
     signal.raise_signal(signal.SIGINT)
@@ -140,7 +140,7 @@ def test_the_first_ctrl_c_asks_and_the_second_ends(as_before: None, caplog: pyte
     assert asked == [1]
 
 
-def test_ctrl_c_ends_at_once_where_nothing_is_to_be_saved(as_before: None) -> None:
+def test_ctrl_c_interrupts_at_once_if_there_is_nothing_to_save(as_before: None) -> None:
     ask_at_ctrl_c(lambda: False)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
@@ -167,7 +167,7 @@ def ask_in_the_middle(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_with_networks_made_ahead(
+def test_local_workers_with_producers_stop_and_resume_to_the_same_bits(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, as_before: None, workers: int
 ) -> None:
     run, whole = start("run"), start("whole")

@@ -71,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     before: int,
     after: int,
 ) -> None:
-    """The last worker dies in the middle of a step; others may be ahead of it."""
+    """The last worker dies within a step; others may be ahead of it."""
     run = start(parse_config(tiny))
     placement = place_classes([1.0] * NUM_CLASSES, before)
     for shard in range(before - 1):
@@ -84,7 +84,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert torch.equal(final_images(run), reference(tiny))
 
 
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
+def test_resume_skips_a_damaged_checkpoint(
     start: Callable[..., Run],
     tiny: dict[str, Any],
     reference: Callable[..., Tensor],
@@ -108,7 +108,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
 
 
 def test_losses_are_golden(tiny_config: Config, digits_store: str, out: str) -> None:
-    """A deliberate change of the numerics re-records golden_losses.json in the same commit and says why."""
+    """A deliberate change of the numerics re-records golden_losses.json in the same commit and gives the reason."""
     run = create_run(out, tiny_config, digits_store, device=CPU, threads=1)
     work(run.path, range(10), shard=0, num_shards=1)
     finish_run(run)
@@ -159,7 +159,7 @@ def test_metrics_count_every_step_once_after_a_crash(
     assert all(list(row["losses"]) == [str(label) for label in range(NUM_CLASSES)] for row in rows)
 
 
-def test_a_disk_that_fills_up_loses_nothing_that_was_saved(
+def test_a_full_disk_keeps_earlier_checkpoints(
     start: Callable[..., Run], tiny: dict[str, Any], reference: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(parse_config(tiny))

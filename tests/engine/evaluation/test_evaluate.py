@@ -1,4 +1,4 @@
-"""Evaluation: baselines, rules for the arguments, and what the numbers mean."""
+"""Evaluation: baselines, rules for the arguments, and the meaning of the numbers."""
 
 import shutil
 import sys
@@ -154,7 +154,7 @@ def test_names_of_evaluations(run: Run, network: Network | None, baselines: tupl
     assert evaluation_name(run.config, used, "quick", "test", baselines, 5) == f"{name}-n=5"
 
 
-def test_evaluations_of_other_networks_baselines_or_n_keep_each_others_files(run: Run) -> None:
+def test_evaluations_of_other_networks_baselines_or_n_have_other_files(run: Run) -> None:
     other = Network(options={"depth": 1, "width": 3})
     api.evaluate(run.path, repeats=1, baselines=("random real",), local=True)
     api.evaluate(run.path, repeats=1, baselines=(), local=True)
@@ -168,7 +168,7 @@ def test_evaluations_of_other_networks_baselines_or_n_keep_each_others_files(run
     assert sorted(said) == [(3, 1, 1), (3, 1, 2), (4, 1, 1), (4, 2, 1)]
 
 
-def test_a_run_on_gpus_is_evaluated_on_a_machine_without(
+def test_a_run_on_gpus_can_be_evaluated_without_a_gpu(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -183,7 +183,7 @@ def test_a_run_on_gpus_is_evaluated_on_a_machine_without(
 
 
 def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
-    """Their networks see whitened or normalised images, and decay as the settings say."""
+    """Whitening and the decay of the learning rate are part of the name of a cached result."""
     _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
     store, files = run.open_store(), set()
     for settings in ({}, {"data": {"zca": True}}, {"evaluation": {"lr_decay": 0.1, "lr_milestones": [0.5]}}):
@@ -194,7 +194,7 @@ def test_only_equal_whole_sets_are_trained_once(run: Run) -> None:
 
 
 def test_a_whole_set_result_with_other_fields_is_not_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier version may have written it."""
+    """Another version of the package may have written it."""
     _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
     before = tasks._whole_set_file(task, run, run.open_store(), CPU)
     monkeypatch.setattr(tasks, "EvaluationResult", make_dataclass("Earlier", ["arm", "accuracy"]))
@@ -211,14 +211,14 @@ def make(num_classes, shape_CHW):
 
 @pytest.fixture
 def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
-    """A network of a user's own, which draws at random in training."""
+    """A user's network with dropout."""
     (tmp_path / "drawing_network.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "drawing_network", raising=False)
     return Network(name="drawing_network:make", options={})
 
 
-def test_a_network_that_draws_at_random_draws_the_same_again(run: Run, drawing: Network) -> None:
+def test_a_network_with_dropout_is_reproducible(run: Run, drawing: Network) -> None:
     (task,) = plan_tasks(run, **{**PLAN, "network": drawing})
     before = torch.get_rng_state()
     first = train_weights(task, run)
@@ -228,7 +228,7 @@ def test_a_network_that_draws_at_random_draws_the_same_again(run: Run, drawing: 
 
 
 def train_weights(task: tasks.EvaluationTask, run: Run) -> torch.Tensor:
-    """Returns the weights of the network that is trained, which tell more than its accuracy."""
+    """Returns the weights of the trained network, which differ more than its accuracy."""
     trained: list[Classifier] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "accuracy", lambda network, *rest: trained.append(network) or 0.5)
@@ -236,7 +236,7 @@ def train_weights(task: tasks.EvaluationTask, run: Run) -> torch.Tensor:
     return trained[0].head.weight.detach()
 
 
-def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Network, tmp_path: Path) -> None:
+def test_the_whole_set_is_trained_again_after_a_code_change(run: Run, drawing: Network, tmp_path: Path) -> None:
     _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"], "network": drawing})
     before = tasks._whole_set_file(task, run, run.open_store(), CPU)
     (tmp_path / "drawing_network.py").write_text(NETWORK.replace("ReLU", "Tanh"))
@@ -249,7 +249,7 @@ def test_the_whole_set_is_trained_again_with_other_code(run: Run, drawing: Netwo
 def test_the_learning_rate_decays_after_parts_of_the_epochs(
     run: Run, monkeypatch: pytest.MonkeyPatch, epochs: int, rates: list[float]
 ) -> None:
-    """However few they are, the first epoch has the first learning rate."""
+    """With any number of epochs, the first one has the first learning rate."""
     seen: list[float] = []
 
     def train_pass(network: Classifier, optimizer: torch.optim.Optimizer, *rest: object) -> None:

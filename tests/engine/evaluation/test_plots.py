@@ -8,7 +8,7 @@ from pathlib import Path
 ROWS = [{"evaluated_set": "distilled", "mean": 0.5, "std": None, "accuracies": [0.5], "n": 1, "num_images": 10}]
 
 
-def test_a_plot_where_matplotlib_cannot_write_its_cache_prints_nothing(tmp_path: Path) -> None:
+def test_a_plot_prints_nothing_if_matplotlib_cannot_write_its_cache(tmp_path: Path) -> None:
     code = "from dream_ray.engine.evaluation.plots import plot_evaluation; "
     code += f"plot_evaluation('plot.png', {ROWS}, title='test')"
     environment = {**os.environ, "MPLCONFIGDIR": "/proc/nowhere", "PYTHONPATH": str(Path(__file__).parents[3])}

@@ -1,4 +1,4 @@
-"""Settings that fit into a budget of memory: the order of the candidates, and the use of the rest."""
+"""Settings that fit a budget of memory: the order of the candidates, and the use of the rest."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ PRODUCER = 50_000
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Replaces the measurement by a formula; holds the settings that were tried."""
+    """Replaces the measurement by a formula; returns the candidates that were tried."""
     tried: list[Config] = []
 
     def measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> Fitted:
@@ -58,7 +58,7 @@ def test_without_a_budget_nothing_changes(fit: Callable[..., Fitted]) -> None:
     ("worker", "embedding_batch", "synthetic", "num_attempts"),
     [(192_000, 128, 128, 1), (191_999, 64, 128, 2), (72_000, 8, 128, 5), (71_999, 8, 16, 6), (24_000, 8, 8, 7)],
 )
-def test_time_gives_way_before_mathematics(
+def test_the_embedding_batch_shrinks_before_the_synthetic_batch(
     fit: Callable[..., Fitted],
     attempts: list[Config],
     worker: int,
@@ -72,14 +72,14 @@ def test_time_gives_way_before_mathematics(
     assert config.data.resident_mb == 0, "the files of a raw store are mapped"
 
 
-def test_what_cannot_fit_is_refused_with_the_numbers(fit: Callable[..., Fitted]) -> None:
+def test_too_small_a_budget_is_refused_with_the_numbers(fit: Callable[..., Fitted]) -> None:
     with pytest.raises(
         UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producers .*_max 8; got"
     ):
         fit(2 * 24_000 + PRODUCER - 1)
 
 
-def test_a_gpu_must_have_room_too(fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_the_gpu_must_suffice(fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch) -> None:
     total = 10 * 128_000
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
     assert fit(10**9, device="cuda")[0].config.selection.embedding_batch == 64, "128 images take 1.92 MB on the GPU"
@@ -91,7 +91,9 @@ def test_a_gpu_must_have_room_too(fit: Callable[..., Fitted], monkeypatch: pytes
         fit(10**9, device="cuda")
 
 
-def test_what_cannot_even_be_measured_does_not_fit(fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_that_run_out_of_memory_do_not_fit(
+    fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch
+) -> None:
     formula, most = plan._measure, 32
 
     def measure(spec: RunSpec, *how: Any) -> Fitted:
@@ -116,7 +118,7 @@ def test_what_cannot_even_be_measured_does_not_fit(fit: Callable[..., Fitted], m
         fit(10**9, device="cuda")
 
 
-def test_the_rest_holds_decoded_images(fit: Callable[..., Fitted], tmp_path: Path, monkeypatch: Any) -> None:
+def test_spare_memory_holds_decoded_images(fit: Callable[..., Fitted], tmp_path: Path, monkeypatch: Any) -> None:
     path = str(tmp_path / "jpeg")
     ingest(IngestSettings(source="digits", encoding="jpeg"), path)
     monkeypatch.setattr(plan, "MEGABYTE", 10_000)

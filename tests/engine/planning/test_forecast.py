@@ -1,4 +1,4 @@
-"""The closed form of a run's time: each regime computed by hand, and runs that were measured."""
+"""The closed form of a run's time, against calculations by hand and measured runs."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -83,7 +83,7 @@ def test_the_speed_up_without_producers_is_limited(config: Config) -> None:
     assert seen(config, 4, 2).inline_limit == limit
 
 
-def test_known_members_of_a_pool_are_not_warmed_up_again(config: Config) -> None:
+def test_a_pool_member_is_warmed_up_once(config: Config) -> None:
     pool = config.model_copy(update={"source": config.source.model_copy(update={"kind": "pool", "pool_size": 1})})
     assert warm_up_share(pool, 0) == warm_up_share(pool, 1) == 0
     assert warm_up_share(pool, 3) == pytest.approx(2 / 3), "each producer warms up the only member"
@@ -92,9 +92,7 @@ def test_known_members_of_a_pool_are_not_warmed_up_again(config: Config) -> None
 
 
 @pytest.mark.parametrize(("pool_size", "producers"), [(2, 0), (2, 1), (50, 0), (3, 2), (3, 20)])
-def test_members_of_a_pool_are_warmed_up_once_by_everybody_who_meets_them(
-    tiny: dict[str, Any], pool_size: int, producers: int
-) -> None:
+def test_each_process_warms_up_its_pool_members_once(tiny: dict[str, Any], pool_size: int, producers: int) -> None:
     config = parse_config({**tiny, "outer_steps": 12, "source": {"kind": "pool", "pool_size": pool_size}})
     warmed_up = []
 

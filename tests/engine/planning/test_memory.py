@@ -1,4 +1,4 @@
-"""The memory plan against what runs really take."""
+"""The memory plan against the memory of real runs."""
 
 import gc
 import json
@@ -55,7 +55,7 @@ def test_a_run_stays_within_the_plan(
     assert used > plan.total / 2, "the plan is of use"
 
 
-def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+def test_the_peak_memory_excludes_the_parent_process() -> None:
     child = "from dream_ray.engine.run.environment import peak_rss_bytes; print(peak_rss_bytes())"
     parent = (
         f"held = b'1' * 10**9; import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
@@ -76,7 +76,7 @@ def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     assert plan.pool == 0
 
 
-def test_what_a_worker_computes_with_is_on_its_device(tiny: dict[str, Any], digits_store: str) -> None:
+def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, Any], digits_store: str) -> None:
     config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}})
     on_cpu, on_gpu = (
         plan_memory(
@@ -99,10 +99,10 @@ def test_what_a_worker_computes_with_is_on_its_device(tiny: dict[str, Any], digi
     assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
 
 
-def test_the_synthetic_images_are_there_as_often_as_the_plan_says(
+def test_a_run_holds_as_many_copies_of_the_synthetic_images_as_planned(
     tiny: dict[str, Any], four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a checkpoint is written, the run goes on and remembers what the step began with."""
+    """While a checkpoint is written, the run continues and keeps the state before its step."""
     ipc, most, done = 7, 0, threading.Event()
     save, report = Checkpoints.save, Heartbeat.on_step
 

@@ -36,13 +36,13 @@ def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the steps here: times need no process of their own."""
+    """Runs the steps in this process, because times need no process of their own."""
     monkeypatch.setattr(planning, "in_new_process", lambda measure, *args, **options: measure(*args, **options))
     monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_steps_are_measured_and_put_together(tiny: dict[str, Any], digits_store: str) -> None:
+def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_store: str) -> None:
     update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
     config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
     store = Store.open(digits_store)
@@ -69,7 +69,7 @@ def test_steps_of_every_framework_are_timed(framework: str, digits_store: str) -
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_without_k_means_selecting_takes_nothing(tiny: dict[str, Any], digits_store: str) -> None:
+def test_without_k_means_the_selection_takes_no_time(tiny: dict[str, Any], digits_store: str) -> None:
     tiny["selection"]["strategy"] = "random"
     assert measure_costs(parse_config(tiny), Store.open(digits_store), **HERE).select_s == 0
 
@@ -80,7 +80,7 @@ def test_a_run_with_too_many_workers_is_not_planned(tiny: dict[str, Any], digits
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_network_that_is_drawn_takes_a_draw(tiny: dict[str, Any], digits_store: str) -> None:
+def test_a_random_network_costs_one_draw(tiny: dict[str, Any], digits_store: str) -> None:
     tiny |= {"source": {"kind": "random"}, "initialisation": {"strategy": "random"}}
     costs = measure_costs(parse_config(tiny), Store.open(digits_store), **HERE)
     assert costs.update_s == costs.warm_up_s == costs.first_warm_up_s > 0
@@ -91,7 +91,7 @@ def test_a_network_that_is_drawn_takes_a_draw(tiny: dict[str, Any], digits_store
 
 
 @pytest.mark.usefixtures("not_measured")
-def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
+def test_a_refused_number_of_workers_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
     plan = plan_run(spec_of(parse_config(tiny), digits_store), 0)
     assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
@@ -102,7 +102,7 @@ def test_a_number_of_workers_that_is_refused_has_no_forecast(tiny: dict[str, Any
 def test_a_plan_decides_once_whether_to_compile(
     tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracing the network takes seconds, and a missing compiler is one warning."""
+    """Tracing the network takes seconds, and a missing compiler gives one warning."""
     asked: list[Any] = []
     timed: list[bool] = []
     measured = planning.in_new_process

@@ -1,4 +1,4 @@
-"""What a run's directory says of it: before, while and after it runs."""
+"""The status of a run from its directory: before, during and after the run."""
 
 import json
 import logging
@@ -46,13 +46,13 @@ def shown(status: Status, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_a_run_that_waits_for_workers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_waiting_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     status = read_status(run, now=200.0)
     assert status.state == "waiting" and status.progress is None and status.checkpoint_step is None
     assert "waits for nodes" in shown(status, capsys)
 
 
-def test_a_run_that_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_running_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tell(run, 0, 6, updated_at=190.0)
     tell(run, 1, 5, updated_at=195.0)
     tell(run, 0, 1, updated_at=150.0, shards=1)
@@ -64,7 +64,7 @@ def test_a_run_that_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert [one["shard"] for one in status.sessions] == [0, 1]
 
 
-def test_a_run_that_was_stopped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_stopped_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tell(run, 0, 6, updated_at=100.0, phase=STOPPED)
     tell(run, 1, 6, updated_at=100.0)
     assert read_status(run, now=101.0).state == "running", "one still has to save"
@@ -73,13 +73,13 @@ def test_a_run_that_was_stopped(run: Run, capsys: pytest.CaptureFixture[str]) ->
     assert status.state == "stopped" and "`dream-ray resume RUN`" in shown(status, capsys)
 
 
-def test_a_run_whose_workers_are_dead(run: Run) -> None:
+def test_status_of_a_run_with_dead_workers(run: Run) -> None:
     tell(run, 0, 5, updated_at=100.0)
     assert read_status(run, now=150.0).state == "running"
     assert read_status(run, now=200.0).state == "silent"
 
 
-def test_who_is_at_something_long_is_not_silent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_in_a_long_step_is_not_silent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warm-up or a compilation takes minutes."""
     monkeypatch.setattr("dream_ray.engine.progress.heartbeat._LONGEST_SILENCE_S", 0.05)
 
@@ -99,12 +99,12 @@ def test_who_is_at_something_long_is_not_silent(run: Run, monkeypatch: pytest.Mo
     assert told()["updated_at"] == last, "with the block ends what is told"
 
 
-def test_producers_are_no_workers(run: Run) -> None:
+def test_producers_do_not_count_as_workers(run: Run) -> None:
     with Heartbeat(run, 0, 0, 0, lambda progress: None, PRODUCER):
         assert read_status(run, now=time.time()).state == "waiting"
 
 
-def test_a_checkpoint_counts_when_every_worker_has_written_its_part(run: Run) -> None:
+def test_a_checkpoint_counts_when_every_worker_has_written_its_shard(run: Run) -> None:
     checkpoints = run.checkpoints()
     for step, labels in ((4, range(10)), (6, range(5)), (8, range(10))):
         for shard, half in enumerate((labels[:5], labels[5:])):
@@ -117,7 +117,7 @@ def test_a_checkpoint_counts_when_every_worker_has_written_its_part(run: Run) ->
     assert status.checkpoint_step == 4 and status.checkpoint_s == pytest.approx(60, abs=30)
 
 
-def test_a_run_that_failed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_failed_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tell(run, 0, 5, updated_at=100.0)
     storage.write_text(run.file("failure.json"), json.dumps({"kind": "RunError", "message": "loss must be finite"}))
     status = read_status(run, now=101.0)
@@ -125,7 +125,7 @@ def test_a_run_that_failed(run: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert "loss must be finite" in shown(status, capsys) and "dream-ray resume RUN" in shown(status, capsys)
 
 
-def test_a_finished_run(
+def test_status_of_a_finished_run(
     tiny_config: Config, four_digits_store: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.distill(tiny_config, store=four_digits_store, out=out, local=True)
@@ -139,7 +139,7 @@ def test_a_finished_run(
     assert open_run(out).is_finished
 
 
-def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progress(
+def test_a_bucket_outage_loses_only_one_progress_write(
     tiny_config: Config,
     four_digits_store: str,
     out: str,
@@ -158,7 +158,7 @@ def test_a_bucket_that_is_away_for_a_moment_costs_no_more_than_a_line_of_progres
     assert api.status(out).state == "finished" and "SLOW_DOWN" in caplog.text
 
 
-def test_log_lines_say_where_they_come_from() -> None:
+def test_log_lines_name_their_process() -> None:
     metrics = pytest.importorskip("dream_ray.distributed.train.metrics")
     lines = metrics.JsonLines("s3://bucket/run", 3)
 

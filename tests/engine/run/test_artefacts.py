@@ -1,4 +1,4 @@
-"""synthetic.parquet: describes itself, reads back, and holds nothing that depends on workers or time."""
+"""synthetic.parquet: its description, its round trip and its independence of workers and time."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_the_table_does_not_depend_on_the_cost(synthetic: SyntheticSet, path: st
 
 
 @pytest.mark.parametrize("kind", ["missing", "rubbish", "foreign", "other version"])
-def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: str) -> None:
+def test_other_files_are_refused(path: str, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "x.parquet"
     if kind == "rubbish":
         target.write_bytes(b"no Parquet")
@@ -88,7 +88,7 @@ def test_what_is_no_synthetic_set_is_refused(path: str, tmp_path: Path, kind: st
 
 
 def test_a_damaged_file_is_refused_or_read_as_it_was_written(synthetic: SyntheticSet, path: str) -> None:
-    """Wherever it is damaged: in a page, in the footer, or in what describes the set."""
+    """The damage may be in a page, in the footer or in the description of the set."""
     whole, description = Path(path).read_bytes(), read_synthetic(path)[1]
     draw, refused = random.Random(0), 0
     for start in range(0, len(whole) - 8, 5):
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_was_written(synthetic: Syntheti
     assert refused > 500
 
 
-def test_a_file_that_is_cut_short_is_damaged(path: str) -> None:
+def test_a_truncated_file_is_damaged(path: str) -> None:
     whole = Path(path).read_bytes()
     for length in range(4, len(whole), 50):
         Path(path).write_bytes(whole[:length])
@@ -116,8 +116,8 @@ def test_a_file_that_is_cut_short_is_damaged(path: str) -> None:
             read_synthetic(path)
 
 
-def test_other_pixels_under_the_same_description_are_damage(path: str) -> None:
-    """Parquet that is whole, with the pages' own checksums, but not what was written."""
+def test_pixels_that_do_not_match_the_digest_are_damage(path: str) -> None:
+    """The Parquet file is valid, with valid checksums of its pages."""
     table = pq.read_table(path)
     images = [bytes(reversed(image)) for image in table["image"].to_pylist()]
     pq.write_table(table.set_column(0, table.schema.field("image"), pa.array(images, pa.binary())), path)
@@ -149,6 +149,6 @@ def test_the_picture_shows_every_image(synthetic: SyntheticSet, tmp_path: Path) 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux tells the threads of a process")
 def test_reading_starts_no_thread(path: str) -> None:
-    """Those of Arrow end some processes with an abort, after their work."""
+    """Threads of Arrow abort some processes at their end."""
     done = subprocess.run([sys.executable, "-c", READER, path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0"]

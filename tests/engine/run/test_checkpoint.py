@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, whoever wrote them and whatever happened to them."""
+"""Checkpoints: complete or ignored, with any number of workers and after any damage."""
 
 import threading
 from pathlib import Path
@@ -51,7 +51,7 @@ def assert_equal(found: RunState, expected: RunState) -> None:
 
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 5])
 @pytest.mark.parametrize("labels", [None, [0], [1, 4], [2, 3, 4]])
-def test_any_number_of_workers_reads_what_any_other_wrote(
+def test_any_number_of_workers_reads_the_checkpoint_of_any_other_number(
     checkpoints: Checkpoints, num_shards: int, labels: list[int] | None
 ) -> None:
     save(checkpoints, 6, num_shards)
@@ -61,12 +61,12 @@ def test_any_number_of_workers_reads_what_any_other_wrote(
     assert_equal(found[1], state(6, range(NUM_CLASSES) if labels is None else labels))
 
 
-def test_nothing_there(checkpoints: Checkpoints) -> None:
+def test_a_new_directory_has_no_checkpoint(checkpoints: Checkpoints) -> None:
     assert checkpoints.latest() is None
     assert checkpoints.steps() == checkpoints.complete_steps() == []
 
 
-def test_a_step_counts_once_every_class_is_there(checkpoints: Checkpoints) -> None:
+def test_a_step_is_complete_with_all_classes(checkpoints: Checkpoints) -> None:
     save(checkpoints, 4)
     save(checkpoints, 8, num_shards=3, shards=[0, 2])
     assert checkpoints.complete_steps() == [4]
@@ -76,7 +76,7 @@ def test_a_step_counts_once_every_class_is_there(checkpoints: Checkpoints) -> No
 
 
 def test_shards_of_two_placements_complete_a_step_together(checkpoints: Checkpoints) -> None:
-    """Some workers were faster before a crash; others write the step after it, placed in another way."""
+    """Some workers wrote the step before a crash; workers with another placement write it again afterwards."""
     save(checkpoints, 8, num_shards=2, shards=[0])
     save(checkpoints, 8, num_shards=5, shards=[1, 3])
     assert checkpoints.complete_steps() == [8]
@@ -88,7 +88,7 @@ def test_the_last_step_needs_no_network(checkpoints: Checkpoints) -> None:
     assert_equal(checkpoints.load(12), state(12, network=False))
 
 
-def test_a_network_that_is_missing_makes_a_step_incomplete(checkpoints: Checkpoints) -> None:
+def test_a_missing_network_makes_a_step_incomplete(checkpoints: Checkpoints) -> None:
     save(checkpoints, 4)
     storage.delete(f"{checkpoints.root}/step-00000004/network.safetensors")
     assert checkpoints.complete_steps() == []
@@ -96,7 +96,7 @@ def test_a_network_that_is_missing_makes_a_step_incomplete(checkpoints: Checkpoi
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "header", "empty"])
 @pytest.mark.parametrize("name", ["network.safetensors", "shard-0000-of-0001.safetensors"])
-def test_a_damaged_step_is_passed_over(
+def test_a_damaged_step_is_skipped(
     checkpoints: Checkpoints, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(checkpoints, 4)
@@ -113,7 +113,7 @@ def test_a_damaged_step_is_passed_over(
     assert "step 8" in caplog.text
 
 
-def test_where_nothing_can_be_read_the_error_says_why(checkpoints: Checkpoints) -> None:
+def test_if_no_checkpoint_can_be_read_the_error_gives_the_reason(checkpoints: Checkpoints) -> None:
     save(checkpoints, 4)
     storage.write_bytes(f"{checkpoints.root}/step-00000004/shard-0000-of-0001.safetensors", b"rubbish")
     with pytest.raises(RunError, match="no checkpoint can be read: .* is damaged"):
@@ -138,7 +138,7 @@ def test_pruning_keeps_the_first_and_the_last_two(checkpoints: Checkpoints) -> N
     steps=st.sets(st.integers(0, 30)).map(sorted),
     data=st.data(),
 )
-def test_what_may_go_is_old_complete_or_not_and_not_needed(steps: list[int], data: st.DataObject) -> None:
+def test_prunable_steps_are_older_than_the_last_two_and_not_pinned(steps: list[int], data: st.DataObject) -> None:
     complete = [step for step in steps if data.draw(st.booleans())]
     pinned = set(data.draw(st.lists(st.sampled_from(steps)))) if steps else set()
     gone = set(prunable(steps, complete, pinned))
@@ -164,7 +164,7 @@ def test_tensors_round_trip_with_their_types(out: str) -> None:
 
 
 @pytest.mark.parametrize("length", range(0, 400, 7))
-def test_a_file_cut_short_anywhere_is_an_error(out: str, length: int) -> None:
+def test_a_truncated_file_is_an_error(out: str, length: int) -> None:
     path = f"{out}/x.safetensors"
     write_tensors(path, {"a": torch.rand(20), "b": torch.rand(30)}, {"note": "here"})
     whole = storage.read_bytes(path)
@@ -179,8 +179,8 @@ def test_a_missing_file_is_an_error(out: str) -> None:
         read_tensors(f"{out}/nowhere")
 
 
-def test_the_run_moves_on_while_a_state_is_written() -> None:
-    """What is written is the state as it was, and no more than one is on its way at a time."""
+def test_the_run_continues_while_a_state_is_written() -> None:
+    """The written state is the one at the call, and at most one write is in progress."""
     may_write, written = threading.Event(), []
 
     def write(moment: RunState) -> None:
@@ -212,8 +212,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(ends_with: Exception |
             raise ends_with
 
 
-def test_looking_at_some_steps_reads_no_other(checkpoints: Checkpoints, out: str) -> None:
-    """What is older is deleted at any moment."""
+def test_complete_steps_reads_only_the_given_steps(checkpoints: Checkpoints, out: str) -> None:
+    """Other workers may delete older steps at any time."""
     for step in (2, 4):
         save(checkpoints, step)
     [file] = Path(out).rglob("step-00000002/shard*")

@@ -1,4 +1,4 @@
-"""What settings and store must keep together: factors of mosaics, and networks that draw nothing at random."""
+"""Checks of settings and store: factors of mosaics, networks that draw at random, and the number of workers."""
 
 import re
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_a_factor_that_leaves_tiles_empty_is_refused(
 
 
 @pytest.mark.parametrize(("factor", "decode"), [(1, "single"), (3, "multi"), (4, "multi"), (8, "single"), (8, "bound")])
-def test_other_factors_are_possible(tiny: dict[str, Any], digits_store: str, factor: int, decode: str) -> None:
+def test_other_factors_are_accepted(tiny: dict[str, Any], digits_store: str, factor: int, decode: str) -> None:
     check_fit(parse_config({**tiny, "factor": factor, "decode": decode}), Store.open(digits_store))
 
 
@@ -63,7 +63,7 @@ def make(num_classes, shape_CHW, kind, rate):
 def test_a_network_that_draws_at_random_is_refused(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Whoever trains it, and in whatever order, would make another network of it."""
+    """Its bits would depend on the process and the order of its training."""
     (tmp_path / "drawing.py").write_text(DRAWING)
     monkeypatch.syspath_prepend(str(tmp_path))
     network = {"name": "drawing:make", "options": {"kind": kind, "rate": 0.5}}

@@ -1,4 +1,4 @@
-"""Which runs are compiled, and what is said where they cannot be."""
+"""The decision to compile a run, and the messages if compilation is impossible."""
 
 import json
 import logging
@@ -56,7 +56,7 @@ def test_passes_of_a_run_by_hand() -> None:
     assert class_costs(random, [100, 7]) == [steps * (3 * 10 + 6 * 8), steps * (3 * 7 + 6 * 8)]
 
 
-def test_classes_are_placed_by_their_work_and_not_by_their_images() -> None:
+def test_classes_are_placed_by_their_cost() -> None:
     # A class of 4,500 images takes no longer to match than one of 500: both give a batch of 10.
     random = parse_config({"ipc": 2, "selection": {"num_clusters": 10, "strategy": "random"}})
     placed = placement(random, [4500] + [500] * 9, 2)
@@ -76,8 +76,8 @@ def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store:
     assert flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)) >= max(LONG_RUN_FLOP.values())
 
 
-def test_of_trajectory_matching_the_training_of_experts_counts(digits_store: str) -> None:
-    """Students are never compiled, so it does not matter how many are matched, and against how large a batch."""
+def test_in_trajectory_matching_the_training_of_experts_counts(digits_store: str) -> None:
+    """Students are never compiled, so their number and their batch do not count."""
     store = Store.open(digits_store)
     config = parse_config(tiny_run("mtt", "random"))
     num_images = sum(class_counts(config, store))
@@ -95,7 +95,7 @@ def test_of_trajectory_matching_the_training_of_experts_counts(digits_store: str
     assert looking == passes() + (3 * 2 + 1) * num_images
 
 
-def test_a_short_run_is_eager_and_says_nothing(
+def test_a_short_run_is_eager_without_a_warning(
     digits_store: str, tiny: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not choose_compile("auto", parse_config(tiny), Store.open(digits_store), CPU)
@@ -103,14 +103,14 @@ def test_a_short_run_is_eager_and_says_nothing(
 
 
 @pytest.mark.parametrize("choice", ["yes", "", "ON"])
-def test_another_word_is_refused(digits_store: str, tiny: dict[str, Any], choice: str, out: str) -> None:
+def test_an_unknown_compile_mode_is_refused(digits_store: str, tiny: dict[str, Any], choice: str, out: str) -> None:
     with pytest.raises(UsageError, match=f"compile must be one of auto, on, off; got '{choice}'"):
         api.distill(parse_config(tiny), store=digits_store, out=out, local=True, compile=choice)
     assert not storage.exists(out)
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_on_needs_a_compiler(digits_store: str, tiny: dict[str, Any], out: str) -> None:
+def test_compile_on_needs_a_compiler(digits_store: str, tiny: dict[str, Any], out: str) -> None:
     with pytest.raises(UsageError, match=r"^compile on needs a C\+\+ compiler .*; got: [^\n]+$"):
         api.distill(parse_config(tiny), store=digits_store, out=out, local=True, compile="on")
     assert not storage.exists(storage.join(out, "config.yaml"))
@@ -126,7 +126,7 @@ def test_auto_without_a_compiler_is_eager_with_one_warning(
     assert "not compiled" in ours[0].getMessage() and "C++ compiler" in ours[0].getMessage()
 
 
-def test_a_network_that_cannot_be_compiled_is_refused_beforehand(
+def test_a_network_that_cannot_be_compiled_is_refused_before_the_run(
     digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "branching.py").write_text(

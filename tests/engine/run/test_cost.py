@@ -1,4 +1,4 @@
-"""What a run costs: every second of a process once, whichever of its threads had a session."""
+"""The cost of a run: each second of a process counts once, for any number of threads with a session."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from dream_ray.engine.run.environment import total_cost
 
 
 def session(process: str, wall: tuple[float, float], cpu: tuple[float, float], on_gpu: bool = False) -> dict[str, Any]:
-    """What is told by a session that lasted from the first to the second Unix time and CPU time of its process."""
+    """Returns the progress of a session between two Unix times and two CPU times of its process."""
     return {
         "process": process,
         "started_at": wall[0],
@@ -26,7 +26,7 @@ def session(process: str, wall: tuple[float, float], cpu: tuple[float, float], o
     }
 
 
-def test_sessions_side_by_side_in_a_process_count_once() -> None:
+def test_parallel_sessions_of_a_process_count_once() -> None:
     sessions = [
         session("a", (0.0, 10.0), (1.0, 6.0), on_gpu=True),
         session("a", (2.0, 12.0), (2.0, 9.0), on_gpu=True),  # a thread beside it

@@ -1,4 +1,4 @@
-"""Settings that others leave without effect: they really have none, and whoever changes one is told so."""
+"""Settings without effect because of others: they change no bit, and a change gives a warning."""
 
 import copy
 from operator import attrgetter
@@ -86,13 +86,13 @@ def distilled(settings: dict[str, Any], store: str, out: str) -> Tensor:
     return read_synthetic(f"{out}/synthetic.parquet")[0].images_LNCHW
 
 
-def test_the_cases_meet_every_row() -> None:
+def test_the_cases_cover_every_row() -> None:
     configs = [parse_config(settings_of(*case)) for case in CASES]
     assert all(any(holds(row, config) for config in configs) for row in TABLE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_what_is_ignored_changes_no_bit(
+def test_ignored_settings_change_no_bit(
     case: tuple[str, str, dict[str, Any]], four_digits_store: str, out: str
 ) -> None:
     settings = settings_of(*case)
@@ -134,7 +134,7 @@ def test_what_is_ignored_changes_no_bit(
         ("idc", {"source": {"kind": "pool", "pool_size": 3}}, []),
     ],
 )
-def test_what_was_changed_in_vain_is_named(
+def test_settings_changed_without_effect_are_named(
     four_digits_store: str,
     caplog: pytest.LogCaptureFixture,
     framework: str,
@@ -149,7 +149,7 @@ def test_what_was_changed_in_vain_is_named(
     assert [message.partition(" was changed")[0] for message in told] == named
 
 
-def test_the_reason_is_told(four_digits_store: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_gives_the_reason(four_digits_store: str, caplog: pytest.LogCaptureFixture) -> None:
     changed = {"selection": {"rule": "any"}, "network": {"options": {"depth": 2}}}
     check_fit(parse_config({"ipc": 1, "framework": "dm", **changed}), Store.open(four_digits_store))
     assert caplog.messages == [
@@ -159,18 +159,18 @@ def test_the_reason_is_told(four_digits_store: str, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_change_nothing_in_vain(name: str) -> None:
+def test_presets_change_no_setting_without_effect(name: str) -> None:
     assert not list(changed_in_vain(load_config(preset=name)))
 
 
 @pytest.mark.parametrize("strategy", ["random", "representative"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_another_selection_of_a_preset_warns_of_nothing_that_the_preset_says(name: str, strategy: str) -> None:
-    """What it says is for its own selection, and nobody changed it."""
+def test_another_selection_of_a_preset_gives_no_warning_about_the_preset(name: str, strategy: str) -> None:
+    """The settings of a preset are for its own selection, and the user did not change them."""
     assignments = [f"selection.strategy={strategy}", f"initialisation.strategy={strategy}"]
     assert not list(changed_in_vain(load_config(preset=name, assignments=assignments)))
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_a_framework_alone_changes_nothing_in_vain(name: str) -> None:
+def test_a_framework_alone_changes_no_setting_without_effect(name: str) -> None:
     assert not list(changed_in_vain(parse_config({"framework": name})))

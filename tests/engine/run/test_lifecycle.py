@@ -1,4 +1,4 @@
-"""What a run depends on, and how it ends."""
+"""The creation and the end of a run, and the environment that its bits depend on."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ BEGUN = ["config.yaml", "env.json", WHITENING_FILE]
 
 
 class KilledAt:
-    """Kills whoever calls one of some functions of the storage for the n-th time, before or after it is done."""
+    """Kills the process at the n-th call of some functions of `storage`, before or after the call."""
 
     def __init__(self, patch: pytest.MonkeyPatch, names: tuple[str, ...], number: int, *, done: bool) -> None:
         self.left, self.done = number, done
@@ -53,7 +53,7 @@ def begin(out: str, config: Config, store: str) -> Run:
 
 
 def is_run_or_accepted(out: str, config: Config, store: str) -> None:
-    """What `resume` goes on with, or a directory that `distill` takes once more."""
+    """Checks that the directory is a run, or that `distill` accepts it."""
     run = open_run(out) if storage.exists(f"{out}/config.yaml") else begin(out, config, store)
     assert storage.list_directory(out) == BEGUN
     run.normalise(run.open_store())
@@ -61,7 +61,7 @@ def is_run_or_accepted(out: str, config: Config, store: str) -> None:
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_run_that_is_killed_while_it_begins_begins_again_or_goes_on(
+def test_a_run_killed_during_its_creation_can_be_created_again_or_resumed(
     whitened: Config,
     four_digits_store: str,
     out: str,
@@ -76,10 +76,10 @@ def test_a_run_that_is_killed_while_it_begins_begins_again_or_goes_on(
     is_run_or_accepted(out, whitened, four_digits_store)
 
 
-def test_two_runs_that_begin_at_once(
+def test_of_two_simultaneous_runs_one_is_refused(
     whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is refused, whether the other is still beginning or has begun, and leaves it what it wrote."""
+    """The second run is refused before and after the first one is created, and does not change its files."""
     with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="one process at a time"):
         begin(out, whitened, four_digits_store)
 
@@ -95,7 +95,7 @@ def test_two_runs_that_begin_at_once(
     assert open_run(out).config == whitened
 
 
-def test_a_run_that_another_process_has_taken_stays(whitened: Config, four_digits_store: str, out: str) -> None:
+def test_a_run_of_another_process_is_not_deleted(whitened: Config, four_digits_store: str, out: str) -> None:
     run = begin(out, whitened, four_digits_store)
     with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="one process at a time"):
         refused(run)
@@ -115,7 +115,7 @@ def test_a_refused_run_can_be_tried_again(whitened: Config, four_digits_store: s
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_refused_run_that_is_killed_while_it_is_forgotten(
+def test_a_process_killed_while_it_deletes_a_refused_run(
     whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     run = begin(out, whitened, four_digits_store)
@@ -125,7 +125,7 @@ def test_a_refused_run_that_is_killed_while_it_is_forgotten(
     is_run_or_accepted(out, whitened, four_digits_store)
 
 
-def test_what_a_killed_try_left_does_not_stay_in_another_run(
+def test_files_of_a_killed_try_are_replaced(
     whitened: Config, tiny: dict[str, Any], four_digits_store: str, out: str
 ) -> None:
     begin(out, whitened, four_digits_store)
@@ -143,7 +143,7 @@ def test_a_directory_with_files_of_another_kind_is_refused(
         begin(out, tiny_config, four_digits_store)
 
 
-def test_a_run_on_gpus_ends_on_a_machine_without(tiny: dict[str, Any], digits_store: str, out: str) -> None:
+def test_a_run_on_gpus_can_be_finished_without_a_gpu(tiny: dict[str, Any], digits_store: str, out: str) -> None:
     api.distill(parse_config(tiny), store=digits_store, out=out, local=True)
     product = f"{out}/synthetic.parquet"
     made = read_synthetic(product)[0]
@@ -155,7 +155,7 @@ def test_a_run_on_gpus_ends_on_a_machine_without(tiny: dict[str, Any], digits_st
 
 
 @pytest.mark.parametrize("allowed", [False, True], ids=["equal bits", "other bits"])
-def test_a_run_on_gpus_goes_on_where_there_is_one(
+def test_a_run_on_gpus_resumes_only_with_a_gpu(
     tiny_config: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -165,7 +165,7 @@ def test_a_run_on_gpus_goes_on_where_there_is_one(
         api.resume(out, local=True, allow_different_bits=allowed)
 
 
-def test_a_gpu_that_rounds_otherwise_is_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_tf32_mode_is_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
     began = describe_environment(torch.device("cuda"))
     assert began["device_name"] == "some GPU" and {"cuda", "cudnn"} <= set(began["versions"])
@@ -182,7 +182,7 @@ def make(num_classes, shape_CHW):
 """
 
 
-def test_other_code_of_a_network_of_ones_own_makes_other_bits(
+def test_changed_code_of_a_user_network_is_another_environment(
     tiny: dict[str, Any], four_digits_store: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "a_network_of_mine.py"

@@ -1,4 +1,4 @@
-"""Too little memory: said in one line, with what needs less, wherever it runs out."""
+"""Too little memory: an error of one line, with the settings that need less, in every kind of process."""
 
 import os
 import pickle
@@ -46,13 +46,13 @@ def too_large_for_numpy(*what: Any, **how: Any) -> NoReturn:
         (too_large_for_numpy, r"^memory does not suffice \(Unable to allocate 7\.28 TiB\): .*--memory"),
     ],
 )
-def test_steps_that_cannot_be_measured(end: Callable[..., NoReturn], told: str) -> None:
+def test_a_measurement_that_runs_out_of_memory(end: Callable[..., NoReturn], told: str) -> None:
     with pytest.raises(OutOfMemory, match=told) as met:
         in_new_process(end)
     assert "\n" not in str(met.value)
 
 
-def test_what_a_processor_cannot_have_is_too_little_memory_too() -> None:
+def test_a_failed_allocation_on_a_cpu_is_out_of_memory() -> None:
     with pytest.raises(OutOfMemory, match="you tried to allocate 4000000000000000 bytes") as met:
         with memory_errors():
             torch.empty(10**15)
@@ -75,7 +75,7 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
     ],
     ids=["worker", "threads", "producer"],
 )
-def test_a_run_that_needs_more_than_there_is(
+def test_a_run_that_runs_out_of_memory(
     tiny: dict[str, Any],
     four_digits_store: str,
     out: str,
@@ -91,9 +91,7 @@ def test_a_run_that_needs_more_than_there_is(
         )
 
 
-def test_an_expert_that_needs_more_than_there_is(
-    four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expert_that_runs_out_of_memory(four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainedNetworks, "_train", out_of_memory)
     with pytest.raises(OutOfMemory, match=TOLD):
         api.distill(parse_config(tiny_run("mtt", "random")), store=four_digits_store, out=out, local=True)
