@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -18,21 +18,16 @@ _ON_CPU = "DefaultCPUAllocator: can't allocate memory"
 _END_OF_NUMBERS = " is free."
 
 
-def keep_freed_memory() -> bool:
-    """Sets the C library to keep freed memory in the process, which stays at its largest size.
+def keep_freed_memory() -> None:
+    """Sets the GNU C library to keep freed memory in the process, which stays at its largest size.
 
-    By default every tensor of some MiB is mapped, zeroed page by page and unmapped again. On a CPU that took half of
-    the time of a step (`benchmarks/step_time.py`).
-
-    Returns:
-        Whether the C library supports it.
+    By default, every tensor of some MiB is mapped, zeroed page by page and unmapped again. On a CPU that took half of
+    the time of a step (`benchmarks/step_time.py`). Other C libraries have no such setting.
     """
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
-        return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _GROW_BYTES))
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _GROW_BYTES)):
+            mallopt(parameter, value)
 
 
 class OutOfMemory(TransientError):  # noqa: N818 - it names what happened
