@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
+from dream_ray.engine.run.spec import DEVICES
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.file import Sweep, Values, dump_sweep, read_sweep
 
@@ -44,7 +45,9 @@ class SweepContext:
     wait_s: float = 600.0
 
     def __post_init__(self) -> None:
-        """Raises UsageError if no trial may run."""
+        """Raises UsageError if a value breaks a rule."""
+        if self.device not in DEVICES:
+            raise UsageError(f"device must be one of {', '.join(DEVICES)}; got {self.device!r}")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise UsageError(f"max-concurrent must be an int >= 1; got {self.max_concurrent}")
 

@@ -211,6 +211,11 @@ def test_zero_concurrent_trials_are_refused() -> None:
         SweepContext("out", "store", "cpu", max_concurrent=0)
 
 
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"device must be one of auto, cpu, cuda; got 'tpu'"):
+        SweepContext("out", "store", "tpu")
+
+
 def test_an_earlier_sweep_informs_only_the_sampler(tmp_path: Path) -> None:
     sweep = parse_sweep(SWEEP)
     first, second = (SweepContext(str(tmp_path / name), "store", "cpu", None) for name in ("first", "second"))
