@@ -10,7 +10,7 @@ from dream_ray.data.class_lists import repeated_name
 from dream_ray.data.decoding.decode import is_bomb
 from dream_ray.data.sources import SOURCES
 from dream_ray.data.store.encodings import ENCODINGS
-from dream_ray.errors import UsageError
+from dream_ray.errors import check_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +50,26 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         most = f"the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every image"
-        for name, rule, is_kept in (
-            ("size", "an int >= 1", self.size is None or self.size >= 1),
-            ("size", most, self.size is None or not is_bomb(self.size**2)),
-            ("channels", "1 or 3", self.channels in (None, 1, 3)),
-            ("encoding", f"one of {', '.join(ENCODINGS)}", self.encoding in ENCODINGS),
-            ("validation", "a fraction in [0, 1)", 0 <= self.validation < 1),
-            ("max_per_class", "an int >= 1", self.max_per_class is None or self.max_per_class >= 1),
-        ):
-            if not is_kept:
-                raise UsageError(f"{name} must be {rule}; got {getattr(self, name)!r}")
         repeated = repeated_name(self.classes or ())
-        if repeated is not None:
-            raise UsageError(f"classes must be unique; {repeated!r} occurs twice")
-        if self.test_labels is not None and self.test is None:
-            raise UsageError("test_labels needs test, the directory or archive of the images that it labels")
+        check_rules(
+            (self.size is not None and self.size < 1, f"size must be an int >= 1; got {self.size}"),
+            (self.size is not None and is_bomb(self.size**2), f"size must be {most}; got {self.size}"),
+            (self.channels not in (None, 1, 3), f"channels must be 1 or 3; got {self.channels}"),
+            (
+                self.encoding not in ENCODINGS,
+                f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}",
+            ),
+            (not 0 <= self.validation < 1, f"validation must be a fraction in [0, 1); got {self.validation}"),
+            (
+                self.max_per_class is not None and self.max_per_class < 1,
+                f"max_per_class must be an int >= 1; got {self.max_per_class}",
+            ),
+            (repeated is not None, f"classes must be unique; {repeated!r} occurs twice"),
+            (
+                self.test_labels is not None and self.test is None,
+                "test_labels needs test, the directory or archive of the images that it labels",
+            ),
+        )
 
     def absolute(self) -> "IngestSettings":
         """Returns the settings with paths that do not depend on the working directory."""
