@@ -157,7 +157,8 @@ class Stopping:
 @contextmanager
 def ctrl_c_as_before() -> Iterator[bool]:
     """Restores the handler of Ctrl-C after the block; yields whether this thread can handle signals."""
-    can_handle, before = _can_handle_signals(), signal.getsignal(signal.SIGINT)
+    can_handle = _can_handle_signals()
+    before = signal.getsignal(signal.SIGINT)
     try:
         yield can_handle
     finally:

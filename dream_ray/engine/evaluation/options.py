@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dream_ray.config import Config
 from dream_ray.config.sections import Network
 from dream_ray.engine.run.directory import Run
-from dream_ray.errors import check_rules
+from dream_ray.errors import UsageError
 
 PROTOCOLS, SPLITS = ("quick", "published"), ("test", "validation")
 DISTILLED = "distilled"
@@ -25,20 +25,20 @@ _PLAIN = re.compile(r"[\w.=-]{1,80}", re.ASCII)
 
 def check_evaluation(run: Run, *, repeats: int, protocol: str, split: str, baselines: Sequence[str]) -> None:
     """Raises UsageError if an argument of `api.evaluate` breaks a rule, or the store has no such split."""
-    unknown = [name for name in baselines if name not in BASELINES]
-    check_rules(
-        (protocol not in PROTOCOLS, f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}"),
-        (split not in SPLITS, f"split must be one of {', '.join(SPLITS)}; got {split!r}"),
-        (bool(unknown), f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}"),
-        (repeats < 1, f"repeats must be an int >= 1; got {repeats}"),
-        (not run.is_finished, f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`"),
-        (
-            split in run.config.splits,
-            f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)",
-        ),
-    )
+    for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS)):
+        if value not in valid:
+            raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+    if unknown := [name for name in baselines if name not in BASELINES]:
+        raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}")
+    if repeats < 1:
+        raise UsageError(f"repeats must be an int >= 1; got {repeats}")
+    if not run.is_finished:
+        raise UsageError(f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`")
     splits = run.open_store().splits()
-    check_rules((split not in splits, f"split must be one that the store has ({', '.join(splits)}); got {split!r}"))
+    if split not in splits:
+        raise UsageError(f"split must be one that the store has ({', '.join(splits)}); got {split!r}")
+    if split in run.config.splits:
+        raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
 
 
 def evaluation_name(

@@ -44,7 +44,7 @@ class TensorCache:
     identity: str
 
     def path(self, *numbers: int) -> str:
-        """Returns the file of some tensors; without its suffix, their directory."""
+        """Returns the file of some tensors."""
         key = hashlib.sha256(self.identity.encode()).hexdigest()
         return storage.join(self.root, key, *(f"{number:06d}" for number in numbers)) + ".safetensors"
 
@@ -71,8 +71,10 @@ class TensorCache:
         Yields:
             Whether to compute them. Otherwise another process does, and the end of the block waits a little for it.
         """
-        directory = self.path(*numbers).removesuffix(".safetensors")
-        with storage.claimed(storage.join(directory, storage.CLAIM)) as ours:
+        # Next to the file: a directory for each claim would slow down the listing of the cache.
+        path = self.path(*numbers)
+        claim = storage.sibling(path, f".{path.rpartition('/')[2]}{storage.CLAIM}")
+        with storage.claimed(claim) as ours:
             computes = ours or time.monotonic() - since > _PATIENCE_S
             yield computes
         if not computes:

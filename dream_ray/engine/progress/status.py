@@ -50,7 +50,10 @@ def current_sessions(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     producers do not count.
     """
     ordered = sorted((s for s in sessions if s["role"] != PRODUCER), key=lambda s: float(s["started_at"]))
-    newest = {s["shard"]: s for s in ordered if s["num_shards"] == ordered[-1]["num_shards"]}
+    if not ordered:
+        return []
+    num_shards = ordered[-1]["num_shards"]
+    newest = {s["shard"]: s for s in ordered if s["num_shards"] == num_shards}
     return [newest[shard] for shard in sorted(newest)]
 
 

@@ -12,7 +12,7 @@ from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.ignored_settings import changed_in_vain
 from dream_ray.engine.run.normalisation import MOST_WHITENED_VALUES
-from dream_ray.errors import check_rules
+from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import foreign_code
 
 _LOG = logging.getLogger(__name__)
@@ -21,28 +21,27 @@ _LOG = logging.getLogger(__name__)
 def check_fit(config: Config, store: Store) -> None:
     """Raises UsageError if the settings do not fit the store; logs a warning for settings without effect."""
     channels, height, width = store.shape_CHW
+    if height != width:
+        raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
+    _check_factor(config, height)
     counts = class_counts(config, store)
     needed, fewest = config.ipc * config.factor**2, min(counts)
     name_of_smallest = store.manifest.class_names[counts.index(fewest)]
-    check_rules(
-        (height != width, f"images must be square; the store has {height} x {width}: ingest it with --size"),
-        (
-            config.data.zca and channels * height * width > MOST_WHITENED_VALUES,
-            f"data.zca needs images of at most {MOST_WHITENED_VALUES} values (32 x 32 pixels of 3 channels are 3072); "
-            f"the store's have {channels * height * width}",
-        ),
-        (
-            config.initialisation.strategy != "noise" and fewest < needed,
+    if config.initialisation.strategy != "noise" and fewest < needed:
+        raise UsageError(
             f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
-            f"{name_of_smallest!r} has {fewest} in {' and '.join(config.splits)}",
-        ),
-        (fewest == 0, f"every class must have images; class {name_of_smallest!r} has none"),
-        (
-            config.evaluation.every > 0 and "validation" not in store.splits(),
-            "evaluation.every needs a validation split; the store has none: ingest with --validation 0.1",
-        ),
-    )
-    _check_factor(config, height)
+            f"{name_of_smallest!r} has {fewest} in {' and '.join(config.splits)}"
+        )
+    if fewest == 0:
+        raise UsageError(f"every class must have images; class {name_of_smallest!r} has none")
+    if config.evaluation.every and "validation" not in store.splits():
+        raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
+    num_values = channels * height * width
+    if config.data.zca and num_values > MOST_WHITENED_VALUES:
+        raise UsageError(
+            f"data.zca needs images of at most {MOST_WHITENED_VALUES} values (32 x 32 pixels of 3 channels are 3072); "
+            f"the store's have {num_values}"
+        )
     if config.selection.strategy == "representative" and fewest < config.real_batch:
         _LOG.warning(
             "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
@@ -56,32 +55,27 @@ def check_fit(config: Config, store: Store) -> None:
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
     with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):
         draws = rng.draws_at_random(lambda: network.train()(probe_NCHW))
-    check_rules(
-        (
-            draws,
+    if draws:
+        raise UsageError(
             "network.name must be a network that draws nothing at random while it is trained, or its bits would depend "
             f"on who trains it; {config.network.name} does, as dropout and stochastic depth do: make their rates 0. It "
-            "can be evaluated with",
+            "can be evaluated with"
         )
-    )
 
 
 def _check_factor(config: Config, side: int) -> None:
-    """Raises UsageError if mosaics decode into images that are padding only."""
-    empty = _factors_with_empty_tiles(config, config.factor, side)
-    possible = (f for f in range(config.factor - 1, 0, -1) if not _factors_with_empty_tiles(config, f, side))
-    cut = f" with decode {config.decode}, which cuts by {empty[0]} too" if empty and config.factor not in empty else ""
-    check_rules(
-        (
-            bool(empty),
+    """Raises UsageError if mosaics decode into images that are padding only, or cannot be cut in network inputs."""
+    if empty := _factors_with_empty_tiles(config, config.factor, side):
+        possible = next(f for f in range(config.factor - 1, 0, -1) if not _factors_with_empty_tiles(config, f, side))
+        cut = "" if config.factor in empty else f" with decode {config.decode}, which cuts by {empty[0]} too"
+        raise UsageError(
             f"factor must have (factor - 1) * ceil(side / factor) < side ({side}), or whole tiles of a mosaic would be "
-            f"padding; got {config.factor}{cut} (the next smaller one is {next(possible, 1)})",
-        ),
-        (
-            config.pixels.space == "normalised" and side % config.factor > 0,
-            f"factor must divide the side of the images ({side}) with pixels.space normalised; got {config.factor}",
-        ),
-    )
+            f"padding; got {config.factor}{cut} (the next smaller one is {possible})"
+        )
+    if config.pixels.space == "normalised" and side % config.factor:
+        raise UsageError(
+            f"factor must divide the side of the images ({side}) with pixels.space normalised; got {config.factor}"
+        )
 
 
 def _factors_with_empty_tiles(config: Config, factor: int, side: int) -> list[int]:

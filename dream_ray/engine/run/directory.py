@@ -19,7 +19,7 @@ from dream_ray.config import Config, dump_config, load_config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
-from dream_ray.errors import UsageError, check_rules
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do not need it
     import torch
@@ -124,10 +124,10 @@ class Run:
 def check_new(path: str) -> None:
     """Raises UsageError if a directory cannot be used for a new run."""
     found = set(storage.list_directory(path))
-    check_rules(
-        ("config.yaml" in found, f"out {path} already holds a run; continue it with `dream-ray resume {path}`"),
-        (not found <= set(BEFORE_CONFIG), f"out must be a new or empty directory; {path} has files in it"),
-    )
+    if "config.yaml" in found:
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+    if not found <= set(BEFORE_CONFIG):
+        raise UsageError(f"out must be a new or empty directory; {path} has files in it")
 
 
 def open_run(path: str) -> Run:

@@ -40,7 +40,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+        described["versions"] |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
         described["device_name"] = torch.cuda.get_device_name(device)
         # TF32 rounds the float32 inputs of convolutions and matrix products to a mantissa of ten bits.
         described["tf32"] = {

@@ -49,7 +49,7 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise out_of_memory(str(error)) from None
+        raise out_of_memory(str(error) or "the host has no free memory") from None
     except RuntimeError as error:
         text = str(error)
         is_on_cpu = type(error) is RuntimeError and _ON_CPU in text

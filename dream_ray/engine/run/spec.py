@@ -10,7 +10,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
-from dream_ray.errors import check_rules
+from dream_ray.errors import UsageError, check_rules
 
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
@@ -102,30 +102,23 @@ class RunSpec:
 
 def check_workers(spec: RunSpec, store: Store) -> None:
     """Raises UsageError if workers or producers would be idle, or threads would repeat the same work."""
-    kind, is_independent = spec.config.source.kind, spec.config.source.is_independent
-    workers, num_classes, segments = spec.workers, store.num_classes, spec.config.trajectory.segments
-    check_rules(
-        (
-            kind != "expert" and workers > num_classes,
-            f"workers must be at most the number of classes ({num_classes}); got {workers}. More would wait: 40 "
+    kind, workers = spec.config.source.kind, spec.workers
+    if kind != "expert" and workers > store.num_classes:
+        raise UsageError(
+            f"workers must be at most the number of classes ({store.num_classes}); got {workers}. More would wait: 40 "
             "workers for 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 "
-            f"times. Use at most {num_classes} workers, and --producers for the networks",
-        ),
-        (
-            is_independent and spec.local and workers > 1 and spec.producers == 0,
-            f"producers must be an int >= 1 with local and {workers} workers; got 0",
-        ),
-        (
-            not is_independent and spec.local and workers > 1,
-            f"workers must be 1 with local and source.kind {kind}; got {workers}",
-        ),
-        (
-            not is_independent and bool(spec.producers),
-            f"producers must be 0 with source.kind {kind}; got {spec.producers}",
-        ),
-        (
-            kind == "expert" and workers > segments,
-            f"workers must be at most trajectory.segments ({segments}), each of which one worker matches; got "
-            f"{workers}",
-        ),
-    )
+            f"times. Use at most {store.num_classes} workers, and --producers for the networks"
+        )
+    if spec.config.source.is_independent:
+        if spec.local and workers > 1 and spec.producers == 0:
+            raise UsageError(f"producers must be an int >= 1 with local and {workers} workers; got 0")
+        return
+    if spec.local and workers > 1:
+        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {workers}")
+    if spec.producers:
+        raise UsageError(f"producers must be 0 with source.kind {kind}; got {spec.producers}")
+    segments = spec.config.trajectory.segments
+    if kind == "expert" and workers > segments:
+        raise UsageError(
+            f"workers must be at most trajectory.segments ({segments}), each of which one worker matches; got {workers}"
+        )

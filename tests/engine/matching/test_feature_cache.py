@@ -40,6 +40,8 @@ def test_features_are_computed_once_for_a_network_and_a_class(tmp_path: Path) ->
     ]:
         assert torch.equal(cache.features(outer, inner, label, compute), torch.full((3, 2), 0.1))
         assert compute.calls == calls
+    per_class = list((tmp_path / "cache").glob("*/*/*/*"))
+    assert per_class and not any(path.is_dir() for path in per_class), "a claim makes no directory"
 
 
 def test_features_beyond_the_size_are_computed_each_time(tmp_path: Path) -> None:
