@@ -39,7 +39,7 @@ def show_memory(plan: Any) -> None:
     print_table(["memory of the largest worker", number("MB")], *sections)
     echo(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
-        f"{plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.everybody / 1e6:,.0f} MB"
+        f"{plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.all_processes / 1e6:,.0f} MB"
     )
     echo(f"mapped files of the store, freed when memory is short: {plan.mapped / 1e6:,.0f} MB")
 

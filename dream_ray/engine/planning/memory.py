@@ -66,7 +66,7 @@ class MemoryPlan:
     ahead: int
 
     @property
-    def everybody(self) -> int:
+    def all_processes(self) -> int:
         """Memory of all workers and producers together, with the queued snapshots."""
         return self.workers * self.total + self.producers * self.producer + self.ahead
 

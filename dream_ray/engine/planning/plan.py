@@ -134,12 +134,14 @@ def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> tuple
         try:
             fitted, memory = _measure(replace(spec, config=config), store, num_producers, device)
         except OutOfMemory as error:
-            needed, found = "memory must be enough to run the steps once", f"{budget}, and {error}"
+            needed = "memory must be enough to run the steps once"
+            found = f"{budget}, and {error}"
             continue
-        spare = spec.memory_bytes - memory.everybody
+        spare = spec.memory_bytes - memory.all_processes
         if spare >= 0 and memory.on_gpu <= gpu_bytes:
             return _with_residents(fitted, memory, store, spare)
-        needed, found = _needed(memory, spec.memory_bytes), budget
+        needed = _needed(memory, spec.memory_bytes)
+        found = budget
     raise UsageError(
         f"{needed}, with selection.embedding_batch {config.selection.embedding_batch} and batch_synthetic_max "
         f"{config.batch_synthetic_max}; got {found}"
@@ -170,10 +172,10 @@ def _measure(spec: RunSpec, store: Store, num_producers: int, device: torch.devi
 
 def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
     """Returns the rule that a run breaks which needs too much memory."""
-    if memory.everybody <= budget_bytes:
+    if memory.all_processes <= budget_bytes:
         return f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB"
     return (
-        f"memory must be at least {memory.everybody / 1e9:.2f} GB, for {memory.workers} workers of "
+        f"memory must be at least {memory.all_processes / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
         f"{memory.ahead / 1e9:.2f} GB of queued snapshots"
     )

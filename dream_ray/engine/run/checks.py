@@ -58,8 +58,8 @@ def check_fit(config: Config, store: Store) -> None:
     if draws:
         raise UsageError(
             "network.name must be a network that draws nothing at random while it is trained, or its bits would depend "
-            f"on who trains it; {config.network.name} does, as dropout and stochastic depth do: make their rates 0. It "
-            "can be evaluated with"
+            f"on the process that trains it; {config.network.name} does, as dropout and stochastic depth do: make "
+            "their rates 0. It can be evaluated with"
         )
 
 

@@ -68,7 +68,7 @@ def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
     plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
-    assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.everybody == 4 * plan.total + plan.ahead
+    assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
     per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
