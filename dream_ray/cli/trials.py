@@ -26,18 +26,20 @@ def live(path: str, study: str | None) -> Iterator[None]:
     from rich.live import Live
 
     screen = console(stderr=True)
+    with Live(console=screen, transient=True, refresh_per_second=2) as picture:
 
-    def picture() -> Any:
-        # Running and good trials, as many as a screen holds.
-        order = {"running": 0, "done": 1, "stopped": 2}
-        rows = _read(path, study)
-        rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
-        if not rows:
-            return ""
-        return make_tables(*_table(rows[:_MOST_ROWS]), title=_counts(path, rows), width=screen.width)[0]
+        def look() -> None:
+            rows = _read(path, study)
+            if rows:
+                # Running and good trials, as many as a screen holds.
+                order = {"running": 0, "done": 1, "stopped": 2}
+                rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
+                shown = _table(rows[:_MOST_ROWS])
+                picture.update(make_tables(*shown, title=_counts(path, rows), width=screen.width)[0])
 
-    with Live(get_renderable=picture, console=screen, transient=True, refresh_per_second=1 / _POLL_S):
-        yield
+        # In a thread of its own: the display holds a lock while it draws, and lines of a log wait for it.
+        with polling(look, _POLL_S):
+            yield
 
 
 def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:

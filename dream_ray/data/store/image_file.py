@@ -43,7 +43,7 @@ class _DigestedFile:
 def write_images(
     path: str, images: Iterable[UInt8Array], shape_CHW: Shape, encoding: str
 ) -> tuple[dict[str, Any], Int64Array]:
-    """Writes a file that appears when it is complete; at most one batch of images is in memory.
+    """Writes a file that appears when it is complete; at most a few batches of images are in memory.
 
     Args:
         path: The file.
