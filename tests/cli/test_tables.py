@@ -1,9 +1,13 @@
 """Every table on a terminal of 80 columns: no text is cut, and no escape code reaches a pipe."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +95,26 @@ def test_trials_with_more_settings_than_columns(printed: list[Table], capsys: py
     headings = [column.header for table in printed for column in table.columns[1:]]
     assert len(headings) == len(set(headings)) == len(many_settings()) - 2
     assert "trial 1000 failed: a trial needs more memory than the machine has" in capsys.readouterr().out
+
+
+def test_the_table_of_a_sweep_outlives_a_failed_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    reads = [[], [{"trial": 7, "state": "running", "rung": 2, "accuracy": 0.8125, "reason": ""}]]
+
+    @contextmanager
+    def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
+        look()
+        look()
+        yield
+
+    monkeypatch.setattr(trials, "_read", lambda path, study: reads.pop())
+    monkeypatch.setattr(trials, "polling", polling)
+    monkeypatch.setattr(trials, "console", lambda stderr: screen)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with trials.live(str(tmp_path), None):
+        assert not reads
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "trials: 1 running" in shown and "81.2" in shown
 
 
 def test_trials_with_few_settings_are_one_table(printed: list[Table]) -> None:
