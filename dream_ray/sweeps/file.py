@@ -174,7 +174,8 @@ class Sweep(Section):
         Raises:
             UsageError: If a point lies outside the space.
         """
-        return [self._start_point({PRESET: self.preset, **point}) for point in self.start]
+        usual = {PRESET: self.preset} if PRESET in self.space else {}
+        return [self._start_point({**usual, **point}) for point in self.start]
 
     def _start_point(self, point: Values) -> Values:
         config, found = self.config_of(point), Values()
@@ -186,7 +187,7 @@ class Sweep(Section):
                 raise UsageError(
                     f"start must lie in the space; got {path} {found[path]!r}. Widen space.{path}, or start elsewhere"
                 )
-        unused = [path for path in point if path not in found and path != PRESET]
+        unused = [path for path in point if path not in found]
         if unused:
             raise UsageError(
                 f"start must name settings of the space that vary at this point (see `when`); got {unused[0]}"

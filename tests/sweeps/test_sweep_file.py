@@ -108,6 +108,7 @@ def test_a_trial_combines_defaults_settings_and_values() -> None:
             r"selection\.num_cluster is not a known setting; did you mean selection\.num_clusters\?",
         ),
         ({"start": [{"ipc": 2}]}, r"start must name settings of the space that vary .*; got ipc"),
+        ({"start": [{"preset": "smoke"}]}, r"start must name settings of the space that vary .*; got preset"),
         ({"version": 2}, r"version must follow the rule: input should be 1; got 2"),
         ({"start": [{"weights.feature": -1}]}, r"weights\.feature must follow the rule.*got -1"),
         ({"start": [{"weights.feature": 11}]}, r"start must lie in the space; got weights\.feature 11\. Widen"),
