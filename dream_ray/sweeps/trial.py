@@ -149,10 +149,12 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
 
     look()  # reports the rungs of an earlier try
     executor.finish(run, look)
-    if len(read_rungs(run)) < num_rungs(run.config):
+    look()  # before the last validation, because a scheduler may stop the trial
+    rungs = read_rungs(run)
+    if len(rungs) < num_rungs(run.config):
         validate_step(run.path, run.config.total_steps)
-    look()
-    return read_rungs(run)[-1]
+        rungs = read_rungs(run)
+    return rungs[-1]
 
 
 def read_rungs(run: Run) -> list[Rung]:
