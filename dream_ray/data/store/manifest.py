@@ -101,8 +101,11 @@ class Manifest:
                 f"{path} must have schema_version {SCHEMA_VERSION}, which this dream_ray reads; got {version}"
             )
         try:
-            return TypeAdapter(cls).validate_python(values)
+            manifest = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise UsageError(f"{path} is not a complete manifest: {place}: {first['msg']}") from None
+        if missing := set(SPLITS) - set(manifest.counts):
+            raise UsageError(f"{path} is not a complete manifest: counts: {', '.join(sorted(missing))} missing")
+        return manifest

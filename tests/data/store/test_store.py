@@ -230,6 +230,7 @@ class TestManifest:
             ),
             (lambda values: values.pop("schema_version"), "must have schema_version .*; got None"),
             (lambda values: values.pop("counts"), "not a complete manifest: counts: Field required"),
+            (lambda values: values["counts"].pop("test"), "not a complete manifest: counts: test missing"),
             (lambda values: values.update(files=[{}]), r"not a complete manifest: files.0.split: Field required"),
         ],
     )
