@@ -21,9 +21,9 @@ from dream_ray.config import parse_config
 from dream_ray.engine.progress.status import PRODUCER, WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
-from tests.ray_nodes import nodes_environment
+from tests.ray_nodes import ONE_CLUSTER_AT_A_TIME, nodes_environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, ONE_CLUSTER_AT_A_TIME]
 
 # Slow where the environment says so: a node needs some seconds to join.
 NETWORK = """
@@ -78,7 +78,7 @@ def matching(num_workers, step):
 
 def wait_for(condition, *arguments):
     while not (found := condition(*arguments)):
-        assert driving.poll() is None, "the run ended before that"
+        assert driving.poll() is None, f"the run ended before that, with exit code {driving.returncode}"
         time.sleep(0.2)
     return found
 
@@ -104,7 +104,7 @@ def test_lost_and_joining_nodes_and_killed_processes_cost_no_bit(
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = {
         **tiny,
-        "outer_steps": 12,
+        "outer_steps": 16,
         "inner_steps": 10,
         "checkpoint_every": 10,
         "network": {"name": "slow:make", "options": {}},
