@@ -1,12 +1,6 @@
-"""What tests share that start a Ray of their own: an environment without its extras, and turns for clusters."""
+"""What tests share that start Ray: what of it costs time in them and proves nothing."""
 
 import os
-
-import pytest
-
-ONE_CLUSTER_AT_A_TIME = pytest.mark.xdist_group("cluster of several nodes")
-"""Mark of tests that start several nodes on this machine. Beside two other tests of Ray, two such clusters at once made
-a load of 36 on two cores, and a driver of one ended before its first step, without a message."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

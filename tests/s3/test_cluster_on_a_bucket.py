@@ -21,9 +21,9 @@ from dream_ray.config import parse_config
 from dream_ray.engine.progress.status import PRODUCER, WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
-from tests.ray_nodes import ONE_CLUSTER_AT_A_TIME, nodes_environment
+from tests.ray_nodes import nodes_environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, ONE_CLUSTER_AT_A_TIME]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # Slow where the environment says so: a node needs some seconds to join.
 NETWORK = """
@@ -104,7 +104,7 @@ def test_lost_and_joining_nodes_and_killed_processes_cost_no_bit(
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = {
         **tiny,
-        "outer_steps": 16,
+        "outer_steps": 20,
         "inner_steps": 10,
         "checkpoint_every": 10,
         "network": {"name": "slow:make", "options": {}},

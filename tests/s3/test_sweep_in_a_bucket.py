@@ -15,9 +15,9 @@ from dream_ray import storage
 from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.directory import open_run, read_sessions
 from dream_ray.sweeps.directory import open_sweep, run_directory
-from tests.ray_nodes import ONE_CLUSTER_AT_A_TIME, nodes_environment
+from tests.ray_nodes import nodes_environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, ONE_CLUSTER_AT_A_TIME]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # It runs in another process, because other tests hold a connection to another Ray in this one.
 SCRIPT = """

@@ -130,7 +130,8 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self.beat("done")
 
     def beat_if_due(self, phase: str) -> None:
-        """Writes the progress if the last write is older than the interval."""
+        """Writes the progress if the last write is older than the interval; otherwise a later write has the phase."""
+        self._phase = phase
         if time.monotonic() - self._last_beat >= self._heartbeat_s:
             self.beat(phase)
 

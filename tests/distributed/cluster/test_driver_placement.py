@@ -18,7 +18,7 @@ from dream_ray.distributed.ingest import _places
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import RunError, UsageError
 from dream_ray.storage import paths
-from tests.ray_nodes import ONE_CLUSTER_AT_A_TIME, nodes_environment
+from tests.ray_nodes import nodes_environment
 
 pytestmark = pytest.mark.ray
 LOOK = driver_placement._look
@@ -151,7 +151,6 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
-@ONE_CLUSTER_AT_A_TIME
 def test_workers_wait_for_a_node_and_validation_runs_beside_them() -> None:
     command = [sys.executable, "-W", "ignore", "-c", TWO_NODES]
     done = subprocess.run(command, env=nodes_environment(), capture_output=True, text=True, timeout=200, check=False)

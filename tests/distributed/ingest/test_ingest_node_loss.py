@@ -13,9 +13,9 @@ from PIL import Image
 from dream_ray import api
 from dream_ray.data.ingest import IngestSettings
 from dream_ray.data.store.manifest import Manifest
-from tests.ray_nodes import ONE_CLUSTER_AT_A_TIME, nodes_environment
+from tests.ray_nodes import nodes_environment
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, ONE_CLUSTER_AT_A_TIME]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # It runs in another process, because other tests hold a connection to another Ray in this one.
 SCRIPT = """

@@ -99,6 +99,20 @@ def test_a_worker_in_a_long_step_is_not_silent(run: Run, monkeypatch: pytest.Mon
     assert told()["updated_at"] == last, "with the block ends what is told"
 
 
+def test_a_periodic_write_has_the_phase_of_the_last_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bucket, where steps write as rarely as the thread, the phase stayed that of the first network."""
+    monkeypatch.setattr("dream_ray.engine.progress.heartbeat._LONGEST_SILENCE_S", 0.05)
+    monkeypatch.setattr("dream_ray.engine.progress.heartbeat._HEARTBEAT_S", 60.0)
+    with Heartbeat(run, 0, 1, 10, lambda progress: None) as session:
+        session.begin(0)
+        session.on_step(0, {0: 1.0})
+        deadline = time.monotonic() + 30
+        while (written := read_sessions(run)[0])["step"] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert (written["phase"], written["step"]) == ("matching", 1)
+
+
 def test_producers_do_not_count_as_workers(run: Run) -> None:
     with Heartbeat(run, 0, 0, 0, lambda progress: None, PRODUCER):
         assert read_status(run, now=time.time()).state == "waiting"
