@@ -25,6 +25,7 @@ from dream_ray.config.sections import (
     Weights,
 )
 from dream_ray.core.images.augmentation_strategy import parse_strategy
+from dream_ray.errors import check_rules
 
 CONFIG_VERSION = 1
 _DEFAULT_FRAMEWORK = "dream_plus"
@@ -88,9 +89,7 @@ class Config(Section):
     def _settings_agree(self) -> "Config":
         for section in (self.matching, self.update, self.evaluation):
             parse_strategy(section.augmentation)
-        for is_broken, rule in self._rules():
-            if is_broken:
-                raise ValueError(rule)
+        check_rules(*self._rules())
         return self
 
     def _rules(self) -> list[tuple[bool, str]]:
