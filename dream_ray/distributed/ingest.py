@@ -23,7 +23,7 @@ from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_
 from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.errors import RunError, UsageError
 
-# Peak resident memory of a task at 224 px: 0.76 to 0.9 GB, most of it Ray Data and torch; docs/explanation/ingest.md.
+# A task with photographs at 224 px takes 0.89 GB of resident memory at its peak; docs/explanation/ingest.md.
 TASK_BYTES = 1_000_000_000
 _JOBS_PER_TASK = 32
 _TASKS_PER_WORKER = 4

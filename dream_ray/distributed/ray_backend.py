@@ -36,7 +36,7 @@ from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.process_memory import OutOfMemory
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
 
 Item = TypeVar("Item")
@@ -121,8 +121,7 @@ class RayBackend:
             return
         self._connect()
         gpus = float(run.device.type == "cuda") if spec.gpus_per_worker is None else spec.gpus_per_worker
-        store = run.open_store()
-        check_workers(spec, store)
+        counts = class_counts(run.config, run.open_store())
         needs = Needs(spec.fewest_workers, spec.threads, gpus)
         wait_for_workers(needs, self._wait_s)
         _check_paths(run, spec)
@@ -135,7 +134,6 @@ class RayBackend:
             agreement = RayAgreement(coordinator)
             ending.enter_context(background_validation(run, partial(_validate_beside_workers, gpus)))
             newest = run.checkpoints().newest
-            counts = class_counts(run.config, store)
             while True:
                 wait_for_workers(needs, self._wait_s)  # experts or lost nodes may have taken the resources
                 before = newest()

@@ -56,11 +56,11 @@ class Backend(AbstractContextManager["Backend"], Protocol):
 
         Args:
             run: A run whose directory exists.
-            spec: Its specification.
+            spec: Its specification; `check_workers` accepts it.
             look: Called in this thread after new validation accuracies; an exception from it ends the workers.
 
         Raises:
-            UsageError: If the workers cannot share the run, or their resources do not exist.
+            UsageError: If the store has changed, or the resources of the workers do not exist.
             RunError: If a worker failed, or died too often.
             KeyboardInterrupt: After Ctrl-C; the workers have written a checkpoint if they could.
         """

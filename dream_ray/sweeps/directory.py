@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
-from dream_ray.engine.run.spec import DEVICES
-from dream_ray.errors import UsageError
+from dream_ray.engine.run.spec import device_rule
+from dream_ray.errors import UsageError, check_rules
 from dream_ray.sweeps.file import Sweep, Values, dump_sweep, read_sweep
 
 SWEEP = "sweep.yaml"
@@ -46,10 +46,13 @@ class SweepContext:
 
     def __post_init__(self) -> None:
         """Raises UsageError if a value breaks a rule."""
-        if self.device not in DEVICES:
-            raise UsageError(f"device must be one of {', '.join(DEVICES)}; got {self.device!r}")
-        if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise UsageError(f"max-concurrent must be an int >= 1; got {self.max_concurrent}")
+        check_rules(
+            device_rule(self.device),
+            (
+                self.max_concurrent is not None and self.max_concurrent < 1,
+                f"max-concurrent must be an int >= 1; got {self.max_concurrent}",
+            ),
+        )
 
 
 def is_sweep(path: str) -> bool:
@@ -86,11 +89,12 @@ def create_sweep(sweep: Sweep, context: SweepContext) -> None:
 
 
 def _check_new_directory(out: str) -> None:
-    if is_sweep(out):
+    found = set(storage.list_directory(out))
+    if SWEEP in found:
         raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
     # A process that was killed between the two files leaves context.json alone.
-    if set(storage.list_directory(out)) - {_CONTEXT}:
-        raise UsageError(f"out must be a new or empty directory; {out} contains files")
+    if found - {_CONTEXT}:
+        raise UsageError(f"out must be a new or empty directory; {out} has files in it")
 
 
 def _check_earlier(sweep: Sweep, path: str, study: str | None) -> None:

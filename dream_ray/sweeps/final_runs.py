@@ -59,7 +59,7 @@ def _is_tested(path: str) -> bool:
 def num_tested(out: str) -> int:
     """Returns the number of tested runs."""
     directory = storage.join(out, _DIRECTORY)
-    return sum(storage.exists(storage.join(directory, name, TESTED)) for name in storage.list_directory(directory))
+    return sum(_is_tested(storage.join(directory, name)) for name in storage.list_directory(directory))
 
 
 def write_final(out: str, planned: Mapping[str, Mapping[str, Config]]) -> list[dict[str, Any]]:

@@ -201,7 +201,7 @@ def reached_the_end(trial: FrozenTrial, sweep: Sweep) -> bool:
     """Tells whether a trial reached its last rung; Tune marks stopped trials complete as well."""
     if trial.state != TrialState.COMPLETE or EARLIER in trial.user_attrs:
         return False
-    return bool(trial.user_attrs.get(RUNG, 0) >= num_rungs(sweep.configs_of(trial.params)[0]))
+    return bool(trial.user_attrs.get(RUNG, 0) >= num_rungs(sweep.config_of(trial.params)))
 
 
 def best_trials(study: Study, sweep: Sweep) -> list[FrozenTrial]:
@@ -223,11 +223,10 @@ def outer_steps_of(sweep: Sweep, values: Mapping[str, Any], rung: int) -> int:
     """Returns the outer steps of a trial up to a rung; only the run of the first seed has rungs."""
     if rung == 0:  # its settings may be invalid
         return 0
-    configs = sweep.configs_of(values)
-    first = configs[0]
-    if rung >= num_rungs(first):
-        return sum(config.outer_steps for config in configs)
-    return rung * first.evaluation.every // first.inner_steps
+    config = sweep.config_of(values)
+    if rung >= num_rungs(config):
+        return sweep.seeds * config.outer_steps
+    return rung * config.evaluation.every // config.inner_steps
 
 
 def outer_steps_spent(sweep: Sweep, study: Study) -> int:

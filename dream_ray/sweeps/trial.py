@@ -143,7 +143,7 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
 
     def look() -> None:
         nonlocal num_reported
-        for rung in read_rungs(run)[num_reported : num_rungs(run.config) - 1]:
+        for rung in read_rungs(run, num_reported)[: num_rungs(run.config) - 1 - num_reported]:
             num_reported += 1
             report(rung)
 
@@ -157,11 +157,14 @@ def _finish(run: Run, executor: TrialExecutor, report: Callable[[Rung], None]) -
     return rungs[-1]
 
 
-def read_rungs(run: Run) -> list[Rung]:
-    """Returns the rungs that a run has reached."""
-    compute_s, every = _compute_s(run), run.config.evaluation.every
+def read_rungs(run: Run, known: int = 0) -> list[Rung]:
+    """Returns the rungs that a run has reached, without the first `known` ones."""
     # The accuracy of the initial images is not a rung.
-    return [Rung(-(-step // every), accuracy, compute_s) for step, accuracy in read_validation(run) if step]
+    reached = [(step, accuracy) for step, accuracy in read_validation(run) if step][known:]
+    if not reached:
+        return []  # without the files of all sessions, which the cost needs
+    compute_s, every = _compute_s(run), run.config.evaluation.every
+    return [Rung(-(-step // every), accuracy, compute_s) for step, accuracy in reached]
 
 
 def _compute_s(run: Run) -> float:

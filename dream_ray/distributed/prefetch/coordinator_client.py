@@ -20,7 +20,7 @@ class CoordinatorClient:
     """Calls the coordinator of a run; a `ProducerSide`.
 
     A call that meets a dead coordinator is repeated on its replacement. The driver replaces the actor because Ray's own
-    restart fails now and then (one death in nine, Ray 2.60): the actor never returns, and calls wait forever.
+    restart fails now and then (seen with Ray 2.60): the actor never returns, and calls wait forever.
     """
 
     def __init__(self, name: str) -> None:

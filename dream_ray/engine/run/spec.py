@@ -61,7 +61,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         """Checks the values, raising UsageError, and makes the paths absolute."""
         check_rules(
-            (self.device not in DEVICES, f"device must be one of {', '.join(DEVICES)}; got {self.device!r}"),
+            device_rule(self.device),
             (
                 self.compile not in COMPILE_MODES,
                 f"compile must be one of {', '.join(COMPILE_MODES)}; got {self.compile!r}",
@@ -98,6 +98,11 @@ class RunSpec:
     def execution(self) -> dict[str, Any]:
         """Returns the fields that do not change the result, as plain values for env.json."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _IN_OTHER_FILES}
+
+
+def device_rule(device: str) -> tuple[bool, str]:
+    """Returns the rule for a requested device, see `check_rules`."""
+    return device not in DEVICES, f"device must be one of {', '.join(DEVICES)}; got {device!r}"
 
 
 def check_workers(spec: RunSpec, store: Store) -> None:
