@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and tests.
 #
-#   scripts/test.sh             everything
+#   scripts/test.sh             everything; `.ci/run` calls it
 #   scripts/test.sh --fast      the tests that are marked neither `ray` nor `slow`
 #   scripts/test.sh --lowest    the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 #

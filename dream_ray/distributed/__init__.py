@@ -1,1 +1,1 @@
-"""Everything that runs on Ray (floor 3): the only package that imports it."""
+"""Everything that runs on Ray (layer 3); the only package that imports Ray."""
