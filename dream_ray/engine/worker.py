@@ -80,9 +80,9 @@ def work(run_path: str, join: Join) -> None:
         if run.compiled:
             check_compiler(run.device)
         keep_freed_memory()
-        store = run.open_store()
         checkpoints = run.checkpoints()
         with ExitStack() as ending:
+            store = ending.enter_context(run.reading_store())
             # The heartbeat ends last, after all files are written.
             heartbeat = ending.enter_context(
                 Heartbeat(run, context.rank, context.num_workers, len(context.labels), context.report)

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 
 from dream_ray import api
 from dream_ray.config import parse_config
+from dream_ray.data.ingest import ingest
+from dream_ray.data.store import encodings
 from dream_ray.engine.distill import _Losses as Losses
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.artefacts import read_synthetic
-from dream_ray.engine.run.directory import open_run
+from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import RunError
+from tests.conftest import FOUR_DIGITS
 from tests.frameworks import tiny_run
 
 Report = Callable[[Any, int, dict[int, float]], None]
@@ -34,6 +38,30 @@ def test_threads_change_no_bit(tiny: dict[str, Any], four_digits_store: str, tmp
         api.distill(config, store=four_digits_store, out=out, workers=workers, producers=producers, local=True)
         sets.append(read_synthetic(f"{out}/synthetic.parquet")[0].images_LNCHW)
     assert all(torch.equal(found, sets[0]) for found in sets)
+
+
+@pytest.mark.parametrize("producers", [0, 1])
+def test_threads_that_decode_change_no_bit_and_end_with_the_run(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, producers: int
+) -> None:
+    store, decoding, config = str(tmp_path / "store"), set(), parse_config(tiny)
+    ingest(replace(FOUR_DIGITS, encoding="jpeg"), store)
+    decode_jpegs = encodings.decode_jpegs
+
+    def recording(*what: Any) -> Any:
+        decoding.add(threading.current_thread().name.partition("_")[0])
+        return decode_jpegs(*what)
+
+    monkeypatch.setattr(encodings, "decode_jpegs", recording)
+    sets = []
+    for name in ("threads", "none"):
+        decoding.clear()
+        if name == "none":
+            monkeypatch.setattr(Run, "reading_store", lambda run: nullcontext(run.open_store()))
+        api.distill(config, store=store, out=str(tmp_path / name), producers=producers, local=True)
+        assert ("decode" in decoding) == (name == "threads") and "decode" not in names_of_threads()
+        sets.append(read_synthetic(str(tmp_path / name / "synthetic.parquet"))[0].images_LNCHW)
+    assert torch.equal(*sets)
 
 
 @pytest.mark.parametrize("shard", [0, 1])

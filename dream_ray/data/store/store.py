@@ -1,6 +1,7 @@
 """The image store: memory-mapped uint8 images by split and class."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from threading import Lock
 from weakref import WeakSet
 
@@ -25,21 +26,26 @@ class Store:
         manifest: Its content.
     """
 
-    def __init__(self, path: str, manifest: Manifest) -> None:
+    def __init__(self, path: str, manifest: Manifest, decoders: Executor | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self._decoders = None if manifest.encoding == "raw" else decoders
         self._files: dict[tuple[str, int], list[ImageFile]] = {}
         for file in manifest.files:
             self._files.setdefault((file.split, file.label), []).append(file)
 
     @classmethod
-    def open(cls, path: str) -> "Store":
+    def open(cls, path: str, decoders: Executor | None = None) -> "Store":
         """Opens a store.
+
+        Args:
+            path: Directory of the store.
+            decoders: Threads that decode its images if they are encoded; None: the thread that reads them.
 
         Raises:
             UsageError: If `path` has no store, or one of another schema version.
         """
-        return cls(path, Manifest.read(path))
+        return cls(path, Manifest.read(path), decoders)
 
     @property
     def num_classes(self) -> int:
@@ -79,7 +85,7 @@ class Store:
         for split in splits:
             self._check(split, label)
             chunks += (_MappedFile(self.path, file, self.shape_CHW) for file in self._files.get((split, label), []))
-        return ImageChunks(chunks or [np.empty((0, *self.shape_CHW), dtype=np.uint8)])
+        return ImageChunks(chunks or [np.empty((0, *self.shape_CHW), dtype=np.uint8)], self._decoders)
 
     def training_set(self, splits: Sequence[str]) -> tuple[ImageChunks, Int64Array]:
         """Returns access to the images of all classes, in label order.
@@ -130,6 +136,7 @@ class _MappedFile:
         self._path = storage.join(store, file.path)
         self._file = file
         self._images: ImageChunks | None = None
+        self._mapping = Lock()
         self.shape = (file.rows, *shape_CHW)
 
     def __len__(self) -> int:
@@ -138,15 +145,10 @@ class _MappedFile:
     def __getitem__(self, indices: Int64Array) -> UInt8Array:
         images = self._images  # Another thread may release the mapping, which stays valid for this call.
         if images is None:
-            was_cached = self.is_cached
-            images = self._images = self._map()
-            with _lock:
-                _mapped.add(self)
-                if not was_cached:
-                    # Mappings of files that were evicted for the fetched one still use disk space.
-                    for file in [file for file in _mapped if not file.is_cached]:
-                        file._images = None
-                        _mapped.remove(file)
+            with self._mapping:  # so that one of several threads fetches the file
+                images = self._images
+                if images is None:
+                    images = self._map()
         return images.take(indices)
 
     @property
@@ -155,6 +157,18 @@ class _MappedFile:
         return storage.is_cached(self._path, self._file.sha256)
 
     def _map(self) -> ImageChunks:
+        was_cached = self.is_cached
+        images = self._images = self._open()
+        with _lock:
+            _mapped.add(self)
+            if not was_cached:
+                # Mappings of files that were evicted for the fetched one still use disk space.
+                for file in [file for file in _mapped if not file.is_cached]:
+                    file._images = None
+                    _mapped.remove(file)
+        return images
+
+    def _open(self) -> ImageChunks:
         # The arrays keep the mapping alive. Closing the file frees its descriptor, of which a process has few.
         with storage.open_cached(self._path, self._file.sha256) as mapped:
             # Checked before reading: access beyond the end of a truncated file would kill the process.

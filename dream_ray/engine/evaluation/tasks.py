@@ -76,10 +76,9 @@ def plan_tasks(
     Raises:
         UsageError: If the network does not fit the store.
     """
-    store = run.open_store()
     network = network or run.config.evaluation.network or run.config.network
-    build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
-    with fixed_threads(run.threads):
+    with run.reading_store() as store, fixed_threads(run.threads):
+        build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
         device = resolve_device(run.evaluated_on)
         indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
     return [
@@ -107,25 +106,28 @@ def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
         OutOfMemory: If memory runs out.
     """
     keep_freed_memory()
-    run = open_run(task.run_path)
-    store, device = run.open_store(), resolve_device(device_name)
+    run, device = open_run(task.run_path), resolve_device(device_name)
+    with run.reading_store() as store, fixed_threads(run.threads):
+        return _run(task, run, store, device)
+
+
+def _run(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> EvaluationResult:
     cached = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
     if cached is not None and storage.exists(cached):
         return EvaluationResult(**storage.read_json(cached))
     data, step_size = _training_data(task, run, store)
-    with fixed_threads(run.threads):
-        result = train_and_test(
-            run.config,
-            store,
-            data,
-            run.normalise(store, device),
-            protocol=task.protocol,
-            split=task.split,
-            network=task.network,
-            evaluated_set=task.evaluated_set,
-            repeat=task.repeat,
-            step_size=step_size,
-        )
+    result = train_and_test(
+        run.config,
+        store,
+        data,
+        run.normalise(store, device),
+        protocol=task.protocol,
+        split=task.split,
+        network=task.network,
+        evaluated_set=task.evaluated_set,
+        repeat=task.repeat,
+        step_size=step_size,
+    )
     if cached is not None:
         try:
             storage.write_json(cached, asdict(result))

@@ -104,10 +104,9 @@ class ClassMatcher:
         """Computes the features in bounded batches."""
         images = self.real[label]
         features = []
-        size = self.config.selection.embedding_batch
-        for start in range(0, len(images), size):
-            batch = np.arange(start, min(start + size, len(images)))
-            pixels = to_unit(images.take(batch), self.normalise.device)
+        size, indices = self.config.selection.embedding_batch, np.arange(len(images))
+        for batch in images.batches(indices[start : start + size] for start in range(0, len(images), size)):
+            pixels = to_unit(batch, self.normalise.device)
             pixels = self.normalise(pixels) if self.config.selection.normalise else pixels
             features.append(self.functions.features(snapshot, pixels))
         return torch.cat(features)

@@ -3,7 +3,7 @@
 N images, C channels, H, W.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -56,8 +56,8 @@ class TrainingImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns float32 images (n, C, H, W) in [0, 1] and int64 labels (n,) on the device."""
+    def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images (n, C, H, W), float32 in [0, 1], and labels (n,), int64, at the indices of every batch."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,10 @@ class RealImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `TrainingImages.batch`."""
-        return to_unit(self.images.take(indices), device), to_device(self.labels_N[indices], device)
+    def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `TrainingImages.batches`; encoded images are decoded a batch ahead."""
+        for indices, images_NCHW in zip(batches, self.images.batches(batches), strict=True):
+            yield to_unit(images_NCHW, device), to_device(self.labels_N[indices], device)
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ class TensorImages:
     def __len__(self) -> int:
         return len(self.images_NCHW)
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `TrainingImages.batch`."""
-        chosen = to_device(indices, self.images_NCHW.device)
-        return self.images_NCHW[chosen].to(device), self.labels_N[chosen].to(device)
+    def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `TrainingImages.batches`."""
+        for indices in batches:
+            chosen = to_device(indices, self.images_NCHW.device)
+            yield self.images_NCHW[chosen].to(device), self.labels_N[chosen].to(device)
 
     def on(self, device: torch.device) -> "TensorImages":
         """Returns the images on a device, where taking a batch does not wait."""
@@ -120,9 +122,9 @@ class RepeatedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `TrainingImages.batch`."""
-        return self.images.batch(self.chosen[indices % len(self.chosen)], device)
+    def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `TrainingImages.batches`."""
+        return self.images.batches([self.chosen[indices % len(self.chosen)] for indices in batches], device)
 
 
 class MixedLabels(NamedTuple):
@@ -213,10 +215,14 @@ def train_pass(
     if len(order) % recipe.batch_size == 1 and len(order) > 1 and network.couples_images:
         order = order[:-1]
     network.train()
-    for start in range(0, len(order), recipe.batch_size):
+    for images, labels in data.batches(_split(order, recipe.batch_size), device):
         check()
-        images, labels = data.batch(order[start : start + recipe.batch_size], device)
         train_step(network, optimizer, normalise(images), labels, recipe, rng, backpropagate)
+
+
+def _split(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cuts indices into batches of `size`; the last may be smaller."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def random_resized_crop(images_NCHW: Tensor, rng: np.random.Generator) -> Tensor:
@@ -239,8 +245,7 @@ def accuracy(network: Classifier, data: TrainingImages, normalise: Normalise) ->
     device = normalise.device
     network.eval()
     correct = 0
-    for start in range(0, len(data), _EVALUATION_BATCH):
-        images, labels = data.batch(np.arange(start, min(start + _EVALUATION_BATCH, len(data))), device)
+    for images, labels in data.batches(_split(np.arange(len(data)), _EVALUATION_BATCH), device):
         _, logits = network(normalise(images))
         correct += int((logits.argmax(dim=1) == labels).sum())
     return correct / len(data)

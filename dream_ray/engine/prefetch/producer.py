@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from dream_ray.data.store.store import Store
@@ -104,8 +104,11 @@ def make_expert(run_path: str, number: int) -> None:
     keep_freed_memory()
     run = open_run(run_path)
     of_experts, of_updates = run.config.trajectory.num_experts, trajectory_length(run.config) - 1
-    with fixed_threads(run.threads), Heartbeat(run, number, 0, 0, discard_report, EXPERT) as heartbeat:
-        for snapshot in experts(run, run.open_store()).trajectory(number):
+    with ExitStack() as ending:
+        store = ending.enter_context(run.reading_store())
+        ending.enter_context(fixed_threads(run.threads))
+        heartbeat = ending.enter_context(Heartbeat(run, number, 0, 0, discard_report, EXPERT))
+        for snapshot in experts(run, store).trajectory(number):
             heartbeat.beat(f"expert {number + 1} of {of_experts}, update {snapshot.inner} of {of_updates}")
 
 
@@ -178,8 +181,10 @@ def produce(
             raise Stopped
 
     config = run.config
-    source = trained_networks(run, run.open_store(), check=check)
-    with suppress(Stopped), Heartbeat(run, producer, 0, 0, discard_report, PRODUCER) as heartbeat:
+    with ExitStack() as ending:
+        ending.enter_context(suppress(Stopped))
+        source = trained_networks(run, ending.enter_context(run.reading_store()), check=check)
+        heartbeat = ending.enter_context(Heartbeat(run, producer, 0, 0, discard_report, PRODUCER))
         while (job := queue.next_job(producer)) is not None:
             for snapshot in source.trajectory(job.outer, job.start, job.state):
                 if snapshot.inner < job.first:

@@ -11,6 +11,9 @@ cost.json          time and memory of all sessions
 """
 
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,19 +104,34 @@ class Run:
         """Whether synthetic.parquet exists."""
         return storage.exists(self.file("synthetic.parquet"))
 
-    def open_store(self) -> Store:
+    def open_store(self, decoders: Executor | None = None) -> Store:
         """Opens the store that the run distils.
+
+        Args:
+            decoders: See `Store.open`; None suffices where few images are read, see `reading_store`.
 
         Raises:
             UsageError: If it does not exist or its content changed.
         """
-        store = Store.open(self.environment["store"])
+        store = Store.open(self.environment["store"], decoders)
         if store.manifest.checksum != self.environment["store_checksum"]:
             raise UsageError(
                 f"store {self.environment['store']} must have the content that the run began with (checksum "
                 f"{self.environment['store_checksum'][:12]}); got {store.manifest.checksum[:12]}"
             )
         return store
+
+    @contextmanager
+    def reading_store(self) -> Iterator[Store]:
+        """Opens the store of the run; until the block ends, threads decode its images if they are encoded.
+
+        Their number is that of the CPUs that a worker reserves.
+
+        Raises:
+            UsageError: See `open_store`.
+        """
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as decoders:
+            yield self.open_store(decoders)
 
     def checkpoints(self) -> Checkpoints:
         """Returns the checkpoints of the run."""

@@ -6,6 +6,7 @@ from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,7 +89,7 @@ def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
     store = run.open_store()
     indices = representative_indices(run, store, CPU)
     data = BASELINES["k-means real"](run, store, 0, indices)
-    images, labels = data.batch(torch.arange(len(data)).numpy(), CPU)
+    [(images, labels)] = data.batches([np.arange(len(data))], CPU)
     for label, chosen in enumerate(indices):
         assert len(set(chosen)) == 2
         own = to_unit(store.images(label, ("train",)).take(torch.tensor(chosen).numpy()), CPU)
@@ -97,9 +98,8 @@ def test_k_means_images_are_distinct_images_of_their_class(run: Run) -> None:
 
 def test_random_images_differ_between_repeats(run: Run) -> None:
     store = run.open_store()
-    everything = torch.arange(20).numpy()
     first, again, second = (
-        BASELINES["random real"](run, store, repeat, ()).batch(everything, CPU)[0] for repeat in (0, 0, 1)
+        next(BASELINES["random real"](run, store, repeat, ()).batches([np.arange(20)], CPU))[0] for repeat in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, second)

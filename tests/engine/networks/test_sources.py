@@ -1,5 +1,6 @@
 """Trajectories are functions of their number, and restart at any step."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +24,16 @@ class Counting:
 
     def __init__(self, data: TrainingImages) -> None:
         self.data = data
-        self.batches: list[np.ndarray] = []
+        self.read: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        self.batches.append(indices)
-        return self.data.batch(indices, device)
+    def batches(
+        self, batches: Sequence[np.ndarray], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self.read += batches
+        return self.data.batches(batches, device)
 
 
 def build(name: str) -> Classifier:
@@ -97,15 +100,15 @@ def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
     next(trajectory)
     data = counting(networks)
     # One pass over 50 images in batches of 8, the last one short.
-    assert [len(batch) for batch in data.batches] == [8, 8, 8, 8, 8, 8, 2] * warmup
-    data.batches.clear()
+    assert [len(batch) for batch in data.read] == [8, 8, 8, 8, 8, 8, 2] * warmup
+    data.read.clear()
     next(trajectory)
     # 20 images, rounded up to whole batches as in the published code, all distinct.
-    assert [len(batch) for batch in data.batches] == [8, 8, 8]
-    assert len(np.unique(np.concatenate(data.batches))) == 24
-    data.batches.clear()
+    assert [len(batch) for batch in data.read] == [8, 8, 8]
+    assert len(np.unique(np.concatenate(data.read))) == 24
+    data.read.clear()
     assert len(list(trajectory)) == 3
-    assert len(data.batches) == 3 * 3, "the last network is not trained"
+    assert len(data.read) == 3 * 3, "the last network is not trained"
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet10"])
@@ -135,7 +138,7 @@ def test_the_first_network_is_trained_more_only_if_k_means_uses_it(kind: str, st
     data = counting(source())
     networks = networks_on(config, lambda _: data, source().normalise, lambda: build("convnet"))
     next(iter(networks.trajectory(0)))
-    assert len(data.batches) == 7 * passes == 7 * first_passes(config)
+    assert len(data.read) == 7 * passes == 7 * first_passes(config)
 
 
 @pytest.mark.parametrize("framework", ["dm", "dc", "mtt"])
@@ -152,7 +155,7 @@ def test_a_pool_warms_up_every_member_once() -> None:
     first = [states(pool, outer)[0] for outer in range(6)]
     assert len({tuple(state["network.head.bias"].tolist()) for state in first}) == 2
     assert not any(name.startswith("momentum.") for name in first[0]), "the optimizer starts without momentum"
-    batches = len(counting(networks).batches)
+    batches = len(counting(networks).read)
     assert batches == 2 * 2 * 7 + 6 * 4 * 3, "two members of two passes, then four updates of three batches each"
     assert all(equal(a, states(PoolNetworks(members, networks, 0, 2), outer)[0]) for outer, a in enumerate(first))
     whole, late = states(pool, 3), states(pool, 3, 2)
