@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
 from typing import Generic
 
 import torch
@@ -21,6 +20,7 @@ from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.prefetched import ConsumerSide
 from dream_ray.engine.networks.sources import NetworkState, Source
 from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
+from dream_ray.engine.progress.phase_timer import PhaseTimer
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
@@ -98,8 +98,8 @@ def work(run_path: str, join: Join) -> None:
             distill(
                 run.config,
                 state,
-                source=_TimedSource(source, heartbeat.seconds),
-                select=_timed(heartbeat.seconds, "selecting_s")(select),
+                source=_TimedSource(source, heartbeat.timer),
+                select=heartbeat.timer.phase("selecting_s")(select),
                 matcher=matcher,
                 events=_Events(run, context, heartbeat, write, resumed_at),
             )
@@ -107,28 +107,18 @@ def work(run_path: str, join: Join) -> None:
         heartbeat.end()
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Adds the time of the block, or of every call of a decorated function, to the seconds of a phase."""
-    started = monotonic()
-    try:
-        yield
-    finally:
-        seconds[phase] += monotonic() - started
-
-
 @dataclass(frozen=True)
 class _TimedSource(Generic[AnyInput]):
     """A source whose time is added to networks_s."""
 
     source: Source[AnyInput]
-    seconds: dict[str, float]
+    timer: PhaseTimer
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[AnyInput]:
         """See `Source.trajectory`."""
         inputs = self.source.trajectory(outer, start, state)
         while True:
-            with _timed(self.seconds, "networks_s"):
+            with self.timer.phase("networks_s"):
                 step_input = next(inputs, None)
             if step_input is None:
                 return

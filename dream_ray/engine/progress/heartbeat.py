@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dream_ray import storage
+from dream_ray.engine.progress.phase_timer import MARKS, PhaseTimer
 from dream_ray.engine.progress.status import STOPPED, WORKER
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import CostMeter
@@ -44,9 +45,8 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         role: WORKER, EXPERT or PRODUCER.
 
     Attributes:
-        seconds: Seconds of the worker so far, by phase: networks_s (waiting for networks, or training them in this
-            process) and selecting_s (selecting real images, or waiting for a prefetched selection). The rest is
-            matching.
+        timer: Times the phases of the worker: networks_s (waiting for networks, or training them in this process) and
+            selecting_s (selecting real images, or waiting for a prefetched selection). The rest is matching.
         gathered_bytes: Returns the bytes of synthetic images received from other workers.
         is_stopped: Whether the worker was asked to stop, and saves.
     """
@@ -55,7 +55,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self, run: Run, shard: int, num_shards: int, num_classes: int, report: Report, role: str = WORKER
     ) -> None:
         self._run, self._report, self._role = run, report, role
-        self.seconds = {"networks_s": 0.0, "selecting_s": 0.0}
+        self.timer = PhaseTimer(("networks_s", "selecting_s"), MARKS[run.device.type])
         self.gathered_bytes: Callable[[], int] = lambda: 0
         self.is_stopped = False
         self._images_per_step = num_classes * run.config.real_batch
@@ -174,7 +174,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
             "images_per_second": None if seconds is None else self._images_per_step / seconds,
             "checkpoint_at": self._checkpoint_at,
             "gathered_bytes": self.gathered_bytes(),
-            **self.seconds,
+            **self.timer.read(),
             **self._meter.read(),
         }
         try:
