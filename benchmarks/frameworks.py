@@ -29,6 +29,7 @@ from benchmarks.report import provenance, write_result
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import read_validation
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.planning.plan import begin_run
@@ -104,7 +105,7 @@ def run_one(
     torch.set_num_threads(1)
     config = parse_config(overlay(settings_of(framework, strategy, seed, options), more))
     spec = RunSpec(config=config, store=store, out=out, compile="off", device=options.device, local=True, producers=0)
-    run = begin_run(spec, num_producers=0)
+    run = begin_run(spec, Producers())
     # CPU time of one thread: other load on the machine does not change it.
     started = time.process_time()
     LocalBackend().run_workers(run, spec)

@@ -21,6 +21,7 @@ import torch
 from benchmarks.report import provenance, write_result
 from dream_ray.config import load_config
 from dream_ray.data.ingest import IngestSettings, ingest
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.run.spec import RunSpec
 
@@ -75,7 +76,7 @@ def measure(case: Case, store: str, out: str) -> dict[str, Any]:
     spec = RunSpec(
         config=config, store=store, out=None, compile="off", device="cpu", local=case.is_local, workers=case.workers
     )
-    _, plan = fit_memory(spec, case.producers, torch.device("cpu"))
+    _, plan = fit_memory(spec, Producers(case.producers), torch.device("cpu"))
     command = [sys.executable, "-m", "dream_ray", "distill", "--preset", case.preset, "--store", store, "--out", out]
     command += ["--local"] if case.is_local else ["--workers", str(case.workers)]
     command += ["--producers", str(case.producers), "--device", "cpu", "--compile", "off"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from dream_ray.config import load_config
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.environment import resolve_device
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             local=True,
             producers=0,
         )
-        run = begin_run(spec, num_producers=0)
+        run = begin_run(spec, Producers())
         with profile(activities=activities) as profiler:
             LocalBackend().run_workers(run, spec)
     profiler.export_chrome_trace(options.out)

@@ -41,6 +41,7 @@ from dream_ray.core.placement import place_classes
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, Manifest
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
@@ -186,7 +187,7 @@ def run_point(point: Point, store: str, folder: str) -> dict[str, float]:
     paths = []
     for name, config in (("short", setting(outer_steps=1, inner_steps=1)), ("run", setting())):
         paths.append(os.path.join(folder, name))
-        begin_run(point.spec(config, store, paths[-1]), num_producers=int(point.pipelined))
+        begin_run(point.spec(config, store, paths[-1]), Producers(int(point.pipelined)))
     context = get_context("spawn")
     start, results = context.Barrier(point.processes), context.Queue()
     processes = [

@@ -13,6 +13,7 @@ import yaml
 import dream_ray
 from dream_ray import api, cli
 from dream_ray.config import Config
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching import class_matcher
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
@@ -82,8 +83,8 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
     """Fits every run by a smaller embedding batch, without measuring it; lists the calls."""
     calls: list[tuple[Any, int]] = []
 
-    def fit_memory(spec: Any, num_producers: int, device: Any) -> Any:
-        calls.append((spec.memory_bytes, num_producers))
+    def fit_memory(spec: Any, starting: Producers, device: Any) -> Any:
+        calls.append((spec.memory_bytes, starting.count))
         selection = spec.config.selection.model_copy(update={"embedding_batch": 64})
         config = spec.config.model_copy(update={"selection": selection})
         return replace(spec, config=config), None

@@ -13,6 +13,7 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Network
 from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.options import BASELINES, USUAL_REPEATS, check_evaluation
 from dream_ray.engine.progress.status import Status, read_status
 from dream_ray.engine.run.directory import Run, check_new, open_run
@@ -101,8 +102,8 @@ def distill(
     from dream_ray.engine.run.lifecycle import executing
 
     with open_backend(address, wait, local=local) as backend:
-        num_producers = 0 if spec.memory_bytes is None else backend.num_producers(spec)
-        run = backend.call(begin_run, spec, num_producers, device=device, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        starting = Producers() if spec.memory_bytes is None else backend.producers(spec)
+        run = backend.call(begin_run, spec, starting, device=device, cpus=cpus_per_worker, gpus=gpus_per_worker)
         with executing(run, is_new=True), observer(run):
             backend.run_workers(run, spec)
     return load_synthetic(run.path)
@@ -147,7 +148,7 @@ def plan(
 
     with open_backend(address, wait, local=local) as backend:
         return backend.call(
-            plan_run, spec, backend.num_producers(spec), device=device, cpus=cpus_per_worker, gpus=gpus_per_worker
+            plan_run, spec, backend.producers(spec), device=device, cpus=cpus_per_worker, gpus=gpus_per_worker
         )
 
 

@@ -31,6 +31,7 @@ from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActo
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
 from dream_ray.distributed.train.controller_callbacks import NotStartedError
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
@@ -108,11 +109,12 @@ class RayBackend:
         self._connect()
         check_visible_on_all_nodes(name, path, file)
 
-    def num_producers(self, spec: RunSpec) -> int:
-        """See `Backend.num_producers`."""
+    def producers(self, spec: RunSpec) -> Producers:
+        """See `Backend.producers`."""
         self._connect()
         gpus = default_gpus(spec.device) if spec.gpus_per_worker is None else spec.gpus_per_worker
-        return _plan_producers(spec, gpus).count
+        plan = _plan_producers(spec, gpus)
+        return Producers(plan.count, plan.reserves)
 
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """See `Backend.run_workers`; waits for resources if nodes are missing."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dream_ray.engine.run.directory import Run
@@ -9,6 +10,19 @@ from dream_ray.engine.run.spec import RunSpec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Producers:
+    """The producers of a run, which train networks ahead of its workers.
+
+    Attributes:
+        count: Their number.
+        reserve: Whether each reserves a worker slot; otherwise they share the CPUs and GPUs of the workers.
+    """
+
+    count: int = 0
+    reserve: bool = False
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):
@@ -48,8 +62,8 @@ class Backend(AbstractContextManager["Backend"], Protocol):
             file: An existing file in it.
         """
 
-    def num_producers(self, spec: RunSpec) -> int:
-        """Returns the number of producers that train networks ahead of the workers."""
+    def producers(self, spec: RunSpec) -> Producers:
+        """Returns the producers that will start with a run."""
 
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """Runs the workers of a run to its last step.

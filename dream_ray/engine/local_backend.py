@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from dream_ray.engine.backend import Item, Result
+from dream_ray.engine.backend import Item, Producers, Result
 from dream_ray.engine.evaluation.validation import background_validation, validate_pending, validate_step
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
@@ -63,14 +63,14 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
     def check_visible(self, name: str, path: str, file: str) -> None:
         """Does nothing: workers are in this process."""
 
-    def num_producers(self, spec: RunSpec) -> int:
-        """See `Backend.num_producers`; the default is one if a core is free or several workers need it."""
+    def producers(self, spec: RunSpec) -> Producers:
+        """See `Backend.producers`; the default is one if a core is free or several workers need it."""
         if not spec.config.source.is_independent:
-            return 0
+            return Producers()
         if spec.producers is not None:
-            return spec.producers
+            return Producers(spec.producers)
         on_cpu = resolve_device(spec.device).type == "cpu"
-        return int(spec.workers > 1 or (on_cpu and multiprocessing.cpu_count() > spec.threads))
+        return Producers(int(spec.workers > 1 or (on_cpu and multiprocessing.cpu_count() > spec.threads)))
 
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """See `Backend.run_workers`.
@@ -78,7 +78,7 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
         Validation runs in another process; with `look`, it runs in this thread before the next step.
         """
         placed = placement(run.config, class_counts(run.config, run.open_store()), spec.workers)
-        num_producers = self.num_producers(spec)
+        num_producers = self.producers(spec).count
         agreement = LocalAgreement()
         stopped: list[int] = []
         with ExitStack() as ending:

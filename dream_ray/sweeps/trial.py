@@ -10,7 +10,7 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config
-from dream_ray.engine.backend import Backend
+from dream_ray.engine.backend import Backend, Producers
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import read_validation, validate_step
 from dream_ray.engine.planning.plan import begin_run
@@ -67,7 +67,7 @@ class TrialExecutor:
                 raise TransientError(str(error)) from None  # another machine has a GPU
             return run
         storage.delete(path)  # a killed process left an incomplete run
-        return begin_run(RunSpec(config=config, store=store, out=path, **self.options), num_producers=0)
+        return begin_run(RunSpec(config=config, store=store, out=path, **self.options), Producers())
 
     def finish(self, run: Run, look: Callable[[], None] | None = None) -> None:
         """Runs the workers of a run to its last step and writes its products, unless they exist.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.from_config import MEGABYTE
-from dream_ray.engine.planning.measuring.steps import StepMemory
+from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
 from dream_ray.engine.run.class_costs import class_counts, placement, training_count
 
 # A Ray Train worker needs this much more than a bare process, for Ray, its Train and Data packages and their imports.
@@ -35,13 +35,14 @@ class MemoryPlan:
 
     Attributes:
         step: A process that embeds, selects, matches and trains on the settings' batches; measured, with a margin.
-        gpu: Largest allocation of the same steps on the GPU; 0 on a CPU.
+        gpu: Largest memory that PyTorch reserves on the GPU for the same steps; 0 on a CPU.
         features: Features of the largest class, and their clustering.
         synthetic: Synthetic images of its classes and their velocities: the current ones, those before the step and
             those of the checkpoint that is being written. With source.kind synthetic, also the decoded images of all
             classes.
         writing: Further memory of the host while a checkpoint is written.
         resident: Real images that are kept in memory (`data.resident_mb`).
+        decoding: Real images that threads decode a batch ahead of their use; 0 for a raw store.
         pool: The networks of a pool (`source.pool_size`), in every process that trains networks.
         ray: Ray in a worker; 0 without Ray.
         mapped: Files of the store that may be mapped; the system frees these pages when memory is short.
@@ -49,6 +50,9 @@ class MemoryPlan:
         producer: Memory of a producer on the host.
         producers: Number of producers.
         ahead: Snapshots that wait for the slowest worker, in the object store or in this process.
+        producer_gpu: Largest memory that PyTorch reserves on the GPU of a producer; 0 on a CPU.
+        workers_per_gpu: Most workers that share a GPU.
+        producers_per_gpu: Most producers that share a GPU with them.
     """
 
     step: int
@@ -57,6 +61,7 @@ class MemoryPlan:
     synthetic: int
     writing: int
     resident: int
+    decoding: int
     pool: int
     ray: int
     mapped: int
@@ -64,6 +69,9 @@ class MemoryPlan:
     producer: int
     producers: int
     ahead: int
+    producer_gpu: int
+    workers_per_gpu: int
+    producers_per_gpu: int
 
     @property
     def all_processes(self) -> int:
@@ -73,13 +81,23 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Memory of a worker on the host, without the mapped files."""
-        on_host = self.step + self.writing + self.resident + self.ray
+        on_host = self.step + self.writing + self.resident + self.decoding + self.ray
         return on_host if self.gpu else on_host + self._beside_the_steps
 
     @property
+    def worker_on_gpu(self) -> int:
+        """Memory of a worker on its GPU, with its CUDA context; 0 on a CPU."""
+        return self.gpu + self._beside_the_steps + CONTEXT_BYTES if self.gpu else 0
+
+    @property
+    def producer_on_gpu(self) -> int:
+        """Memory of a producer on its GPU, with its CUDA context; 0 on a CPU."""
+        return self.producer_gpu + self.pool + CONTEXT_BYTES if self.producer_gpu else 0
+
+    @property
     def on_gpu(self) -> int:
-        """Memory of a worker on its GPU; 0 on a CPU."""
-        return self.gpu + self._beside_the_steps if self.gpu else 0
+        """Memory of all processes that share the fullest GPU; 0 on a CPU."""
+        return self.workers_per_gpu * self.worker_on_gpu + self.producers_per_gpu * self.producer_on_gpu
 
     @property
     def _beside_the_steps(self) -> int:
@@ -88,7 +106,15 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: Config, store: Store, measured: StepMemory, *, workers: int, producers: int, ahead: int, ray: bool
+    config: Config,
+    store: Store,
+    measured: StepMemory,
+    *,
+    workers: int,
+    producers: int,
+    ahead: int,
+    ray: bool,
+    per_gpu: tuple[int, int],
 ) -> MemoryPlan:
     """Computes the memory of a run.
 
@@ -100,6 +126,7 @@ def plan_memory(
         producers: Number of producers that are processes of their own; the memory of producer threads is measured.
         ahead: Snapshots that the queue holds.
         ray: Whether workers and producers are processes of Ray.
+        per_gpu: Most workers, and producers beside them, that share a GPU, see `processes_per_gpu`.
 
     Raises:
         UsageError: If a worker would have no class.
@@ -112,6 +139,12 @@ def plan_memory(
     # The decoded synthetic images, class by class and gathered.
     gathered = 2 * len(counts) * training_count(config) * image_bytes if config.source.kind == "synthetic" else 0
     on_gpu = measured.peak_gpu_bytes > 0
+    embedded, trained = (
+        0 if store.manifest.encoding == "raw" else size * image_bytes
+        for size in (config.selection.embedding_batch, config.update.batch_size)
+    )
+    producer = int(_MARGIN * measured.training_rss_bytes) + trained
+    workers_per_gpu, producers_per_gpu = per_gpu
     # The networks and their momentum.
     pool = 2 * config.source.pool_size * measured.snapshot_bytes if config.source.kind == "pool" else 0
     return MemoryPlan(
@@ -121,14 +154,38 @@ def plan_memory(
         synthetic=_STATES * state + gathered * _FLOAT_BYTES,
         writing=(_WRITTEN_FROM_GPU if on_gpu else _WRITTEN) * state,
         resident=min(config.data.resident_mb * MEGABYTE, largest_share_bytes(config, store, workers)),
+        decoding=embedded + trained,
         pool=pool,
         ray=RAY_BYTES if ray else 0,
         mapped=sum(file.bytes for file in store.manifest.files if file.split in config.splits),
         workers=workers,
-        producer=int(_MARGIN * measured.training_rss_bytes) + (RAY_BYTES if ray else 0) + (0 if on_gpu else pool),
+        producer=producer + (RAY_BYTES if ray else 0) + (0 if on_gpu else pool),
         producers=producers,
         ahead=ahead * measured.snapshot_bytes,
+        producer_gpu=measured.training_gpu_bytes,
+        workers_per_gpu=workers_per_gpu,
+        producers_per_gpu=producers_per_gpu,
     )
+
+
+def processes_per_gpu(
+    *, workers: int, gpus_per_worker: float | None, producers: int, reserve: bool, local: bool
+) -> tuple[int, int]:
+    """Returns how many workers, and producers beside them, share a GPU at most.
+
+    Args:
+        workers: Number of workers.
+        gpus_per_worker: GPUs that each reserves; None: one. 0: none, so PyTorch puts all of a node on one GPU.
+        producers: Number of producers that are processes of their own.
+        reserve: Whether producers reserve as much as workers; otherwise all of them may share the GPU of one worker.
+        local: Whether all are threads of one process, which uses one GPU.
+    """
+    reserved = 1.0 if gpus_per_worker is None else gpus_per_worker
+    if local or reserved == 0:
+        return workers, producers
+    slots = max(1, int(1 / reserved))
+    of_workers = min(workers, slots)
+    return of_workers, min(producers, slots - of_workers) if reserve else producers
 
 
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:

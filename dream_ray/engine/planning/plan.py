@@ -1,5 +1,6 @@
 """A specification on a worker node: settings that fit its memory, the plan of the run, and the start of the run."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -10,10 +11,11 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Selection
 from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import MEGABYTE
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
-from dream_ray.engine.planning.measuring.steps import in_new_process, measure_costs, measure_memory
-from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory
+from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
+from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory, processes_per_gpu
 from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts
@@ -27,6 +29,7 @@ from dream_ray.errors import UsageError
 
 _EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
 _SMALLEST_SYNTHETIC_BATCH = 8
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,52 +73,53 @@ class RunPlan:
         return sum(counts) / len(counts)
 
 
-def plan_run(spec: RunSpec, num_producers: int) -> RunPlan:
+def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     """Fits a run into its memory and times its steps on the device of this machine.
 
     Args:
         spec: The run; `check_workers` accepts it.
-        num_producers: Producers that will start.
+        producers: Producers that will start.
 
     Raises:
         UsageError: If the run is refused, see `fit_memory`.
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
     device = resolve_device(spec.device)
-    fitted, memory = fit_memory(spec, num_producers, device)
+    fitted, memory = fit_memory(spec, producers, device)
     store, compiled = Store.open(spec.store), fitted.compile == "on"
     costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
-    return RunPlan(fitted, store, memory, costs, num_producers)
+    return RunPlan(fitted, store, memory, costs, producers.count)
 
 
-def begin_run(spec: RunSpec, num_producers: int) -> Run:
+def begin_run(spec: RunSpec, producers: Producers) -> Run:
     """Creates the directory of a run; if its memory is limited, with settings that fit.
 
     Args:
         spec: The run.
-        num_producers: Producers that will start, which need memory too.
+        producers: Producers that will start, which need memory too.
 
     Raises:
         UsageError: If the run is refused, see `create_run` and `fit_memory`.
     """
     device = resolve_device(spec.device)
     if spec.memory_bytes is not None:
-        spec, _ = fit_memory(spec, num_producers, device)
+        spec, _ = fit_memory(spec, producers, device)
     return create_run(spec, device)
 
 
-def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
+def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
     """Finds the settings nearest to the given ones whose memory is within `memory_bytes`.
 
     The candidates embed fewer and fewer images at a time, which costs time. Then they match fewer decoded synthetic
     images at a time (`batch_synthetic_max`), which changes the result. The rest of the budget holds decoded real
     images, unless the store is mapped. The steps of each candidate run once in a process of their own; a candidate that
-    runs out of memory does not fit. On a GPU, the GPU's memory must suffice too.
+    runs out of memory does not fit. The free memory of a GPU must suffice too, for all processes that share it; without
+    a budget, a warning says if it does not.
 
     Args:
         spec: The run. Its settings named above are upper limits, and `data.resident_mb` is replaced. Without
             `memory_bytes` the settings are kept.
-        num_producers: Producers that will start.
+        producers: Producers that will start.
         device: Device of the workers.
 
     Returns:
@@ -126,19 +130,29 @@ def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> tuple
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
     store = Store.open(spec.store)
+    # Before anything is measured, in a process whose CUDA context ends with it.
+    free_bytes = in_new_process(free_gpu_bytes, device) if device.type == "cuda" else 0
     if spec.memory_bytes is None:
-        return _measure(spec, store, num_producers, device)
-    gpu_bytes = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (f" and a GPU of {gpu_bytes / 1e9:.2f} GB" if gpu_bytes else "")
+        fitted, memory = _measure(spec, store, producers, device)
+        if memory.on_gpu > free_bytes:
+            _LOG.warning(
+                "%s; it has %.2f GB. The run may run out of memory; --memory chooses settings that fit",
+                _needed_on_gpu(memory),
+                free_bytes / 1e9,
+            )
+        return fitted, memory
+    budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (
+        f" and a GPU with {free_bytes / 1e9:.2f} GB free" if device.type == "cuda" else ""
+    )
     for config in _candidates(spec.config):
         try:
-            fitted, memory = _measure(replace(spec, config=config), store, num_producers, device)
+            fitted, memory = _measure(replace(spec, config=config), store, producers, device)
         except OutOfMemory as error:
             needed = "memory must be enough to run the steps once"
             found = f"{budget}, and {error}"
             continue
         spare = spec.memory_bytes - memory.all_processes
-        if spare >= 0 and memory.on_gpu <= gpu_bytes:
+        if spare >= 0 and memory.on_gpu <= free_bytes:
             return _with_residents(fitted, memory, store, spare)
         needed = _needed(memory, spec.memory_bytes)
         found = budget
@@ -148,24 +162,32 @@ def fit_memory(spec: RunSpec, num_producers: int, device: torch.device) -> tuple
     )
 
 
-def _measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
+def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
     """Measures the steps of a run; returns the run with its compile mode, and its memory."""
     config = spec.config
     check_fit(config, store)
-    beside = () if num_producers == 0 else ("embedding", "batch") if spec.local else ("embedding",)
+    beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
     compiled = choose_compile(spec.compile, config, store, device)
     measured = in_new_process(
         measure_memory, config, store, threads=spec.threads, device=device, compiled=compiled, beside=beside
     )
-    ahead = networks_ahead(num_producers, config.inner_steps, measured.snapshot_bytes) if num_producers else 0
+    ahead = networks_ahead(producers.count, config.inner_steps, measured.snapshot_bytes) if producers.count else 0
+    num_processes = 0 if spec.local else producers.count
     memory = plan_memory(
         config,
         store,
         measured,
         workers=spec.workers,
-        producers=0 if spec.local else num_producers,
+        producers=num_processes,
         ahead=ahead,
         ray=not spec.local,
+        per_gpu=processes_per_gpu(
+            workers=spec.workers,
+            gpus_per_worker=spec.gpus_per_worker,
+            producers=num_processes,
+            reserve=producers.reserve,
+            local=spec.local,
+        ),
     )
     return replace(spec, compile="on" if compiled else "off"), memory
 
@@ -173,11 +195,20 @@ def _measure(spec: RunSpec, store: Store, num_producers: int, device: torch.devi
 def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
     """Returns the rule that a run breaks which needs too much memory."""
     if memory.all_processes <= budget_bytes:
-        return f"a worker's GPU must have at least {memory.on_gpu / 1e9:.2f} GB"
+        return _needed_on_gpu(memory)
     return (
         f"memory must be at least {memory.all_processes / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
         f"{memory.ahead / 1e9:.2f} GB of queued snapshots"
+    )
+
+
+def _needed_on_gpu(memory: MemoryPlan) -> str:
+    """Returns the rule that a run breaks which needs too much memory of a GPU."""
+    return (
+        f"a GPU must have at least {memory.on_gpu / 1e9:.2f} GB free, for {memory.workers_per_gpu} workers of "
+        f"{memory.worker_on_gpu / 1e9:.2f} GB and {memory.producers_per_gpu} producers of "
+        f"{memory.producer_on_gpu / 1e9:.2f} GB"
     )
 
 

@@ -109,7 +109,8 @@ class CostMeter:
 
         Returns:
             process (a unique name), started_at and updated_at (Unix seconds), cpu_since_s (CPU seconds of the process
-            before the start), cpu_s, gpu_s (seconds with a GPU), peak_rss_bytes and peak_gpu_bytes.
+            before the start), cpu_s, gpu_s (seconds with a GPU), peak_rss_bytes and peak_gpu_bytes (the largest memory
+            that PyTorch reserved on the GPU, with fragmentation and without the CUDA context).
         """
         on_gpu = self._device.type == "cuda"
         now = time.time()
@@ -121,7 +122,7 @@ class CostMeter:
             "cpu_s": time.process_time() - self._cpu_s,
             "gpu_s": now - self._started_at if on_gpu else 0.0,
             "peak_rss_bytes": peak_rss_bytes(),
-            "peak_gpu_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else 0,
+            "peak_gpu_bytes": torch.cuda.max_memory_reserved(self._device) if on_gpu else 0,
         }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,9 @@ import torch
 from dream_ray.config import Config, parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.planning import plan
+from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES
 from dream_ray.engine.planning.memory import MemoryPlan
 from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.run.process_memory import OutOfMemory, out_of_memory
@@ -28,12 +29,16 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; returns the candidates that were tried."""
     tried: list[Config] = []
 
-    def measure(spec: RunSpec, store: Store, num_producers: int, device: torch.device) -> Fitted:
+    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> Fitted:
         config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
-        gpu = 10 * step if device.type == "cuda" else 0
-        memory = MemoryPlan(step, gpu, 0, 0, 0, 0, 0, 0, 0, spec.workers, PRODUCER, num_producers, 0)
+        gpu, producer_gpu = (10 * step, 300_000) if device.type == "cuda" else (0, 0)
+        memory = MemoryPlan(
+            step=step, gpu=gpu, features=0, synthetic=0, writing=0, resident=0, decoding=0, pool=0, ray=0, mapped=0,
+            workers=spec.workers, producer=PRODUCER, producers=producers.count, ahead=0, producer_gpu=producer_gpu,
+            workers_per_gpu=1, producers_per_gpu=producers.count,
+        )  # fmt: skip
         return spec, memory
 
     monkeypatch.setattr(plan, "_measure", measure)
@@ -45,7 +50,7 @@ def fit(digits_store: str, tiny: dict[str, Any], attempts: list[Config]) -> Call
     def run(budget: int | None, store: str = digits_store, device: str = "cpu") -> Fitted:
         config = parse_config({**tiny, "ipc": 8, "factor": 2, "data": {"resident_mb": 7}})
         spec = RunSpec(config=config, store=store, out=None, workers=WORKERS, memory_bytes=budget)
-        return fit_memory(spec, PRODUCERS, torch.device(device))
+        return fit_memory(spec, Producers(PRODUCERS), torch.device(device))
 
     return run
 
@@ -79,20 +84,56 @@ def test_too_small_a_budget_is_refused_with_the_numbers(fit: Callable[..., Fitte
         fit(2 * 24_000 + PRODUCER - 1)
 
 
-def test_the_memory_of_the_gpu_must_suffice(fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch) -> None:
-    total = 10 * 128_000
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
+@pytest.fixture
+def gpu_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets the free memory of the GPU, in bytes, without a process that asks for it."""
+
+    def set_free(num_bytes: int) -> None:
+        answers = {"free_gpu_bytes": num_bytes}
+        monkeypatch.setattr(plan, "in_new_process", lambda function, device: answers[function.__name__])
+
+    return set_free
+
+
+OF_64 = 10 * 128_000 + 300_000 + 2 * CONTEXT_BYTES
+"""Bytes on the GPU of a worker that embeds 64 images at a time, and of a producer beside it."""
+
+
+def test_the_free_memory_of_the_gpu_must_suffice_for_all_processes_on_it(
+    fit: Callable[..., Fitted], gpu_of: Callable[[int], None]
+) -> None:
+    gpu_of(OF_64)
     assert fit(10**9, device="cuda")[0].config.selection.embedding_batch == 64, "128 images take 1.92 MB on the GPU"
     assert fit(10**9)[0].config.selection.embedding_batch == 128
-    total = 1000
+    gpu_of(OF_64 - 1)
+    assert fit(10**9, device="cuda")[0].config.selection.embedding_batch == 32
+    gpu_of(900_000_000)
     with pytest.raises(
-        UsageError, match=r"a worker's GPU must have at least 0\.00 GB.*_max 8; got 1\.00 GB and a GPU of 0\.00 GB"
+        UsageError,
+        match=r"a GPU must have at least 1\.00 GB free, for 1 workers of 0\.50 GB and 1 producers of 0\.50 GB, with .*"
+        r"_max 8; got 1\.00 GB and a GPU with 0\.90 GB free",
     ):
         fit(10**9, device="cuda")
 
 
+def test_without_a_budget_a_warning_says_that_the_gpu_is_too_small(
+    fit: Callable[..., Fitted], gpu_of: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu_of(900_000_000)
+    spec, _ = fit(None, device="cuda")
+    assert spec.config.selection.embedding_batch == 128
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "a GPU must have at least 1.00 GB free, for 1 workers of 0.50 GB and 1 producers of 0.50 GB; it has 0.90 GB. "
+        "The run may run out of memory; --memory chooses settings that fit"
+    )
+    gpu_of(2 * 10**9)
+    fit(None, device="cuda")
+    assert len(caplog.records) == 1
+
+
 def test_candidates_that_run_out_of_memory_do_not_fit(
-    fit: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Fitted], gpu_of: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     formula, most = plan._measure, 32
 
@@ -103,7 +144,7 @@ def test_candidates_that_run_out_of_memory_do_not_fit(
 
     monkeypatch.setattr(plan, "_measure", measure)
     assert fit(10**9)[0].config.selection.embedding_batch == 32
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * 10**9))
+    gpu_of(8 * 10**9)
     assert fit(10**9, device="cuda")[0].config.selection.embedding_batch == 32
     with pytest.raises(UsageError, match="memory must be at least"):
         fit(1000)
@@ -113,7 +154,7 @@ def test_candidates_that_run_out_of_memory_do_not_fit(
     with pytest.raises(
         UsageError,
         match=r"memory must be enough to run the steps once, with selection\.embedding_batch 8 and batch_synthetic_max "
-        r"8; got 1\.00 GB and a GPU of 8\.00 GB, and memory does not suffice \(CUDA out of memory\. \{Tried\}\)",
+        r"8; got 1\.00 GB and a GPU with 8\.00 GB free, and memory does not suffice \(CUDA out of memory\. \{Tried\}\)",
     ):
         fit(10**9, device="cuda")
 

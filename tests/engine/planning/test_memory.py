@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from dream_ray.config import Config, parse_config
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import class_matcher
-from dream_ray.engine.planning.measuring.steps import StepMemory
-from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory
+from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
+from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory, processes_per_gpu
 from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.checkpoint import Checkpoints
@@ -28,7 +30,7 @@ from dream_ray.engine.run.spec import RunSpec
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
-MEASURED = StepMemory(10**9, 10**8, 0, snapshot_bytes=1000, num_features=16)
+MEASURED = StepMemory(10**9, 10**8, 0, 0, snapshot_bytes=1000, num_features=16)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_a_run_stays_within_the_plan(
 ) -> None:
     settings = {**tiny, **change}
     spec = RunSpec(config=parse_config(settings), store=digits_store, out=None, compile="off", local=True)
-    _, plan = fit_memory(spec, producers, CPU)
+    _, plan = fit_memory(spec, Producers(producers), CPU)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(tmp_path / "settings.yaml"), "--local"]
     command += ["--producers", str(producers), "--store", digits_store, "--out", str(tmp_path / "run")]
@@ -66,14 +68,26 @@ def test_the_peak_memory_excludes_the_parent_process() -> None:
 
 def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True)
+    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0))
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
     per_class = [sum(store.count(split, label) for split in config.splits) for label in range(10)]
     assert plan.resident <= 3 * max(per_class) * 64 and plan.features > max(per_class) * 4
     assert plan.total == plan.step + plan.features + plan.synthetic + plan.writing + plan.resident + plan.ray
-    assert plan.pool == 0
+    assert plan.pool == 0 and plan.decoding == 0, "a raw store needs no decoding"
+
+
+def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_store: str) -> None:
+    store = Store.open(digits_store)
+    encoded = Store(store.path, replace(store.manifest, encoding="jpeg"))
+    raw, jpeg = (
+        plan_memory(config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0))
+        for one in (store, encoded)
+    )
+    embedded, trained = config.selection.embedding_batch * 64, config.update.batch_size * 64
+    assert jpeg.decoding == jpeg.total - raw.total == embedded + trained
+    assert jpeg.producer - raw.producer == trained
 
 
 def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, Any], digits_store: str) -> None:
@@ -82,21 +96,47 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
         plan_memory(
             config,
             Store.open(digits_store),
-            StepMemory(10**9, 10**8, gpu_bytes, 10**6, 16),
+            StepMemory(10**9, 10**8, gpu_bytes, gpu_bytes // 2, 10**6, 16),
             workers=4,
             producers=1,
             ahead=0,
             ray=False,
+            per_gpu=(2, 1),
         )
         for gpu_bytes in (0, 2 * 10**9)
     )
     state = 3 * 50 * 64 * 2 * 4  # three classes, images and velocities
     assert on_gpu.features == on_cpu.features > 0
     beside = on_cpu.features + 3 * state + 2 * 8 * 10**6
-    assert on_gpu.on_gpu == 2 * 10**9 + beside and on_cpu.on_gpu == 0
+    assert on_gpu.worker_on_gpu == 2 * 10**9 + beside + CONTEXT_BYTES
+    assert on_gpu.producer_on_gpu == 10**9 + 2 * 8 * 10**6 + CONTEXT_BYTES
+    assert on_gpu.on_gpu == 2 * on_gpu.worker_on_gpu + on_gpu.producer_on_gpu and on_cpu.on_gpu == 0
     assert on_cpu.total == 1.6e9 + beside + 2 * state, "a checkpoint that is written is in memory twice more"
     assert on_gpu.total == 1.6e9 + 3 * state, "and once more where it comes from a GPU"
     assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_worker", "workers", "producers", "reserve", "local", "per_gpu"),
+    [
+        (None, 4, 0, False, False, (1, 0)),
+        (1, 4, 4, True, False, (1, 0)),
+        (1, 4, 2, False, False, (1, 2)),
+        (2, 4, 2, True, False, (1, 0)),
+        (0.5, 4, 0, False, False, (2, 0)),
+        (0.5, 1, 1, True, False, (1, 1)),
+        (0.3, 4, 4, True, False, (3, 0)),
+        (0.25, 2, 3, True, False, (2, 2)),
+        (0, 3, 2, False, False, (3, 2)),
+        (None, 3, 0, False, True, (3, 0)),
+    ],
+)
+def test_processes_that_share_a_gpu(
+    gpus_per_worker: float | None, workers: int, producers: int, reserve: bool, local: bool, per_gpu: tuple[int, int]
+) -> None:
+    assert per_gpu == processes_per_gpu(
+        workers=workers, gpus_per_worker=gpus_per_worker, producers=producers, reserve=reserve, local=local
+    )
 
 
 def test_a_run_holds_as_many_copies_of_the_synthetic_images_as_planned(

@@ -9,6 +9,7 @@ from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store.store import Store
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring import steps
@@ -29,7 +30,7 @@ def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
 @pytest.fixture
 def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces both measurements by numbers."""
-    memory, costs = StepMemory(10**9, 10**9, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
+    memory, costs = StepMemory(10**9, 10**9, 0, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
     results = {"measure_memory": memory, "measure_costs": costs}
     monkeypatch.setattr(planning, "in_new_process", lambda measure, *what, **how: results[measure.__name__])
 
@@ -46,7 +47,7 @@ def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_
     update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
     config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
     store = Store.open(digits_store)
-    plan = plan_run(spec_of(config, digits_store, workers=2), 1)
+    plan = plan_run(spec_of(config, digits_store, workers=2), Producers(1))
     costs = plan.costs
     assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
     assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
@@ -92,7 +93,7 @@ def test_a_random_network_costs_one_draw(tiny: dict[str, Any], digits_store: str
 
 @pytest.mark.usefixtures("not_measured")
 def test_a_refused_number_of_workers_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
-    plan = plan_run(spec_of(parse_config(tiny), digits_store), 0)
+    plan = plan_run(spec_of(parse_config(tiny), digits_store), Producers())
     assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
         plan.forecast(workers=11)
@@ -113,5 +114,5 @@ def test_a_plan_decides_once_whether_to_compile(
 
     monkeypatch.setattr(planning, "choose_compile", lambda *what: not asked.append(what))
     monkeypatch.setattr(planning, "in_new_process", measure)
-    plan_run(spec_of(parse_config(tiny), digits_store), 0)
+    plan_run(spec_of(parse_config(tiny), digits_store), Producers())
     assert len(asked) == 1 and timed == [True, True]

@@ -27,6 +27,11 @@ from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 P = ParamSpec("P")
 T = TypeVar("T")
 
+CONTEXT_BYTES = 500_000_000
+"""Memory of a process on a GPU beside its tensors, for the CUDA context and loaded kernels.
+
+An estimate, untested on a GPU: current drivers take about 0.4 to 0.5 GB.
+"""
 # The second round allocates memory in another order than the first.
 _MEMORY_ROUNDS = 2
 
@@ -47,7 +52,8 @@ class StepMemory:
     Attributes:
         peak_rss_bytes: Largest resident memory of the process that ran them.
         training_rss_bytes: Largest resident memory of the process after the training steps, which run first.
-        peak_gpu_bytes: Largest allocation on its GPU; 0 on a CPU.
+        peak_gpu_bytes: Largest memory that PyTorch reserved on its GPU, with fragmentation; 0 on a CPU.
+        training_gpu_bytes: The same after the training steps.
         snapshot_bytes: Size of a network snapshot.
         num_features: Features of an image.
     """
@@ -55,6 +61,7 @@ class StepMemory:
     peak_rss_bytes: int
     training_rss_bytes: int
     peak_gpu_bytes: int
+    training_gpu_bytes: int
     snapshot_bytes: int
     num_features: int
 
@@ -71,6 +78,15 @@ def in_new_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kw
             return pool.submit(measure, *arguments, **keywords).result()
         except BrokenProcessPool:
             raise out_of_memory("the process that ran the steps was killed, as Linux does if memory ends") from None
+
+
+def free_gpu_bytes(device: torch.device) -> int:
+    """Returns the free memory of a GPU for other processes.
+
+    The call makes a CUDA context, which lasts as long as this process and does not count as used.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + CONTEXT_BYTES
 
 
 def measure_memory(
@@ -104,6 +120,7 @@ def measure_memory(
             peak_rss_bytes=int(used["peak_rss_bytes"]) + steps.more_bytes,
             training_rss_bytes=int(trained["peak_rss_bytes"]),
             peak_gpu_bytes=int(used["peak_gpu_bytes"]),
+            training_gpu_bytes=int(trained["peak_gpu_bytes"]),
             snapshot_bytes=steps.snapshot_bytes,
             num_features=steps.num_features,
         )
