@@ -11,6 +11,7 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.process_group import ProcessGroup, own_part
+from dream_ray.core.transfer import to_device
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks
 from dream_ray.engine.networks.sources import NetworkState, network_tensors
 from dream_ray.nets import Classifier
@@ -80,7 +81,7 @@ class ExpertSegments:
 
     def _network(self, expert: int, number: int) -> Parameters:
         tensors = network_tensors(self.experts.network(expert, number))
-        return {name: tensors[name].to(parameter.device) for name, parameter in self.network.named_parameters()}
+        return {name: to_device(tensors[name], parameter.device) for name, parameter in self.network.named_parameters()}
 
 
 def latest_start(config: Config, step: int) -> int:

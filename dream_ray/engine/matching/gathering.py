@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.process_group import ProcessGroup
+from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.training import TensorImages
 
@@ -41,7 +43,5 @@ class Gathering:
                 self.received_bytes += worker_LNCHW.nbytes
             images |= dict(zip(worker_labels.tolist(), worker_LNCHW, strict=True))
         per_class = [self.space.to_unit(self.decode(images[label].to(device))) for label in sorted(images)]
-        counts = torch.tensor([len(decoded) for decoded in per_class])
-        images_MCHW = torch.cat(per_class)
-        labels_M = torch.repeat_interleave(torch.tensor(sorted(images)), counts)
-        return TensorImages(images_MCHW, labels_M.to(images_MCHW.device))
+        labels_M = np.repeat(sorted(images), [len(decoded) for decoded in per_class])
+        return TensorImages(torch.cat(per_class), to_device(labels_M, device))

@@ -16,6 +16,7 @@ from torch import Tensor
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.matching.objectives import Forward, Parameters
+from dream_ray.core.transfer import to_device
 from dream_ray.engine.networks.training import Backward, Recipe, TrainingImages, backward, train_pass
 from dream_ray.nets import Classifier
 
@@ -93,12 +94,14 @@ class Snapshot:
 
     @staticmethod
     def of(state: NetworkState, outer: int, inner: int, network: Classifier, recipe: Recipe) -> "Snapshot":
-        """Loads a state into a network."""
+        """Loads a state, of any device, into a network."""
+        device = next(network.parameters()).device
+        state = {name: to_device(tensor, device) for name, tensor in state.items()}
         network.load_state_dict(network_tensors(state))
         optimizer = recipe.optimizer(network)
         for name, parameter in network.named_parameters():
             if (momentum := state.get(f"{_MOMENTUM}{name}")) is not None:
-                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+                optimizer.state[parameter]["momentum_buffer"] = momentum.clone()
         return Snapshot(outer, inner, network, optimizer)
 
 
