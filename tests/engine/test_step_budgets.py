@@ -1,0 +1,187 @@
+"""Operations and host waits of the hot loop on the stand-in GPU, part by part, against a table.
+
+Each operation launches at least one kernel, which costs the host some microseconds whatever its size, and a host wait
+empties the queue of launches. So both are counted, and a part that needs more of either fails its test. If the change
+is intended, or a part needs fewer, copy the row that the test prints into `BUDGETS`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from dream_ray.config import Config, parse_config
+from dream_ray.core.placement import Labels
+from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
+from dream_ray.engine.components import make_components
+from dream_ray.engine.distill import distill
+from dream_ray.engine.matching.state import RunState
+from tests.runs import create_run
+from tests.standin_gpu.gpu import standin_gpu
+from tests.standin_gpu.tally import Tally, recording
+
+RECORDED_WITH = "2.15"
+"""Version of torch: another one may split its functions into other operations."""
+
+SETTINGS: dict[str, Any] = {
+    "framework": "dream_plus",
+    "ipc": 1,
+    "factor": 2,
+    "outer_steps": 1,
+    "inner_steps": 4,
+    "network": {"name": "convnet", "options": {"depth": 2, "width": 4}},
+    "selection": {"num_clusters": 6, "interval": 1, "max_steps": 3, "warm_steps": 1},
+    "matching": {"augmentation": "color_crop_cutout"},
+    "update": {"num_images": 32, "batch_size": 16, "epochs": 1, "warmup_epochs": 0},
+    "initialisation": {"strategy": "noise"},
+}
+"""An outer step of four inner steps on four classes. All of them select, the first one without a warm start."""
+
+ALLOWED_WAITS = {
+    "core/selection/kmeans.py plus_plus": "k-means++ draws each centre on the host, from a stream of numpy",
+    "core/selection/kmeans.py centroids_of": "a Lloyd step counts its clusters and looks for empty ones",
+    "core/selection/kmeans.py lloyd": "k-means ends when no assignment changes",
+    "engine/matching/class_matcher.py _select": "the host takes the selected images out of the store",
+    "engine/distill.py check": "the losses are reported, every `log_every` steps",
+    "engine/distill.py check_state": "the images are checked before a checkpoint",
+}
+"""Host waits that the hot loop needs, by file and function, with the reason."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The exact counts of a part in the outer step of `SETTINGS`.
+
+    Attributes:
+        calls: Calls of the part.
+        operations: Operations of all calls that launch a kernel or a copy.
+        waits: Host waits of all calls, by file and function; `ALLOWED_WAITS` gives the reasons.
+    """
+
+    calls: int
+    operations: int
+    waits: Mapping[str, int]
+
+
+BUDGETS = {
+    "class step": Budget(calls=16, operations=6960, waits={}),
+    "update": Budget(calls=3, operations=428, waits={}),
+    "cold selection": Budget(
+        calls=1,
+        operations=748,
+        waits={
+            "core/selection/kmeans.py centroids_of": 20,
+            "core/selection/kmeans.py lloyd": 10,
+            "core/selection/kmeans.py plus_plus": 20,
+            "engine/matching/class_matcher.py _select": 4,
+        },
+    ),
+    "warm selection": Budget(
+        calls=3,
+        operations=1188,
+        waits={
+            "core/selection/kmeans.py centroids_of": 48,
+            "core/selection/kmeans.py lloyd": 12,
+            "engine/matching/class_matcher.py _select": 12,
+        },
+    ),
+    "rest of the loop": Budget(
+        calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
+    ),
+}
+"""By part; a class step matches one class, an update trains on two batches, a selection selects for four classes."""
+
+
+class Parts:
+    """The components of a worker, whose calls are counted by part."""
+
+    def __init__(self, config: Config, source: Any, select: Any, matcher: Any) -> None:
+        self._config, self._source, self._select, self._matcher = config, source, select, matcher
+        self.space, self.class_batch = matcher.space, matcher.class_batch
+        self.tallies: dict[str, list[Tally]] = {}
+
+    def trajectory(self, *position: Any) -> Iterator[Any]:
+        """Counts the update between two networks; the first network belongs to the start of the outer step."""
+        networks, part = self._source.trajectory(*position), "start"
+        while (network := self._counted(part, next, networks, None)) is not None:
+            yield network
+            part = "update" if network.inner + 1 < self._config.inner_steps else "end"
+
+    def initial_states(self, network: Any) -> Any:
+        return self._counted("start", self._matcher.initial_states, network)
+
+    def select(self, network: Any, previous: Any) -> Any:
+        part = "warm selection" if network.inner else "cold selection"
+        return self._counted(part, self._select, network, previous)
+
+    def match(self, network: Any, labels: Labels, state: RunState) -> Any:
+        return self._counted("class step", self._matcher.match, network, labels, state)
+
+    def _counted(self, part: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        with recording() as tally:
+            result = call(*arguments)
+        self.tallies.setdefault(part, []).append(tally)
+        return result
+
+
+@pytest.fixture(scope="module")
+def tallies(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tally]]:
+    """Counts of an outer step, by part and call."""
+    config = parse_config(SETTINGS)
+    path = str(tmp_path_factory.mktemp("counted") / "run")
+    with standin_gpu():
+        run = create_run(path, config, four_digits_store, device=torch.device("cuda"))
+        store, state = run.open_store(), RunState()
+        with make_components(
+            run, store, range(store.num_classes), state, Mock(), None, SINGLE_PROCESS_GROUP
+        ) as components:
+            parts = Parts(config, *components)
+            events = Mock(**{"is_checkpoint_due.return_value": False})
+            with recording() as whole:
+                distill(config, state, source=parts, select=parts.select, matcher=parts, events=events)
+    rest = whole
+    for tally in [tally for tallies in parts.tallies.values() for tally in tallies]:
+        rest.operations.subtract(tally.operations)
+        rest.waits.subtract(tally.waits)
+    return {**parts.tallies, "rest of the loop": [Tally(+rest.operations, +rest.waits)]}
+
+
+@pytest.mark.parametrize("part", BUDGETS)
+def test_a_part_waits_for_the_gpu_only_where_it_must(part: str, tallies: dict[str, list[Tally]]) -> None:
+    found = summed(tallies[part])
+    assert found.waits_by_place == BUDGETS[part].waits, explained(part, tallies[part], found.waits)
+
+
+@pytest.mark.skipif(not torch.__version__.startswith(RECORDED_WITH), reason=f"counted with torch {RECORDED_WITH}")
+@pytest.mark.parametrize("part", BUDGETS)
+def test_a_part_launches_its_number_of_operations(part: str, tallies: dict[str, list[Tally]]) -> None:
+    found = summed(tallies[part])
+    budget, count = BUDGETS[part], (len(tallies[part]), found.operations.total())
+    assert count == (budget.calls, budget.operations), explained(part, tallies[part], found.operations)
+
+
+def test_every_allowed_wait_has_a_reason_and_is_needed() -> None:
+    assert set(ALLOWED_WAITS) == {place for budget in BUDGETS.values() for place in budget.waits}
+
+
+def summed(tallies: list[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.operations.update(tally.operations)
+        total.waits.update(tally.waits)
+    return total
+
+
+def explained(part: str, tallies: list[Tally], counts: Any) -> str:
+    """Returns the budget, what was found by line, and the row for the table."""
+    found, calls = summed(tallies), len(tallies)
+    row = Budget(calls, found.operations.total(), dict(sorted(found.waits_by_place.items())))
+    return (
+        f"{part}: the budget is {BUDGETS[part]}; found {row}, that is {row.operations / calls:.1f} operations a call.\n"
+        f"{found.lines(counts)}\n"
+        f"If this is intended, write the row into BUDGETS of {__file__}:\n"
+        f'    "{part}": {row},'
+    )
