@@ -1,11 +1,13 @@
 """The environment of a run, on which its bits depend besides the settings, and its cost."""
 
 import importlib.metadata
+import logging
 import platform
 import resource
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,14 +17,33 @@ import torch
 from dream_ray import __version__
 from dream_ray.errors import UsageError
 
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("numpy", "pyarrow", "torch")
+# torch's warning if it cannot use the GPU of a driver, for example because the driver is too old, once per process.
+_UNUSABLE, _END_OF_REASON = "CUDA initialization: ", " (Triggered internally"
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device for one of `DEVICES`; raises UsageError if this machine does not have it."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device must be one that PyTorch sees; got 'cuda', but no CUDA device is available")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    """Returns the device for one of `DEVICES`; "auto" is the CPU if PyTorch sees no CUDA device.
+
+    Raises:
+        UsageError: If this machine does not have the device.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        is_available = torch.cuda.is_available()
+    if is_available:
+        return torch.device("cuda")
+    texts = (str(warning.message) for warning in caught)
+    reasons = [text.partition(_UNUSABLE)[2].partition(_END_OF_REASON)[0] for text in texts if _UNUSABLE in text]
+    if name == "cuda":
+        found = ": ".join(["no CUDA device is available", *reasons[:1]])
+        raise UsageError(f"device must be one that PyTorch sees; got 'cuda', but {found}")
+    for reason in reasons[:1]:
+        _LOG.warning("The device is the CPU, because PyTorch cannot use the GPU: %s", reason)
+    return torch.device("cpu")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -97,10 +118,16 @@ _PROCESS = uuid.uuid4().hex
 
 
 class CostMeter:
-    """Measures the cost of this process, all threads together, from the construction of the meter on."""
+    """Measures the cost of this process, all threads together, from the construction of the meter on.
+
+    Args:
+        device: Device of the process; "cuda" is the current GPU of the thread that makes the meter.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        # Other threads read the meter, and the current GPU of a new thread is GPU 0.
+        on_gpu = device.type == "cuda" and device.index is None
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else device
         self._started_at = time.time()
         self._cpu_s = time.process_time()
 
