@@ -23,7 +23,7 @@ from dream_ray.distributed.cluster.capacity import (
     wait_for_workers,
     worker_slots,
 )
-from dream_ray.distributed.cluster.driver_placement import beside_workers, check_visible_on_all_nodes
+from dream_ray.distributed.cluster.driver_placement import beside_workers, check_visible_on_all_nodes, use_gpu
 from dream_ray.distributed.cluster.session import cluster_address, ray_session
 from dream_ray.distributed.cluster.tasks import died, result_of, results, value_of
 from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
@@ -35,7 +35,7 @@ from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
-from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
@@ -46,6 +46,7 @@ Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _RETRIES = 3
+_LAST_TURN = -1  # of `beside_workers`; producers take their turns from 0 on
 _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
 
 
@@ -224,14 +225,20 @@ def _raise_failure(run: Run) -> None:
 
 def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:
     """Validates on a node that can run workers; does nothing if there is none or if it is lost."""
-    options = beside_workers(gpus)
-    if options is None:
+    place = beside_workers(gpus, _LAST_TURN)
+    if place is None:
         time.sleep(_LOOK_S)
         return
+    options, gpu = place
     # The workers may hold all resources, so the task reserves none; otherwise it would wait for the end of the run.
     try:
-        value_of(ray.remote(max_retries=_RETRIES, **options)(validate_step).remote(run_path, step))
+        value_of(ray.remote(max_retries=_RETRIES, **options)(_validate).remote(run_path, step, gpu))
     except (NodeDiedError, TaskUnschedulableError):
         pass
     except RayError as error:
         raise died(error) from None
+
+
+def _validate(run_path: str, step: int, gpu: int) -> None:
+    use_gpu(open_run(run_path).device.type, gpu)
+    validate_step(run_path, step)

@@ -36,22 +36,40 @@ def check_visible_on_all_nodes(name: str, path: str, file: str) -> None:
             )
 
 
-def beside_workers(gpus: float, turn: int = 0) -> dict[str, Any] | None:
-    """Returns options for a task or an actor that reserves no resources and runs on a node that can run workers.
+def beside_workers(gpus: float, turn: int) -> tuple[dict[str, Any], int] | None:
+    """Returns a place for a task or an actor that reserves no resources and runs on a node that can run workers.
 
-    Without a reserved GPU, Ray prefers nodes without GPUs, and hides no GPU from the task on other nodes.
+    Without a reserved GPU, Ray prefers nodes without GPUs, and hides no GPU from the task on other nodes: all such
+    tasks of a node would take GPU 0.
 
     Args:
         gpus: GPUs per worker.
-        turn: Successive turns choose the nodes with GPUs in order.
+        turn: Successive turns choose the first GPU of every node, then the second one, and so on.
 
     Returns:
-        The options; None if there is no such node at the moment.
+        The options, and the GPU for `use_gpu`; None if there is no such node at the moment.
     """
     if gpus == 0:
-        return {"num_cpus": 0}
-    nodes = sorted(node["NodeID"] for node in _nodes("GPU"))
-    return on_node(nodes[turn % len(nodes)]) if nodes else None
+        return {"num_cpus": 0}, 0
+    places = sorted((gpu, node["NodeID"]) for node in _nodes("GPU") for gpu in range(int(node["Resources"]["GPU"])))
+    if not places:
+        return None
+    gpu, node_id = places[turn % len(places)]
+    return on_node(node_id), gpu
+
+
+def use_gpu(device: str, gpu: int) -> None:
+    """Makes a GPU the current one of this thread, which "cuda" means then.
+
+    Args:
+        device: Device of the run, "cpu" or "cuda"; on a CPU, or if the process sees no GPU, nothing happens.
+        gpu: Any number; the process takes it modulo the number of GPUs that it sees.
+    """
+    if device == "cuda":
+        import torch  # the controller of Ray Train imports this module, and no torch
+
+        if num_gpus := torch.cuda.device_count():
+            torch.cuda.set_device(gpu % num_gpus)
 
 
 def on_node(node_id: str) -> dict[str, Any]:

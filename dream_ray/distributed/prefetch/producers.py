@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from dream_ray import storage
-from dream_ray.distributed.cluster.driver_placement import beside_workers
+from dream_ray.distributed.cluster.driver_placement import beside_workers, use_gpu
 from dream_ray.distributed.cluster.tasks import value_of
 from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.engine.prefetch.producer import produce
@@ -110,13 +110,14 @@ class ProducingActors(AbstractContextManager["ProducingActors"]):
         """Starts a producer if it may run now; tells whether it was started."""
         number = next(self._numbers)
         if reserves:
-            options: dict[str, Any] | None = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
+            options: dict[str, Any] = {"num_cpus": self._plan.cpus, "num_gpus": self._plan.gpus}
+            gpu = 0  # Ray shows it the GPUs that it reserves
+        elif (place := beside_workers(self._plan.gpus, number)) is not None:
+            options, gpu = place
         else:
-            options = beside_workers(self._plan.gpus, number)
-        if options is None:
             return False
         producer: Any = ray.remote(**options)(_Producer).remote()
-        self._running[producer.run.remote(self._name, number, self._path)] = _Running(number, producer, reserves)
+        self._running[producer.run.remote(self._name, number, self._path, gpu)] = _Running(number, producer, reserves)
         return True
 
     def _release_slots(self) -> None:
@@ -147,9 +148,10 @@ class ProducingActors(AbstractContextManager["ProducingActors"]):
 
 
 class _Producer:
-    def run(self, coordinator: str, number: int, run_path: str) -> None:
-        # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
+    def run(self, coordinator: str, number: int, run_path: str, gpu: int) -> None:
         keep_freed_memory()
         run = open_run(run_path)
+        use_gpu(run.device.type, gpu)
         with fixed_threads(run.threads):
+            # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
             produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(state)])

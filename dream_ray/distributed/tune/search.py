@@ -27,7 +27,7 @@ from dream_ray.distributed.cluster.capacity import (
     trials_at_a_time,
     wait_for_workers,
 )
-from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
+from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes, use_gpu
 from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.ray_backend import RayBackend
@@ -218,7 +218,7 @@ def _run_finals(sweep: Sweep, context: SweepContext, planned: dict[str, Config],
         needs = _check_cluster(sweep, context)
         options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
         options["max_retries"] = 1
-        task: Any = ray.remote(**options)(run_final)
+        task: Any = ray.remote(**options)(_final)
         executor = _executor(sweep, context, needs)
         calls = (partial(task.remote, path, config, context.store, executor) for path, config in planned.items())
         for _ in results(calls, _at_a_time(needs, context)):
@@ -238,11 +238,23 @@ def _resources(needs: Needs) -> dict[str, float]:
 
 def _trial(sweep: Sweep, out: str, store: str, executor: TrialExecutor, values: dict[str, Any]) -> None:
     """Runs a trial in its process."""
+    _use_some_gpu(executor)
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
 
     run_trial(out, sweep.configs_of(values), store, executor, report)
+
+
+def _final(path: str, config: Config, store: str, executor: TrialExecutor) -> None:
+    """Executes a final run in its process."""
+    _use_some_gpu(executor)
+    run_final(path, config, store, executor)
+
+
+def _use_some_gpu(executor: TrialExecutor) -> None:
+    """Chooses a GPU if the process has reserved none, because the workers of its runs have."""
+    use_gpu(executor.options["device"], os.getpid())
 
 
 def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
@@ -100,22 +101,35 @@ def test_machine_dependent_work_runs_on_a_worker_node(local_ray: None, monkeypat
             backend.call(storage.read_text, "/nowhere", device="auto", cpus=1)
 
 
-def test_work_that_reserves_no_gpu_runs_on_the_nodes_with_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_reserves_no_gpu_takes_the_gpus_of_all_nodes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [
         {"NodeID": "head", "Alive": True, "Resources": {}},
         {"NodeID": "cpu", "Alive": True, "Resources": {"CPU": 48.0, "GPU": 0.0}},
-        {"NodeID": "bb" * 28, "Alive": True, "Resources": {"CPU": 48.0, "GPU": 4.0}},
+        {"NodeID": "bb" * 28, "Alive": True, "Resources": {"CPU": 48.0, "GPU": 2.0}},
         {"NodeID": "aa" * 28, "Alive": True, "Resources": {"GPU": 1.0}},
         {"NodeID": "gone", "Alive": False, "Resources": {"GPU": 4.0}},
     ]
     monkeypatch.setattr(driver_placement.ray, "nodes", lambda: nodes)
-    options = [driver_placement.beside_workers(0.5, turn) for turn in range(3)]
-    assert [found and found["scheduling_strategy"].node_id for found in options] == [
-        name * 28 for name in ("aa", "bb", "aa")
-    ]
+    found = []
+    for turn in (0, 1, 2, 3, -1):
+        place = driver_placement.beside_workers(0.5, turn)
+        assert place is not None
+        found.append((place[0]["scheduling_strategy"].node_id[:2], place[1]))
+    assert found == [("aa", 0), ("bb", 0), ("bb", 1), ("aa", 0), ("bb", 1)]
     del nodes[2:4]
-    assert driver_placement.beside_workers(0.5) is None
-    assert driver_placement.beside_workers(0) == {"num_cpus": 0}
+    assert driver_placement.beside_workers(0.5, 0) is None
+    assert driver_placement.beside_workers(0, 3) == ({"num_cpus": 0}, 0)
+
+
+def test_a_gpu_that_the_process_does_not_see_is_replaced_by_one_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    for device, gpu in (("cuda", 1), ("cuda", 2), ("cpu", 1)):
+        driver_placement.use_gpu(device, gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    driver_placement.use_gpu("cuda", 1)
+    assert used == [1, 0]
 
 
 # It runs in another process, because other tests hold a connection to another Ray in this one.
@@ -130,7 +144,7 @@ from dream_ray.errors import TransientError
 node = {"object_store_memory": 80 * 1024**2, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **node})
 ray.init(address=cluster.address, logging_level="ERROR")
-assert beside_workers(1.0) is None
+assert beside_workers(1.0, 0) is None
 try:
     wait_for_workers(Needs(2), 1.5)
     raise SystemExit("two workers fit into one CPU")
@@ -144,7 +158,8 @@ waiting.join(30)
 assert not waiting.is_alive()
 holder = ray.remote(num_gpus=1)(type("Worker", (), {})).remote()
 ray.get(holder.__ray_ready__.remote())
-assert ray.get(ray.remote(**beside_workers(1.0))(this_node).remote(), timeout=60) == there.node_id
+options, gpu = beside_workers(1.0, 0)
+assert ray.get(ray.remote(**options)(this_node).remote(), timeout=60) == there.node_id and gpu == 0
 ray.shutdown()
 cluster.shutdown()
 """
