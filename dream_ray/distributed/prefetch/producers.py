@@ -15,6 +15,7 @@ from dream_ray import storage
 from dream_ray.distributed.cluster.driver_placement import beside_workers, use_gpu
 from dream_ray.distributed.cluster.tasks import value_of
 from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
+from dream_ray.engine.networks.sources import on_host
 from dream_ray.engine.prefetch.producer import produce
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads
@@ -154,4 +155,4 @@ class _Producer:
         use_gpu(run.device.type, gpu)
         with fixed_threads(run.threads):
             # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
-            produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(state)])
+            produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(on_host(state))])

@@ -31,6 +31,11 @@ def without_momentum(state: NetworkState) -> NetworkState:
     return {name: tensor for name, tensor in state.items() if not name.startswith(_MOMENTUM)}
 
 
+def on_host(state: NetworkState) -> NetworkState:
+    """Returns a state on the CPU, to send it: a pickled tensor of a GPU opens a context on GPU 0 in its reader."""
+    return {name: tensor.cpu() for name, tensor in state.items()}
+
+
 def network_tensors(state: NetworkState) -> dict[str, Tensor]:
     """Returns the parameters and buffers of a network, by their names in it."""
     return {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name.startswith(_NETWORK)}
