@@ -11,6 +11,7 @@ from torch import Tensor
 from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, overlay
+from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.options import EVALUATED_SETS
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.planning import plan as planning
@@ -141,7 +142,7 @@ def test_a_plan_measures_the_steps_on_the_gpu(
     config = parse_config(CASES[name].settings)
     spec = RunSpec(config=config, store=four_digits_store, out=None, device="cuda", compile="off", local=True)
     with standin_gpu():
-        plan = plan_run(spec, num_producers=int(config.source.is_independent))
+        plan = plan_run(spec, Producers(int(config.source.is_independent)))
     assert plan.memory.gpu == PEAK_BYTES < plan.memory.on_gpu
     assert plan.costs.move_s > 0 and plan.forecast().wall_s > 0
 

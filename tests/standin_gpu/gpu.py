@@ -6,6 +6,7 @@ CPU's. What it cannot show: streams, memory of the GPU, TF32, autocast, generate
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -25,6 +26,25 @@ FREE_BYTES = 79 * 10**9
 PEAK_BYTES = 10**6
 
 
+class _Event:
+    """Stands in for `torch.cuda.Event`; the stand-in has finished all work when the host goes on."""
+
+    def __init__(self, *, enable_timing: bool = False) -> None:
+        self._at_s = 0.0
+
+    def record(self) -> None:
+        self._at_s = time.monotonic()
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        _synchronize()
+
+    def elapsed_time(self, later: "_Event") -> float:
+        return 1000 * (later._at_s - self._at_s)
+
+
 def _synchronize(device: Any = None) -> None:
     record(wait="synchronises")
 
@@ -37,11 +57,12 @@ _ANSWERS: dict[str, Any] = {
     "get_device_name": lambda device=None: NAME,
     "get_device_properties": lambda device=None: SimpleNamespace(name=NAME, total_memory=TOTAL_BYTES, major=9, minor=0),
     "mem_get_info": lambda device=None: (FREE_BYTES, TOTAL_BYTES),
-    "max_memory_allocated": lambda device=None: PEAK_BYTES,
+    "max_memory_reserved": lambda device=None: PEAK_BYTES,
     "manual_seed": lambda seed: None,
     "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
     "set_rng_state": lambda state, device=None: None,
     "synchronize": _synchronize,
+    "Event": _Event,
 }
 """What `torch.cuda` answers; an attribute that is missing here fails as on a machine without a GPU."""
 

@@ -54,7 +54,7 @@ def test_the_cost_is_that_of_the_gpu_of_the_thread_that_began(monkeypatch: pytes
     """The thread of a heartbeat reads it, whose own current GPU is GPU 0."""
     current = [2]
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100 + device.index)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 100 + device.index)
     meter = CostMeter(torch.device("cuda"))
     current[0] = 0
     assert meter.read()["peak_gpu_bytes"] == 102
