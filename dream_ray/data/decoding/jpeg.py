@@ -40,20 +40,21 @@ def has_exif(data: bytes) -> bool:
     return False
 
 
-def decode_plain_jpeg(data: Any, *, channels: int) -> UInt8Array:
+def decode_plain_jpeg(data: Any, *, channels: int, into: UInt8Array | None = None) -> UInt8Array:
     """Decodes a greyscale or YCbCr JPEG.
 
     Args:
         data: Its bytes.
         channels: 1 or 3.
+        into: Memory for the pixels, contiguous and large enough; None: new memory.
 
     Returns:
-        (H, W, channels) uint8.
+        (H, W, channels) uint8, in `into` if it is given.
 
     Raises:
         ValueError: For any defect.
     """
-    pixels_HWC: UInt8Array = simplejpeg.decode_jpeg(data, _COLOURS[channels])
+    pixels_HWC: UInt8Array = simplejpeg.decode_jpeg(data, _COLOURS[channels], buffer=into)
     return pixels_HWC
 
 
@@ -87,9 +88,12 @@ def decode_jpegs(encoded: Sequence[Any], shape_CHW: Sequence[int]) -> UInt8Array
     Raises:
         ValueError: For any defect.
     """
+    channels, height, width = shape_CHW
     images_NCHW: UInt8Array = np.empty((len(encoded), *shape_CHW), dtype=np.uint8)
+    # New memory for every image would cost page faults, for which threads wait on each other.
+    decoded_HWC: UInt8Array = np.empty((height, width, channels), dtype=np.uint8)
     for image_CHW, data in zip(images_NCHW, encoded, strict=True):
-        seen_CHW = decode_plain_jpeg(data, channels=shape_CHW[0]).transpose(2, 0, 1)
+        seen_CHW = decode_plain_jpeg(data, channels=channels, into=decoded_HWC).transpose(2, 0, 1)
         if seen_CHW.shape != image_CHW.shape:
             raise ValueError(f"an image has shape {seen_CHW.shape}, not {image_CHW.shape}")
         image_CHW[...] = seen_CHW
