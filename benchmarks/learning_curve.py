@@ -126,7 +126,7 @@ def run_seed(store_path: str, shared: dict[str, Any], seed: int, checkpoints: li
 def _initialise(arms: list[Arm], snapshot: Snapshot) -> None:
     for arm in arms:
         started = time.monotonic()
-        arm.classes = {label: arm.matcher.initial_state(snapshot, label) for label in arm.matcher.real}
+        arm.classes = {label: arm.matcher.initial_state(snapshot, label) for label in arm.matcher.selector.real}
         arm.seconds += time.monotonic() - started
 
 
@@ -138,7 +138,7 @@ def _match(arms: list[Arm], snapshot: Snapshot) -> None:
         first = representative[0]
         started = time.monotonic()
         previous = {label: state.assignment for label, state in first.classes.items()}
-        for label, chosen in first.matcher.select_all(snapshot, previous).items():
+        for label, chosen in first.matcher.selector.select_all(snapshot, previous).items():
             for arm in representative:
                 arm.classes[label].indices, arm.classes[label].assignment = chosen.indices, chosen.assignment_N
         for arm in representative:
@@ -168,7 +168,7 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
             data = TensorImages(*synthetic.decoded())
             known[key] = [
                 train_and_test(
-                    config, store, data, arm.matcher.normalise, protocol="quick", split="test", repeat=repeat
+                    config, store, data, arm.matcher.selector.normalise, protocol="quick", split="test", repeat=repeat
                 ).accuracy
                 for repeat in range(repeats)
             ]

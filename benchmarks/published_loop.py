@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from dream_ray.config import Config
 from dream_ray.core import rng
-from dream_ray.core.images.augment import augment, sample_params
-from dream_ray.core.images.cutmix import cutmix, sample_cutmix
+from dream_ray.core.images.augment import augment, sample_params, view_of
+from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.core.images.multiformation import decode_factor
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.nets import Classifier
@@ -108,7 +108,7 @@ class PublishedLoop:
         height, width = real.shape[-2:]
         stream = rng.stream(config.seed, "siamese", outer=outer, inner=inner, label=label)
         view = sample_params(config.matching.augmentation, stream, height=height, width=width)
-        both = augment(self.normalisation(torch.cat([real, synthetic])), view)
+        both = augment(self.normalisation(torch.cat([real, synthetic])), view_of(view, real.device))
 
         started = self.clock()
         feature_real, gradient_real = self._signals(both[: len(real)], label, create_graph=False)
@@ -148,13 +148,13 @@ class PublishedLoop:
         update = self.config.update
         count, _, height, width = images.shape
         params = sample_params(update.augmentation, stream, height=height, width=width, num_draws=count)
-        images = augment(self.normalisation(images), params)
+        images = augment(self.normalisation(images), view_of(params, images.device))
         mix = sample_cutmix(stream, num_images=count, height=height, width=width, probability=update.cutmix_probability)
         if mix is None:
             logits = self.network(images)[1]
             loss = F.cross_entropy(logits, labels)
         else:
-            logits = self.network(cutmix(images, mix))[1]
+            logits = self.network(cutmix(images, mix_of(mix, count, images.device)))[1]
             other = labels[torch.from_numpy(mix.partner)]
             loss = F.cross_entropy(logits, labels) * mix.share + F.cross_entropy(logits, other) * (1 - mix.share)
         (logits.argmax(dim=1) == labels).float().mean().item()

@@ -225,6 +225,13 @@ def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
+def recorded_costs(recorded: dict[str, float]) -> StepCosts:
+    """Returns recorded step costs; older results hold the two halves of a matching step."""
+    halves = [recorded[half] for half in ("target_s", "move_s") if half in recorded]
+    costs = {name: seconds for name, seconds in recorded.items() if name not in ("target_s", "move_s")}
+    return StepCosts(**({"match_s": sum(halves)} if halves else {}) | costs)
+
+
 def predict(point: Point, costs: StepCosts) -> tuple[float, Forecast]:
     """Returns the predicted seconds of a point, and its forecast as if every thread had its own core."""
     counts = [IMAGES_PER_CLASS] * point.num_classes
@@ -251,7 +258,7 @@ def measure(repeats: int, folder: Path) -> dict[str, Any]:
 
 def compare(measured: dict[str, Any]) -> dict[str, Any]:
     """Returns the predictions, the measured times and their differences."""
-    costs = StepCosts(**median_of(measured["step_costs_runs"]))
+    costs = recorded_costs(median_of(measured["step_costs_runs"]))
     points, walls = {}, {}
     for point in POINTS:
         runs = measured["points"][point.name]["runs"]

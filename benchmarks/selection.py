@@ -33,13 +33,24 @@ from dream_ray.core.selection import kmeans
 from dream_ray.core.selection.strategies import nearest_to_each
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.run.process_memory import keep_freed_memory
 
 PRECISIONS = ("float32", "bfloat16")
 CLASSES, INTERVALS = (0, 1, 2), 3
+
+
+def one_class(points_ND: Tensor, num_clusters: int) -> kmeans.Points:
+    """Returns the points of a single class."""
+    return kmeans.Points.of(points_ND[None], [len(points_ND)], [num_clusters])
+
+
+def seeded(points: kmeans.Points, generator: np.random.Generator) -> Tensor:
+    """Returns the centres (1, K, D) of k-means++."""
+    num_points, num_clusters = points.is_point_LN.shape[1], points.is_cluster_LK.shape[1]
+    return kmeans.plus_plus(points, kmeans.plus_plus_draws(num_points, num_clusters, generator)[None])
 
 
 class Method:
@@ -50,33 +61,32 @@ class Method:
         share: Fraction of the images that a selection uses; each selection draws them anew.
     """
 
-    def __init__(self, matcher: ClassMatcher, share: float = 1.0) -> None:
-        self.matcher, self.share = matcher, share
+    def __init__(self, selector: ClassSelector, share: float = 1.0) -> None:
+        self.selector, self.share = selector, share
         self.assignments: dict[int, Tensor] = {}
 
     def centres(self, snapshot: Snapshot, label: int, features_ND: Tensor) -> tuple[Tensor, float]:
-        """Returns centres (K, D) in float32 features (N, D), and the seconds of embedding and clustering."""
-        settings = self.matcher.config.selection
+        """Returns centres (1, K, D) in float32 features (N, D), and the seconds of embedding and clustering."""
+        settings = self.selector.config.selection
         generator = rng.stream(0, "benchmark", outer=snapshot.inner, label=label)
         started = process_time()
-        own_ND = self.matcher.embed(snapshot, label)
+        own_ND = self.selector.embed(snapshot, label)
         embedding_s = (process_time() - started) * self.share
         seen = torch.from_numpy(np.sort(generator.permutation(len(own_ND))[: round(self.share * len(own_ND))]))
         started = process_time()
         own_ND = own_ND[seen]
+        own = one_class(own_ND, settings.num_clusters)
         if label not in self.assignments:
-            _, own_N = kmeans.lloyd(
-                own_ND, kmeans.plus_plus(own_ND, settings.num_clusters, generator), max_steps=settings.max_steps
-            )
+            _, own_1N = kmeans.lloyd(own, seeded(own, generator), max_steps=settings.max_steps)
         else:
-            before = kmeans.centroids_of(own_ND, self.assignments[label][seen], settings.num_clusters)
-            _, own_N = kmeans.lloyd(own_ND, before, max_steps=settings.warm_steps)
+            before_1KD = kmeans.centroids_of(own, self.assignments[label][None, seen])
+            _, own_1N = kmeans.lloyd(own, before_1KD, max_steps=settings.warm_steps)
         seconds = embedding_s + process_time() - started
-        centres_KD = kmeans.centroids_of(features_ND[seen], own_N, settings.num_clusters)
-        assignment_N, _ = kmeans.assign(features_ND, centres_KD)
-        assignment_N[seen] = own_N
-        self.assignments[label] = assignment_N
-        return centres_KD, seconds
+        centres_1KD = kmeans.centroids_of(one_class(features_ND[seen], settings.num_clusters), own_1N)
+        assignment_1N, _ = kmeans.assign(one_class(features_ND, settings.num_clusters), centres_1KD)
+        assignment_1N[:, seen] = own_1N
+        self.assignments[label] = assignment_1N[0]
+        return centres_1KD, seconds
 
 
 def quality(store: Store, config: Config) -> list[dict[str, Any]]:
@@ -84,14 +94,14 @@ def quality(store: Store, config: Config) -> list[dict[str, Any]]:
     rows = []
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
 
-    def matcher(precision: str) -> ClassMatcher:
+    def selector(precision: str) -> ClassSelector:
         selection = config.selection.model_copy(update={"precision": precision})
-        return class_matcher(config.model_copy(update={"selection": selection}), store, CLASSES, normalisation)
+        return class_matcher(config.model_copy(update={"selection": selection}), store, CLASSES, normalisation).selector
 
-    exact = matcher("float32")
+    exact = selector("float32")
     methods = {
         "float32": Method(exact),
-        "bfloat16": Method(matcher("bfloat16")),
+        "bfloat16": Method(selector("bfloat16")),
         "float32, half of the images": Method(exact, 0.5),
     }
     for snapshot in _selected(network_source(config, store, normalisation).trajectory(0), config.selection.interval):
@@ -99,15 +109,16 @@ def quality(store: Store, config: Config) -> list[dict[str, Any]]:
             features_ND = exact.embed(snapshot, label)
             least, reference = _from_scratch(features_ND, config.selection.num_clusters, snapshot, label)
             for name, method in methods.items():
-                centres_KD, seconds = method.centres(snapshot, label, features_ND)
-                _, distances_N = kmeans.assign(features_ND, centres_KD)
-                chosen = _chosen(features_ND, centres_KD)
+                centres_1KD, seconds = method.centres(snapshot, label, features_ND)
+                points = one_class(features_ND, config.selection.num_clusters)
+                _, distances_1N = kmeans.assign(points, centres_1KD)
+                chosen = _chosen(points, centres_1KD)
                 rows.append(
                     {
                         "method": name,
                         "inner": snapshot.inner,
                         "class": label,
-                        "inertia_over_scratch": float(distances_N.double().sum()) / least,
+                        "inertia_over_scratch": float(distances_1N.double().sum()) / least,
                         "seconds": seconds,
                         "reference": reference,
                         "chosen": chosen,
@@ -125,13 +136,14 @@ def _selected(trajectory: Iterator[Snapshot], interval: int) -> Iterator[Snapsho
 
 def _from_scratch(features_ND: Tensor, num_clusters: int, snapshot: Snapshot, label: int) -> tuple[float, list[int]]:
     generator = rng.stream(0, "benchmark from scratch", outer=snapshot.inner, label=label)
-    centres_KD, _ = kmeans.lloyd(features_ND, kmeans.plus_plus(features_ND, num_clusters, generator), max_steps=300)
-    _, distances_N = kmeans.assign(features_ND, centres_KD)
-    return float(distances_N.sum()), _chosen(features_ND, centres_KD)
+    points = one_class(features_ND, num_clusters)
+    centres_1KD, _ = kmeans.lloyd(points, seeded(points, generator), max_steps=300)
+    _, distances_1N = kmeans.assign(points, centres_1KD)
+    return float(distances_1N.sum()), _chosen(points, centres_1KD)
 
 
-def _chosen(features_ND: Tensor, centres_KD: Tensor) -> list[int]:
-    return sorted(nearest_to_each(kmeans.squared_distances(features_ND, centres_KD), 1).tolist())
+def _chosen(points: kmeans.Points, centres_1KD: Tensor) -> list[int]:
+    return sorted(nearest_to_each(kmeans.squared_distances(points, centres_1KD), 1)[0].tolist())
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -35,14 +35,14 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.images.multiformation import compose
 from dream_ray.core.images.normalisation import Normalisation, to_unit
-from dream_ray.core.matching.pixel_sgd import pixel_step
-from dream_ray.core.selection import kmeans
-from dream_ray.core.selection.strategies import nearest_to_each
+from dream_ray.core.placement import class_groups
 from dream_ray.core.transfer import to_device
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.from_config import networks_on
+from dream_ray.engine.networks.program_form import EAGER, INDUCTOR, ProgramForm
 from dream_ray.engine.networks.sources import NetworkSource, Snapshot
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.run.process_memory import keep_freed_memory
@@ -50,7 +50,7 @@ from dream_ray.nets import Classifier, build_network
 
 IMAGES_PER_CLASS, SHAPE = 5000, (3, 32, 32)
 STEPS_OF_BLOCK, CLASSES_OF_SET = 10, 10
-PARTS = ("embedding", "k-means", "real branch", "synthetic branch", "network update")
+PARTS = ("embedding", "k-means", "matching", "network update")
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 
@@ -79,7 +79,7 @@ def real_images(num_classes: int) -> list[np.ndarray]:
     return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
 
 
-def source_of(config: Config, real: list[np.ndarray], device: torch.device, *, compiled: bool = False) -> NetworkSource:
+def source_of(config: Config, real: list[np.ndarray], device: torch.device, form: ProgramForm = EAGER) -> NetworkSource:
     """Returns the source of the networks of both sides."""
     labels = np.repeat(np.arange(len(real)), IMAGES_PER_CLASS)
 
@@ -88,7 +88,7 @@ def source_of(config: Config, real: list[np.ndarray], device: torch.device, *, c
         return build_network(config.network.name, num_classes=CLASSES_OF_SET, shape_CHW=SHAPE, options=options)
 
     data = RealImages(ImageChunks(real), labels)
-    return networks_on(config, lambda _: data, normalisation_on(device), build, compiled=compiled)
+    return networks_on(config, lambda _: data, normalisation_on(device), build, form=form)
 
 
 def first_assignments(num_classes: int, device: torch.device) -> list[torch.Tensor]:
@@ -117,7 +117,8 @@ def run_published(num_classes: int, num_steps: int, clock: Clock, device: torch.
     for inner in range(num_steps):
         losses += loop.match(0, inner)
         loop.update(0, inner)
-    return {"seconds": loop.seconds, "losses": losses, "chosen": [sorted(c.tolist()) for c in loop.chosen]}
+    seconds = {"matching": loop.seconds["real branch"] + loop.seconds["synthetic branch"], **loop.seconds}
+    return {"seconds": seconds, "losses": losses, "chosen": [sorted(c.tolist()) for c in loop.chosen]}
 
 
 def run_engine(
@@ -125,8 +126,7 @@ def run_engine(
     num_steps: int,
     clock: Clock,
     device: torch.device,
-    *,
-    compiled: bool = False,
+    form: ProgramForm = EAGER,
     precision: str = "float32",
 ) -> dict[str, Any]:
     """Runs our engine and times each part."""
@@ -134,80 +134,70 @@ def run_engine(
     config, real = setting(precision), real_images(num_classes)
     # The pixel momentum depends on the number of classes of the run: here the measured classes.
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
-    matcher = ClassMatcher(config, chunks, num_classes, normalisation_on(device), compiled=compiled)
-    states = {
-        label: ClassState(images, torch.zeros_like(images), torch.empty(0), assignment)
-        for label, (images, assignment) in enumerate(
-            zip(initial_images(config, real, device), first_assignments(num_classes, device), strict=True)
-        )
-    }
+    selector = ClassSelector(config, chunks, IMAGES_PER_CLASS, normalisation_on(device), form)
+    matcher = ClassMatcher(config, selector, num_classes)
+    state = RunState()
+    for label, (images, assignment) in enumerate(
+        zip(initial_images(config, real, device), first_assignments(num_classes, device), strict=True)
+    ):
+        state.classes[label] = ClassState(images, torch.zeros_like(images), torch.empty(0), assignment)
     seconds = dict.fromkeys(PARTS, 0.0)
     losses: list[float] = []
-    source = source_of(config, real, device, compiled=compiled)
+    source = source_of(config, real, device, form)
     trajectory = source.trajectory(0)
     snapshot = next(trajectory)
-    compilation_s = _compile(matcher, source, snapshot, states[0]) if compiled else 0.0
-    _select(matcher, snapshot, states, seconds, clock)
+    compilation_s = _compile(matcher, source, snapshot, state) if form.backend else 0.0
+    _select(selector, snapshot, state, seconds, clock)
     for inner in range(num_steps):
-        for label, state in states.items():
-            started = clock()
-            target = matcher.target(snapshot, label, state)
-            seconds["real branch"] += clock() - started
-            started = clock()
-            loss, gradient = matcher.loss_and_gradient(snapshot, label, state.images_NCHW, target)
-            state.images_NCHW, state.velocity_NCHW = pixel_step(
-                state.images_NCHW,
-                state.velocity_NCHW,
-                gradient,
-                lr=config.pixels.lr,
-                momentum=config.pixels.momentum,
-                num_classes=num_classes,
-            )
-            losses.append(float(loss))
-            seconds["synthetic branch"] += clock() - started
+        started = clock()
+        for labels in class_groups(state.classes, matcher.class_batch):
+            losses += [float(loss) for loss in matcher.match(snapshot, labels, state).values()]
+        seconds["matching"] += clock() - started
         if inner + 1 < config.inner_steps:
             started = clock()
             snapshot = next(trajectory)
             seconds["network update"] += clock() - started
-    chosen = [sorted(state.indices.tolist()) for state in states.values()]
+    chosen = [sorted(class_state.indices.tolist()) for class_state in state.classes.values()]
     return {"seconds": seconds, "losses": losses, "chosen": chosen, "compilation_s": compilation_s}
 
 
-def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, state: ClassState) -> float:
-    """Runs every compiled function once, on copies of the states; returns the wall seconds."""
+def _compile(matcher: ClassMatcher, source: NetworkSource, snapshot: Snapshot, state: RunState) -> float:
+    """Runs every compiled program once, on a copy of the state; returns the wall seconds."""
     started = perf_counter()
-    other = source.trajectory(1)
+    other, config = source.trajectory(1), matcher.config
     next(other), next(other)
-    matcher.functions.features(
-        snapshot, torch.zeros(matcher.config.selection.embedding_batch, *SHAPE, device=matcher.normalise.device)
-    )
-    scratch = replace(state, indices=torch.arange(matcher.config.real_batch))
-    matcher.match(snapshot, (0,), RunState(classes={0: scratch}))
+    pixels = torch.zeros(1, *SHAPE, dtype=torch.uint8, device=matcher.selector.normalise.device)
+    matcher.selector.features.of(snapshot.network)(pixels)
+    scratch = state.copy()
+    for class_state in scratch.classes.values():
+        class_state.indices = torch.arange(config.real_batch)
+    matcher.match(snapshot, next(iter(class_groups(scratch.classes, matcher.class_batch))), scratch)
     return perf_counter() - started
 
 
 def _select(
-    matcher: ClassMatcher, snapshot: Snapshot, states: dict[int, ClassState], seconds: dict[str, float], clock: Clock
+    selector: ClassSelector, snapshot: Snapshot, state: RunState, seconds: dict[str, float], clock: Clock
 ) -> None:
-    settings = matcher.config.selection
-    for label, state in states.items():
+    """Selects as at a later inner step, from the previous assignments; times the embedding apart."""
+    warm = replace(snapshot, inner=selector.config.selection.interval)
+    previous = {label: class_state.assignment for label, class_state in state.classes.items()}
+    for labels in class_groups(state.classes, selector.form.class_batch):
         started = clock()
-        features = matcher.embed(snapshot, label)
+        points_LND = selector.points(warm, labels)
         seconds["embedding"] += clock() - started
         started = clock()
-        centres = kmeans.centroids_of(features, state.assignment, settings.num_clusters)
-        centres, _ = kmeans.lloyd(features, centres, max_steps=settings.warm_steps)
-        distances = kmeans.squared_distances(features, centres)
-        state.indices = nearest_to_each(distances, settings.per_cluster).cpu()
+        for label, chosen in zip(labels, selector.choose(warm, labels, points_LND, previous), strict=True):
+            state.classes[label].indices = chosen.indices
         seconds["k-means"] += clock() - started
 
 
+COMPILED = ProgramForm(backend=INDUCTOR)
 CHEAPER = "compiled, bfloat16 features"
 SIDES: dict[str, Callable[[int, int, Clock, torch.device], dict[str, Any]]] = {
     "published": run_published,
     "engine": run_engine,
-    "compiled": partial(run_engine, compiled=True),
-    CHEAPER: partial(run_engine, compiled=True, precision="bfloat16"),
+    "compiled": partial(run_engine, form=COMPILED),
+    CHEAPER: partial(run_engine, form=COMPILED, precision="bfloat16"),
 }
 
 

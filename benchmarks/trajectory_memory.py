@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from benchmarks.report import provenance, write_result
 from dream_ray.core import rng
-from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.augment import augment, sample_params, view_of
 from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.core.matching.trajectory_matching import (
     Batch,
@@ -32,7 +32,7 @@ from dream_ray.core.matching.trajectory_matching import (
     match_trajectory,
     squared_distance,
 )
-from dream_ray.engine.networks.sources import detached_parameters, training_function
+from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.engine.run.environment import peak_rss_bytes
 from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.nets import Classifier, build_network
@@ -90,7 +90,7 @@ def batches_of(num_steps: int) -> list[Batch]:
 
     def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
         view = sample_params(AUGMENTATION, rng.stream(0, "view", inner=step), height=SHAPE[1], width=SHAPE[2])
-        return augment((images.flatten(0, 1) - 0.5) / 0.25, view), labels
+        return augment((images.flatten(0, 1) - 0.5) / 0.25, view_of(view, images.device)), labels
 
     return [partial(batch, step=step) for step in range(num_steps)]
 
@@ -98,8 +98,8 @@ def batches_of(num_steps: int) -> list[Batch]:
 def setting(dtype: torch.dtype) -> tuple[Forward, Parameters, Parameters, Tensor, Tensor]:
     """Returns network, start, target, images and step size."""
     learner = network(0).train().to(dtype)
-    forward, start = training_function(learner, dict(learner.named_buffers())), detached_parameters(learner)
-    target = detached_parameters(network(1).to(dtype))
+    forward, start = function_of(structure_of(learner, training=True), tensors_of(learner))
+    target = tensors_of(network(1).to(dtype))
     return forward, start, target, synthetic_images().to(dtype), torch.tensor(STEP_SIZE, dtype=dtype)
 
 

@@ -13,8 +13,8 @@ import yaml
 import dream_ray
 from dream_ray import api, cli
 from dream_ray.config import Config
+from dream_ray.core.matching import class_step
 from dream_ray.engine.backend import Producers
-from dream_ray.engine.matching import class_matcher
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 from tests.runs import create_run, work
@@ -31,7 +31,7 @@ class FirstPixelError(Exception):
 def frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Functions of the package on the stack of the first pixel step, outermost first; the run ends there."""
     found: list[str] = []
-    original = class_matcher.pixel_step
+    original = class_step.pixel_step
 
     def pixel_step(*arguments: Any, **keywords: Any) -> Any:
         stack = traceback.extract_stack()
@@ -39,7 +39,7 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(f"{original.__module__.rpartition('.')[2]}.{original.__name__}")
         raise FirstPixelError
 
-    monkeypatch.setattr(class_matcher, "pixel_step", pixel_step)
+    monkeypatch.setattr(class_step, "pixel_step", pixel_step)
     return found
 
 
@@ -74,6 +74,7 @@ def test_few_frames_of_a_worker_lie_before_the_first_pixel(
         "worker.work",
         "distill.distill",
         "class_matcher.match",
+        "class_step.__call__",
         frames[-1],
     ]
 

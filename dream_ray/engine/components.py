@@ -10,7 +10,8 @@ from dream_ray.core.process_group import ProcessGroup
 from dream_ray.core.selection.strategies import Selection
 from dream_ray.data.store.store import Store
 from dream_ray.engine.distill import Matcher
-from dream_ray.engine.matching.class_matcher import Assignments, decoder
+from dream_ray.engine.matching.class_matcher import decoder
+from dream_ray.engine.matching.class_selector import Assignments
 from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.matching.gathering import Gathering
@@ -58,7 +59,7 @@ def make_components(
         store,
         labels,
         run.normalise(store),
-        compiled=run.compiled,
+        form=run.form,
         features=feature_cache(run),
         initial_network=None if trains_on_everything(config) else partial(_initial_network, run, store),
     )
@@ -67,19 +68,19 @@ def make_components(
         fetched = FetchedNetworks(
             snapshots, lambda: build(config, store).to(run.device), recipe_of(config), config.inner_steps
         )
-        with prefetch_selection(config, matcher, fetched) as select:
+        with prefetch_selection(config, matcher.selector, fetched) as select:
             yield fetched, select, matcher
         return
     gathering = None
     if config.source.kind == "synthetic":
         gathering = Gathering(state, matcher.space, decoder(config, config.evaluation_decode), world_group)
         heartbeat.gathered_bytes = lambda: gathering.received_bytes
-    yield trained_networks(run, store, gathering), matcher.select_all, matcher
+    yield trained_networks(run, store, gathering), matcher.selector.select_all, matcher
 
 
 def _initial_network(run: Run, store: Store) -> Snapshot:
     """Trains the network of the initialisation, for runs whose own networks are not trained on real images."""
-    return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), compiled=run.compiled)
+    return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), run.form)
 
 
 def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: ProcessGroup) -> Components:
@@ -87,7 +88,7 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
     network = blank_network(lambda: build(config, store)).to(run.device)
 
     def initialise(segments: Segments) -> dict[int, ClassState]:
-        matcher = class_matcher(config, store, labels, normalise, compiled=run.compiled)
+        matcher = class_matcher(config, store, labels, normalise, form=run.form)
         return matcher.initial_states(_initial_network(run, store))
 
     def select(segments: Segments, previous: Assignments) -> dict[int, Selection]:

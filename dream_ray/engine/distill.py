@@ -18,7 +18,7 @@ from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection.strategies import Selection
-from dream_ray.engine.matching.class_matcher import Assignments
+from dream_ray.engine.matching.class_selector import Assignments
 from dream_ray.engine.matching.state import ALL_CLASSES, ClassState, RunState
 from dream_ray.engine.networks.sources import NetworkState, Source
 from dream_ray.errors import RunError
@@ -97,7 +97,7 @@ def distill(
         config: Settings.
         state: Start state, changed in place. A new `RunState` starts from the initialisation.
         source: Yields the step inputs.
-        select: Selects the real images of every class: `ClassMatcher.select_all`, or a prefetched selection.
+        select: Selects the real images of every class: `ClassSelector.select_all`, or a prefetched selection.
         matcher: Matches the classes and moves their images.
         events: Writes checkpoints and records steps.
 

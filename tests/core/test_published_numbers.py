@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.images.augment import augment, rotation_angle, scale_factor
+from dream_ray.core.images.augment import augment, rotation_angle, scale_factor, view_of
 from dream_ray.core.images.multiformation import decode, decoded_count
-from dream_ray.core.matching.objectives import DISTANCES, Objective, Parameters, matching_loss, signals
+from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
+from dream_ray.core.matching.objectives import DISTANCES, Objective, Parameters, Signals, matching_gradient, signals
 from dream_ray.core.matching.pixel_sgd import pixel_step
 
 NUMBERS = np.load(Path(__file__).resolve().parents[1] / "published_numbers.npz")
@@ -69,11 +70,11 @@ def _draw(name: str) -> dict[str, np.ndarray]:
 )
 def test_augmentation(name: str, num_draws: int) -> None:
     params = {key: np.stack([value] * num_draws) for key, value in _draw(name).items()}
-    result = augment(published("augment/input"), params)
+    result = augment(published("augment/input"), view_of(params, torch.device("cpu")))
     # The published rotation itself is 4.8e-6 from float64: positions of a grid are rounded, on each CPU in another way.
     atol = 1e-5 if name in ("scale", "rotate") else 1e-6
     torch.testing.assert_close(result, published(f"augment/{name}/output"), rtol=1e-5, atol=atol)
-    exact = augment(published("augment/input").double(), params)
+    exact = augment(published("augment/input").double(), view_of(params, torch.device("cpu"), torch.float64))
     assert (result - exact).abs().max() < 1e-5
 
 
@@ -94,19 +95,20 @@ def _parameters() -> Parameters:
     return {new if new.startswith("head.") else f"trunk.{new}": published(prefix + name) for name, new in ours.items()}
 
 
+@pytest.mark.parametrize("differentiate", [by_autograd, by_transforms])
 @pytest.mark.parametrize("case", LOSSES)
-def test_matching_loss_and_its_gradient(case: str) -> None:
+def test_matching_loss_and_its_gradient(case: str, differentiate: Differentiate) -> None:
     kind, rest = case.removeprefix("match/").split("_", 1)
     distance, which = rest.rsplit("_", 1)
     everything = which == "all"
     objective = Objective(float(kind == "bidirectional"), 1.0, distance, everything, everything)
-    parameters, label = _parameters(), int(NUMBERS["match/label"])
-    real = signals(_convnet, parameters, published("match/real"), label, objective)
+    parameters, label = _parameters(), torch.tensor(int(NUMBERS["match/label"]))
+    real = signals(_convnet, parameters, published("match/real"), label, objective, differentiate)
 
-    def loss_of(synthetic: Tensor) -> Tensor:
-        return matching_loss(real, signals(_convnet, parameters, synthetic, label, objective), objective)
+    def synthetic_signals(synthetic: Tensor) -> Signals:
+        return signals(_convnet, parameters, synthetic, label, objective, differentiate, again=True)
 
-    gradient, loss = torch.func.grad_and_value(loss_of)(published("match/synthetic"))
+    loss, gradient = matching_gradient(synthetic_signals, published("match/synthetic"), real, objective, differentiate)
     torch.testing.assert_close(loss, published(f"{case}/loss"), rtol=1e-5, atol=1e-5)
     if f"{case}/d_synthetic" in NUMBERS.files:
         torch.testing.assert_close(gradient, published(f"{case}/d_synthetic"), rtol=1e-4, atol=1e-6)

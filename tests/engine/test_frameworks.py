@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -22,13 +23,14 @@ from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Framework, overlay
 from dream_ray.core.images.normalisation import to_unit
+from dream_ray.core.matching import class_step
 from dream_ray.core.matching.pixel_sgd import pixel_step
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine import components
 from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
-from dream_ray.engine.matching import class_matcher, trajectory_matcher
+from dream_ray.engine.matching import trajectory_matcher
 from dream_ray.engine.planning.measuring.steps import measure_memory
 from dream_ray.engine.planning.memory import plan_memory
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
@@ -216,21 +218,23 @@ class TestEveryFramework:
         assert parse_config(runs(case).config.model_dump(mode="json")) == runs(case).config
 
 
-@pytest.mark.parametrize("framework", ["dream_plus", "mtt"])
-def test_one_frame_lies_between_the_loop_and_the_pixels(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+@pytest.mark.parametrize(
+    ("framework", "module", "frames"),
+    [("dream_plus", class_step, ["distill", "match", "__call__"]), ("mtt", trajectory_matcher, ["distill", "match"])],
+)
+def test_few_frames_lie_between_the_loop_and_the_pixels(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, module: Any, frames: list[str]
 ) -> None:
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
 
     def spy(*images: Tensor, **settings: float) -> Any:
-        frame = sys._getframe(1)
-        seen.add(f"{frame.f_back.f_code.co_name} {frame.f_code.co_name}")
+        stack = traceback.extract_stack(limit=1 + len(frames))
+        seen.add(tuple(frame.name for frame in stack[:-1]))
         return pixel_step(*images, **settings)
 
-    for module in (class_matcher, trajectory_matcher):
-        monkeypatch.setattr(module, "pixel_step", spy)
+    monkeypatch.setattr(module, "pixel_step", spy)
     run_all(begin(str(tmp_path / "run"), store, (framework, "random")), 1)
-    assert seen == {"distill match"}
+    assert seen == {tuple(frames)}
 
 
 @pytest.mark.parametrize("framework", ["dc", "dm", "mtt"])

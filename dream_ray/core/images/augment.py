@@ -1,13 +1,16 @@
 """Differentiable Siamese augmentation (DSA): sample parameters once, then apply them to any batch.
 
+`sample_params` draws on the host, `view_of` moves a draw to the device, and `augment` applies it: a function of tensors
+that reads no value on the host, so a compiler or `torch.func.vmap` can take it whole.
+
 Source: DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259), which draws one of its operations ("color|crop|cutout"), and
 IDC's variant (arXiv 2205.14959), which applies several ("color_crop_cutout"): flip, then colour (brightness,
 saturation, contrast), then one operation drawn from those of {crop, scale, rotate} that the strategy lists, then
-cutout. Images are normalised before. N images, C channels, H, W; P = 1 (one draw for the whole batch, so that real and
-synthetic images of a class step see the same) or P = N (one draw per image).
+cutout. Images are normalised before. L classes, N images, C channels, H, W; P = 1 (one draw for the whole batch, so
+that real and synthetic images of a class step see the same) or P = N (one draw per image).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from dream_ray.core.images.augmentation_strategy import parse_strategy
 from dream_ray.core.transfer import to_device
 
 _ONE_OF = ("crop", "scale", "rotate")
+_COLOURS = ("brightness", "saturation", "contrast")
 
 FLIP_PROBABILITY = 0.5
 BRIGHTNESS = 1.0
@@ -57,7 +61,7 @@ def sample_params(
     if "flip" in names:
         drawn["flip"] = rng.random(num_draws) < FLIP_PROBABILITY
     if "color" in names:
-        for colour in ("brightness", "saturation", "contrast"):
+        for colour in _COLOURS:
             drawn[colour] = rng.random(num_draws)
     candidates = [name for name in _ONE_OF if name in names]
     if candidates:
@@ -93,99 +97,170 @@ _SAMPLERS: dict[str, Callable[[np.random.Generator, int, int, int], np.ndarray]]
 }
 
 
-def augment(images_NCHW: Tensor, params: AugmentParams) -> Tensor:
+View = dict[str, Tensor]
+"""A draw on the device: the parameters of every operation, in the order of their application.
+
+flip, brightness, saturation, contrast: (P, 1). crop, cutout: (P, 2), as in `AugmentParams`. scale: (P, 2). rotate:
+(P, 2), cosine and sine. One more column tells whether the operation is applied, if some draws lack it.
+"""
+
+
+def view_of(params: AugmentParams, device: torch.device, dtype: torch.dtype = torch.float32) -> View:
+    """Moves a draw to the device, in one copy."""
+    columns = {operation: _columns(operation, values) for operation, values in params.items()}
+    return _split(columns, device, dtype)
+
+
+def views_of(draws: Sequence[AugmentParams], device: torch.device, strategy: str | None = None) -> View:
+    """Moves the draws of L classes, with P = 1 each, to the device, in one copy.
+
+    Args:
+        draws: Draws of the classes.
+        device: The device.
+        strategy: Strategy of the draws, so that the shapes depend on nothing else; None: only the operations that some
+            class has drawn are applied.
+
+    Returns:
+        Parameters (L, 1, ...) of every operation.
+    """
+    possible = [frozenset(draw) for draw in draws] if strategy is None else _possible(strategy)
+    columns = {}
+    for operation in _OPERATIONS:
+        is_drawn = [operation in one for one in possible]
+        if any(is_drawn):
+            nothing, width = np.zeros(_WIDTHS[operation] + 1), _WIDTHS[operation] + (not all(is_drawn))
+            rows = [
+                np.append(_columns(operation, draw[operation])[0], 1.0) if operation in draw else nothing
+                for draw in draws
+            ]
+            columns[operation] = np.stack(rows)[:, None, :width]
+    return _split(columns, device, torch.float32)
+
+
+def _possible(strategy: str) -> list[frozenset[str]]:
+    """Returns every set of operations that a strategy can draw."""
+    possible: list[frozenset[str]] = []
+    for names in parse_strategy(strategy):
+        fixed = (names & {"flip", "cutout"}) | frozenset(_COLOURS if "color" in names else ())
+        possible += [fixed | {chosen} for chosen in _ONE_OF if chosen in names] or [fixed]
+    return possible
+
+
+def _columns(operation: str, values: np.ndarray) -> np.ndarray:
+    """Returns the parameters (P, width) of an operation."""
+    if operation == "rotate":
+        return np.stack([np.cos(values), np.sin(values)], axis=1)
+    return values.reshape(len(values), _WIDTHS[operation])
+
+
+def _split(columns: dict[str, np.ndarray], device: torch.device, dtype: torch.dtype) -> View:
+    if not columns:
+        return {}
+    packed = to_device(np.concatenate(list(columns.values()), axis=-1), device, dtype)
+    parts = torch.split(packed, [values.shape[-1] for values in columns.values()], dim=-1)
+    return dict(zip(columns, parts, strict=True))
+
+
+def augment(images_NCHW: Tensor, view: View) -> Tensor:
     """Applies one draw to a batch; differentiable in the images.
 
     Args:
         images_NCHW: Normalised images, float.
-        params: A draw with P = 1 or P = N.
+        view: A draw with P = 1 or P = N.
 
     Returns:
         Augmented images of the same shape.
     """
-    for operation, values in params.items():
-        images_NCHW = _OPERATIONS[operation](images_NCHW, values)
+    for operation, values in view.items():
+        width = _WIDTHS[operation]
+        changed = _OPERATIONS[operation](images_NCHW, values[:, :width])
+        has_flag = values.shape[1] > width
+        images_NCHW = torch.where(_column(values[:, width]) > 0, changed, images_NCHW) if has_flag else changed
     return images_NCHW
 
 
-def _flip(x: Tensor, flips: np.ndarray) -> Tensor:
-    if len(flips) == 1:
-        return x.flip(3) if flips[0] else x
-    return torch.where(to_device(flips, x.device).reshape(-1, 1, 1, 1), x.flip(3), x)
+def _column(values_P: Tensor) -> Tensor:
+    return values_P.reshape(-1, 1, 1, 1)
 
 
-def _column(values: np.ndarray, x: Tensor) -> Tensor:
-    return to_device(values, x.device, x.dtype).reshape(-1, 1, 1, 1)
+def _flip(x: Tensor, flips: Tensor) -> Tensor:
+    return torch.where(_column(flips) > 0, x.flip(3), x)
 
 
-def _brightness(x: Tensor, u: np.ndarray) -> Tensor:
-    return x + (_column(u, x) - 0.5) * BRIGHTNESS
+def _brightness(x: Tensor, u: Tensor) -> Tensor:
+    return x + (_column(u) - 0.5) * BRIGHTNESS
 
 
-def _saturation(x: Tensor, u: np.ndarray) -> Tensor:
+def _saturation(x: Tensor, u: Tensor) -> Tensor:
     grey = x.mean(dim=1, keepdim=True)
-    return (x - grey) * (_column(u, x) * SATURATION) + grey
+    return (x - grey) * (_column(u) * SATURATION) + grey
 
 
-def _contrast(x: Tensor, u: np.ndarray) -> Tensor:
+def _contrast(x: Tensor, u: Tensor) -> Tensor:
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    return (x - mean) * (_column(u, x) + CONTRAST) + mean
+    return (x - mean) * (_column(u) + CONTRAST) + mean
 
 
-def _crop(x: Tensor, shifts: np.ndarray) -> Tensor:
+def _crop(x: Tensor, shifts: Tensor) -> Tensor:
     """Shifts by whole pixels and fills with zeros."""
-    if len(shifts) == 1:
-        down, right = (int(shift) for shift in shifts[0])
-        return F.pad(x, (-right, right, -down, down))
     n, channels, height, width = x.shape
     padded = F.pad(x, (1, 1, 1, 1))  # shifted-out positions read the border of zeros
 
-    def positions(side: int, shift: np.ndarray) -> Tensor:
-        index = np.clip(np.arange(side)[None, :] + shift[:, None] + 1, 0, side + 1)
-        return to_device(index, x.device)
+    def positions(side: int, shift: Tensor) -> Tensor:
+        return (torch.arange(1, side + 1, device=x.device) + shift).clamp(0, side + 1).long()
 
-    rows = positions(height, shifts[:, 0])[:, None, :, None].expand(n, channels, height, width + 2)
-    columns = positions(width, shifts[:, 1])[:, None, None, :].expand(n, channels, height, width)
+    rows = positions(height, shifts[:, :1])[:, None, :, None].expand(n, channels, height, width + 2)
+    columns = positions(width, shifts[:, 1:])[:, None, None, :].expand(n, channels, height, width)
     return padded.gather(2, rows).gather(3, columns)
 
 
-def _scale(x: Tensor, factors: np.ndarray) -> Tensor:
-    zeros = np.zeros(len(factors))
-    return warp(x, [[factors[:, 0], zeros, zeros], [zeros, factors[:, 1], zeros]])
+def _scale(x: Tensor, factors: Tensor) -> Tensor:
+    horizontal, vertical = factors.unbind(dim=1)
+    zeros = torch.zeros_like(horizontal)
+    return warp(x, _matrices([horizontal, zeros, zeros], [zeros, vertical, zeros]))
 
 
-def _rotate(x: Tensor, angles: np.ndarray) -> Tensor:
-    cos, sin, zeros = np.cos(angles), np.sin(angles), np.zeros(len(angles))
-    return warp(x, [[cos, -sin, zeros], [sin, cos, zeros]])
+def _rotate(x: Tensor, angles: Tensor) -> Tensor:
+    cos, sin = angles.unbind(dim=1)
+    zeros = torch.zeros_like(cos)
+    return warp(x, _matrices([cos, -sin, zeros], [sin, cos, zeros]))
 
 
-def warp(x: Tensor, theta: list[list[np.ndarray]], padding_mode: str = "zeros") -> Tensor:
+def _matrices(*rows: list[Tensor]) -> Tensor:
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def warp(x: Tensor, matrices_P23: Tensor, padding_mode: str = "zeros") -> Tensor:
     """Samples images (N, C, H, W) on an affine grid.
 
     Args:
         x: Images.
-        theta: The 2 x 3 entries of the matrices from output to input positions in [-1, 1], each (P,).
+        matrices_P23: Matrices from output to input positions in [-1, 1]; P = 1 or P = N.
         padding_mode: See `torch.nn.functional.grid_sample`.
     """
-    entries = np.stack([np.stack(row, axis=-1) for row in theta], axis=1)
-    matrices = to_device(entries, x.device, x.dtype).expand(len(x), 2, 3)
-    grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode=padding_mode, align_corners=False)
+    height, width = x.shape[2:]
+    vertical, horizontal = (
+        (2 * torch.arange(side, device=x.device, dtype=x.dtype) + 1) / side - 1 for side in (height, width)
+    )
+    # Not by `affine_grid`, which `torch.func.vmap` cannot batch.
+    by_x, by_y, shift = matrices_P23[:, None, None].unbind(dim=4)
+    grid = by_x * horizontal[:, None] + by_y * vertical[:, None, None] + shift
+    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode=padding_mode, align_corners=False)
 
 
-def _cutout(x: Tensor, centres: np.ndarray) -> Tensor:
-    def outside(side: int, centre: np.ndarray) -> Tensor:
+def _cutout(x: Tensor, centres: Tensor) -> Tensor:
+    def outside(side: int, centre: Tensor) -> Tensor:
         size = int(side * CUTOUT_FRACTION + 0.5)
-        start = (centre - size // 2)[:, None]
-        position = np.arange(side)[None, :]
-        return to_device((position < start) | (position >= start + size), x.device)
+        start = centre - size // 2
+        position = torch.arange(side, device=x.device)
+        return (position < start) | (position >= start + size)
 
-    rows = outside(x.shape[2], centres[:, 0])[:, None, :, None]
-    columns = outside(x.shape[3], centres[:, 1])[:, None, None, :]
+    rows = outside(x.shape[2], centres[:, :1])[:, None, :, None]
+    columns = outside(x.shape[3], centres[:, 1:])[:, None, None, :]
     return x * (rows | columns)
 
 
-_OPERATIONS: dict[str, Callable[[Tensor, np.ndarray], Tensor]] = {
+_OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "flip": _flip,
     "brightness": _brightness,
     "saturation": _saturation,
@@ -195,3 +270,4 @@ _OPERATIONS: dict[str, Callable[[Tensor, np.ndarray], Tensor]] = {
     "rotate": _rotate,
     "cutout": _cutout,
 }
+_WIDTHS = dict.fromkeys(_OPERATIONS, 1) | {"crop": 2, "scale": 2, "rotate": 2, "cutout": 2}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dream_ray.core.transfer import to_device
@@ -40,10 +41,21 @@ def sample_cutmix(
     return CutMixParams(rng.permutation(num_images), rows, columns, 1.0 - area / (height * width))
 
 
-def cutmix(images_NCHW: Tensor, params: CutMixParams) -> Tensor:
-    """Returns a copy of the batch with every image's box replaced by its partner's."""
-    partner = to_device(params.partner, images_NCHW.device)
-    mixed = images_NCHW.clone()
-    box = (slice(None), slice(None), slice(*params.rows), slice(*params.columns))
-    mixed[box] = images_NCHW[partner][box]
-    return mixed
+def mix_of(params: CutMixParams | None, num_images: int, device: torch.device) -> Tensor:
+    """Moves a draw to the device, in one copy.
+
+    Returns:
+        (N + 5,) float32: the partners, first and last (exclusive) row, first and last column, and the share. Without a
+        draw, the box is empty and the share 1.
+    """
+    draw = params or CutMixParams(np.arange(num_images), (0, 0), (0, 0), 1.0)
+    return to_device(np.array([*draw.partner, *draw.rows, *draw.columns, draw.share]), device, torch.float32)
+
+
+def cutmix(images_NCHW: Tensor, mix: Tensor) -> Tensor:
+    """Returns the batch with every image's box replaced by its partner's; `mix` is that of `mix_of`."""
+    count, _, height, width = images_NCHW.shape
+    top, bottom, left, right = mix[count : count + 4].unbind()
+    rows, columns = (torch.arange(side, device=mix.device) for side in (height, width))
+    is_row, is_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return torch.where(is_row[:, None] & is_column, images_NCHW[mix[:count].long()], images_NCHW)

@@ -16,9 +16,14 @@ _FULL_SCALE = 255
 EPS = 0.1
 
 
+def unit(images_NCHW: Tensor) -> Tensor:
+    """Returns uint8 images as float32 in [0, 1]; float images, which are in [0, 1], unchanged."""
+    return images_NCHW if images_NCHW.is_floating_point() else images_NCHW.float() / _FULL_SCALE
+
+
 def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
     """Moves uint8 images to the device and returns them as float32 in [0, 1]."""
-    return to_device(images_NCHW, device).float().div_(_FULL_SCALE)
+    return unit(to_device(images_NCHW, device))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Matching objectives: gradients (DC, IDC), mean features (DM) and both at once (DREAM+).
 
 Sources: DC (ICLR 2021), IDC (arXiv 2205.14959), DM (arXiv 2110.04181), DREAM+ (arXiv 2310.15052), section 3.
-All functions are pure, in `torch.func` form: a forward function, parameters and images -> tensors.
+All functions are pure: a forward function, parameters and images -> tensors.
 N images, C channels, H, W, D features.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dream_ray.core.matching.derivatives import Differentiate, by_autograd
 from dream_ray.core.tree_sum import tree_sum
 
 Parameters = Mapping[str, Tensor]
@@ -79,29 +80,37 @@ class Signals:
 
 
 def signals(
-    forward: Forward, parameters: Parameters, images_NCHW: Tensor, label: int | Tensor, objective: Objective
+    forward: Forward,
+    parameters: Parameters,
+    images_NCHW: Tensor,
+    label: Tensor,
+    objective: Objective,
+    differentiate: Differentiate = by_autograd,
+    *,
+    again: bool = False,
 ) -> Signals:
-    """Computes mean feature and matched gradients of a batch of one class; differentiable in the images.
+    """Computes mean feature and matched gradients of a batch of one class.
 
     Args:
         forward: The network as a function.
         parameters: All its parameters by name.
         images_NCHW: Augmented images of the class.
-        label: The class; a scalar int64 tensor if the function is compiled, which would otherwise compile each class.
+        label: The class, a scalar int64.
         objective: The objective.
+        differentiate: Computes the gradients.
+        again: Whether the caller differentiates the signals by the images.
     """
     if objective.gradient_weight == 0:
-        features, _ = forward(parameters, images_NCHW)
-        return Signals(features.mean(dim=0), {})
+        features_ND, _ = forward(parameters, images_NCHW)
+        return Signals(features_ND.mean(dim=0), {})
+
+    def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        features_ND, logits_NL = forward({**parameters, **matched}, images_NCHW)
+        return F.cross_entropy(logits_NL, label.expand(len(images_NCHW))), {"mean": features_ND.mean(dim=0)}
+
     matched = {name: parameters[name] for name in objective.matched_names(parameters)}
-
-    def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        features, logits = forward({**parameters, **matched}, images_NCHW)
-        labels = torch.as_tensor(label, device=logits.device).expand(len(images_NCHW))
-        return F.cross_entropy(logits, labels), features.mean(dim=0)
-
-    gradients, mean_feature = torch.func.grad(cross_entropy, has_aux=True)(matched)
-    return Signals(mean_feature, gradients)
+    gradients, (_, other) = differentiate(cross_entropy, matched, again=again)
+    return Signals(other["mean"], gradients)
 
 
 def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> Signals:
@@ -147,27 +156,25 @@ def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Te
     return loss
 
 
-def loss_and_gradient(
-    forward: Forward,
-    parameters: Parameters,
-    images_NCHW: Tensor,
-    label: int | Tensor,
+def matching_gradient(
+    synthetic: Callable[[Tensor], Signals],
+    images: Tensor,
     target: Signals,
     objective: Objective,
+    differentiate: Differentiate = by_autograd,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the matching loss of a synthetic batch, a scalar, and its gradient in the batch's images (N, C, H, W).
+    """Returns the matching loss of synthetic images, a scalar, and its gradient in them.
 
     Args:
-        forward: The network as a function.
-        parameters: All its parameters by name.
-        images_NCHW: Augmented synthetic images of the class.
-        label: As in `signals`.
+        synthetic: Signals of the images; with `by_autograd`, differentiable by them (`again`).
+        images: Synthetic images, in any shape that `synthetic` takes.
         target: Signals of the real batch.
         objective: The objective.
+        differentiate: Computes the gradient.
     """
 
-    def loss_of(images_NCHW: Tensor) -> Tensor:
-        return matching_loss(target, signals(forward, parameters, images_NCHW, label, objective), objective)
+    def loss_of(values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return matching_loss(target, synthetic(values["images"]), objective), {}
 
-    gradient_NCHW, loss = torch.func.grad_and_value(loss_of)(images_NCHW)
-    return torch.as_tensor(loss), gradient_NCHW
+    gradients, (loss, _) = differentiate(loss_of, {"images": images})
+    return loss, gradients["images"]

@@ -1,125 +1,158 @@
-"""Lloyd's k-means.
+"""Lloyd's k-means for several classes at once, without a wait for the device.
 
-Chunks of a fixed number of points, and sums over them in a fixed order (`tree_sum`), define the bits of a clustering.
-N points, K clusters, D features.
+L classes, N points of the largest class, K clusters, D features. A class with fewer points or clusters is padded; the
+padding never changes its centres. The mathematics of a class are those of the loop in
+`tests/core/selection/kmeans_loop.py`.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dream_ray.core.tree_sum import tree_sum
-
-CHUNK_POINTS = 128
-"""Points per chunk."""
+from dream_ray.core.transfer import to_device
 
 
-def _chunks(values: Tensor) -> Iterator[Tensor]:
-    return (values[start : start + CHUNK_POINTS] for start in range(0, len(values), CHUNK_POINTS))
+@dataclass(frozen=True)
+class Points:
+    """The points of some classes.
+
+    Attributes:
+        values_LND: Points, float; padding is finite.
+        norms_LN1: Their squared norms.
+        sizes_L1: Number of points of every class, int64; 0 for a class that is padding.
+        is_point_LN: Whether a point is one, bool.
+        is_cluster_LK: Whether a cluster is one, bool.
+    """
+
+    values_LND: Tensor
+    norms_LN1: Tensor
+    sizes_L1: Tensor
+    is_point_LN: Tensor
+    is_cluster_LK: Tensor
+
+    @classmethod
+    def of(cls, values_LND: Tensor, sizes: Sequence[int], clusters: Sequence[int]) -> "Points":
+        """Builds them.
+
+        Args:
+            values_LND: Points, padded with finite numbers.
+            sizes: Points of every class.
+            clusters: Clusters of every class, at most its points.
+        """
+        counts = to_device(np.array([sizes, clusters], dtype=np.int64), values_LND.device)
+        sizes_L1, clusters_L1 = counts.unsqueeze(2).unbind()
+        indices_N = torch.arange(values_LND.shape[1], device=values_LND.device)
+        return cls(
+            values_LND,
+            values_LND.square().sum(dim=2, keepdim=True),
+            sizes_L1,
+            indices_N < sizes_L1,
+            indices_N[: max(clusters)] < clusters_L1,
+        )
+
+    def take(self, indices_LK: Tensor) -> Tensor:
+        """Returns the points (L, K, D) at some positions, int64."""
+        return self.values_LND.gather(1, indices_LK.unsqueeze(2).expand(-1, -1, self.values_LND.shape[2]))
 
 
-def _by_chunk(function: Callable[[Tensor], Tensor], points_ND: Tensor) -> Tensor:
-    """Applies a function with one value per point chunk by chunk: other sizes may round differently."""
-    return torch.cat([function(chunk) for chunk in _chunks(points_ND)])
+def squared_distances(points: Points, centroids_LKD: Tensor) -> Tensor:
+    """Returns the (L, N, K) squared Euclidean distances, >= 0; infinite for clusters that are padding."""
+    num_points = points.values_LND.shape[1]
+    norms_L1K = centroids_LKD.square().sum(dim=2).masked_fill(~points.is_cluster_LK, torch.inf).unsqueeze(1)
+    products_LDK = centroids_LKD.transpose(1, 2)
+    distances_LNK = torch.baddbmm(norms_L1K.expand(-1, num_points, -1), points.values_LND, products_LDK, alpha=-2)
+    return distances_LNK.add_(points.norms_LN1).clamp_(min=0)
 
 
-def squared_distances(points_ND: Tensor, centroids_KD: Tensor) -> Tensor:
-    """Returns the (N, K) squared Euclidean distances, >= 0."""
-    norms_K = centroids_KD.square().sum(dim=1)
-    distances_NK = points_ND.new_empty(len(points_ND), len(centroids_KD))
-    for points, distances in zip(_chunks(points_ND), _chunks(distances_NK), strict=True):
-        torch.addmm(norms_K, points, centroids_KD.T, alpha=-2, out=distances)
-        distances.add_(points.square().sum(dim=1, keepdim=True)).clamp_(min=0)
-    return distances_NK
+def assign(points: Points, centroids_LKD: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns every point's nearest centre (int64, lowest index on ties) and its squared distance, both (L, N)."""
+    distances_LN, nearest_LN = squared_distances(points, centroids_LKD).min(dim=2)
+    return nearest_LN, distances_LN
 
 
-def assign(points_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns every point's nearest centre (int64, lowest index on ties) and its squared distance, both (N,)."""
-    nearest = squared_distances(points_ND, centroids_KD).min(dim=1)
-    return nearest.indices, nearest.values
+def centroids_of(points: Points, assignment_LN: Tensor, distances_LN: Tensor | None = None) -> Tensor:
+    """Returns the centres (L, K, D) of an assignment: a Lloyd step, or a warm start under new features.
 
-
-def centroids_of(
-    points_ND: Tensor, assignment_N: Tensor, num_clusters: int, *, distances_N: Tensor | None = None
-) -> Tensor:
-    """Returns the centres (K, D) of an assignment: a Lloyd step, or a warm start under new features.
+    A product with the assignment as a matrix sums the points: unlike `index_add`, it is reproducible on a GPU.
 
     Args:
-        points_ND: Points.
-        assignment_N: Cluster of every point.
-        num_clusters: K.
-        distances_N: Squared distances of all points to their centres; the farthest points become the centres of empty
+        points: Points.
+        assignment_LN: Cluster of every point.
+        distances_LN: Squared distances of all points to their centres; the farthest points become the centres of empty
             clusters. None: the first points do, and the next Lloyd steps move them.
     """
-    num_points = len(assignment_N)
-    zero_KD = points_ND.new_zeros(num_clusters, points_ND.shape[1])
-    sums = (
-        zero_KD.index_add(0, labels, points)
-        for labels, points in zip(_chunks(assignment_N), _chunks(points_ND), strict=True)
-    )
-    sums_KD = tree_sum(sums, -(-num_points // CHUNK_POINTS))
-    counts_K = torch.bincount(assignment_N, minlength=num_clusters)
-    centroids_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
-    empty = torch.nonzero(counts_K == 0).squeeze(1)
-    if len(empty):
-        far_N = torch.zeros(num_points, device=points_ND.device) if distances_N is None else distances_N
-        farthest = torch.sort(far_N, descending=True, stable=True).indices[: len(empty)]
-        centroids_KD[empty] = points_ND[farthest]
-    return centroids_KD
+    belongs_LNK = points.values_LND.new_zeros(*assignment_LN.shape, points.is_cluster_LK.shape[1])
+    belongs_LNK.scatter_(2, assignment_LN.unsqueeze(2), points.is_point_LN.unsqueeze(2).to(belongs_LNK.dtype))
+    counts_LK1 = belongs_LNK.sum(dim=1).unsqueeze(2)
+    centroids_LKD = torch.bmm(belongs_LNK.transpose(1, 2), points.values_LND) / counts_LK1.clamp(min=1)
+
+    is_empty_LK = (counts_LK1.squeeze(2) == 0) & points.is_cluster_LK
+    far_LN = points.norms_LN1.new_zeros(assignment_LN.shape) if distances_LN is None else distances_LN
+    far_LN = far_LN.masked_fill(~points.is_point_LN, -torch.inf)
+    farthest_LN = torch.sort(far_LN, dim=1, descending=True, stable=True).indices
+    rank_LK = is_empty_LK.cumsum(dim=1).sub_(1).clamp_(min=0)
+    replacements_LKD = points.take(farthest_LN.gather(1, rank_LK))
+    return torch.where(is_empty_LK.unsqueeze(2), replacements_LKD, centroids_LKD)
 
 
-def plus_plus(points_ND: Tensor, num_clusters: int, rng: np.random.Generator) -> Tensor:
+def plus_plus_draws(num_points: int, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws the random numbers (K,) of `plus_plus` for a class; the first one lies in the middle of its point."""
+    return np.append((rng.integers(num_points) + 0.5) / num_points, rng.random(num_clusters - 1))
+
+
+def plus_plus(points: Points, draws_LK: np.ndarray) -> Tensor:
     """Seeds centres by k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
     Args:
-        points_ND: Points, N >= K.
-        num_clusters: K.
-        rng: Stream to draw from.
+        points: Points.
+        draws_LK: Uniform numbers in [0, 1), float64, one for every centre, see `plus_plus_draws`; 0 for padding.
 
     Returns:
-        (K, D) centres, points of the input; distinct while distinct points are left.
+        (L, K, D) centres, points of the input; distinct while distinct points are left.
     """
-    num_points = len(points_ND)
-    norms_N = _by_chunk(lambda points: points.square().sum(dim=1), points_ND)
-    nearest_N = points_ND.new_full((num_points,), torch.inf)
-    chosen = int(rng.integers(num_points))
-    centroids = []
-    while True:
-        centre_D = points_ND[chosen].clone()  # a row may be unaligned, and `mv` may then round differently
-        centroids.append(centre_D)
-        if len(centroids) == num_clusters:
-            return torch.stack(centroids)
-        products_N = _by_chunk(partial(torch.mv, vec=centre_D), points_ND)
-        distances_N = norms_N - 2 * products_N + centre_D.square().sum()
-        nearest_N = torch.minimum(nearest_N, distances_N.clamp_(min=0))
-        nearest_N[chosen] = 0.0  # exactly, despite the rounding of the distances
-        cumulative = np.cumsum(nearest_N.double().cpu().numpy())
-        if cumulative[-1] > 0:
-            chosen = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-            chosen = min(chosen, num_points - 1)
-        else:  # fewer distinct points than clusters
-            chosen = int(rng.integers(num_points))
+    draws = to_device(draws_LK, points.values_LND.device)
+    last_L1 = (points.sizes_L1 - 1).clamp(min=0)
+    uniform_LK = torch.minimum((draws * points.sizes_L1).long(), last_L1)
+    chosen_L1, chosen = uniform_LK[:, :1], [uniform_LK[:, :1]]
+    nearest_LN = points.norms_LN1.new_full(points.is_point_LN.shape, torch.inf)
+    for cluster in range(1, draws.shape[1]):
+        centre_LD1 = points.take(chosen_L1).transpose(1, 2)
+        products_LN = torch.baddbmm(points.norms_LN1, points.values_LND, centre_LD1, alpha=-2).squeeze(2)
+        distances_LN = products_LN.add_(points.norms_LN1.squeeze(2).gather(1, chosen_L1)).clamp_(min=0)
+        nearest_LN = torch.minimum(nearest_LN, distances_LN).masked_fill_(~points.is_point_LN, 0)
+        nearest_LN.scatter_(1, chosen_L1, 0.0)  # exactly, despite the rounding of the distances
+        cumulative_LN = nearest_LN.cumsum(dim=1, dtype=torch.float64)
+        total_L1 = cumulative_LN[:, -1:]
+        found_L1 = torch.searchsorted(cumulative_LN, draws[:, cluster : cluster + 1] * total_L1, right=True)
+        # The total is 0 if there are fewer distinct points than clusters.
+        chosen_L1 = torch.where(total_L1 > 0, torch.minimum(found_L1, last_L1), uniform_LK[:, cluster : cluster + 1])
+        chosen.append(chosen_L1)
+    return points.take(torch.cat(chosen, dim=1))
 
 
-def lloyd(points_ND: Tensor, centroids_KD: Tensor, *, max_steps: int) -> tuple[Tensor, Tensor]:
-    """Runs Lloyd steps until the assignment does not change, at most `max_steps` (0: only assigns).
+def lloyd(points: Points, centroids_LKD: Tensor, *, max_steps: int) -> tuple[Tensor, Tensor]:
+    """Runs Lloyd steps; a class whose assignment stays the same keeps its centres from then on.
 
     Args:
-        points_ND: Points, float.
-        centroids_KD: Initial centres.
-        max_steps: Largest number of updates of the centres.
+        points: Points.
+        centroids_LKD: Initial centres.
+        max_steps: Largest number of updates of the centres; 0: only assigns.
 
     Returns:
-        The centres (K, D), and the nearest centre of each point (N,), int64.
+        The centres (L, K, D), and the nearest centre of each point (L, N), int64.
     """
-    assignment_N, distances_N = assign(points_ND, centroids_KD)
+    assignment_LN, distances_LN = assign(points, centroids_LKD)
+    is_settled_L = torch.zeros(len(assignment_LN), dtype=torch.bool, device=assignment_LN.device)
     for _ in range(max_steps):
-        previous_N = assignment_N
-        centroids_KD = centroids_of(points_ND, previous_N, len(centroids_KD), distances_N=distances_N)
-        assignment_N, distances_N = assign(points_ND, centroids_KD)
-        if torch.equal(assignment_N, previous_N):
+        # A GPU takes all steps, because the host would wait for the answer.
+        if assignment_LN.device.type == "cpu" and is_settled_L.all():
             break
-    return centroids_KD, assignment_N
+        moved_LKD = centroids_of(points, assignment_LN, distances_LN)
+        centroids_LKD = torch.where(is_settled_L[:, None, None], centroids_LKD, moved_LKD)
+        previous_LN = assignment_LN
+        assignment_LN, distances_LN = assign(points, centroids_LKD)
+        is_settled_L = is_settled_L | ((assignment_LN == previous_LN) | ~points.is_point_LN).all(dim=1)
+    return centroids_LKD, assignment_LN

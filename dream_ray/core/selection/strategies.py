@@ -1,8 +1,10 @@
 """Selection of real images: representative (DREAM) or random.
 
-Source: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), section 3.2. N images of a class, D features, K clusters.
+Source: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), section 3.2. L classes, N images of the largest class, D
+features, K clusters.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,7 @@ class Selection:
     """Chosen images of one class.
 
     Attributes:
-        indices: (n,) positions in the class, int64, distinct.
+        indices: (n,) positions in the class, int64, distinct, on the CPU.
         assignment_N: Cluster of every image of the class, int64; a warm start of the next clustering uses it.
     """
 
@@ -28,7 +30,7 @@ class Selection:
 _TIE = 1e-4
 
 
-def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
+def nearest_to_each(distances_LNK: Tensor, per_cluster: int) -> Tensor:
     """Takes the `per_cluster` images nearest to each centre, no image twice.
 
     If an earlier centre has taken an image, a centre takes the next nearest one; the published code picks the image
@@ -36,66 +38,85 @@ def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
     are such a case, and rounding differs between devices.
 
     Returns:
-        (K * per_cluster,) image positions, centre by centre.
+        (L, K * per_cluster) image positions, centre by centre.
     """
-    distances_KN = distances_NK.T.contiguous()
-    taken_N = torch.zeros(distances_KN.shape[1], dtype=torch.bool, device=distances_KN.device)
+    free_LKN = distances_LNK.transpose(1, 2).contiguous()
     chosen = []
-    for distances_N in distances_KN:
+    for cluster in range(free_LKN.shape[1]):
         for _ in range(per_cluster):
-            free_N = distances_N.masked_fill(taken_N, torch.inf)
-            pick = (free_N <= free_N.min() * (1 + _TIE)).int().argmax()
-            taken_N.index_fill_(0, pick[None], value=True)  # taken_N[pick] would wait for the GPU
-            chosen.append(pick)
-    return torch.stack(chosen)
+            free_LN = free_LKN[:, cluster]
+            is_nearest_LN = free_LN <= free_LN.amin(dim=1, keepdim=True) * (1 + _TIE)
+            pick_L1 = is_nearest_LN.int().argmax(dim=1, keepdim=True)
+            free_LKN.scatter_(2, pick_L1.unsqueeze(1).expand(-1, free_LKN.shape[1], 1), torch.inf)
+            chosen.append(pick_L1)
+    return torch.cat(chosen, dim=1)
 
 
-def nearest_to_any(distances_NK: Tensor, num_images: int) -> Tensor:
-    """Takes the `num_images` images with the smallest distance to any centre (the Tiny-ImageNet variant)."""
-    return torch.sort(distances_NK.min(dim=1).values, stable=True).indices[:num_images]
+def nearest_to_any(distances_LNK: Tensor, num_images: int) -> Tensor:
+    """Takes the (L, num_images) images with the smallest distance to any centre (the Tiny-ImageNet variant)."""
+    return torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices[:, :num_images]
 
 
-PICK_RULES = ("each", "any")
+_PICKS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "each": nearest_to_each,
+    "any": lambda distances_LNK, per_cluster: nearest_to_any(distances_LNK, per_cluster * distances_LNK.shape[2]),
+}
+PICK_RULES = tuple(_PICKS)
 
 
 def representative(
-    points_ND: Tensor,
+    points_LND: Tensor,
+    sizes: Sequence[int],
     *,
     num_clusters: int,
     per_cluster: int,
     rule: str,
     max_steps: int,
-    rng: np.random.Generator,
-    previous_N: Tensor | None = None,
-) -> Selection:
-    """Clusters the images of a class and picks the representatives of each cluster.
+    rngs: Sequence[np.random.Generator],
+    previous: Sequence[Tensor] | None = None,
+) -> list[Selection]:
+    """Clusters the images of some classes and picks the representatives of each cluster; waits for the device once.
 
     Args:
-        points_ND: Features of the images of the class.
+        points_LND: Features of the images of the classes, padded with finite numbers, float32; more classes than
+            `sizes` are padding.
+        sizes: Images of every class, N of each, >= 1.
         num_clusters: K; a class of fewer than K * per_cluster images is clustered into N // per_cluster.
         per_cluster: Images picked for each cluster.
         rule: "each" (nearest to each centre) or "any" (nearest to any centre).
         max_steps: Largest number of Lloyd steps.
-        rng: Stream for k-means++; a warm start draws nothing.
-        previous_N: Assignment of an earlier clustering of the same images, for a warm start; None: k-means++.
+        rngs: Stream of every class for k-means++; a warm start draws nothing.
+        previous: Assignment (N,) of an earlier clustering of the images of every class, for a warm start; None:
+            k-means++.
 
     Returns:
-        min(K * per_cluster, N // per_cluster * per_cluster) distinct images; all images if N < per_cluster.
+        For every class, min(K * per_cluster, N // per_cluster * per_cluster) distinct images; all images if
+        N < per_cluster.
     """
-    total = len(points_ND)
-    clusters = max(1, min(num_clusters, total // per_cluster))
-    if previous_N is None:
-        centroids = kmeans.plus_plus(points_ND, clusters, rng)
+    per_class = [min(per_cluster, size) for size in sizes]
+    clusters = [min(num_clusters, size // per) for size, per in zip(sizes, per_class, strict=True)]
+    padding = [0] * (len(points_LND) - len(sizes))
+    points = kmeans.Points.of(points_LND, [*sizes, *padding], [*clusters, *padding])
+    if previous is None:
+        draws_LK = np.zeros((len(points_LND), max(clusters)))
+        for draws_K, size, count, rng in zip(draws_LK, sizes, clusters, rngs, strict=False):
+            draws_K[:count] = kmeans.plus_plus_draws(size, count, rng)
+        centroids_LKD = kmeans.plus_plus(points, draws_LK)
     else:
-        centroids = kmeans.centroids_of(points_ND, previous_N, clusters)
-    centroids, assignment_N = kmeans.lloyd(points_ND, centroids, max_steps=max_steps)
-    distances_NK = kmeans.squared_distances(points_ND, centroids)
-    if rule == "each":
-        indices = nearest_to_each(distances_NK, min(per_cluster, total))
-    else:
-        assert rule == "any", rule
-        indices = nearest_to_any(distances_NK, clusters * per_cluster)
-    return Selection(indices, assignment_N)
+        before_LN = points.sizes_L1.new_zeros(points.is_point_LN.shape)
+        for before_N, of_class_N in zip(before_LN, previous, strict=False):
+            before_N[: len(of_class_N)] = of_class_N
+        centroids_LKD = kmeans.centroids_of(points, before_LN)
+    centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=max_steps)
+    distances_LNK = kmeans.squared_distances(points, centroids_LKD)
+    distances_LNK = distances_LNK.masked_fill_(~points.is_point_LN.unsqueeze(2), torch.inf)
+    indices_LM = _PICKS[rule](distances_LNK, max(per_class)).cpu()
+    return [
+        Selection(indices_M[: count * per], assignment_N[:size])
+        for indices_M, assignment_N, size, count, per in zip(
+            indices_LM, assignment_LN, sizes, clusters, per_class, strict=False
+        )
+    ]
 
 
 def random_batch(num_images: int, batch: int, rng: np.random.Generator) -> np.ndarray:

@@ -55,16 +55,9 @@ def representative_indices(run: Run, store: Store, device: torch.device) -> tupl
     """Returns the ipc real images of each class that representative initialisation selects."""
     normalise = run.normalise(store, device)
     snapshot = warmed_up(run.config, store, normalise, run.config.initialisation.warmup_epochs)
-    matcher = class_matcher(run.config, store, range(store.num_classes), normalise)
-    selections = (
-        strategies.representative(
-            matcher.embed(snapshot, label),
-            num_clusters=run.config.ipc,
-            per_cluster=1,
-            rule="each",
-            max_steps=run.config.selection.max_steps,
-            rng=rng.stream(run.config.seed, "baseline-k-means", label=label),
-        )
+    selector = class_matcher(run.config, store, range(store.num_classes), normalise).selector
+    chosen = (
+        selector.representatives(snapshot, label, run.config.ipc, rule="each", purpose="baseline-k-means")
         for label in range(store.num_classes)
     )
-    return tuple(tuple(selection.indices.tolist()) for selection in selections)
+    return tuple(tuple(indices.tolist()) for indices in chosen)

@@ -18,7 +18,8 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE_SET
-from dream_ray.engine.networks.training import RealImages, Recipe, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
 
@@ -86,7 +87,7 @@ def train_and_test(
             network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
         ).to(normalise.device)
     recipe, epochs = evaluation_recipe(config, step_size), num_epochs(config, protocol, evaluated_set)
-    optimizer = recipe.optimizer(classifier)
+    optimizer, program = recipe.optimizer(classifier), UpdateProgram(recipe, normalise)
     milestones = [int(part * epochs + _ROUNDING) for part in config.evaluation.lr_milestones]
     # In a short training, a milestone of 0 epochs would skip the first learning rate.
     milestones = [milestone for milestone in milestones if milestone >= 1]
@@ -99,7 +100,7 @@ def train_and_test(
     ):
         for epoch in range(epochs):
             generator = rng.stream(config.seed, f"evaluation-{evaluated_set}", outer=repeat, inner=epoch)
-            train_pass(classifier, optimizer, data, len(data), recipe, normalise, generator)
+            train_pass(classifier, optimizer, data, len(data), program, generator)
             schedule.step()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
     seconds = time.monotonic() - started

@@ -10,8 +10,10 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, TensorCache
 from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, RepeatedImages, TrainingImages
@@ -25,13 +27,15 @@ def class_matcher(
     labels: Sequence[int],
     normalise: Normalise,
     *,
-    compiled: bool = False,
+    form: ProgramForm = EAGER,
     features: FeatureCache | None = None,
     initial_network: Callable[[], Snapshot] | None = None,
 ) -> ClassMatcher:
-    """Returns the matcher of some classes; see its attributes."""
+    """Returns the matcher of some classes; see its attributes and those of its selector."""
     real = real_images(config, store, labels)
-    return ClassMatcher(config, real, store.num_classes, normalise, compiled, features, initial_network)
+    largest_class = max(len(store.images(label, config.splits)) for label in range(store.num_classes))
+    selector = ClassSelector(config, real, largest_class, normalise, form, features)
+    return ClassMatcher(config, selector, store.num_classes, initial_network)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:
@@ -51,20 +55,20 @@ def training_images(config: Config, store: Store, normalise: Normalise) -> Calla
     everything = RealImages(*store.training_set(config.splits))
     if config.source.kind != "expert" or config.selection.strategy != "representative":
         return lambda _: everything
-    matcher = class_matcher(config, store, range(store.num_classes), normalise)
-    return lambda snapshot: representatives(matcher, snapshot, everything)
+    selector = class_matcher(config, store, range(store.num_classes), normalise).selector
+    return lambda snapshot: representatives(selector, snapshot, everything)
 
 
-def representatives(matcher: ClassMatcher, snapshot: Snapshot, images: RealImages) -> RepeatedImages:
+def representatives(selector: ClassSelector, snapshot: Snapshot, images: RealImages) -> RepeatedImages:
     """Selects representatives by k-means on the features of a network, reproducibly in any process.
 
     Args:
-        matcher: Matcher of all classes.
+        selector: Selector of all classes.
         snapshot: The network.
         images: All real images of the classes, class by class.
     """
     first = replace(snapshot, inner=0)  # at inner step 0, k-means starts without previous assignments
-    chosen = matcher.select_all(first, {})
+    chosen = selector.select_all(first, {})
     positions = [
         np.flatnonzero(images.labels_N == label)[selection.indices.numpy()] for label, selection in chosen.items()
     ]
@@ -77,7 +81,7 @@ def network_source(
     normalise: Normalise,
     cache: TensorCache | None = None,
     *,
-    compiled: bool = False,
+    form: ProgramForm = EAGER,
     synthetic: Callable[[], TrainingImages] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
@@ -88,7 +92,7 @@ def network_source(
         store: Holds the real images.
         normalise: Maps images to network inputs.
         cache: Stores networks trained on real data; None: no cache.
-        compiled: Whether the training is compiled.
+        form: How the training is executed.
         synthetic: Returns the synthetic images of all classes, for source.kind synthetic.
         check: Called before every batch of training, and while waiting for another process; an exception ends both.
     """
@@ -98,7 +102,7 @@ def network_source(
         images,
         normalise,
         lambda: build(config, store),
-        compiled=compiled,
+        form=form,
         check=check,
     )
     if cache is None:

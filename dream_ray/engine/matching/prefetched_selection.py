@@ -11,18 +11,18 @@ from contextlib import contextmanager
 
 from dream_ray.config import Config
 from dream_ray.core.selection.strategies import Selection
-from dream_ray.engine.matching.class_matcher import Assignments, ClassMatcher, Select
+from dream_ray.engine.matching.class_selector import Assignments, ClassSelector, Select
 from dream_ray.engine.networks.prefetched import FetchedNetworks
 from dream_ray.engine.networks.sources import Snapshot
 
 
 @contextmanager
-def prefetch_selection(config: Config, matcher: ClassMatcher, source: FetchedNetworks) -> Iterator[Select]:
-    """Yields `matcher.select_all`, computed one selection ahead by a thread that ends with the block.
+def prefetch_selection(config: Config, selector: ClassSelector, source: FetchedNetworks) -> Iterator[Select]:
+    """Yields `selector.select_all`, computed one selection ahead by a thread that ends with the block.
 
     Args:
         config: Settings.
-        matcher: Selects.
+        selector: Selects.
         source: Returns snapshots before their turn.
     """
     ended = threading.Event()
@@ -32,13 +32,13 @@ def prefetch_selection(config: Config, matcher: ClassMatcher, source: FetchedNet
     def prefetch(outer: int, inner: int, previous: Assignments) -> dict[int, Selection]:
         while not ended.is_set():
             if (snapshot := source.try_get(outer, inner)) is not None:
-                return matcher.select_all(snapshot, previous, is_over=ended.is_set)
+                return selector.select_all(snapshot, previous, is_over=ended.is_set)
         return {}
 
     def select(snapshot: Snapshot, previous: Assignments) -> dict[int, Selection]:
         due = prefetched.pop((snapshot.outer, snapshot.inner), None)
         # The first selection of a process is not prefetched.
-        chosen = matcher.select_all(snapshot, previous) if due is None else due.result()
+        chosen = selector.select_all(snapshot, previous) if due is None else due.result()
         outer, inner = snapshot.outer, snapshot.inner + config.selection.interval
         if inner >= config.inner_steps:
             outer, inner = outer + 1, 0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core import rng
-from dream_ray.core.images.augment import AugmentParams, augment, sample_params
+from dream_ray.core.images.augment import AugmentParams, augment, sample_params, view_of
 from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
@@ -27,7 +27,7 @@ from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_matcher import decoder
 from dream_ray.engine.matching.expert_segments import Segment, Segments
 from dream_ray.engine.matching.state import ALL_CLASSES, STEP_SIZE, ClassState, RunState
-from dream_ray.engine.networks.sources import training_function
+from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.nets import Classifier
 
 _STEP_SIZE_VELOCITY = "step_size_velocity"
@@ -63,8 +63,7 @@ class TrajectoryMatcher:
     @cached_property
     def forward(self) -> Forward:
         """The network of a student, in training mode, as a function."""
-        network = self.network.train()
-        return training_function(network, dict(network.named_buffers()))
+        return function_of(structure_of(self.network, training=True), tensors_of(self.network))[0]
 
     def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.
@@ -119,14 +118,15 @@ class TrajectoryMatcher:
                 waiting = generator.permutation(len(labels_M))
             indices, waiting = waiting[:size], waiting[size:]
             height, width = images_LNCHW.shape[-2:]
-            view = sample_params(
+            draw = sample_params(
                 config.matching.augmentation, generator, height=height, width=width, num_draws=len(indices)
             )
-            drawn.append(self._batch(indices, labels_M[indices], view))
+            drawn.append(self._batch(indices, labels_M[indices], draw))
         return drawn
 
-    def _batch(self, indices: np.ndarray, labels: np.ndarray, view: AugmentParams) -> Batch:
+    def _batch(self, indices: np.ndarray, labels: np.ndarray, draw: AugmentParams) -> Batch:
         device = self.normalise.device
+        view = view_of(draw, device)
         chosen, labels_N = to_device(indices, device), to_device(labels, device)
 
         def batch(images_LNCHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,7 @@ from dataclasses import replace
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
-from dream_ray.engine.networks.matching_functions import CompiledBackward
-from dream_ray.engine.networks.sharpness_aware import flat_backward
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import (
     NetworkSource,
     PoolNetworks,
@@ -15,7 +14,8 @@ from dream_ray.engine.networks.sources import (
     Snapshot,
     TrainedNetworks,
 )
-from dream_ray.engine.networks.training import RealImages, Recipe, TrainingImages, backward
+from dream_ray.engine.networks.training import RealImages, TrainingImages
+from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.nets import Classifier, build_network
 
 
@@ -46,6 +46,7 @@ def recipe_of(config: Config) -> Recipe:
         update.weight_decay,
         update.cutmix_probability,
         update.augmentation,
+        flat_radius=update.flat_radius,
     )
 
 
@@ -78,13 +79,13 @@ def networks_on(
     normalise: Normalise,
     build_one: Callable[[], Classifier],
     *,
-    compiled: bool = False,
+    form: ProgramForm = EAGER,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
     """Returns the network source of some settings on any labelled images."""
     if config.source.kind == "random":
         return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
-    networks = replace(_trained_networks(config, images, normalise, build_one, compiled=compiled), check=check)
+    networks = replace(_trained_networks(config, images, normalise, build_one, form), check=check)
     if config.source.kind != "pool":
         return networks
     return PoolNetworks(replace(networks, inner_steps=1), networks, config.seed, config.source.pool_size)
@@ -95,30 +96,24 @@ def _trained_networks(
     images: Callable[[Snapshot], TrainingImages],
     normalise: Normalise,
     build_one: Callable[[], Classifier],
-    *,
-    compiled: bool,
+    form: ProgramForm,
 ) -> TrainedNetworks:
     update = config.update
-    backpropagate = CompiledBackward(update.batch_size) if compiled else backward
     return TrainedNetworks(
         build=build_one,
         images=images,
-        recipe=recipe_of(config),
-        normalise=normalise,
+        program=UpdateProgram(recipe_of(config), normalise, backend=form.backend),
         seed=config.seed,
         inner_steps=trajectory_length(config),
         num_images=update.num_images,
         epochs=update.epochs,
         warmup_epochs=update.warmup_epochs,
         first_warmup_epochs=first_warmup_epochs(config),
-        backpropagate=flat_backward(update.flat_radius, backpropagate) if update.flat_radius else backpropagate,
     )
 
 
-def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, *, compiled: bool = False) -> Snapshot:
+def warmed_up(config: Config, store: Store, normalise: Normalise, epochs: int, form: ProgramForm = EAGER) -> Snapshot:
     """Returns a network after some epochs on the real data, equal to the first one of a run on real data."""
     everything = RealImages(*store.training_set(config.splits))
-    networks = _trained_networks(
-        config, lambda _: everything, normalise, lambda: build(config, store), compiled=compiled
-    )
+    networks = _trained_networks(config, lambda _: everything, normalise, lambda: build(config, store), form)
     return next(iter(replace(networks, inner_steps=1, first_warmup_epochs=epochs).trajectory(0)))

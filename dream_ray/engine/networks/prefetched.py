@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dream_ray.engine.networks.sources import NetworkState, Snapshot, blank_network
-from dream_ray.engine.networks.training import Recipe
+from dream_ray.engine.networks.update_program import Recipe
 from dream_ray.nets import Classifier
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dream_ray import storage
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
-from dream_ray.engine.networks.training import Recipe
+from dream_ray.engine.networks.update_program import Recipe
 from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 

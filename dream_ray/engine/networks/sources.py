@@ -5,7 +5,7 @@ step t, the data and the settings. Any process may compute it, ahead of time or 
 images (DC, DSA) need the images of all workers between every two inner steps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from dream_ray.core import rng
-from dream_ray.core.images.normalisation import Normalise
-from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.core.transfer import to_device
-from dream_ray.engine.networks.training import Backward, Recipe, TrainingImages, backward, train_pass
+from dream_ray.engine.networks.training import TrainingImages, train_pass
+from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.nets import Classifier
 
 YieldedInput = TypeVar("YieldedInput", covariant=True)
@@ -41,22 +40,6 @@ def network_tensors(state: NetworkState) -> dict[str, Tensor]:
     return {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name.startswith(_NETWORK)}
 
 
-def training_function(network: Classifier, buffers: Mapping[str, Tensor]) -> Forward:
-    """Returns a network as a function of its parameters and images; the function does not change the buffers."""
-
-    def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        own = {name: buffer.clone() for name, buffer in buffers.items()}
-        outputs = torch.func.functional_call(network, {**parameters, **own}, (images_NCHW,))
-        return outputs[0], outputs[1]
-
-    return forward
-
-
-def detached_parameters(network: Classifier) -> dict[str, Tensor]:
-    """Returns the parameters of a network by name, as constants."""
-    return {name: parameter.detach() for name, parameter in network.named_parameters()}
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """One network theta(t, j) of a trajectory, valid until the next one is requested.
@@ -72,14 +55,6 @@ class Snapshot:
     inner: int
     network: Classifier
     optimizer: torch.optim.SGD
-
-    def function(self) -> tuple[Forward, Parameters]:
-        """Returns the network as a pure function and its detached parameters.
-
-        It runs in training mode, as in the published code, without changing the running statistics of a batch norm.
-        """
-        network = self.network.train()
-        return training_function(network, dict(network.named_buffers())), detached_parameters(network)
 
     def state(self) -> NetworkState:
         """Returns copies of all tensors that the rest of the trajectory depends on."""
@@ -142,39 +117,35 @@ class TrainedNetworks:
     Attributes:
         build: Builds a network from torch's ambient generator.
         images: Returns the training images of a snapshot.
-        recipe: Training recipe.
-        normalise: Maps images in [0, 1] to network inputs; the networks live on its device.
+        program: Takes the training steps; the networks live on its device.
         seed: Seed of the run.
         inner_steps: Networks per trajectory.
         num_images: Images of one update pass; None: all.
         epochs: Passes per update.
         warmup_epochs: Passes over all images before inner step 0.
         first_warmup_epochs: The same for outer step 0, whose network the initialisation may use.
-        backpropagate: Computes the gradients of a training step.
         check: Called before every batch; an exception from it ends the training.
     """
 
     build: Callable[[], Classifier]
     images: Callable[[Snapshot], TrainingImages]
-    recipe: Recipe
-    normalise: Normalise
+    program: UpdateProgram
     seed: int
     inner_steps: int
     num_images: int | None
     epochs: int
     warmup_epochs: int
     first_warmup_epochs: int
-    backpropagate: Backward = backward
     check: Callable[[], None] = lambda: None
 
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """See `Source.trajectory`."""
         with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
-            network = self.build().to(self.normalise.device)
+            network = self.build().to(self.program.normalise.device)
         if state is not None:
-            snapshot = Snapshot.of(state, outer, start, network, self.recipe)
+            snapshot = Snapshot.of(state, outer, start, network, self.program.recipe)
         else:
-            snapshot = Snapshot(outer, 0, network, self.recipe.optimizer(network))
+            snapshot = Snapshot(outer, 0, network, self.program.recipe.optimizer(network))
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
             self._train(snapshot, warmup, None, "warm-up")
         for inner in range(snapshot.inner, self.inner_steps):
@@ -195,10 +166,8 @@ class TrainedNetworks:
                 snapshot.optimizer,
                 images,
                 len(images) if num_images is None else num_images,
-                self.recipe,
-                self.normalise,
+                self.program,
                 generator,
-                self.backpropagate,
                 self.check,
             )
 

@@ -25,8 +25,7 @@ class StepCosts:
         warm_up_s: The training of a network before an outer step.
         first_warm_up_s: The training of the first network, or of all experts.
         select_s: The selection among the real images of a class, per image.
-        target_s: The pass of the real batch of a class through a network.
-        move_s: The update of the synthetic images of a class, or of all classes for a trajectory segment.
+        match_s: A matching step of a class, or of all classes for a trajectory segment.
         snapshot_bytes: Size of a network snapshot.
     """
 
@@ -34,14 +33,8 @@ class StepCosts:
     warm_up_s: float
     first_warm_up_s: float
     select_s: float
-    target_s: float
-    move_s: float
+    match_s: float
     snapshot_bytes: float
-
-    @property
-    def match_s(self) -> float:
-        """Time to match a class once."""
-        return self.target_s + self.move_s
 
 
 @dataclass(frozen=True)

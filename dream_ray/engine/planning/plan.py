@@ -13,6 +13,7 @@ from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import MEGABYTE
+from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
 from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory, processes_per_gpu
@@ -86,8 +87,8 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     """
     device = resolve_device(spec.device)
     fitted, memory = fit_memory(spec, producers, device)
-    store, compiled = Store.open(spec.store), fitted.compile == "on"
-    costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, compiled=compiled)
+    store, form = Store.open(spec.store), ProgramForm(backend=INDUCTOR if fitted.compile == "on" else None)
+    costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, form=form)
     return RunPlan(fitted, store, memory, costs, producers.count)
 
 
@@ -169,7 +170,13 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
     compiled = choose_compile(spec.compile, config, store, device)
     measured = in_new_process(
-        measure_memory, config, store, threads=spec.threads, device=device, compiled=compiled, beside=beside
+        measure_memory,
+        config,
+        store,
+        threads=spec.threads,
+        device=device,
+        form=ProgramForm(backend=INDUCTOR if compiled else None),
+        beside=beside,
     )
     ahead = networks_ahead(producers.count, config.inner_steps, measured.snapshot_bytes) if producers.count else 0
     num_processes = 0 if spec.local else producers.count

@@ -53,12 +53,12 @@ def trained_networks(
     if synthetic is None and run.spec.snapshot_cache is not None:
         cache = open_snapshot_cache(run.spec.snapshot_cache, run.spec.snapshot_cache_bytes, _identity(run))
     normalise = run.normalise(store)
-    return network_source(run.config, store, normalise, cache, compiled=run.compiled, synthetic=synthetic, check=check)
+    return network_source(run.config, store, normalise, cache, form=run.form, synthetic=synthetic, check=check)
 
 
 def experts(run: Run, store: Store) -> CachedNetworks:
     """Returns the source of expert trajectories (MTT), on the device of the run; see `expert_cache`."""
-    source = network_source(run.config, store, run.normalise(store), expert_cache(run), compiled=run.compiled)
+    source = network_source(run.config, store, run.normalise(store), expert_cache(run), form=run.form)
     assert isinstance(source, CachedNetworks)
     return source
 

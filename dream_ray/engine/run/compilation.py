@@ -4,18 +4,21 @@ Compilation changes the last bits, so the decision must not depend on the number
 """
 
 import logging
-import math
+from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.augment import sample_params
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.matching.class_step import ClassInputs
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.class_matcher import matched_objective
-from dream_ray.engine.networks.from_config import build, first_passes, trajectory_length
-from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions
-from dream_ray.engine.networks.sources import Snapshot
-from dream_ray.engine.networks.training import MixedLabels
+from dream_ray.engine.matching.class_matcher import class_step
+from dream_ray.engine.matching.programs import FeatureProgram, StepProgram
+from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trajectory_length
+from dream_ray.engine.networks.update_program import UpdateProgram
 from dream_ray.engine.run.class_costs import class_costs, class_counts
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
@@ -25,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 # At this size, eager matching takes about an hour on one CPU core or ten minutes on a GPU. Compiled functions then save
 # more than the one or two minutes that each worker needs to compile them.
 LONG_RUN_FLOP = {"cpu": 1e14, "cuda": 1e16}
+# A backend that executes the traced operations by eager PyTorch.
+_ONLY_TRACED = "eager"
 
 
 def choose_compile(choice: str, config: Config, store: Store, device: torch.device) -> bool:
@@ -103,15 +108,19 @@ def _check_network(config: Config, store: Store) -> None:
     """Raises UsageError if torch.compile cannot trace the network of a run."""
     from torch._dynamo.exc import TorchDynamoException
 
-    network = build(config, store)
-    snapshot = Snapshot(0, 0, network, torch.optim.SGD(network.parameters()))
-    images = torch.linspace(0, 1, 2 * math.prod(store.shape_CHW)).reshape(2, *store.shape_CHW)
-    functions = CompiledMatchingFunctions(matched_objective(config), batch_embedding=2, batch_real=2, backend="eager")
-    labels = torch.zeros(2, dtype=torch.int64)
+    normalise = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
+    network, real = build(config, store), torch.zeros(2, *store.shape_CHW, dtype=torch.uint8)
+    strategy, (_, height, width) = config.matching.augmentation, store.shape_CHW
+    draw = sample_params(strategy, rng.stream(0, "traced"), height=height, width=width)
+    step = StepProgram(class_step(config, store.num_classes), strategy, normalise, backend=_ONLY_TRACED)
+    synthetic, label = torch.zeros(1, 1, *store.shape_CHW), torch.zeros(1, dtype=torch.int64)
+    recipe = replace(recipe_of(config), batch_size=len(real))
+    update = UpdateProgram(recipe, normalise, backend=_ONLY_TRACED)
     try:
-        CompiledBackward(2, backend="eager")(network, images, MixedLabels(labels, labels, torch.ones(())))
-        functions.features(snapshot, images)
-        functions.loss_and_gradient(snapshot, images, 0, functions.real_signals(snapshot, images, 0))
+        FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED).of(network)(real)
+        inputs = ClassInputs(synthetic, synthetic, real[None], step.views([draw]), label, None)
+        step.of(network)(inputs.of_only_class())
+        update(network, recipe.optimizer(network), real, label.expand(len(real)), rng.stream(0, "traced"))
     except TorchDynamoException as error:
         raise UsageError(
             f"compile on needs a network that torch can compile whole; got: {_first_line(error)}"

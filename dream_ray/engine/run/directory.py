@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
     import torch
 
     from dream_ray.core.images.normalisation import Normalise
+    from dream_ray.engine.networks.program_form import ProgramForm
 
 FORMAT_VERSION = 2
 """Version of the names and contents of the files."""
@@ -76,6 +77,13 @@ class Run:
     def compiled(self) -> bool:
         """Whether the workers compile their functions; that decides bits too."""
         return bool(self.environment["compile"] == "on")
+
+    @property
+    def form(self) -> "ProgramForm":
+        """How the programs of its workers are executed."""
+        from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
+
+        return ProgramForm(backend=INDUCTOR if self.compiled else None)
 
     @property
     def device(self) -> "torch.device":

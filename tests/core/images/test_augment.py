@@ -5,12 +5,20 @@ import pytest
 import torch
 
 from dream_ray.core import rng
-from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.augment import View, augment, sample_params, view_of, views_of
 from dream_ray.core.images.augmentation_strategy import OPERATIONS, parse_strategy
-from dream_ray.core.images.cutmix import cutmix, sample_cutmix
+from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.errors import UsageError
 
 ALL = "_".join(OPERATIONS)
+
+
+CPU = torch.device("cpu")
+
+
+def view(strategy: str, seed: int, *, side: int, num_draws: int = 1, dtype: torch.dtype = torch.float32) -> View:
+    draw = sample_params(strategy, rng.stream(seed, "x"), height=side, width=side, num_draws=num_draws)
+    return view_of(draw, CPU, dtype)
 
 
 def draws(strategy: str, count: int = 300, side: int = 16) -> list:
@@ -41,7 +49,7 @@ def test_one_of_crop_scale_and_rotate_is_drawn() -> None:
 def test_two_batches_see_one_view() -> None:
     images = torch.rand(5, 3, 16, 16)
     for seed in range(10):
-        params = sample_params(ALL, rng.stream(seed, "x"), height=16, width=16)
+        params = view(ALL, seed, side=16)
         together = augment(images, params)
         assert torch.allclose(augment(images[:2], params), together[:2], atol=1e-6)
         assert torch.allclose(augment(images[2:], params), together[2:], atol=1e-6)
@@ -50,23 +58,46 @@ def test_two_batches_see_one_view() -> None:
 def test_a_draw_per_image_equals_the_images_one_by_one() -> None:
     images = torch.rand(6, 3, 16, 16)
     for seed in range(6):
-        params = sample_params(ALL, rng.stream(seed, "x"), height=16, width=16, num_draws=6)
+        params = view(ALL, seed, side=16, num_draws=6)
         single = [
             augment(images[i : i + 1], {name: values[i : i + 1] for name, values in params.items()}) for i in range(6)
         ]
         assert torch.allclose(augment(images, params), torch.cat(single), atol=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["color_crop_cutout", ALL, "|".join(OPERATIONS)])
+@pytest.mark.parametrize("shape_from", ["draws", "strategy"])
+def test_classes_together_see_the_views_of_each_alone(strategy: str, shape_from: str) -> None:
+    """To the bit, forwards and backwards, by `vmap` over classes that drew different operations."""
+    images, weights = torch.rand(2, 8, 4, 3, 10, 10)
+    drawn = draws(strategy, count=8, side=10)
+    views = views_of(drawn, CPU, strategy if shape_from == "strategy" else None)
+    together, pull_back = torch.func.vjp(lambda x: torch.func.vmap(augment)(x, views), images)
+    (gradient,) = pull_back(weights)
+    for label, draw in enumerate(drawn):
+        alone, pull_back = torch.func.vjp(lambda x, draw=draw: augment(x, view_of(draw, CPU)), images[label])
+        assert torch.equal(together[label], alone)
+        assert torch.equal(gradient[label], pull_back(weights[label])[0])
+
+
+def test_the_shapes_of_views_depend_on_the_strategy_only() -> None:
+    shapes = [
+        {name: values.shape for name, values in views_of([draw], CPU, ALL).items()} for draw in draws(ALL, count=20)
+    ]
+    assert all(one == shapes[0] for one in shapes)
+    assert list(shapes[0]) == ["flip", "brightness", "saturation", "contrast", "crop", "scale", "rotate", "cutout"]
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_is_differentiable(operation: str) -> None:
     images = torch.rand(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    params = sample_params(operation, rng.stream(1, "x"), height=6, width=6)
+    params = view(operation, 1, side=6, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: augment(x, params), images)
 
 
 def test_none_changes_nothing() -> None:
     images = torch.rand(2, 1, 5, 5)
-    assert augment(images, sample_params("none", rng.stream(0, "x"), height=5, width=5)) is images
+    assert augment(images, view("none", 0, side=5)) is images
     assert parse_strategy("none") == (frozenset(),)
 
 
@@ -81,12 +112,19 @@ def test_cutmix_takes_a_box_of_the_partner(seed: int) -> None:
     assert mix is not None
     assert sorted(mix.partner) == [0, 1, 2, 3]
     values = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 9, 7)
-    mixed = cutmix(values, mix)
+    mixed = cutmix(values, mix_of(mix, 4, CPU))
     inside = torch.zeros(9, 7, dtype=torch.bool)
     inside[slice(*mix.rows), slice(*mix.columns)] = True
     partner = torch.from_numpy(mix.partner).float().reshape(4, 1, 1, 1)
     assert torch.equal(mixed, torch.where(inside, partner, values))
     assert mix.share == pytest.approx(1 - inside.float().mean().item())
+
+
+def test_without_a_draw_cutmix_changes_nothing() -> None:
+    images = torch.rand(3, 1, 5, 5)
+    mix = mix_of(None, 3, CPU)
+    assert torch.equal(cutmix(images, mix), images)
+    assert mix[-1] == 1
 
 
 def test_cutmix_has_the_given_probability() -> None:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
 from dream_ray.core.matching.objectives import (
     DISTANCES,
     Forward,
     Objective,
     Parameters,
     Signals,
-    loss_and_gradient,
+    matching_gradient,
     matching_loss,
     signals,
 )
@@ -78,20 +79,39 @@ def by_hand(
     return total
 
 
+def loss_and_gradient(
+    forward: Forward,
+    parameters: Parameters,
+    real: Tensor,
+    synthetic: Tensor,
+    label: int,
+    objective: Objective,
+    differentiate: Differentiate,
+) -> tuple[Tensor, Tensor]:
+    at = torch.tensor(label)
+    target = signals(forward, parameters, real, at, objective, differentiate)
+
+    def synthetic_signals(batch: Tensor) -> Signals:
+        return signals(forward, parameters, batch, at, objective, differentiate, again=True)
+
+    return matching_gradient(synthetic_signals, synthetic, target, objective, differentiate)
+
+
+@pytest.mark.parametrize("differentiate", [by_autograd, by_transforms])
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0), (0.5, 0.25)])
 @pytest.mark.parametrize(("biases", "classifier"), [(False, False), (True, False), (False, True), (True, True)])
 def test_loss_and_gradient_equal_double_backward_by_hand(
-    parameters: dict[str, Tensor], distance: str, weights: tuple[float, float], biases: bool, classifier: bool
+    parameters: dict[str, Tensor],
+    distance: str,
+    weights: tuple[float, float],
+    biases: bool,
+    classifier: bool,
+    differentiate: Differentiate,
 ) -> None:
     objective = Objective(*weights, distance, biases, classifier)
     real, synthetic, label = images(6, 1), images(3, 2), 1
-    target = signals(forward, parameters, real, label, objective)
-
-    def loss_of(batch: Tensor) -> Tensor:
-        return matching_loss(target, signals(forward, parameters, batch, label, objective), objective)
-
-    gradient, loss = torch.func.grad_and_value(loss_of)(synthetic)
+    loss, gradient = loss_and_gradient(forward, parameters, real, synthetic, label, objective, differentiate)
     leaf = synthetic.clone().requires_grad_()
     expected = by_hand(parameters, leaf, real, label, objective)
     torch.testing.assert_close(loss, expected.detach())
@@ -116,11 +136,13 @@ DC = Objective(0.0, 1.0, "cosine", match_biases=False, match_classifier=True)
 DM = Objective(1.0, 0.0, "mse", match_biases=False, match_classifier=False)
 
 
+@pytest.mark.parametrize("differentiate", [by_autograd, by_transforms])
 @pytest.mark.parametrize("objective", [DC, DM], ids=["dc", "dm"])
-def test_gradients_of_dc_and_dm_equal_double_backward_through_a_convolution(objective: Objective) -> None:
+def test_gradients_of_dc_and_dm_equal_double_backward_through_a_convolution(
+    objective: Objective, differentiate: Differentiate
+) -> None:
     parameters, real, synthetic, label = convolutional_parameters(), images(6, 1), images(3, 2), 1
-    target = signals(convolutional, parameters, real, label, objective)
-    loss, gradient = loss_and_gradient(convolutional, parameters, synthetic, label, target, objective)
+    loss, gradient = loss_and_gradient(convolutional, parameters, real, synthetic, label, objective, differentiate)
     leaf = synthetic.clone().requires_grad_()
     expected = by_hand(parameters, leaf, real, label, objective, convolutional)
     torch.testing.assert_close(loss, expected.detach())
@@ -130,7 +152,8 @@ def test_gradients_of_dc_and_dm_equal_double_backward_through_a_convolution(obje
 def test_dc_compares_every_output_channel_of_a_convolution_and_every_class_of_the_classifier() -> None:
     """With plain numbers, row by row; biases are left out."""
     parameters = convolutional_parameters()
-    sides = [signals(convolutional, parameters, images(count, seed=count), 2, DC).gradients for count in (6, 3)]
+    label = torch.tensor(2)
+    sides = [signals(convolutional, parameters, images(count, seed=count), label, DC).gradients for count in (6, 3)]
     total = 0.0
     for name in ("trunk.weight", "head.weight"):
         for a, b in zip(*(gradients[name].flatten(1).tolist() for gradients in sides), strict=True):
@@ -178,5 +201,5 @@ def test_no_gradient_is_computed_where_none_is_matched(parameters: dict[str, Ten
 
 def test_equal_signals_have_no_loss(parameters: dict[str, Tensor]) -> None:
     objective = Objective(1.0, 1.0, "mse", True, True)
-    same: Signals = signals(forward, parameters, images(4, 0), 2, objective)
+    same: Signals = signals(forward, parameters, images(4, 0), torch.tensor(2), objective)
     assert matching_loss(same, same, objective).item() == 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dream_ray.core import rng
-from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.augment import augment, sample_params, view_of
 from dream_ray.core.images.multiformation import decode_factor
 from dream_ray.core.matching import trajectory_matching
 from dream_ray.core.matching.objectives import Forward, Parameters
@@ -51,7 +51,9 @@ def batches(count: int) -> list[Batch]:
         decoded = torch.stack([decode_factor(of_class, 2) for of_class in images])
         labels = torch.arange(CLASSES).repeat_interleave(decoded.shape[1])
         view = sample_params("color_crop_flip_cutout", rng.stream(step, "test"), height=8, width=8)
-        return augment((decoded.flatten(0, 1)[chosen] - 0.4) / 0.3, view), labels[chosen]
+        return augment((decoded.flatten(0, 1)[chosen] - 0.4) / 0.3, view_of(view, images.device, images.dtype)), labels[
+            chosen
+        ]
 
     decoded = CLASSES * IPC * 4
     orders = [torch.from_numpy(rng.stream(step, "order").permutation(decoded)) for step in range(count)]

@@ -14,6 +14,7 @@ from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.selection import strategies
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.nets import build_network
@@ -39,7 +40,7 @@ def config(**changed: Any) -> Config:
 def matcher(settings: Config) -> ClassMatcher:
     images = rng.stream(0, "images").integers(0, 256, size=(NUM_IMAGES, 3, SIDE, SIDE), dtype=np.uint8)
     normalisation = Normalisation.of((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), torch.device("cpu"))
-    return ClassMatcher(settings, {LABEL: ImageChunks([images])}, 3, normalisation)
+    return ClassMatcher(settings, ClassSelector(settings, {LABEL: ImageChunks([images])}, NUM_IMAGES, normalisation), 3)
 
 
 def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
@@ -51,7 +52,7 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
     state = work.initial_state(at, LABEL)
     if work.config.selection.strategy == "representative":
-        (chosen,) = work.select(at, (LABEL,), {LABEL: state.assignment})
+        (chosen,) = work.selector.select(at, (LABEL,), {LABEL: state.assignment})
         state.indices, state.assignment = chosen.indices, chosen.assignment_N
     return state
 
@@ -91,7 +92,7 @@ def test_initial_images(strategy: str, factor: int) -> None:
 def test_the_initial_images_are_real_where_nothing_is_shrunk() -> None:
     work = matcher(config(factor=1))
     state = work.initial_state(snapshot(), LABEL)
-    real = work.real[LABEL].take(np.arange(NUM_IMAGES)).astype(np.float32) / 255
+    real = work.selector.real[LABEL].take(np.arange(NUM_IMAGES)).astype(np.float32) / 255
     for image in state.images_NCHW.numpy():
         assert any(np.allclose(image, candidate, atol=1e-6) for candidate in real)
 
@@ -135,14 +136,14 @@ def test_a_warm_start_uses_the_last_assignment(monkeypatch: pytest.MonkeyPatch) 
     original = strategies.representative
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append((kwargs["previous_N"], kwargs["max_steps"]))
+        seen.append((kwargs["previous"], kwargs["max_steps"]))
         return original(*args, **kwargs)
 
     monkeypatch.setattr("dream_ray.core.selection.strategies.representative", spy)
     before = state.assignment
-    work.select(snapshot(inner=10), (LABEL,), {LABEL: before})
-    work.select(snapshot(inner=0), (LABEL,), {LABEL: before})
-    assert seen[0] == (before, work.config.selection.warm_steps)
+    work.selector.select(snapshot(inner=10), (LABEL,), {LABEL: before})
+    work.selector.select(snapshot(inner=0), (LABEL,), {LABEL: before})
+    assert seen[0] == ([before], work.config.selection.warm_steps)
     assert seen[1] == (None, work.config.selection.max_steps), "a new network starts from scratch"
 
 
@@ -161,31 +162,6 @@ def test_a_large_synthetic_batch_is_sampled() -> None:
 def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool) -> None:
     work = matcher(config(selection={"num_clusters": 5, "normalise": normalise, "embedding_batch": 8}))
     at = snapshot()
-    pixels = torch.from_numpy(work.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
-    expected, _ = at.network.eval()(work.normalise(pixels) if normalise else pixels)
-    assert torch.allclose(work.embed(at, LABEL), expected, atol=1e-4)
-
-
-def _whole_and_chunked(name: str) -> tuple[list[int], float]:
-    """Returns the sizes of the forward passes, and the relative distance of the target to that of the whole batch."""
-    at, passed = snapshot(name), []
-    targets = []
-    for size in (None, 2):
-        work = matcher(config(matching={"real_chunk": size}))
-        state = started(work, at)
-        taken = work.real[LABEL].take
-        work.real[LABEL].take = lambda rows, taken=taken: passed.append(len(rows)) or taken(rows)  # type: ignore[method-assign]
-        targets.append(work.target(at, LABEL, state))
-    whole, chunked = (torch.cat([t.mean_feature_D, *(g.flatten() for g in t.gradients.values())]) for t in targets)
-    return passed, float((whole - chunked).norm() / whole.norm())
-
-
-@pytest.mark.parametrize("name", ["convnet", "resnetap10"])
-def test_a_real_batch_in_chunks_is_the_whole_batch(name: str) -> None:
-    passed, difference = _whole_and_chunked(name)
-    assert passed == [5, 2, 2, 1]
-    assert difference < 1e-5
-
-
-def test_batch_norm_sees_the_real_batch_whole() -> None:
-    assert _whole_and_chunked("resnet10") == ([5, 5], 0.0)
+    pixels = torch.from_numpy(work.selector.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
+    expected, _ = at.network.eval()(work.selector.normalise(pixels) if normalise else pixels)
+    assert torch.allclose(work.selector.embed(at, LABEL), expected, atol=1e-4)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.core import rng
-from dream_ray.core.images.augment import augment, sample_params
+from dream_ray.core.images.augment import augment, sample_params, view_of
 from dream_ray.core.images.multiformation import decode_factor
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -68,7 +68,8 @@ def normalised(images: ImageChunks, chosen: np.ndarray, store: Store) -> Tensor:
 
 
 def seen(images: Tensor, strategy: str, stream: np.random.Generator, num_draws: int = 1) -> Tensor:
-    return augment(images, sample_params(strategy, stream, height=SIDE, width=SIDE, num_draws=num_draws))
+    draw = sample_params(strategy, stream, height=SIDE, width=SIDE, num_draws=num_draws)
+    return augment(images, view_of(draw, images.device))
 
 
 def noise(config: Config) -> Tensor:

@@ -8,14 +8,15 @@ from benchmarks.published_loop import PublishedLoop
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
-from dream_ray.core.selection import kmeans
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.from_config import networks_on
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.nets import Classifier, build_network
+from tests.core.selection import kmeans_loop
 
 NUM_CLASSES, IMAGES_PER_CLASS, SIDE = 3, 40, 12
 
@@ -68,7 +69,8 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     device = torch.device("cpu")
     normalisation = Normalisation.of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), device)
     chunks = {label: ImageChunks([images]) for label, images in enumerate(real)}
-    matcher = ClassMatcher(config, chunks, NUM_CLASSES, normalisation)
+    selector = ClassSelector(config, chunks, IMAGES_PER_CLASS, normalisation)
+    matcher = ClassMatcher(config, selector, NUM_CLASSES)
     labels = np.repeat(np.arange(NUM_CLASSES), IMAGES_PER_CLASS)
     images = RealImages(ImageChunks(real), labels)
     source = networks_on(config, lambda _: images, normalisation, _network)
@@ -77,7 +79,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
         config,
         RunState(),
         source=source,
-        select=matcher.select_all,
+        select=selector.select_all,
         matcher=matcher,
         events=events,
     )
@@ -92,8 +94,10 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
         normalisation,
     )
     assignments = [
-        kmeans.assign(features, kmeans.plus_plus(features, 8, rng.stream(config.seed, "k-means", label=label)))[0]
-        for label, features in enumerate(matcher.embed(first, label) for label in range(NUM_CLASSES))
+        kmeans_loop.assign(
+            features, kmeans_loop.plus_plus(features, 8, rng.stream(config.seed, "k-means", label=label))
+        )[0]
+        for label, features in enumerate(selector.embed(first, label) for label in range(NUM_CLASSES))
     ]
     for inner, reported in enumerate(events.losses):
         if inner % config.selection.interval == 0:

@@ -12,7 +12,7 @@ from dream_ray import storage
 from dream_ray.engine.networks import snapshot_cache as module
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, open_snapshot_cache
 from dream_ray.engine.networks.sources import NetworkState, Snapshot
-from dream_ray.engine.networks.training import Recipe
+from dream_ray.engine.networks.update_program import Recipe
 from dream_ray.nets import Classifier
 
 STEPS = 5

@@ -12,8 +12,9 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.networks.from_config import first_passes, networks_on
-from dream_ray.engine.networks.sources import PoolNetworks, Snapshot, TrainedNetworks
-from dream_ray.engine.networks.training import RealImages, Recipe, TrainingImages
+from dream_ray.engine.networks.sources import PoolNetworks, TrainedNetworks
+from dream_ray.engine.networks.training import RealImages, TrainingImages
+from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.nets import Classifier, build_network
 
 CPU = torch.device("cpu")
@@ -51,8 +52,7 @@ def source(name: str = "convnet") -> TrainedNetworks:
     return TrainedNetworks(
         build=lambda: build(name),
         images=lambda _: images_read,
-        recipe=Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"),
-        normalise=Normalisation.of((0.5,), (0.3,), CPU),
+        program=UpdateProgram(Recipe(8, 0.01, 0.9, 5e-4, 0.5, "color_crop"), Normalisation.of((0.5,), (0.3,), CPU)),
         seed=3,
         **STEPS,
     )
@@ -111,18 +111,6 @@ def test_images_are_read_as_the_settings_say(outer: int, warmup: int) -> None:
     assert len(data.read) == 3 * 3, "the last network is not trained"
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet10"])
-def test_the_function_of_a_snapshot_changes_nothing(name: str) -> None:
-    snapshot: Snapshot = next(source(name).trajectory(0))
-    before = snapshot.state()
-    forward, parameters = snapshot.function()
-    images = torch.rand(4, 1, 8, 8)
-    features, logits = forward(parameters, images)
-    torch.func.grad(lambda p: forward(p, images)[1].sum())(dict(parameters))
-    assert (features.shape[0], logits.shape) == (4, (4, 3))
-    assert equal(snapshot.state(), before)
-
-
 @pytest.mark.parametrize(
     ("kind", "strategy", "passes"),
     [("real", "representative", 3), ("real", "random", 2), ("real", "noise", 2), ("pool", "representative", 2)],
@@ -136,7 +124,7 @@ def test_the_first_network_is_trained_more_only_if_k_means_uses_it(kind: str, st
         }
     )
     data = counting(source())
-    networks = networks_on(config, lambda _: data, source().normalise, lambda: build("convnet"))
+    networks = networks_on(config, lambda _: data, source().program.normalise, lambda: build("convnet"))
     next(iter(networks.trajectory(0)))
     assert len(data.read) == 7 * passes == 7 * first_passes(config)
 

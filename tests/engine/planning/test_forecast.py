@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 
 from benchmarks.report import read_result
-from benchmarks.scaling import HALF, ONE, PIPELINED, TWO, Point, predict
+from benchmarks.scaling import HALF, ONE, PIPELINED, TWO, Point, predict, recorded_costs
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.networks.sources import PoolNetworks
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast, warm_up_share
 from tests.frameworks import tiny_run
 
-COSTS = StepCosts(
-    update_s=3.0, warm_up_s=20.0, first_warm_up_s=50.0, select_s=0.05, target_s=0.6, move_s=0.4, snapshot_bytes=1000
-)
+COSTS = StepCosts(update_s=3.0, warm_up_s=20.0, first_warm_up_s=50.0, select_s=0.05, match_s=1.0, snapshot_bytes=1000)
 COUNTS = [100] * 12
 # 4 outer steps of 10 inner steps: 3 warm-ups after the first network, 36 updates.
 NETWORKS_S = (3 * 20 + 36 * 3) / 40
@@ -113,7 +111,7 @@ def test_each_process_warms_up_its_pool_members_once(tiny: dict[str, Any], pool_
 def test_trajectory_matching_divides_the_segments() -> None:
     settings = tiny_run("mtt", "random")
     config = parse_config({**settings, "trajectory": {**settings.get("trajectory", {}), "segments": 3}})
-    costs = StepCosts(0.0, 0.0, 100.0, 0.0, 0.0, 2.0, 1000)
+    costs = StepCosts(0.0, 0.0, 100.0, 0.0, 2.0, 1000)
     one, two = (forecast(config, [10] * 4, costs, workers=workers, producers=0) for workers in (1, 2))
     assert (one.start_s, one.step_s, two.step_s) == (100, 6, 4)
     assert two.wall_s == pytest.approx(100 + 4 * config.total_steps)
@@ -124,7 +122,7 @@ def test_trajectory_matching_divides_the_segments() -> None:
 def test_measured_runs_take_2_to_7_percent_longer(point: Point) -> None:
     measured = read_result("scaling-cpu")["measured"]
     run = measured["points"][point.name]
-    predicted_s, predicted = predict(point, StepCosts(**measured["step_costs"]))
+    predicted_s, predicted = predict(point, recorded_costs(measured["step_costs"]))
     assert 0.015 < run["wall_s"] / predicted_s - 1 < 0.075
     assert run["predicted_s"] == pytest.approx(predicted_s)
     assert predicted.step_bytes == pytest.approx(run["bytes_per_inner_step"])

@@ -173,11 +173,11 @@ def test_images_are_kept_in_memory_up_to_a_limit(
     monkeypatch.setattr(ImageChunks, "resident", lambda images: kept.append(images.nbytes) or resident(images))
     store = Store.open(digits_store)
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, CPU)
-    mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).real
+    mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).selector.real
     assert not kept
     monkeypatch.setattr("dream_ray.engine.matching.from_config.MEGABYTE", 10_000)
     config = parse_config({**tiny, "data": {"resident_mb": 3}})
-    real = class_matcher(config, store, range(10), normalisation).real
+    real = class_matcher(config, store, range(10), normalisation).selector.real
     assert len(kept) == 3 and sum(kept) <= 30_000
     rows = np.arange(5)
     assert all(np.array_equal(real[label].take(rows), mapped[label].take(rows)) for label in range(10))

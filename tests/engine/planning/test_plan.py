@@ -10,6 +10,7 @@ from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring import steps
@@ -30,7 +31,7 @@ def spec_of(config: Config, store: str, workers: int = 1) -> RunSpec:
 @pytest.fixture
 def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces both measurements by numbers."""
-    memory, costs = StepMemory(10**9, 10**9, 0, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 0.6, 0.4, 10**6)
+    memory, costs = StepMemory(10**9, 10**9, 0, 0, 10**6, 16), StepCosts(1.0, 8.0, 8.0, 0.5, 1.0, 10**6)
     results = {"measure_memory": memory, "measure_costs": costs}
     monkeypatch.setattr(planning, "in_new_process", lambda measure, *what, **how: results[measure.__name__])
 
@@ -49,7 +50,7 @@ def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_
     store = Store.open(digits_store)
     plan = plan_run(spec_of(config, digits_store, workers=2), Producers(1))
     costs = plan.costs
-    assert min(costs.update_s, costs.select_s, costs.target_s, costs.move_s) > 0
+    assert min(costs.update_s, costs.select_s, costs.match_s) > 0
     assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
     batches = -(-sum(class_counts(config, store)) // 16)
     assert costs.warm_up_s / costs.update_s == pytest.approx(2 * batches / (3 * 2)), "two batches of 16 make 32 images"
@@ -64,9 +65,9 @@ def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_
 def test_steps_of_every_framework_are_timed(framework: str, digits_store: str) -> None:
     config = parse_config(tiny_run(framework, "representative"))
     costs = measure_costs(config, Store.open(digits_store), **HERE)
-    assert costs.move_s > 0 and costs.first_warm_up_s > 0 and costs.snapshot_bytes > 0
+    assert costs.match_s > 0 and costs.first_warm_up_s > 0 and costs.snapshot_bytes > 0
     is_timed_by_class = config.matching.objective != "trajectory"
-    assert (costs.select_s > 0) == (costs.target_s > 0) == (costs.update_s > 0) == is_timed_by_class
+    assert (costs.select_s > 0) == (costs.update_s > 0) == is_timed_by_class
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -108,8 +109,8 @@ def test_a_plan_decides_once_whether_to_compile(
     timed: list[bool] = []
     measured = planning.in_new_process
 
-    def measure(*what: Any, compiled: bool, **how: Any) -> Any:
-        timed.append(compiled)
+    def measure(*what: Any, form: ProgramForm, **how: Any) -> Any:
+        timed.append(form.backend is not None)
         return measured(*what, **how)
 
     monkeypatch.setattr(planning, "choose_compile", lambda *what: not asked.append(what))

@@ -16,9 +16,10 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.core.placement import place_classes
-from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.networks import sources
+from dream_ray.engine.networks.program_form import EAGER
 from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot
 from dream_ray.engine.prefetch.producer import trained_networks
 from dream_ray.engine.prefetch.threads import LocalConsumerSide, producing_threads
@@ -148,14 +149,14 @@ def test_all_selections_but_the_first_are_prefetched(
     start: Callable[..., Run], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int, bool]] = []
-    original = ClassMatcher.select
+    original = ClassSelector.select
 
-    def spy(self: ClassMatcher, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
+    def spy(self: ClassSelector, snapshot: Snapshot, labels: Any, previous: Any) -> Any:
         ahead = threading.current_thread().name.startswith("prefetch-selection")
         seen.append((snapshot.outer, snapshot.inner, ahead))
         return original(self, snapshot, labels, previous)
 
-    monkeypatch.setattr(ClassMatcher, "select", spy)
+    monkeypatch.setattr(ClassSelector, "select", spy)
     run_pipelined(start({**tiny, "selection": {**tiny["selection"], "interval": 3}}), 1, 1)
     assert seen[::NUM_CLASSES] == [(0, 0, False), (0, 3, True), (1, 0, True), (1, 3, True)]
 
@@ -172,10 +173,10 @@ def test_an_unneeded_selection_stops_between_two_classes(tiny: dict[str, Any]) -
         return [SimpleNamespace(assignment_N=None)] * len(group)
 
     labels = range(200)
-    matcher: Any = SimpleNamespace(real=labels, class_batch=1, select=select)
-    matcher.select_all = partial(ClassMatcher.select_all, matcher)
+    selector: Any = SimpleNamespace(real=labels, form=EAGER, select=select)
+    selector.select_all = partial(ClassSelector.select_all, selector)
     source: Any = SimpleNamespace(try_get=lambda outer, inner: SimpleNamespace(outer=outer, inner=inner))
-    with prefetch_selection(parse_config(tiny), matcher, source) as choose:
+    with prefetch_selection(parse_config(tiny), selector, source) as choose:
         choose(source.try_get(0, 0), dict.fromkeys(labels))
         assert begun.wait(60)
     assert len(labels) < len(seen) < 2 * len(labels)

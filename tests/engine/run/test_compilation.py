@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from dream_ray.config import PRESETS, parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.core.placement import place_classes
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching import class_matcher
-from dream_ray.engine.networks import from_config
-from dream_ray.engine.networks.matching_functions import CompiledBackward, CompiledMatchingFunctions
+from dream_ray.engine.networks import from_config, program_form
 from dream_ray.engine.run import compilation
 from dream_ray.engine.run.class_costs import class_costs, class_counts, placement
 from dream_ray.engine.run.compilation import LONG_RUN_FLOP, choose_compile, forward_flop, run_flop
@@ -166,8 +163,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     """Traced as for a compiled run but executed by PyTorch, which takes seconds instead of minutes."""
     monkeypatch.setattr(compilation, "check_compiler", lambda device: None)
     monkeypatch.setattr("dream_ray.engine.worker.check_compiler", lambda device: None)
-    monkeypatch.setattr(class_matcher, "CompiledMatchingFunctions", partial(CompiledMatchingFunctions, backend="eager"))
-    monkeypatch.setattr(from_config, "CompiledBackward", partial(CompiledBackward, backend="eager"))
+    monkeypatch.setattr(program_form, "INDUCTOR", "eager")
     from torch._dynamo.utils import counters
 
     images = []
@@ -177,7 +173,7 @@ def test_a_compiled_run_is_the_same_on_any_number_of_workers(
         for shard, placed in enumerate(place_classes([1.0] * 4, num_shards)):
             before = counters["stats"]["unique_graphs"]
             work(path, placed, shard=shard, num_shards=num_shards)
-            assert counters["stats"]["unique_graphs"] - before == 4, "one for each function"
+            assert counters["stats"]["unique_graphs"] - before == 3, "one for each program"
         state = open_run(path).checkpoints().load(8)
         images.append(torch.stack([state.classes[label].images_NCHW for label in range(4)]))
     assert torch.equal(*images)

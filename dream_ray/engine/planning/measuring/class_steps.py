@@ -17,8 +17,10 @@ from dream_ray.core.selection import strategies
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.from_config import build, first_passes, networks_on
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.planning.forecast import StepCosts
@@ -43,7 +45,7 @@ class ClassSteps:
     more_bytes = 0
 
     def __init__(
-        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, *, compiled: bool
+        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, form: ProgramForm
     ) -> None:
         short = config.model_copy(
             update={
@@ -56,12 +58,13 @@ class ClassSteps:
         )
         self._config, self._store, self._timer = config, store, timer
         images = random_images(config, store)
-        self._matcher = ClassMatcher(short, {0: images}, store.num_classes, normalise, compiled=compiled)
+        selector = ClassSelector(short, {0: images}, len(images), normalise, form)
+        self._selector, self._matcher = selector, ClassMatcher(short, selector, store.num_classes)
         data = RealImages(images, np.zeros(len(images), dtype=np.int64))
 
         def trajectory(kind: str) -> Iterator[Snapshot]:
             of_kind = short.model_copy(update={"source": config.source.model_copy(update={"kind": kind})})
-            networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), compiled=compiled)
+            networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), form=form)
             return networks.trajectory(0)
 
         # If networks are drawn at random, only the network of the initialisation is trained.
@@ -84,19 +87,17 @@ class ClassSteps:
         self._state = matcher.initial_state(self._snapshot, 0)
         if matcher.config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
-            self._state.indices = matcher.select(first, (0,), {})[0].indices
+            self._state.indices = self._selector.select(first, (0,), {})[0].indices
         if self._looking is not None:
             next(self._looking)
 
     def run_round(self, number: int) -> None:
         """Embeds, matches and trains."""
-        matcher, timer = self._matcher, self._timer
+        timer = self._timer
         with timer.phase("embedding"):
-            self._features_ND = matcher.embed(self._snapshot, 0)
-        with timer.phase("target"):
-            target = matcher.target(self._snapshot, 0, self._state)
-        with timer.phase("move"):
-            matcher.loss_and_gradient(self._snapshot, 0, self._state.images_NCHW, target)
+            self._features_ND = self._selector.embed(self._snapshot, 0)
+        with timer.phase("match"):
+            self._matcher.match(self._snapshot, (0,), RunState(classes={0: self._state}))
         self._next_network()
         if self._looking is not None:
             with timer.phase("batch"):
@@ -116,8 +117,7 @@ class ClassSteps:
             warm_up_s=warm_up_s,
             first_warm_up_s=first_warm_up_s,
             select_s=select_s,
-            target_s=timer.median("target"),
-            move_s=timer.median("move"),
+            match_s=timer.median("match"),
             snapshot_bytes=self.snapshot_bytes,
         )
 
@@ -138,7 +138,7 @@ class ClassSteps:
     def run_together(self, beside: Collection[str]) -> None:
         """Matches while threads do other work, for the memory of both."""
         now, later = (replace(self._snapshot, network=copy.deepcopy(self._snapshot.network)) for _ in range(2))
-        others = {"embedding": lambda: self._matcher.embed(later, 0), "batch": lambda: next(self._trajectory)}
+        others = {"embedding": lambda: self._selector.embed(later, 0), "batch": lambda: next(self._trajectory)}
         for _ in range(_TOGETHER if beside else 0):
             with ThreadPoolExecutor(len(beside)) as pool:
                 running = [pool.submit(others[part]) for part in beside]
@@ -178,14 +178,15 @@ def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: R
     for part, max_steps in (("cold", settings.max_steps), ("warm", settings.warm_steps)):
         for _ in range(2):
             with timer.phase(part):
-                chosen = strategies.representative(
-                    points_ND,
+                (chosen,) = strategies.representative(
+                    points_ND[None],
+                    [num_points],
                     num_clusters=settings.num_clusters,
                     per_cluster=settings.per_cluster,
                     rule=settings.rule,
                     max_steps=max_steps,
-                    rng=rng.stream(0, "measured k-means"),
-                    previous_N=previous_N,
+                    rngs=[rng.stream(0, "measured k-means")],
+                    previous=None if previous_N is None else [previous_N],
                 )
         previous_N = chosen.assignment_N
     count = num_selections(config) if settings.warm_start else 1

@@ -17,6 +17,7 @@ import torch
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalisation, Normalise, Whitening
 from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import ClassSteps
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
@@ -95,7 +96,7 @@ def measure_memory(
     *,
     threads: int,
     device: torch.device,
-    compiled: bool = False,
+    form: ProgramForm = EAGER,
     beside: Collection[str] = (),
 ) -> StepMemory:
     """Runs every kind of step and returns the memory of this process, which must not have done anything else.
@@ -105,11 +106,11 @@ def measure_memory(
         store: Store to distil.
         threads: Threads of a worker.
         device: Device of a worker.
-        compiled: Whether the worker compiles its functions.
+        form: How the worker executes its programs.
         beside: Work of other threads while the worker matches: "embedding", "batch" (training), both or none.
     """
     meter = CostMeter(device)
-    with _steps(config, store, threads, device, compiled=compiled) as (steps, _):
+    with _steps(config, store, threads, device, form) as (steps, _):
         trained = meter.read()
         steps.begin()
         for number in range(1, 1 + _MEMORY_ROUNDS):
@@ -127,13 +128,13 @@ def measure_memory(
 
 
 def measure_costs(
-    config: Config, store: Store, *, threads: int, device: torch.device, compiled: bool = False
+    config: Config, store: Store, *, threads: int, device: torch.device, form: ProgramForm = EAGER
 ) -> StepCosts:
     """Times every kind of step, in about the time of four steps and selections of a class.
 
     Arguments as for `measure_memory`.
     """
-    with _steps(config, store, threads, device, compiled=compiled) as (steps, timer):
+    with _steps(config, store, threads, device, form) as (steps, timer):
         steps.begin()
         for number in range(1, MOST_ROUNDS):
             steps.run_round(number)
@@ -144,13 +145,13 @@ def measure_costs(
 
 @contextmanager
 def _steps(
-    config: Config, store: Store, threads: int, device: torch.device, *, compiled: bool
+    config: Config, store: Store, threads: int, device: torch.device, form: ProgramForm
 ) -> Iterator[tuple[Steps, RoundTimer]]:
     keep_freed_memory()
     timer = RoundTimer(device, threads)
     with fixed_threads(threads):
         normalise = _normalisation(config, store, device)
-        yield STEPS[config.matching.objective](config, store, normalise, timer, compiled=compiled), timer
+        yield STEPS[config.matching.objective](config, store, normalise, timer, form), timer
 
 
 def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:

@@ -9,12 +9,13 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.class_matcher import ClassMatcher
+from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.expert_segments import Segment, Segments
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
 from dream_ray.engine.networks.from_config import build, first_passes, networks_on, trajectory_length
-from dream_ray.engine.networks.sources import detached_parameters
+from dream_ray.engine.networks.functional import tensors_of
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.training import RealImages
 from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import pass_s, random_images
@@ -35,7 +36,7 @@ class StudentSteps:
     """
 
     def __init__(
-        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, *, compiled: bool
+        self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, form: ProgramForm
     ) -> None:
         self._config, self._store, self._timer, self._normalise = config, store, timer, normalise
         short_update = config.update.model_copy(update={"num_images": config.update.batch_size, "epochs": 1})
@@ -46,10 +47,10 @@ class StudentSteps:
         self._short = config.model_copy(update={"update": short_update, "trajectory": short_trajectory})
         self._images = random_images(config, store)
         data = RealImages(self._images, np.zeros(len(self._images), dtype=np.int64))
-        experts = networks_on(self._short, lambda _: data, normalise, lambda: build(config, store), compiled=compiled)
+        experts = networks_on(self._short, lambda _: data, normalise, lambda: build(config, store), form=form)
         self._expert = experts.trajectory(0)
         self._snapshot = next(self._expert)
-        self._start = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
+        self._start = {name: t.clone() for name, t in tensors_of(self._snapshot.network).items()}
         self._train()
         self.num_features = self._snapshot.network.head.in_features
         self.snapshot_bytes = sum(tensor.nbytes for tensor in self._start.values())
@@ -61,11 +62,10 @@ class StudentSteps:
 
     def begin(self) -> None:
         """Embeds real images like the initialisation, and makes synthetic images and a target."""
-        of_class = ClassMatcher(self._short, {0: self._images}, self._store.num_classes, self._normalise)
-        of_class.embed(self._snapshot, 0)
+        ClassSelector(self._short, {0: self._images}, len(self._images), self._normalise).embed(self._snapshot, 0)
         self._matcher = TrajectoryMatcher(self._short, self._snapshot.network, self._normalise, lambda segments: {})
         self._state = RunState(classes={label: self._random_state(label) for label in range(self._store.num_classes)})
-        self._target = {name: t.clone() for name, t in detached_parameters(self._snapshot.network).items()}
+        self._target = {name: t.clone() for name, t in tensors_of(self._snapshot.network).items()}
 
     def run_round(self, number: int) -> None:
         """Matches a segment and trains."""
@@ -89,8 +89,7 @@ class StudentSteps:
             warm_up_s=0.0,
             first_warm_up_s=looking_s + settings.num_experts * (trajectory_length(config) - 1) * update_s,
             select_s=0.0,
-            target_s=0.0,
-            move_s=settings.student_steps * student_s,
+            match_s=settings.student_steps * student_s,
             snapshot_bytes=self.snapshot_bytes,
         )
 

@@ -1,0 +1,149 @@
+"""One matching step of a class as a function of tensors: its program.
+
+No shape depends on data, and the host reads no value, so `torch.compile`, `torch.func.vmap` (over classes) and CUDA
+graphs take it whole.
+
+R real images, N synthetic images, M decoded synthetic images, C channels, H, W.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dream_ray.core.images.augment import View, augment
+from dream_ray.core.images.normalisation import Normalise, unit
+from dream_ray.core.images.pixel_space import PixelSpace
+from dream_ray.core.matching.derivatives import Differentiate
+from dream_ray.core.matching.objectives import (
+    Forward,
+    Objective,
+    Parameters,
+    Signals,
+    matching_gradient,
+    mean_signals,
+    signals,
+)
+from dream_ray.core.matching.pixel_sgd import pixel_step
+
+
+class ClassInputs(NamedTuple):
+    """Inputs of a step.
+
+    Attributes:
+        images_NCHW: Stored synthetic images.
+        velocity_NCHW: Their momentum.
+        real_RCHW: Real images of the class, uint8.
+        view: Draw of the augmentation with P = 1, the same for real and synthetic images (Siamese).
+        label: The class, a scalar int64.
+        part_M: Decoded images to match, int64; None: all of them.
+    """
+
+    images_NCHW: Tensor
+    velocity_NCHW: Tensor
+    real_RCHW: Tensor
+    view: View
+    label: Tensor
+    part_M: Tensor | None
+
+    def of_only_class(self) -> "ClassInputs":
+        """Returns the inputs of a class without the first axis, along which one class is stacked."""
+        view = {operation: values[0] for operation, values in self.view.items()}
+        part_M = None if self.part_M is None else self.part_M[0]
+        return ClassInputs(self.images_NCHW[0], self.velocity_NCHW[0], self.real_RCHW[0], view, self.label[0], part_M)
+
+
+class ClassOutputs(NamedTuple):
+    """Results of a step: the moved images, their momentum, and the loss before the move, a scalar."""
+
+    images_NCHW: Tensor
+    velocity_NCHW: Tensor
+    loss: Tensor
+
+    def unstacked(self) -> "list[ClassOutputs]":
+        """Returns the results of each class, which are stacked along the first axis."""
+        return [ClassOutputs(*each) for each in zip(*self, strict=True)]
+
+
+@dataclass(frozen=True)
+class ClassStep:
+    """The constants of the steps of a run.
+
+    Attributes:
+        objective: Matching objective.
+        decode: Map from stored images (N, C, H, W) to training images (M, C, H, W).
+        space: Space of the stored images under a normalisation.
+        lr: Learning rate of the pixels.
+        momentum: Momentum of the pixels.
+        num_classes: Classes that share the momentum, see `pixel_step`.
+    """
+
+    objective: Objective
+    decode: Callable[[Tensor], Tensor]
+    space: Callable[[Normalise], PixelSpace]
+    lr: float
+    momentum: float
+    num_classes: int
+
+    def target(
+        self,
+        forward: Forward,
+        parameters: Parameters,
+        normalise: Normalise,
+        inputs: ClassInputs,
+        differentiate: Differentiate,
+        chunk: int | None,
+    ) -> Signals:
+        """Returns the signals of the real images, constants of the matching loss; arguments as for `__call__`."""
+
+        def of_chunk(real_RCHW: Tensor) -> Signals:
+            images_RCHW = augment(normalise(unit(real_RCHW)), inputs.view)
+            return signals(forward, parameters, images_RCHW, inputs.label, self.objective, differentiate)
+
+        count = len(inputs.real_RCHW)
+        if chunk is None or chunk >= count:
+            return of_chunk(inputs.real_RCHW)
+        chunks = torch.split(inputs.real_RCHW, chunk)
+        return mean_signals(((len(one) / count, of_chunk(one)) for one in chunks), len(chunks))
+
+    def __call__(
+        self,
+        forward: Forward,
+        parameters: Parameters,
+        normalise: Normalise,
+        inputs: ClassInputs,
+        differentiate: Differentiate,
+        chunk: int | None = None,
+    ) -> ClassOutputs:
+        """Matches the class and moves its images.
+
+        Args:
+            forward: The network in training mode.
+            parameters: Its parameters.
+            normalise: Maps images to network inputs.
+            inputs: The class.
+            differentiate: Computes gradients.
+            chunk: Real images per forward pass; None: all at once, which a network that couples images needs.
+        """
+        target = self.target(forward, parameters, normalise, inputs, differentiate, chunk)
+        to_inputs = self.space(normalise).to_inputs
+
+        def synthetic(images_NCHW: Tensor) -> Signals:
+            decoded_MCHW = self.decode(images_NCHW)
+            if inputs.part_M is not None:
+                decoded_MCHW = torch.index_select(decoded_MCHW, 0, inputs.part_M)
+            images_MCHW = augment(to_inputs(decoded_MCHW), inputs.view)
+            return signals(forward, parameters, images_MCHW, inputs.label, self.objective, differentiate, again=True)
+
+        loss, gradient_NCHW = matching_gradient(synthetic, inputs.images_NCHW, target, self.objective, differentiate)
+        moved_NCHW, velocity_NCHW = pixel_step(
+            inputs.images_NCHW,
+            inputs.velocity_NCHW,
+            gradient_NCHW,
+            lr=self.lr,
+            momentum=self.momentum,
+            num_classes=self.num_classes,
+        )
+        return ClassOutputs(moved_NCHW, velocity_NCHW, loss)

@@ -1,0 +1,149 @@
+"""Selection of the real images of some classes, by k-means on the features of a network.
+
+L classes, N images of a class, D features.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.normalisation import Normalise
+from dream_ray.core.placement import Labels, class_groups
+from dream_ray.core.selection import strategies
+from dream_ray.core.transfer import to_device
+from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.matching.feature_cache import FeatureCache
+from dream_ray.engine.matching.programs import FeatureProgram
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
+from dream_ray.engine.networks.sources import Snapshot
+
+Assignments = Mapping[int, Tensor]
+"""Cluster of every real image at the last selection (N,) int64, by label of the class."""
+Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
+"""Selects the real images of every class of a process for the next `interval` steps."""
+
+
+@dataclass(frozen=True)
+class ClassSelector:
+    """Selects real images; stateless.
+
+    Attributes:
+        config: Settings.
+        real: Real uint8 images of each class of this shard, by label.
+        largest_class: Images of the largest class of the whole run.
+        normalise: Maps images to network inputs; all tensors live on its device.
+        form: How programs are executed.
+        cache: Cache of the results of `embed`; None: no cache.
+    """
+
+    config: Config
+    real: dict[int, ImageChunks]
+    largest_class: int
+    normalise: Normalise
+    form: ProgramForm = EAGER
+    cache: FeatureCache | None = None
+
+    @cached_property
+    def features(self) -> FeatureProgram:
+        """Program of the features."""
+        settings = self.config.selection
+        normalise = self.normalise if settings.normalise else None
+        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        return FeatureProgram(normalise, dtype, batch=settings.embedding_batch, backend=self.form.backend)
+
+    def embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Returns the features (N, D) of the real images of a class, float32."""
+        if self.cache is None:
+            return self._embed(snapshot, label)
+        features_ND = self.cache.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
+        return features_ND.to(self.normalise.device)
+
+    def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
+        """Computes the features in bounded batches."""
+        images, size = self.real[label], self.config.selection.embedding_batch
+        features = self.features.of(snapshot.network)
+        batches = np.split(np.arange(len(images)), range(size, len(images), size))
+        return torch.cat([features(to_device(pixels, self.normalise.device)) for pixels in images.batches(batches)])
+
+    def select_all(
+        self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
+    ) -> dict[int, strategies.Selection]:
+        """Selects the representative images of every class, see `Select`; stops early once `is_over`."""
+        chosen: dict[int, strategies.Selection] = {}
+        for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.form.class_batch)):
+            chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
+        return chosen
+
+    def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[strategies.Selection]:
+        """Selects the representative images of a group of classes for the next `interval` steps.
+
+        Args:
+            snapshot: The network.
+            labels: The classes, at most `class_batch`.
+            previous: Assignments at their last selection, for a warm start of k-means.
+
+        Returns:
+            The selections, in the order of `labels`.
+        """
+        return self.choose(snapshot, labels, self.points(snapshot, labels), previous)
+
+    def choose(
+        self, snapshot: Snapshot, labels: Labels, points_LND: Tensor, previous: Assignments
+    ) -> list[strategies.Selection]:
+        """Clusters the features of a group of classes and picks images; see `select`."""
+        settings = self.config.selection
+        is_warm = settings.warm_start and snapshot.inner > 0
+        return strategies.representative(
+            points_LND,
+            [len(self.real[label]) for label in labels],
+            num_clusters=settings.num_clusters,
+            per_cluster=settings.per_cluster,
+            rule=settings.rule,
+            max_steps=settings.warm_steps if is_warm else settings.max_steps,
+            rngs=[self._stream("k-means", snapshot, label) for label in labels],
+            previous=[previous[label] for label in labels] if is_warm else None,
+        )
+
+    def points(self, snapshot: Snapshot, labels: Labels) -> Tensor:
+        """Returns the features (L, N, D) of a group, filled up so that the shape is the same for every group."""
+        if self.form.class_batch == 1:
+            return self.embed(snapshot, labels[0])[None]
+        shape = self.form.class_batch, self.largest_class, snapshot.network.head.in_features
+        points_LND = torch.zeros(shape, device=self.normalise.device)
+        for points_ND, label in zip(points_LND, labels, strict=False):
+            points_ND[: len(self.real[label])] = self.embed(snapshot, label)
+        return points_LND
+
+    def representatives(self, snapshot: Snapshot, label: int, count: int, *, rule: str, purpose: str) -> np.ndarray:
+        """Selects `count` images of a class, each from a cluster of its own.
+
+        Args:
+            snapshot: The network.
+            label: The class.
+            count: Number of images.
+            rule: See `strategies.representative`.
+            purpose: Of the random stream.
+
+        Returns:
+            Positions in the class, int64.
+        """
+        (chosen,) = strategies.representative(
+            self.embed(snapshot, label)[None],
+            [len(self.real[label])],
+            num_clusters=count,
+            per_cluster=1,
+            rule=rule,
+            max_steps=self.config.selection.max_steps,
+            rngs=[self._stream(purpose, snapshot, label)],
+        )
+        return chosen.indices.numpy()
+
+    def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
+        return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

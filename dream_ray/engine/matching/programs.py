@@ -1,0 +1,135 @@
+"""The programs of a run: features of a batch, and one matching step of a group of classes.
+
+A program takes the tensors of a network as inputs, so another class, step or network of the run compiles nothing. The
+forms of a step differ in the last bits. The eager form that takes class by class is the oracle of the others.
+
+L classes, N images, R real images, C channels, H, W, D features.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dream_ray.core.images.augment import AugmentParams, View, views_of
+from dream_ray.core.images.normalisation import Normalise, unit
+from dream_ray.core.matching.class_step import ClassInputs, ClassOutputs, ClassStep
+from dream_ray.core.matching.derivatives import by_autograd, by_transforms
+from dream_ray.core.matching.objectives import Parameters
+from dream_ray.engine.networks.functional import FromFirst, function_of, structure_of, tensors_of
+from dream_ray.engine.networks.program_form import compile_whole
+from dream_ray.nets import Classifier
+
+
+class FeatureProgram:
+    """Penultimate features of real images, in evaluation mode.
+
+    Args:
+        normalise: Maps images to network inputs; None: the network takes pixels in [0, 1].
+        dtype: Type in which the network computes.
+        batch: Images in a batch; a compiled program pads smaller ones.
+        backend: Of `torch.compile`; None: eager.
+    """
+
+    def __init__(
+        self,
+        normalise: Normalise | None,
+        dtype: torch.dtype = torch.float32,
+        *,
+        batch: int,
+        backend: str | None = None,
+    ) -> None:
+        self._normalise, self._dtype, self._batch, self._backend = normalise, dtype, batch, backend
+        self._program = FromFirst(self._build)
+
+    def _build(self, network: Classifier) -> Callable[..., Tensor]:
+        structure, dtype = structure_of(network, training=False), self._dtype
+
+        def features(tensors: Parameters, normalise: Normalise | None, images_NCHW: Tensor) -> Tensor:
+            pixels_NCHW = unit(images_NCHW)
+            inputs_NCHW = pixels_NCHW if normalise is None else normalise(pixels_NCHW)
+            outputs = torch.func.functional_call(structure, dict(tensors), (inputs_NCHW.to(dtype),))
+            return torch.as_tensor(outputs[0]).float()
+
+        return compile_whole(features, self._backend)
+
+    def of(self, network: Classifier) -> Callable[[Tensor], Tensor]:
+        """Returns the function of a network from uint8 images (N, C, H, W) to features (N, D), float32."""
+        program, tensors = self._program(network), tensors_of(network, self._dtype)
+
+        @torch.no_grad()
+        def features(images_NCHW: Tensor) -> Tensor:
+            missing = 0 if self._backend is None else self._batch - len(images_NCHW)
+            padded_NCHW = F.pad(images_NCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_NCHW
+            return program(tensors, self._normalise, padded_NCHW)[: len(images_NCHW)]
+
+        return features
+
+
+class StepProgram:
+    """One matching step of a group of classes.
+
+    Args:
+        step: Constants of the steps of the run.
+        strategy: Augmentation of the steps.
+        normalise: Maps images to network inputs.
+        dtype: Type in which the network computes.
+        size: Classes of a group.
+        chunk: Real images per forward pass; None: all at once.
+        backend: Of `torch.compile`; None: eager.
+    """
+
+    def __init__(
+        self,
+        step: ClassStep,
+        strategy: str,
+        normalise: Normalise,
+        dtype: torch.dtype = torch.float32,
+        *,
+        size: int = 1,
+        chunk: int | None = None,
+        backend: str | None = None,
+    ) -> None:
+        self.size = size
+        self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
+        self._chunk, self._backend = chunk, backend
+        self._structure = FromFirst(partial(structure_of, training=True))
+        self._program = FromFirst(self._build)
+
+    def _build(self, network: Classifier) -> Callable[..., ClassOutputs]:
+        structure, dtype, step = self._structure(network), self._dtype, self._step
+        chunk, is_batched = self._chunk_of(network), self.size > 1
+
+        def program(tensors: Parameters, normalise: Normalise, inputs: ClassInputs) -> ClassOutputs:
+            forward, parameters = function_of(structure, tensors, dtype)
+
+            def one(*inputs: Any) -> ClassOutputs:
+                return step(forward, parameters, normalise, ClassInputs(*inputs), by_transforms, chunk)
+
+            axes = tuple(None if value is None else 0 for value in inputs)
+            return ClassOutputs(*torch.func.vmap(one, in_dims=axes)(*inputs)) if is_batched else one(*inputs)
+
+        return compile_whole(program, self._backend)
+
+    def _chunk_of(self, network: Classifier) -> int | None:
+        return None if network.couples_images else self._chunk
+
+    def of(self, network: Classifier) -> Callable[[ClassInputs], ClassOutputs]:
+        """Returns the step under a network.
+
+        It takes the inputs of `size` classes, stacked along a first axis, and returns its results alike; with size 1,
+        there is no such axis.
+        """
+        tensors = tensors_of(network)
+        if self.size > 1 or self._backend:
+            return partial(self._program(network), tensors, self._normalise)
+        forward, parameters = function_of(self._structure(network), tensors, self._dtype)
+        chunk = self._chunk_of(network)
+        return partial(self._step, forward, parameters, self._normalise, differentiate=by_autograd, chunk=chunk)
+
+    def views(self, draws: Sequence[AugmentParams]) -> View:
+        """Moves the draws of a group to the device; a compiled program needs the same shapes for all."""
+        return views_of(draws, self._normalise.device, self._strategy if self._backend else None)

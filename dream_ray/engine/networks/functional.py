@@ -1,0 +1,83 @@
+"""Networks as functions of their tensors.
+
+A function holds the structure of a network, without data, so another network of the run is another input.
+"""
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dream_ray.core.matching.objectives import Forward, Parameters
+from dream_ray.nets import Classifier
+
+Built = TypeVar("Built")
+
+
+class FromFirst(Generic[Built]):
+    """What `build` returns for the first network; threads may ask at the same time."""
+
+    def __init__(self, build: Callable[[Classifier], Built]) -> None:
+        self._build, self._lock = build, threading.Lock()
+        self._built: Built | None = None
+
+    def __call__(self, network: Classifier) -> Built:
+        """Returns it; builds it at the first call."""
+        with self._lock:
+            if self._built is None:
+                self._built = self._build(network)
+            return self._built
+
+
+def structure_of(network: Classifier, *, training: bool, updates_statistics: bool = False) -> Classifier:
+    """Returns a copy of a network without data.
+
+    Args:
+        network: The network.
+        training: Mode of the copy: training or evaluation.
+        updates_statistics: Whether batch norms in training mode update their running statistics. Otherwise they have
+            none, because matching neither uses nor changes them.
+    """
+    structure = copy.deepcopy(network).to("meta").train(training)
+    for module in structure.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and not updates_statistics:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return structure
+
+
+def tensors_of(network: Classifier, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of a network by name, as constants; floats in a type, copied if it differs."""
+    tensors = {name: parameter.detach() for name, parameter in network.named_parameters()} | dict(
+        network.named_buffers()
+    )
+    if dtype == torch.float32:
+        return tensors
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def function_of(
+    structure: Classifier, tensors: Parameters, dtype: torch.dtype = torch.float32
+) -> tuple[Forward, Parameters]:
+    """Returns a network as a function of its parameters and images, and its parameters.
+
+    Args:
+        structure: Of `structure_of`.
+        tensors: Of `tensors_of`.
+        dtype: Type in which the network computes; its results have the type of the images.
+    """
+    parameters = {name: tensors[name] for name, _ in structure.named_parameters()}
+    buffers = {name: tensors[name] for name, _ in structure.named_buffers()}
+
+    def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        # A user's module may change its buffers in place.
+        own = {name: buffer.clone() for name, buffer in buffers.items()} | dict(parameters)
+        if dtype != torch.float32:
+            own = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in own.items()}
+        inputs_NCHW = images_NCHW if dtype == torch.float32 else images_NCHW.to(dtype)
+        features_ND, logits_NK = torch.func.functional_call(structure, own, (inputs_NCHW,))
+        return features_ND.to(images_NCHW.dtype), logits_NK.to(images_NCHW.dtype)
+
+    return forward, parameters

@@ -1,0 +1,53 @@
+"""How the programs of a run are executed: features, matching steps and network updates."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+
+# Compiling CPU code does not need a GPU for the installed CUDA toolkit.
+logging.getLogger("torch.utils.cpp_extension").addFilter(
+    lambda record: not record.getMessage().startswith("No CUDA runtime is found")
+)
+
+
+@dataclass(frozen=True)
+class ProgramForm:
+    """It decides the last bits, so a run records it when it begins.
+
+    Attributes:
+        class_batch: Classes that are selected together.
+        is_batched: Whether one program matches as many classes; False: class by class.
+        backend: Backend of `torch.compile`; None: the programs are eager.
+    """
+
+    class_batch: int = 1
+    is_batched: bool = False
+    backend: str | None = None
+
+    @property
+    def match_batch(self) -> int:
+        """Classes that one program matches."""
+        return self.class_batch if self.is_batched else 1
+
+
+EAGER = ProgramForm()
+INDUCTOR = "inductor"
+
+
+def compile_whole(function: Callable[..., Any], backend: str | None) -> Callable[..., Any]:
+    """Compiles a function as one graph for one shape; returns it unchanged without a backend.
+
+    The first call takes about a minute, less with a warm disk cache.
+    """
+    if backend is None:
+        return function
+    assert isinstance(function, FunctionType)
+    # With a copy of its code: torch keeps versions by code and gives up at the ninth.
+    code = function.__code__.replace()
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=False, backend=backend)
+    return compiled

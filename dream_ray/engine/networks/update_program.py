@@ -1,0 +1,255 @@
+"""One training step of a network by SGD as a function of tensors: its program.
+
+Augmentation and mixing are drawn ahead on the host. The eager program differentiates by plain autograd and steps by
+`torch.optim.SGD`; the compiled one is one graph from the images to the moved parameters.
+
+N images, C channels, H, W, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dream_ray.core.images.augment import View, augment, sample_params, view_of, warp
+from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
+from dream_ray.core.images.normalisation import Normalise, unit
+from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
+from dream_ray.core.matching.objectives import Parameters
+from dream_ray.core.transfer import to_device
+from dream_ray.engine.networks.functional import FromFirst, structure_of, tensors_of
+from dream_ray.engine.networks.program_form import compile_whole
+from dream_ray.nets import Classifier
+
+_CROP_AREA = (0.5, 1.0)
+_CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training recipe of a network.
+
+    Attributes:
+        batch_size: Images per SGD step.
+        lr: Learning rate.
+        momentum: Momentum.
+        weight_decay: Weight decay.
+        cutmix_probability: Probability that a batch is mixed.
+        augmentation: DSA operations, see `parse_strategy`, one draw per image.
+        random_resized_crop: Crop a random part of every image and resize it before the augmentation.
+        flat_radius: Radius of sharpness-aware training, see `sharpness_aware`; 0: plain SGD.
+    """
+
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    cutmix_probability: float
+    augmentation: str
+    random_resized_crop: bool = False
+    flat_radius: float = 0.0
+
+    def optimizer(self, network: Classifier) -> torch.optim.SGD:
+        """Returns the SGD of a network; it moves all parameters by a few operations."""
+        return torch.optim.SGD(
+            network.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, foreach=True
+        )
+
+
+class UpdateInputs(NamedTuple):
+    """Inputs of a step.
+
+    Attributes:
+        images_NCHW: uint8, or float32 in [0, 1].
+        labels_N: int64.
+        view: Augmentation with P = N.
+        mix: Mixing, see `mix_of`.
+        crop_N23: Matrices of the random resized crop, see `warp`; None: no crop.
+    """
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+    view: View
+    mix: Tensor
+    crop_N23: Tensor | None
+
+
+def draw_inputs(recipe: Recipe, images_NCHW: Tensor, labels_N: Tensor, rng: np.random.Generator) -> UpdateInputs:
+    """Draws augmentation and mixing of a batch."""
+    count, _, height, width = images_NCHW.shape
+    device = images_NCHW.device
+    crop_N23 = to_device(sample_crops(count, rng), device, torch.float32) if recipe.random_resized_crop else None
+    params = sample_params(recipe.augmentation, rng, height=height, width=width, num_draws=count)
+    mix = sample_cutmix(rng, num_images=count, height=height, width=width, probability=recipe.cutmix_probability)
+    return UpdateInputs(images_NCHW, labels_N, view_of(params, device), mix_of(mix, count, device), crop_N23)
+
+
+def sample_crops(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws random resized crops: parts of 50-100 % of the area with an aspect ratio of 3:4 to 4:3.
+
+    Returns:
+        Matrices (N, 2, 3), float64, see `warp`.
+    """
+    area = rng.uniform(*_CROP_AREA, size=count)
+    ratio = np.exp(rng.uniform(np.log(_CROP_RATIO[0]), np.log(_CROP_RATIO[1]), size=count))
+    matrices_N23 = np.zeros((count, 2, 3))
+    for axis, size in enumerate((np.sqrt(area * ratio), np.sqrt(area / ratio))):
+        size = np.minimum(size, 1.0)
+        matrices_N23[:, axis, axis] = size
+        matrices_N23[:, axis, 2] = rng.uniform(-1, 1, size=count) * (1 - size)
+    return matrices_N23
+
+
+def training_images(normalise: Normalise, inputs: UpdateInputs) -> Tensor:
+    """Returns the network inputs (N, C, H, W) of a batch."""
+    images_NCHW = normalise(unit(inputs.images_NCHW))
+    if inputs.crop_N23 is not None:
+        images_NCHW = warp(images_NCHW, inputs.crop_N23, padding_mode="reflection")
+    return cutmix(augment(images_NCHW, inputs.view), inputs.mix)
+
+
+def mixed_cross_entropy(logits_NK: Tensor, labels_N: Tensor, mix: Tensor) -> Tensor:
+    """Returns the mean cross entropy of a mixed batch, a scalar."""
+    partners, share = mix[: len(labels_N)].long(), mix[-1]
+    own, other = F.cross_entropy(logits_NK, labels_N), F.cross_entropy(logits_NK, labels_N[partners])
+    return own * share + other * (1 - share)
+
+
+Gradients = Callable[[Parameters, Parameters, Normalise, UpdateInputs], tuple[Parameters, Parameters]]
+"""(parameters, buffers, normalise, inputs) -> gradients of the parameters, and the buffers after the forward pass.
+
+The buffers include the parameters that are not trained."""
+
+
+def gradients_of(structure: Classifier, differentiate: Differentiate) -> Gradients:
+    """Returns the gradients of the mean cross entropy of a network."""
+
+    def gradients(
+        parameters: Parameters, buffers: Parameters, normalise: Normalise, inputs: UpdateInputs
+    ) -> tuple[Parameters, Parameters]:
+        images_NCHW = training_images(normalise, inputs)
+
+        def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            moved = {name: buffer.clone() for name, buffer in buffers.items()}
+            _, logits_NK = torch.func.functional_call(structure, {**parameters, **moved}, (images_NCHW,))
+            return mixed_cross_entropy(logits_NK, inputs.labels_N, inputs.mix), moved
+
+        found, (_, moved) = differentiate(loss, parameters)
+        return found, moved
+
+    return gradients
+
+
+def flat_gradients(gradients: Gradients, radius: float) -> Gradients:
+    """Returns the gradients of sharpness-aware training: those at the highest loss of a neighbourhood, to first order.
+
+    With the gradient g over all parameters at w, that point is w + radius * g / |g|. A step costs two gradients. The
+    buffers are those after an ordinary step at w.
+
+    Sources: SAM (Foret et al., ICLR 2021, arXiv 2010.01412), algorithm 1, of which FTD (Du et al., CVPR 2023,
+    arXiv 2211.11004) trains its experts with a variant, because students deviate from them.
+
+    Args:
+        gradients: Gradients of the loss.
+        radius: Radius of the neighbourhood, >= 0, in the unit of the parameters; SAM's experiments mostly use 0.05.
+    """
+
+    def flat(
+        parameters: Parameters, buffers: Parameters, normalise: Normalise, inputs: UpdateInputs
+    ) -> tuple[Parameters, Parameters]:
+        uphill, moved = gradients(parameters, buffers, normalise, inputs)
+        norm = torch.stack([gradient.square().sum() for gradient in uphill.values()]).sum().sqrt()
+        # A zero gradient stays zero (0 / tiny); a branch on the norm would wait for the device.
+        scale = radius / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        high = {name: parameter + scale * uphill[name] for name, parameter in parameters.items()}
+        return gradients(high, buffers, normalise, inputs)[0], moved
+
+    return flat
+
+
+class UpdateProgram:
+    """The training steps of networks of one structure.
+
+    Args:
+        recipe: The recipe.
+        normalise: Maps images to network inputs; the networks live on its device.
+        backend: Of `torch.compile`, for batches of `recipe.batch_size` images; None: eager.
+    """
+
+    def __init__(self, recipe: Recipe, normalise: Normalise, *, backend: str | None = None) -> None:
+        self.recipe, self.normalise, self._backend = recipe, normalise, backend
+        self._eager = FromFirst(lambda network: self._gradients(network, by_autograd))
+        self._compiled = FromFirst(self._compile)
+
+    def _gradients(self, network: Classifier, differentiate: Differentiate) -> Gradients:
+        plain = gradients_of(structure_of(network, training=True, updates_statistics=True), differentiate)
+        return flat_gradients(plain, self.recipe.flat_radius) if self.recipe.flat_radius else plain
+
+    def _compile(self, network: Classifier) -> Callable[..., None]:
+        gradients, recipe = self._gradients(network, by_transforms), self.recipe
+
+        def program(
+            parameters: Parameters,
+            buffers: Parameters,
+            momenta: Parameters,
+            normalise: Normalise,
+            inputs: UpdateInputs,
+        ) -> None:
+            found, moved = gradients(parameters, buffers, normalise, inputs)
+            for name, parameter in parameters.items():
+                gradient = found[name] + recipe.weight_decay * parameter
+                if recipe.momentum:
+                    gradient = momenta[name].mul_(recipe.momentum).add_(gradient)
+                parameter.sub_(recipe.lr * gradient)
+            for name, buffer in buffers.items():
+                buffer.copy_(moved[name])
+
+        return compile_whole(program, self._backend)
+
+    def __call__(
+        self,
+        network: Classifier,
+        optimizer: torch.optim.SGD,
+        images_NCHW: Tensor,
+        labels_N: Tensor,
+        rng: np.random.Generator,
+    ) -> None:
+        """Takes one step.
+
+        Args:
+            network: Trained in place.
+            optimizer: Its optimizer.
+            images_NCHW: uint8, or float32 in [0, 1].
+            labels_N: int64.
+            rng: Stream for augmentation and mixing.
+        """
+        inputs = draw_inputs(self.recipe, images_NCHW, labels_N, rng)
+        buffers, parameters = tensors_of(network), {}
+        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        for name in trained:
+            parameters[name] = buffers.pop(name)
+        if self._backend is not None and len(images_NCHW) == self.recipe.batch_size:
+            momenta = _momenta(trained, optimizer) if self.recipe.momentum else {}
+            self._compiled(network)(parameters, buffers, momenta, self.normalise, inputs)
+            return
+        gradients, moved = self._eager(network)(parameters, buffers, self.normalise, inputs)
+        for name, parameter in trained.items():
+            parameter.grad = gradients[name]
+        optimizer.step()
+        for name, buffer in buffers.items():
+            buffer.copy_(moved[name])
+
+
+def _momenta(trained: Parameters, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """Returns the momentum of every parameter; zeros have the effect of none."""
+    momenta = {}
+    for name, parameter in trained.items():
+        state = optimizer.state[parameter]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momenta[name] = state["momentum_buffer"]
+    return momenta

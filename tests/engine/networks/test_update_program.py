@@ -1,0 +1,193 @@
+"""Training steps against loops by hand, and the compiled program against the eager one."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dream_ray.core import rng
+from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
+from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.networks.update_program import Recipe, UpdateProgram, draw_inputs, training_images
+from dream_ray.nets import Classifier, build_network
+
+CPU = torch.device("cpu")
+PIXELS = Normalisation.of((0.0,), (1.0,), CPU)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "convnet": {"depth": 2, "width": 4},
+    "resnetap10": {"width": 0.0625, "norm": "instance"},
+    "resnet10": {"width": 0.0625, "norm": "batch"},
+}
+RECIPE = Recipe(6, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip")
+
+
+def network(name: str = "convnet", **options: Any) -> Classifier:
+    with rng.torch_randomness(rng.stream(0, "network")):
+        return build_network(name, num_classes=2, shape_CHW=(1, 16, 16), options={**OPTIONS[name], **options}).train()
+
+
+def batch(count: int = 6) -> tuple[Tensor, Tensor]:
+    images = rng.stream(0, "images").integers(0, 256, (count, 1, 16, 16), dtype=np.uint8)
+    return torch.from_numpy(images), torch.arange(count) % 2
+
+
+def trained(recipe: Recipe, learner: Classifier, *, steps: int = 2, backend: str | None = None) -> dict[str, Tensor]:
+    """Returns the state of a network after some steps, with momentum."""
+    program, optimizer, generator = UpdateProgram(recipe, PIXELS, backend=backend), recipe.optimizer(learner), stream()
+    for _ in range(steps):
+        program(learner, optimizer, *batch(), generator)
+    return Snapshot(0, 0, learner, optimizer).state()
+
+
+def stream() -> np.random.Generator:
+    return rng.stream(0, "x")
+
+
+@contextlib.contextmanager
+def counted_graphs() -> Iterator[Callable[[], int]]:
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
+    yield lambda: counters["stats"]["unique_graphs"] - before
+
+
+def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The absolute tolerance is for the bias of a convolution before a norm, whose gradient is rounding errors."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+def by_hand(learner: Classifier, recipe: Recipe, radius: float = 0.0) -> list[Tensor]:
+    """Returns the gradients of a batch, at the highest loss within `radius`."""
+    images, labels = batch()
+    inputs = training_images(PIXELS, draw_inputs(recipe, images, labels, stream()))
+    height, width = images.shape[2:]
+    drawn = stream()
+    mix = sample_cutmix(drawn, num_images=6, height=height, width=width, probability=recipe.cutmix_probability)
+    own, partner = F.one_hot(labels, 2), F.one_hot(labels if mix is None else labels[torch.from_numpy(mix.partner)], 2)
+    share = 1.0 if mix is None else mix.share
+    weights = list(learner.parameters())
+
+    def gradients() -> list[Tensor]:
+        log_probabilities = learner(inputs)[1].log_softmax(dim=1)
+        loss = -((own * share + partner * (1 - share)) * log_probabilities).sum(dim=1).mean()
+        return list(torch.autograd.grad(loss, weights))
+
+    uphill = gradients()
+    if not radius:
+        return uphill
+    length = torch.stack([gradient.square().sum() for gradient in uphill]).sum().sqrt()
+    with torch.no_grad():
+        for weight, gradient in zip(weights, uphill, strict=True):
+            weight += radius * gradient / length
+    return gradients()
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.05, 1.0])
+def test_a_step_equals_a_loop_by_hand(radius: float) -> None:
+    """A mixed batch, with the gradient of SAM for a radius above 0."""
+    recipe = Recipe(6, 0.1, 0.0, 0.0, 1.0, "none", flat_radius=radius)
+    gradients, moved = by_hand(network(), recipe, radius), trained(recipe, network(), steps=1)
+    for (name, parameter), gradient in zip(network().named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(moved[f"network.{name}"], parameter.detach() - 0.1 * gradient)
+
+
+def test_weight_decay_and_momentum_are_those_of_sgd() -> None:
+    recipe = Recipe(6, 0.1, 0.9, 0.05, 0.0, "none")
+    learner = network()
+    reference = torch.optim.SGD(learner.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05, foreach=False)
+    for _ in range(3):
+        for parameter, gradient in zip(learner.parameters(), by_hand(learner, recipe), strict=True):
+            parameter.grad = gradient
+        reference.step()
+    assert_same_state(trained(recipe, network(), steps=3), Snapshot(0, 0, learner, reference).state())
+
+
+def test_the_statistics_of_flat_training_move_once_and_are_those_of_the_parameters() -> None:
+    plain, flat = (
+        trained(Recipe(6, 0.0, 0.9, 0.0, 0.0, "none", flat_radius=radius), network("resnet10"), steps=1)
+        for radius in (0.0, 0.5)
+    )
+    statistics = [name for name in plain if "running" in name or "num_batches" in name]
+    assert statistics
+    assert all(torch.equal(plain[name], flat[name]) for name in statistics)
+
+
+def test_a_network_without_a_gradient_stays_finite() -> None:
+    still = network()
+    with torch.no_grad():
+        still.head.weight.zero_()
+        still.head.bias.zero_()
+    labels = torch.tensor([0, 1] * 3)
+    recipe = Recipe(6, 0.1, 0.0, 0.0, 0.0, "none", flat_radius=0.5)
+    images = batch()[0][:1].expand(6, -1, -1, -1)  # equal images of both classes
+    UpdateProgram(recipe, PIXELS)(still, recipe.optimizer(still), images, labels, stream())
+    assert all(torch.isfinite(parameter).all() for parameter in still.parameters())
+
+
+def test_a_frozen_parameter_is_not_trained() -> None:
+    learner, untouched = network(), network()
+    learner.trunk.requires_grad_(requires_grad=False)
+    moved = trained(RECIPE, learner)
+    for name, parameter in untouched.named_parameters():
+        assert torch.equal(moved[f"network.{name}"], parameter) == name.startswith("trunk."), name
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.05])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_is_one_graph_and_moves_what_eager_training_moves(name: str, radius: float) -> None:
+    """Mixed and unmixed batches; traced as for a compiled run, and executed by eager PyTorch."""
+    recipe = Recipe(6, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip", flat_radius=radius)
+    with counted_graphs() as graphs:
+        found = trained(recipe, network(name), steps=4, backend="eager")
+        assert graphs() == 1
+    assert_same_state(found, trained(recipe, network(name), steps=4))
+
+
+def test_compiled_training_equals_eager() -> None:
+    assert_same_state(trained(RECIPE, network(), backend="inductor"), trained(RECIPE, network()))
+
+
+def test_a_batch_of_another_size_is_trained_on_eagerly() -> None:
+    recipe = Recipe(7, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip")
+    with counted_graphs() as graphs:
+        found, expected = trained(recipe, network(), backend="eager"), trained(recipe, network())
+        assert graphs() == 0
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+def cropped(images: Tensor) -> Tensor:
+    recipe = Recipe(len(images), 0.1, 0.0, 0.0, 0.0, "none", random_resized_crop=True)
+    return training_images(PIXELS, draw_inputs(recipe, images, torch.zeros(len(images)), stream()))
+
+
+def test_random_resized_crop_keeps_shape_and_range() -> None:
+    images = torch.rand(16, 1, 12, 12)
+    found = cropped(images)
+    assert found.shape == images.shape
+    assert float(found.min()) >= float(images.min()) - 1e-5
+    assert float(found.max()) <= float(images.max()) + 1e-5
+    assert not torch.allclose(found, images, atol=1e-2)
+
+
+def test_random_resized_crop_never_looks_outside() -> None:
+    """A ramp from 0 to 1 stays a ramp inside [0, 1], between half and all of the area long."""
+    found = cropped(torch.linspace(0, 1, 33).expand(64, 1, 33, 33))
+    span = found[:, 0, 16, -1] - found[:, 0, 16, 0]
+    assert bool((span > 0.5).all())
+    assert bool((span <= 1.0 + 1e-5).all())
+
+
+def test_mixed_images_are_those_of_cutmix() -> None:
+    recipe = Recipe(6, 0.1, 0.0, 0.0, 1.0, "none")
+    images, labels = batch()
+    mix = sample_cutmix(stream(), num_images=6, height=16, width=16, probability=1.0)
+    found = training_images(PIXELS, draw_inputs(recipe, images, labels, stream()))
+    assert torch.equal(found, cutmix(images.float() / 255, mix_of(mix, 6, CPU)))
