@@ -49,7 +49,7 @@ def one_class(points_ND: Tensor, num_clusters: int) -> kmeans.Points:
 
 def seeded(points: kmeans.Points, generator: np.random.Generator) -> Tensor:
     """Returns the centres (1, K, D) of k-means++."""
-    num_points, num_clusters = points.is_point_LN.shape[1], points.is_cluster_LK.shape[1]
+    num_points, num_clusters = points.is_padding_LN.shape[1], points.is_unused_LK.shape[1]
     return kmeans.plus_plus(points, kmeans.plus_plus_draws(num_points, num_clusters, generator)[None])
 
 

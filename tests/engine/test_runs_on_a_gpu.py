@@ -144,7 +144,7 @@ def test_a_plan_measures_the_steps_on_the_gpu(
     with standin_gpu():
         plan = plan_run(spec, Producers(int(config.source.is_independent)))
     assert plan.memory.gpu == PEAK_BYTES < plan.memory.on_gpu
-    assert plan.costs.move_s > 0 and plan.forecast().wall_s > 0
+    assert plan.costs.match_s > 0 and plan.forecast().wall_s > 0
 
 
 def test_a_trial_of_a_sweep_has_the_rungs_of_the_cpu(

@@ -41,10 +41,7 @@ SETTINGS: dict[str, Any] = {
 """An outer step of four inner steps on four classes. All of them select, the first one without a warm start."""
 
 ALLOWED_WAITS = {
-    "core/selection/kmeans.py plus_plus": "k-means++ draws each centre on the host, from a stream of numpy",
-    "core/selection/kmeans.py centroids_of": "a Lloyd step counts its clusters and looks for empty ones",
-    "core/selection/kmeans.py lloyd": "k-means ends when no assignment changes",
-    "engine/matching/class_matcher.py _select": "the host takes the selected images out of the store",
+    "core/selection/strategies.py representative": "the host takes the selected images out of the store",
     "engine/distill.py check": "the losses are reported, every `log_every` steps",
     "engine/distill.py check_state": "the images are checked before a checkpoint",
 }
@@ -67,27 +64,10 @@ class Budget:
 
 
 BUDGETS = {
-    "class step": Budget(calls=16, operations=6960, waits={}),
-    "update": Budget(calls=3, operations=428, waits={}),
-    "cold selection": Budget(
-        calls=1,
-        operations=748,
-        waits={
-            "core/selection/kmeans.py centroids_of": 20,
-            "core/selection/kmeans.py lloyd": 10,
-            "core/selection/kmeans.py plus_plus": 20,
-            "engine/matching/class_matcher.py _select": 4,
-        },
-    ),
-    "warm selection": Budget(
-        calls=3,
-        operations=1188,
-        waits={
-            "core/selection/kmeans.py centroids_of": 48,
-            "core/selection/kmeans.py lloyd": 12,
-            "engine/matching/class_matcher.py _select": 12,
-        },
-    ),
+    "class step": Budget(calls=16, operations=6138, waits={}),
+    "update": Budget(calls=3, operations=534, waits={}),
+    "cold selection": Budget(calls=1, operations=986, waits={"core/selection/strategies.py representative": 4}),
+    "warm selection": Budget(calls=3, operations=1512, waits={"core/selection/strategies.py representative": 12}),
     "rest of the loop": Budget(
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
     ),

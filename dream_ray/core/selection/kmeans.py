@@ -23,15 +23,15 @@ class Points:
         values_LND: Points, float; padding is finite.
         norms_LN1: Their squared norms.
         sizes_L1: Number of points of every class, int64; 0 for a class that is padding.
-        is_point_LN: Whether a point is one, bool.
-        is_cluster_LK: Whether a cluster is one, bool.
+        is_padding_LN: Whether a point is padding, bool.
+        is_unused_LK: Whether a cluster is padding, bool.
     """
 
     values_LND: Tensor
     norms_LN1: Tensor
     sizes_L1: Tensor
-    is_point_LN: Tensor
-    is_cluster_LK: Tensor
+    is_padding_LN: Tensor
+    is_unused_LK: Tensor
 
     @classmethod
     def of(cls, values_LND: Tensor, sizes: Sequence[int], clusters: Sequence[int]) -> "Points":
@@ -49,8 +49,8 @@ class Points:
             values_LND,
             values_LND.square().sum(dim=2, keepdim=True),
             sizes_L1,
-            indices_N < sizes_L1,
-            indices_N[: max(clusters)] < clusters_L1,
+            indices_N >= sizes_L1,
+            indices_N[: max(clusters)] >= clusters_L1,
         )
 
     def take(self, indices_LK: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Points:
 def squared_distances(points: Points, centroids_LKD: Tensor) -> Tensor:
     """Returns the (L, N, K) squared Euclidean distances, >= 0; infinite for clusters that are padding."""
     num_points = points.values_LND.shape[1]
-    norms_L1K = centroids_LKD.square().sum(dim=2).masked_fill(~points.is_cluster_LK, torch.inf).unsqueeze(1)
+    norms_L1K = centroids_LKD.square().sum(dim=2).masked_fill(points.is_unused_LK, torch.inf).unsqueeze(1)
     products_LDK = centroids_LKD.transpose(1, 2)
     distances_LNK = torch.baddbmm(norms_L1K.expand(-1, num_points, -1), points.values_LND, products_LDK, alpha=-2)
     return distances_LNK.add_(points.norms_LN1).clamp_(min=0)
@@ -84,14 +84,14 @@ def centroids_of(points: Points, assignment_LN: Tensor, distances_LN: Tensor | N
         distances_LN: Squared distances of all points to their centres; the farthest points become the centres of empty
             clusters. None: the first points do, and the next Lloyd steps move them.
     """
-    belongs_LNK = points.values_LND.new_zeros(*assignment_LN.shape, points.is_cluster_LK.shape[1])
-    belongs_LNK.scatter_(2, assignment_LN.unsqueeze(2), points.is_point_LN.unsqueeze(2).to(belongs_LNK.dtype))
+    belongs_LNK = points.values_LND.new_zeros(*assignment_LN.shape, points.is_unused_LK.shape[1])
+    belongs_LNK.scatter_(2, assignment_LN.unsqueeze(2), 1.0).masked_fill_(points.is_padding_LN.unsqueeze(2), 0)
     counts_LK1 = belongs_LNK.sum(dim=1).unsqueeze(2)
     centroids_LKD = torch.bmm(belongs_LNK.transpose(1, 2), points.values_LND) / counts_LK1.clamp(min=1)
 
-    is_empty_LK = (counts_LK1.squeeze(2) == 0) & points.is_cluster_LK
+    is_empty_LK = (counts_LK1.squeeze(2) == 0) & ~points.is_unused_LK
     far_LN = points.norms_LN1.new_zeros(assignment_LN.shape) if distances_LN is None else distances_LN
-    far_LN = far_LN.masked_fill(~points.is_point_LN, -torch.inf)
+    far_LN = far_LN.masked_fill(points.is_padding_LN, -torch.inf)
     farthest_LN = torch.sort(far_LN, dim=1, descending=True, stable=True).indices
     rank_LK = is_empty_LK.cumsum(dim=1).sub_(1).clamp_(min=0)
     replacements_LKD = points.take(farthest_LN.gather(1, rank_LK))
@@ -117,12 +117,12 @@ def plus_plus(points: Points, draws_LK: np.ndarray) -> Tensor:
     last_L1 = (points.sizes_L1 - 1).clamp(min=0)
     uniform_LK = torch.minimum((draws * points.sizes_L1).long(), last_L1)
     chosen_L1, chosen = uniform_LK[:, :1], [uniform_LK[:, :1]]
-    nearest_LN = points.norms_LN1.new_full(points.is_point_LN.shape, torch.inf)
+    nearest_LN = points.norms_LN1.new_full(points.is_padding_LN.shape, torch.inf)
     for cluster in range(1, draws.shape[1]):
         centre_LD1 = points.take(chosen_L1).transpose(1, 2)
         products_LN = torch.baddbmm(points.norms_LN1, points.values_LND, centre_LD1, alpha=-2).squeeze(2)
         distances_LN = products_LN.add_(points.norms_LN1.squeeze(2).gather(1, chosen_L1)).clamp_(min=0)
-        nearest_LN = torch.minimum(nearest_LN, distances_LN).masked_fill_(~points.is_point_LN, 0)
+        nearest_LN = torch.minimum(nearest_LN, distances_LN).masked_fill_(points.is_padding_LN, 0)
         nearest_LN.scatter_(1, chosen_L1, 0.0)  # exactly, despite the rounding of the distances
         cumulative_LN = nearest_LN.cumsum(dim=1, dtype=torch.float64)
         total_L1 = cumulative_LN[:, -1:]
@@ -154,5 +154,5 @@ def lloyd(points: Points, centroids_LKD: Tensor, *, max_steps: int) -> tuple[Ten
         centroids_LKD = torch.where(is_settled_L[:, None, None], centroids_LKD, moved_LKD)
         previous_LN = assignment_LN
         assignment_LN, distances_LN = assign(points, centroids_LKD)
-        is_settled_L = is_settled_L | ((assignment_LN == previous_LN) | ~points.is_point_LN).all(dim=1)
+        is_settled_L = is_settled_L | ((assignment_LN == previous_LN) | points.is_padding_LN).all(dim=1)
     return centroids_LKD, assignment_LN

@@ -103,13 +103,13 @@ def representative(
             draws_K[:count] = kmeans.plus_plus_draws(size, count, rng)
         centroids_LKD = kmeans.plus_plus(points, draws_LK)
     else:
-        before_LN = points.sizes_L1.new_zeros(points.is_point_LN.shape)
+        before_LN = points.sizes_L1.new_zeros(points.is_padding_LN.shape)
         for before_N, of_class_N in zip(before_LN, previous, strict=False):
             before_N[: len(of_class_N)] = of_class_N
         centroids_LKD = kmeans.centroids_of(points, before_LN)
     centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=max_steps)
     distances_LNK = kmeans.squared_distances(points, centroids_LKD)
-    distances_LNK = distances_LNK.masked_fill_(~points.is_point_LN.unsqueeze(2), torch.inf)
+    distances_LNK = distances_LNK.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
     indices_LM = _PICKS[rule](distances_LNK, max(per_class)).cpu()
     return [
         Selection(indices_M[: count * per], assignment_N[:size])

@@ -26,7 +26,7 @@ class TrainingImages(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (n, C, H, W), uint8 or float32 in [0, 1], and int64 labels (n,) at the indices of each batch."""
+        """Yields images (n, C, H, W), uint8 or float32 in [0, 1] and int64 labels (n,) at the indices of each batch."""
 
 
 @dataclass(frozen=True)
