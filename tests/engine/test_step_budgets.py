@@ -5,23 +5,24 @@ empties the queue of launches. So both are counted, and a part that needs more o
 is intended, or a part needs fewer, copy the row that the test prints into `BUDGETS`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 
-from dream_ray.config import Config, parse_config
-from dream_ray.core.placement import Labels
+from dream_ray.config import parse_config
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.engine.components import make_components
 from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.state import RunState
 from tests.runs import create_run
 from tests.standin_gpu.gpu import standin_gpu
-from tests.standin_gpu.tally import Tally, recording
+from tests.standin_gpu.parts import Parts
+from tests.standin_gpu.tally import Tally, recording, summed
 
 RECORDED_WITH = "2.15"
 """Version of torch: another one may split its functions into other operations."""
@@ -72,44 +73,12 @@ BUDGETS = {
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
     ),
 }
-"""By part; a class step matches one class, an update trains on two batches, a selection selects for four classes."""
-
-
-class Parts:
-    """The components of a worker, whose calls are counted by part."""
-
-    def __init__(self, config: Config, source: Any, select: Any, matcher: Any) -> None:
-        self._config, self._source, self._select, self._matcher = config, source, select, matcher
-        self.space, self.class_batch = matcher.space, matcher.class_batch
-        self.tallies: dict[str, list[Tally]] = {}
-
-    def trajectory(self, *position: Any) -> Iterator[Any]:
-        """Counts the update between two networks; the first network belongs to the start of the outer step."""
-        networks, part = self._source.trajectory(*position), "start"
-        while (network := self._counted(part, next, networks, None)) is not None:
-            yield network
-            part = "update" if network.inner + 1 < self._config.inner_steps else "end"
-
-    def initial_states(self, network: Any) -> Any:
-        return self._counted("start", self._matcher.initial_states, network)
-
-    def select(self, network: Any, previous: Any) -> Any:
-        part = "warm selection" if network.inner else "cold selection"
-        return self._counted(part, self._select, network, previous)
-
-    def match(self, network: Any, labels: Labels, state: RunState) -> Any:
-        return self._counted("class step", self._matcher.match, network, labels, state)
-
-    def _counted(self, part: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        with recording() as tally:
-            result = call(*arguments)
-        self.tallies.setdefault(part, []).append(tally)
-        return result
+"""By part. A class step matches one class, a network is trained on two batches, a selection is for four classes."""
 
 
 @pytest.fixture(scope="module")
 def tallies(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tally]]:
-    """Counts of an outer step, by part and call."""
+    """Counts of the calls of an outer step, by part."""
     config = parse_config(SETTINGS)
     path = str(tmp_path_factory.mktemp("counted") / "run")
     with standin_gpu():
@@ -118,15 +87,15 @@ def tallies(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) ->
         with make_components(
             run, store, range(store.num_classes), state, Mock(), None, SINGLE_PROCESS_GROUP
         ) as components:
-            parts = Parts(config, *components)
+            parts = Parts(components)
+            source, select, matcher = parts.components
             events = Mock(**{"is_checkpoint_due.return_value": False})
             with recording() as whole:
-                distill(config, state, source=parts, select=parts.select, matcher=parts, events=events)
-    rest = whole
-    for tally in [tally for tallies in parts.tallies.values() for tally in tallies]:
-        rest.operations.subtract(tally.operations)
-        rest.waits.subtract(tally.waits)
-    return {**parts.tallies, "rest of the loop": [Tally(+rest.operations, +rest.waits)]}
+                distill(config, state, source=source, select=select, matcher=matcher, events=events)
+    counted = summed(chain.from_iterable(parts.tallies.values()))
+    whole.operations.subtract(counted.operations)
+    whole.waits.subtract(counted.waits)
+    return {**parts.tallies, "rest of the loop": [Tally(+whole.operations, +whole.waits)]}
 
 
 @pytest.mark.parametrize("part", BUDGETS)
@@ -145,14 +114,6 @@ def test_a_part_launches_its_number_of_operations(part: str, tallies: dict[str, 
 
 def test_every_allowed_wait_has_a_reason_and_is_needed() -> None:
     assert set(ALLOWED_WAITS) == {place for budget in BUDGETS.values() for place in budget.waits}
-
-
-def summed(tallies: list[Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies:
-        total.operations.update(tally.operations)
-        total.waits.update(tally.waits)
-    return total
 
 
 def explained(part: str, tallies: list[Tally], counts: Any) -> str:

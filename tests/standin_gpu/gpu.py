@@ -18,7 +18,7 @@ import torch.optim.optimizer as optimizer
 from torch import Tensor
 
 from tests.standin_gpu.tally import record
-from tests.standin_gpu.tensor import StandInMode, StandInTensor, is_pinned, pin
+from tests.standin_gpu.tensor import StandInMode, StandInTensor, is_pinned, pin, unpin_all
 
 NAME = "stand-in GPU"
 TOTAL_BYTES = 80 * 10**9
@@ -98,4 +98,7 @@ def standin_gpu() -> Iterator[None]:
         # Optimizers take their `foreach` form on a GPU, for the types of tensors in this list.
         types = [*optimizer._foreach_supported_types, StandInTensor]
         patch.setattr(optimizer, "_foreach_supported_types", types)
-        yield
+        try:
+            yield
+        finally:
+            unpin_all()

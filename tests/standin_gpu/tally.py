@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,30 +77,41 @@ class Tally:
         )
 
 
+def summed(tallies: Iterable[Tally]) -> Tally:
+    """Returns the counts of several blocks together."""
+    total = Tally()
+    for tally in tallies:
+        total.operations.update(tally.operations)
+        total.waits.update(tally.waits)
+    return total
+
+
 _LOCK = threading.Lock()
-_RECORDING: list[Tally] = []
+_RECORDING: list[tuple[Tally, int | None]] = []  # with the thread that is counted, or None for all
 
 
 @contextmanager
-def recording() -> Iterator[Tally]:
-    """Yields counts of the block, of all threads."""
-    tally = Tally()
+def recording(*, only_this_thread: bool = False) -> Iterator[Tally]:
+    """Yields counts of the block, of all threads or of this one."""
+    entry = Tally(), threading.get_ident() if only_this_thread else None
     with _LOCK:
-        _RECORDING.append(tally)
+        _RECORDING.append(entry)
     try:
-        yield tally
+        yield entry[0]
     finally:
         with _LOCK:
-            _RECORDING[:] = [other for other in _RECORDING if other is not tally]
+            _RECORDING[:] = [other for other in _RECORDING if other is not entry]
 
 
 def record(*, operation: str | None = None, wait: str | None = None) -> None:
     """Adds an operation, a host wait or both to all counts that are recorded now."""
     if not _RECORDING or (operation is None and wait is None):
         return
-    site = calling_site()
+    site, this_thread = calling_site(), threading.get_ident()
     with _LOCK:
-        for tally in _RECORDING:
+        for tally, thread in _RECORDING:
+            if thread not in (None, this_thread):
+                continue
             if operation is not None:
                 tally.operations[site, operation] += 1
             if wait is not None:

@@ -76,20 +76,34 @@ def is_on_gpu(tensor: Tensor) -> bool:
     return isinstance(tensor, StandInTensor)
 
 
+_PINNED: dict[int, torch.UntypedStorage] = {}
+"""Memory that counts as pinned, by address. It is kept, so that no other tensor gets an address."""
+
+
 def pin(tensor: Tensor) -> Tensor:
     """Stands in for `Tensor.pin_memory`."""
     assert not is_on_gpu(tensor), "only tensors on the host can be pinned"
     if is_pinned(tensor):
         return tensor
-    pinned = inner = tensor.clone()
-    while torch._C._functorch.is_functorch_wrapped_tensor(inner):  # in a transform of torch.func
-        inner = torch._C._functorch.get_unwrapped(inner)
-    inner.is_in_pinned_memory = True  # type: ignore[attr-defined]
+    pinned = tensor.clone()
+    storage = _storage(pinned)
+    _PINNED[storage.data_ptr()] = storage
     return pinned
 
 
 def is_pinned(tensor: Tensor) -> bool:
-    return getattr(tensor, "is_in_pinned_memory", False)
+    return _storage(tensor).data_ptr() in _PINNED
+
+
+def unpin_all() -> None:
+    """Forgets which memory is pinned."""
+    _PINNED.clear()
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # in a transform of torch.func
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()
 
 
 class StandInMode(TorchDispatchMode):

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,6 +93,7 @@ def test_mixes_that_cuda_allows(mix: Callable[[Tensor], Tensor]) -> None:
         (lambda x: torch.as_tensor(1.0, device=CUDA), 1),
         (lambda x: torch.cuda.synchronize(), 1),
         (lambda x: torch.ones(3).pin_memory().to(CUDA, non_blocking=True), 0),
+        (lambda x: torch.ones(3).pin_memory()[1:].to(CUDA, non_blocking=True), 0),
         (lambda x: torch.empty(3, pin_memory=True).copy_(x, non_blocking=True), 0),
         (lambda x: torch.func.grad(lambda y: (y * to_device(np.ones(3), y.device)).sum())(x), 0),
         (lambda x: torch.full((), 3, device=CUDA), 0),
@@ -133,10 +133,9 @@ def test_threads_see_the_gpu_and_are_counted() -> None:
     def compute() -> str:
         return str(torch.zeros(2, device=CUDA).device)
 
-    with recording() as tally, ThreadPoolExecutor(1) as pool:
-        assert pool.submit(compute).result() == "cuda:0"
-    assert tally.operations.total() == 1
-    assert threading.current_thread() is threading.main_thread()
+    with recording() as tally, recording(only_this_thread=True) as own, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(compute).result() == compute() == "cuda:0"
+    assert (tally.operations.total(), own.operations.total()) == (2, 1)
 
 
 def test_gradients_and_transforms_are_those_of_the_cpu() -> None:
