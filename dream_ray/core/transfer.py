@@ -1,8 +1,13 @@
 """Transfer of arrays and tensors to the device that computes with them."""
 
+from itertools import chain
+from typing import TypeVar
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def to_device(values: np.ndarray | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -19,3 +24,11 @@ def to_device(values: np.ndarray | Tensor, device: torch.device, dtype: torch.dt
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     tensor = tensor if dtype is None else tensor.to(dtype)
     return tensor if tensor.device.type == device.type else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def module_to_device(module: Module, device: torch.device) -> Module:
+    """Moves a module from the host to a device, like `Module.to`, without a wait of the host; returns it."""
+    if device.type != "cpu":
+        for tensor in chain(module.parameters(), module.buffers()):
+            tensor.data = tensor.data.pin_memory()
+    return module.to(device, non_blocking=True)

@@ -8,6 +8,7 @@ from typing import Any
 from dream_ray.core.placement import Labels
 from dream_ray.core.process_group import ProcessGroup
 from dream_ray.core.selection.strategies import Selection
+from dream_ray.core.transfer import module_to_device
 from dream_ray.data.store.store import Store
 from dream_ray.engine.distill import Matcher
 from dream_ray.engine.matching.class_matcher import decoder
@@ -66,7 +67,7 @@ def make_components(
     if snapshots is not None:
         snapshots.begin(config.step_of(state.outer, state.inner), state.network)
         fetched = FetchedNetworks(
-            snapshots, lambda: build(config, store).to(run.device), recipe_of(config), config.inner_steps
+            snapshots, lambda: module_to_device(build(config, store), run.device), recipe_of(config), config.inner_steps
         )
         with prefetch_selection(config, matcher.selector, fetched) as select:
             yield fetched, select, matcher
@@ -85,7 +86,7 @@ def _initial_network(run: Run, store: Store) -> Snapshot:
 
 def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: ProcessGroup) -> Components:
     config, normalise = run.config, run.normalise(store)
-    network = blank_network(lambda: build(config, store)).to(run.device)
+    network = module_to_device(blank_network(lambda: build(config, store)), run.device)
 
     def initialise(segments: Segments) -> dict[int, ClassState]:
         matcher = class_matcher(config, store, labels, normalise, form=run.form)

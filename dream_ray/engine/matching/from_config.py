@@ -7,6 +7,7 @@ import numpy as np
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
+from dream_ray.core.transfer import module_to_device
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
@@ -110,7 +111,7 @@ def network_source(
     cached = CachedNetworks(
         source,
         cache,
-        lambda: build(config, store).to(normalise.device),
+        lambda: module_to_device(build(config, store), normalise.device),
         recipe_of(config),
         trajectory_length(config),
         # The training of an expert may resume anywhere.

@@ -73,7 +73,8 @@ class TrajectoryMatcher:
         """
         images_LNCHW = torch.stack([state.classes[label].images_NCHW for label in labels])
         if not state.learned:
-            first = torch.tensor(self.config.trajectory.step_size, device=images_LNCHW.device)
+            # Filled on the device: a tensor from a Python number would be copied, and the host would wait.
+            first = torch.full((), self.config.trajectory.step_size, device=images_LNCHW.device)
             state.learned = {STEP_SIZE: first, _STEP_SIZE_VELOCITY: torch.zeros_like(first)}
         step_size = state.learned[STEP_SIZE]
         count = self.config.trajectory.segments

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from dream_ray.engine.networks.sources import NetworkState, Snapshot, blank_network
@@ -46,8 +47,10 @@ class FetchedNetworks:
             yield Snapshot.of(state, outer, inner, network, self.recipe)
 
     def try_get(self, outer: int, inner: int) -> Snapshot | None:
-        """Returns a later snapshot; None if the queue does not hold it within about a second."""
+        """Returns a later snapshot, valid until the next call; None if it is not queued within about a second."""
         state = self.networks.try_get(outer * self.inner_steps + inner)
-        if state is None:
-            return None
-        return Snapshot.of(state, outer, inner, blank_network(self.build), self.recipe)
+        return None if state is None else Snapshot.of(state, outer, inner, self._later_network, self.recipe)
+
+    @cached_property
+    def _later_network(self) -> Classifier:
+        return blank_network(self.build)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dream_ray.core import rng
-from dream_ray.core.transfer import to_device
+from dream_ray.core.transfer import module_to_device, to_device
 from dream_ray.engine.networks.training import TrainingImages, train_pass
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.nets import Classifier
@@ -141,7 +141,7 @@ class TrainedNetworks:
     def trajectory(self, outer: int, start: int = 0, state: NetworkState | None = None) -> Iterator[Snapshot]:
         """See `Source.trajectory`."""
         with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer)):
-            network = self.build().to(self.program.normalise.device)
+            network = module_to_device(self.build(), self.program.normalise.device)
         if state is not None:
             snapshot = Snapshot.of(state, outer, start, network, self.program.recipe)
         else:
@@ -194,7 +194,7 @@ class RandomNetworks:
         """See `Source.trajectory`."""
         for inner in range(start, self.inner_steps):
             with rng.torch_randomness(rng.stream(self.seed, "network", outer=outer, inner=inner)):
-                network = self.build().to(self.device)
+                network = module_to_device(self.build(), self.device)
             yield Snapshot(outer, inner, network, self.recipe.optimizer(network))
 
 
