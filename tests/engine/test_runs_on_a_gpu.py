@@ -1,4 +1,4 @@
-"""Whole runs on the stand-in GPU: no device mix, and the bits of the CPU."""
+"""Whole runs on the stand-in GPU: no device mix, the bits of the CPU, and host waits only where they are allowed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +24,11 @@ from dream_ray.engine.run.spec import RunSpec
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
 from tests.frameworks import Settings, tiny_run
 from tests.runs import TRIAL_OPTIONS, Killed, kill_at
+from tests.standin_gpu.allowed_waits import ALLOWED_WAITS
 from tests.standin_gpu.gpu import NAME, PEAK_BYTES, standin_gpu
+from tests.standin_gpu.tally import Tally, recording
 
+pytestmark = pytest.mark.xdist_group("runs on a GPU")  # so that one process executes each run
 KILLED_AFTER = 5
 
 
@@ -76,11 +79,17 @@ def on_cpu(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def on_gpu(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def waits() -> dict[str, Tally]:
+    """Counts of the runs of `on_gpu`, by case."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def on_gpu(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory, waits: dict[str, Tally]) -> Runs:
     """Directories of runs on the stand-in GPU, which were killed and resumed, by case."""
 
     def run(name: str, out: str) -> None:
-        with standin_gpu():
+        with standin_gpu(), recording() as waits[name]:
             with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
                 patch.setattr(Heartbeat, "on_step", kill_at(KILLED_AFTER))
                 distill(name, four_digits_store, out, device="cuda", producers=CASES[name].producers)
@@ -113,6 +122,19 @@ def images(run: str) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_run_has_the_bits_of_the_cpu(name: str, on_cpu: Runs, on_gpu: Runs) -> None:
     assert torch.equal(images(on_gpu(name)), images(on_cpu(name)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_host_waits_only_where_it_must(name: str, on_gpu: Runs, waits: dict[str, Tally]) -> None:
+    on_gpu(name)
+    unknown = set(waits[name].waits_by_place) - set(ALLOWED_WAITS)
+    assert not unknown, f"{unknown}\n{waits[name].lines(waits[name].waits)}"
+
+
+def test_every_allowed_wait_happens(on_gpu: Runs, waits: dict[str, Tally]) -> None:
+    for name in CASES:
+        on_gpu(name)
+    assert set(ALLOWED_WAITS) == {place for tally in waits.values() for place in tally.waits_by_place}
 
 
 def test_a_run_describes_the_gpu_and_its_cost(on_gpu: Runs) -> None:

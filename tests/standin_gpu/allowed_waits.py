@@ -1,0 +1,15 @@
+"""The host waits that runs on a GPU need. A new one needs an entry here, with its reason."""
+
+ALLOWED_WAITS = {
+    # In every selection.
+    "core/selection/strategies.py representative": "the host takes the selected images out of the store",
+    # Every `log_every` steps, and at checkpoints.
+    "engine/distill.py check": "the losses are reported",
+    "engine/distill.py check_state": "the images of a checkpoint are checked",
+    "engine/networks/tensor_file.py write_tensors": "a thread copies the tensors of a checkpoint or a cached network",
+    # At the start of a run or a resume.
+    "core/images/normalisation.py of": "mean and standard deviation are copied",
+    "engine/matching/class_matcher.py initial_state": "the empty assignment is copied",
+    "engine/worker.py _move": "the state of a checkpoint is copied",
+}
+"""By file and function of the innermost line of dream_ray."""
