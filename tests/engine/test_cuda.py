@@ -1,7 +1,7 @@
 """The engine on a GPU: one step within the rounding of its precision, and a whole run without TF32."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.from_config import build, recipe_of
 from dream_ray.engine.networks.sources import Snapshot, blank_network
 from dream_ray.engine.run.artefacts import read_synthetic
+from tests.standin_gpu.gpu import standin_gpu
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
@@ -40,6 +38,15 @@ def tf32(*, allowed: bool) -> Iterator[None]:
             switch.allow_tf32 = value
 
 
+@pytest.fixture(params=["stand-in", pytest.param("CUDA", marks=[pytest.mark.cuda, NEEDS_CUDA])])
+def gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A GPU, or the stand-in, which keeps the test running where there is none."""
+    with standin_gpu() if request.param == "stand-in" else nullcontext():
+        yield
+
+
+@pytest.mark.cuda
+@NEEDS_CUDA
 def test_cpu_and_gpu_agree_after_eight_steps(tiny: dict[str, Any], digits_store: str, tmp_path: Path) -> None:
     """With TF32, k-means picks other images, and the runs part."""
     images = []
@@ -53,7 +60,7 @@ def test_cpu_and_gpu_agree_after_eight_steps(tiny: dict[str, Any], digits_store:
 
 @pytest.mark.parametrize(("allowed", "tolerance"), [(False, 1e-4), (True, 2e-2)])
 def test_cpu_and_gpu_agree_in_a_step_on_given_inputs(
-    allowed: bool, tolerance: float, tiny: dict[str, Any], digits_store: str
+    allowed: bool, tolerance: float, gpu: None, tiny: dict[str, Any], digits_store: str
 ) -> None:
     """TF32 rounds by 2^-11 at each of some ten layers."""
     matching = {**tiny["matching"], "distance": "mse"}
@@ -75,7 +82,7 @@ def results_of_a_step(config: Config, store: Store, device: torch.device) -> dic
     state.classes[0].indices = torch.arange(config.real_batch)
     losses = matcher.match(snapshot, (0,), state)
     return {
-        "features": matcher.embed(snapshot, 0),
+        "features": matcher.selector.embed(snapshot, 0),
         "loss": losses[0],
         "gradient": state.classes[0].velocity_NCHW,
     }
