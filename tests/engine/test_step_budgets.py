@@ -5,47 +5,49 @@ empties the queue of launches. So both are counted, and a part that needs more o
 is intended, or a part needs fewer, copy the row that the test prints into `BUDGETS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from dream_ray.config import parse_config
+from dream_ray.config.frameworks import overlay
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.engine.components import make_components
 from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.prefetch.producer import make_expert, missing_experts
+from dream_ray.engine.run.directory import Run
+from tests.frameworks import Settings, tiny_run
 from tests.runs import create_run
 from tests.standin_gpu.allowed_waits import ALLOWED_WAITS
 from tests.standin_gpu.gpu import standin_gpu
 from tests.standin_gpu.parts import Parts
-from tests.standin_gpu.tally import Tally, recording, summed
+from tests.standin_gpu.tally import Counts, Tally, recording, summed
 
 RECORDED_WITH = "2.15"
 """Version of torch: another one may split its functions into other operations."""
 
-SETTINGS: dict[str, Any] = {
-    "framework": "dream_plus",
-    "ipc": 1,
-    "factor": 2,
+ONCE: Settings = {
     "outer_steps": 1,
-    "inner_steps": 4,
-    "network": {"name": "convnet", "options": {"depth": 2, "width": 4}},
-    "selection": {"num_clusters": 6, "interval": 1, "max_steps": 3, "warm_steps": 1},
-    "matching": {"augmentation": "color_crop_cutout"},
-    "update": {"num_images": 32, "batch_size": 16, "epochs": 1, "warmup_epochs": 0},
     "initialisation": {"strategy": "noise"},
+    "update": {"epochs": 1, "warmup_epochs": 0},
 }
-"""An outer step of four inner steps on four classes. All of them select, the first one without a warm start."""
+SETTINGS = {
+    "dream_plus": overlay(tiny_run("dream_plus", "representative"), {**ONCE, "selection": {"interval": 1}}),
+    "dc": overlay(tiny_run("dc", "random"), ONCE),
+    "mtt": overlay(tiny_run("mtt", "random"), ONCE),
+}
+"""Settings of an outer step of four inner steps on four classes. In the first one, each inner step selects."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The exact counts of a part in the outer step of `SETTINGS`.
+    """The exact counts of a part in an outer step of `SETTINGS`.
 
     Attributes:
         calls: Calls of the part.
@@ -59,61 +61,86 @@ class Budget:
 
 
 BUDGETS = {
-    "class step": Budget(calls=16, operations=6138, waits={}),
-    "update": Budget(calls=3, operations=534, waits={}),
-    "cold selection": Budget(calls=1, operations=986, waits={"core/selection/strategies.py representative": 4}),
-    "warm selection": Budget(calls=3, operations=1512, waits={"core/selection/strategies.py representative": 12}),
-    "rest of the loop": Budget(
+    "dream_plus: class step": Budget(calls=16, operations=6138, waits={}),
+    "dream_plus: update": Budget(calls=3, operations=534, waits={}),
+    "dream_plus: cold selection": Budget(
+        calls=1, operations=986, waits={"core/selection/strategies.py representative": 4}
+    ),
+    "dream_plus: warm selection": Budget(
+        calls=3, operations=1512, waits={"core/selection/strategies.py representative": 12}
+    ),
+    "dream_plus: rest of the loop": Budget(
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
     ),
+    "dc: class step": Budget(calls=16, operations=5290, waits={}),
+    "dc: update": Budget(calls=3, operations=214, waits={}),
+    "mtt: class step": Budget(calls=4, operations=16285, waits={}),
+    "mtt: update": Budget(calls=3, operations=180, waits={}),
 }
-"""By part. A class step matches one class, a network is trained on two batches, a selection is for four classes."""
+"""By framework and part. A class step matches one class, in MTT all classes on three segments. An update trains on two
+batches, in DC on one, in MTT on none. A selection is for four classes."""
 
 
 @pytest.fixture(scope="module")
-def tallies(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tally]]:
-    """Counts of the calls of an outer step, by part."""
-    config = parse_config(SETTINGS)
-    path = str(tmp_path_factory.mktemp("counted") / "run")
-    with standin_gpu():
-        run = create_run(path, config, four_digits_store, device=torch.device("cuda"))
-        store, state = run.open_store(), RunState()
-        with make_components(
-            run, store, range(store.num_classes), state, Mock(), None, SINGLE_PROCESS_GROUP
-        ) as components:
-            parts = Parts(components)
-            source, select, matcher = parts.components
-            events = Mock(**{"is_checkpoint_due.return_value": False})
-            with recording() as whole:
-                distill(config, state, source=source, select=select, matcher=matcher, events=events)
-    counted = summed(chain.from_iterable(parts.tallies.values()))
-    whole.operations.subtract(counted.operations)
-    whole.waits.subtract(counted.waits)
+def counts(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, list[Tally]]]:
+    """Counts of the calls of an outer step, by part, for a framework."""
+
+    @cache
+    def counted(framework: str) -> dict[str, list[Tally]]:
+        path = str(tmp_path_factory.mktemp(framework) / "run")
+        with standin_gpu():
+            run = create_run(path, parse_config(SETTINGS[framework]), four_digits_store, device=torch.device("cuda"))
+            for expert in missing_experts(run):
+                make_expert(run.path, expert)
+            return count_outer_step(run)
+
+    return counted
+
+
+def count_outer_step(run: Run) -> dict[str, list[Tally]]:
+    store, state = run.open_store(), RunState()
+    labels, heartbeat = range(store.num_classes), Mock()
+    with make_components(run, store, labels, state, heartbeat, None, SINGLE_PROCESS_GROUP) as components:
+        parts = Parts(components)
+        source, select, matcher = parts.components
+        events = Mock(**{"is_checkpoint_due.return_value": False})
+        with recording() as whole:
+            distill(run.config, state, source=source, select=select, matcher=matcher, events=events)
+    in_parts = summed(chain.from_iterable(parts.tallies.values()))
+    whole.operations.subtract(in_parts.operations)
+    whole.waits.subtract(in_parts.waits)
     return {**parts.tallies, "rest of the loop": [Tally(+whole.operations, +whole.waits)]}
 
 
-@pytest.mark.parametrize("part", BUDGETS)
-def test_a_part_waits_for_the_gpu_only_where_it_must(part: str, tallies: dict[str, list[Tally]]) -> None:
-    found = summed(tallies[part])
-    assert found.waits_by_place == BUDGETS[part].waits, explained(part, tallies[part], found.waits)
-    assert set(BUDGETS[part].waits) <= set(ALLOWED_WAITS)
+@pytest.fixture
+def tallies(name: str, counts: Callable[[str], dict[str, list[Tally]]]) -> list[Tally]:
+    """Counts of the calls of a part."""
+    framework, part = name.split(": ")
+    return counts(framework)[part]
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_part_waits_for_the_gpu_only_where_it_must(name: str, tallies: list[Tally]) -> None:
+    found = summed(tallies)
+    assert found.waits_by_place == BUDGETS[name].waits, explained(name, tallies, found.waits)
+    assert set(BUDGETS[name].waits) <= set(ALLOWED_WAITS)
 
 
 @pytest.mark.skipif(not torch.__version__.startswith(RECORDED_WITH), reason=f"counted with torch {RECORDED_WITH}")
-@pytest.mark.parametrize("part", BUDGETS)
-def test_a_part_launches_its_number_of_operations(part: str, tallies: dict[str, list[Tally]]) -> None:
-    found = summed(tallies[part])
-    budget, count = BUDGETS[part], (len(tallies[part]), found.operations.total())
-    assert count == (budget.calls, budget.operations), explained(part, tallies[part], found.operations)
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_part_launches_its_number_of_operations(name: str, tallies: list[Tally]) -> None:
+    operations, budget = summed(tallies).operations, BUDGETS[name]
+    found = len(tallies), operations.total()
+    assert found == (budget.calls, budget.operations), explained(name, tallies, operations)
 
 
-def explained(part: str, tallies: list[Tally], counts: Any) -> str:
+def explained(name: str, tallies: list[Tally], counts: Counts) -> str:
     """Returns the budget, what was found by line, and the row for the table."""
     found, calls = summed(tallies), len(tallies)
     row = Budget(calls, found.operations.total(), dict(sorted(found.waits_by_place.items())))
     return (
-        f"{part}: the budget is {BUDGETS[part]}; found {row}, that is {row.operations / calls:.1f} operations a call.\n"
+        f"{name}: the budget is {BUDGETS[name]}; found {row}, that is {row.operations / calls:.1f} operations a call.\n"
         f"{found.lines(counts)}\n"
         f"If this is intended, write the row into BUDGETS of {__file__}:\n"
-        f'    "{part}": {row},'
+        f'    "{name}": {row},'
     )

@@ -49,6 +49,10 @@ def calling_site() -> Site:
     return OUTSIDE
 
 
+Counts = Counter[tuple[Site, str]]
+"""By site, and by operation or kind of wait."""
+
+
 @dataclass
 class Tally:
     """Counts of a block.
@@ -58,8 +62,8 @@ class Tally:
         waits: Events at which the host waits for the GPU, by (site, kind).
     """
 
-    operations: Counter[tuple[Site, str]] = field(default_factory=Counter)
-    waits: Counter[tuple[Site, str]] = field(default_factory=Counter)
+    operations: Counts = field(default_factory=Counter)
+    waits: Counts = field(default_factory=Counter)
 
     @property
     def waits_by_place(self) -> dict[str, int]:
@@ -69,7 +73,7 @@ class Tally:
             places[site.place] += count
         return dict(places)
 
-    def lines(self, counts: Counter[tuple[Site, str]]) -> str:
+    def lines(self, counts: Counts) -> str:
         """Formats counts, the largest first: count, line, function, operation."""
         return "\n".join(
             f"  {count:6d}  dream_ray/{site.file}:{site.line} ({site.function}): {name}"
