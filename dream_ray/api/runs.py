@@ -17,7 +17,7 @@ from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.options import BASELINES, USUAL_REPEATS, check_evaluation
 from dream_ray.engine.progress.status import Status, read_status
 from dream_ray.engine.run.directory import Run, check_new, open_run
-from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_workers
+from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store
 
 if TYPE_CHECKING:
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
@@ -43,6 +43,7 @@ def distill(
     snapshot_cache: str | None = None,
     snapshot_cache_size: int | str = DEFAULT_CACHE_BYTES,
     compile: str = "auto",
+    class_batch: int | None = None,
     memory: int | str | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
@@ -67,6 +68,8 @@ def distill(
         snapshot_cache_size: Largest size of that directory, in bytes or as text such as "20GB".
         compile: "on", "off" or "auto": compile the networks' functions if the run is long and there is a compiler.
             Equal results need equal modes; a resumed run keeps its mode.
+        class_batch: Classes that a program selects or matches together; None: 1 on a CPU, up to 10 on a GPU. Equal
+            results need equal numbers; a resumed run keeps its number.
         memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
             that the run fits, see `dream_ray.engine.planning.plan.fit_memory`. None: no limit.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
@@ -85,6 +88,7 @@ def distill(
         store=store,
         out=out,
         compile=compile,
+        class_batch=class_batch,
         device=device,
         threads=cpus_per_worker,
         local=local,
@@ -96,7 +100,7 @@ def distill(
         snapshot_cache=snapshot_cache,
         snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
     )
-    check_workers(spec, Store.open(spec.store))
+    check_against_store(spec, Store.open(spec.store))
     check_new(out)
     from dream_ray.engine.planning.plan import begin_run
     from dream_ray.engine.run.lifecycle import executing
@@ -120,6 +124,7 @@ def plan(
     cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
     compile: str = "auto",
+    class_batch: int | None = None,
     memory: int | str | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
@@ -135,6 +140,7 @@ def plan(
         store=store,
         out=None,
         compile=compile,
+        class_batch=class_batch,
         device=device,
         threads=cpus_per_worker,
         local=local,
@@ -143,7 +149,7 @@ def plan(
         producers=producers,
         memory_bytes=None if memory is None else parse_bytes(memory),
     )
-    check_workers(spec, Store.open(spec.store))
+    check_against_store(spec, Store.open(spec.store))
     from dream_ray.engine.planning.plan import plan_run
 
     with open_backend(address, wait, local=local) as backend:
@@ -188,7 +194,7 @@ def resume(
         spec = replace(spec, workers=1 if workers is None else workers, min_workers=None, local=local)
     given: dict[str, Any] = {"min_workers": min_workers, "gpus_per_worker": gpus_per_worker, "producers": producers}
     spec = replace(spec, **{name: value for name, value in given.items() if value is not None})
-    check_workers(spec, opened.open_store())
+    check_against_store(spec, opened.open_store())
     from dream_ray.engine.run.lifecycle import check_device, check_same_bits, executing
 
     with open_backend(address, wait, local=spec.local) as backend:

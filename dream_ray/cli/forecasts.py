@@ -66,6 +66,9 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
         "time of the run": duration(seen.wall_s),
         "share that workers wait": _percent(seen.worker_waiting),
     }
+    if plan.spec.class_batch > 1:
+        run["classes of a program"] = str(plan.spec.class_batch)
+        run["share of them that is padding"] = _percent(plan.padding)
     if producers:
         run["share that producers wait"] = _percent(seen.producer_waiting)
     run["snapshots fetched per inner step"] = _size(seen.step_bytes)

@@ -48,6 +48,13 @@ Compile = Annotated[
         help="auto, on or off: compile the networks; auto: in long runs. Equal results need equal modes.",
     ),
 ]
+ClassBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--class-batch",
+        help="Classes that a program takes together. Equal results need equal numbers. [default: 1; GPU: up to 10]",
+    ),
+]
 MaxConcurrent = Annotated[
     int | None,
     typer.Option(

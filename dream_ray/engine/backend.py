@@ -70,7 +70,7 @@ class Backend(AbstractContextManager["Backend"], Protocol):
 
         Args:
             run: A run whose directory exists.
-            spec: Its specification; `check_workers` accepts it.
+            spec: Its specification; `check_against_store` accepts it.
             look: Called in this thread after new validation accuracies; an exception from it ends the workers.
 
         Raises:

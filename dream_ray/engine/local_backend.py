@@ -126,7 +126,7 @@ def _other_workers(
     if num_workers == 1:
         yield []
         return
-    assert queue is not None  # `check_workers` refuses several workers without producers
+    assert queue is not None  # `check_against_store` refuses several workers without producers
 
     def work_beside(rank: int) -> None:
         try:

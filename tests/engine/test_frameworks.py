@@ -41,7 +41,7 @@ from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run, read_sessions
 from dream_ray.engine.run.lifecycle import finish_run
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
@@ -302,7 +302,7 @@ def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: s
         make_expert(run.path, number)
     opened = run.open_store()
     measured = measure_memory(run.config, opened, threads=1, device=CPU)
-    plan = plan_memory(run.config, opened, measured, workers=1, producers=0, ahead=0, ray=False)
+    plan = plan_memory(run.config, opened, measured, workers=1, producers=0, ahead=0, ray=False, per_gpu=(0, 0))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(partial(work, run.path, range(4), shard=0, num_shards=1)).result()
     (peak,) = (one["peak_rss_bytes"] for one in read_sessions(run) if one["num_shards"] == 1)
@@ -348,7 +348,7 @@ def test_who_could_not_work_in_step_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         config = parse_config(tiny_run(framework, "random"))
-        check_workers(RunSpec(config=config, store=store, out=None, **options), Store.open(store))
+        check_against_store(RunSpec(config=config, store=store, out=None, **options), Store.open(store))
 
 
 def test_snapshot_cache_too_small_for_the_experts_is_refused(store: str, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def plan_memory(
     store: Store,
     measured: StepMemory,
     *,
+    class_batch: int = 1,
     workers: int,
     producers: int,
     ahead: int,
@@ -122,6 +123,7 @@ def plan_memory(
         config: Settings.
         store: Store to distil.
         measured: Memory of its steps.
+        class_batch: Classes that are selected together.
         workers: Number of workers.
         producers: Number of producers that are processes of their own; the memory of producer threads is measured.
         ahead: Snapshots that the queue holds.
@@ -133,8 +135,10 @@ def plan_memory(
     """
     counts = class_counts(config, store)
     image_bytes = math.prod(store.shape_CHW)
-    # Features are collected batch by batch and then joined; distances need two buffers too.
-    floats = 2 * max(counts) * (measured.num_features + config.selection.num_clusters)
+    # The features of a class are collected batch by batch and then joined with those of its group; distances,
+    # assignments as a matrix, and transposed distances are as large as the clusters are many.
+    of_group = class_batch * (measured.num_features + 3 * config.selection.num_clusters)
+    floats = max(counts) * (measured.num_features + of_group)
     state = max(map(len, placement(config, counts, workers))) * config.ipc * image_bytes * 2 * _FLOAT_BYTES
     # The decoded synthetic images, class by class and gathered.
     gathered = 2 * len(counts) * training_count(config) * image_bytes if config.source.kind == "synthetic" else 0

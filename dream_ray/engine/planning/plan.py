@@ -1,6 +1,7 @@
 """A specification on a worker node: settings that fit its memory, the plan of the run, and the start of the run."""
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -13,19 +14,18 @@ from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import MEGABYTE
-from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
 from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory, processes_per_gpu
 from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.class_costs import class_counts
-from dream_ray.engine.run.compilation import choose_compile
+from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
 from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.process_memory import OutOfMemory
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.program_choice import choose_form
+from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 
 _EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
@@ -63,9 +63,16 @@ class RunPlan:
             UsageError: If the run would be refused with so many workers.
         """
         spec = self.spec if workers is None else replace(self.spec, workers=workers)
-        check_workers(spec, self.store)
+        check_against_store(spec, self.store)
         counts = class_counts(self.config, self.store)
         return forecast(self.config, counts, self.costs, workers=spec.workers, producers=self.producers)
+
+    @property
+    def padding(self) -> float:
+        """Fraction of the slots of groups of classes that are padding, over all workers."""
+        classes = placement(self.config, class_counts(self.config, self.store), self.spec.workers)
+        size = self.spec.class_batch or 1
+        return 1 - sum(map(len, classes)) / sum(size * math.ceil(len(labels) / size) for labels in classes)
 
     @property
     def mean_class_size(self) -> float:
@@ -78,7 +85,7 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     """Fits a run into its memory and times its steps on the device of this machine.
 
     Args:
-        spec: The run; `check_workers` accepts it.
+        spec: The run; `check_against_store` accepts it.
         producers: Producers that will start.
 
     Raises:
@@ -87,7 +94,8 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     """
     device = resolve_device(spec.device)
     fitted, memory = fit_memory(spec, producers, device)
-    store, form = Store.open(spec.store), ProgramForm(backend=INDUCTOR if fitted.compile == "on" else None)
+    store = Store.open(spec.store)
+    form = choose_form(fitted, store, device)
     costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, form=form)
     return RunPlan(fitted, store, memory, costs, producers.count)
 
@@ -111,11 +119,12 @@ def begin_run(spec: RunSpec, producers: Producers) -> Run:
 def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
     """Finds the settings nearest to the given ones whose memory is within `memory_bytes`.
 
-    The candidates embed fewer and fewer images at a time, which costs time. Then they match fewer decoded synthetic
-    images at a time (`batch_synthetic_max`), which changes the result. The rest of the budget holds decoded real
-    images, unless the store is mapped. The steps of each candidate run once in a process of their own; a candidate that
-    runs out of memory does not fit. The free memory of a GPU must suffice too, for all processes that share it; without
-    a budget, a warning says if it does not.
+    The candidates take fewer and fewer classes at a time, then embed fewer and fewer images at a time; both cost time.
+    Then they match fewer decoded synthetic images at a time (`batch_synthetic_max`), which changes the result. The rest
+    of the budget holds decoded real images, unless the store is mapped. The steps of each candidate run once in a
+    process of their own; a candidate that runs out of memory does not fit. The free memory of a GPU must suffice too,
+    for all processes that share it; without a
+    budget, a warning says if it does not.
 
     Args:
         spec: The run. Its settings named above are upper limits, and `data.resident_mb` is replaced. Without
@@ -124,7 +133,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
         device: Device of the workers.
 
     Returns:
-        The run with these settings and with `compile` "on" or "off", and its memory.
+        The run with these settings and with `compile` "on" or "off" and a `class_batch`, and its memory.
 
     Raises:
         UsageError: If no settings fit, or the settings do not fit the store.
@@ -145,9 +154,9 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (
         f" and a GPU with {free_bytes / 1e9:.2f} GB free" if device.type == "cuda" else ""
     )
-    for config in _candidates(spec.config):
+    for candidate in _candidates(replace(spec, class_batch=choose_form(spec, store, device).class_batch)):
         try:
-            fitted, memory = _measure(replace(spec, config=config), store, producers, device)
+            fitted, memory = _measure(candidate, store, producers, device)
         except OutOfMemory as error:
             needed = "memory must be enough to run the steps once"
             found = f"{budget}, and {error}"
@@ -158,24 +167,25 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
         needed = _needed(memory, spec.memory_bytes)
         found = budget
     raise UsageError(
-        f"{needed}, with selection.embedding_batch {config.selection.embedding_batch} and batch_synthetic_max "
-        f"{config.batch_synthetic_max}; got {found}"
+        f"{needed}, with class-batch {candidate.class_batch}, selection.embedding_batch "
+        f"{candidate.config.selection.embedding_batch} and batch_synthetic_max {candidate.config.batch_synthetic_max}; "
+        f"got {found}"
     )
 
 
 def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
-    """Measures the steps of a run; returns the run with its compile mode, and its memory."""
+    """Measures the steps of a run; returns the run with its compile mode and class batch, and its memory."""
     config = spec.config
     check_fit(config, store)
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
-    compiled = choose_compile(spec.compile, config, store, device)
+    form = choose_form(spec, store, device)
     measured = in_new_process(
         measure_memory,
         config,
         store,
         threads=spec.threads,
         device=device,
-        form=ProgramForm(backend=INDUCTOR if compiled else None),
+        form=form,
         beside=beside,
     )
     ahead = networks_ahead(producers.count, config.inner_steps, measured.snapshot_bytes) if producers.count else 0
@@ -184,6 +194,7 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
         config,
         store,
         measured,
+        class_batch=form.class_batch,
         workers=spec.workers,
         producers=num_processes,
         ahead=ahead,
@@ -196,7 +207,7 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
             local=spec.local,
         ),
     )
-    return replace(spec, compile="on" if compiled else "off"), memory
+    return replace(spec, compile="on" if form.backend else "off", class_batch=form.class_batch), memory
 
 
 def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
@@ -219,10 +230,20 @@ def _needed_on_gpu(memory: MemoryPlan) -> str:
     )
 
 
-def _candidates(config: Config) -> Iterator[Config]:
-    """Yields settings that need less and less memory."""
-    config = config.model_copy(update={"data": config.data.model_copy(update={"resident_mb": 0})})
-    yield config
+def _candidates(spec: RunSpec) -> Iterator[RunSpec]:
+    """Yields runs that need less and less memory."""
+    config = spec.config.model_copy(update={"data": spec.config.data.model_copy(update={"resident_mb": 0})})
+    spec = replace(spec, config=config)
+    yield spec
+    while spec.class_batch and spec.class_batch > 1:
+        spec = replace(spec, class_batch=spec.class_batch // 2)
+        yield spec
+    for smaller in _smaller_batches(config):
+        yield replace(spec, config=smaller)
+
+
+def _smaller_batches(config: Config) -> Iterator[Config]:
+    """Yields settings with smaller and smaller batches of images."""
     for size in sorted(_EMBEDDING_BATCHES, reverse=True):
         if size < config.selection.embedding_batch:
             selection = config.selection.model_copy(update={"embedding_batch": size})

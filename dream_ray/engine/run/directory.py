@@ -30,9 +30,11 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
     from dream_ray.core.images.normalisation import Normalise
     from dream_ray.engine.networks.program_form import ProgramForm
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the names and contents of the files."""
 WHITENING_FILE = "whitening.safetensors"
+CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"
+"""Whether a program matches one class or `class_batch` of them."""
 BEFORE_CONFIG = ("env.json", WHITENING_FILE)
 """Files that are written before config.yaml. A directory with these alone stems from a kill; they are replaced."""
 
@@ -63,6 +65,7 @@ class Run:
             store=self.environment["store"],
             out=self.path,
             compile=self.environment["compile"],
+            class_batch=self.environment["class_batch"],
             device=self.environment["device"],
             threads=self.threads,
             **self.environment["execution"],
@@ -83,7 +86,8 @@ class Run:
         """How the programs of its workers are executed."""
         from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 
-        return ProgramForm(backend=INDUCTOR if self.compiled else None)
+        is_batched = self.environment["matching"] == CLASSES_TOGETHER
+        return ProgramForm(self.environment["class_batch"], is_batched, INDUCTOR if self.compiled else None)
 
     @property
     def device(self) -> "torch.device":

@@ -16,11 +16,20 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.state import STEP_SIZE, RunState
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.compilation import choose_compile
-from dream_ray.engine.run.directory import BEFORE_CONFIG, FORMAT_VERSION, WHITENING_FILE, Run, check_new, read_sessions
+from dream_ray.engine.run.directory import (
+    BEFORE_CONFIG,
+    CLASS_BY_CLASS,
+    CLASSES_TOGETHER,
+    FORMAT_VERSION,
+    WHITENING_FILE,
+    Run,
+    check_new,
+    read_sessions,
+)
 from dream_ray.engine.run.environment import describe_environment, differences, fixed_threads, total_cost
 from dream_ray.engine.run.normalisation import write_whitening
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.program_choice import choose_form
+from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
 
@@ -40,8 +49,8 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     assert spec.out is not None
     config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
-    check_workers(spec, store)
-    compiled = choose_compile(spec.compile, config, store, device)
+    check_against_store(spec, store)
+    form = choose_form(spec, store, device)
     storage.ensure_writable(path)
     environment = {
         "format_version": FORMAT_VERSION,
@@ -49,7 +58,9 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
         "store_checksum": store.manifest.checksum,
         "num_classes": store.num_classes,
         "threads_per_worker": spec.threads,
-        "compile": "on" if compiled else "off",
+        "compile": "on" if form.backend else "off",
+        "class_batch": form.class_batch,
+        "matching": CLASSES_TOGETHER if form.is_batched else CLASS_BY_CLASS,
         "execution": spec.execution(),
         **_describe(config, device),
     }

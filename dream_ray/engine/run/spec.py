@@ -15,7 +15,7 @@ from dream_ray.errors import UsageError, check_rules
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
 COMPILE_MODES = ("auto", "on", "off")
-_IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "memory_bytes")
+_IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "class_batch", "memory_bytes")
 """Fields that `RunSpec.execution` omits; config.yaml and env.json store their resolved values."""
 
 
@@ -28,6 +28,7 @@ class RunSpec:
         store: Store to distil; unless `local`, a path that all nodes share.
         out: Directory of the run, likewise; None: writes nothing, for a plan.
         compile: "on", "off" or "auto" (compiles a long run if a compiler is available).
+        class_batch: Classes that a program takes; None: 1 on a CPU, up to 10 on a GPU.
         device: Device of the workers: "auto", "cpu" or "cuda".
         threads: CPU threads of a worker.
         local: Execute it in this process, without Ray.
@@ -46,6 +47,7 @@ class RunSpec:
     store: str
     out: str | None
     compile: str = "auto"
+    class_batch: int | None = None
     device: str = "auto"
     threads: int = 1
     local: bool = False
@@ -65,6 +67,10 @@ class RunSpec:
             (
                 self.compile not in COMPILE_MODES,
                 f"compile must be one of {', '.join(COMPILE_MODES)}; got {self.compile!r}",
+            ),
+            (
+                self.class_batch is not None and self.class_batch < 1,
+                f"class-batch must be an int >= 1; got {self.class_batch}",
             ),
             (self.workers < 1, f"workers must be an int >= 1; got {self.workers}"),
             (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
@@ -105,9 +111,18 @@ def device_rule(device: str) -> tuple[bool, str]:
     return device not in DEVICES, f"device must be one of {', '.join(DEVICES)}; got {device!r}"
 
 
-def check_workers(spec: RunSpec, store: Store) -> None:
-    """Raises UsageError if workers or producers would be idle, or threads would repeat the same work."""
+def check_against_store(spec: RunSpec, store: Store) -> None:
+    """Raises UsageError if workers, producers or slots of a program would be idle, or threads repeat the same work."""
     kind, workers = spec.config.source.kind, spec.workers
+    if spec.class_batch is not None and spec.class_batch > store.num_classes:
+        raise UsageError(
+            f"class-batch must be at most the number of classes ({store.num_classes}); got {spec.class_batch}"
+        )
+    if spec.class_batch is not None and spec.class_batch > 1 and spec.config.matching.objective == "trajectory":
+        raise UsageError(
+            "class-batch must be 1 with matching.objective trajectory, which always matches all classes together; got "
+            f"{spec.class_batch}"
+        )
     if kind != "expert" and workers > store.num_classes:
         raise UsageError(
             f"workers must be at most the number of classes ({store.num_classes}); got {workers}. More would wait: 40 "

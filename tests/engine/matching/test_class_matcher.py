@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dream_ray.config import Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.placement import class_groups
 from dream_ray.core.selection import strategies
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.nets import build_network
 
@@ -165,3 +167,30 @@ def test_embedding_is_in_bounded_batches_and_equal_to_one(normalise: bool) -> No
     pixels = torch.from_numpy(work.selector.real[LABEL].take(np.arange(NUM_IMAGES))).float() / 255
     expected, _ = at.network.eval()(work.selector.normalise(pixels) if normalise else pixels)
     assert torch.allclose(work.selector.embed(at, LABEL), expected, atol=1e-4)
+
+
+def test_a_class_with_few_images_is_matched_alone_in_its_group() -> None:
+    """Its neighbours share a program, whose empty slots change nothing; so do those of the selection."""
+    sizes = {0: NUM_IMAGES, 1: 4, 2: NUM_IMAGES}
+    real = {
+        label: ImageChunks([rng.stream(label, "images").integers(0, 256, (size, 3, SIDE, SIDE), dtype=np.uint8)])
+        for label, size in sizes.items()
+    }
+    normalisation = Normalisation.of((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), torch.device("cpu"))
+    at, found = snapshot(), []
+    for form in (ProgramForm(1), ProgramForm(4, is_batched=True)):
+        selector = ClassSelector(config(ipc=1), real, NUM_IMAGES, normalisation, form)
+        work = ClassMatcher(config(ipc=1), selector, 3)
+        state = RunState(classes=work.initial_states(at))
+        for label, chosen in selector.select_all(at, {}).items():
+            state.classes[label].indices = chosen.indices
+        losses: dict[int, Tensor] = {}
+        for labels in class_groups(sizes, work.class_batch):
+            losses |= work.match(at, labels, state)
+        found.append((state, torch.stack([losses[label] for label in sizes])))
+    (alone, losses_alone), (together, losses_together) = found
+    torch.testing.assert_close(losses_together, losses_alone)
+    for label in sizes:
+        assert torch.equal(together.classes[label].indices, alone.classes[label].indices)
+        moved = together.classes[label].images_NCHW, alone.classes[label].images_NCHW
+        assert torch.equal(*moved) if sizes[label] < 5 else torch.allclose(*moved, atol=1e-5)

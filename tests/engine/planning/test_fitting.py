@@ -153,8 +153,9 @@ def test_candidates_that_run_out_of_memory_do_not_fit(
     most = 0
     with pytest.raises(
         UsageError,
-        match=r"memory must be enough to run the steps once, with selection\.embedding_batch 8 and batch_synthetic_max "
-        r"8; got 1\.00 GB and a GPU with 8\.00 GB free, and memory does not suffice \(CUDA out of memory\. \{Tried\}\)",
+        match=r"memory must be enough to run the steps once, with class-batch 1, selection\.embedding_batch 8 and "
+        r"batch_synthetic_max 8; got 1\.00 GB and a GPU with 8\.00 GB free, and memory does not suffice \(CUDA out of "
+        r"memory\. \{Tried\}\)",
     ):
         fit(10**9, device="cuda")
 

@@ -10,7 +10,7 @@ import pytest
 from dream_ray.config import parse_config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.spec import RunSpec, check_workers
+from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 
 RULE = "factor must have (factor - 1) * ceil(side / factor) < side (8), or whole tiles of a mosaic would be padding; "
@@ -80,11 +80,11 @@ def test_more_workers_than_classes_are_refused(
 ) -> None:
     config, store = parse_config({**tiny, "selection": {"strategy": strategy}}), Store.open(digits_store)
     spec = RunSpec(config=config, store=digits_store, out=None, workers=10, local=local)
-    check_workers(spec, store)
+    check_against_store(spec, store)
     message = (
         "workers must be at most the number of classes (10); got 40. More would wait: 40 workers for 10 classes "
         "(CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 times. Use at most 10 workers, "
         "and --producers for the networks"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        check_workers(replace(spec, workers=40), store)
+        check_against_store(replace(spec, workers=40), store)

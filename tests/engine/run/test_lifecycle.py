@@ -10,6 +10,7 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import Config, parse_config
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import WHITENING_FILE, Run, open_run
 from dream_ray.engine.run.environment import describe_environment, differences
@@ -83,13 +84,13 @@ def test_of_two_simultaneous_runs_one_is_refused(
     with storage.exclusive_lock("run", out), pytest.raises(UsageError, match="one process at a time"):
         begin(out, whitened, four_digits_store)
 
-    def overtaken(*arguments: Any) -> bool:
+    def overtaken(*arguments: Any) -> ProgramForm:
         with monkeypatch.context() as patch:
-            patch.setattr("dream_ray.engine.run.lifecycle.choose_compile", lambda *arguments: False)
+            patch.setattr("dream_ray.engine.run.lifecycle.choose_form", lambda *arguments: ProgramForm())
             begin(out, whitened, four_digits_store)
-        return False
+        return ProgramForm()
 
-    monkeypatch.setattr("dream_ray.engine.run.lifecycle.choose_compile", overtaken)
+    monkeypatch.setattr("dream_ray.engine.run.lifecycle.choose_form", overtaken)
     with pytest.raises(UsageError, match="already holds a run"):
         begin(out, whitened.model_copy(update={"seed": 7}), four_digits_store)
     assert open_run(out).config == whitened
@@ -197,12 +198,12 @@ def test_changed_code_of_a_user_network_is_another_environment(
         check_same_bits(run)
 
 
-@pytest.mark.parametrize("version", [1, None])
+@pytest.mark.parametrize("version", [2, None])
 def test_a_run_of_another_format_version_is_refused_in_one_line(
     tiny_config: Config, four_digits_store: str, out: str, version: int | None
 ) -> None:
     run = begin(out, tiny_config, four_digits_store)
     storage.write_json(run.file("env.json"), {**run.environment, "format_version": version})
-    with pytest.raises(UsageError, match=f"run .* must have format version 2; got {version}: finish it with .*") as met:
+    with pytest.raises(UsageError, match=f"run .* must have format version 3; got {version}: finish it with .*") as met:
         open_run(out)
     assert "\n" not in str(met.value)

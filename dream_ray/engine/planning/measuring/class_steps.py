@@ -58,8 +58,11 @@ class ClassSteps:
         )
         self._config, self._store, self._timer = config, store, timer
         images = random_images(config, store)
-        selector = ClassSelector(short, {0: images}, len(images), normalise, form)
+        # As many classes as a program takes, with the same images.
+        self._labels = tuple(range(form.class_batch))
+        selector = ClassSelector(short, dict.fromkeys(self._labels, images), len(images), normalise, form)
         self._selector, self._matcher = selector, ClassMatcher(short, selector, store.num_classes)
+        self._matched = self._labels[: self._matcher.class_batch]
         data = RealImages(images, np.zeros(len(images), dtype=np.int64))
 
         def trajectory(kind: str) -> Iterator[Snapshot]:
@@ -82,12 +85,13 @@ class ClassSteps:
             self._snapshot = next(self._trajectory)
 
     def begin(self) -> None:
-        """Makes the state of the class with its first selection."""
-        matcher = self._matcher
-        self._state = matcher.initial_state(self._snapshot, 0)
-        if matcher.config.selection.strategy == "representative":
+        """Makes the states of the classes with their first selection."""
+        states = {label: self._matcher.initial_state(self._snapshot, label) for label in self._labels}
+        self._state = RunState(classes=states)
+        if self._config.selection.strategy == "representative":
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
-            self._state.indices = self._selector.select(first, (0,), {})[0].indices
+            for label, chosen in zip(self._labels, self._selector.select(first, self._labels, {}), strict=True):
+                states[label].indices = chosen.indices
         if self._looking is not None:
             next(self._looking)
 
@@ -97,7 +101,7 @@ class ClassSteps:
         with timer.phase("embedding"):
             self._features_ND = self._selector.embed(self._snapshot, 0)
         with timer.phase("match"):
-            self._matcher.match(self._snapshot, (0,), RunState(classes={0: self._state}))
+            self._matcher.match(self._snapshot, self._matched, self._state)
         self._next_network()
         if self._looking is not None:
             with timer.phase("batch"):
@@ -117,7 +121,7 @@ class ClassSteps:
             warm_up_s=warm_up_s,
             first_warm_up_s=first_warm_up_s,
             select_s=select_s,
-            match_s=timer.median("match"),
+            match_s=timer.median("match") / len(self._matched),
             snapshot_bytes=self.snapshot_bytes,
         )
 
@@ -142,7 +146,7 @@ class ClassSteps:
         for _ in range(_TOGETHER if beside else 0):
             with ThreadPoolExecutor(len(beside)) as pool:
                 running = [pool.submit(others[part]) for part in beside]
-                self._matcher.match(now, (0,), RunState(classes={0: self._state}))
+                self._matcher.match(now, self._matched, self._state)
                 for one in running:
                     one.result()
 
