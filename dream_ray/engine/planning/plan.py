@@ -24,7 +24,7 @@ from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
 from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.process_memory import OutOfMemory
-from dream_ray.engine.run.program_choice import choose_form
+from dream_ray.engine.run.program_choice import choose_form, form_of
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 
@@ -95,7 +95,7 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     device = resolve_device(spec.device)
     fitted, memory = fit_memory(spec, producers, device)
     store = Store.open(spec.store)
-    form = choose_form(fitted, store, device)
+    form = form_of(fitted, store, device, is_compiled=fitted.compile == "on")
     costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, form=form)
     return RunPlan(fitted, store, memory, costs, producers.count)
 
@@ -140,30 +140,33 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
     store = Store.open(spec.store)
+    check_fit(spec.config, store)
+    form = choose_form(spec, store, device)
+    spec = replace(spec, compile="on" if form.backend else "off", class_batch=form.class_batch)
     # Before anything is measured, in a process whose CUDA context ends with it.
     free_bytes = in_new_process(free_gpu_bytes, device) if device.type == "cuda" else 0
     if spec.memory_bytes is None:
-        fitted, memory = _measure(spec, store, producers, device)
+        memory = _measure(spec, store, producers, device)
         if memory.on_gpu > free_bytes:
             _LOG.warning(
                 "%s; it has %.2f GB. The run may run out of memory; --memory chooses settings that fit",
                 _needed_on_gpu(memory),
                 free_bytes / 1e9,
             )
-        return fitted, memory
+        return spec, memory
     budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (
         f" and a GPU with {free_bytes / 1e9:.2f} GB free" if device.type == "cuda" else ""
     )
-    for candidate in _candidates(replace(spec, class_batch=choose_form(spec, store, device).class_batch)):
+    for candidate in _candidates(spec):
         try:
-            fitted, memory = _measure(candidate, store, producers, device)
+            memory = _measure(candidate, store, producers, device)
         except OutOfMemory as error:
             needed = "memory must be enough to run the steps once"
             found = f"{budget}, and {error}"
             continue
         spare = spec.memory_bytes - memory.all_processes
         if spare >= 0 and memory.on_gpu <= free_bytes:
-            return _with_residents(fitted, memory, store, spare)
+            return _with_residents(candidate, memory, store, spare)
         needed = _needed(memory, spec.memory_bytes)
         found = budget
     raise UsageError(
@@ -173,12 +176,11 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     )
 
 
-def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:
-    """Measures the steps of a run; returns the run with its compile mode and class batch, and its memory."""
+def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> MemoryPlan:
+    """Measures the steps of a run, whose `compile` is "on" or "off"; returns its memory."""
     config = spec.config
-    check_fit(config, store)
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
-    form = choose_form(spec, store, device)
+    form = form_of(spec, store, device, is_compiled=spec.compile == "on")
     measured = in_new_process(
         measure_memory,
         config,
@@ -190,7 +192,7 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
     )
     ahead = networks_ahead(producers.count, config.inner_steps, measured.snapshot_bytes) if producers.count else 0
     num_processes = 0 if spec.local else producers.count
-    memory = plan_memory(
+    return plan_memory(
         config,
         store,
         measured,
@@ -207,7 +209,6 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
             local=spec.local,
         ),
     )
-    return replace(spec, compile="on" if form.backend else "off", class_batch=form.class_batch), memory
 
 
 def _needed(memory: MemoryPlan, budget_bytes: int) -> str:

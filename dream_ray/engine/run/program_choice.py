@@ -27,7 +27,12 @@ def choose_form(spec: RunSpec, store: Store, device: torch.device) -> ProgramFor
     Raises:
         UsageError: If `compile` is "on" and nothing can be compiled.
     """
-    backend = INDUCTOR if choose_compile(spec.compile, spec.config, store, device) else None
+    return form_of(spec, store, device, is_compiled=choose_compile(spec.compile, spec.config, store, device))
+
+
+def form_of(spec: RunSpec, store: Store, device: torch.device, *, is_compiled: bool) -> ProgramForm:
+    """Returns the form of a run for which `choose_compile` has decided; arguments as for `choose_form`."""
+    backend = INDUCTOR if is_compiled else None
     if spec.config.matching.objective == "trajectory":
         return ProgramForm(backend=backend)
     on_gpu = device.type == "cuda"

@@ -29,17 +29,16 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; returns the candidates that were tried."""
     tried: list[Config] = []
 
-    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> Fitted:
+    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> MemoryPlan:
         config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
         gpu, producer_gpu = (10 * step, 300_000) if device.type == "cuda" else (0, 0)
-        memory = MemoryPlan(
+        return MemoryPlan(
             step=step, gpu=gpu, features=0, synthetic=0, writing=0, resident=0, decoding=0, pool=0, ray=0, mapped=0,
             workers=spec.workers, producer=PRODUCER, producers=producers.count, ahead=0, producer_gpu=producer_gpu,
             workers_per_gpu=1, producers_per_gpu=producers.count,
         )  # fmt: skip
-        return spec, memory
 
     monkeypatch.setattr(plan, "_measure", measure)
     return tried
@@ -137,7 +136,7 @@ def test_candidates_that_run_out_of_memory_do_not_fit(
 ) -> None:
     formula, most = plan._measure, 32
 
-    def measure(spec: RunSpec, *how: Any) -> Fitted:
+    def measure(spec: RunSpec, *how: Any) -> MemoryPlan:
         if spec.config.selection.embedding_batch > most:
             raise out_of_memory("CUDA out of memory. {Tried}")
         return formula(spec, *how)

@@ -16,6 +16,7 @@ from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring import steps
 from dream_ray.engine.planning.measuring.steps import StepMemory, measure_costs
 from dream_ray.engine.planning.plan import plan_run
+from dream_ray.engine.run import program_choice
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
@@ -113,7 +114,7 @@ def test_a_plan_decides_once_whether_to_compile(
         timed.append(form.backend is not None)
         return measured(*what, **how)
 
-    monkeypatch.setattr(planning, "choose_compile", lambda *what: not asked.append(what))
+    monkeypatch.setattr(program_choice, "choose_compile", lambda *what: not asked.append(what))
     monkeypatch.setattr(planning, "in_new_process", measure)
     plan_run(spec_of(parse_config(tiny), digits_store), Producers())
     assert len(asked) == 1 and timed == [True, True]
