@@ -18,7 +18,7 @@ import torch.optim.optimizer as optimizer
 from torch import Tensor
 
 from tests.standin_gpu.tally import record
-from tests.standin_gpu.tensor import StandInMode, StandInTensor, is_pinned, pin, unpin_all
+from tests.standin_gpu.tensor import GPU, StandInMode, StandInTensor, is_pinned, pin, unpin_all
 
 NAME = "stand-in GPU"
 TOTAL_BYTES = 80 * 10**9
@@ -77,10 +77,21 @@ def _by_way_of_host(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return made
 
 
+def _to_an_index(to: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Returns `Tensor.to` with cuda:0 for "cuda", whose index torch asks the driver for."""
+
+    def indexed(value: Any) -> Any:
+        return GPU if isinstance(value, (str, torch.device)) and str(value) == GPU.type else value
+
+    def to_an_index(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return to(tensor, *map(indexed, arguments), **{name: indexed(value) for name, value in options.items()})
+
+    return to_an_index
+
+
 @contextmanager
 def standin_gpu() -> Iterator[None]:
     """Lends this process the stand-in GPU for a block."""
-    torch._C._ensureCUDADeviceGuardSet()  # without a driver, torch takes "cuda" for a device of no index
     original_run = threading.Thread.run
 
     def run(thread: threading.Thread) -> None:
@@ -92,6 +103,7 @@ def standin_gpu() -> Iterator[None]:
             patch.setattr(torch.cuda, name, answer)
         for name in ("tensor", "as_tensor"):
             patch.setattr(torch, name, _by_way_of_host(getattr(torch, name)))
+        patch.setattr(Tensor, "to", _to_an_index(Tensor.to))
         patch.setattr(Tensor, "pin_memory", pin)
         patch.setattr(Tensor, "is_pinned", is_pinned)
         patch.setattr(threading.Thread, "run", run)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -142,6 +143,9 @@ def dispatch(operation: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any
     result = operation(*host_args, **host_kwargs)
     if wanted is not None and not to_gpu:
         return result
+    if torch.Tag.inplace_view in operation.tags:
+        with no_dispatch():
+            operation(*args, **kwargs)  # the shape that the C++ code sees
     for tensor in on_gpu:
         assert tensor.shape == tensor.values.shape, f"{operation} changed a shape in place, which has no stand-in"
     # What is written in place comes back as the same object.

@@ -122,6 +122,12 @@ def test_operations_are_counted_without_views_and_allocations() -> None:
     assert {name: count for (_, name), count in tally.operations.items()} == {"mul": 1, "sum": 1, "add_": 1}
 
 
+def test_a_shape_changes_in_place() -> None:
+    x = on_gpu(2, 3)
+    x.unsqueeze_(0).transpose_(1, 2)
+    assert x.shape == (1, 3, 2) and torch.equal(x.cpu(), torch.arange(6.0).reshape(2, 3).T[None])
+
+
 def test_counts_have_the_line_of_the_package() -> None:
     with recording() as tally:
         to_device(np.ones(3), CUDA)
