@@ -231,7 +231,7 @@ def test_a_sweep_resumes_after_its_driver_is_killed(
         assert time.monotonic() < deadline, "a trial outlived the driver"
         time.sleep(0.2)
     _end_session(driver.pid)
-    reached = max(session["step"] for session in read_sessions(run))
+    reached = run.checkpoints().newest()
 
     done = subprocess.run(
         [sys.executable, "-m", "dream_ray", "resume", str(out)], env=environment, capture_output=True, text=True
@@ -243,7 +243,7 @@ def test_a_sweep_resumes_after_its_driver_is_killed(
     assert after[0] == before[0]
     assert after[2]["weights.feature"] == before[1]["weights.feature"]
     sessions = read_sessions(run, WORKER)
-    assert len(sessions) == 2 and reached > 10
+    assert len(sessions) == 2 and reached is not None and reached >= 30
     assert len(storage.read_text(run.file("metrics.jsonl")).splitlines()) == 100
 
 
