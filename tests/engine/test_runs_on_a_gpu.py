@@ -11,13 +11,16 @@ from torch import Tensor
 from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, overlay
+from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.options import EVALUATED_SETS
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.measuring import steps
 from dream_ray.engine.planning.plan import plan_run
 from dream_ray.engine.progress.heartbeat import Heartbeat
+from dream_ray.engine.run import program_choice
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run
 from dream_ray.engine.run.spec import RunSpec
@@ -70,10 +73,16 @@ def test_every_framework_has_a_case() -> None:
 
 @pytest.fixture(scope="module")
 def on_cpu(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Directories of uninterrupted runs on the CPU, without producers, by case."""
+    """Directories of uninterrupted runs on the CPU, without producers and in the form of a GPU, by case."""
+    original = program_choice.form_of
+
+    def form_of_gpu(spec: RunSpec, store: Store, device: torch.device, **how: bool) -> ProgramForm:
+        return original(spec, store, torch.device("cuda"), **how)
 
     def run(name: str, out: str) -> None:
-        distill(name, four_digits_store, out, device="cpu", producers=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(program_choice, "form_of", form_of_gpu)
+            distill(name, four_digits_store, out, device="cpu", producers=0)
 
     return once_for_each_case(run, tmp_path_factory)
 
