@@ -181,7 +181,7 @@ def processes_per_gpu(
         workers: Number of workers.
         gpus_per_worker: GPUs that each reserves; None: one. 0: none, so PyTorch puts all of a node on one GPU.
         producers: Number of producers that are processes of their own.
-        reserve: Whether producers reserve as much as workers; otherwise all of them may share the GPU of one worker.
+        reserve: Whether producers reserve as much as workers; otherwise they are spread over the GPUs of the workers.
         local: Whether all are threads of one process, which uses one GPU.
     """
     reserved = 1.0 if gpus_per_worker is None else gpus_per_worker
@@ -189,7 +189,9 @@ def processes_per_gpu(
         return workers, producers
     slots = max(1, int(1 / reserved))
     of_workers = min(workers, slots)
-    return of_workers, min(producers, slots - of_workers) if reserve else producers
+    if reserve:
+        return of_workers, min(producers, slots - of_workers)
+    return of_workers, math.ceil(producers / math.ceil(workers * reserved))
 
 
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:

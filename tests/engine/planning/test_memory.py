@@ -121,7 +121,9 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
     [
         (None, 4, 0, False, False, (1, 0)),
         (1, 4, 4, True, False, (1, 0)),
-        (1, 4, 2, False, False, (1, 2)),
+        (1, 4, 2, False, False, (1, 1)),
+        (1, 4, 9, False, False, (1, 3)),
+        (0.5, 4, 5, False, False, (2, 3)),
         (2, 4, 2, True, False, (1, 0)),
         (0.5, 4, 0, False, False, (2, 0)),
         (0.5, 1, 1, True, False, (1, 1)),
