@@ -15,7 +15,7 @@ from dream_ray.data.arrays import Int64Array, UInt8Array
 
 Item = TypeVar("Item")
 
-# Images of a task, in bytes of pixels: a few milliseconds of decoding, against some ten microseconds to submit a task.
+# Images of a task, in bytes of pixels: a few milliseconds of decoding, against microseconds to submit the task.
 TASK_BYTES = 1 << 20
 
 
