@@ -43,6 +43,7 @@ from dream_ray.storage.paths import (
     sibling,
 )
 from dream_ray.storage.reading import open_arrow, open_raw, sha256
+from dream_ray.storage.spill import spill
 
 __all__ = [
     "CLAIM",
@@ -80,6 +81,7 @@ __all__ = [
     "sha256",
     "shared_path",
     "sibling",
+    "spill",
     "start_write_back",
     "write_bytes",
     "write_json",

@@ -45,7 +45,7 @@ def open_cached(path: str, digest: str) -> Any:
     """
     if not is_remote(path):
         return open_input(path)
-    cached = os.path.join(_directory(), digest)
+    cached = os.path.join(local_directory(), digest)
     while True:
         try:
             file = pa.memory_map(cached)
@@ -58,10 +58,11 @@ def open_cached(path: str, digest: str) -> Any:
 
 def is_cached(path: str, digest: str) -> bool:
     """Tells whether a file is local or in the cache, so that `open_cached` need not fetch it."""
-    return not is_remote(path) or os.path.exists(os.path.join(_directory(), digest))
+    return not is_remote(path) or os.path.exists(os.path.join(local_directory(), digest))
 
 
-def _directory() -> str:
+def local_directory() -> str:
+    """Returns the directory of the cache, which need not exist."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(os.environ.get("DREAM_RAY_CACHE") or home, _NAME)
 
@@ -85,7 +86,7 @@ def _fetch(path: str, digest: str, cached: str) -> None:
         source.seek(0)
         if num_bytes > limit:
             raise RunError(f"DREAM_RAY_CACHE_GB must hold a file of {num_bytes} bytes; it is {limit} bytes")
-        make_room(_directory(), num_bytes, limit)
+        make_room(local_directory(), num_bytes, limit)
         with atomic_output(cached) as target:
             while block := source.read(_BLOCK_BYTES):
                 found.update(block)

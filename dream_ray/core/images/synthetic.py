@@ -1,11 +1,23 @@
 """The synthetic set: the result of a distillation, on which users train."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dream_ray.core.images.multiformation import decode
+from dream_ray.core.images.multiformation import decode, decoded_count
+
+
+class ClassImages(Protocol):
+    """The stored images of all classes: a tensor (L, N, C, H, W), or a reader that takes one class at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(L, N, C, H, W)."""
+
+    def __getitem__(self, label: int, /) -> Tensor:
+        """Returns the images (N, C, H, W) of a class, float32, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class SyntheticSet:
         step_size: Learning rate that was learned with the images (MTT); None: it was not learned.
     """
 
-    images_LNCHW: Tensor
+    images_LNCHW: ClassImages
     class_names: tuple[str, ...]
     factor: int
     decode_mode: str
@@ -33,11 +45,24 @@ class SyntheticSet:
     std: tuple[float, ...]
     step_size: float | None = None
 
+    @property
+    def decoded_shape(self) -> tuple[int, int, int, int, int]:
+        """(L, M, C, H, W) of the training images; M is their number in a class."""
+        num_classes, ipc, channels, height, width = self.images_LNCHW.shape
+        count = decoded_count(ipc, self.factor, self.decode_mode, self.decode_bound)
+        return num_classes, count, channels, height, width
+
+    def labels(self) -> Tensor:
+        """Returns the labels of all training images, int64, class by class."""
+        num_classes, count = self.decoded_shape[:2]
+        return torch.arange(num_classes).repeat_interleave(count)
+
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """Returns all training images (M, C, H, W) and their labels (M,), class by class.
+        """Returns all training images (L * M, C, H, W) and their labels, class by class.
 
         0 is black and 1 is white; pixels of the space of network inputs may lie outside.
         """
-        per_class = [decode(images, self.factor, self.decode_mode, self.decode_bound) for images in self.images_LNCHW]
-        labels = [torch.full((len(images),), label) for label, images in enumerate(per_class)]
-        return torch.cat(per_class), torch.cat(labels)
+        decoded_LMCHW = torch.empty(self.decoded_shape)
+        for label, images_MCHW in enumerate(decoded_LMCHW):
+            images_MCHW.copy_(decode(self.images_LNCHW[label], self.factor, self.decode_mode, self.decode_bound))
+        return decoded_LMCHW.flatten(0, 1), self.labels()
