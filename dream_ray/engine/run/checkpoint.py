@@ -11,11 +11,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dream_ray import storage
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.networks.tensor_file import read_metadata, read_tensors, write_tensors
+from dream_ray.engine.networks.tensor_file import TensorFile, open_tensors, read_metadata, read_tensors, write_tensors
 from dream_ray.errors import RunError
+
+if TYPE_CHECKING:  # `status` and refused commands do without PyTorch
+    from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 _NETWORK_FILE = "network.safetensors"
@@ -49,6 +53,23 @@ def background_writer(write: Callable[[RunState], None]) -> Iterator[Write]:
         finally:
             if pending is not None:
                 pending.result()
+
+
+@dataclass(frozen=True)
+class StepImages:
+    """The images of all classes of a step, read a class at a time and without the rest of their state.
+
+    Attributes:
+        files: The file of each class, by label.
+        learned: See `RunState`.
+    """
+
+    files: dict[int, TensorFile]
+    learned: "dict[str, Tensor]"
+
+    def read(self, label: int) -> "Tensor":
+        """Reads the images (N, C, H, W) of a class, float32; raises RunError if the file is missing or damaged."""
+        return self.files[label].read(f"{label}/images")
 
 
 @dataclass(frozen=True)
@@ -142,9 +163,10 @@ class Checkpoints:
             for key, attribute in _FIELDS.items()
         }
         tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in state.learned.items()}
-        name = f"shard-{shard:04d}-of-{num_shards:04d}.safetensors"
+        path = storage.join(self.directory(step), f"shard-{shard:04d}-of-{num_shards:04d}.safetensors")
         metadata = {**common, "classes": json.dumps(sorted(state.classes))}
-        write_tensors(storage.join(self.directory(step), name), tensors, metadata)
+        read_alone = [name for name in tensors if name.endswith("/images") or name.startswith(_LEARNED)]
+        write_tensors(path, tensors, metadata, single=read_alone)
 
     def load(self, step: int, labels: Collection[int] | None = None) -> RunState:
         """Loads a step for some classes (None: all of them).
@@ -168,8 +190,7 @@ class Checkpoints:
                 name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)
             }
             wanted -= found
-        if wanted:
-            raise RunError(f"checkpoint {self.directory(step)} lacks the classes {sorted(wanted)}")
+        self._check_all_found(step, wanted)
         state.classes = dict(sorted(state.classes.items()))
         state.outer, state.inner = int(metadata["outer"]), int(metadata["inner"])
         if metadata["has_network"] == "1":
@@ -177,6 +198,30 @@ class Checkpoints:
             state.network, network_metadata = read_tensors(path)
             self._check_identity(path, network_metadata)
         return state
+
+    def open_images(self, step: int) -> StepImages:
+        """Opens the images of all classes of a step.
+
+        Raises:
+            RunError: If a file is damaged, missing or of another run.
+        """
+        files: dict[int, TensorFile] = {}
+        learned: dict[str, Tensor] = {}
+        for path in self._shard_files(step):
+            file = open_tensors(path)
+            self._check_identity(path, file.metadata)
+            found = set(json.loads(file.metadata["classes"])) - files.keys()
+            if found:
+                files |= dict.fromkeys(found, file)
+                names = [name for name in file.tensors if name.startswith(_LEARNED)]
+                learned |= {name.removeprefix(_LEARNED): file.read(name) for name in names}
+        self._check_all_found(step, set(range(self.num_classes)) - files.keys())
+        return StepImages(files, learned)
+
+    def _check_all_found(self, step: int, missing: set[int]) -> None:
+        """Raises RunError if the files of a step lack classes."""
+        if missing:
+            raise RunError(f"checkpoint {self.directory(step)} lacks the classes {sorted(missing)}")
 
     def latest(self, labels: Collection[int] | None = None) -> tuple[int, RunState] | None:
         """Loads the newest complete step; skips damaged ones with a warning.

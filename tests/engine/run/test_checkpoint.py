@@ -1,6 +1,7 @@
 """Checkpoints: complete or ignored, with any number of workers and after any damage."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.matching.state import ClassState, RunState
-from dream_ray.engine.networks.tensor_file import read_metadata, read_tensors, write_tensors
+from dream_ray.engine.networks.tensor_file import TensorFile, read_header, read_metadata, read_tensors, write_tensors
 from dream_ray.engine.run.checkpoint import Checkpoints, background_writer, prunable
 from dream_ray.errors import RunError
 
@@ -177,6 +178,68 @@ def test_a_truncated_file_is_an_error(out: str, length: int) -> None:
 def test_a_missing_file_is_an_error(out: str) -> None:
     with pytest.raises(RunError, match="nowhere"):
         read_tensors(f"{out}/nowhere")
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_images_are_read_without_the_rest_of_the_state(checkpoints: Checkpoints, num_shards: int) -> None:
+    save(checkpoints, 6, num_shards)
+    # A damaged velocity is not read.
+    for file in Path(checkpoints.root).rglob("shard*"):
+        flip(file, read_header(str(file)), lambda name: name.endswith("velocity"))
+    opened = checkpoints.open_images(6)
+    for label, class_state in state(6).classes.items():
+        assert torch.equal(opened.read(label), class_state.images_NCHW)
+    with pytest.raises(RunError, match="do not match the digest"):
+        checkpoints.load(6)
+
+
+def flip(file: Path, header: TensorFile, is_chosen: Callable[[str], bool]) -> None:
+    """Changes the last byte of some tensors."""
+    data = bytearray(file.read_bytes())
+    for name, tensor in header.tensors.items():
+        if is_chosen(name):
+            data[header.start + tensor["data_offsets"][1] - 1] ^= 1
+    file.write_bytes(data)
+
+
+def test_damaged_images_are_an_error(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 6)
+    [file] = Path(checkpoints.root).rglob("shard*")
+    flip(file, read_header(str(file)), lambda name: name == "2/images")
+    opened = checkpoints.open_images(6)
+    opened.read(1)
+    with pytest.raises(RunError, match="its tensor 2/images does not match its digest"):
+        opened.read(2)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_images_of_a_file_with_one_digest_are_checked_as_a_whole(checkpoints: Checkpoints, is_damaged: bool) -> None:
+    """Earlier versions wrote such files."""
+    save(checkpoints, 6)
+    [file] = Path(checkpoints.root).rglob("shard*")
+    tensors, metadata = read_tensors(str(file))
+    write_tensors(str(file), tensors, {key: text for key, text in metadata.items() if "sha256" not in key})
+    if is_damaged:
+        flip(file, read_header(str(file)), lambda name: name == "2/images")
+        with pytest.raises(RunError, match="do not match the digest"):
+            checkpoints.open_images(6)
+        return
+    assert torch.equal(checkpoints.open_images(6).read(2), state(6).classes[2].images_NCHW)
+
+
+def test_learned_tensors_come_with_the_images(checkpoints: Checkpoints) -> None:
+    whole = state(6)
+    whole.learned = {"step_size": torch.tensor(0.25)}
+    checkpoints.save(whole, step=6, shard=0, num_shards=1)
+    assert checkpoints.open_images(6).learned == whole.learned
+
+
+def test_images_of_an_incomplete_step_or_another_run_are_an_error(checkpoints: Checkpoints, out: str) -> None:
+    save(checkpoints, 8, num_shards=3, shards=[0, 2])
+    with pytest.raises(RunError, match="lacks the classes"):
+        checkpoints.open_images(8)
+    with pytest.raises(RunError, match="belongs to another run"):
+        Checkpoints(out, NUM_CLASSES, "another").open_images(8)
 
 
 def test_the_run_continues_while_a_state_is_written() -> None:
