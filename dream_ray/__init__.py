@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
     from dream_ray.engine.planning.plan import RunPlan
     from dream_ray.engine.progress.status import Status
-    from dream_ray.engine.run.artefacts import SyntheticDataset
+    from dream_ray.engine.run.dataset import SyntheticDataset
     from dream_ray.errors import RunError, UsageError
 else:
     _MODULES = {
@@ -67,7 +67,7 @@ else:
         "RunPlan": "dream_ray.engine.planning.plan",
         "Status": "dream_ray.engine.progress.status",
         "SweepResult": "dream_ray.distributed.tune.search",
-        "SyntheticDataset": "dream_ray.engine.run.artefacts",
+        "SyntheticDataset": "dream_ray.engine.run.dataset",
         "UsageError": "dream_ray.errors",
     }
 

@@ -62,7 +62,7 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
     ]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert 'Revealed type is "dream_ray.engine.run.artefacts.SyntheticDataset"' in done.stdout
+    assert 'Revealed type is "dream_ray.engine.run.dataset.SyntheticDataset"' in done.stdout
     assert 'Module has no attribute "distil"' in done.stdout
     assert (ROOT / "dream_ray" / "py.typed").exists()
 

@@ -22,7 +22,7 @@ from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_agains
 if TYPE_CHECKING:
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
     from dream_ray.engine.planning.plan import RunPlan
-    from dream_ray.engine.run.artefacts import SyntheticDataset
+    from dream_ray.engine.run.dataset import SyntheticDataset
 
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Returns a context for the work of a run, for example one that shows its progress."""
@@ -77,7 +77,7 @@ def distill(
         observer: Returns a context that is entered while the run works, for example one that shows its progress.
 
     Returns:
-        The synthetic set, ready to train on; its file is `out`/synthetic.parquet.
+        The synthetic set, ready to train on; its file is `out`/synthetic.parquet, and is read on first use.
 
     Raises:
         UsageError: If an argument breaks a rule.
@@ -213,13 +213,15 @@ def status(run: str) -> Status:
 def load_synthetic(path: str) -> "SyntheticDataset":
     """Loads a synthetic set as a PyTorch dataset of decoded, normalised images and labels.
 
+    The images are read on first use, see `SyntheticDataset`.
+
     Args:
         path: A synthetic.parquet, or the directory of its run.
 
     Raises:
         UsageError: If it does not exist or is not a synthetic set.
     """
-    from dream_ray.engine.run.artefacts import read_dataset
+    from dream_ray.engine.run.dataset import read_dataset
 
     in_run = storage.join(path, "synthetic.parquet")
     return read_dataset(in_run if storage.exists(in_run) else path)

@@ -35,10 +35,11 @@ from dream_ray.engine.planning.measuring.steps import measure_memory
 from dream_ray.engine.planning.memory import plan_memory
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.progress import heartbeat
-from dream_ray.engine.run.artefacts import read_dataset, read_synthetic
+from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts, placement
+from dream_ray.engine.run.dataset import read_dataset
 from dream_ray.engine.run.directory import Run, read_sessions
 from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.run.spec import RunSpec, check_against_store

@@ -8,10 +8,12 @@ import torch
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.selection import strategies
+from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.networks.from_config import warmed_up
+from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, in_one_array, training_images
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.class_costs import class_counts
@@ -32,20 +34,18 @@ def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> Train
 
 def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
     """Returns real images at full size; ipc of them have as many pixels as the stored synthetic images of a class."""
-    images, labels = [], []
-    for label, chosen in enumerate(indices):
-        pool = store.images(label, run.config.splits)
-        images.append(to_unit(pool.take(np.array(chosen)), torch.device("cpu")))
-        labels.append(torch.full((len(chosen),), label))
-    return TensorImages(torch.cat(images), torch.cat(labels))
+    labels = np.repeat(np.arange(len(indices)), [len(chosen) for chosen in indices])
+    by_class = (store.images(label, run.config.splits).take(np.array(chosen)) for label, chosen in enumerate(indices))
+    images = in_one_array(by_class, (len(labels), *store.shape_CHW), np.dtype(np.uint8))
+    if 4 * images.size > RESIDENT_BYTES:
+        return RealImages(ImageChunks([images]), labels)
+    return TensorImages(to_unit(images, torch.device("cpu")), torch.from_numpy(labels))
 
 
 BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
     RANDOM_REAL: _random_real,
     KMEANS_REAL: lambda run, store, repeat, indices: _picked(indices, run, store),
-    INITIAL: lambda run, store, repeat, indices: TensorImages(
-        *read_synthetic(run.file("initial.parquet"))[0].decoded()
-    ),
+    INITIAL: lambda run, store, repeat, indices: training_images(read_synthetic(run.file("initial.parquet"))[0]),
     WHOLE_SET: lambda run, store, repeat, indices: RealImages(*store.training_set(run.config.splits)),
 }
 """(run, store, repeat, indices of "k-means real") -> images to train on."""

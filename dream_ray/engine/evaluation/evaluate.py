@@ -18,6 +18,7 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE_SET
+from dream_ray.engine.networks.stored_images import StoredImages
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages, accuracy, train_pass
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.errors import RunError
@@ -92,7 +93,7 @@ def train_and_test(
     # In a short training, a milestone of 0 epochs would skip the first learning rate.
     milestones = [milestone for milestone in milestones if milestone >= 1]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.evaluation.lr_decay)
-    if isinstance(data, TensorImages):
+    if isinstance(data, TensorImages | StoredImages):
         data = data.on(normalise.device)
     # A network with dropout draws at random.
     with rng.torch_randomness(

@@ -22,7 +22,8 @@ from dream_ray.engine.evaluation.evaluate import (
 )
 from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
 from dream_ray.engine.evaluation.plots import plot_evaluation
-from dream_ray.engine.networks.training import TensorImages, TrainingImages
+from dream_ray.engine.networks.stored_images import training_images
+from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_threads, resolve_device
@@ -115,7 +116,7 @@ def _run(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> 
     cached = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
     if cached is not None and storage.exists(cached):
         return EvaluationResult(**storage.read_json(cached))
-    data, step_size = _training_data(task, run, store)
+    data, step_size = training_data(task, run, store)
     result = train_and_test(
         run.config,
         store,
@@ -136,15 +137,15 @@ def _run(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> 
     return result
 
 
-def _training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[TrainingImages, float | None]:
+def training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[TrainingImages, float | None]:
     """Returns the images to train on, and the step size that was learned with them, or None."""
     if task.evaluated_set != DISTILLED:
         return BASELINES[task.evaluated_set](run, store, task.repeat, task.indices), None
     if task.step is None:
         synthetic, _ = read_synthetic(run.file("synthetic.parquet"))
     else:
-        synthetic = synthetic_set(run, store, run.checkpoints().load(task.step))
-    return TensorImages(*synthetic.decoded()), synthetic.step_size
+        synthetic = synthetic_set(run, store, task.step)
+    return training_images(synthetic), synthetic.step_size
 
 
 def write_evaluation(

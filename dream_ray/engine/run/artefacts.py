@@ -7,21 +7,20 @@ checksums of Parquet cover its pages only.
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from dream_ray import storage
-from dream_ray.core.images.normalisation import Normalisation, Normalise
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.store.image_grid import write_grid
-from dream_ray.engine.run.directory import WHITENING_FILE
-from dream_ray.engine.run.normalisation import read_whitening
+from dream_ray.engine.networks.stored_images import in_one_array
 from dream_ray.errors import RunError, UsageError
 
 FORMAT_VERSION = 1
@@ -65,44 +64,38 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
         "recipe": recipe,
         "cost": cost,
     }
-    images_LNCHW = synthetic.images_LNCHW.cpu().numpy().astype("<f4")
     text = json.dumps(description).encode()
-    schema = _SCHEMA.with_metadata({_METADATA_KEY: text, _DIGEST_KEY: _digest(text, images_LNCHW.tobytes())})
+    digest = hashlib.sha256(text)
+    # The schema, with the digest, comes first in the file: so the images are read twice, a class at a time.
+    for label in range(num_classes):
+        digest.update(_pixels(synthetic, label).data)
+    schema = _SCHEMA.with_metadata({_METADATA_KEY: text, _DIGEST_KEY: digest.hexdigest().encode()})
     with (
         storage.atomic_output(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for label, name in enumerate(synthetic.class_names):
-            rows = [image.tobytes() for image in images_LNCHW[label]]
+            rows = [image.tobytes() for image in _pixels(synthetic, label)]
             columns = [rows, [label] * ipc, [name] * ipc, [None] * ipc]
             writer.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=schema))
 
 
+def _pixels(synthetic: SyntheticSet, label: int) -> np.ndarray:
+    return synthetic.images_LNCHW[label].contiguous().numpy().astype("<f4", copy=False)
+
+
 def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
-    """Reads a synthetic set and its description.
+    """Reads a synthetic set and its description; large images are mapped, see `in_one_array`.
 
     Raises:
         UsageError: If the file does not exist, is not a synthetic set or has another format version.
         RunError: If it is damaged.
     """
-    if not storage.exists(path):
-        raise UsageError(f"synthetic set {path} does not exist")
-    table = _read_table(path)
-    metadata = table.schema.metadata or {}
-    if _METADATA_KEY not in metadata or not table.schema.equals(_SCHEMA):
-        raise UsageError(f"{path} is not a synthetic set of dream_ray: its columns or its metadata are different")
-    try:
-        description = json.loads(metadata[_METADATA_KEY])
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: its description is not JSON: {error}") from None
-    if (version := description.get("format_version")) != FORMAT_VERSION:
-        raise UsageError(f"{path} has format_version {version}; this dream_ray reads {FORMAT_VERSION}")
-    pixels = b"".join(table["image"].to_pylist())
-    if metadata.get(_DIGEST_KEY) != _digest(metadata[_METADATA_KEY], pixels):
-        raise RunError(f"{path} is damaged: its images and description do not match the digest in its metadata")
-    shape = (description["num_classes"], description["ipc"], *description["shape"])
+    with _open(path) as (file, description):
+        shape = set_shape(description)
+        images_LNCHW = torch.from_numpy(in_one_array(_checked_pixels(path, file, shape), shape, np.dtype("<f4")))
     synthetic = SyntheticSet(
-        torch.from_numpy(np.frombuffer(pixels, dtype="<f4").reshape(shape).copy()),
+        images_LNCHW,
         tuple(description["class_names"]),
         description["factor"],
         description["decode"],
@@ -114,69 +107,79 @@ def read_synthetic(path: str) -> tuple[SyntheticSet, dict[str, Any]]:
     return synthetic, description
 
 
-def _read_table(path: str) -> pa.Table:
-    """Reads a Parquet file; raises UsageError if it is another kind of file, RunError if it is damaged."""
-    data = storage.read_bytes(path)
-    if not data.startswith(_MAGIC):
-        raise UsageError(f"{path} is not a synthetic set of dream_ray: it is not a Parquet file")
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        # If torch is loaded too, threads of Arrow sometimes abort the process at its end.
-        return file.read(use_threads=False)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one for names that are not UTF-8
-        raise RunError(f"{path} is damaged: {error}") from None
-
-
-def _digest(description: bytes, pixels: bytes) -> bytes:
-    digest = hashlib.sha256(description)
-    digest.update(pixels)
-    return digest.hexdigest().encode()
-
-
-def read_dataset(path: str) -> "SyntheticDataset":
-    """Reads a synthetic set as a dataset; for a whitened run, the whitening must be in the same directory.
+def read_description(path: str) -> dict[str, Any]:
+    """Reads the description of a synthetic set from the end of its file, without the images.
 
     Raises:
         UsageError: As for `read_synthetic`.
-        RunError: If it is damaged, or the whitening is missing or damaged.
+        RunError: If the end of the file is damaged or missing; damaged images are not detected.
     """
-    synthetic, description = read_synthetic(path)
-    if not description["recipe"].get("config", {}).get("data", {}).get("zca"):
-        return SyntheticDataset(synthetic)
-    beside = storage.sibling(path, WHITENING_FILE)
-    return SyntheticDataset(synthetic, read_whitening(beside, synthetic.images_LNCHW.device))
+    with _open(path) as (_, description):
+        return description
+
+
+def set_shape(description: dict[str, Any]) -> tuple[int, ...]:
+    """Returns the shape (L, N, C, H, W) of the stored images of a description."""
+    return (description["num_classes"], description["ipc"], *description["shape"])
+
+
+@contextmanager
+def _open(path: str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
+    """Opens a synthetic set; errors as for `read_description`, and RunError if Arrow cannot read in the block."""
+    if not storage.exists(path):
+        raise UsageError(f"synthetic set {path} does not exist")
+    with storage.open_raw(path) as raw:
+        if raw.read(len(_MAGIC)) != _MAGIC:
+            raise UsageError(f"{path} is not a synthetic set of dream_ray: it is not a Parquet file")
+        try:
+            # If torch is loaded too, threads of Arrow sometimes abort the process at its end, so nothing is read ahead.
+            with pq.ParquetFile(raw, page_checksum_verification=True, pre_buffer=False) as file:
+                yield file, _description(path, file)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one for names that are not UTF-8
+            raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _description(path: str, file: pq.ParquetFile) -> dict[str, Any]:
+    schema = file.schema_arrow
+    metadata = schema.metadata or {}
+    if _METADATA_KEY not in metadata or not schema.equals(_SCHEMA):
+        raise UsageError(f"{path} is not a synthetic set of dream_ray: its columns or its metadata are different")
+    try:
+        description: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+        version = description.get("format_version")
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: its description is not JSON: {error}") from None
+    if version != FORMAT_VERSION:
+        raise UsageError(f"{path} has format_version {version}; this dream_ray reads {FORMAT_VERSION}")
+    try:
+        shape = set_shape(description)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: its description has no shape: {error!r}") from None
+    if len(shape) != 5 or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise RunError(f"{path} is damaged: its description has the shape {shape}")
+    if (num_rows := file.metadata.num_rows) != shape[0] * shape[1]:
+        raise RunError(f"{path} is damaged: it has {num_rows} images, not {shape[0]} x {shape[1]}")
+    return description
+
+
+def _checked_pixels(path: str, file: pq.ParquetFile, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Yields the pixels of a set, float32, one row group at a time; at the end compares them with the digest."""
+    metadata = file.schema_arrow.metadata
+    digest = hashlib.sha256(metadata[_METADATA_KEY])
+    for number in range(file.num_row_groups):
+        rows = file.read_row_group(number, use_threads=False)
+        pixels = b"".join(rows["image"].to_pylist())
+        if len(pixels) != 4 * rows.num_rows * math.prod(shape[2:]):
+            raise RunError(f"{path} is damaged: its images do not have the shape in its description, {shape[2:]}")
+        digest.update(pixels)
+        yield np.frombuffer(pixels, "<f4")
+    if metadata.get(_DIGEST_KEY) != digest.hexdigest().encode():
+        raise RunError(f"{path} is damaged: its images and description do not match the digest in its metadata")
 
 
 def write_picture(path: str, synthetic: SyntheticSet) -> None:
     """Draws the stored images as PNG, one row per class, at most 20 classes and 10 images of each."""
-    shown = synthetic.images_LNCHW[:_GRID_CLASSES, :_GRID_IMAGES]
-    pixels = shown.clamp(0, 1).mul(255).round().to(torch.uint8).flatten(0, 1).cpu().numpy()
     names = list(synthetic.class_names[:_GRID_CLASSES])
-    write_grid(path, pixels, columns=shown.shape[1], row_labels=names)
-
-
-class SyntheticDataset(Dataset[tuple[Tensor, int]]):
-    """A synthetic set as a PyTorch dataset of decoded, normalised images (C, H, W) float32 and labels.
-
-    Attributes:
-        images_NCHW: All images, float32, normalised.
-        labels_N: Their labels, int64.
-        class_names: Name of every class, by label.
-        normalise: Maps images in [0, 1] to network inputs; apply it to test images too.
-        mean: Mean of each channel of the real images, in [0, 1].
-        std: Standard deviation of each channel of the real images, in [0, 1].
-        step_size: Learning rate that was learned with the images, or None.
-    """
-
-    def __init__(self, synthetic: SyntheticSet, normalise: Normalise | None = None) -> None:
-        decoded, self.labels_N = synthetic.decoded()
-        self.normalise = normalise or Normalisation.of(synthetic.mean, synthetic.std, decoded.device)
-        self.images_NCHW = self.normalise(decoded)
-        self.class_names, self.mean, self.std = synthetic.class_names, synthetic.mean, synthetic.std
-        self.step_size = synthetic.step_size
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images_NCHW[index], int(self.labels_N[index])
+    shown = (synthetic.images_LNCHW[label][:_GRID_IMAGES] for label in range(len(names)))
+    pixels = [images.clamp(0, 1).mul(255).round().to(torch.uint8).numpy() for images in shown]
+    write_grid(path, np.concatenate(pixels), columns=len(pixels[0]), row_labels=names)

@@ -1,20 +1,22 @@
 """The start and the end of a run; `directory.py` lists its files."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
-from dream_ray.core.images.pixel_space import PIXEL_SPACES
+from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.state import STEP_SIZE, RunState
+from dream_ray.engine.matching.state import STEP_SIZE
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
+from dream_ray.engine.run.checkpoint import StepImages
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.directory import (
     BEFORE_CONFIG,
@@ -27,6 +29,7 @@ from dream_ray.engine.run.directory import (
     read_sessions,
 )
 from dream_ray.engine.run.environment import describe_environment, differences, fixed_threads, total_cost
+from dream_ray.engine.run.metrics import merge_metrics
 from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.program_choice import choose_form
 from dream_ray.engine.run.spec import RunSpec, check_against_store
@@ -133,15 +136,36 @@ def check_same_bits(run: Run) -> None:
         )
 
 
-def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
-    """Gathers the classes of a complete state into a set, clamped as `pixels.space` requires."""
+@dataclass(frozen=True)
+class _UnitImages:
+    """The stored images of a checkpoint in [0, 1], read a class at a time; see `ClassImages`.
+
+    Attributes:
+        stored: Images in the pixel space of the run.
+        space: This space, on the CPU.
+        shape: (L, N, C, H, W).
+    """
+
+    stored: StepImages
+    space: PixelSpace
+    shape: tuple[int, ...]
+
+    def __getitem__(self, label: int, /) -> Tensor:
+        return self.space.to_unit(self.space.clamp(self.stored.read(label)))
+
+
+def synthetic_set(run: Run, store: Store, step: int) -> SyntheticSet:
+    """Opens the images of a complete checkpoint as a set, clamped as `pixels.space` requires.
+
+    Raises:
+        RunError: If the checkpoint is damaged or missing.
+    """
+    stored = run.checkpoints().open_images(step)
     # On the CPU, because the head node of a cluster, where runs end, may have no GPU.
-    cpu = torch.device("cpu")
-    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, cpu))
-    stored = (state.classes[label].images_NCHW.to(cpu) for label in range(store.num_classes))
-    step_size = state.learned.get(STEP_SIZE)
+    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, torch.device("cpu")))
+    step_size = stored.learned.get(STEP_SIZE)
     return SyntheticSet(
-        torch.stack([space.to_unit(space.clamp(images)) for images in stored]),
+        _UnitImages(stored, space, (store.num_classes, run.config.ipc, *store.shape_CHW)),
         store.manifest.class_names,
         run.config.factor,
         run.config.evaluation_decode,
@@ -153,41 +177,18 @@ def synthetic_set(run: Run, store: Store, state: RunState) -> SyntheticSet:
 
 
 def finish_run(run: Run) -> None:
-    """Writes the products of a run whose workers have ended.
+    """Writes the products of a run whose workers have ended; the images are in memory a class at a time.
 
     Raises:
         RunError: If the last checkpoint is missing.
     """
     store = run.open_store()
-    checkpoints = run.checkpoints()
     merge_metrics(run)
     cost = total_cost(read_sessions(run))
     storage.write_json(run.file("cost.json"), cost, indent=2)
     recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
-    initial = synthetic_set(run, store, checkpoints.load(0))
-    write_synthetic(run.file("initial.parquet"), initial, recipe=recipe, cost={})
-    final = synthetic_set(run, store, checkpoints.load(run.config.total_steps))
+    write_synthetic(run.file("initial.parquet"), synthetic_set(run, store, 0), recipe=recipe, cost={})
+    final = synthetic_set(run, store, run.config.total_steps)
     write_picture(run.file("grid.png"), final)
     # Last, because this file marks the run as finished.
     write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
-
-
-def merge_metrics(run: Run) -> None:
-    """Merges the rows of all shards into metrics.jsonl, one row per step.
-
-    A step that ran before and after a crash counts once.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    directory = run.file("metrics")
-    for name in storage.list_directory(directory):
-        for line in storage.read_text(storage.join(directory, name)).splitlines():
-            shard = json.loads(line)
-            row = rows.setdefault(shard["step"], {**shard, "losses": {}, "seconds": 0.0})
-            row["losses"].update(shard["losses"])
-            row["seconds"] = max(row["seconds"], shard["seconds"])
-    lines = []
-    for _, row in sorted(rows.items()):
-        losses = {label: row["losses"][label] for label in sorted(row["losses"], key=int)}
-        mean = sum(losses.values()) / len(losses)
-        lines.append(json.dumps({**row, "loss": mean, "losses": losses}) + "\n")
-    storage.write_text(run.file("metrics.jsonl"), "".join(lines))

@@ -14,11 +14,13 @@ from dream_ray import api, storage
 from dream_ray.config import parse_config
 from dream_ray.config.sections import Network
 from dream_ray.core.images.normalisation import to_unit
-from dream_ray.engine.evaluation import evaluate, tasks
+from dream_ray.engine.evaluation import baselines, evaluate, tasks
 from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
 from dream_ray.engine.evaluation.options import check_evaluation, evaluation_name
-from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
+from dream_ray.engine.evaluation.tasks import distilled_task, plan_tasks, run_task
+from dream_ray.engine.networks import stored_images
+from dream_ray.engine.networks.training import TensorImages
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
@@ -234,6 +236,26 @@ def train_weights(task: tasks.EvaluationTask, run: Run) -> torch.Tensor:
         patch.setattr(evaluate, "accuracy", lambda network, *rest: trained.append(network) or 0.5)
         run_task(task, "cpu")
     return trained[0].head.weight.detach()
+
+
+@pytest.mark.parametrize("evaluated_set", ["distilled", "initial mosaics", "random real", "k-means real"])
+def test_large_sets_train_to_the_same_bits(run: Run, evaluated_set: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that is not kept decoded in memory gives the network that one in memory gives."""
+    chosen = [evaluated_set] if evaluated_set != "distilled" else []
+    task = plan_tasks(run, **{**PLAN, "baselines": chosen})[-1]
+    assert task.evaluated_set == evaluated_set
+    expected = train_weights(task, run)
+    for module in (baselines, stored_images):
+        monkeypatch.setattr(module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(stored_images, "MAPPED_BYTES", 0)
+    data, _ = tasks.training_data(task, run, run.open_store())
+    assert not isinstance(data, TensorImages)
+    assert torch.equal(train_weights(task, run), expected)
+
+
+def test_a_checkpoint_is_evaluated_as_its_product(run: Run) -> None:
+    finished, checkpoint = (distilled_task(run, "test", step) for step in (None, run.config.total_steps))
+    assert torch.equal(train_weights(checkpoint, run), train_weights(finished, run))
 
 
 def test_the_whole_set_is_trained_again_after_a_code_change(run: Run, drawing: Network, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 from dream_ray import api, storage
 from dream_ray.config import Config, parse_config
 from dream_ray.engine.networks.program_form import ProgramForm
+from dream_ray.engine.run import dataset
 from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.directory import WHITENING_FILE, Run, open_run
 from dream_ray.engine.run.environment import describe_environment, differences
 from dream_ray.engine.run.lifecycle import check_same_bits, executing, finish_run
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
 from tests.runs import Killed, create_run
 
@@ -153,6 +155,21 @@ def test_a_run_on_gpus_can_be_finished_without_a_gpu(tiny: dict[str, Any], digit
     environment.write_text(json.dumps({**json.loads(environment.read_text()), "device": "cuda"}))
     finish_run(open_run(out))
     assert read_synthetic(product)[0].images_LNCHW.equal(made.images_LNCHW)
+
+
+def test_distil_and_resume_of_a_finished_run_read_no_images(
+    tiny_config: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "read_synthetic", lambda path: pytest.fail("read the images"))
+        patch.setattr(Checkpoints, "load", lambda *arguments: pytest.fail("read a whole checkpoint"))
+        api.distill(tiny_config, store=four_digits_store, out=out, local=True)
+        data = api.resume(out, local=True)
+    product = Path(out, "synthetic.parquet")
+    assert torch.equal(data.images_NCHW, api.load_synthetic(str(product)).images_NCHW)
+    product.write_bytes(product.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"synthetic\.parquet is damaged"):
+        api.resume(out, local=True)
 
 
 @pytest.mark.parametrize("allowed", [False, True], ids=["equal bits", "other bits"])

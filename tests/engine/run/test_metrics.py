@@ -1,0 +1,68 @@
+"""The merge of the metrics against one that holds all rows in memory."""
+
+import json
+import tracemalloc
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_ray import storage
+from dream_ray.config import parse_config
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.metrics import merge_metrics
+
+LOSS = st.floats(0, 10, allow_nan=False)
+ROWS = st.dictionaries(
+    st.integers(0, 9), st.tuples(st.dictionaries(st.integers(0, 12), LOSS, min_size=1), LOSS), min_size=1
+)
+"""The rows of a file, by step: losses by label, and seconds."""
+FILES = st.dictionaries(st.tuples(st.integers(1, 12), st.integers(0, 3), st.integers(1, 4)), ROWS, max_size=8)
+"""Files by step of the checkpoint, shard and number of shards. A step may be in several, with other losses."""
+
+
+def whole_merge(run: Run) -> str:
+    """The oracle: merges the files one after the other into a dictionary of all steps."""
+    rows: dict[int, dict[str, Any]] = {}
+    for name in storage.list_directory(run.file("metrics")):
+        for line in storage.read_text(run.file("metrics", name)).splitlines():
+            shard = json.loads(line)
+            row = rows.setdefault(shard["step"], {**shard, "losses": {}, "seconds": 0.0})
+            row["losses"].update(shard["losses"])
+            row["seconds"] = max(row["seconds"], shard["seconds"])
+    lines = []
+    for _, row in sorted(rows.items()):
+        losses = {label: row["losses"][label] for label in sorted(row["losses"], key=int)}
+        mean = sum(losses.values()) / len(losses)
+        lines.append(json.dumps({**row, "loss": mean, "losses": losses}) + "\n")
+    return "".join(lines)
+
+
+def write_rows(run: Run, name: str, rows: dict[int, tuple[dict[int, float], float]]) -> None:
+    lines = [
+        json.dumps({"step": step, "outer": 0, "inner": step, "losses": losses, "seconds": seconds}) + "\n"
+        for step, (losses, seconds) in sorted(rows.items())
+    ]
+    storage.write_text(run.file("metrics", name), "".join(lines))
+
+
+@given(files=FILES)
+def test_the_merge_is_that_of_all_rows_at_once(files: Any, tmp_path_factory: Any) -> None:
+    run = Run(str(tmp_path_factory.mktemp("run")), parse_config({}), {})
+    for (step, shard, num_shards), rows in files.items():
+        write_rows(run, f"{step:08d}-{shard:04d}-of-{num_shards:04d}.jsonl", rows)
+    merge_metrics(run)
+    assert storage.read_text(run.file("metrics.jsonl")) == whole_merge(run)
+
+
+def test_the_memory_of_the_merge_does_not_grow_with_the_steps(out: str) -> None:
+    run, losses = Run(out, parse_config({}), {}), dict.fromkeys(range(100), 0.123456789)
+    for end in range(10, 2001, 10):
+        write_rows(run, f"{end:08d}-0000-of-0001.jsonl", dict.fromkeys(range(end - 10, end), (losses, 1.0)))
+    tracemalloc.start()
+    merge_metrics(run)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    text = storage.read_text(run.file("metrics.jsonl"))
+    assert text.count("\n") == 2000
+    assert peak < len(text) / 4
