@@ -4,13 +4,14 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 SAMPLE_S = 2.0
+ANONYMOUS_SAMPLE_S = 0.003
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
@@ -83,6 +84,33 @@ def watched() -> Iterator[Watch]:
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def anonymous_peak() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns the largest anonymous memory (RssAnon) of this process in the block, in bytes.
+
+    It excludes the pages of mapped files, which the system can drop. It is sampled every few milliseconds.
+    """
+    done, peak = threading.Event(), 0
+
+    def sample() -> None:
+        nonlocal peak
+        peak = max(peak, status_bytes(os.getpid(), "RssAnon"))
+
+    def run() -> None:
+        while not done.wait(ANONYMOUS_SAMPLE_S):
+            sample()
+
+    thread = threading.Thread(target=run)
+    sample()
+    thread.start()
+    try:
+        yield lambda: peak
+    finally:
+        done.set()
+        thread.join()
+        sample()
 
 
 def cpu_seconds_here() -> dict[int, float]:
