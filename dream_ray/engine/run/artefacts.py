@@ -34,6 +34,7 @@ _SCHEMA = pa.schema(
         pa.field("soft_label", pa.list_(pa.float32())),
     ]
 )
+_NEEDED = {"num_classes", "ipc", "shape", "class_names", "factor", "decode", "decode_bound", "mean", "std", "recipe"}
 _GRID_CLASSES, _GRID_IMAGES = 20, 10
 
 
@@ -151,10 +152,9 @@ def _description(path: str, file: pq.ParquetFile) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: its description is not JSON: {error}") from None
     if version != FORMAT_VERSION:
         raise UsageError(f"{path} has format_version {version}; this dream_ray reads {FORMAT_VERSION}")
-    try:
-        shape = set_shape(description)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: its description has no shape: {error!r}") from None
+    if missing := _NEEDED - description.keys():
+        raise RunError(f"{path} is damaged: its description lacks {', '.join(sorted(missing))}")
+    shape = set_shape(description)
     if len(shape) != 5 or any(not isinstance(size, int) or size < 1 for size in shape):
         raise RunError(f"{path} is damaged: its description has the shape {shape}")
     if (num_rows := file.metadata.num_rows) != shape[0] * shape[1]:

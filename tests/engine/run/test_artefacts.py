@@ -196,6 +196,16 @@ def test_a_set_without_all_pixels_of_its_description_is_damaged(path: str, missi
         read_synthetic(path)
 
 
+def test_a_description_that_lacks_a_value_is_damaged(path: str) -> None:
+    table = pq.read_table(path)
+    description = json.loads(table.schema.metadata[b"dream_ray"])
+    del description["factor"]
+    changed = {b"dream_ray": json.dumps(description).encode()}
+    pq.write_table(table.replace_schema_metadata(changed), path)
+    with pytest.raises(RunError, match="is damaged: its description lacks factor"):
+        load_synthetic(path)
+
+
 def test_the_dataset_gives_decoded_normalised_images(synthetic: SyntheticSet, path: str) -> None:
     data = load_synthetic(path)
     decoded, labels = synthetic.decoded()
