@@ -107,7 +107,7 @@ def _evaluation(run: Run) -> None:
     keep_freed_memory()
     data, _ = training_data(distilled_task(run, "test"), run, run.open_store())
     order = rng.stream(0, "benchmark order").permutation(len(data))
-    data.batch(order[: run.config.evaluation.batch_size], CPU)
+    next(iter(data.batches([order[: run.config.evaluation.batch_size]], CPU)))
 
 
 PHASES: dict[str, Callable[[Run], object]] = {

@@ -4,7 +4,7 @@ L classes of N stored images, C channels, H, W.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +40,11 @@ class StoredImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `TrainingImages.batch`."""
-        images = decode_batch(self.images_NCHW, self.origins.take(indices), device)
-        return images, to_device(self.labels[indices], device)
+    def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `TrainingImages.batches`."""
+        for indices in batches:
+            images = decode_batch(self.images_NCHW, self.origins.take(indices), device)
+            yield images, to_device(self.labels[indices], device)
 
     def on(self, device: torch.device) -> "StoredImages":
         """Returns the images on a device if they are small, else where they are."""

@@ -77,7 +77,7 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         label = int(self.labels_N[index])
         if 4 * len(self) * math.prod(self._shape_CHW) <= RESIDENT_BYTES:
             return self.images_NCHW[index], label
-        images, _ = self._stored.batch(np.array([index]), torch.device("cpu"))
+        [(images, _)] = self._stored.batches([np.array([index])], torch.device("cpu"))
         return self.normalise(images)[0], label
 
 

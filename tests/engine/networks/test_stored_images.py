@@ -45,9 +45,9 @@ def test_batches_are_those_of_the_decoded_set(
     assert reader.read == [0, 1, 2]
     assert len(stored) == len(decoded)
     order = np.random.default_rng(0).permutation(len(decoded))
-    for start in range(0, len(order), 5):
-        for one, other in zip(*(data.batch(order[start : start + 5], CPU) for data in (stored, decoded)), strict=True):
-            assert torch.equal(one, other) and one.dtype == other.dtype
+    batches = [order[start : start + 5] for start in range(0, len(order), 5)]
+    for one, other in zip(stored.batches(batches, CPU), decoded.batches(batches, CPU), strict=True):
+        assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in zip(one, other, strict=True))
 
 
 def test_the_size_decides_when_images_are_decoded(images_LNCHW: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
