@@ -72,7 +72,7 @@ def decode_batch(images_NCHW: Tensor, origins: Origins, device: torch.device) ->
         of_factor = np.flatnonzero(origins.factor == factor)
         by_tile = [of_factor[origins.tile[of_factor] == tile] for tile in np.unique(origins.tile[of_factor])]
         tiles = torch.cat([_cut(images_NCHW, origins.take(chosen)) for chosen in by_tile])
-        if tiles.device != device:
+        if tiles.device.type != device.type:
             tiles = to_device(tiles.numpy(), device)
         if factor > 1:
             tiles = F.interpolate(tiles, size=tuple(shape_CHW[1:]), mode="bilinear", align_corners=False)

@@ -10,6 +10,8 @@ from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.engine.networks import stored_images as module
 from dream_ray.engine.networks.stored_images import StoredImages, in_one_array, stored_images, training_images
 from dream_ray.engine.networks.training import TensorImages
+from tests.standin_gpu.gpu import standin_gpu
+from tests.standin_gpu.tally import recording
 
 CPU = torch.device("cpu")
 
@@ -68,11 +70,22 @@ def test_blocks_of_any_size_make_one_array(dtype: str, mapped: bool, monkeypatch
     assert np.array_equal(joined, values.reshape(2, 3, 4)) and joined.dtype == values.dtype
 
 
-def test_small_images_move_to_the_device_and_large_ones_stay(
-    images_LNCHW: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("resident", [True, False], ids=["on the device", "on the host"])
+def test_a_gpu_decodes_the_bits_of_the_cpu_and_the_host_does_not_wait(
+    images_LNCHW: torch.Tensor, resident: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The meta device stands for a GPU."""
+    """Images that are too large for the device stay on the host, and only their tiles travel."""
+    monkeypatch.setattr(module, "RESIDENT_BYTES", images_LNCHW.nbytes - (not resident))
     stored = stored_images(synthetic_set(images_LNCHW))
-    assert stored.on(torch.device("meta")).images_NCHW.device.type == "meta"
-    monkeypatch.setattr(module, "RESIDENT_BYTES", images_LNCHW.nbytes - 1)
-    assert stored.on(torch.device("meta")) is stored
+    batches = [np.array([5, 0, 30]), np.array([35])]
+    expected = list(stored.batches(batches, CPU))
+    cuda = torch.device("cuda")
+    with standin_gpu():
+        moved = stored.on(cuda)
+        assert moved.images_NCHW.device.type == ("cuda" if resident else "cpu")
+        with recording() as tally:
+            found = list(moved.batches(batches, cuda))
+        assert not tally.waits
+        for (images, labels), (images_on_cpu, labels_on_cpu) in zip(found, expected, strict=True):
+            assert images.device.type == labels.device.type == "cuda"
+            assert torch.equal(images.cpu(), images_on_cpu) and torch.equal(labels.cpu(), labels_on_cpu)
