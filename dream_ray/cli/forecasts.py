@@ -37,12 +37,18 @@ def show_memory(plan: Any) -> None:
     if plan.gpu:
         totals["on the GPU, with features, synthetic images and the pool"] = plan.worker_on_gpu
         totals["on the GPU, all processes that share it"] = plan.on_gpu
+        totals["free on the GPU"] = plan.free_gpu
     sections = ([(name, f"{size / 1e6:,.0f}") for name, size in part.items()] for part in (rows, totals))
     print_table(["memory of the largest worker", number("MB")], *sections)
     echo(
         f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
         f"{plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.all_processes / 1e6:,.0f} MB"
     )
+    if not plan.fits_gpu:
+        echo(
+            f"the GPU is too small: {plan.gpu_rule}; got {plan.free_gpu / 1e9:.2f} GB. --memory chooses settings "
+            "that fit"
+        )
     echo(f"mapped files of the store, freed when memory is short: {plan.mapped / 1e6:,.0f} MB")
 
 

@@ -131,7 +131,7 @@ class LongRun:
     memory = SimpleNamespace(
         step=1e12, features=1e12, synthetic=1e12, writing=1e12, resident=1e12, pool=1e12, ray=1e12, gpu=True,
         total=1e13, on_gpu=1e13, workers=1000, producers=1000, producer=1e12, ahead=1e12, all_processes=1e15,
-        mapped=1e13, worker_on_gpu=1e12, decoding=1e12,
+        mapped=1e13, worker_on_gpu=1e12, decoding=1e12, free_gpu=1e9, fits_gpu=False, gpu_rule="a GPU must",
     )  # fmt: skip
     costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
     config = parse_config(PRESETS["smoke"])
@@ -154,7 +154,10 @@ def test_plan_of_a_long_run(printed: list[Table], capsys: pytest.CaptureFixture[
     assert len(printed) == 5, "the last one is split"
     for table in printed:
         assert_is_whole(table)
-    assert "refused: workers must be at most the number of classes (1000); got 2000" in capsys.readouterr().out
+    assert "refused: workers must be at most the number of classes (1000); got 2000" in (
+        text := capsys.readouterr().out
+    )
+    assert "the GPU is too small: a GPU must; got 1.00 GB. --memory chooses settings that fit" in text
 
 
 def on_a_terminal(*arguments: str, **variables: str) -> str:

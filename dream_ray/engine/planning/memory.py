@@ -53,6 +53,7 @@ class MemoryPlan:
         producer_gpu: Largest memory that PyTorch reserves on the GPU of a producer; 0 on a CPU.
         workers_per_gpu: Most workers that share a GPU.
         producers_per_gpu: Most producers that share a GPU with them.
+        free_gpu: Free memory of the GPU before the measurement; 0 on a CPU.
     """
 
     step: int
@@ -72,6 +73,7 @@ class MemoryPlan:
     producer_gpu: int
     workers_per_gpu: int
     producers_per_gpu: int
+    free_gpu: int
 
     @property
     def all_processes(self) -> int:
@@ -100,6 +102,20 @@ class MemoryPlan:
         return self.workers_per_gpu * self.worker_on_gpu + self.producers_per_gpu * self.producer_on_gpu
 
     @property
+    def fits_gpu(self) -> bool:
+        """Whether the free memory of the GPU suffices; True on a CPU."""
+        return self.on_gpu <= self.free_gpu
+
+    @property
+    def gpu_rule(self) -> str:
+        """The rule for the memory of a GPU, with the numbers."""
+        return (
+            f"a GPU must have at least {self.on_gpu / 1e9:.2f} GB free, for {self.workers_per_gpu} workers of "
+            f"{self.worker_on_gpu / 1e9:.2f} GB and {self.producers_per_gpu} producers of "
+            f"{self.producer_on_gpu / 1e9:.2f} GB"
+        )
+
+    @property
     def _beside_the_steps(self) -> int:
         """Memory on the worker's device besides that of the steps."""
         return self.features + self.synthetic + self.pool
@@ -116,6 +132,7 @@ def plan_memory(
     ahead: int,
     ray: bool,
     per_gpu: tuple[int, int],
+    free_gpu: int,
 ) -> MemoryPlan:
     """Computes the memory of a run.
 
@@ -129,6 +146,7 @@ def plan_memory(
         ahead: Snapshots that the queue holds.
         ray: Whether workers and producers are processes of Ray.
         per_gpu: Most workers, and producers beside them, that share a GPU, see `processes_per_gpu`.
+        free_gpu: Free memory of the GPU, see `free_gpu_bytes`; 0 on a CPU.
 
     Raises:
         UsageError: If a worker would have no class.
@@ -169,6 +187,7 @@ def plan_memory(
         producer_gpu=measured.training_gpu_bytes,
         workers_per_gpu=workers_per_gpu,
         producers_per_gpu=producers_per_gpu,
+        free_gpu=free_gpu,
     )
 
 

@@ -1,6 +1,5 @@
 """A specification on a worker node: settings that fit its memory, the plan of the run, and the start of the run."""
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +29,6 @@ from dream_ray.errors import UsageError
 
 _EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
 _SMALLEST_SYNTHETIC_BATCH = 8
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,11 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     Then they match fewer decoded synthetic images at a time (`batch_synthetic_max`), which changes the result. The rest
     of the budget holds decoded real images, unless the store is mapped. The steps of each candidate run once in a
     process of their own; a candidate that runs out of memory does not fit. The free memory of a GPU must suffice too,
-    for all processes that share it; without a
-    budget, a warning says if it does not.
+    for all processes that share it.
 
     Args:
         spec: The run. Its settings named above are upper limits, and `data.resident_mb` is replaced. Without
-            `memory_bytes` the settings are kept.
+            `memory_bytes` the settings are kept, even if the GPU is too small: see `MemoryPlan.fits_gpu`.
         producers: Producers that will start.
         device: Device of the workers.
 
@@ -146,26 +143,19 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     # Before anything is measured, in a process whose CUDA context ends with it.
     free_bytes = in_new_process(free_gpu_bytes, device) if device.type == "cuda" else 0
     if spec.memory_bytes is None:
-        memory = _measure(spec, store, producers, device)
-        if memory.on_gpu > free_bytes:
-            _LOG.warning(
-                "%s; it has %.2f GB. The run may run out of memory; --memory chooses settings that fit",
-                _needed_on_gpu(memory),
-                free_bytes / 1e9,
-            )
-        return spec, memory
+        return spec, _measure(spec, store, producers, device, free_bytes)
     budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (
         f" and a GPU with {free_bytes / 1e9:.2f} GB free" if device.type == "cuda" else ""
     )
     for candidate in _candidates(spec):
         try:
-            memory = _measure(candidate, store, producers, device)
+            memory = _measure(candidate, store, producers, device, free_bytes)
         except OutOfMemory as error:
             needed = "memory must be enough to run the steps once"
             found = f"{budget}, and {error}"
             continue
         spare = spec.memory_bytes - memory.all_processes
-        if spare >= 0 and memory.on_gpu <= free_bytes:
+        if spare >= 0 and memory.fits_gpu:
             return _with_residents(candidate, memory, store, spare)
         needed = _needed(memory, spec.memory_bytes)
         found = budget
@@ -176,7 +166,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     )
 
 
-def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> MemoryPlan:
+def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device, free_bytes: int) -> MemoryPlan:
     """Measures the steps of a run, whose `compile` is "on" or "off"; returns its memory."""
     config = spec.config
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
@@ -208,26 +198,18 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
             reserve=producers.reserve,
             local=spec.local,
         ),
+        free_gpu=free_bytes,
     )
 
 
 def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
     """Returns the rule that a run breaks which needs too much memory."""
     if memory.all_processes <= budget_bytes:
-        return _needed_on_gpu(memory)
+        return memory.gpu_rule
     return (
         f"memory must be at least {memory.all_processes / 1e9:.2f} GB, for {memory.workers} workers of "
         f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
         f"{memory.ahead / 1e9:.2f} GB of queued snapshots"
-    )
-
-
-def _needed_on_gpu(memory: MemoryPlan) -> str:
-    """Returns the rule that a run breaks which needs too much memory of a GPU."""
-    return (
-        f"a GPU must have at least {memory.on_gpu / 1e9:.2f} GB free, for {memory.workers_per_gpu} workers of "
-        f"{memory.worker_on_gpu / 1e9:.2f} GB and {memory.producers_per_gpu} producers of "
-        f"{memory.producer_on_gpu / 1e9:.2f} GB"
     )
 
 

@@ -29,7 +29,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; returns the candidates that were tried."""
     tried: list[Config] = []
 
-    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device) -> MemoryPlan:
+    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device, free_bytes: int) -> MemoryPlan:
         config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)
@@ -37,7 +37,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         return MemoryPlan(
             step=step, gpu=gpu, features=0, synthetic=0, writing=0, resident=0, decoding=0, pool=0, ray=0, mapped=0,
             workers=spec.workers, producer=PRODUCER, producers=producers.count, ahead=0, producer_gpu=producer_gpu,
-            workers_per_gpu=1, producers_per_gpu=producers.count,
+            workers_per_gpu=1, producers_per_gpu=producers.count, free_gpu=free_bytes,
         )  # fmt: skip
 
     monkeypatch.setattr(plan, "_measure", measure)
@@ -115,20 +115,17 @@ def test_the_free_memory_of_the_gpu_must_suffice_for_all_processes_on_it(
         fit(10**9, device="cuda")
 
 
-def test_without_a_budget_a_warning_says_that_the_gpu_is_too_small(
-    fit: Callable[..., Fitted], gpu_of: Callable[[int], None], caplog: pytest.LogCaptureFixture
+def test_without_a_budget_the_plan_says_whether_the_gpu_is_too_small(
+    fit: Callable[..., Fitted], gpu_of: Callable[[int], None]
 ) -> None:
-    gpu_of(900_000_000)
-    spec, _ = fit(None, device="cuda")
-    assert spec.config.selection.embedding_batch == 128
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "a GPU must have at least 1.00 GB free, for 1 workers of 0.50 GB and 1 producers of 0.50 GB; it has 0.90 GB. "
-        "The run may run out of memory; --memory chooses settings that fit"
-    )
     gpu_of(2 * 10**9)
-    fit(None, device="cuda")
-    assert len(caplog.records) == 1
+    assert fit(None, device="cuda")[1].fits_gpu
+    gpu_of(900_000_000)
+    spec, memory = fit(None, device="cuda")
+    assert spec.config.selection.embedding_batch == 128
+    assert not memory.fits_gpu and memory.gpu_rule == (
+        "a GPU must have at least 1.00 GB free, for 1 workers of 0.50 GB and 1 producers of 0.50 GB"
+    )
 
 
 def test_candidates_that_run_out_of_memory_do_not_fit(

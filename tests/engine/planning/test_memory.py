@@ -68,7 +68,7 @@ def test_the_peak_memory_excludes_the_parent_process() -> None:
 
 def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0))
+    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0), free_gpu=0)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
@@ -82,7 +82,7 @@ def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_sto
     store = Store.open(digits_store)
     encoded = Store(store.path, replace(store.manifest, encoding="jpeg"))
     raw, jpeg = (
-        plan_memory(config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0))
+        plan_memory(config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0), free_gpu=0)
         for one in (store, encoded)
     )
     embedded, trained = config.selection.embedding_batch * 64, config.update.batch_size * 64
@@ -102,6 +102,7 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
             ahead=0,
             ray=False,
             per_gpu=(2, 1),
+            free_gpu=3 * gpu_bytes,
         )
         for gpu_bytes in (0, 2 * 10**9)
     )
@@ -111,6 +112,7 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
     assert on_gpu.worker_on_gpu == 2 * 10**9 + beside + CONTEXT_BYTES
     assert on_gpu.producer_on_gpu == 10**9 + 2 * 8 * 10**6 + CONTEXT_BYTES
     assert on_gpu.on_gpu == 2 * on_gpu.worker_on_gpu + on_gpu.producer_on_gpu and on_cpu.on_gpu == 0
+    assert on_cpu.fits_gpu and not on_gpu.fits_gpu and replace(on_gpu, free_gpu=on_gpu.on_gpu).fits_gpu
     assert on_cpu.total == 1.6e9 + beside + 2 * state, "a checkpoint that is written is in memory twice more"
     assert on_gpu.total == 1.6e9 + 3 * state, "and once more where it comes from a GPU"
     assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
