@@ -1,5 +1,6 @@
 """Runs in one process: workers that are threads."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -14,6 +15,7 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.data.ingest import ingest
 from dream_ray.data.store import encodings
+from dream_ray.data.store.manifest import Manifest
 from dream_ray.engine.distill import _Losses as Losses
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress import heartbeat
@@ -40,12 +42,18 @@ def test_threads_change_no_bit(tiny: dict[str, Any], four_digits_store: str, tmp
     assert all(torch.equal(found, sets[0]) for found in sets)
 
 
+@pytest.fixture(scope="module")
+def jpeg_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("jpeg") / "store")
+    ingest(replace(FOUR_DIGITS, encoding="jpeg"), path)
+    return path
+
+
 @pytest.mark.parametrize("producers", [0, 1])
 def test_threads_that_decode_change_no_bit_and_end_with_the_run(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, producers: int
+    tiny: dict[str, Any], jpeg_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, producers: int
 ) -> None:
-    store, decoding, config = str(tmp_path / "store"), set(), parse_config(tiny)
-    ingest(replace(FOUR_DIGITS, encoding="jpeg"), store)
+    decoding, config = set(), parse_config(tiny)
     decode_jpegs = encodings.decode_jpegs
 
     def recording(*what: Any) -> Any:
@@ -58,10 +66,25 @@ def test_threads_that_decode_change_no_bit_and_end_with_the_run(
         decoding.clear()
         if name == "none":
             monkeypatch.setattr(Run, "reading_store", lambda run: nullcontext(run.open_store()))
-        api.distill(config, store=store, out=str(tmp_path / name), producers=producers, local=True)
+        api.distill(config, store=jpeg_store, out=str(tmp_path / name), producers=producers, local=True)
         assert ("decode" in decoding) == (name == "threads") and "decode" not in names_of_threads()
         sets.append(read_synthetic(str(tmp_path / name / "synthetic.parquet"))[0].images_LNCHW)
     assert torch.equal(*sets)
+
+
+@pytest.mark.parametrize("producers", [0, 1])
+def test_a_damaged_image_ends_a_run_and_its_threads(
+    tiny: dict[str, Any], jpeg_store: str, tmp_path: Path, producers: int
+) -> None:
+    copy = Path(shutil.copytree(jpeg_store, tmp_path / "damaged"))
+    file = copy / Manifest.read(str(copy)).files[0].path
+    data = bytearray(file.read_bytes())
+    scan = data.index(b"\xff\xda", data.index(b"\xff\xd8\xff"))
+    data[scan : scan + 20] = bytes(20)
+    file.write_bytes(data)
+    with pytest.raises(RunError, match=rf"^{file} is damaged: .*; ingest the store again$"):
+        api.distill(parse_config(tiny), store=str(copy), out=str(tmp_path / "run"), producers=producers, local=True)
+    assert not names_of_threads() & {"decode", "producer", "prefetch", "checkpoint"}
 
 
 @pytest.mark.parametrize("shard", [0, 1])
