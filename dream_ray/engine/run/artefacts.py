@@ -67,7 +67,7 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
     }
     text = json.dumps(description).encode()
     digest = hashlib.sha256(text)
-    # The schema, with the digest, comes first in the file: so the images are read twice, a class at a time.
+    # The writer takes the schema, with the digest, before the first row group: so the images are read twice.
     for label in range(num_classes):
         digest.update(_pixels(synthetic, label).data)
     schema = _SCHEMA.with_metadata({_METADATA_KEY: text, _DIGEST_KEY: digest.hexdigest().encode()})

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -230,6 +231,14 @@ def test_a_large_dataset_decodes_one_image_at_a_time(path: str, monkeypatch: pyt
             large[len(large)]
     assert all(torch.equal(one[0], other[0]) and one[1] == other[1] for one, other in zip(found, expected, strict=True))
     assert torch.equal(large.images_NCHW, small.images_NCHW)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_dataset_travels_to_the_processes_of_a_loader(path: str, is_read: bool) -> None:
+    data = load_synthetic(path)
+    if is_read:
+        data[0]
+    assert torch.equal(pickle.loads(pickle.dumps(data)).images_NCHW, data.images_NCHW)
 
 
 def test_the_attributes_of_a_dataset_need_no_images(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

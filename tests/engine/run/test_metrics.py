@@ -4,7 +4,7 @@ import json
 import tracemalloc
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray import storage
@@ -46,6 +46,7 @@ def write_rows(run: Run, name: str, rows: dict[int, tuple[dict[int, float], floa
     storage.write_text(run.file("metrics", name), "".join(lines))
 
 
+@settings(max_examples=30)
 @given(files=FILES)
 def test_the_merge_is_that_of_all_rows_at_once(files: Any, tmp_path_factory: Any) -> None:
     run = Run(str(tmp_path_factory.mktemp("run")), parse_config({}), {})
