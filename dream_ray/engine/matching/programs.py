@@ -59,10 +59,19 @@ class FeatureProgram:
     def of(self, network: Classifier) -> Callable[[Tensor], Tensor]:
         """Returns the function of a network from uint8 images (N, C, H, W) to features (N, D), float32."""
         program, tensors = self._program(network), tensors_of(network, self._dtype)
+        # On a CPU, eager features in float32 are a sixth faster with channels last.
+        is_on_cpu = network.head.weight.device.type == "cpu"
+        is_last = is_on_cpu and self._backend is None and self._dtype == torch.float32
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        tensors = {
+            name: tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+            for name, tensor in tensors.items()
+        }
 
         @torch.no_grad()
         def features(images_NCHW: Tensor) -> Tensor:
             missing = 0 if self._backend is None else self._batch - len(images_NCHW)
+            images_NCHW = images_NCHW.contiguous(memory_format=layout)
             padded_NCHW = F.pad(images_NCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_NCHW
             return program(tensors, self._normalise, padded_NCHW)[: len(images_NCHW)]
 
