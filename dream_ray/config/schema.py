@@ -49,6 +49,9 @@ class Config(Section):
     batch_synthetic_max allows. Evaluation uses single instead of bound."""
     batch_synthetic_max: int = Field(default=128, ge=1)
     """Largest synthetic batch of a class. If more images are decoded, a random part of them is matched."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of the networks in features, matching and training. tf32: convolutions of a GPU round their inputs to
+    10 bits; bfloat16: parameters and images are cast. Distances, losses, k-means and pixel steps are float32."""
     batch_real: int | None = Field(default=None, ge=1)
     """Real batch of a class; null: num_clusters * per_cluster. Representative selection allows no other value."""
     outer_steps: int = Field(default=1200, ge=1)

@@ -24,7 +24,7 @@ from dream_ray.engine.progress.phase_timer import PhaseTimer
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
 from dream_ray.engine.run.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 
@@ -90,7 +90,7 @@ def work(run_path: str, join: Join) -> None:
             resumed_at, state = _newest(checkpoints, context)
             _move(state, run.device)
             heartbeat.begin(max(resumed_at, 0))
-            ending.enter_context(fixed_threads(run.threads))
+            ending.enter_context(fixed_arithmetic(run.threads, run.config.precision))
             write = ending.enter_context(background_writer(partial(_write, run, checkpoints, context)))
             source, select, matcher = ending.enter_context(
                 make_components(run, store, context.labels, state, heartbeat, context.snapshots, context.world_group)

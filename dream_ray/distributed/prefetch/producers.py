@@ -18,7 +18,7 @@ from dream_ray.distributed.prefetch.coordinator_client import CoordinatorClient
 from dream_ray.engine.networks.sources import on_host
 from dream_ray.engine.prefetch.producer import produce
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.errors import RunError, UsageError
 
@@ -153,6 +153,6 @@ class _Producer:
         keep_freed_memory()
         run = open_run(run_path)
         use_gpu(run.device.type, gpu)
-        with fixed_threads(run.threads):
+        with fixed_arithmetic(run.threads, run.config.precision):
             # Ray does not resolve a reference inside a list: the queue passes references, the object store snapshots.
             produce(CoordinatorClient(coordinator), number, run, pack=lambda state: [ray.put(on_host(state))])

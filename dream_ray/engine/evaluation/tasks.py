@@ -26,7 +26,7 @@ from dream_ray.engine.networks.stored_images import training_images
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.environment import fixed_threads, resolve_device
+from dream_ray.engine.run.environment import fixed_arithmetic, resolve_device
 from dream_ray.engine.run.lifecycle import synthetic_set
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.errors import RunError
@@ -78,7 +78,7 @@ def plan_tasks(
         UsageError: If the network does not fit the store.
     """
     network = network or run.config.evaluation.network or run.config.network
-    with run.reading_store() as store, fixed_threads(run.threads):
+    with run.reading_store() as store, fixed_arithmetic(run.threads, run.config.precision):
         build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
         device = resolve_device(run.evaluated_on)
         indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
@@ -108,7 +108,7 @@ def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
     """
     keep_freed_memory()
     run, device = open_run(task.run_path), resolve_device(device_name)
-    with run.reading_store() as store, fixed_threads(run.threads):
+    with run.reading_store() as store, fixed_arithmetic(run.threads, run.config.precision):
         return _run(task, run, store, device)
 
 

@@ -25,6 +25,7 @@ from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.sources import Snapshot
 
 
@@ -85,6 +86,7 @@ class ClassMatcher:
             class_step(self.config, self.num_classes),
             matching.augmentation,
             self.selector.normalise,
+            dtype_of(self.config.precision),
             size=size,
             chunk=matching.real_chunk,
             backend=backend,

@@ -21,6 +21,7 @@ from dream_ray.core.transfer import to_device
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.programs import FeatureProgram
+from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 
@@ -55,7 +56,7 @@ class ClassSelector:
         """Program of the features."""
         settings = self.config.selection
         normalise = self.normalise if settings.normalise else None
-        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        dtype = dtype_of("bfloat16" if settings.precision == "bfloat16" else self.config.precision)
         return FeatureProgram(normalise, dtype, batch=settings.embedding_batch, backend=self.form.backend)
 
     def embed(self, snapshot: Snapshot, label: int) -> Tensor:

@@ -19,7 +19,7 @@ from dream_ray.core.images.normalisation import Normalise, unit
 from dream_ray.core.matching.class_step import ClassInputs, ClassOutputs, ClassStep
 from dream_ray.core.matching.derivatives import by_autograd, by_transforms
 from dream_ray.core.matching.objectives import Parameters
-from dream_ray.engine.networks.functional import FromFirst, function_of, structure_of, tensors_of
+from dream_ray.engine.networks.functional import FromFirst, apply, cast, function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import compile_whole
 from dream_ray.nets import Classifier
 
@@ -51,14 +51,13 @@ class FeatureProgram:
         def features(tensors: Parameters, normalise: Normalise | None, images_NCHW: Tensor) -> Tensor:
             pixels_NCHW = unit(images_NCHW)
             inputs_NCHW = pixels_NCHW if normalise is None else normalise(pixels_NCHW)
-            outputs = torch.func.functional_call(structure, dict(tensors), (inputs_NCHW.to(dtype),))
-            return torch.as_tensor(outputs[0]).float()
+            return apply(structure, tensors, inputs_NCHW, dtype)[0]
 
         return compile_whole(features, self._backend)
 
     def of(self, network: Classifier) -> Callable[[Tensor], Tensor]:
         """Returns the function of a network from uint8 images (N, C, H, W) to features (N, D), float32."""
-        program, tensors = self._program(network), tensors_of(network, self._dtype)
+        program, tensors = self._program(network), cast(network, tensors_of(network), self._dtype)
         # On a CPU, eager features in float32 are a sixth faster with channels last.
         is_on_cpu = network.head.weight.device.type == "cpu"
         is_last = is_on_cpu and self._backend is None and self._dtype == torch.float32

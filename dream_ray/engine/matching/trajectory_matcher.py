@@ -27,7 +27,7 @@ from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_matcher import decoder
 from dream_ray.engine.matching.expert_segments import Segment, Segments
 from dream_ray.engine.matching.state import ALL_CLASSES, STEP_SIZE, ClassState, RunState
-from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
+from dream_ray.engine.networks.functional import dtype_of, function_of, structure_of, tensors_of
 from dream_ray.nets import Classifier
 
 _STEP_SIZE_VELOCITY = "step_size_velocity"
@@ -63,7 +63,8 @@ class TrajectoryMatcher:
     @cached_property
     def forward(self) -> Forward:
         """The network of a student, in training mode, as a function."""
-        return function_of(structure_of(self.network, training=True), tensors_of(self.network))[0]
+        structure, dtype = structure_of(self.network, training=True), dtype_of(self.config.precision)
+        return function_of(structure, tensors_of(self.network), dtype)[0]
 
     def match(self, segments: Segments, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Moves the synthetic images of all classes and the step size.

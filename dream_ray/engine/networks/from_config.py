@@ -6,6 +6,7 @@ from dataclasses import replace
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import (
     NetworkSource,
@@ -102,7 +103,7 @@ def _trained_networks(
     return TrainedNetworks(
         build=build_one,
         images=images,
-        program=UpdateProgram(recipe_of(config), normalise, backend=form.backend),
+        program=UpdateProgram(recipe_of(config), normalise, dtype_of(config.precision), backend=form.backend),
         seed=config.seed,
         inner_steps=trajectory_length(config),
         num_images=update.num_images,

@@ -48,14 +48,45 @@ def structure_of(network: Classifier, *, training: bool, updates_statistics: boo
     return structure
 
 
-def tensors_of(network: Classifier, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Returns the parameters and buffers of a network by name, as constants; floats in a type, copied if it differs."""
-    tensors = {name: parameter.detach() for name, parameter in network.named_parameters()} | dict(
-        network.named_buffers()
-    )
+def tensors_of(network: Classifier) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of a network by name, as constants."""
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    return parameters | dict(network.named_buffers())
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Returns the type in which networks compute."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def cast(structure: Classifier, tensors: Parameters, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns tensors of a network in a type; those of batch norms with statistics stay, which need their precision."""
     if dtype == torch.float32:
-        return tensors
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        return dict(tensors)
+    kept = {
+        f"{path}.{name}"
+        for path, module in structure.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+        for name in (*dict(module.named_parameters()), *dict(module.named_buffers()))
+    }
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() and name not in kept else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def apply(structure: Classifier, tensors: Parameters, images_NCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Computes features (N, D) and logits (N, K) in a type; the results have the type of the images.
+
+    Args:
+        structure: Of `structure_of`.
+        tensors: All tensors of the structure, cast by `cast`; its batch norms change their statistics in place.
+        images_NCHW: Network inputs.
+        dtype: Type in which the network computes; float32: that of images and tensors.
+    """
+    inputs_NCHW = images_NCHW if dtype == torch.float32 else images_NCHW.to(dtype)
+    features_ND, logits_NK = torch.func.functional_call(structure, dict(tensors), (inputs_NCHW,))
+    return features_ND.to(images_NCHW.dtype), logits_NK.to(images_NCHW.dtype)
 
 
 def function_of(
@@ -66,7 +97,7 @@ def function_of(
     Args:
         structure: Of `structure_of`.
         tensors: Of `tensors_of`.
-        dtype: Type in which the network computes; its results have the type of the images.
+        dtype: Type in which the network computes, see `apply`.
     """
     parameters = {name: tensors[name] for name, _ in structure.named_parameters()}
     buffers = {name: tensors[name] for name, _ in structure.named_buffers()}
@@ -74,10 +105,6 @@ def function_of(
     def forward(parameters: Parameters, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         # A user's module may change its buffers in place.
         own = {name: buffer.clone() for name, buffer in buffers.items()} | dict(parameters)
-        if dtype != torch.float32:
-            own = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in own.items()}
-        inputs_NCHW = images_NCHW if dtype == torch.float32 else images_NCHW.to(dtype)
-        features_ND, logits_NK = torch.func.functional_call(structure, own, (inputs_NCHW,))
-        return features_ND.to(images_NCHW.dtype), logits_NK.to(images_NCHW.dtype)
+        return apply(structure, cast(structure, own, dtype), images_NCHW, dtype)
 
     return forward, parameters

@@ -21,7 +21,7 @@ from dream_ray.core.images.normalisation import Normalise, unit
 from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.transfer import to_device
-from dream_ray.engine.networks.functional import FromFirst, structure_of, tensors_of
+from dream_ray.engine.networks.functional import FromFirst, apply, cast, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import compile_whole
 from dream_ray.nets import Classifier
 
@@ -125,8 +125,8 @@ Gradients = Callable[[Parameters, Parameters, Normalise, UpdateInputs], tuple[Pa
 The buffers include the parameters that are not trained."""
 
 
-def gradients_of(structure: Classifier, differentiate: Differentiate) -> Gradients:
-    """Returns the gradients of the mean cross entropy of a network."""
+def gradients_of(structure: Classifier, differentiate: Differentiate, dtype: torch.dtype = torch.float32) -> Gradients:
+    """Returns the gradients of the mean cross entropy of a network that computes in a type."""
 
     def gradients(
         parameters: Parameters, buffers: Parameters, normalise: Normalise, inputs: UpdateInputs
@@ -135,7 +135,8 @@ def gradients_of(structure: Classifier, differentiate: Differentiate) -> Gradien
 
         def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             moved = {name: buffer.clone() for name, buffer in buffers.items()}
-            _, logits_NK = torch.func.functional_call(structure, {**parameters, **moved}, (images_NCHW,))
+            tensors = cast(structure, {**parameters, **moved}, dtype)
+            _, logits_NK = apply(structure, tensors, images_NCHW, dtype)
             return mixed_cross_entropy(logits_NK, inputs.labels_N, inputs.mix), moved
 
         found, (_, moved) = differentiate(loss, parameters)
@@ -177,16 +178,25 @@ class UpdateProgram:
     Args:
         recipe: The recipe.
         normalise: Maps images to network inputs; the networks live on its device.
+        dtype: Type in which the networks compute; their parameters are float32.
         backend: Of `torch.compile`, for batches of `recipe.batch_size` images; None: eager.
     """
 
-    def __init__(self, recipe: Recipe, normalise: Normalise, *, backend: str | None = None) -> None:
-        self.recipe, self.normalise, self._backend = recipe, normalise, backend
+    def __init__(
+        self,
+        recipe: Recipe,
+        normalise: Normalise,
+        dtype: torch.dtype = torch.float32,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        self.recipe, self.normalise, self._dtype, self._backend = recipe, normalise, dtype, backend
         self._eager = FromFirst(lambda network: self._gradients(network, by_autograd))
         self._compiled = FromFirst(self._compile)
 
     def _gradients(self, network: Classifier, differentiate: Differentiate) -> Gradients:
-        plain = gradients_of(structure_of(network, training=True, updates_statistics=True), differentiate)
+        structure = structure_of(network, training=True, updates_statistics=True)
+        plain = gradients_of(structure, differentiate, self._dtype)
         return flat_gradients(plain, self.recipe.flat_radius) if self.recipe.flat_radius else plain
 
     def _compile(self, network: Classifier) -> Callable[..., None]:

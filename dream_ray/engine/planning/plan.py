@@ -20,7 +20,7 @@ from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.environment import check_precision, resolve_device
 from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.program_choice import choose_form, form_of
@@ -138,6 +138,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     """
     store = Store.open(spec.store)
     check_fit(spec.config, store)
+    check_precision(spec.config.precision, device)
     form = choose_form(spec, store, device)
     spec = replace(spec, compile="on" if form.backend else "off", class_batch=form.class_batch)
     # Before anything is measured, in a process whose CUDA context ends with it.

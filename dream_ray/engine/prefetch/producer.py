@@ -16,7 +16,7 @@ from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.progress.status import EXPERT, PRODUCER
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import UsageError
@@ -106,7 +106,7 @@ def make_expert(run_path: str, number: int) -> None:
     of_experts, of_updates = run.config.trajectory.num_experts, trajectory_length(run.config) - 1
     with ExitStack() as ending:
         store = ending.enter_context(run.reading_store())
-        ending.enter_context(fixed_threads(run.threads))
+        ending.enter_context(fixed_arithmetic(run.threads, run.config.precision))
         heartbeat = ending.enter_context(Heartbeat(run, number, 0, 0, discard_report, EXPERT))
         for snapshot in experts(run, store).trajectory(number):
             heartbeat.beat(f"expert {number + 1} of {of_experts}, update {snapshot.inner} of {of_updates}")
@@ -128,13 +128,13 @@ def feature_cache(run: Run) -> FeatureCache | None:
 def _identity(run: Run) -> dict[str, Any]:
     """Returns everything that the bits of the networks of a run depend on."""
     config = run.config.model_dump(mode="json")
-    settings = {key: config[key] for key in ("seed", "network", "source", "update")}
+    settings = {key: config[key] for key in ("seed", "network", "source", "update", "precision")}
     settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
     settings |= {"zca": run.config.data.zca}
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
-    # The path of the store and the distribution of the work change no network.
-    elsewhere = ("execution", "store")
+    # The path of the store, the distribution of the work and the matching change no network.
+    elsewhere = ("execution", "store", "class_batch", "matching")
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 

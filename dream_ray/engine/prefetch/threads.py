@@ -8,7 +8,7 @@ from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.producer import produce, window_of
 from dream_ray.engine.prefetch.snapshot_queue import SnapshotQueue
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.environment import fixed_threads
+from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.errors import RunError, UsageError
 
 _WAIT_S = 1.0
@@ -49,7 +49,7 @@ def producing_threads(run: Run, num_producers: int) -> Iterator[SnapshotQueue[Ne
         for number in range(num_producers)
     ]
     with ExitStack() as ending:
-        ending.enter_context(fixed_threads(run.threads))
+        ending.enter_context(fixed_arithmetic(run.threads, run.config.precision))
         for thread in threads:
             thread.start()
             ending.callback(thread.join)

@@ -18,6 +18,7 @@ from dream_ray import __version__
 from dream_ray.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
+_AMPERE = (8, 0)
 _PACKAGES = ("numpy", "pyarrow", "torch")
 # torch's warning if it cannot use the GPU of a driver, for example because the driver is too old, once per process.
 _UNUSABLE, _END_OF_REASON = "CUDA initialization: ", " (Triggered internally"
@@ -72,14 +73,31 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    """Computes with `count` threads inside the block; their number changes the last bits of a sum."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def fixed_arithmetic(threads: int, precision: str = "float32") -> Iterator[None]:
+    """Fixes inside the block what changes the last bits.
+
+    Args:
+        threads: Threads of the CPU, which divide a sum.
+        precision: Precision of the networks; with "tf32", convolutions of a GPU round their inputs. Products of
+            matrices never do, because distances of k-means are differences of large numbers.
+    """
+    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises UsageError if a device lacks the precision of the networks."""
+    if device.type == "cuda" and precision != "float32" and torch.cuda.get_device_capability(device) < _AMPERE:
+        name = torch.cuda.get_device_name(device)
+        raise UsageError(f"precision must be float32 on a GPU before Ampere; got {precision!r} on {name}")
+    if device.type == "cpu" and precision == "tf32":
+        raise UsageError("precision must be float32 or bfloat16 on a CPU; got 'tf32', which only GPUs have")
 
 
 def _linux_value(path: str, name: str) -> str | None:

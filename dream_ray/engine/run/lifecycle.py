@@ -28,7 +28,13 @@ from dream_ray.engine.run.directory import (
     check_new,
     read_sessions,
 )
-from dream_ray.engine.run.environment import describe_environment, differences, fixed_threads, total_cost
+from dream_ray.engine.run.environment import (
+    check_precision,
+    describe_environment,
+    differences,
+    fixed_arithmetic,
+    total_cost,
+)
 from dream_ray.engine.run.metrics import merge_metrics
 from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.program_choice import choose_form
@@ -53,6 +59,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
     config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
     check_against_store(spec, store)
+    check_precision(config.precision, device)
     form = choose_form(spec, store, device)
     storage.ensure_writable(path)
     environment = {
@@ -72,7 +79,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
         check_new(path)
         _forget(path)
         if config.data.zca:
-            with fixed_threads(spec.threads):
+            with fixed_arithmetic(spec.threads):
                 write_whitening(run.file(WHITENING_FILE), config, store)
         storage.write_json(run.file("env.json"), environment, indent=2)
         storage.write_text(run.file("config.yaml"), dump_config(config))

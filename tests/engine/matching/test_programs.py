@@ -46,11 +46,12 @@ def program(
     size: int = 1,
     chunk: int | None = None,
     backend: str | None = None,
+    dtype: torch.dtype = torch.float32,
     **changed: Any,
 ) -> StepProgram:
     config = parse_config({"ipc": 2, "batch_synthetic_max": 5, **changed})
     step = class_step(config, NUM_CLASSES)
-    return StepProgram(step, strategy, normalise, size=size, chunk=chunk, backend=backend)
+    return StepProgram(step, strategy, normalise, dtype, size=size, chunk=chunk, backend=backend)
 
 
 def inputs(of: StepProgram, labels: Sequence[int], strategy: str = STRATEGIES[0], num_real: int = REAL) -> ClassInputs:
@@ -203,3 +204,15 @@ def test_without_normalisation_the_network_sees_pixels() -> None:
     with torch.no_grad():
         expected = at.eval()(pixels.float() / 255)[0]
     torch.testing.assert_close(FeatureProgram(None, batch=BATCH).of(at)(pixels), expected)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("size", "backend"), [(1, None), (3, None), (3, "eager")])
+def test_a_step_in_bfloat16_is_nearly_that_in_float32(name: str, size: int, backend: str | None) -> None:
+    """The network rounds to eight bits, which small batches in a batch norm amplify; the results are float32."""
+    at, labels = network(name), list(range(size))
+    halved = program(size=size, backend=backend, dtype=torch.bfloat16)
+    found, expected = take(halved, at, inputs(halved, labels)), one_by_one(at, labels)
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    error = (found.loss - expected.loss).abs() / expected.loss
+    assert 0 < float(error.min()) <= float(error.max()) < (0.5 if name == "resnet10" else 0.1)

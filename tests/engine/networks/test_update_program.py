@@ -37,9 +37,17 @@ def batch(count: int = 6) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.arange(count) % 2
 
 
-def trained(recipe: Recipe, learner: Classifier, *, steps: int = 2, backend: str | None = None) -> dict[str, Tensor]:
+def trained(
+    recipe: Recipe,
+    learner: Classifier,
+    *,
+    steps: int = 2,
+    backend: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
     """Returns the state of a network after some steps, with momentum."""
-    program, optimizer, generator = UpdateProgram(recipe, PIXELS, backend=backend), recipe.optimizer(learner), stream()
+    program, optimizer = UpdateProgram(recipe, PIXELS, dtype, backend=backend), recipe.optimizer(learner)
+    generator = stream()
     for _ in range(steps):
         program(learner, optimizer, *batch(), generator)
     return Snapshot(0, 0, learner, optimizer).state()
@@ -191,3 +199,16 @@ def test_mixed_images_are_those_of_cutmix() -> None:
     mix = sample_cutmix(stream(), num_images=6, height=16, width=16, probability=1.0)
     found = training_images(PIXELS, draw_inputs(recipe, images, labels, stream()))
     assert torch.equal(found, cutmix(images.float() / 255, mix_of(mix, 6, CPU)))
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_in_bfloat16_keeps_parameters_and_statistics_in_float32(name: str, backend: str | None) -> None:
+    found = trained(RECIPE, network(name), dtype=torch.bfloat16, backend=backend)
+    expected, before = trained(RECIPE, network(name)), dict(network(name).named_parameters())
+    assert {tensor.dtype for tensor in found.values()} == {tensor.dtype for tensor in expected.values()}
+    trunk = [key for key in expected if key.startswith("network.") and expected[key].ndim == 4]
+    for key in trunk:
+        moved, reference = (state[key] - before[key.removeprefix("network.")] for state in (found, expected))
+        error = torch.linalg.vector_norm(moved - reference) / torch.linalg.vector_norm(reference)
+        assert 0 < error < 0.5, key

@@ -1,6 +1,7 @@
 """How the programs of a run are executed: the choice, its record, and what does not depend on it."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.plan import RunPlan
 from dream_ray.engine.run.directory import CLASSES_TOGETHER, Run, open_run
+from dream_ray.engine.run.environment import check_precision, fixed_arithmetic
 from dream_ray.engine.run.program_choice import choose_form
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
@@ -79,6 +81,38 @@ def test_a_class_batch_that_does_not_fit_is_refused(
     settings = tiny if framework is None else tiny_run(framework, "representative")
     with pytest.raises(UsageError, match=message):
         check_against_store(spec(store, settings, class_batch=class_batch), Store.open(store))
+
+
+def test_a_precision_that_the_device_lacks_is_refused(
+    store: str, tiny: dict[str, Any], out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="precision must be float32 or bfloat16 on a CPU; got 'tf32'"):
+        create_run(out, parse_config({**tiny, "precision": "tf32"}), store)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    for capability, is_refused in (((7, 5), True), ((8, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        check_precision("float32", CUDA)
+        for precision in ("tf32", "bfloat16"):
+            refused = pytest.raises(UsageError, match=f"before Ampere; got '{precision}' on Tesla T4")
+            with refused if is_refused else nullcontext():
+                check_precision(precision, CUDA)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_only_tf32_rounds_convolutions(precision: str) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with fixed_arithmetic(1, precision):
+        assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_run_in_bfloat16_is_the_same_on_any_number_of_workers(
+    store: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    config = parse_config({**tiny, "outer_steps": 1, "precision": "bfloat16"})
+    one, two = (images_of(create_run(str(tmp_path / str(n)), config, store), n) for n in (1, 2))
+    assert torch.equal(one, two)
 
 
 def test_a_run_records_its_form_and_a_resumed_one_keeps_it(store: str, tiny: dict[str, Any], out: str) -> None:

@@ -22,7 +22,7 @@ from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring.class_steps import ClassSteps
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.planning.measuring.student_steps import StudentSteps
-from dream_ray.engine.run.environment import CostMeter, fixed_threads
+from dream_ray.engine.run.environment import CostMeter, fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, out_of_memory
 
 P = ParamSpec("P")
@@ -149,7 +149,7 @@ def _steps(
 ) -> Iterator[tuple[Steps, RoundTimer]]:
     keep_freed_memory()
     timer = RoundTimer(device, threads)
-    with fixed_threads(threads):
+    with fixed_arithmetic(threads, config.precision):
         normalise = _normalisation(config, store, device)
         yield STEPS[config.matching.objective](config, store, normalise, timer, form), timer
 
