@@ -28,14 +28,14 @@ def show_memory(plan: Any) -> None:
         "features of the largest class": 0 if plan.gpu else plan.features,
         "synthetic images": 0 if plan.gpu else plan.synthetic,
         "checkpoint being written": plan.writing,
-        "real images kept in memory": plan.resident,
+        "real images kept in memory": 0 if plan.gpu else plan.resident,
         "real images decoded ahead": plan.decoding,
         "networks of the pool": 0 if plan.gpu else plan.pool,
         "Ray": plan.ray,
     }
     totals = {"total": plan.total}
     if plan.gpu:
-        totals["on the GPU, with features, synthetic images and the pool"] = plan.worker_on_gpu
+        totals["on the GPU, with features, images and the pool"] = plan.worker_on_gpu
         totals["on the GPU, all processes that share it"] = plan.on_gpu
         totals["free on the GPU"] = plan.free_gpu
     sections = ([(name, f"{size / 1e6:,.0f}") for name, size in part.items()] for part in (rows, totals))

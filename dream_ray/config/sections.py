@@ -222,6 +222,6 @@ class Data(Section):
     can guide choices."""
     zca: bool = False
     """Whiten images by ZCA (MTT) instead of normalising each channel."""
-    resident_mb: int = Field(default=0, ge=0)
-    """Megabytes of decoded real images that a worker keeps in memory. The others are mapped, or decoded on every
-    read."""
+    resident_mb: int | None = Field(default=None, ge=0)
+    """Megabytes of decoded real images that a worker keeps in the memory of its device. The others are mapped, or
+    decoded on every read. null: none on a CPU; up to an eighth of the memory of a GPU."""

@@ -21,7 +21,7 @@ def unit(images_NCHW: Tensor) -> Tensor:
     return images_NCHW if images_NCHW.is_floating_point() else images_NCHW.float() / _FULL_SCALE
 
 
-def to_unit(images_NCHW: np.ndarray, device: torch.device) -> Tensor:
+def to_unit(images_NCHW: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Moves uint8 images to the device and returns them as float32 in [0, 1]."""
     return unit(to_device(images_NCHW, device))
 

@@ -146,7 +146,7 @@ class ClassMatcher:
         return ClassInputs(
             images_NCHW=_stacked([one.images_NCHW for one in classes]),
             velocity_NCHW=_stacked([one.velocity_NCHW for one in classes]),
-            real_RCHW=to_device(real[0][None] if len(real) == 1 else np.stack(real), device),
+            real_RCHW=_real_on(device, real),
             view=program.views([self._view(snapshot, label) for label in labels]),
             label=to_device(np.array(labels, dtype=np.int64), device),
             part_M=to_device(np.stack(parts), device) if parts else None,
@@ -203,3 +203,11 @@ class ClassMatcher:
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
+
+
+def _real_on(device: torch.device, real: Sequence[np.ndarray | Tensor]) -> Tensor:
+    """Stacks real images on the device; those of the host in one copy."""
+    arrays = [one for one in real if isinstance(one, np.ndarray)]
+    if len(arrays) < len(real):
+        return _stacked([to_device(one, device) for one in real])
+    return to_device(arrays[0][None] if len(arrays) == 1 else np.stack(arrays), device)

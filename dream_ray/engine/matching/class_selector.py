@@ -18,9 +18,9 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection import strategies
 from dream_ray.core.transfer import to_device
-from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.feature_cache import FeatureCache
 from dream_ray.engine.matching.programs import FeatureProgram
+from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
@@ -45,7 +45,7 @@ class ClassSelector:
     """
 
     config: Config
-    real: dict[int, ImageChunks]
+    real: Mapping[int, RealPixels]
     largest_class: int
     normalise: Normalise
     form: ProgramForm = EAGER

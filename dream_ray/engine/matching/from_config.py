@@ -4,22 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.transfer import module_to_device
-from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.feature_cache import FeatureCache
+from dream_ray.engine.networks.device_images import RealPixels, resident, resident_bytes
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.snapshot_cache import CachedNetworks, TensorCache
 from dream_ray.engine.networks.sources import NetworkSource, PoolNetworks, Snapshot
 from dream_ray.engine.networks.training import RealImages, RepeatedImages, TrainingImages
-
-MEGABYTE = 10**6
 
 
 def class_matcher(
@@ -33,27 +32,29 @@ def class_matcher(
     initial_network: Callable[[], Snapshot] | None = None,
 ) -> ClassMatcher:
     """Returns the matcher of some classes; see its attributes and those of its selector."""
-    real = real_images(config, store, labels)
+    real = real_images(config, store, labels, normalise.device)
     largest_class = max(len(store.images(label, config.splits)) for label in range(store.num_classes))
     selector = ClassSelector(config, real, largest_class, normalise, form, features)
     return ClassMatcher(config, selector, store.num_classes, initial_network)
 
 
-def real_images(config: Config, store: Store, labels: Sequence[int]) -> dict[int, ImageChunks]:
-    """Opens the real images of some classes; loads up to `data.resident_mb` of them into memory."""
-    real, room = {}, config.data.resident_mb * MEGABYTE
+def real_images(config: Config, store: Store, labels: Sequence[int], device: torch.device) -> dict[int, RealPixels]:
+    """Opens the real images of some classes; loads as many of them into the memory of the device as fit."""
+    real: dict[int, RealPixels] = {}
+    room = resident_bytes(config, device)
     for label in labels:
         images = store.images(label, config.splits)
-        if images.nbytes <= room:
-            room -= images.nbytes
-            images = images.resident()
-        real[label] = images
+        is_resident = images.nbytes <= room
+        room -= images.nbytes if is_resident else 0
+        real[label] = resident(images, device) if is_resident else images
     return real
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
     """Returns the training images of a network: the whole set, or representatives of it for the experts of DREAM."""
-    everything = RealImages(*store.training_set(config.splits))
+    images, labels_N = store.training_set(config.splits)
+    on_gpu = normalise.device.type == "cuda" and images.nbytes <= resident_bytes(config, normalise.device)
+    everything = RealImages(resident(images, normalise.device) if on_gpu else images, labels_N)
     if config.source.kind != "expert" or config.selection.strategy != "representative":
         return lambda _: everything
     selector = class_matcher(config, store, range(store.num_classes), normalise).selector

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dream_ray.core.images.normalisation import Normalise, unit
 from dream_ray.core.transfer import to_device
-from dream_ray.data.store.images import ImageChunks
+from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.networks.update_program import UpdateProgram
 from dream_ray.nets import Classifier
 
@@ -34,11 +34,11 @@ class RealImages:
     """uint8 images of a store.
 
     Attributes:
-        images: Usually memory-mapped.
+        images: Usually memory-mapped, or on the device.
         labels_N: int64.
     """
 
-    images: ImageChunks
+    images: RealPixels
     labels_N: np.ndarray
 
     def __len__(self) -> int:
@@ -46,7 +46,8 @@ class RealImages:
 
     def batches(self, batches: Sequence[np.ndarray], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """See `TrainingImages.batches`; encoded images are decoded a batch ahead."""
-        for indices, images_NCHW in zip(batches, self.images.batches(batches), strict=True):
+        pixels: Iterator[np.ndarray | Tensor] = iter(self.images.batches(batches))
+        for indices, images_NCHW in zip(batches, pixels, strict=True):
             yield to_device(images_NCHW, device), to_device(self.labels_N[indices], device)
 
 

@@ -7,9 +7,11 @@ images and classes is added by formula.
 import math
 from dataclasses import dataclass
 
+import torch
+
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.from_config import MEGABYTE
+from dream_ray.engine.networks.device_images import resident_bytes
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
 from dream_ray.engine.run.class_costs import class_counts, placement, training_count
 
@@ -41,7 +43,7 @@ class MemoryPlan:
             those of the checkpoint that is being written. With source.kind synthetic, also the decoded images of all
             classes.
         writing: Further memory of the host while a checkpoint is written.
-        resident: Real images that are kept in memory (`data.resident_mb`).
+        resident: Real images that are kept in memory (`data.resident_mb`), with those of training on a GPU.
         decoding: Real images that threads decode a batch ahead of their use; 0 for a raw store.
         pool: The networks of a pool (`source.pool_size`), in every process that trains networks.
         ray: Ray in a worker; 0 without Ray.
@@ -83,7 +85,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Memory of a worker on the host, without the mapped files."""
-        on_host = self.step + self.writing + self.resident + self.decoding + self.ray
+        on_host = self.step + self.writing + self.decoding + self.ray
         return on_host if self.gpu else on_host + self._beside_the_steps
 
     @property
@@ -118,7 +120,7 @@ class MemoryPlan:
     @property
     def _beside_the_steps(self) -> int:
         """Memory on the worker's device besides that of the steps."""
-        return self.features + self.synthetic + self.pool
+        return self.features + self.synthetic + self.pool + self.resident
 
 
 def plan_memory(
@@ -133,6 +135,7 @@ def plan_memory(
     ray: bool,
     per_gpu: tuple[int, int],
     free_gpu: int,
+    device: torch.device,
 ) -> MemoryPlan:
     """Computes the memory of a run.
 
@@ -145,6 +148,7 @@ def plan_memory(
         producers: Number of producers that are processes of their own; the memory of producer threads is measured.
         ahead: Snapshots that the queue holds.
         ray: Whether workers and producers are processes of Ray.
+        device: Device of the workers.
         per_gpu: Most workers, and producers beside them, that share a GPU, see `processes_per_gpu`.
         free_gpu: Free memory of the GPU, see `free_gpu_bytes`; 0 on a CPU.
 
@@ -175,7 +179,7 @@ def plan_memory(
         features=floats * _FLOAT_BYTES,
         synthetic=_STATES * state + gathered * _FLOAT_BYTES,
         writing=(_WRITTEN_FROM_GPU if on_gpu else _WRITTEN) * state,
-        resident=min(config.data.resident_mb * MEGABYTE, largest_share_bytes(config, store, workers)),
+        resident=planned_residents(config, store, workers, device),
         decoding=embedded + trained,
         pool=pool,
         ray=RAY_BYTES if ray else 0,
@@ -211,6 +215,14 @@ def processes_per_gpu(
     if reserve:
         return of_workers, min(producers, slots - of_workers)
     return of_workers, math.ceil(producers / math.ceil(workers * reserved))
+
+
+def planned_residents(config: Config, store: Store, workers: int, device: torch.device) -> int:
+    """Returns the bytes of real images that the worker with the most of them keeps in the memory of its device."""
+    room, share = resident_bytes(config, device), largest_share_bytes(config, store, workers)
+    everything = largest_share_bytes(config, store, 1)
+    # On a GPU, the images that networks are trained on are kept besides those of its classes.
+    return min(room, share) + (everything if device.type == "cuda" and everything <= room else 0)
 
 
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:

@@ -12,10 +12,16 @@ from dream_ray.config.sections import Selection
 from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
-from dream_ray.engine.matching.from_config import MEGABYTE
+from dream_ray.engine.networks.device_images import MEGABYTE
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
-from dream_ray.engine.planning.memory import MemoryPlan, largest_share_bytes, plan_memory, processes_per_gpu
+from dream_ray.engine.planning.memory import (
+    MemoryPlan,
+    largest_share_bytes,
+    plan_memory,
+    planned_residents,
+    processes_per_gpu,
+)
 from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts, placement
@@ -157,7 +163,11 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
             continue
         spare = spec.memory_bytes - memory.all_processes
         if spare >= 0 and memory.fits_gpu:
-            return _with_residents(candidate, memory, store, spare)
+            if device.type == "cuda":  # a half each for the classes of a worker and for the training of networks
+                of_worker = (memory.free_gpu - memory.on_gpu) // (2 * memory.workers_per_gpu)
+            else:
+                of_worker = spare // memory.workers
+            return _with_residents(candidate, memory, store, device, of_worker)
         needed = _needed(memory, spec.memory_bytes)
         found = budget
     raise UsageError(
@@ -192,6 +202,7 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
         producers=num_processes,
         ahead=ahead,
         ray=not spec.local,
+        device=device,
         per_gpu=processes_per_gpu(
             workers=spec.workers,
             gpus_per_worker=spec.gpus_per_worker,
@@ -241,12 +252,15 @@ def _smaller_batches(config: Config) -> Iterator[Config]:
         yield config
 
 
-def _with_residents(spec: RunSpec, memory: MemoryPlan, store: Store, spare: int) -> tuple[RunSpec, MemoryPlan]:
-    """Uses spare memory for decoded real images."""
-    if store.manifest.encoding == "raw":
+def _with_residents(
+    spec: RunSpec, memory: MemoryPlan, store: Store, device: torch.device, spare: int
+) -> tuple[RunSpec, MemoryPlan]:
+    """Uses the spare memory of a worker on its device for decoded real images."""
+    if store.manifest.encoding == "raw" and device.type == "cpu":
         return spec, memory  # mapped files need no decoding
-    wanted = largest_share_bytes(spec.config, store, memory.workers)
-    megabytes = min(spare // memory.workers, wanted + MEGABYTE - 1) // MEGABYTE
+    wanted = largest_share_bytes(spec.config, store, 1 if device.type == "cuda" else memory.workers)
+    megabytes = min(spare, wanted + MEGABYTE - 1) // MEGABYTE
     data = spec.config.data.model_copy(update={"resident_mb": megabytes})
-    resident = min(megabytes * MEGABYTE, wanted)
-    return replace(spec, config=spec.config.model_copy(update={"data": data})), replace(memory, resident=resident)
+    config = spec.config.model_copy(update={"data": data})
+    residents = planned_residents(config, store, memory.workers, device)
+    return replace(spec, config=config), replace(memory, resident=residents)

@@ -11,6 +11,7 @@ from dream_ray.config import Config, parse_config
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
+from dream_ray.engine.networks import device_images
 from dream_ray.engine.planning import plan
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES
 from dream_ray.engine.planning.memory import MemoryPlan
@@ -159,7 +160,8 @@ def test_candidates_that_run_out_of_memory_do_not_fit(
 def test_spare_memory_holds_decoded_images(fit: Callable[..., Fitted], tmp_path: Path, monkeypatch: Any) -> None:
     path = str(tmp_path / "jpeg")
     ingest(IngestSettings(source="digits", encoding="jpeg"), path)
-    monkeypatch.setattr(plan, "MEGABYTE", 10_000)
+    for module in (plan, device_images):
+        monkeypatch.setattr(module, "MEGABYTE", 10_000)
     some, memory = fit(2 * (192_000 + 35_000) + PRODUCER, path)
     assert some.config.data.resident_mb == 3 and memory.resident == 30_000
     plenty, memory = fit(10**9, path)

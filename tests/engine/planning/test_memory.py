@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,21 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
-from dream_ray.engine.planning.memory import RAY_BYTES, plan_memory, processes_per_gpu
+from dream_ray.engine.planning.memory import (
+    RAY_BYTES,
+    largest_share_bytes,
+    plan_memory,
+    planned_residents,
+    processes_per_gpu,
+)
 from dream_ray.engine.planning.plan import fit_memory
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from tests.conftest import TINY
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+NO_GPU: dict[str, Any] = {"per_gpu": (1, 0), "free_gpu": 0, "device": CPU}
 MEASURED = StepMemory(10**9, 10**8, 0, 0, snapshot_bytes=1000, num_features=16)
 
 
@@ -68,7 +76,9 @@ def test_the_peak_memory_excludes_the_parent_process() -> None:
 
 def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0), free_gpu=0)
+    plan = plan_memory(
+        config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0), free_gpu=0, device=CPU
+    )
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
@@ -82,7 +92,9 @@ def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_sto
     store = Store.open(digits_store)
     encoded = Store(store.path, replace(store.manifest, encoding="jpeg"))
     raw, jpeg = (
-        plan_memory(config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0), free_gpu=0)
+        plan_memory(
+            config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0), free_gpu=0, device=CPU
+        )
         for one in (store, encoded)
     )
     embedded, trained = config.selection.embedding_batch * 64, config.update.batch_size * 64
@@ -91,7 +103,7 @@ def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_sto
 
 
 def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, Any], digits_store: str) -> None:
-    config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}})
+    config = parse_config({**tiny, "ipc": 50, "source": {"kind": "pool", "pool_size": 8}, "data": {"resident_mb": 0}})
     on_cpu, on_gpu = (
         plan_memory(
             config,
@@ -103,8 +115,9 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
             ray=False,
             per_gpu=(2, 1),
             free_gpu=3 * gpu_bytes,
+            device=device,
         )
-        for gpu_bytes in (0, 2 * 10**9)
+        for device, gpu_bytes in ((CPU, 0), (CUDA, 2 * 10**9))
     )
     state = 3 * 50 * 64 * 2 * 4  # three classes, images and velocities
     assert on_gpu.features == on_cpu.features > 0
@@ -116,6 +129,19 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
     assert on_cpu.total == 1.6e9 + beside + 2 * state, "a checkpoint that is written is in memory twice more"
     assert on_gpu.total == 1.6e9 + 3 * state, "and once more where it comes from a GPU"
     assert on_gpu.producer == 1.6e8 and on_cpu.producer == 1.6e8 + 2 * 8 * 10**6
+
+
+@pytest.mark.parametrize("memory_bytes", [10**9, 100_000])
+def test_a_gpu_keeps_the_real_images_of_a_worker_and_of_training_if_they_fit(
+    tiny: dict[str, Any], digits_store: str, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    gpu = SimpleNamespace(total_memory=memory_bytes)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    config, store = parse_config(tiny), Store.open(digits_store)
+    share, everything = (largest_share_bytes(config, store, workers) for workers in (4, 1))
+    expected = share + everything if memory_bytes == 10**9 else memory_bytes // 8
+    assert planned_residents(config, store, 4, CUDA) == expected
+    assert planned_residents(config, store, 4, CPU) == 0
 
 
 @pytest.mark.parametrize(
@@ -179,7 +205,7 @@ def test_images_are_kept_in_memory_up_to_a_limit(
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, CPU)
     mapped = class_matcher(parse_config(tiny), store, range(10), normalisation).selector.real
     assert not kept
-    monkeypatch.setattr("dream_ray.engine.matching.from_config.MEGABYTE", 10_000)
+    monkeypatch.setattr("dream_ray.engine.networks.device_images.MEGABYTE", 10_000)
     config = parse_config({**tiny, "data": {"resident_mb": 3}})
     real = class_matcher(config, store, range(10), normalisation).selector.real
     assert len(kept) == 3 and sum(kept) <= 30_000
