@@ -62,7 +62,7 @@ MARKS: dict[str, Callable[[], Mark]] = {"cpu": ClockMark, "cuda": StreamMark}
 
 
 class PhaseTimer:
-    """Adds up the seconds of phases; one thread runs the phases, another one may read.
+    """Adds up the seconds of phases. Other threads than that of the phases may read them, one at a time.
 
     Args:
         phases: Their names.
