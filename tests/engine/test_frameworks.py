@@ -304,7 +304,7 @@ def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: s
     opened = run.open_store()
     measured = measure_memory(run.config, opened, threads=1, device=CPU)
     no_gpu: dict[str, Any] = {"per_gpu": (0, 0), "free_gpu": 0, "device": CPU}
-    plan = plan_memory(run.config, opened, measured, workers=1, producers=0, ahead=0, ray=False, **no_gpu)
+    plan = plan_memory(run.config, opened, measured, threads=1, workers=1, producers=0, ahead=0, ray=False, **no_gpu)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(partial(work, run.path, range(4), shard=0, num_shards=1)).result()
     (peak,) = (one["peak_rss_bytes"] for one in read_sessions(run) if one["num_shards"] == 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from dream_ray.config import Config
+from dream_ray.data.store.parallel_reading import TASK_BYTES
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.device_images import resident_bytes
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
@@ -27,6 +28,9 @@ _STATES = 3
 # Further copies on the host while a checkpoint is written (`write_tensors`): the bytes of every tensor and of the file;
 # with a GPU, the tensors too.
 _WRITTEN, _WRITTEN_FROM_GPU = 2, 3
+# Copies of the images of a task in a thread that decodes them, one for each layer of `ImageChunks`, with a margin: 16
+# threads took 3.3 MB each.
+_TASK_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class MemoryPlan:
             classes.
         writing: Further memory of the host while a checkpoint is written.
         resident: Real images that are kept in memory (`data.resident_mb`), with those of training on a GPU.
-        decoding: Real images that threads decode a batch ahead of their use; 0 for a raw store.
+        decoding: Real images that threads decode a batch ahead, for an embedding and a training at once, and what the
+            threads work on; 0 for a raw store.
         pool: The networks of a pool (`source.pool_size`), in every process that trains networks.
         ray: Ray in a worker; 0 without Ray.
         mapped: Files of the store that may be mapped; the system frees these pages when memory is short.
@@ -128,6 +133,7 @@ def plan_memory(
     store: Store,
     measured: StepMemory,
     *,
+    threads: int,
     class_batch: int = 1,
     workers: int,
     producers: int,
@@ -143,6 +149,7 @@ def plan_memory(
         config: Settings.
         store: Store to distil.
         measured: Memory of its steps.
+        threads: Threads of a worker, as many as those that decode an encoded store.
         class_batch: Classes that are selected together.
         workers: Number of workers.
         producers: Number of producers that are processes of their own; the memory of producer threads is measured.
@@ -165,11 +172,12 @@ def plan_memory(
     # The decoded synthetic images, class by class and gathered.
     gathered = 2 * len(counts) * training_count(config) * image_bytes if config.source.kind == "synthetic" else 0
     on_gpu = measured.peak_gpu_bytes > 0
-    embedded, trained = (
-        0 if store.manifest.encoding == "raw" else size * image_bytes
+    in_tasks = threads * _TASK_COPIES * max(TASK_BYTES, image_bytes)
+    embedding, training = (
+        0 if store.manifest.encoding == "raw" else size * image_bytes + in_tasks
         for size in (config.selection.embedding_batch, config.update.batch_size)
     )
-    producer = int(_MARGIN * measured.training_rss_bytes) + trained
+    producer = int(_MARGIN * measured.training_rss_bytes) + training
     workers_per_gpu, producers_per_gpu = per_gpu
     # The networks and their momentum.
     pool = 2 * config.source.pool_size * measured.snapshot_bytes if config.source.kind == "pool" else 0
@@ -180,7 +188,7 @@ def plan_memory(
         synthetic=_STATES * state + gathered * _FLOAT_BYTES,
         writing=(_WRITTEN_FROM_GPU if on_gpu else _WRITTEN) * state,
         resident=planned_residents(config, store, workers, device),
-        decoding=embedded + trained,
+        decoding=embedding + training,
         pool=pool,
         ray=RAY_BYTES if ray else 0,
         mapped=sum(file.bytes for file in store.manifest.files if file.split in config.splits),

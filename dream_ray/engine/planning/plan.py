@@ -197,6 +197,7 @@ def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.de
         config,
         store,
         measured,
+        threads=spec.threads,
         class_batch=form.class_batch,
         workers=spec.workers,
         producers=num_processes,

@@ -19,6 +19,7 @@ from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
+from dream_ray.data.store.parallel_reading import TASK_BYTES
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import class_matcher
@@ -77,7 +78,17 @@ def test_the_peak_memory_excludes_the_parent_process() -> None:
 def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
     plan = plan_memory(
-        config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, per_gpu=(1, 0), free_gpu=0, device=CPU
+        config,
+        store,
+        MEASURED,
+        threads=3,
+        workers=4,
+        producers=0,
+        ahead=3,
+        ray=True,
+        per_gpu=(1, 0),
+        free_gpu=0,
+        device=CPU,
     )
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
@@ -93,13 +104,25 @@ def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_sto
     encoded = Store(store.path, replace(store.manifest, encoding="jpeg"))
     raw, jpeg = (
         plan_memory(
-            config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, per_gpu=(1, 0), free_gpu=0, device=CPU
+            config,
+            one,
+            MEASURED,
+            threads=3,
+            workers=1,
+            producers=1,
+            ahead=0,
+            ray=False,
+            per_gpu=(1, 0),
+            free_gpu=0,
+            device=CPU,
         )
         for one in (store, encoded)
     )
-    embedded, trained = config.selection.embedding_batch * 64, config.update.batch_size * 64
-    assert jpeg.decoding == jpeg.total - raw.total == embedded + trained
-    assert jpeg.producer - raw.producer == trained
+    embedding, training = (
+        64 * size + 3 * 4 * TASK_BYTES for size in (config.selection.embedding_batch, config.update.batch_size)
+    )
+    assert jpeg.decoding == jpeg.total - raw.total == embedding + training
+    assert jpeg.producer - raw.producer == training
 
 
 def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, Any], digits_store: str) -> None:
@@ -109,6 +132,7 @@ def test_tensors_of_the_steps_are_in_the_memory_of_the_device(tiny: dict[str, An
             config,
             Store.open(digits_store),
             StepMemory(10**9, 10**8, gpu_bytes, gpu_bytes // 2, 10**6, 16),
+            threads=1,
             workers=4,
             producers=1,
             ahead=0,
