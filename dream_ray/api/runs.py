@@ -66,7 +66,8 @@ def distill(
             worker trains its own; None: as many as the free resources suggest. Changes no result.
         snapshot_cache: Directory that keeps the networks for other runs of the same store, settings and machine type.
         snapshot_cache_size: Largest size of that directory, in bytes or as text such as "20GB".
-        compile: "on", "off" or "auto": compile the networks' functions if the run is long and there is a compiler.
+        compile: "on", "off", "graphs" (compiled and replayed from CUDA graphs, untested) or "auto": compile the
+            programs if the run is long and there is a compiler.
             Equal results need equal modes; a resumed run keeps its mode.
         class_batch: Classes that a program selects or matches together; None: 1 on a CPU, up to 10 on a GPU. Equal
             results need equal numbers; a resumed run keeps its number.

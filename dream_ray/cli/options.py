@@ -45,7 +45,7 @@ Compile = Annotated[
     str,
     typer.Option(
         "--compile",
-        help="auto, on or off: compile the networks; auto: in long runs. Equal results need equal modes.",
+        help="auto (in long runs), on, off or graphs (from CUDA graphs; untested). Equal results need equal modes.",
     ),
 ]
 ClassBatch = Annotated[

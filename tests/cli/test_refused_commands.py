@@ -56,7 +56,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         (f"{DISTILL} --device tpu", "device must be one of auto, cpu, cuda; got 'tpu'"),
         (f"{DISTILL} --class-batch 0", "class-batch must be an int >= 1; got 0"),
         (f"{DISTILL} --class-batch 11", "class-batch must be at most the number of classes (10); got 11"),
-        (f"{DISTILL} --compile maybe", "compile must be one of auto, on, off; got 'maybe'"),
+        (f"{DISTILL} --compile maybe", "compile must be one of auto, on, off, graphs; got 'maybe'"),
         (f"{DISTILL} --workers 0", "workers must be an int >= 1; got 0"),
         (f"{DISTILL} --workers 11", "workers must be at most the number of classes (10); got 11"),
         (f"{DISTILL} --memory much", "memory must be a size such as 4GB or 512MiB; got 'much'"),

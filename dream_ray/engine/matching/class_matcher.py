@@ -26,6 +26,7 @@ from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.functional import dtype_of
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 
 
@@ -72,24 +73,22 @@ class ClassMatcher:
     @cached_property
     def _program(self) -> StepProgram:
         """The program of groups of classes with a full real batch."""
-        form = self.selector.form
-        return self._step_program(size=form.match_batch, backend=form.backend)
+        return self._step_program(self.selector.form)
 
     @cached_property
     def _program_of_one(self) -> StepProgram:
         """The program of a class with fewer images, whose batch is a shape of its own."""
-        return self._step_program(size=1, backend=None)
+        return self._step_program(EAGER)
 
-    def _step_program(self, *, size: int, backend: str | None) -> StepProgram:
+    def _step_program(self, form: ProgramForm) -> StepProgram:
         matching = self.config.matching
         return StepProgram(
             class_step(self.config, self.num_classes),
             matching.augmentation,
             self.selector.normalise,
             dtype_of(self.config.precision),
-            size=size,
+            form,
             chunk=matching.real_chunk,
-            backend=backend,
         )
 
     @property

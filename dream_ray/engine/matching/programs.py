@@ -20,7 +20,7 @@ from dream_ray.core.matching.class_step import ClassInputs, ClassOutputs, ClassS
 from dream_ray.core.matching.derivatives import by_autograd, by_transforms
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.engine.networks.functional import FromFirst, apply, cast, function_of, structure_of, tensors_of
-from dream_ray.engine.networks.program_form import compile_whole
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm, compile_whole
 from dream_ray.nets import Classifier
 
 
@@ -85,9 +85,8 @@ class StepProgram:
         strategy: Augmentation of the steps.
         normalise: Maps images to network inputs.
         dtype: Type in which the network computes.
-        size: Classes of a group.
+        form: How the program is executed, and the classes of a group.
         chunk: Real images per forward pass; None: all at once.
-        backend: Of `torch.compile`; None: eager.
     """
 
     def __init__(
@@ -96,14 +95,13 @@ class StepProgram:
         strategy: str,
         normalise: Normalise,
         dtype: torch.dtype = torch.float32,
+        form: ProgramForm = EAGER,
         *,
-        size: int = 1,
         chunk: int | None = None,
-        backend: str | None = None,
     ) -> None:
-        self.size = size
+        self.size = form.match_batch
         self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
-        self._chunk, self._backend = chunk, backend
+        self._chunk, self._form = chunk, form
         self._structure = FromFirst(partial(structure_of, training=True))
         self._program = FromFirst(self._build)
 
@@ -120,7 +118,7 @@ class StepProgram:
             axes = tuple(None if value is None else 0 for value in inputs)
             return ClassOutputs(*torch.func.vmap(one, in_dims=axes)(*inputs)) if is_batched else one(*inputs)
 
-        return compile_whole(program, self._backend)
+        return self._form.prepared(program)
 
     def _chunk_of(self, network: Classifier) -> int | None:
         return None if network.couples_images else self._chunk
@@ -132,7 +130,7 @@ class StepProgram:
         there is no such axis.
         """
         tensors = tensors_of(network)
-        if self.size > 1 or self._backend:
+        if self.size > 1 or self._form.is_fixed:
             return partial(self._program(network), tensors, self._normalise)
         forward, parameters = function_of(self._structure(network), tensors, self._dtype)
         chunk = self._chunk_of(network)
@@ -140,4 +138,4 @@ class StepProgram:
 
     def views(self, draws: Sequence[AugmentParams]) -> View:
         """Moves the draws of a group to the device; a compiled program needs the same shapes for all."""
-        return views_of(draws, self._normalise.device, self._strategy if self._backend else None)
+        return views_of(draws, self._normalise.device, self._strategy if self._form.is_fixed else None)

@@ -103,7 +103,7 @@ def _trained_networks(
     return TrainedNetworks(
         build=build_one,
         images=images,
-        program=UpdateProgram(recipe_of(config), normalise, dtype_of(config.precision), backend=form.backend),
+        program=UpdateProgram(recipe_of(config), normalise, dtype_of(config.precision), form),
         seed=config.seed,
         inner_steps=trajectory_length(config),
         num_images=update.num_images,

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from dream_ray.engine.networks.cuda_graph import GraphedProgram
+
 # Compiling CPU code does not need a GPU for the installed CUDA toolkit.
 logging.getLogger("torch.utils.cpp_extension").addFilter(
     lambda record: not record.getMessage().startswith("No CUDA runtime is found")
@@ -22,16 +24,33 @@ class ProgramForm:
         class_batch: Classes that are selected together.
         is_batched: Whether one program matches as many classes; False: class by class.
         backend: Backend of `torch.compile`; None: the programs are eager.
+        is_graphed: Whether matching steps and network updates are replayed from CUDA graphs.
     """
 
     class_batch: int = 1
     is_batched: bool = False
     backend: str | None = None
+    is_graphed: bool = False
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all calls of a program must have the same shapes."""
+        return self.backend is not None or self.is_graphed
 
     @property
     def match_batch(self) -> int:
         """Classes that one program matches."""
         return self.class_batch if self.is_batched else 1
+
+    @property
+    def mode(self) -> str:
+        """The value of `compile` that leads to this form."""
+        return "graphs" if self.is_graphed else "off" if self.backend is None else "on"
+
+    def prepared(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a program as it is executed."""
+        compiled = compile_whole(program, self.backend)
+        return GraphedProgram(compiled) if self.is_graphed else compiled
 
 
 EAGER = ProgramForm()

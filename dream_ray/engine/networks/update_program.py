@@ -22,7 +22,7 @@ from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_t
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.networks.functional import FromFirst, apply, cast, structure_of, tensors_of
-from dream_ray.engine.networks.program_form import compile_whole
+from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.nets import Classifier
 
 _CROP_AREA = (0.5, 1.0)
@@ -179,7 +179,7 @@ class UpdateProgram:
         recipe: The recipe.
         normalise: Maps images to network inputs; the networks live on its device.
         dtype: Type in which the networks compute; their parameters are float32.
-        backend: Of `torch.compile`, for batches of `recipe.batch_size` images; None: eager.
+        form: How batches of `recipe.batch_size` images are trained on; others are eager.
     """
 
     def __init__(
@@ -187,19 +187,18 @@ class UpdateProgram:
         recipe: Recipe,
         normalise: Normalise,
         dtype: torch.dtype = torch.float32,
-        *,
-        backend: str | None = None,
+        form: ProgramForm = EAGER,
     ) -> None:
-        self.recipe, self.normalise, self._dtype, self._backend = recipe, normalise, dtype, backend
+        self.recipe, self.normalise, self._dtype, self._form = recipe, normalise, dtype, form
         self._eager = FromFirst(lambda network: self._gradients(network, by_autograd))
-        self._compiled = FromFirst(self._compile)
+        self._whole = FromFirst(self._prepare)
 
     def _gradients(self, network: Classifier, differentiate: Differentiate) -> Gradients:
         structure = structure_of(network, training=True, updates_statistics=True)
         plain = gradients_of(structure, differentiate, self._dtype)
         return flat_gradients(plain, self.recipe.flat_radius) if self.recipe.flat_radius else plain
 
-    def _compile(self, network: Classifier) -> Callable[..., None]:
+    def _prepare(self, network: Classifier) -> Callable[..., tuple[Parameters, Parameters, Parameters]]:
         gradients, recipe = self._gradients(network, by_transforms), self.recipe
 
         def program(
@@ -208,17 +207,15 @@ class UpdateProgram:
             momenta: Parameters,
             normalise: Normalise,
             inputs: UpdateInputs,
-        ) -> None:
+        ) -> tuple[Parameters, Parameters, Parameters]:
             found, moved = gradients(parameters, buffers, normalise, inputs)
-            for name, parameter in parameters.items():
-                gradient = found[name] + recipe.weight_decay * parameter
-                if recipe.momentum:
-                    gradient = momenta[name].mul_(recipe.momentum).add_(gradient)
-                parameter.sub_(recipe.lr * gradient)
-            for name, buffer in buffers.items():
-                buffer.copy_(moved[name])
+            steps = {name: found[name] + recipe.weight_decay * parameter for name, parameter in parameters.items()}
+            if recipe.momentum:
+                steps = momenta = {name: recipe.momentum * momenta[name] + step for name, step in steps.items()}
+            after = {name: parameter - recipe.lr * steps[name] for name, parameter in parameters.items()}
+            return after, momenta, moved
 
-        return compile_whole(program, self._backend)
+        return self._form.prepared(program)
 
     def __call__(
         self,
@@ -242,16 +239,19 @@ class UpdateProgram:
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         for name in trained:
             parameters[name] = buffers.pop(name)
-        if self._backend is not None and len(images_NCHW) == self.recipe.batch_size:
+        if self._form.is_fixed and len(images_NCHW) == self.recipe.batch_size:
             momenta = _momenta(trained, optimizer) if self.recipe.momentum else {}
-            self._compiled(network)(parameters, buffers, momenta, self.normalise, inputs)
+            moved = self._whole(network)(parameters, buffers, momenta, self.normalise, inputs)
+            for before, after in zip((parameters, momenta, buffers), moved, strict=True):
+                if before:
+                    torch._foreach_copy_(list(before.values()), [after[name] for name in before])
             return
-        gradients, moved = self._eager(network)(parameters, buffers, self.normalise, inputs)
+        gradients, statistics = self._eager(network)(parameters, buffers, self.normalise, inputs)
         for name, parameter in trained.items():
             parameter.grad = gradients[name]
         optimizer.step()
         for name, buffer in buffers.items():
-            buffer.copy_(moved[name])
+            buffer.copy_(statistics[name])
 
 
 def _momenta(trained: Parameters, optimizer: torch.optim.SGD) -> dict[str, Tensor]:

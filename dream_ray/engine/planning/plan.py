@@ -99,7 +99,7 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     device = resolve_device(spec.device)
     fitted, memory = fit_memory(spec, producers, device)
     store = Store.open(spec.store)
-    form = form_of(fitted, store, device, is_compiled=fitted.compile == "on")
+    form = form_of(fitted, store, device, is_compiled=fitted.compile != "off")
     costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, form=form)
     return RunPlan(fitted, store, memory, costs, producers.count)
 
@@ -136,7 +136,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
         device: Device of the workers.
 
     Returns:
-        The run with these settings and with `compile` "on" or "off" and a `class_batch`, and its memory.
+        The run with these settings and with `compile` and `class_batch` decided, and its memory.
 
     Raises:
         UsageError: If no settings fit, or the settings do not fit the store.
@@ -146,7 +146,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     check_fit(spec.config, store)
     check_precision(spec.config.precision, device)
     form = choose_form(spec, store, device)
-    spec = replace(spec, compile="on" if form.backend else "off", class_batch=form.class_batch)
+    spec = replace(spec, compile=form.mode, class_batch=form.class_batch)
     # Before anything is measured, in a process whose CUDA context ends with it.
     free_bytes = in_new_process(free_gpu_bytes, device) if device.type == "cuda" else 0
     if spec.memory_bytes is None:
@@ -178,10 +178,10 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
 
 
 def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device, free_bytes: int) -> MemoryPlan:
-    """Measures the steps of a run, whose `compile` is "on" or "off"; returns its memory."""
+    """Measures the steps of a run, whose `compile` is decided; returns its memory."""
     config = spec.config
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
-    form = form_of(spec, store, device, is_compiled=spec.compile == "on")
+    form = form_of(spec, store, device, is_compiled=spec.compile != "off")
     measured = in_new_process(
         measure_memory,
         config,

@@ -18,6 +18,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import class_step
 from dream_ray.engine.matching.programs import FeatureProgram, StepProgram
 from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trajectory_length
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.update_program import UpdateProgram
 from dream_ray.engine.run.class_costs import class_costs, class_counts
 from dream_ray.errors import UsageError
@@ -28,29 +29,32 @@ _LOG = logging.getLogger(__name__)
 # At this size, eager matching takes about an hour on one CPU core or ten minutes on a GPU. Compiled functions then save
 # more than the one or two minutes that each worker needs to compile them.
 LONG_RUN_FLOP = {"cpu": 1e14, "cuda": 1e16}
-# A backend that executes the traced operations by eager PyTorch.
-_ONLY_TRACED = "eager"
+# Eager PyTorch executes the traced operations.
+_ONLY_TRACED = ProgramForm(backend="eager")
 
 
 def choose_compile(choice: str, config: Config, store: Store, device: torch.device) -> bool:
     """Decides whether a run is compiled.
 
     Args:
-        choice: "on", "off", or "auto": on if the run is long and this machine can compile its functions.
+        choice: "on", "off", "graphs" (on, and replayed from CUDA graphs), or "auto": on if the run is long and this
+            machine can compile its programs.
         config: Settings.
         store: Store to distil.
         device: Device of the workers.
 
     Raises:
-        UsageError: If the choice is "on" and nothing can be compiled.
+        UsageError: If the choice is "on" or "graphs" and nothing can be compiled.
     """
+    if choice == "graphs" and device.type != "cuda":
+        raise UsageError(f"compile graphs needs a CUDA device; got {device.type}. Use on, off or auto")
     if choice == "off" or (choice == "auto" and run_flop(config, store) < LONG_RUN_FLOP[device.type]):
         return False
     try:
         check_compiler(device)
         _check_network(config, store)
     except UsageError as error:
-        if choice == "on":
+        if choice != "auto":
             raise
         _LOG.warning("The run is not compiled and takes longer: %s", error)
         return False
@@ -112,12 +116,12 @@ def _check_network(config: Config, store: Store) -> None:
     network, real = build(config, store), torch.zeros(2, *store.shape_CHW, dtype=torch.uint8)
     strategy, (_, height, width) = config.matching.augmentation, store.shape_CHW
     draw = sample_params(strategy, rng.stream(0, "traced"), height=height, width=width)
-    step = StepProgram(class_step(config, store.num_classes), strategy, normalise, backend=_ONLY_TRACED)
+    step = StepProgram(class_step(config, store.num_classes), strategy, normalise, form=_ONLY_TRACED)
     synthetic, label = torch.zeros(1, 1, *store.shape_CHW), torch.zeros(1, dtype=torch.int64)
     recipe = replace(recipe_of(config), batch_size=len(real))
-    update = UpdateProgram(recipe, normalise, backend=_ONLY_TRACED)
+    update = UpdateProgram(recipe, normalise, form=_ONLY_TRACED)
     try:
-        FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED).of(network)(real)
+        FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED.backend).of(network)(real)
         inputs = ClassInputs(synthetic, synthetic, real[None], step.views([draw]), label, None)
         step.of(network)(inputs.of_only_class())
         update(network, recipe.optimizer(network), real, label.expand(len(real)), rng.stream(0, "traced"))

@@ -79,7 +79,7 @@ class Run:
     @property
     def compiled(self) -> bool:
         """Whether the workers compile their functions; that decides bits too."""
-        return bool(self.environment["compile"] == "on")
+        return bool(self.environment["compile"] != "off")
 
     @property
     def form(self) -> "ProgramForm":
@@ -87,7 +87,9 @@ class Run:
         from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 
         is_batched = self.environment["matching"] == CLASSES_TOGETHER
-        return ProgramForm(self.environment["class_batch"], is_batched, INDUCTOR if self.compiled else None)
+        is_graphed = self.environment["compile"] == "graphs"
+        backend = INDUCTOR if self.compiled else None
+        return ProgramForm(self.environment["class_batch"], is_batched, backend, is_graphed)
 
     @property
     def device(self) -> "torch.device":

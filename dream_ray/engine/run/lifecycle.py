@@ -68,7 +68,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
         "store_checksum": store.manifest.checksum,
         "num_classes": store.num_classes,
         "threads_per_worker": spec.threads,
-        "compile": "on" if form.backend else "off",
+        "compile": form.mode,
         "class_batch": form.class_batch,
         "matching": CLASSES_TOGETHER if form.is_batched else CLASS_BY_CLASS,
         "execution": spec.execution(),

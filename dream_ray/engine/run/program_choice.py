@@ -25,17 +25,17 @@ def choose_form(spec: RunSpec, store: Store, device: torch.device) -> ProgramFor
         device: Device of the workers.
 
     Raises:
-        UsageError: If `compile` is "on" and nothing can be compiled.
+        UsageError: If `compile` is "on" or "graphs" and nothing can be compiled.
     """
     return form_of(spec, store, device, is_compiled=choose_compile(spec.compile, spec.config, store, device))
 
 
 def form_of(spec: RunSpec, store: Store, device: torch.device, *, is_compiled: bool) -> ProgramForm:
     """Returns the form of a run for which `choose_compile` has decided; arguments as for `choose_form`."""
-    backend = INDUCTOR if is_compiled else None
+    backend, is_graphed = INDUCTOR if is_compiled else None, spec.compile == "graphs"
     if spec.config.matching.objective == "trajectory":
-        return ProgramForm(backend=backend)
+        return ProgramForm(backend=backend, is_graphed=is_graphed)
     on_gpu = device.type == "cuda"
     class_batch = spec.class_batch or (min(CLASS_BATCH_ON_GPU, store.num_classes) if on_gpu else 1)
     is_batched = on_gpu and class_batch > 1 and max(store.shape_CHW[1:]) <= LARGEST_BATCHED_SIDE
-    return ProgramForm(class_batch, is_batched, backend)
+    return ProgramForm(class_batch, is_batched, backend, is_graphed)

@@ -14,7 +14,7 @@ from dream_ray.errors import UsageError, check_rules
 
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
-COMPILE_MODES = ("auto", "on", "off")
+COMPILE_MODES = ("auto", "on", "off", "graphs")
 _IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "class_batch", "memory_bytes")
 """Fields that `RunSpec.execution` omits; config.yaml and env.json store their resolved values."""
 
@@ -27,7 +27,7 @@ class RunSpec:
         config: Settings.
         store: Store to distil; unless `local`, a path that all nodes share.
         out: Directory of the run, likewise; None: writes nothing, for a plan.
-        compile: "on", "off" or "auto" (compiles a long run if a compiler is available).
+        compile: "on", "off", "graphs" or "auto" (compiles a long run if a compiler is available).
         class_batch: Classes that a program takes; None: 1 on a CPU, up to 10 on a GPU.
         device: Device of the workers: "auto", "cpu" or "cuda".
         threads: CPU threads of a worker.

@@ -17,6 +17,7 @@ from dream_ray.core.matching.class_step import ClassInputs, ClassOutputs
 from dream_ray.engine.matching.class_matcher import class_step
 from dream_ray.engine.matching.programs import FeatureProgram, StepProgram
 from dream_ray.engine.networks.functional import tensors_of
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.nets import Classifier, build_network
 
 SIDE, BATCH, REAL, NUM_CLASSES = 16, 8, 6, 5
@@ -51,7 +52,8 @@ def program(
 ) -> StepProgram:
     config = parse_config({"ipc": 2, "batch_synthetic_max": 5, **changed})
     step = class_step(config, NUM_CLASSES)
-    return StepProgram(step, strategy, normalise, dtype, size=size, chunk=chunk, backend=backend)
+    form = ProgramForm(size, size > 1, backend)
+    return StepProgram(step, strategy, normalise, dtype, form, chunk=chunk)
 
 
 def inputs(of: StepProgram, labels: Sequence[int], strategy: str = STRATEGIES[0], num_real: int = REAL) -> ClassInputs:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dream_ray.core import rng
 from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram, draw_inputs, training_images
 from dream_ray.nets import Classifier, build_network
@@ -46,7 +47,7 @@ def trained(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Returns the state of a network after some steps, with momentum."""
-    program, optimizer = UpdateProgram(recipe, PIXELS, dtype, backend=backend), recipe.optimizer(learner)
+    program, optimizer = UpdateProgram(recipe, PIXELS, dtype, ProgramForm(backend=backend)), recipe.optimizer(learner)
     generator = stream()
     for _ in range(steps):
         program(learner, optimizer, *batch(), generator)

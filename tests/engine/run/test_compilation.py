@@ -101,9 +101,15 @@ def test_a_short_run_is_eager_without_a_warning(
 
 @pytest.mark.parametrize("choice", ["yes", "", "ON"])
 def test_an_unknown_compile_mode_is_refused(digits_store: str, tiny: dict[str, Any], choice: str, out: str) -> None:
-    with pytest.raises(UsageError, match=f"compile must be one of auto, on, off; got '{choice}'"):
+    with pytest.raises(UsageError, match=f"compile must be one of auto, on, off, graphs; got '{choice}'"):
         api.distill(parse_config(tiny), store=digits_store, out=out, local=True, compile=choice)
     assert not storage.exists(out)
+
+
+def test_graphs_need_a_gpu(digits_store: str, tiny: dict[str, Any], out: str) -> None:
+    with pytest.raises(UsageError, match="compile graphs needs a CUDA device; got cpu. Use on, off or auto"):
+        api.distill(parse_config(tiny), store=digits_store, out=out, local=True, device="cpu", compile="graphs")
+    assert not storage.exists(storage.join(out, "config.yaml"))
 
 
 @pytest.mark.usefixtures("no_compiler")
