@@ -8,7 +8,6 @@ is intended, or a part needs fewer, copy the row that the test prints into `BUDG
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from unittest.mock import Mock
 
 import pytest
@@ -18,7 +17,6 @@ from dream_ray.config import parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.engine.components import make_components
-from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.directory import Run
@@ -26,8 +24,8 @@ from tests.frameworks import Settings, tiny_run
 from tests.runs import create_run
 from tests.standin_gpu.allowed_waits import ALLOWED_WAITS
 from tests.standin_gpu.gpu import standin_gpu
-from tests.standin_gpu.parts import Parts
-from tests.standin_gpu.tally import Counts, Tally, recording, summed
+from tests.standin_gpu.parts import count_outer_step
+from tests.standin_gpu.tally import Counts, Tally, summed
 
 RECORDED_WITH = "2.15"
 """Version of torch: another one may split its functions into other operations."""
@@ -92,24 +90,16 @@ def counts(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> 
             run = create_run(path, parse_config(SETTINGS[framework]), four_digits_store, device=torch.device("cuda"))
             for expert in missing_experts(run):
                 make_expert(run.path, expert)
-            return count_outer_step(run)
+            return count(run)
 
     return counted
 
 
-def count_outer_step(run: Run) -> dict[str, list[Tally]]:
+def count(run: Run) -> dict[str, list[Tally]]:
     store, state = run.open_store(), RunState()
     labels, heartbeat = range(store.num_classes), Mock()
     with make_components(run, store, labels, state, heartbeat, None, SINGLE_PROCESS_GROUP) as components:
-        parts = Parts(components)
-        source, select, matcher = parts.components
-        events = Mock(**{"is_checkpoint_due.return_value": False})
-        with recording() as whole:
-            distill(run.config, state, source=source, select=select, matcher=matcher, events=events)
-    in_parts = summed(chain.from_iterable(parts.tallies.values()))
-    whole.operations.subtract(in_parts.operations)
-    whole.waits.subtract(in_parts.waits)
-    return {**parts.tallies, "rest of the loop": [Tally(+whole.operations, +whole.waits)]}
+        return count_outer_step(run.config, components, state)
 
 
 @pytest.fixture

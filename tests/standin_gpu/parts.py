@@ -1,16 +1,34 @@
 """The parts of the loop of a worker, each of which is counted."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
+from unittest.mock import Mock
 
+from dream_ray.config import Config
 from dream_ray.core.placement import Labels
 from dream_ray.engine.components import Components
+from dream_ray.engine.distill import distill
 from dream_ray.engine.matching.state import RunState
-from tests.standin_gpu.tally import Tally, recording
+from tests.standin_gpu.tally import Tally, recording, summed
 
 START = "start of an outer step"
 UPDATE, CLASS_STEP = "update", "class step"
 COLD_SELECTION, WARM_SELECTION = "cold selection", "warm selection"
+REST = "rest of the loop"
+
+
+def count_outer_step(config: Config, components: Components, state: RunState) -> dict[str, list[Tally]]:
+    """Runs the first outer step; returns the counts of every call, by part. All counts outside of calls are in REST."""
+    parts = Parts(components)
+    source, select, matcher = parts.components
+    events = Mock(**{"is_checkpoint_due.return_value": False})
+    with recording() as whole:
+        distill(config, state, source=source, select=select, matcher=matcher, events=events)
+    in_parts = summed(chain.from_iterable(parts.tallies.values()))
+    whole.operations.subtract(in_parts.operations)
+    whole.waits.subtract(in_parts.waits)
+    return {**parts.tallies, REST: [Tally(+whole.operations, +whole.waits)]}
 
 
 class Parts:

@@ -92,6 +92,7 @@ def summed(tallies: Iterable[Tally]) -> Tally:
 
 _LOCK = threading.Lock()
 _RECORDING: list[tuple[Tally, int | None]] = []  # with the thread that is counted, or None for all
+_UNRECORDED: set[int] = set()  # threads
 
 
 @contextmanager
@@ -107,11 +108,23 @@ def recording(*, only_this_thread: bool = False) -> Iterator[Tally]:
             _RECORDING[:] = [other for other in _RECORDING if other is not entry]
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Counts nothing of this thread in the block, which must not be nested."""
+    this_thread = threading.get_ident()
+    _UNRECORDED.add(this_thread)
+    try:
+        yield
+    finally:
+        _UNRECORDED.remove(this_thread)
+
+
 def record(*, operation: str | None = None, wait: str | None = None) -> None:
     """Adds an operation, a host wait or both to all counts that are recorded now."""
-    if not _RECORDING or (operation is None and wait is None):
+    this_thread = threading.get_ident()
+    if not _RECORDING or this_thread in _UNRECORDED or (operation is None and wait is None):
         return
-    site, this_thread = calling_site(), threading.get_ident()
+    site = calling_site()
     with _LOCK:
         for tally, thread in _RECORDING:
             if thread not in (None, this_thread):
