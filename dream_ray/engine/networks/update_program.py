@@ -41,7 +41,7 @@ class Recipe:
         cutmix_probability: Probability that a batch is mixed.
         augmentation: DSA operations, see `parse_strategy`, one draw per image.
         random_resized_crop: Crop a random part of every image and resize it before the augmentation.
-        flat_radius: Radius of sharpness-aware training, see `sharpness_aware`; 0: plain SGD.
+        flat_radius: Radius of sharpness-aware training, see `flat_gradients`; 0: plain SGD.
     """
 
     batch_size: int

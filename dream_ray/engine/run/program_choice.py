@@ -3,12 +3,24 @@
 It changes the last bits, so it must not depend on the number of workers.
 """
 
-import torch
+import logging
 
+import torch
+from torch import Tensor
+
+from dream_ray.config import Config
+from dream_ray.core.matching.derivatives import by_transforms
+from dream_ray.core.matching.objectives import Objective, signals
 from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.from_config import build
+from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.run.compilation import choose_compile
 from dream_ray.engine.run.spec import RunSpec
+from dream_ray.errors import UsageError
+from dream_ray.nets.classifier import foreign_code
+
+_LOG = logging.getLogger(__name__)
 
 # Launches, not arithmetic, limit a GPU at 32 px; ten classes together need about the launches of one.
 CLASS_BATCH_ON_GPU = 10
@@ -37,5 +49,25 @@ def form_of(spec: RunSpec, store: Store, device: torch.device, *, is_compiled: b
         return ProgramForm(backend=backend, is_graphed=is_graphed)
     on_gpu = device.type == "cuda"
     class_batch = spec.class_batch or (min(CLASS_BATCH_ON_GPU, store.num_classes) if on_gpu else 1)
-    is_batched = on_gpu and class_batch > 1 and max(store.shape_CHW[1:]) <= LARGEST_BATCHED_SIDE
+    is_small = max(store.shape_CHW[1:]) <= LARGEST_BATCHED_SIDE
+    is_batched = on_gpu and class_batch > 1 and is_small and _can_be_batched(spec.config, store)
     return ProgramForm(class_batch, is_batched, backend, is_graphed)
+
+
+def _can_be_batched(config: Config, store: Store) -> bool:
+    """Returns whether one program can match several classes; says why if the network has, say, shapes of its data."""
+    network = build(config, store)
+    forward, parameters = function_of(structure_of(network, training=True), tensors_of(network))
+    objective = Objective(1.0, 1.0, "mse", match_biases=True, match_classifier=True)
+
+    def of_class(images_NCHW: Tensor, label: Tensor) -> Tensor:
+        return signals(forward, parameters, images_NCHW, label, objective, by_transforms).mean_feature_D
+
+    images_LNCHW, labels_L = torch.zeros(2, 2, *store.shape_CHW), torch.zeros(2, dtype=torch.int64)
+    try:
+        with foreign_code(f"network {config.network.name!r} over a batch of classes"):
+            torch.func.vmap(of_class)(images_LNCHW, labels_L)
+    except UsageError as error:
+        _LOG.warning("Classes are matched one by one, which takes longer: %s", str(error).partition("\n")[0])
+        return False
+    return True

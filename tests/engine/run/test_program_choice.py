@@ -67,6 +67,28 @@ def test_large_images_are_matched_class_by_class(
     assert choose_form(spec(store, tiny), Store.open(store), CUDA) == ProgramForm(10)
 
 
+def test_a_network_whose_shapes_depend_on_its_data_is_matched_class_by_class(
+    store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pruning.py").write_text(
+        "from torch import nn\n"
+        "class Pruning(nn.Module):\n"
+        "    def __init__(self, num_classes, side):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(side * side, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        bright = x[x.mean(dim=(1, 2, 3)) > 1e9]\n"
+        "        return self.head(x.flatten(1)) + len(bright)\n"
+        "def make(num_classes, shape_CHW):\n"
+        "    return Pruning(num_classes, shape_CHW[1])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {**tiny, "network": {"name": "pruning:make", "options": {}}}
+    assert choose_form(spec(store, settings), Store.open(store), CUDA) == ProgramForm(10)
+    (record,) = caplog.records
+    assert "matched one by one, which takes longer: network 'pruning:make' over a batch of classes" in record.message
+
+
 @pytest.mark.parametrize(
     ("class_batch", "framework", "message"),
     [
