@@ -57,7 +57,7 @@ class Selection(Section):
     """Lloyd steps after a warm start."""
     normalise: bool = True
     """Embed normalised images; false reproduces the published code."""
-    embedding_batch: Literal[8, 16, 32, 64, 128] = 128
+    embedding_batch: Literal[8, 16, 32, 64, 128, 256, 512, 1024] = 128
     """Images per forward pass when features are computed; smaller values need less memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the features; bfloat16 is faster where the processor has it (docs/explanation/speed.md)."""
