@@ -112,7 +112,7 @@ def test_the_api_fits_a_run_into_the_memory_with_the_producers_that_start(
         ({"gpus_per_worker": -1}, "gpus-per-worker must be a number >= 0; got -1"),
         ({"producers": -1}, "producers must be an int >= 0; got -1"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
-        ({"compile": "maybe"}, "compile must be one of auto, on, off; got 'maybe'"),
+        ({"compile": "maybe"}, "compile must be one of auto, on, off, graphs; got 'maybe'"),
         ({"memory": "much"}, "memory must be a size such as 4GB or 512MiB; got 'much'"),
         ({"snapshot_cache_size": "0"}, "snapshot-cache-size must be a size such as 4GB or 512MiB; got '0'"),
         ({"workers": 5}, r"workers must be at most the number of classes \(4\); got 5"),

@@ -145,7 +145,7 @@ WRONG = {
         ("--set", "selection.num_cluster=3"),
         r"selection\.num_cluster .*did you mean selection\.num_clusters",
     ),
-    "no such compile mode": (("--compile", "maybe"), r"compile must be one of auto, on, off; got 'maybe'"),
+    "no such compile mode": (("--compile", "maybe"), r"compile must be one of auto, on, off, graphs; got 'maybe'"),
     "wrong value": (("--set", "ipc=0"), r"ipc .*greater than or equal to 1; got 0"),
     "not a setting": (("--set", "ipc"), r"--set must look like section\.key=value; got 'ipc'"),
     "other version": (("--set", "version=99"), r"version must be 1.*got 99"),
