@@ -21,16 +21,26 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance(arguments: list[str], device: str = "cpu") -> dict[str, Any]:
-    """Returns hardware, PyTorch threads, versions, commit, command and date of a measurement."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    """Returns hardware, PyTorch threads, versions, commit (None outside a repository), command and date."""
+    script = Path(sys.argv[0])
+    module = script.parent.name if script.stem == "__main__" else script.stem
     return {
         **describe_environment(resolve_device(device)),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
-        "commit": commit.stdout.strip(),
-        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments]),
+        "commit": _commit(),
+        "command": shlex.join(["python", "-m", f"benchmarks.{module}", *arguments]),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _commit() -> str | None:
+    """Returns the commit of the working tree; None if it is no repository, or git is missing."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=RESULTS.parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def median_interval(values: Sequence[float]) -> dict[str, float]:
@@ -47,10 +57,10 @@ def median_interval(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ordered), "low": ordered[skipped], "high": ordered[-1 - skipped], "n": n}
 
 
-def write_result(name: str, result: dict[str, Any]) -> Path:
-    """Writes a result as JSON under benchmarks/results and returns its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, result: dict[str, Any], directory: Path = RESULTS) -> Path:
+    """Writes a result as JSON into a directory and returns its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 
