@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from dream_ray.data.arrays import UInt8Array
+
+try:
+    import simplejpeg
+except ModuleNotFoundError:  # A machine lent for measurements may lack it: Pillow then decodes.
+    simplejpeg = None
 
 QUALITY = 95
 """JPEG quality of stores with encoding `jpeg`."""
@@ -19,8 +23,8 @@ _COLOURS = {1: "GRAY", 3: "RGB"}
 
 
 def plain_jpeg_pixels(data: bytes) -> int | None:
-    """Returns the number of pixels of a greyscale or YCbCr JPEG; None for other bytes."""
-    if data[:2] != b"\xff\xd8":
+    """Returns the number of pixels of a greyscale or YCbCr JPEG; None for other bytes, or without simplejpeg."""
+    if data[:2] != b"\xff\xd8" or simplejpeg is None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -1,8 +1,9 @@
 """Last stage: the notes of all files become rejects.parquet and the manifest."""
 
 import platform
+from contextlib import suppress
 from fractions import Fraction
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -81,16 +82,18 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the libraries that determine the bytes of a store."""
-    return {
+    """Returns the versions of the installed libraries that determine the bytes of a store."""
+    found = {
         "dream_ray": dream_ray.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "pyarrow": pa.__version__,
-        "simplejpeg": version("simplejpeg"),
         "torch": version("torch"),
     }
+    with suppress(PackageNotFoundError):  # see `jpeg.py`
+        found["simplejpeg"] = version("simplejpeg")
+    return found
 
 
 def _check_rejects(store: str, plan: Plan, rejects: list[dict[str, Any]], max_rejects: float) -> None:

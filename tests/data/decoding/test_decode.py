@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dream_ray.data.decoding import decode as decode_module
+from dream_ray.data.decoding import jpeg as jpeg_module
 from dream_ray.data.decoding.decode import UnreadableImage, decode
 from dream_ray.data.decoding.jpeg import has_exif
 from tests.data.samples import bomb, encode, noise
@@ -191,6 +192,12 @@ def test_pillow_decodes_a_jpeg_that_libjpeg_turbo_refuses(monkeypatch):
 
     expected = decode(WHOLE, channels=3, size=8)
     monkeypatch.setattr(decode_module, "decode_plain_jpeg", refuse)
+    assert np.abs(decode(WHOLE, channels=3, size=8).astype(int) - expected).max() <= 2
+
+
+def test_pillow_decodes_jpegs_where_simplejpeg_is_missing(monkeypatch):
+    expected = decode(WHOLE, channels=3, size=8)
+    monkeypatch.setattr(jpeg_module, "simplejpeg", None)
     assert np.abs(decode(WHOLE, channels=3, size=8).astype(int) - expected).max() <= 2
 
 
