@@ -33,7 +33,7 @@ def options_of(command: str) -> set[str]:
 
 def known_options() -> set[str]:
     """All options of dream-ray, of the scripts and of the benchmarks."""
-    sources = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("scripts/*.sh")]
+    sources = [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("scripts/*.sh")]
     theirs = {option for file in sources for option in re.findall(r"--[a-z][\w-]*", file.read_text())}
     return theirs.union(FOREIGN, *map(options_of, CLI))
 
@@ -66,9 +66,15 @@ def parse(command: str) -> None:
         if values.get("preset") or values.get("assignments"):
             load_config(preset=values.get("preset"), assignments=values.get("assignments") or ())
     elif found := BENCHMARK.search(command):
-        source = (ROOT / "benchmarks" / f"{found[1]}.py").read_text()
+        source = benchmark(found[1]).read_text()
         unknown = [option for option in re.findall(r"--[\w-]+", found[2]) if f'"{option}"' not in source]
         assert not unknown, f"{command}: unknown options {unknown}"
+
+
+def benchmark(name: str) -> Path:
+    """Returns the file of the command line of a benchmark, which is a module or a package."""
+    module = ROOT / "benchmarks" / f"{name}.py"
+    return module if module.exists() else module.with_suffix("") / "__main__.py"
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
@@ -79,7 +85,7 @@ def test_inline_commands_options_and_settings_exist(page: Path) -> None:
             used = set(re.findall(r"(?<=\s)--[\w-]+", code))
             wrong += [code] if name not in CLI or used - options_of(name) else []
         elif found := BENCHMARK.match(code):
-            wrong += [code] if not (ROOT / "benchmarks" / f"{found[1]}.py").exists() else []
+            wrong += [code] if not benchmark(found[1]).exists() else []
         elif code.startswith("--"):
             wrong += [code] if code.split()[0].partition("=")[0] not in known_options() else []
         elif re.fullmatch(rf"(?:{'|'.join(SECTIONS)})\.[\w.]+(?:[:=].*)?", code):
