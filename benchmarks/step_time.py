@@ -72,11 +72,11 @@ def setting(precision: str = "float32") -> Config:
     return parse_config({**PRESETS["cifar10-ipc10"], **more})
 
 
-def real_images(num_classes: int) -> list[np.ndarray]:
-    """Returns random images with coarse structure, so that clusters exist."""
+def real_images(num_classes: int, per_class: int = IMAGES_PER_CLASS, side: int = SHAPE[1]) -> list[np.ndarray]:
+    """Returns random images with coarse structure, so that clusters exist; the side is a multiple of 8."""
     generator = rng.stream(0, "benchmark images")
-    coarse = generator.integers(0, 256, size=(num_classes, IMAGES_PER_CLASS, 3, 8, 8), dtype=np.uint8)
-    return list(coarse.repeat(4, axis=3).repeat(4, axis=4))
+    coarse = generator.integers(0, 256, size=(num_classes, per_class, 3, 8, 8), dtype=np.uint8)
+    return list(coarse.repeat(side // 8, axis=3).repeat(side // 8, axis=4))
 
 
 def source_of(config: Config, real: list[np.ndarray], device: torch.device, form: ProgramForm = EAGER) -> NetworkSource:

@@ -58,6 +58,7 @@ _ANSWERS: dict[str, Any] = {
     "get_device_properties": lambda device=None: SimpleNamespace(name=NAME, total_memory=TOTAL_BYTES, major=9, minor=0),
     "mem_get_info": lambda device=None: (FREE_BYTES, TOTAL_BYTES),
     "max_memory_reserved": lambda device=None: PEAK_BYTES,
+    "reset_peak_memory_stats": lambda device=None: None,
     "manual_seed": lambda seed: None,
     "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
     "set_rng_state": lambda state, device=None: None,
