@@ -117,12 +117,12 @@ def plus_plus(points: Points, draws_LK: np.ndarray) -> Tensor:
     last_L1 = (points.sizes_L1 - 1).clamp(min=0)
     uniform_LK = torch.minimum((draws * points.sizes_L1).long(), last_L1)
     chosen_L1, chosen = uniform_LK[:, :1], [uniform_LK[:, :1]]
-    nearest_LN = points.norms_LN1.new_full(points.is_padding_LN.shape, torch.inf)
+    nearest_LN = points.norms_LN1.new_full(points.is_padding_LN.shape, torch.inf).masked_fill_(points.is_padding_LN, 0)
     for cluster in range(1, draws.shape[1]):
         centre_LD1 = points.take(chosen_L1).transpose(1, 2)
         products_LN = torch.baddbmm(points.norms_LN1, points.values_LND, centre_LD1, alpha=-2).squeeze(2)
         distances_LN = products_LN.add_(points.norms_LN1.squeeze(2).gather(1, chosen_L1)).clamp_(min=0)
-        nearest_LN = torch.minimum(nearest_LN, distances_LN).masked_fill_(points.is_padding_LN, 0)
+        nearest_LN = torch.minimum(nearest_LN, distances_LN)
         nearest_LN.scatter_(1, chosen_L1, 0.0)  # exactly, despite the rounding of the distances
         cumulative_LN = nearest_LN.cumsum(dim=1, dtype=torch.float64)
         total_L1 = cumulative_LN[:, -1:]

@@ -28,33 +28,55 @@ class Selection:
 
 
 _TIE = 1e-4
+# Centres rarely want one image; then, two rounds settle all of them, and a third one shows it.
+_ROUNDS_PER_WAIT = 4
 
 
 def nearest_to_each(distances_LNK: Tensor, per_cluster: int) -> Tensor:
-    """Takes the `per_cluster` images nearest to each centre, no image twice.
+    """Takes the `per_cluster` images nearest to each centre, no image twice; waits for the device.
 
     If an earlier centre has taken an image, a centre takes the next nearest one; the published code picks the image
     twice. Of images whose distances are equal within rounding, the first is taken. The two images of a cluster of two
     are such a case, and rounding differs between devices.
 
+    All picks are made at once, in rounds: each is the nearest image that no earlier pick of the round before has taken.
+    A round settles at least one more pick, in their order. Once a round changes none, all are those that
+    `tests/core/selection/kmeans_loop.py` makes one after the other.
+
     Returns:
-        (L, K * per_cluster) image positions, centre by centre.
+        (L, M) image positions on the CPU, M = K * per_cluster, centre by centre.
     """
-    free_LKN = distances_LNK.transpose(1, 2).contiguous()
-    chosen = []
-    for cluster in range(free_LKN.shape[1]):
-        for _ in range(per_cluster):
-            free_LN = free_LKN[:, cluster]
-            is_nearest_LN = free_LN <= free_LN.amin(dim=1, keepdim=True) * (1 + _TIE)
-            pick_L1 = is_nearest_LN.int().argmax(dim=1, keepdim=True)
-            free_LKN.scatter_(2, pick_L1.unsqueeze(1).expand(-1, free_LKN.shape[1], 1), torch.inf)
-            chosen.append(pick_L1)
-    return torch.cat(chosen, dim=1)
+    distances_LKN = distances_LNK.transpose(1, 2)
+    distances_LMN = distances_LKN.unsqueeze(2).expand(-1, -1, per_cluster, -1).flatten(1, 2).contiguous()
+    num_classes, num_picks, num_images = distances_LMN.shape
+    order_LM = torch.arange(num_picks, device=distances_LNK.device).expand(num_classes, -1)
+    picks_LM = _nearest(distances_LMN)
+    while True:
+        for _ in range(1 if distances_LNK.device.type == "cpu" else _ROUNDS_PER_WAIT):
+            before_LM = picks_LM
+            taken_by_LN = order_LM.new_full((num_classes, num_images), num_picks)
+            taken_by_LN.scatter_reduce_(1, before_LM, order_LM, "amin")
+            is_taken_LMN = taken_by_LN.unsqueeze(1) < order_LM.unsqueeze(2)
+            picks_LM = _nearest(distances_LMN.masked_fill(is_taken_LMN, torch.inf))
+        is_settled_LM = picks_LM == before_LM
+        picks_LM_on_host, is_settled_LM_on_host = torch.stack([picks_LM, is_settled_LM.long()]).cpu().unbind()
+        if is_settled_LM_on_host.all():
+            return picks_LM_on_host
+
+
+def _nearest(distances_LMN: Tensor) -> Tensor:
+    """Returns the first position (L, M) with the smallest distance, up to rounding."""
+    is_nearest_LMN = distances_LMN <= distances_LMN.amin(dim=2, keepdim=True) * (1 + _TIE)
+    return is_nearest_LMN.max(dim=2).indices
 
 
 def nearest_to_any(distances_LNK: Tensor, num_images: int) -> Tensor:
-    """Takes the (L, num_images) images with the smallest distance to any centre (the Tiny-ImageNet variant)."""
-    return torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices[:, :num_images]
+    """Takes the images with the smallest distance to any centre (the Tiny-ImageNet variant); waits for the device.
+
+    Returns:
+        (L, num_images) image positions on the CPU.
+    """
+    return torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices[:, :num_images].cpu()
 
 
 _PICKS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -75,7 +97,7 @@ def representative(
     rngs: Sequence[np.random.Generator],
     previous: Sequence[Tensor] | None = None,
 ) -> list[Selection]:
-    """Clusters the images of some classes and picks the representatives of each cluster; waits for the device once.
+    """Clusters the images of some classes and picks the representatives of each cluster; waits for the device.
 
     Args:
         points_LND: Features of the images of the classes, padded with finite numbers, float32; more classes than
@@ -110,7 +132,7 @@ def representative(
     centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=max_steps)
     distances_LNK = kmeans.squared_distances(points, centroids_LKD)
     distances_LNK = distances_LNK.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
-    indices_LM = _PICKS[rule](distances_LNK, max(per_class)).cpu()
+    indices_LM = _PICKS[rule](distances_LNK, max(per_class))
     return [
         Selection(indices_M[: count * per], assignment_N[:size])
         for indices_M, assignment_N, size, count, per in zip(
