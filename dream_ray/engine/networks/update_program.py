@@ -209,11 +209,15 @@ class UpdateProgram:
             inputs: UpdateInputs,
         ) -> tuple[Parameters, Parameters, Parameters]:
             found, moved = gradients(parameters, buffers, normalise, inputs)
-            steps = {name: found[name] + recipe.weight_decay * parameter for name, parameter in parameters.items()}
+            # The operations of `torch.optim.SGD`; on a GPU, each is compiled to one kernel for all parameters.
+            before = list(parameters.values())
+            steps = torch._foreach_add([found[name] for name in parameters], before, alpha=recipe.weight_decay)
             if recipe.momentum:
-                steps = momenta = {name: recipe.momentum * momenta[name] + step for name, step in steps.items()}
-            after = {name: parameter - recipe.lr * steps[name] for name, parameter in parameters.items()}
-            return after, momenta, moved
+                kept = torch._foreach_mul([momenta[name] for name in parameters], recipe.momentum)
+                steps = torch._foreach_add(kept, steps)
+                momenta = dict(zip(parameters, steps, strict=True))
+            after = torch._foreach_add(before, steps, alpha=-recipe.lr)
+            return dict(zip(parameters, after, strict=True)), momenta, moved
 
         return self._form.prepared(program)
 
