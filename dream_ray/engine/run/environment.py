@@ -5,10 +5,11 @@ import logging
 import platform
 import resource
 import sys
+import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -64,31 +65,59 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         described["versions"] |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
         described["device_name"] = torch.cuda.get_device_name(device)
-        # TF32 rounds the float32 inputs of convolutions and matrix products to a mantissa of ten bits.
-        described["tf32"] = {
-            "convolutions": torch.backends.cudnn.allow_tf32,
-            "matmul": torch.backends.cuda.matmul.allow_tf32,
-        }
     return described
+
+
+# Convolutions, and products of matrices.
+_TF32: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+
+
+class _Arithmetic:
+    """The settings of a process that change last bits; blocks of several threads may overlap."""
+
+    def __init__(self) -> None:
+        self._lock, self._blocks = threading.Lock(), 0
+
+    def enter(self, threads: int, *, tf32: bool) -> None:
+        """Applies settings; the first block keeps those before it."""
+        with self._lock:
+            if self._blocks == 0:
+                self._threads = torch.get_num_threads()
+                self._switches = [switch.allow_tf32 for switch in _TF32]
+            self._blocks += 1
+            self._apply(threads, [tf32, False])
+
+    def leave(self) -> None:
+        """Restores the settings after the last block."""
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                self._apply(self._threads, self._switches)
+
+    @staticmethod
+    def _apply(threads: int, switches: Sequence[bool]) -> None:
+        torch.set_num_threads(threads)
+        for switch, value in zip(_TF32, switches, strict=True):
+            switch.allow_tf32 = value
+
+
+_ARITHMETIC = _Arithmetic()
 
 
 @contextmanager
 def fixed_arithmetic(threads: int, precision: str = "float32") -> Iterator[None]:
-    """Fixes inside the block what changes the last bits.
+    """Fixes inside the block what changes the last bits, for the whole process.
 
     Args:
         threads: Threads of the CPU, which divide a sum.
         precision: Precision of the networks; with "tf32", convolutions of a GPU round their inputs. Products of
             matrices never do, because distances of k-means are differences of large numbers.
     """
-    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    _ARITHMETIC.enter(threads, tf32=precision == "tf32")
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        _ARITHMETIC.leave()
 
 
 def check_precision(precision: str, device: torch.device) -> None:

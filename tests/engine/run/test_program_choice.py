@@ -1,7 +1,7 @@
 """How the programs of a run are executed: the choice, its record, and what does not depend on it."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,18 @@ def test_only_tf32_rounds_convolutions(precision: str) -> None:
         assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
         assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_overlapping_blocks_keep_their_arithmetic_until_the_last_ends() -> None:
+    """As those of threads do, which end in any order."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
+    with ExitStack() as first, ExitStack() as second:
+        for block in (first, second):
+            block.enter_context(fixed_arithmetic(1, "float32"))
+        first.close()
+        assert not torch.backends.cudnn.allow_tf32
+        second.close()
+    assert (torch.backends.cudnn.allow_tf32, torch.get_num_threads()) == before
 
 
 def test_a_run_in_bfloat16_is_the_same_on_any_number_of_workers(
