@@ -230,6 +230,7 @@ def test_without_images_parts_5_and_6_are_skipped(tmp_path: Path) -> None:
     assert day.rows[0]["reason"].startswith("no images: give --data, or set DREAM_RAY_DATA")
 
 
+@pytest.mark.slow
 def test_the_parts_run_on_the_stand_in_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_day, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)

@@ -113,9 +113,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("backend", [None, "eager"])
+@pytest.mark.parametrize(
+    ("objective", "backend"), [*((objective, None) for objective in OBJECTIVES), ("bidirectional", "eager")]
+)
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_classes_together_equal_class_by_class(name: str, objective: str, backend: str | None) -> None:
     """In float64, and with batch norm, whose statistics stay those of a class; `eager` traces as for a compiled run."""
     at, changed = network(name).double(), {"normalise": DOUBLE, **OBJECTIVES[objective]}
@@ -128,8 +129,7 @@ def test_classes_together_equal_class_by_class(name: str, objective: str, backen
     assert all(torch.equal(before[key], tensor) for key, tensor in tensors_of(at).items()), "the network stays"
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "size"), [*((strategy, 3) for strategy in STRATEGIES), (STRATEGIES[0], 1)])
 def test_every_augmentation_is_one_graph(strategy: str, size: int) -> None:
     compiled, at = program(strategy, size=size, backend="eager"), network()
     with counted_graphs() as graphs:
@@ -169,6 +169,7 @@ def inductor() -> StepProgram:
     return program(size=2, backend="inductor")
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager_for_every_class_and_network(inductor: StepProgram) -> None:
     with counted_graphs() as graphs:
         for outer in range(3):
@@ -208,8 +209,10 @@ def test_without_normalisation_the_network_sees_pixels() -> None:
     torch.testing.assert_close(FeatureProgram(None, batch=BATCH).of(at)(pixels), expected)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize(("size", "backend"), [(1, None), (3, None), (3, "eager")])
+@pytest.mark.parametrize(
+    ("name", "size", "backend"),
+    [*((name, size, None) for name in OPTIONS for size in (1, 3)), ("convnet", 3, "eager")],
+)
 def test_a_step_in_bfloat16_is_nearly_that_in_float32(name: str, size: int, backend: str | None) -> None:
     """The network rounds to eight bits, which small batches in a batch norm amplify; the results are float32."""
     at, labels = network(name), list(range(size))

@@ -149,8 +149,7 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         assert torch.equal(moved[f"network.{name}"], parameter) == name.startswith("trunk."), name
 
 
-@pytest.mark.parametrize("radius", [0.0, 0.05])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "radius"), [*((name, 0.0) for name in OPTIONS), ("convnet", 0.05)])
 def test_training_is_one_graph_and_moves_what_eager_training_moves(name: str, radius: float) -> None:
     """Mixed and unmixed batches; traced as for a compiled run, and executed by eager PyTorch."""
     recipe = Recipe(6, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip", flat_radius=radius)
@@ -202,8 +201,7 @@ def test_mixed_images_are_those_of_cutmix() -> None:
     assert torch.equal(found, cutmix(images.float() / 255, mix_of(mix, 6, CPU)))
 
 
-@pytest.mark.parametrize("backend", [None, "eager"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "backend"), [*((name, None) for name in OPTIONS), ("convnet", "eager")])
 def test_training_in_bfloat16_keeps_parameters_and_statistics_in_float32(name: str, backend: str | None) -> None:
     found = trained(RECIPE, network(name), dtype=torch.bfloat16, backend=backend)
     expected, before = trained(RECIPE, network(name)), dict(network(name).named_parameters())

@@ -36,6 +36,7 @@ print(json.dumps(grown))
 IPC, SIDE = 4, 128
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the memory of a process")
 def test_no_phase_holds_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of what is kept in memory are lowered, so that a small set is a large one."""

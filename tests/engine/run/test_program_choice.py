@@ -174,7 +174,7 @@ def images_of(run: Run, num_workers: int) -> Tensor:
     return torch.stack([state.classes[label].images_NCHW for label in range(10)])
 
 
-@pytest.fixture(params=SETTINGS)
+@pytest.fixture(params=["convnet", pytest.param("batch norm", marks=pytest.mark.slow)])
 def settings(request: pytest.FixtureRequest, tiny: dict[str, Any]) -> dict[str, Any]:
     """Settings of one outer step."""
     return {**tiny, "outer_steps": 1, **SETTINGS[request.param]}
