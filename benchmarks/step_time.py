@@ -246,6 +246,7 @@ def main() -> None:
         for side in sides[1:]
     }
     of_cpu = f"cpu-{arguments.threads}-threads" + ("-cpu-time" if arguments.clock == "cpu" else "")
+    of_cpu += "" if arguments.compile == "on" else "-eager"
     write_result(
         f"step_time-{'cuda' if on_gpu else of_cpu}",
         {
