@@ -1,6 +1,6 @@
 """Two ways to the same gradients: plain autograd, and the transforms of `torch.func`.
 
-Plain autograd is faster and needs half the memory: `torch.func.grad` keeps a graph of every derivative. `torch.compile`
+Plain autograd keeps no graph of the last derivative; `torch.func.grad` keeps one of every derivative. `torch.compile`
 and `torch.func.vmap` take the transforms only.
 """
 

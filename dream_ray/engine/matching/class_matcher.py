@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
-from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, sample_params
 from dream_ray.core.images.multiformation import compose, decode, decoded_count
 from dream_ray.core.images.normalisation import to_unit
@@ -100,7 +99,7 @@ class ClassMatcher:
         """Returns the real images of the current step of a class, by position, int64."""
         if self.config.selection.strategy == "representative":
             return state.indices.numpy()
-        generator = self._stream("real-batch", snapshot, label)
+        generator = self.selector.stream("real-batch", snapshot, label)
         return strategies.random_batch(len(self.selector.real[label]), self.config.real_batch, generator)
 
     def match(self, snapshot: Snapshot, labels: Labels, state: RunState) -> dict[int, Tensor]:
@@ -155,7 +154,10 @@ class ClassMatcher:
         """Draws the augmentation of a class step, the same for its real and synthetic batch (Siamese)."""
         _, height, width = self.selector.real[label].shape_CHW
         return sample_params(
-            self.config.matching.augmentation, self._stream("siamese", snapshot, label), height=height, width=width
+            self.config.matching.augmentation,
+            self.selector.stream("siamese", snapshot, label),
+            height=height,
+            width=width,
         )
 
     def _synthetic_part(self, snapshot: Snapshot, label: int) -> np.ndarray | None:
@@ -164,7 +166,7 @@ class ClassMatcher:
         decoded = decoded_count(config.ipc, config.factor, config.decode, config.batch_synthetic_max)
         if decoded <= config.batch_synthetic_max:
             return None
-        generator = self._stream("synthetic-batch", snapshot, label)
+        generator = self.selector.stream("synthetic-batch", snapshot, label)
         return strategies.random_batch(decoded, config.batch_synthetic_max, generator)
 
     def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
@@ -180,7 +182,7 @@ class ClassMatcher:
         config, images, device = self.config, self.selector.real[label], self.selector.normalise.device
         if config.initialisation.strategy == "noise":
             shape = (config.ipc, *images.shape_CHW)
-            noise = self._stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
+            noise = self.selector.stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
             initial_NCHW = self.space.from_noise(to_device(noise, device))
         else:
             real = to_unit(images.take(self._initial_indices(snapshot, label)), device)
@@ -191,13 +193,10 @@ class ClassMatcher:
     def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
         count = self.config.ipc * self.config.factor**2
         if self.config.initialisation.strategy == "random":
-            generator = self._stream("initialisation", snapshot, label)
+            generator = self.selector.stream("initialisation", snapshot, label)
             return strategies.random_batch(len(self.selector.real[label]), count, generator)
         rule = self.config.selection.rule
         return self.selector.representatives(snapshot, label, count, rule=rule, purpose="initialisation")
-
-    def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
-        return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -108,7 +108,7 @@ class ClassSelector:
             per_cluster=settings.per_cluster,
             rule=settings.rule,
             max_steps=settings.warm_steps if is_warm else settings.max_steps,
-            rngs=[self._stream("k-means", snapshot, label) for label in labels],
+            rngs=[self.stream("k-means", snapshot, label) for label in labels],
             previous=[previous[label] for label in labels] if is_warm else None,
         )
 
@@ -142,9 +142,10 @@ class ClassSelector:
             per_cluster=1,
             rule=rule,
             max_steps=self.config.selection.max_steps,
-            rngs=[self._stream(purpose, snapshot, label)],
+            rngs=[self.stream(purpose, snapshot, label)],
         )
         return chosen.indices.numpy()
 
-    def _stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
+    def stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
+        """Returns the random stream of a class at the step of a network."""
         return rng.stream(self.config.seed, purpose, outer=snapshot.outer, inner=snapshot.inner, label=label)

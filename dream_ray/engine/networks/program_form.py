@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -41,6 +41,10 @@ class ProgramForm:
     def match_batch(self) -> int:
         """Classes that one program matches."""
         return self.class_batch if self.is_batched else 1
+
+    def taking(self, class_batch: int) -> "ProgramForm":
+        """Returns the form for fewer classes at a time."""
+        return replace(self, class_batch=class_batch, is_batched=self.is_batched and class_batch > 1)
 
     @property
     def mode(self) -> str:

@@ -13,6 +13,7 @@ from dream_ray.core.images.multiformation import decoded_count
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks.device_images import MEGABYTE
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
 from dream_ray.engine.planning.memory import (
@@ -150,13 +151,15 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     # Before anything is measured, in a process whose CUDA context ends with it.
     free_bytes = in_new_process(free_gpu_bytes, device) if device.type == "cuda" else 0
     if spec.memory_bytes is None:
-        return spec, _measure(spec, store, producers, device, free_bytes)
+        return spec, _measure(spec, form, store, producers, device, free_bytes)
     budget = f"{spec.memory_bytes / 1e9:.2f} GB" + (
         f" and a GPU with {free_bytes / 1e9:.2f} GB free" if device.type == "cuda" else ""
     )
     for candidate in _candidates(spec):
         try:
-            memory = _measure(candidate, store, producers, device, free_bytes)
+            assert candidate.class_batch is not None
+            of_candidate = form.taking(candidate.class_batch)
+            memory = _measure(candidate, of_candidate, store, producers, device, free_bytes)
         except OutOfMemory as error:
             needed = "memory must be enough to run the steps once"
             found = f"{budget}, and {error}"
@@ -177,11 +180,12 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
     )
 
 
-def _measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device, free_bytes: int) -> MemoryPlan:
-    """Measures the steps of a run, whose `compile` is decided; returns its memory."""
+def _measure(
+    spec: RunSpec, form: ProgramForm, store: Store, producers: Producers, device: torch.device, free_bytes: int
+) -> MemoryPlan:
+    """Measures the steps of a run, executed in a form; returns its memory."""
     config = spec.config
     beside = () if producers.count == 0 else ("embedding", "batch") if spec.local else ("embedding",)
-    form = form_of(spec, store, device, is_compiled=spec.compile != "off")
     measured = in_new_process(
         measure_memory,
         config,

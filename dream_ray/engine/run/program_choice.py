@@ -15,6 +15,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
+from dream_ray.engine.networks.sources import blank_network
 from dream_ray.engine.run.compilation import choose_compile
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
@@ -22,9 +23,9 @@ from dream_ray.nets.classifier import foreign_code
 
 _LOG = logging.getLogger(__name__)
 
-# Launches, not arithmetic, limit a GPU at 32 px; ten classes together need about the launches of one.
+# Ten classes together need 739 launches, one by one 5,010 (benchmarks/results/launches.json).
 CLASS_BATCH_ON_GPU = 10
-# Above this side, a class alone fills a GPU, and plain autograd needs half the memory of the batched program.
+# Above this side, memory matters more than launches. Not measured on a GPU.
 LARGEST_BATCHED_SIDE = 64
 
 
@@ -56,7 +57,7 @@ def form_of(spec: RunSpec, store: Store, device: torch.device, *, is_compiled: b
 
 def _can_be_batched(config: Config, store: Store) -> bool:
     """Returns whether one program can match several classes; says why if the network has, say, shapes of its data."""
-    network = build(config, store)
+    network = blank_network(lambda: build(config, store))
     forward, parameters = function_of(structure_of(network, training=True), tensors_of(network))
     objective = Objective(1.0, 1.0, "mse", match_biases=True, match_classifier=True)
 

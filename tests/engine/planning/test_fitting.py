@@ -12,6 +12,7 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks import device_images
+from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning import plan
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES
 from dream_ray.engine.planning.memory import MemoryPlan
@@ -30,7 +31,9 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Replaces the measurement by a formula; returns the candidates that were tried."""
     tried: list[Config] = []
 
-    def measure(spec: RunSpec, store: Store, producers: Producers, device: torch.device, free_bytes: int) -> MemoryPlan:
+    def measure(
+        spec: RunSpec, form: ProgramForm, store: Store, producers: Producers, device: torch.device, free_bytes: int
+    ) -> MemoryPlan:
         config = spec.config
         tried.append(config)
         step = 1000 * config.selection.embedding_batch + 2000 * min(config.batch_synthetic_max, 32)

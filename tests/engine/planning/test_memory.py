@@ -38,7 +38,7 @@ from dream_ray.engine.run.spec import RunSpec
 from tests.conftest import TINY
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-NO_GPU: dict[str, Any] = {"per_gpu": (1, 0), "free_gpu": 0, "device": CPU}
+ON_CPU: dict[str, Any] = {"threads": 3, "per_gpu": (1, 0), "free_gpu": 0, "device": CPU}
 MEASURED = StepMemory(10**9, 10**8, 0, 0, snapshot_bytes=1000, num_features=16)
 
 
@@ -77,19 +77,7 @@ def test_the_peak_memory_excludes_the_parent_process() -> None:
 
 def test_parts_of_the_plan(config: Config, digits_store: str) -> None:
     store = Store.open(digits_store)
-    plan = plan_memory(
-        config,
-        store,
-        MEASURED,
-        threads=3,
-        workers=4,
-        producers=0,
-        ahead=3,
-        ray=True,
-        per_gpu=(1, 0),
-        free_gpu=0,
-        device=CPU,
-    )
+    plan = plan_memory(config, store, MEASURED, workers=4, producers=0, ahead=3, ray=True, **ON_CPU)
     assert plan.ray == RAY_BYTES and plan.gpu == 0
     assert plan.ahead == 3 * MEASURED.snapshot_bytes and plan.all_processes == 4 * plan.total + plan.ahead
     assert plan.synthetic == 3 * 2 * 64 * 6 * 4, "three classes, two images of 64 pixels, six times float32"
@@ -103,19 +91,7 @@ def test_a_batch_of_an_encoded_store_is_decoded_ahead(config: Config, digits_sto
     store = Store.open(digits_store)
     encoded = Store(store.path, replace(store.manifest, encoding="jpeg"))
     raw, jpeg = (
-        plan_memory(
-            config,
-            one,
-            MEASURED,
-            threads=3,
-            workers=1,
-            producers=1,
-            ahead=0,
-            ray=False,
-            per_gpu=(1, 0),
-            free_gpu=0,
-            device=CPU,
-        )
+        plan_memory(config, one, MEASURED, workers=1, producers=1, ahead=0, ray=False, **ON_CPU)
         for one in (store, encoded)
     )
     embedding, training = (
