@@ -31,7 +31,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine import components
 from dream_ray.engine.evaluation.tasks import plan_tasks, run_task
 from dream_ray.engine.matching import trajectory_matcher
-from dream_ray.engine.planning.measuring.steps import measure_memory
+from dream_ray.engine.planning.measuring.steps import in_new_process, measure_memory
 from dream_ray.engine.planning.memory import plan_memory
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.progress import heartbeat
@@ -302,7 +302,7 @@ def test_a_worker_stays_within_its_plan(store: str, tmp_path: Path, framework: s
     for number in missing_experts(run):
         make_expert(run.path, number)
     opened = run.open_store()
-    measured = measure_memory(run.config, opened, threads=1, device=CPU)
+    measured = in_new_process(measure_memory, run.config, opened, threads=1, device=CPU)
     no_gpu: dict[str, Any] = {"per_gpu": (0, 0), "free_gpu": 0, "device": CPU}
     plan = plan_memory(run.config, opened, measured, threads=1, workers=1, producers=0, ahead=0, ray=False, **no_gpu)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
