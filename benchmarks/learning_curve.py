@@ -27,7 +27,6 @@ import torch
 
 from benchmarks.report import RESULTS, provenance, write_result
 from dream_ray.config import Config, parse_config, read_settings
-from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
@@ -37,6 +36,7 @@ from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.training import TensorImages
+from dream_ray.engine.run.normalisation import channel_normalisation
 from dream_ray.engine.run.process_memory import keep_freed_memory
 
 ARMS = {
@@ -99,7 +99,7 @@ def run_seed(store_path: str, shared: dict[str, Any], seed: int, checkpoints: li
     torch.set_num_threads(1)
     keep_freed_memory()
     store = Store.open(store_path)
-    normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
+    normalisation = channel_normalisation(arm_config(shared, "DREAM+", seed), store, torch.device("cpu"))
     labels = range(store.num_classes)
     matchers = {name: class_matcher(arm_config(shared, name, seed), store, labels, normalisation) for name in ARMS}
     arms = [Arm(name, matcher, {}) for name, matcher in matchers.items()]

@@ -28,7 +28,6 @@ from benchmarks import frameworks
 from benchmarks.report import provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import rng
-from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.selection import kmeans
 from dream_ray.core.selection.strategies import nearest_to_each
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -36,6 +35,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.engine.run.normalisation import channel_normalisation
 from dream_ray.engine.run.process_memory import keep_freed_memory
 
 PRECISIONS = ("float32", "bfloat16")
@@ -92,7 +92,7 @@ class Method:
 def quality(store: Store, config: Config) -> list[dict[str, Any]]:
     """Returns a row for every selection, class and method."""
     rows = []
-    normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
+    normalisation = channel_normalisation(config, store, torch.device("cpu"))
 
     def selector(precision: str) -> ClassSelector:
         selection = config.selection.model_copy(update={"precision": precision})

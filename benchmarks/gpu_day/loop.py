@@ -8,7 +8,6 @@ import torch
 
 from benchmarks.scaling import random_store
 from dream_ray.config import Config
-from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.placement import class_groups
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
@@ -16,6 +15,7 @@ from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.run.class_costs import num_selections
+from dream_ray.engine.run.normalisation import channel_normalisation
 
 COLD, WARM, STEPS, UPDATE = "cold selection", "warm selection", "class steps", "update"
 
@@ -52,7 +52,7 @@ class Loop:
     """
 
     def __init__(self, config: Config, store: Store, num_classes: int, device: torch.device, form: ProgramForm) -> None:
-        normalise = Normalisation.of(store.manifest.mean, store.manifest.std, device)
+        normalise = channel_normalisation(config, store, device)
         self._config = config
         self._matcher = class_matcher(config, store, range(num_classes), normalise, form=form)
         self._trajectory = network_source(config, store, normalise, form=form).trajectory(0)

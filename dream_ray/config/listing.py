@@ -44,10 +44,12 @@ def _section(
 
 def _rule(schema: Mapping[str, Any]) -> str:
     """Returns the allowed values of a setting, for example "int >= 1, or null"."""
-    if "anyOf" in schema:
-        return ", or ".join(map(_rule, schema["anyOf"]))
+    if forms := schema.get("anyOf", schema.get("oneOf")):
+        return ", or ".join(map(_rule, forms))
     if "$ref" in schema:
         return "section"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return " or ".join(f"`{choice}`" for choice in schema["enum"])
     bounds = " and ".join(f"{sign} {schema[name]:g}" for name, sign in _SIGNS.items() if name in schema)

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from dream_ray.config.frameworks import PRESETS
 from dream_ray.config.schema import Config
+from dream_ray.config.sections import FORMS
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
 
@@ -76,7 +77,7 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
 
 def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     """Formats a validation error as "setting rule; got value"; suggests the nearest name for an unknown setting."""
-    path = [str(part) for part in detail["loc"]]
+    path = [str(part) for part in detail["loc"] if part not in FORMS]
     name = ".".join(path)
     if detail["type"] == "extra_forbidden":
         known = _settings(path[:-1], model)
@@ -96,7 +97,13 @@ def _settings(path: Sequence[str], model: type[BaseModel]) -> list[str]:
     for part in path:
         if part not in section.model_fields:
             continue  # a key of a mapping of sections
-        annotation = section.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        section = next(_sections_in(section.model_fields[part].annotation))
     return list(section.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yields the sections that a setting may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)

@@ -5,7 +5,7 @@ Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag, model_validator
 
 
 class Section(BaseModel):
@@ -214,12 +214,52 @@ class Evaluation(Section):
     """Crop a random part of every image and resize it (the ImageNet recipe)."""
 
 
+class ChannelStatistics(Section):
+    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
+
+    mean: tuple[FiniteFloat, ...]
+    """One number per channel."""
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
+    """One number per channel."""
+
+    @model_validator(mode="after")
+    def _one_pair_per_channel(self) -> "ChannelStatistics":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std must have one number per channel; got {len(self.mean)} and {len(self.std)}")
+        return self
+
+
+FORMS = ("<text>", "<section>")
+"""Forms of a setting that is a text or a section. They are part of the locations of pydantic's errors."""
+
+
+def _form_of(value: Any) -> str | None:
+    text, section = FORMS
+    if isinstance(value, str):
+        return text
+    return section if isinstance(value, (dict, ChannelStatistics)) else None
+
+
+# A wrong number in the section would otherwise also be reported as a text that is not "store".
+_OneForm = Discriminator(
+    _form_of,
+    custom_error_type="normalisation",
+    custom_error_message="input should be 'store' or a mapping of mean and std",
+)
+
+
 class Data(Section):
-    """Which real images are used."""
+    """Which real images are used, and how they become network inputs."""
 
     include_validation: bool = True
     """true: distil the training and validation splits together; false: the training split alone, so that validation
     can guide choices."""
+    normalisation: Annotated[
+        Annotated[Literal["store"], Tag(FORMS[0])] | Annotated[ChannelStatistics, Tag(FORMS[1])], _OneForm
+    ] = "store"
+    """Mean and standard deviation of each channel of the network inputs. store: those of the training and validation
+    images of the store; or {mean: [...], std: [...]}, for pixels in [0, 1]. With pixels.space normalised, a step of
+    size s moves a pixel by s * std^2."""
     zca: bool = False
     """Whiten images by ZCA (MTT) instead of normalising each channel."""
     resident_mb: int | None = Field(default=None, ge=0)

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
-from dream_ray.config.sections import Evaluation, Matching, Network, Selection
+from dream_ray.config.sections import ChannelStatistics, Evaluation, Matching, Network, Selection
 from dream_ray.core.images.multiformation import DECODE_MODES
 from dream_ray.core.matching.objectives import DISTANCES
 from dream_ray.core.selection.strategies import PICK_RULES
@@ -36,6 +36,30 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (
         {"evaluation": {"network": {"nam": "x"}}},
         r"evaluation\.network\.nam is .*did you mean evaluation\.network\.name\?",
+    ),
+    (
+        {"data": {"normalisation": {"mean": [0.5], "std": [0.0]}}},
+        r"data\.normalisation\.std\.0 must follow the rule: input should be greater than 0; got 0\.0$",
+    ),
+    (
+        {"data": {"normalisation": {"mean": [0.5, 0.5], "std": [0.2]}}},
+        r"data\.normalisation\.mean and std must have one number per channel; got 2 and 1$",
+    ),
+    (
+        {"data": {"normalisation": {"mean": [0.5], "std": [float("inf")]}}},
+        r"data\.normalisation\.std\.0 must follow the rule: input should be a finite number; got inf$",
+    ),
+    (
+        {"data": {"normalisation": 0.5}},
+        r"data\.normalisation must follow the rule: input should be 'store' or a mapping of mean and std; got 0\.5$",
+    ),
+    (
+        {"data": {"normalisation": "cifar10"}},
+        r"data\.normalisation must follow the rule: input should be 'store'; got 'cifar10'$",
+    ),
+    (
+        {"data": {"normalisation": {"mean": [0.5], "std": [0.5], "sdt": [0.5]}}},
+        r"data\.normalisation\.sdt is not a known setting; did you mean data\.normalisation\.std\?$",
     ),
     ({"update": {"zzz": 3}}, r"update\.zzz is not a known setting; settings there: warmup_epochs, epochs, .*"),
 ]
@@ -65,6 +89,8 @@ def test_random_selection_takes_any_batch() -> None:
         ("network.options.width=32", "network.options", {"depth": 3, "width": 32, "norm": "instance"}),
         ("evaluation.network.name=resnet18", "evaluation.network.name", "resnet18"),
         ("batch_real=null", "batch_real", None),
+        ("data.normalisation={mean: [0.5], std: [2]}", "data.normalisation", ChannelStatistics(mean=(0.5,), std=(2,))),
+        ("data.normalisation=store", "data.normalisation", "store"),
         ("network.options.drop=5e-1", "network.options", {"depth": 3, "width": 128, "norm": "instance", "drop": 0.5}),
     ],
 )

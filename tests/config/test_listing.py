@@ -35,6 +35,7 @@ def test_the_page_lists_every_setting_with_its_values() -> None:
         "- `decode`: `single` or `multi` or `bound`; default `single`. Decode",
         "- `selection.embedding_batch`: `8` or `16` or",
         "- `evaluation.network`: section, or null; default `null`. Network",
+        "- `data.normalisation`: `store`, or section; default `store`. Mean",
         "- `data.zca`: true or false; default `false`. Whiten",
     )
     assert all(any(line.startswith(start) for line in lines) for start in starts)

@@ -185,7 +185,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
             [field.name for field in fields(EvaluationResult)],
             store.manifest.checksum,
             run.config.splits,
-            run.config.data.zca,
+            run.config.data.model_dump(mode="json", include={"normalisation", "zca"}),
             task.split,
             task.repeat,
             task.network.model_dump() | ({} if source is None else {"source": source}),

@@ -130,7 +130,7 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     settings = {key: config[key] for key in ("seed", "network", "source", "update", "precision")}
     settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
-    settings |= {"zca": run.config.data.zca}
+    settings |= {name: config["data"][name] for name in ("normalisation", "zca")}
     if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
         settings |= {"selection": config["selection"]}
     # The path of the store, the distribution of the work and the matching change no network.

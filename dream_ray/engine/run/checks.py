@@ -5,6 +5,7 @@ import logging
 import torch
 
 from dream_ray.config import Config
+from dream_ray.config.sections import ChannelStatistics
 from dream_ray.core import rng
 from dream_ray.core.images.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store.store import Store
@@ -24,6 +25,7 @@ def check_fit(config: Config, store: Store) -> None:
     if height != width:
         raise UsageError(f"images must be square; the store has {height} x {width}: ingest it with --size")
     _check_factor(config, height)
+    _check_normalisation(config, channels)
     counts = class_counts(config, store)
     needed, fewest = config.ipc * config.factor**2, min(counts)
     name_of_smallest = store.manifest.class_names[counts.index(fewest)]
@@ -75,6 +77,16 @@ def _check_factor(config: Config, side: int) -> None:
     if config.pixels.space == "normalised" and side % config.factor:
         raise UsageError(
             f"factor must divide the side of the images ({side}) with pixels.space normalised; got {config.factor}"
+        )
+
+
+def _check_normalisation(config: Config, channels: int) -> None:
+    """Raises UsageError if the statistics in the settings are for images of another number of channels."""
+    chosen = config.data.normalisation
+    if isinstance(chosen, ChannelStatistics) and len(chosen.mean) != channels:
+        raise UsageError(
+            f"data.normalisation must have one mean and std per channel of the store ({channels}); got "
+            f"{len(chosen.mean)}. Correct the numbers, or set data.normalisation=store"
         )
 
 

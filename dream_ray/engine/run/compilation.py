@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import sample_params
-from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.matching.class_step import ClassInputs
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import class_step
@@ -21,6 +20,7 @@ from dream_ray.engine.networks.from_config import build, first_passes, recipe_of
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.update_program import UpdateProgram
 from dream_ray.engine.run.class_costs import class_costs, class_counts
+from dream_ray.engine.run.normalisation import channel_normalisation
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
 
@@ -112,7 +112,7 @@ def _check_network(config: Config, store: Store) -> None:
     """Raises UsageError if torch.compile cannot trace the network of a run."""
     from torch._dynamo.exc import TorchDynamoException
 
-    normalise = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
+    normalise = channel_normalisation(config, store, torch.device("cpu"))
     network, real = build(config, store), torch.zeros(2, *store.shape_CHW, dtype=torch.uint8)
     strategy, (_, height, width) = config.matching.augmentation, store.shape_CHW
     draw = sample_params(strategy, rng.stream(0, "traced"), height=height, width=width)

@@ -35,8 +35,8 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         labels_N: Label of every image, int64.
         class_names: Name of every class, by label.
         normalise: Maps images in [0, 1] to network inputs; apply it to test images too.
-        mean: Mean of each channel of the real images, in [0, 1].
-        std: Standard deviation of each channel of the real images, in [0, 1].
+        mean: Mean of each channel by `data.normalisation`, for pixels in [0, 1].
+        std: Standard deviation of each channel, likewise.
         step_size: Learning rate that was learned with the images, or None.
     """
 

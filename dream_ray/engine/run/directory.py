@@ -105,13 +105,12 @@ class Run:
 
     def normalise(self, store: Store, device: "torch.device | None" = None) -> "Normalise":
         """Returns the map from images in [0, 1] to network inputs, on the run's device or another one."""
-        from dream_ray.core.images.normalisation import Normalisation
-        from dream_ray.engine.run.normalisation import read_whitening
+        from dream_ray.engine.run.normalisation import channel_normalisation, read_whitening
 
         device = device or self.device
         if self.config.data.zca:
             return read_whitening(self.file(WHITENING_FILE), device)
-        return Normalisation.of(store.manifest.mean, store.manifest.std, device)
+        return channel_normalisation(self.config, store, device)
 
     @property
     def is_finished(self) -> bool:

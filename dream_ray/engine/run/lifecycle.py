@@ -36,7 +36,7 @@ from dream_ray.engine.run.environment import (
     total_cost,
 )
 from dream_ray.engine.run.metrics import merge_metrics
-from dream_ray.engine.run.normalisation import write_whitening
+from dream_ray.engine.run.normalisation import channel_statistics, write_whitening
 from dream_ray.engine.run.program_choice import choose_form
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
@@ -177,8 +177,7 @@ def synthetic_set(run: Run, store: Store, step: int) -> SyntheticSet:
         run.config.factor,
         run.config.evaluation_decode,
         run.config.batch_synthetic_max,
-        store.manifest.mean,
-        store.manifest.std,
+        *channel_statistics(run.config, store),
         None if step_size is None else float(step_size),
     )
 

@@ -1,6 +1,6 @@
-"""The ZCA whitening of a run (`data.zca`), in place of the normalisation of each channel.
+"""The normalisation of a run: mean and standard deviation of each channel, or ZCA whitening (`data.zca`) instead.
 
-It depends on all images that are distilled, so a run computes it once, when it is created.
+A whitening depends on all images that are distilled, so a run computes it once, when it is created.
 """
 
 import math
@@ -9,13 +9,26 @@ import numpy as np
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.images.normalisation import Whitening
+from dream_ray.config.sections import ChannelStatistics
+from dream_ray.core.images.normalisation import Normalisation, Whitening
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
 
 # For 64 x 64 pixels of 3 channels, the two matrices take 600 MB each, and the decomposition takes hours.
 MOST_WHITENED_VALUES = 4096
 _BATCH = 1000
+
+
+def channel_statistics(config: Config, store: Store) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel by `data.normalisation`, for pixels in [0, 1]."""
+    chosen = config.data.normalisation
+    of = chosen if isinstance(chosen, ChannelStatistics) else store.manifest
+    return of.mean, of.std
+
+
+def channel_normalisation(config: Config, store: Store, device: torch.device) -> Normalisation:
+    """Returns the normalisation of each channel, on a device."""
+    return Normalisation.of(*channel_statistics(config, store), device)
 
 
 def read_whitening(path: str, device: torch.device) -> Whitening:

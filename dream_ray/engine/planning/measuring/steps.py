@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from dream_ray.config import Config
-from dream_ray.core.images.normalisation import Normalisation, Normalise, Whitening
+from dream_ray.core.images.normalisation import Normalise, Whitening
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.planning.forecast import StepCosts
@@ -23,6 +23,7 @@ from dream_ray.engine.planning.measuring.class_steps import ClassSteps
 from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTimer
 from dream_ray.engine.planning.measuring.student_steps import StudentSteps
 from dream_ray.engine.run.environment import CostMeter, fixed_arithmetic
+from dream_ray.engine.run.normalisation import channel_normalisation
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, out_of_memory
 
 P = ParamSpec("P")
@@ -157,6 +158,6 @@ def _steps(
 def _normalisation(config: Config, store: Store, device: torch.device) -> Normalise:
     """Returns a normalisation of the same time and memory as the run's."""
     if not config.data.zca:
-        return Normalisation.of(store.manifest.mean, store.manifest.std, device)
+        return channel_normalisation(config, store, device)
     size = math.prod(store.shape_CHW)
     return Whitening(*(torch.zeros(shape, device=device) for shape in ((size,), (size, size), (size, size))))
