@@ -22,6 +22,7 @@ from dream_ray.core.matching.objectives import Parameters
 from dream_ray.engine.networks.functional import FromFirst, apply, cast, function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm, compile_whole
 from dream_ray.nets import Classifier
+from dream_ray.nets.instance_norm import with_closed_norms
 
 
 class FeatureProgram:
@@ -102,8 +103,14 @@ class StepProgram:
         self.size = form.match_batch
         self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
         self._chunk, self._form = chunk, form
-        self._structure = FromFirst(partial(structure_of, training=True))
+        self._structure = FromFirst(self._structure_of)
         self._program = FromFirst(self._build)
+
+    def _structure_of(self, network: Classifier) -> Classifier:
+        structure = structure_of(network, training=True)
+        # A compiler fuses the derivatives of norms; the closed form would lose digits in bfloat16.
+        is_split = self.size > 1 and self._form.backend is None and self._dtype == torch.float32
+        return with_closed_norms(structure) if is_split else structure
 
     def _build(self, network: Classifier) -> Callable[..., ClassOutputs]:
         structure, dtype, step = self._structure(network), self._dtype, self._step
