@@ -59,7 +59,7 @@ class Budget:
 
 
 BUDGETS = {
-    "dream_plus: class step": Budget(calls=4, operations=2206, waits={}),
+    "dream_plus: class step": Budget(calls=4, operations=1634, waits={}),
     "dream_plus: update": Budget(calls=3, operations=540, waits={}),
     "dream_plus: cold selection": Budget(
         calls=1, operations=299, waits={"core/selection/strategies.py nearest_to_each": 1}
@@ -70,7 +70,7 @@ BUDGETS = {
     "dream_plus: rest of the loop": Budget(
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
     ),
-    "dc: class step": Budget(calls=4, operations=1958, waits={}),
+    "dc: class step": Budget(calls=4, operations=1390, waits={}),
     "dc: update": Budget(calls=3, operations=214, waits={}),
     "mtt: class step": Budget(calls=4, operations=16285, waits={}),
     "mtt: update": Budget(calls=3, operations=180, waits={}),

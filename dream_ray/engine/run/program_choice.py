@@ -23,7 +23,7 @@ from dream_ray.nets.classifier import foreign_code
 
 _LOG = logging.getLogger(__name__)
 
-# Ten classes together need 739 launches, one by one 5,010 (benchmarks/results/launches.json).
+# Ten classes together need 525 launches, one by one 5,010 (benchmarks/results/launches.json).
 CLASS_BATCH_ON_GPU = 10
 # Above this side, memory matters more than launches. Not measured on a GPU.
 LARGEST_BATCHED_SIDE = 64
