@@ -12,13 +12,11 @@ network: `--device cuda --width 128 --images 5000 --processes 1`.
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import torch
 from benchmarks.report import provenance, write_result
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
+from dream_ray.core.intervals import half_width
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import read_validation
@@ -38,8 +37,6 @@ from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.run.spec import RunSpec
 
 STRATEGIES = ("random", "representative")
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 REDUCED: dict[str, Settings] = {
     "dc": {"update": {"epochs": 5}},
@@ -148,11 +145,6 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["gain_ci95"] = [half_width(values) for values in zip(*gains, strict=True)]
         rows.append(row)
     return rows
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Returns half the width of the 95 % confidence interval of the mean."""
-    return _T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:

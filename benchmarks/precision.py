@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import frameworks
 from benchmarks.report import provenance, write_result
+from dream_ray.core.intervals import half_width
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -50,7 +51,7 @@ def summarise(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "accuracies": accuracies,
         "cpu_s": {precision: statistics.median(run["cpu_s"] for run in runs) for precision, runs in found.items()},
         "bfloat16_adds": statistics.mean(added),
-        "ci95": frameworks.half_width(added),
+        "ci95": half_width(added),
         "n": len(added),
     }
 

@@ -28,6 +28,7 @@ from benchmarks import frameworks
 from benchmarks.report import provenance, write_result
 from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import rng
+from dream_ray.core.intervals import half_width
 from dream_ray.core.selection import kmeans
 from dream_ray.core.selection.strategies import nearest_to_each
 from dream_ray.data.ingest import IngestSettings, ingest
@@ -175,7 +176,7 @@ def accuracies(scratch: Path, seeds: int) -> dict[str, Any]:
             found[precision].append(run["accuracies"][-1])
             print(precision, seed, found[precision][-1], file=sys.stderr)
     differences = [other - exact for exact, other in zip(*found.values(), strict=True)]
-    return {**found, "bfloat16_adds": statistics.mean(differences), "ci95": frameworks.half_width(differences)}
+    return {**found, "bfloat16_adds": statistics.mean(differences), "ci95": half_width(differences)}
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
 
     cells = [
         (
-            row["evaluated_set"],
+            row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}",
             str(row["num_images"]),
             str(row["epochs"]),
             percent(row["mean"], row["std"]),

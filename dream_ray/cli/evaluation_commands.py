@@ -11,8 +11,12 @@ from dream_ray.errors import UsageError
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Directory of a finished run.")],
+    run: Annotated[str, typer.Argument(help="Directory of a run.")],
     *,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option("--step", help="Evaluate the checkpoint of this inner step instead; may be repeated."),
+    ] = None,
     net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
     net_options: Annotated[
         list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
@@ -21,7 +25,8 @@ def evaluate(
     protocol: Annotated[str, typer.Option("--protocol", help="quick or published: how long to train.")] = "quick",
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
     baselines: Annotated[
-        str | None, typer.Option("--baselines", help="Comma-separated baselines, or none. [default: all]")
+        str | None,
+        typer.Option("--baselines", help="Comma-separated baselines, or none. [default: all; with --step none]"),
     ] = None,
     local: Local = False,
     address: Address = None,
@@ -30,17 +35,17 @@ def evaluate(
     """Train networks on a synthetic set and test them.
 
     The same networks are trained on the baselines: random real images, k-means, the initial images, the whole set.
+    Results are kept: a later call trains only the networks that are missing.
     """
-    from dream_ray.engine.evaluation.options import BASELINES
-
     with progress.counter("Evaluating") as on_result:
         rows = dream_ray.evaluate(
             run,
+            steps=steps or (),
             network=_network(net, net_options or []),
             repeats=repeats,
             protocol=protocol,
             split=split,
-            baselines=BASELINES if baselines is None else _names(baselines),
+            baselines=None if baselines is None else _names(baselines),
             local=local,
             address=address,
             wait=wait,

@@ -60,6 +60,8 @@ class Config(Section):
     """Matching steps per network."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints."""
+    checkpoint_keep_every: int = Field(default=0, ge=0)
+    """Steps between two checkpoints that are kept, for `evaluate --step`; 0: none but the first and the last two."""
     log_every: int = Field(default=1, ge=1)
     """Steps between two rows of metrics."""
     network: Network = Network()
@@ -116,6 +118,11 @@ class Config(Section):
                 f"{self.evaluation.every}",
             ),
             (
+                self.checkpoint_keep_every % self.checkpoint_every > 0,
+                f"checkpoint_keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}); got "
+                f"{self.checkpoint_keep_every}",
+            ),
+            (
                 objective == "trajectory" and kind != "expert",
                 f"source.kind must be expert with matching.objective trajectory; got {kind}",
             ),
@@ -159,6 +166,10 @@ class Config(Section):
     def saves_at(self, step: int) -> bool:
         """Tells whether a checkpoint is due before a step, outer * inner_steps + inner."""
         return step % self.checkpoint_every == 0
+
+    def keeps(self, step: int) -> bool:
+        """Tells whether the checkpoint of a step stays when newer ones are written."""
+        return self.checkpoint_keep_every > 0 and step % self.checkpoint_keep_every == 0
 
     def selects_at(self, inner: int) -> bool:
         """Tells whether representative images are selected before an inner step."""

@@ -186,6 +186,8 @@ class Evaluation(Section):
 
     every: int = Field(default=0, ge=0)
     """Steps between two validation accuracies during a run; 0: none. Needs data.include_validation: false."""
+    repeats: int = Field(default=1, ge=1)
+    """Fresh networks per validation accuracy during a run, which is their mean; `evaluate` has --repeats."""
     network: Network | None = None
     """Network that is trained; null: the network of the run."""
     epochs: int = Field(default=1000, ge=1)

@@ -207,10 +207,11 @@ class _Events:
         self.heartbeat.flush(step)
         # In trajectory matching, all workers hold the same images of all classes.
         if self.context.rank == 0 or self.run.config.matching.objective != "trajectory":
-            written = self.write(state)
-            if self.context.on_checkpoint is not None:
-                written.result()
-                self.context.on_checkpoint(step)
+            with self.heartbeat.pause():
+                written = self.write(state)
+                if self.context.on_checkpoint is not None:
+                    written.result()
+                    self.context.on_checkpoint(step)
         if self.heartbeat.is_stopped or self.context.should_stop():
             raise Stopped
 

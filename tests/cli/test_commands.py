@@ -117,14 +117,20 @@ def test_a_run_writes_validation_accuracies_while_it_works(
 ) -> None:
     code, _, _ = call(
         *("distill", "--config", settings_file, "--store", four_digits_store, "--out", out, "--local"),
-        *("--set", "evaluation.every=4", "--set", "data.include_validation=false"),
+        *("--set", "evaluation.every=4", "--set", "data.include_validation=false", "--set", "evaluation.repeats=2"),
     )
     assert code == 0
     rows = [json.loads(path.read_text()) for path in sorted(Path(out, "validation").iterdir())]
     assert [row["step"] for row in rows] == [0, 4, 8]
-    assert all(0 <= row["accuracy"] <= 1 for row in rows)
-    code, _, _ = call("evaluate", out, "--local", "--repeats", 1, "--baselines", "none", "--split", "validation")
+    assert all(row["accuracy"] == pytest.approx(sum(row["accuracies"]) / 2) for row in rows)
+    options = ("--local", "--repeats", 2, "--split", "validation")
+    assert call("evaluate", out, *options, "--baselines", "none")[0] == 0
+    code, text, _ = call("evaluate", out, *options, "--step", 0, "--step", 8)
     assert code == 0
+    assert re.search(r"distilled, step 0 .*\n.*distilled, step 8 ", text)
+    name = "evaluation/convnet-quick-validation-distilled-steps=0_8-n=2.json"
+    evaluated = storage.read_json(f"{out}/{name}")["evaluated_sets"]
+    assert [row["accuracies"] for row in evaluated] == [rows[0]["accuracies"], rows[-1]["accuracies"]]
 
 
 def test_presets_are_listed(call: Callable[..., Answer]) -> None:

@@ -81,6 +81,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("evaluate run --protocol slow", "protocol must be one of quick, published; got 'slow'"),
         ("evaluate run --baselines hole", "baselines must be of random real, k-means real"),
         ("evaluate run --split train --local", "split must be one of test, validation; got 'train'"),
+        ("evaluate run --step 2", "run (it has 0, 1); got 2. With checkpoint_keep_every"),
         ("evaluate run --repeats 0", "repeats must be an int >= 1; got 0"),
         ("ingest nowhere new", "nowhere', which does not exist"),
         ("ingest digits new --encoding png", "encoding must be one of raw, jpeg; got 'png'"),

@@ -1,6 +1,8 @@
 """Runs without Ray: the same synthetic set on any number of workers and after any interruption."""
 
+import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.progress import heartbeat
-from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.engine.run.environment import NUMERICS, total_cost
 from dream_ray.engine.run.lifecycle import finish_run
 from dream_ray.engine.stopping import Stopped
 from dream_ray.errors import RunError
@@ -117,6 +120,36 @@ def test_losses_are_golden(tiny_config: Config, digits_store: str, out: str) -> 
     assert [row["step"] for row in rows] == list(range(8))
     # Losses are sums of squares over all parameters: rounding differs a little between CPU types.
     assert [row["loss"] for row in rows] == pytest.approx(golden, rel=1e-3)
+
+
+def test_numerics_are_those_of_the_golden_losses() -> None:
+    """Results of other numerics are never mixed: whoever re-records golden losses gives the numerics a new name."""
+    files = [GOLDEN.with_name(name) for name in ("golden_framework_losses.json", "golden_losses.json")]
+    assert hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16] == NUMERICS
+
+
+def test_checkpoints_of_a_curve_are_kept(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
+    run = start(parse_config({**tiny, "outer_steps": 3, "checkpoint_keep_every": 4}))
+    run_all(run, 2)
+    assert run.checkpoints().complete_steps() == [0, 4, 8, 10, 12]
+
+
+def test_the_time_of_a_step_leaves_out_checkpoints_and_what_follows_them(
+    start: Callable[..., Run], tiny_config: Config
+) -> None:
+    run, slow = start(tiny_config), 0.2
+
+    def compute(step: int) -> None:
+        until = time.process_time() + slow
+        while time.process_time() < until:
+            pass
+
+    work(run.path, range(NUM_CLASSES), on_checkpoint=compute)
+    finish_run(run)
+    rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+    total = total_cost(read_sessions(run))
+    assert total["cpu_s"] - sum(row["cpu_s"] for row in rows) > 4 * slow, "four checkpoints lie before a step"
+    assert all(row["cpu_s"] > 0 for row in rows)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(

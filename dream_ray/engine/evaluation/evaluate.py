@@ -16,6 +16,7 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Network
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
+from dream_ray.core.intervals import half_width
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE_SET
 from dream_ray.engine.networks.stored_images import StoredImages
@@ -40,6 +41,7 @@ class EvaluationResult:
         epochs: Epochs it was trained for.
         seconds: Duration.
         device: Type of the device that it was trained on.
+        step: Step of the checkpoint whose images it was trained on; None: the finished run, or a baseline.
     """
 
     evaluated_set: str
@@ -49,6 +51,7 @@ class EvaluationResult:
     epochs: int
     seconds: float
     device: str
+    step: int | None = None
 
 
 def train_and_test(
@@ -134,15 +137,21 @@ def num_epochs(config: Config, protocol: str, evaluated_set: str) -> int:
 
 
 def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
-    """Returns one row per evaluated set: mean and sample standard deviation of the accuracy in [0, 1], n, devices."""
-    by_set: dict[str, list[EvaluationResult]] = {}
-    for result in sorted(results, key=lambda r: (EVALUATED_SETS.index(r.evaluated_set), r.repeat)):
-        by_set.setdefault(result.evaluated_set, []).append(result)
+    """Returns one row per evaluated set and step, the steps ascending.
+
+    A row has mean and sample standard deviation of the accuracy in [0, 1], half the width of the 95 % interval of the
+    mean, n and the devices.
+    """
+    groups: dict[tuple[str, int | None], list[EvaluationResult]] = {}
+    for result in sorted(results, key=lambda r: (EVALUATED_SETS.index(r.evaluated_set), r.step or 0, r.repeat)):
+        groups.setdefault((result.evaluated_set, result.step), []).append(result)
     return [
         {
             "evaluated_set": evaluated_set,
+            "step": step,
             "mean": statistics.mean(r.accuracy for r in group),
             "std": statistics.stdev(r.accuracy for r in group) if len(group) > 1 else None,
+            "half_width": half_width([r.accuracy for r in group]),
             "n": len(group),
             "num_images": group[0].num_images,
             "epochs": group[0].epochs,
@@ -150,5 +159,5 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
             "seconds": sum(r.seconds for r in group),
             "devices": sorted({r.device for r in group}),
         }
-        for evaluated_set, group in by_set.items()
+        for (evaluated_set, step), group in groups.items()
     ]

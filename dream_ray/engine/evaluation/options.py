@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dream_ray.config import Config
 from dream_ray.config.sections import Network
@@ -23,7 +23,9 @@ USUAL_REPEATS = 3
 _PLAIN = re.compile(r"[\w.=-]{1,80}", re.ASCII)
 
 
-def check_evaluation(run: Run, *, repeats: int, protocol: str, split: str, baselines: Sequence[str]) -> None:
+def check_evaluation(
+    run: Run, *, steps: Sequence[int], repeats: int, protocol: str, split: str, baselines: Sequence[str]
+) -> None:
     """Raises UsageError if an argument of `api.evaluate` breaks a rule, or the store has no such split."""
     for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS)):
         if value not in valid:
@@ -32,8 +34,13 @@ def check_evaluation(run: Run, *, repeats: int, protocol: str, split: str, basel
         raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}")
     if repeats < 1:
         raise UsageError(f"repeats must be an int >= 1; got {repeats}")
-    if not run.is_finished:
-        raise UsageError(f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`")
+    if steps:
+        _check_steps(run, steps)
+    elif not run.is_finished:
+        raise UsageError(
+            f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`, or evaluate checkpoints "
+            "with --step"
+        )
     splits = run.open_store().splits()
     if split not in splits:
         raise UsageError(f"split must be one that the store has ({', '.join(splits)}); got {split!r}")
@@ -41,22 +48,48 @@ def check_evaluation(run: Run, *, repeats: int, protocol: str, split: str, basel
         raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
 
 
+def _check_steps(run: Run, steps: Sequence[int]) -> None:
+    checkpoints = run.checkpoints()
+    found = checkpoints.steps()
+    complete = checkpoints.complete_steps(set(steps) & set(found))
+    if missing := [step for step in steps if step not in complete]:
+        kept = ", ".join(map(str, checkpoints.complete_steps(found))) or "none"
+        raise UsageError(
+            f"step must be that of a complete checkpoint of {run.path} (it has {kept}); got {missing[0]}. With "
+            "checkpoint_keep_every, a run keeps more"
+        )
+
+
 def evaluation_name(
-    config: Config, network: Network, protocol: str, split: str, baselines: Sequence[str], repeats: int
+    config: Config,
+    network: Network,
+    protocol: str,
+    split: str,
+    baselines: Collection[str],
+    repeats: int,
+    steps: Sequence[int] = (),
 ) -> str:
     """Returns the name of the files of an evaluation; other arguments give another name.
 
     With the run's own network, all baselines and three networks each, the name is "convnet-quick-test". Other options
-    of the network, fewer baselines and another n are added, as in "convnet-width=8-quick-test-distilled-n=5".
+    of the network, fewer baselines, steps and another n are added, as in "convnet-width=8-quick-test-distilled-n=5".
     """
     chosen = [name.replace(" ", "-") for name in BASELINES if name in baselines]
-    options = _options_in_name(network, config.evaluation.network or config.network)
-    parts = [network.name.replace(":", "-"), *options, protocol, split]
+    parts = [recipe_name(config, network, protocol, split)]
     if len(chosen) < len(BASELINES):
         parts.append("_".join([DISTILLED, *chosen]))
+    if steps:
+        text = "_".join(map(str, sorted(steps)))
+        parts.append(f"steps={text}" if _PLAIN.fullmatch(text) else f"{len(steps)}-steps-{_digest(text)}")
     if repeats != USUAL_REPEATS:
         parts.append(f"n={repeats}")
     return "-".join(parts)
+
+
+def recipe_name(config: Config, network: Network, protocol: str, split: str) -> str:
+    """Returns the part of a name that says how networks are trained and tested, such as "convnet-quick-test"."""
+    options = _options_in_name(network, config.evaluation.network or config.network)
+    return "-".join([network.name.replace(":", "-"), *options, protocol, split])
 
 
 def _options_in_name(network: Network, own: Network) -> list[str]:
@@ -67,4 +100,8 @@ def _options_in_name(network: Network, own: Network) -> list[str]:
     text = json.dumps(network.model_dump(mode="json")["options"], sort_keys=True)
     plain = re.sub(r'[{}" ]', "", text).replace(":", "=").replace(",", "-")
     # A list, a path or many options have characters or a length that no file name should have.
-    return [plain if _PLAIN.fullmatch(plain) else f"options-{hashlib.sha256(text.encode()).hexdigest()[:8]}"]
+    return [plain if _PLAIN.fullmatch(plain) else f"options-{_digest(text)}"]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,9 +1,14 @@
 """Plots of results; matplotlib is imported when a plot is drawn."""
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
@@ -14,11 +19,7 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
         rows: Rows of `evaluate.summarise`.
         title: Heading.
     """
-    # It warns if its font cache is missing or cannot be written, which changes no plot.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 0.7 + 0.5 * len(rows)), layout="constrained")
+    figure = make_figure(6.4, 0.7 + 0.5 * len(rows))
     axes = figure.add_subplot()
     positions = range(len(rows))
     axes.barh(
@@ -37,5 +38,56 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy in %, last epoch")
     axes.set_title(title, fontsize=9)
+    save(path, figure)
+
+
+def plot_steps(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
+    """Draws the mean accuracy of checkpoints against their steps with 95 % intervals, and each baseline as a line.
+
+    Args:
+        path: Target PNG.
+        rows: Rows of `evaluate.summarise`.
+        title: Heading.
+    """
+    figure = make_figure(6.4, 3.6)
+    axes = figure.add_subplot()
+    points = [row for row in rows if row["step"] is not None]
+    draw_curve(
+        axes,
+        [row["step"] for row in points],
+        [row["mean"] for row in points],
+        [row["half_width"] for row in points],
+        label=f"distilled ({points[0]['num_images']})",
+    )
+    for row in rows:
+        if row["step"] is None:
+            axes.axhline(100 * row["mean"], color="grey", linewidth=1)
+            axes.annotate(f"{row['evaluated_set']} ({row['num_images']})", (0, 100 * row["mean"]), fontsize=7)
+    axes.set_xlabel("inner steps")
+    axes.set_ylabel("top-1 accuracy in %, last epoch")
+    axes.legend(fontsize=8)
+    axes.set_title(f"{title}, 95 % intervals", fontsize=9)
+    save(path, figure)
+
+
+def draw_curve(
+    axes: "Axes", xs: Sequence[float], means: Sequence[float], half_widths: Sequence[float | None], *, label: str
+) -> None:
+    """Draws accuracies in [0, 1] as a curve in percent, with an error bar where there is a half width."""
+    bars = [100 * (width or 0.0) for width in half_widths]
+    axes.errorbar(xs, [100 * mean for mean in means], yerr=bars, label=label, marker=".", capsize=2, linewidth=1)
+
+
+def make_figure(width: float, height: float) -> "Figure":
+    """Returns an empty figure of a size in inches."""
+    # It warns if its font cache is missing or cannot be written, which changes no plot.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(path: str, figure: "Figure") -> None:
+    """Writes a figure as PNG."""
     with storage.atomic_output(path) as file:
         figure.savefig(file, format="png", dpi=120)

@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 
@@ -17,11 +16,9 @@ from dream_ray.engine.evaluation.evaluate import (
     EvaluationResult,
     evaluation_recipe,
     num_epochs,
-    summarise,
     train_and_test,
 )
-from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET, evaluation_name
-from dream_ray.engine.evaluation.plots import plot_evaluation
+from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET
 from dream_ray.engine.networks.stored_images import training_images
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
@@ -62,13 +59,21 @@ class EvaluationTask:
 
 
 def plan_tasks(
-    run: Run, *, network: Network | None, repeats: int, protocol: str, split: str, baselines: Sequence[str]
+    run: Run,
+    *,
+    network: Network | None,
+    steps: Sequence[int] = (),
+    repeats: int,
+    protocol: str,
+    split: str,
+    baselines: Sequence[str],
 ) -> list[EvaluationTask]:
     """Splits an evaluation, which `check_evaluation` has checked, into independent tasks.
 
     Args:
-        run: A finished run.
+        run: A run; it is finished if there are no `steps`.
         network: Network to train; None: the one of the run's settings.
+        steps: Steps of the checkpoints to evaluate; none: the finished run.
         repeats: Fresh networks per set.
         protocol: "quick" or "published".
         split: "test" or "validation".
@@ -82,17 +87,19 @@ def plan_tasks(
         build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
         device = resolve_device(run.evaluated_on)
         indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
+    checkpoints: list[int | None] = [*sorted(set(steps))]
+    sets = [(DISTILLED, step) for step in checkpoints or [None]] + [(name, None) for name in baselines]
     return [
-        EvaluationTask(storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, indices)
-        for evaluated_set in (DISTILLED, *baselines)
+        EvaluationTask(storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, indices, step)
+        for evaluated_set, step in sets
         for repeat in range(repeats)
     ]
 
 
-def distilled_task(run: Run, split: str, step: int | None = None) -> EvaluationTask:
+def distilled_task(run: Run, split: str, step: int | None = None, repeat: int = 0) -> EvaluationTask:
     """Returns the task that evaluates a run, or its checkpoint `step`, by one network of its settings."""
     network = run.config.evaluation.network or run.config.network
-    return EvaluationTask(run.path, DISTILLED, 0, "quick", split, network, step=step)
+    return EvaluationTask(run.path, DISTILLED, repeat, "quick", split, network, step=step)
 
 
 @memory_errors()
@@ -109,7 +116,7 @@ def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
     keep_freed_memory()
     run, device = open_run(task.run_path), resolve_device(device_name)
     with run.reading_store() as store, fixed_arithmetic(run.threads, run.config.precision):
-        return _run(task, run, store, device)
+        return replace(_run(task, run, store, device), step=task.step)
 
 
 def _run(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> EvaluationResult:
@@ -146,36 +153,6 @@ def training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[Trainin
     else:
         synthetic = synthetic_set(run, store, task.step)
     return training_images(synthetic), synthetic.step_size
-
-
-def write_evaluation(
-    run: Run, task: EvaluationTask, baselines: Sequence[str], repeats: int, results: Sequence[EvaluationResult]
-) -> list[dict[str, Any]]:
-    """Writes the results of an evaluation to the directory of its run, as JSON and as a plot.
-
-    Args:
-        run: The run.
-        task: Any task of the evaluation.
-        baselines: As for `plan_tasks`.
-        repeats: As for `plan_tasks`.
-        results: Results of all tasks.
-
-    Returns:
-        The rows of `summarise`.
-    """
-    rows, network = summarise(results), task.network
-    name = evaluation_name(run.config, network, task.protocol, task.split, baselines, repeats)
-    document = {
-        "network": network.model_dump(),
-        "protocol": task.protocol,
-        "split": task.split,
-        "seed": run.config.seed,
-        "evaluated_sets": rows,
-    }
-    storage.write_json(run.file("evaluation", f"{name}.json"), document, indent=2)
-    title = f"{network.name}, {task.protocol}, {task.split} split"
-    plot_evaluation(run.file("evaluation", f"{name}.png"), rows, title=title)
-    return rows
 
 
 def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:

@@ -4,8 +4,9 @@ A checkpoint whose step is a multiple of `evaluation.every` is kept until its ac
 for the run computes the accuracy, usually in another process than the workers.
 """
 
+import statistics
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -18,34 +19,48 @@ _POLL_S = 0.5
 
 
 def pinned_steps(run: Run, checkpoints: Checkpoints) -> set[int]:
-    """Returns the steps with a directory whose validation accuracy is due and not yet written."""
+    """Returns the steps with a directory that the settings keep, or whose validation accuracy is not yet written."""
+    steps = checkpoints.steps()
+    return set(filter(run.config.keeps, steps)) | _due_steps(run, steps)
+
+
+def _due_steps(run: Run, steps: Iterable[int]) -> set[int]:
+    """Returns the steps whose validation accuracy is due and not yet written."""
     every = run.config.evaluation.every
     if every == 0:
         return set()
     done = set(storage.list_directory(run.file("validation")))
-    return {step for step in checkpoints.steps() if step % every == 0 and _file_name(step) not in done}
+    return {step for step in steps if step % every == 0 and _file_name(step) not in done}
 
 
 def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
     """Returns the complete steps whose validation accuracy is due and not yet written, ascending."""
     # The workers may delete other steps meanwhile.
-    return checkpoints.complete_steps(pinned_steps(run, checkpoints))
+    return checkpoints.complete_steps(_due_steps(run, checkpoints.steps()))
 
 
 def validate_step(run_path: str, step: int) -> float:
-    """Trains a network on the synthetic set of a step and writes its accuracy on the validation split.
+    """Trains `evaluation.repeats` networks on the synthetic set of a step and writes their validation accuracies.
 
     Returns:
-        The accuracy in [0, 1].
+        The mean accuracy in [0, 1].
 
     Raises:
         OutOfMemory: If memory runs out.
     """
     run = open_run(run_path)
-    result = run_task(distilled_task(run, "validation", step), run.device.type)
-    row = {"step": step, "accuracy": result.accuracy, "epochs": result.epochs, "seconds": result.seconds}
+    tasks = (distilled_task(run, "validation", step, repeat) for repeat in range(run.config.evaluation.repeats))
+    results = [run_task(task, run.device.type) for task in tasks]
+    accuracy = statistics.fmean(result.accuracy for result in results)
+    row = {
+        "step": step,
+        "accuracy": accuracy,
+        "accuracies": [result.accuracy for result in results],
+        "epochs": results[0].epochs,
+        "seconds": sum(result.seconds for result in results),
+    }
     storage.write_json(run.file("validation", _file_name(step)), row)
-    return result.accuracy
+    return accuracy
 
 
 def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:

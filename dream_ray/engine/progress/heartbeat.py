@@ -5,8 +5,8 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from dream_ray import storage
@@ -62,6 +62,8 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._checkpoint_at: float | None = None
         self._shard, self._num_shards = shard, num_shards
         self._meter = CostMeter(run.device)
+        # The workers of a local run are threads of one process, whose time the first of them counts.
+        self._counts_cpu = shard == 0 or not run.environment["execution"]["local"]
         self._heartbeat_s = _REMOTE_HEARTBEAT_S if storage.is_remote(run.path) else _HEARTBEAT_S
         self._name = f"{time.time_ns()}-{role}-{shard:04d}.json"
         self._phase = "starting"
@@ -73,6 +75,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._stepped_at: float | None = None
         self._loop_started: float | None = None
         self._last_report = self._last_beat = time.monotonic()
+        self._last_cpu_s = time.process_time()
 
     def __enter__(self) -> "Heartbeat":
         """Writes the first progress and starts the periodic writes."""
@@ -90,12 +93,22 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def begin(self, step: int) -> None:
         """Records the step at which the loop starts."""
         self._first_step = self._step = step
-        self._last_report = time.monotonic()
+        self._last_report, self._last_cpu_s = time.monotonic(), time.process_time()
         self.beat("preparing the first network")
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Excludes the time of the block, such as that of a validation, from the time of the next step."""
+        before_s, before_cpu_s = time.monotonic(), time.process_time()
+        try:
+            yield
+        finally:
+            self._last_report += time.monotonic() - before_s
+            self._last_cpu_s += time.process_time() - before_cpu_s
 
     def on_step(self, step: int, losses: dict[int, float]) -> None:
         """Stores a row of metrics and writes the progress once a second; see `Events.on_step`."""
-        now = time.monotonic()
+        now, cpu_s = time.monotonic(), time.process_time()
         if losses:
             outer, inner = divmod(step, self._run.config.inner_steps)
             self._rows.append(
@@ -105,10 +118,11 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
                     "inner": inner,
                     "losses": {str(label): loss for label, loss in losses.items()},
                     "seconds": now - self._last_report,
+                    "cpu_s": cpu_s - self._last_cpu_s if self._counts_cpu else 0.0,
                 }
             )
             self._loss = sum(losses.values()) / len(losses)
-        self._last_report, self._stepped_at = now, time.time()
+        self._last_report, self._last_cpu_s, self._stepped_at = now, cpu_s, time.time()
         self._step = step + 1
         if self._loop_started is None:
             # The speed excludes the time before the first report, which the first network took.

@@ -21,6 +21,8 @@ from dream_ray.errors import UsageError
 _LOG = logging.getLogger(__name__)
 _AMPERE = (8, 0)
 _PACKAGES = ("numpy", "pyarrow", "torch")
+NUMERICS = "7957341e51718455"
+"""Digest of the golden losses of the tests: it changes when equal settings give other numbers."""
 # torch's warning if it cannot use the GPU of a driver, for example because the driver is too old, once per process.
 _UNUSABLE, _END_OF_REASON = "CUDA initialization: ", " (Triggered internally"
 
@@ -48,13 +50,19 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def library_versions() -> dict[str, str]:
+    """Returns the versions of the libraries that compute, on any device."""
+    versions = {"python": platform.python_version(), "dream-ray": __version__}
+    return versions | {package: importlib.metadata.version(package) for package in _PACKAGES}
+
+
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Returns what equal bits need: library versions, CPU type and device; plain values for JSON."""
-    versions = {"python": platform.python_version(), "dream-ray": __version__}
-    versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
+    versions = library_versions()
     cpu = _linux_value("/proc/cpuinfo", "model name") or platform.processor()
     described: dict[str, Any] = {
         "versions": versions,
+        "numerics": NUMERICS,
         "machine": platform.machine(),
         "cpu": cpu,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

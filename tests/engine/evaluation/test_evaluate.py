@@ -47,6 +47,7 @@ def run(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
 CPU = torch.device("cpu")
 PLAN: dict[str, Any] = {
     "network": None,
+    "steps": (),
     "repeats": 1,
     "protocol": "quick",
     "split": "test",
@@ -134,6 +135,20 @@ def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
     assert distilled["accuracies"] == pytest.approx([0.5, 0.6])
     assert (whole["n"], whole["std"]) == (1, None)
     assert (distilled["devices"], whole["devices"]) == (["cpu", "cuda"], ["cpu"])
+    assert distilled["half_width"] == pytest.approx(12.7062 * 0.070710678 / 2**0.5)
+    assert whole["half_width"] is None
+
+
+def test_a_summary_has_a_row_per_step() -> None:
+    results = [EvaluationResult("distilled", 0, 0.1, 40, 2, 1.0, "cpu", step) for step in (20, 0, 100)]
+    assert [
+        row["step"] for row in summarise([*results, EvaluationResult("whole set", 0, 0.9, 100, 5, 1.0, "cpu")])
+    ] == [
+        0,
+        20,
+        100,
+        None,
+    ]
 
 
 NAMES: list[tuple[Network | None, tuple[str, ...], str]] = [
@@ -154,6 +169,8 @@ def test_names_of_evaluations(run: Run, network: Network | None, baselines: tupl
     used = network or run.config.network
     assert evaluation_name(run.config, used, "quick", "test", baselines, 3) == name
     assert evaluation_name(run.config, used, "quick", "test", baselines, 5) == f"{name}-n=5"
+    assert evaluation_name(run.config, used, "quick", "test", baselines, 3, [20, 0]) == f"{name}-steps=0_20"
+    assert len(evaluation_name(run.config, used, "quick", "test", baselines, 3, range(99))) < len(name) + 30
 
 
 def test_evaluations_of_other_networks_baselines_or_n_have_other_files(run: Run) -> None:
@@ -174,7 +191,7 @@ def test_a_run_on_gpus_can_be_evaluated_without_a_gpu(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    moved = shutil.copytree(run.path, tmp_path / "moved")
+    moved = shutil.copytree(run.path, tmp_path / "moved", ignore=shutil.ignore_patterns("evaluation"))
     environment = {**run.environment, "device": "cuda", "device_name": "NVIDIA H200"}
     storage.write_json(str(moved / "env.json"), environment)
     here, there = (api.evaluate(path, repeats=1, local=True) for path in (run.path, str(moved)))
@@ -288,5 +305,5 @@ def test_the_learning_rate_decays_after_parts_of_the_epochs(
 
 def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:
     unfinished = Run(str(tmp_path), run.config, run.environment)
-    with pytest.raises(UsageError, match="must be finished; continue it with `dream-ray resume"):
+    with pytest.raises(UsageError, match="must be finished; continue it with `dream-ray resume .* with --step"):
         check_evaluation(unfinished, **CHECKED)

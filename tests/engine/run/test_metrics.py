@@ -4,13 +4,14 @@ import json
 import tracemalloc
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.metrics import merge_metrics
+from dream_ray.engine.run.metrics import cpu_seconds, merge_metrics
 
 LOSS = st.floats(0, 10, allow_nan=False)
 ROWS = st.dictionaries(
@@ -24,14 +25,17 @@ FILES = st.dictionaries(st.tuples(st.integers(1, 12), st.integers(0, 3), st.inte
 def whole_merge(run: Run) -> str:
     """The oracle: merges the files one after the other into a dictionary of all steps."""
     rows: dict[int, dict[str, Any]] = {}
+    cpu_s: dict[int, dict[frozenset[str], float]] = {}
     for name in storage.list_directory(run.file("metrics")):
         for line in storage.read_text(run.file("metrics", name)).splitlines():
             shard = json.loads(line)
             row = rows.setdefault(shard["step"], {**shard, "losses": {}, "seconds": 0.0})
             row["losses"].update(shard["losses"])
             row["seconds"] = max(row["seconds"], shard["seconds"])
+            cpu_s.setdefault(shard["step"], {})[frozenset(shard["losses"])] = shard["cpu_s"]
     lines = []
-    for _, row in sorted(rows.items()):
+    for step, row in sorted(rows.items()):
+        row["cpu_s"] = sum(cpu_s[step].values())
         losses = {label: row["losses"][label] for label in sorted(row["losses"], key=int)}
         mean = sum(losses.values()) / len(losses)
         lines.append(json.dumps({**row, "loss": mean, "losses": losses}) + "\n")
@@ -40,7 +44,10 @@ def whole_merge(run: Run) -> str:
 
 def write_rows(run: Run, name: str, rows: dict[int, tuple[dict[int, float], float]]) -> None:
     lines = [
-        json.dumps({"step": step, "outer": 0, "inner": step, "losses": losses, "seconds": seconds}) + "\n"
+        json.dumps(
+            {"step": step, "outer": 0, "inner": step, "losses": losses, "seconds": seconds, "cpu_s": seconds / 2}
+        )
+        + "\n"
         for step, (losses, seconds) in sorted(rows.items())
     ]
     storage.write_text(run.file("metrics", name), "".join(lines))
@@ -54,6 +61,17 @@ def test_the_merge_is_that_of_all_rows_at_once(files: Any, tmp_path_factory: Any
         write_rows(run, f"{step:08d}-{shard:04d}-of-{num_shards:04d}.jsonl", rows)
     merge_metrics(run)
     assert storage.read_text(run.file("metrics.jsonl")) == whole_merge(run)
+    merged = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+    last = merged[-1]["step"] if merged else -1
+    expected = {step: sum(row["cpu_s"] for row in merged if row["step"] < step) for step in range(last + 2)}
+    assert cpu_seconds(run, range(12)) == pytest.approx(expected)
+
+
+def test_a_step_that_ran_before_and_after_a_crash_counts_once(out: str) -> None:
+    run = Run(out, parse_config({}), {})
+    write_rows(run, "00000002-0000-of-0001.jsonl", {0: ({0: 1.0}, 4.0), 1: ({0: 1.0}, 6.0)})
+    write_rows(run, "00000004-0000-of-0001.jsonl", {1: ({0: 1.0}, 8.0), 2: ({0: 1.0}, 2.0)})
+    assert cpu_seconds(run, (3, 0, 2, 1, 4)) == {0: 0.0, 1: 2.0, 2: 6.0, 3: 7.0}
 
 
 def test_the_memory_of_the_merge_does_not_grow_with_the_steps(out: str) -> None:

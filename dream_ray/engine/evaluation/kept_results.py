@@ -1,0 +1,117 @@
+"""Results of single networks, kept in the directory of a run: an evaluation trains only the networks that are missing.
+
+distilled-step-00000100-0003.json in evaluation/networks/convnet-quick-test is the fourth network on images of step 100.
+A result names the network and the libraries that gave it. Results of others are refused, never mixed or overwritten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.config.sections import Network
+from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
+from dream_ray.engine.evaluation.options import DISTILLED, evaluation_name, recipe_name
+from dream_ray.engine.evaluation.plots import plot_evaluation, plot_steps
+from dream_ray.engine.evaluation.tasks import EvaluationTask, run_task
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.environment import NUMERICS, differences, library_versions
+from dream_ray.errors import UsageError
+from dream_ray.nets.user_networks import source_digest
+
+
+def origin_of(network: Network) -> dict[str, Any]:
+    """Returns what equal results need besides the run: the network, the numerics and the versions of the libraries."""
+    source = source_digest(network.name)
+    described = {"network": network.model_dump(mode="json"), "numerics": NUMERICS, "versions": library_versions()}
+    return described | ({} if source is None else {"network_source": source})
+
+
+def read_result(task: EvaluationTask, run: Run) -> EvaluationResult | None:
+    """Returns the kept result of a task, or None.
+
+    Raises:
+        UsageError: If another network or other libraries gave it.
+    """
+    path = _result_file(task, run)
+    if not storage.exists(path):
+        return None
+    kept = storage.read_json(path)
+    _check_origin(path, kept.get("origin"), task.network)
+    return EvaluationResult(**kept["result"], step=task.step)
+
+
+def train_and_keep(task: EvaluationTask, device_name: str) -> EvaluationResult:
+    """Returns the kept result of a task, or trains the network and keeps its result; see `run_task`."""
+    run = open_run(task.run_path)
+    result = read_result(task, run)
+    if result is None:
+        result = run_task(task, device_name)
+        values = {name: value for name, value in asdict(result).items() if name != "step"}
+        storage.write_json(_result_file(task, run), {"result": values, "origin": origin_of(task.network)})
+    return result
+
+
+def _result_file(task: EvaluationTask, run: Run) -> str:
+    name = task.evaluated_set.replace(" ", "-")
+    if task.evaluated_set == DISTILLED:
+        # The finished run is that of its last step.
+        step = run.config.total_steps if task.step is None else task.step
+        name += f"-step-{step:08d}"
+    recipe = recipe_name(run.config, task.network, task.protocol, task.split)
+    return run.file("evaluation", "networks", recipe, f"{name}-{task.repeat:04d}.json")
+
+
+def _check_origin(path: str, origin: dict[str, Any] | None, network: Network) -> None:
+    changed = ["it does not name its origin"] if origin is None else differences(origin, origin_of(network))
+    if changed:
+        raise UsageError(
+            f"{path} must be a result of the present network and libraries; {'; '.join(changed)}. Move it away to "
+            "train anew"
+        )
+
+
+def check_report(run: Run, tasks: Sequence[EvaluationTask]) -> None:
+    """Raises UsageError if a report of the same name exists whose results another network or other libraries gave."""
+    path = f"{_report(run, tasks)}.json"
+    if storage.exists(path):
+        _check_origin(path, storage.read_json(path).get("origin"), tasks[0].network)
+
+
+def write_report(
+    run: Run, tasks: Sequence[EvaluationTask], results: Sequence[EvaluationResult]
+) -> list[dict[str, Any]]:
+    """Writes the report of an evaluation to the directory of its run, as JSON and as a plot.
+
+    Args:
+        run: The run.
+        tasks: All tasks of the evaluation.
+        results: Their results.
+
+    Returns:
+        The rows of `summarise`.
+    """
+    rows, first = summarise(results), tasks[0]
+    document = {
+        "network": first.network.model_dump(),
+        "protocol": first.protocol,
+        "split": first.split,
+        "seed": run.config.seed,
+        "origin": origin_of(first.network),
+        "evaluated_sets": rows,
+    }
+    path = _report(run, tasks)
+    storage.write_json(f"{path}.json", document, indent=2)
+    title = f"{first.network.name}, {first.protocol}, {first.split} split"
+    plot = plot_evaluation if first.step is None else plot_steps
+    plot(f"{path}.png", rows, title=title)
+    return rows
+
+
+def _report(run: Run, tasks: Sequence[EvaluationTask]) -> str:
+    """Returns the path of the report of an evaluation without the end of its name."""
+    first, repeats = tasks[0], 1 + max(task.repeat for task in tasks)
+    steps = sorted({task.step for task in tasks if task.step is not None})
+    baselines = {task.evaluated_set for task in tasks} - {DISTILLED}
+    name = evaluation_name(run.config, first.network, first.protocol, first.split, baselines, repeats, steps)
+    return run.file("evaluation", name)
