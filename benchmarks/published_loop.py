@@ -58,6 +58,7 @@ class PublishedLoop:
         self.train_labels = torch.cat(labels)
         self.chosen: list[Tensor] = []
         self.assignments: list[Tensor] = []
+        self.left, self.passes = torch.empty(0, dtype=torch.int64), 0
 
     def select(self, assignments: list[Tensor], num_updates: int) -> None:
         """Clusters every class, starting from a given assignment, and picks the image nearest to each centre."""
@@ -136,13 +137,20 @@ class PublishedLoop:
         update = self.config.update
         stream = rng.stream(self.config.seed, "update", outer=outer, inner=inner)
         assert update.num_images is not None, "the published loop has no whole epochs"
-        rounded = -(-update.num_images // update.batch_size) * update.batch_size
-        order = stream.permutation(len(self.train_images))[:rounded]
         self.network.train()
-        for start in range(0, len(order), update.batch_size):
-            batch = torch.from_numpy(order[start : start + update.batch_size])
+        for _ in range(-(-update.num_images // update.batch_size)):
+            batch = self._next_batch(outer)
             self._update_step(self.train_images[batch], self.train_labels[batch], stream)
         self._count("network update", started)
+
+    def _next_batch(self, outer: int) -> Tensor:
+        """Returns the next training images of the persistent iterator, which shuffles again after every pass."""
+        size = self.config.update.batch_size
+        if len(self.left) < size:
+            shuffle = rng.stream(self.config.seed, "pass over all images", outer=outer, inner=self.passes)
+            self.left, self.passes = torch.from_numpy(shuffle.permutation(len(self.train_images))), self.passes + 1
+        batch, self.left = self.left[:size], self.left[size:]
+        return batch
 
     def _update_step(self, images: Tensor, labels: Tensor, stream: np.random.Generator) -> None:
         update = self.config.update

@@ -45,6 +45,9 @@ class Selection(Section):
     """K of k-means."""
     per_cluster: int = Field(default=1, ge=1)
     """Images picked for each cluster; the real batch is num_clusters * per_cluster."""
+    in_passes: bool = True
+    """Random batches visit a class in passes, without replacement (IDC); false: each is drawn from the whole class (DC,
+    DSA, DM)."""
     interval: int = Field(default=10, ge=1)
     """Inner steps between two selections."""
     rule: Literal["each", "any"] = "each"

@@ -10,7 +10,7 @@ _DM: Settings = {
     "outer_steps": 200,
     "factor": 1,
     "initialisation": {"strategy": "random"},
-    "selection": {"strategy": "random", "num_clusters": 256},
+    "selection": {"strategy": "random", "num_clusters": 256, "in_passes": False},
     "weights": {"feature": 1.0, "gradient": 0.0},
     "matching": {"augmentation": ONE_OF_ALL},
     "pixels": {"lr": 1.0, "coupling": "joint", "space": "normalised"},

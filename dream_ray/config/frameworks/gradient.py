@@ -11,7 +11,7 @@ _DC: Settings = {
     "inner_steps": 10,
     "factor": 1,
     "initialisation": {"strategy": "noise"},
-    "selection": {"strategy": "random", "num_clusters": 256},
+    "selection": {"strategy": "random", "num_clusters": 256, "in_passes": False},
     "weights": {"feature": 0.0, "gradient": 1.0},
     "matching": {"distance": "cosine", "classifier": True, "augmentation": "none"},
     "pixels": {"lr": 0.1, "coupling": "joint", "space": "normalised"},

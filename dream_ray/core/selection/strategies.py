@@ -1,4 +1,4 @@
-"""Selection of real images: representative (DREAM) or random.
+"""Selection of representative real images (DREAM).
 
 Source: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), section 3.2. L classes, N images of the largest class, D
 features, K clusters.
@@ -139,8 +139,3 @@ def representative(
             indices_LM, assignment_LN, sizes, clusters, per_class, strict=False
         )
     ]
-
-
-def random_batch(num_images: int, batch: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws min(batch, num_images) distinct positions, int64."""
-    return rng.choice(num_images, size=min(batch, num_images), replace=False)

@@ -7,7 +7,7 @@ import torch
 
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import to_unit
-from dream_ray.core.selection import strategies
+from dream_ray.core.selection.random_batches import random_batch
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
@@ -26,7 +26,7 @@ Indices = Sequence[Sequence[int]]
 def _random_real(run: Run, store: Store, repeat: int, indices: Indices) -> TrainingImages:
     seed, ipc = run.config.seed, run.config.ipc
     picks = [
-        strategies.random_batch(count, ipc, rng.stream(seed, "baseline-random", outer=repeat, label=label)).tolist()
+        random_batch(count, ipc, rng.stream(seed, "baseline-random", outer=repeat, label=label)).tolist()
         for label, count in enumerate(class_counts(run.config, store))
     ]
     return _picked(picks, run, store)

@@ -104,7 +104,7 @@ def train_and_test(
     ):
         for epoch in range(epochs):
             generator = rng.stream(config.seed, f"evaluation-{evaluated_set}", outer=repeat, inner=epoch)
-            train_pass(classifier, optimizer, data, len(data), program, generator)
+            train_pass(classifier, optimizer, data, generator.permutation(len(data)), program, generator)
             schedule.step()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
     seconds = time.monotonic() - started

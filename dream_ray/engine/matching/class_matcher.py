@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dream_ray.config import Config
+from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, sample_params
 from dream_ray.core.images.multiformation import compose, decode, decoded_count
 from dream_ray.core.images.normalisation import to_unit
@@ -19,7 +20,7 @@ from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
 from dream_ray.core.placement import Labels
-from dream_ray.core.selection import strategies
+from dream_ray.core.selection.random_batches import random_batch, successive_batches
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.programs import StepProgram
@@ -97,10 +98,18 @@ class ClassMatcher:
 
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
         """Returns the real images of the current step of a class, by position, int64."""
-        if self.config.selection.strategy == "representative":
+        config, num_images = self.config, len(self.selector.real[label])
+        if config.selection.strategy != "random":
             return state.indices.numpy()
-        generator = self.selector.stream("real-batch", snapshot, label)
-        return strategies.random_batch(len(self.selector.real[label]), self.config.real_batch, generator)
+        if not config.selection.in_passes:
+            return random_batch(num_images, config.real_batch, self.selector.stream("real-batch", snapshot, label))
+        step = config.step_of(snapshot.outer, snapshot.inner)
+        return successive_batches(
+            num_images,
+            config.real_batch,
+            range(step, step + 1),
+            lambda number: rng.stream(config.seed, "pass over a class", outer=number, label=label),
+        )
 
     def match(self, snapshot: Snapshot, labels: Labels, state: RunState) -> dict[int, Tensor]:
         """Matches a group of classes once and moves their synthetic images.
@@ -167,7 +176,7 @@ class ClassMatcher:
         if decoded <= config.batch_synthetic_max:
             return None
         generator = self.selector.stream("synthetic-batch", snapshot, label)
-        return strategies.random_batch(decoded, config.batch_synthetic_max, generator)
+        return random_batch(decoded, config.batch_synthetic_max, generator)
 
     def initial_states(self, snapshot: Snapshot) -> dict[int, ClassState]:
         """Returns the initial states of all classes; k-means uses the features of the network."""
@@ -194,7 +203,7 @@ class ClassMatcher:
         count = self.config.ipc * self.config.factor**2
         if self.config.initialisation.strategy == "random":
             generator = self.selector.stream("initialisation", snapshot, label)
-            return strategies.random_batch(len(self.selector.real[label]), count, generator)
+            return random_batch(len(self.selector.real[label]), count, generator)
         rule = self.config.selection.rule
         return self.selector.representatives(snapshot, label, count, rule=rule, purpose="initialisation")
 

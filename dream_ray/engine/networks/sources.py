@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dream_ray.core import rng
+from dream_ray.core.selection.random_batches import successive_batches
 from dream_ray.core.transfer import module_to_device, to_device
 from dream_ray.engine.networks.training import TrainingImages, train_pass
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
@@ -120,8 +122,8 @@ class TrainedNetworks:
         program: Takes the training steps; the networks live on its device.
         seed: Seed of the run.
         inner_steps: Networks per trajectory.
-        num_images: Images of one update pass; None: all.
-        epochs: Passes per update.
+        num_images: Images of one part of an update, rounded up to whole batches as in the published code; None: all.
+        epochs: Parts per update.
         warmup_epochs: Passes over all images before inner step 0.
         first_warmup_epochs: The same for outer step 0, whose network the initialisation may use.
         check: Called before every batch; an exception from it ends the training.
@@ -147,29 +149,36 @@ class TrainedNetworks:
         else:
             snapshot = Snapshot(outer, 0, network, self.program.recipe.optimizer(network))
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
-            self._train(snapshot, warmup, None, "warm-up")
+            self._train(snapshot, warmup, "warm-up")
         for inner in range(snapshot.inner, self.inner_steps):
             snapshot = replace(snapshot, inner=inner)
             if inner >= start:
                 yield snapshot
             if inner + 1 < self.inner_steps:
-                self._train(snapshot, self.epochs, self.num_images, "update")
+                self._train(snapshot, self.epochs, "update")
 
-    def _train(self, snapshot: Snapshot, passes: int, num_images: int | None, purpose: str) -> None:
-        if passes == 0:
+    def _train(self, snapshot: Snapshot, parts: int, purpose: str) -> None:
+        if parts == 0:
             return
         images = self.images(snapshot)
         generator = rng.stream(self.seed, purpose, outer=snapshot.outer, inner=snapshot.inner)
-        for _ in range(passes):
-            train_pass(
-                snapshot.network,
-                snapshot.optimizer,
-                images,
-                len(images) if num_images is None else num_images,
-                self.program,
-                generator,
-                self.check,
-            )
+        size = self.program.recipe.batch_size
+        batches = -(-(self.num_images or len(images)) // size)
+        for part in range(parts):
+            if purpose == "warm-up" or batches * size >= len(images):
+                order = generator.permutation(len(images))
+            else:
+                order = self._successive(snapshot.outer, len(images), snapshot.inner * parts + part, batches)
+            train_pass(snapshot.network, snapshot.optimizer, images, order, self.program, generator, self.check)
+
+    def _successive(self, outer: int, num_images: int, part: int, batches: int) -> np.ndarray:
+        """Returns the images of a part of the updates, which continues the pass over all images that the last began."""
+
+        def stream_of_pass(number: int) -> np.random.Generator:
+            return rng.stream(self.seed, "pass over all images", outer=outer, inner=number)
+
+        numbers = range(part * batches, (part + 1) * batches)
+        return successive_batches(num_images, self.program.recipe.batch_size, numbers, stream_of_pass)
 
 
 @dataclass(frozen=True)

@@ -101,12 +101,12 @@ def train_pass(
     network: Classifier,
     optimizer: torch.optim.SGD,
     data: TrainingImages,
-    num_images: int,
+    order: np.ndarray,
     program: UpdateProgram,
     rng: np.random.Generator,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Trains on `num_images` random images, rounded up to whole batches as in the published code.
+    """Trains on images in an order, batch by batch; the last batch may be smaller.
 
     A last batch of one image is skipped if batch norm could not compute statistics of it.
 
@@ -114,14 +114,12 @@ def train_pass(
         network: Trained in place.
         optimizer: Its optimizer.
         data: Labelled images.
-        num_images: Images of the pass, at most `len(data)`.
+        order: Positions in `data`, int64.
         program: Takes the steps.
-        rng: Stream for the order, the augmentation and the mixing.
+        rng: Stream for the augmentation and the mixing.
         check: Called before every batch; an exception from it ends the training.
     """
     device, batch_size = program.normalise.device, program.recipe.batch_size
-    rounded = -(-num_images // batch_size) * batch_size
-    order = rng.permutation(len(data))[:rounded]
     if len(order) % batch_size == 1 and len(order) > 1 and network.couples_images:
         order = order[:-1]
     network.train()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
     from dream_ray.core.images.normalisation import Normalise
     from dream_ray.engine.networks.program_form import ProgramForm
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the names and contents of the files."""
 WHITENING_FILE = "whitening.safetensors"
 CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"

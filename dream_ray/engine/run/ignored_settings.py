@@ -36,6 +36,7 @@ TABLE = (
     Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
     Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
     Row(_RANDOM_SELECTION, _EVERY_INTERVAL),
+    Row({"selection.strategy": ("representative",)}, ("selection.in_passes",)),
     Row(
         {**_RANDOM_SELECTION, **_NO_FEATURES_AT_FIRST},
         ("selection.rule", "selection.max_steps", "selection.normalise", "selection.precision"),
@@ -48,7 +49,7 @@ TABLE = (
         {"matching.objective": ("trajectory",)},
         (
             *("weights", "matching.distance", "matching.biases", "matching.classifier", "matching.real_chunk"),
-            *_EVERY_INTERVAL,
+            *(*_EVERY_INTERVAL, "selection.in_passes"),
         ),
     ),
     Row(

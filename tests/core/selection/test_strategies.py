@@ -1,6 +1,5 @@
 """Representative selection: the picked images, none of them twice."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,10 +169,3 @@ def test_neither_slot_nor_neighbours_change_a_class() -> None:
         assert torch.equal(chosen.indices, alone.indices)
         assert torch.equal(chosen.assignment_N, alone.assignment_N)
         assert torch.equal(centres_LKD[slots.index(label)], centres_KD)
-
-
-@pytest.mark.parametrize(("count", "batch", "expected"), [(10, 4, 4), (3, 8, 3)])
-def test_random_batch_is_distinct_and_capped(count: int, batch: int, expected: int) -> None:
-    drawn = strategies.random_batch(count, batch, rng.stream(0, "x"))
-    assert len(np.unique(drawn)) == len(drawn) == expected
-    assert drawn.max() < count

@@ -32,7 +32,7 @@ def test_training_learns_an_easy_set() -> None:
     classifier = network()
     optimizer, program = recipe.optimizer(classifier), UpdateProgram(recipe, NORMALISATION)
     for epoch in range(5):
-        train_pass(classifier, optimizer, easy_set(), 40, program, rng.stream(0, "x", inner=epoch))
+        train_pass(classifier, optimizer, easy_set(), np.arange(40), program, rng.stream(0, "x", inner=epoch))
     assert accuracy(classifier, easy_set(), NORMALISATION) == 1.0
 
 
@@ -49,7 +49,7 @@ def test_a_last_batch_of_one_image_has_no_statistics(
     taken: list[int] = []
     monkeypatch.setattr(TensorImages, "batches", lambda *args: taken.extend(map(len, args[1])) or original(*args))
     program, optimizer = UpdateProgram(recipe, NORMALISATION), recipe.optimizer(classifier)
-    train_pass(classifier, optimizer, data, 41, program, rng.stream(0, "x"))
+    train_pass(classifier, optimizer, data, np.arange(41), program, rng.stream(0, "x"))
     assert taken == [8] * 5 + [1] * (steps - 5)
 
 
@@ -69,6 +69,7 @@ def test_equal_streams_train_equal_networks() -> None:
     for _ in range(2):
         classifier = network()
         optimizer = recipe.optimizer(classifier)
-        train_pass(classifier, optimizer, easy_set(), 40, UpdateProgram(recipe, NORMALISATION), rng.stream(0, "x"))
+        program = UpdateProgram(recipe, NORMALISATION)
+        train_pass(classifier, optimizer, easy_set(), np.arange(40), program, rng.stream(0, "x"))
         trained.append(np.concatenate([p.detach().numpy().ravel() for p in classifier.parameters()]))
     assert np.array_equal(*trained)

@@ -1,0 +1,47 @@
+"""Random batches are distinct; those of passes visit every image once before any again."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dream_ray.core import rng
+from dream_ray.core.selection.random_batches import random_batch, successive_batches
+
+
+@pytest.mark.parametrize(("count", "batch", "expected"), [(10, 4, 4), (3, 8, 3)])
+def test_random_batch_is_distinct_and_capped(count: int, batch: int, expected: int) -> None:
+    drawn = random_batch(count, batch, rng.stream(0, "x"))
+    assert len(np.unique(drawn)) == len(drawn) == expected
+    assert drawn.max() < count
+
+
+def stream_of_pass(number: int) -> np.random.Generator:
+    return rng.stream(0, "pass", outer=number)
+
+
+def iterated(num_images: int, batch: int) -> Iterator[np.ndarray]:
+    """The slow oracle: a persistent iterator over a shuffled set, which shuffles again at its end."""
+    number = 0
+    while True:
+        left = list(stream_of_pass(number).permutation(num_images))
+        while len(left) >= min(batch, num_images):
+            yield np.array(left[:batch])
+            left = left[batch:]
+        number += 1
+
+
+@pytest.mark.parametrize(("num_images", "batch"), [(10, 3), (12, 4), (3, 8), (5, 5)])
+def test_batches_are_those_of_a_persistent_iterator(num_images: int, batch: int) -> None:
+    iterator = iterated(num_images, batch)
+    expected = [next(iterator) for _ in range(12)]
+    for first in range(12):
+        for last in range(first, 12):
+            found = successive_batches(num_images, batch, range(first, last + 1), stream_of_pass)
+            assert np.array_equal(found, np.concatenate(expected[first : last + 1]))
+
+
+def test_a_pass_visits_no_image_twice_and_passes_differ() -> None:
+    first, second = (successive_batches(12, 4, range(start, start + 3), stream_of_pass).tolist() for start in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
