@@ -30,7 +30,7 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.core import rng
 from dream_ray.core.intervals import half_width
 from dream_ray.core.selection import kmeans
-from dream_ray.core.selection.strategies import nearest_to_each
+from dream_ray.core.selection.picking import nearest_to_each
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_selector import ClassSelector

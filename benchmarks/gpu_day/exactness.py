@@ -23,6 +23,7 @@ from dream_ray.core.matching.derivatives import by_autograd
 from dream_ray.core.selection import strategies
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_matcher import class_step
+from dream_ray.engine.matching.class_selector import rules_of
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.networks.from_config import recipe_of
 from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
@@ -172,16 +173,10 @@ class _Step:
         return torch.cat([(after.detach() - before.detach()).flatten() for after, before in pairs])
 
     def _selection(self, features_LND: Tensor) -> Tensor:
-        settings = self.config.selection
-        chosen = strategies.representative(
-            features_LND.to(self.device, self.dtype),
-            [len(images) for images in self.real],
-            num_clusters=settings.num_clusters,
-            per_cluster=settings.per_cluster,
-            rule=settings.rule,
-            max_steps=settings.max_steps,
-            rngs=[rng.stream(0, "benchmark k-means", label=label) for label in range(len(self.real))],
-        )
+        rngs = [rng.stream(0, "benchmark k-means", label=label) for label in range(len(self.real))]
+        sizes = [len(images) for images in self.real]
+        group = strategies.Group(features_LND.to(self.device, self.dtype), sizes, rngs)
+        chosen = strategies.representative(group, rules_of(self.config.selection, is_warm=False))
         return torch.stack([one.indices for one in chosen])
 
 
@@ -189,5 +184,5 @@ def _of_class(inputs: ClassInputs, label: int) -> ClassInputs:
     """Returns the inputs of a class from those of all, which are stacked."""
     only = slice(label, label + 1)
     view = {operation: values[only] for operation, values in inputs.view.items()}
-    images, velocity, real, _, labels, _ = inputs
+    images, velocity, real, labels = inputs.images_NCHW, inputs.velocity_NCHW, inputs.real_RCHW, inputs.label
     return ClassInputs(images[only], velocity[only], real[only], view, labels[only], None).of_only_class()

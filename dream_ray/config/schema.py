@@ -53,7 +53,7 @@ class Config(Section):
     """Precision of the networks in features, matching and training. tf32: convolutions of a GPU round their inputs to
     10 bits; bfloat16: parameters and images are cast. Distances, losses, k-means and pixel steps are float32."""
     batch_real: int | None = Field(default=None, ge=1)
-    """Real batch of a class; null: num_clusters * per_cluster. Representative selection allows no other value."""
+    """Real batch of a class; null: num_clusters * per_cluster. Only random selection allows another value."""
     outer_steps: int = Field(default=1200, ge=1)
     """Fresh networks of the run."""
     inner_steps: int = Field(default=100, ge=1)
@@ -103,9 +103,9 @@ class Config(Section):
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
             (
-                self.selection.strategy == "representative" and self.batch_real not in (None, picked),
-                f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with representative "
-                f"selection; got {self.batch_real}",
+                self.selection.strategy != "random" and self.batch_real not in (None, picked),
+                f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with selection.strategy "
+                f"{self.selection.strategy}; got {self.batch_real}",
             ),
             (
                 self.evaluation.every > 0 and self.data.include_validation,
@@ -172,10 +172,10 @@ class Config(Section):
         return self.checkpoint_keep_every > 0 and step % self.checkpoint_keep_every == 0
 
     def selects_at(self, inner: int) -> bool:
-        """Tells whether representative images are selected before an inner step."""
+        """Tells whether images are selected by their features before an inner step."""
         return (
             self.matching.objective != "trajectory"
-            and self.selection.strategy == "representative"
+            and self.selection.strategy != "random"
             and inner % self.selection.interval == 0
         )
 

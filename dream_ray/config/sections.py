@@ -38,20 +38,26 @@ class Initialisation(Section):
 class Selection(Section):
     """Which real images a class is matched against."""
 
-    strategy: Literal["representative", "random"] = "representative"
-    """representative: k-means (DREAM); random: a fresh batch every inner step, without interval. With source.kind
-    expert, this selects the training images of the experts."""
+    strategy: Literal["representative", "stratified", "central", "boundary", "random"] = "representative"
+    """representative: the images nearest to the centres of clusters (DREAM); stratified: a random image of each
+    cluster, weighted by its size; central, boundary: the images nearest to the mean of the class, or farthest from it
+    (DREAM's ablations); random: a fresh batch every inner step, without interval. With source.kind expert, this selects
+    the training images of the experts."""
     num_clusters: int = Field(default=128, ge=1)
     """K of k-means."""
     per_cluster: int = Field(default=1, ge=1)
     """Images picked for each cluster; the real batch is num_clusters * per_cluster."""
+    candidates: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of a class that a representative selection may pick from, drawn anew each time; smaller values make
+    successive selections differ more."""
     in_passes: bool = True
     """Random batches visit a class in passes, without replacement (IDC); false: each is drawn from the whole class (DC,
     DSA, DM)."""
     interval: int = Field(default=10, ge=1)
     """Inner steps between two selections."""
     rule: Literal["each", "any"] = "each"
-    """each: the images nearest to each centre; any: the images nearest to any centre (the Tiny-ImageNet variant)."""
+    """each: the images nearest to each centre; any: the images nearest to any centre (the Tiny-ImageNet variant). For
+    representative selection and initialisation."""
     max_steps: int = Field(default=25, ge=1)
     """Largest number of Lloyd steps from scratch, after k-means++."""
     warm_start: bool = True

@@ -129,6 +129,7 @@ def distill(
                     for label, chosen in select(step_input, previous).items():
                         state.classes[label].indices = chosen.indices
                         state.classes[label].assignment = chosen.assignment_N
+                        state.classes[label].weights = chosen.weights
                 for labels in class_groups(state.classes, matcher.class_batch):
                     losses.add(step, matcher.match(step_input, labels, state))
 

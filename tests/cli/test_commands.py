@@ -175,7 +175,7 @@ WRONG = {
         ("--set", "evaluation.every=2"),
         r"every needs data\.include_validation=false",
     ),
-    "batch": (("--set", "batch_real=7"), r"batch_real must be .*\(6\) with representative selection; got 7"),
+    "batch": (("--set", "batch_real=7"), r"batch_real must be .*\(6\) with selection.strategy representative; got 7"),
     "out not writable": (("--out", "/proc/dream_ray_run"), r"/proc/dream_ray_run"),
 }
 

@@ -11,7 +11,8 @@ from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_conf
 from dream_ray.config.sections import ChannelStatistics, Evaluation, Matching, Network, Selection
 from dream_ray.core.images.multiformation import DECODE_MODES
 from dream_ray.core.matching.objectives import DISTANCES
-from dream_ray.core.selection.strategies import PICK_RULES
+from dream_ray.core.selection.picking import PICKS
+from dream_ray.core.selection.strategies import STRATEGIES
 from dream_ray.errors import UsageError
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -21,7 +22,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"decode": "double"}, r"decode must follow the rule: .*'single', 'multi' or 'bound'; got 'double'"),
     ({"weights": {"feature": 0, "gradient": 0}}, r"weights\.feature and gradient cannot both be 0"),
     ({"matching": {"augmentation": "colour"}}, r"augmentation must be 'none' or .*got 'colour'"),
-    ({"batch_real": 100}, r"batch_real must be .* \(128\) with representative selection; got 100"),
+    ({"batch_real": 100}, r"batch_real must be .* \(128\) with selection.strategy representative; got 100"),
     ({"evaluation": {"every": 50}}, r"evaluation\.every needs data\.include_validation=false"),
     (
         {"evaluation": {"every": 60}, "data": {"include_validation": False}},
@@ -368,7 +369,8 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
     [
         (Config, "decode", DECODE_MODES),
         (Matching, "distance", tuple(DISTANCES)),
-        (Selection, "rule", PICK_RULES),
+        (Selection, "rule", tuple(PICKS)),
+        (Selection, "strategy", (*STRATEGIES, "random")),
     ],
 )
 def test_choices_of_settings_are_those_of_the_core(section: Any, setting: str, known: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What every framework keeps, with random and with representative selection: one test class for all."""
+"""What every framework keeps, with random and with representative selection, and what every strategy keeps."""
 
 import json
 import multiprocessing
@@ -26,6 +26,7 @@ from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.matching import class_step
 from dream_ray.core.matching.pixel_sgd import pixel_step
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
+from dream_ray.core.selection.strategies import STRATEGIES
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine import components
@@ -53,6 +54,8 @@ CPU = torch.device("cpu")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-framework.md"
 GOLDEN = Path(__file__).with_name("golden_framework_losses.json")
 CASES = [(name, strategy) for name in FRAMEWORKS for strategy in ("random", "representative")]
+CASES += [("dream_plus", strategy) for strategy in STRATEGIES if strategy != "representative"]
+CASES += [("mtt", "stratified")]
 Start = Callable[..., Run]
 
 

@@ -56,6 +56,9 @@ CASES = {
     "dream": Case(tiny_run("dream", "representative")),
     "dream_plus": Case(tiny_run("dream_plus", "representative"), producers=1),
     "mtt": Case(tiny_run("mtt", "representative")),
+    "stratified": Case(tiny_run("dream_plus", "stratified"), producers=1),
+    "central": Case(tiny_run("dream_plus", "central")),
+    "boundary": Case(tiny_run("dream_plus", "boundary"), producers=1),
     "a pool with batch norm": Case(
         overlay(
             {**tiny_run("dream_plus", "representative"), **BATCH_NORM},

@@ -62,10 +62,10 @@ BUDGETS = {
     "dream_plus: class step": Budget(calls=4, operations=1634, waits={}),
     "dream_plus: update": Budget(calls=3, operations=540, waits={}),
     "dream_plus: cold selection": Budget(
-        calls=1, operations=299, waits={"core/selection/strategies.py nearest_to_each": 1}
+        calls=1, operations=299, waits={"core/selection/picking.py nearest_to_each": 1}
     ),
     "dream_plus: warm selection": Budget(
-        calls=3, operations=534, waits={"core/selection/strategies.py nearest_to_each": 3}
+        calls=3, operations=534, waits={"core/selection/picking.py nearest_to_each": 3}
     ),
     "dream_plus: rest of the loop": Budget(
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}

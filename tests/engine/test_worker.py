@@ -38,6 +38,10 @@ def start(four_digits_store: str, tmp_path: Path) -> Callable[..., Run]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "representative": {},
     "random": {"selection": {"num_clusters": 6, "strategy": "random"}, "initialisation": {"strategy": "random"}},
+    "stratified, in chunks": {
+        "selection": {"num_clusters": 6, "strategy": "stratified", "interval": 2},
+        "matching": {"real_chunk": 4},
+    },
     "noise, multi, sampled": {"decode": "multi", "batch_synthetic_max": 3, "initialisation": {"strategy": "noise"}},
     "batch norm": {"network": {"name": "resnet10", "options": {"width": 0.0625}}},
 }

@@ -2,7 +2,9 @@
 
 ALLOWED_WAITS = {
     # In every selection.
-    "core/selection/strategies.py nearest_to_each": "the host takes the selected images out of the store",
+    "core/selection/picking.py nearest_to_any": "the host takes the selected images out of the store",
+    "core/selection/picking.py nearest_to_each": "the host takes the selected images out of the store",
+    "core/selection/strategies.py stratified": "the host takes the selected images out of the store",
     # Every `log_every` steps, and at checkpoints.
     "engine/distill.py check": "the losses are reported",
     "engine/distill.py check_state": "the images of a checkpoint are checked",

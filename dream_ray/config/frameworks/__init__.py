@@ -16,7 +16,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "dream_plus": DREAM_PLUS,
     "mtt": MTT,
 }
-"""Every framework supports `selection.strategy` random and representative, and any initialisation."""
+"""Every framework supports any `selection.strategy` and any initialisation."""
 
 PRESETS: dict[str, Settings] = {
     **DREAM_PLUS.presets,

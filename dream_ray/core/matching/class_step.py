@@ -39,6 +39,7 @@ class ClassInputs(NamedTuple):
         view: Draw of the augmentation with P = 1, the same for real and synthetic images (Siamese).
         label: The class, a scalar int64.
         part_M: Decoded images to match, int64; None: all of them.
+        weight_R: Weights of the real images, float32, with the sum 1; None: all are equal.
     """
 
     images_NCHW: Tensor
@@ -47,12 +48,16 @@ class ClassInputs(NamedTuple):
     view: View
     label: Tensor
     part_M: Tensor | None
+    weight_R: Tensor | None = None
 
     def of_only_class(self) -> "ClassInputs":
         """Returns the inputs of a class without the first axis, along which one class is stacked."""
         view = {operation: values[0] for operation, values in self.view.items()}
         part_M = None if self.part_M is None else self.part_M[0]
-        return ClassInputs(self.images_NCHW[0], self.velocity_NCHW[0], self.real_RCHW[0], view, self.label[0], part_M)
+        weight_R = None if self.weight_R is None else self.weight_R[0]
+        return ClassInputs(
+            self.images_NCHW[0], self.velocity_NCHW[0], self.real_RCHW[0], view, self.label[0], part_M, weight_R
+        )
 
 
 class ClassOutputs(NamedTuple):
@@ -98,15 +103,20 @@ class ClassStep:
     ) -> Signals:
         """Returns the signals of the real images, constants of the matching loss; arguments as for `__call__`."""
 
-        def of_chunk(real_RCHW: Tensor) -> Signals:
+        def of_chunk(real_RCHW: Tensor, weight_R: Tensor | None) -> Signals:
             images_RCHW = augment(normalise(unit(real_RCHW)), inputs.view)
-            return signals(forward, parameters, images_RCHW, inputs.label, self.objective, differentiate)
+            return signals(
+                forward, parameters, images_RCHW, inputs.label, self.objective, differentiate, weight_N=weight_R
+            )
 
         count = len(inputs.real_RCHW)
         if chunk is None or chunk >= count:
-            return of_chunk(inputs.real_RCHW)
+            return of_chunk(inputs.real_RCHW, inputs.weight_R)
         chunks = torch.split(inputs.real_RCHW, chunk)
-        return mean_signals(((len(one) / count, of_chunk(one)) for one in chunks), len(chunks))
+        if inputs.weight_R is None:
+            return mean_signals(((len(one) / count, of_chunk(one, None)) for one in chunks), len(chunks))
+        weighted = zip(chunks, torch.split(inputs.weight_R, chunk), strict=True)
+        return mean_signals(((1.0, of_chunk(*one)) for one in weighted), len(chunks))
 
     def __call__(
         self,

@@ -73,6 +73,8 @@ class Signals:
     Attributes:
         mean_feature_D: Mean penultimate feature.
         gradients: d CE / d parameter (mean over the batch) of the matched parameters; empty if none is needed.
+
+    Both means may be weighted.
     """
 
     mean_feature_D: Tensor
@@ -88,6 +90,7 @@ def signals(
     differentiate: Differentiate = by_autograd,
     *,
     again: bool = False,
+    weight_N: Tensor | None = None,
 ) -> Signals:
     """Computes mean feature and matched gradients of a batch of one class.
 
@@ -99,14 +102,24 @@ def signals(
         objective: The objective.
         differentiate: Computes the gradients.
         again: Whether the caller differentiates the signals by the images.
+        weight_N: Weights of the images in the means; None: 1 / N each.
     """
+
+    def mean_feature(features_ND: Tensor) -> Tensor:
+        return features_ND.mean(dim=0) if weight_N is None else weight_N @ features_ND
+
     if objective.gradient_weight == 0:
         features_ND, _ = forward(parameters, images_NCHW)
-        return Signals(features_ND.mean(dim=0), {})
+        return Signals(mean_feature(features_ND), {})
 
     def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         features_ND, logits_NL = forward({**parameters, **matched}, images_NCHW)
-        return F.cross_entropy(logits_NL, label.expand(len(images_NCHW))), {"mean": features_ND.mean(dim=0)}
+        labels_N = label.expand(len(images_NCHW))
+        if weight_N is None:
+            loss = F.cross_entropy(logits_NL, labels_N)
+        else:
+            loss = weight_N @ F.cross_entropy(logits_NL, labels_N, reduction="none")
+        return loss, {"mean": mean_feature(features_ND)}
 
     matched = {name: parameters[name] for name in objective.matched_names(parameters)}
     gradients, (_, other) = differentiate(cross_entropy, matched, again=again)

@@ -1,7 +1,10 @@
-"""Selection of representative real images (DREAM).
+"""Strategies that select real images by their features.
 
-Source: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), section 3.2. L classes, N images of the largest class, D
-features, K clusters.
+Representative, central and boundary selection: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), section 3. Stratified
+selection is stratified sampling (Cochran, Sampling Techniques, 1977, chapter 5) with the clusters as strata: one random
+image of each, weighted by the size of its stratum, estimates a mean over the class without bias.
+
+L classes, N images of the largest class, D features, K clusters, P images per cluster, M = K * P.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor
 
 from dream_ray.core.selection import kmeans
+from dream_ray.core.selection.picking import PICKS, nearest_to_any
+from dream_ray.core.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -19,123 +24,194 @@ class Selection:
     """Chosen images of one class.
 
     Attributes:
-        indices: (n,) positions in the class, int64, distinct, on the CPU.
-        assignment_N: Cluster of every image of the class, int64; a warm start of the next clustering uses it.
+        indices: (n,) positions in the class, int64, on the CPU.
+        assignment_N: Cluster of every image of the class, int64; a warm start of the next clustering uses it. Empty if
+            nothing is clustered.
+        weights: (n,) weights of the images in the means of the batch, float32, with the sum 1; None: all are equal.
     """
 
     indices: Tensor
     assignment_N: Tensor
+    weights: Tensor | None = None
 
 
-_TIE = 1e-4
-# Centres rarely want one image; then, two rounds settle all of them, and a third one shows it.
-_ROUNDS_PER_WAIT = 4
+@dataclass(frozen=True)
+class Group:
+    """Some classes to select from.
 
-
-def nearest_to_each(distances_LNK: Tensor, per_cluster: int) -> Tensor:
-    """Takes the `per_cluster` images nearest to each centre, no image twice; waits for the device.
-
-    If an earlier centre has taken an image, a centre takes the next nearest one; the published code picks the image
-    twice. Of images whose distances are equal within rounding, the first is taken. The two images of a cluster of two
-    are such a case, and rounding differs between devices.
-
-    All picks are made at once, in rounds: each is the nearest image that no earlier pick of the round before has taken.
-    A round settles at least one more pick, in their order. Once a round changes none, all are those that
-    `tests/core/selection/kmeans_loop.py` makes one after the other.
-
-    Returns:
-        (L, M) image positions on the CPU, M = K * per_cluster, centre by centre.
+    Attributes:
+        points_LND: Features of their images, padded with finite numbers, float32; more classes than `sizes` are
+            padding.
+        sizes: Images of every class, >= 1.
+        rngs: Stream of every class, for the draws of the strategy.
+        previous: Assignment (N,) of an earlier clustering of every class, for a warm start; None: k-means++.
     """
-    distances_LKN = distances_LNK.transpose(1, 2)
-    distances_LMN = distances_LKN.unsqueeze(2).expand(-1, -1, per_cluster, -1).flatten(1, 2).contiguous()
-    num_classes, num_picks, num_images = distances_LMN.shape
-    order_LM = torch.arange(num_picks, device=distances_LNK.device).expand(num_classes, -1)
-    picks_LM = _nearest(distances_LMN)
-    while True:
-        for _ in range(1 if distances_LNK.device.type == "cpu" else _ROUNDS_PER_WAIT):
-            before_LM = picks_LM
-            taken_by_LN = order_LM.new_full((num_classes, num_images), num_picks)
-            taken_by_LN.scatter_reduce_(1, before_LM, order_LM, "amin")
-            is_taken_LMN = taken_by_LN.unsqueeze(1) < order_LM.unsqueeze(2)
-            picks_LM = _nearest(distances_LMN.masked_fill(is_taken_LMN, torch.inf))
-        is_settled_LM = picks_LM == before_LM
-        picks_LM_on_host, is_settled_LM_on_host = torch.stack([picks_LM, is_settled_LM.long()]).cpu().unbind()
-        if is_settled_LM_on_host.all():
-            return picks_LM_on_host
+
+    points_LND: Tensor
+    sizes: Sequence[int]
+    rngs: Sequence[np.random.Generator]
+    previous: Sequence[Tensor] | None = None
+
+    def on_device(self, values_by_class: Sequence[np.ndarray], width: int) -> Tensor:
+        """Returns values (n,) of every class as a tensor (L, width), float64, padded with zeros."""
+        values_LW = np.zeros((len(self.points_LND), width))
+        for values_W, values in zip(values_LW, values_by_class, strict=False):
+            values_W[: len(values)] = values
+        return to_device(values_LW, self.points_LND.device)
 
 
-def _nearest(distances_LMN: Tensor) -> Tensor:
-    """Returns the first position (L, M) with the smallest distance, up to rounding."""
-    is_nearest_LMN = distances_LMN <= distances_LMN.amin(dim=2, keepdim=True) * (1 + _TIE)
-    return is_nearest_LMN.max(dim=2).indices
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How many images are selected, and which.
 
+    A class of N < num_clusters * per_cluster images has N // per_cluster clusters, at least one.
 
-def nearest_to_any(distances_LNK: Tensor, num_images: int) -> Tensor:
-    """Takes the images with the smallest distance to any centre (the Tiny-ImageNet variant); waits for the device.
-
-    Returns:
-        (L, num_images) image positions on the CPU.
-    """
-    return torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices[:, :num_images].cpu()
-
-
-_PICKS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "each": nearest_to_each,
-    "any": lambda distances_LNK, per_cluster: nearest_to_any(distances_LNK, per_cluster * distances_LNK.shape[2]),
-}
-PICK_RULES = tuple(_PICKS)
-
-
-def representative(
-    points_LND: Tensor,
-    sizes: Sequence[int],
-    *,
-    num_clusters: int,
-    per_cluster: int,
-    rule: str,
-    max_steps: int,
-    rngs: Sequence[np.random.Generator],
-    previous: Sequence[Tensor] | None = None,
-) -> list[Selection]:
-    """Clusters the images of some classes and picks the representatives of each cluster; waits for the device.
-
-    Args:
-        points_LND: Features of the images of the classes, padded with finite numbers, float32; more classes than
-            `sizes` are padding.
-        sizes: Images of every class, N of each, >= 1.
-        num_clusters: K; a class of fewer than K * per_cluster images is clustered into N // per_cluster.
-        per_cluster: Images picked for each cluster.
-        rule: "each" (nearest to each centre) or "any" (nearest to any centre).
+    Attributes:
+        num_clusters: K.
+        per_cluster: P.
         max_steps: Largest number of Lloyd steps.
-        rngs: Stream of every class for k-means++; a warm start draws nothing.
-        previous: Assignment (N,) of an earlier clustering of the images of every class, for a warm start; None:
-            k-means++.
-
-    Returns:
-        For every class, min(K * per_cluster, N // per_cluster * per_cluster) distinct images; all images if
-        N < per_cluster.
+        rule: Key of `PICKS`, for representative selection.
+        candidates: Fraction of the class that representative selection may pick from, drawn anew each time; in (0, 1].
     """
-    per_class = [min(per_cluster, size) for size in sizes]
-    clusters = [min(num_clusters, size // per) for size, per in zip(sizes, per_class, strict=True)]
-    padding = [0] * (len(points_LND) - len(sizes))
-    points = kmeans.Points.of(points_LND, [*sizes, *padding], [*clusters, *padding])
-    if previous is None:
-        draws_LK = np.zeros((len(points_LND), max(clusters)))
-        for draws_K, size, count, rng in zip(draws_LK, sizes, clusters, rngs, strict=False):
+
+    num_clusters: int
+    per_cluster: int
+    max_steps: int
+    rule: str = "each"
+    candidates: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """The clusters of a group.
+
+    Attributes:
+        points: The images.
+        centroids_LKD: Centres.
+        assignment_LN: Cluster of every image.
+        counts: Clusters of every class.
+        per_class: Images to select for each cluster, of every class; fewer than P if the class has fewer.
+    """
+
+    points: kmeans.Points
+    centroids_LKD: Tensor
+    assignment_LN: Tensor
+    counts: Sequence[int]
+    per_class: Sequence[int]
+
+
+def _cluster(group: Group, rules: Rules) -> _Clusters:
+    """Clusters the images of every class."""
+    per_class = [min(rules.per_cluster, size) for size in group.sizes]
+    counts = [min(rules.num_clusters, size // per) for size, per in zip(group.sizes, per_class, strict=True)]
+    padding = [0] * (len(group.points_LND) - len(group.sizes))
+    points = kmeans.Points.of(group.points_LND, [*group.sizes, *padding], [*counts, *padding])
+    if group.previous is None:
+        draws_LK = np.zeros((len(group.points_LND), max(counts)))
+        for draws_K, size, count, rng in zip(draws_LK, group.sizes, counts, group.rngs, strict=False):
             draws_K[:count] = kmeans.plus_plus_draws(size, count, rng)
         centroids_LKD = kmeans.plus_plus(points, draws_LK)
     else:
         before_LN = points.sizes_L1.new_zeros(points.is_padding_LN.shape)
-        for before_N, of_class_N in zip(before_LN, previous, strict=False):
+        for before_N, of_class_N in zip(before_LN, group.previous, strict=False):
             before_N[: len(of_class_N)] = of_class_N
         centroids_LKD = kmeans.centroids_of(points, before_LN)
-    centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=max_steps)
-    distances_LNK = kmeans.squared_distances(points, centroids_LKD)
-    distances_LNK = distances_LNK.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
-    indices_LM = _PICKS[rule](distances_LNK, max(per_class))
-    return [
-        Selection(indices_M[: count * per], assignment_N[:size])
-        for indices_M, assignment_N, size, count, per in zip(
-            indices_LM, assignment_LN, sizes, clusters, per_class, strict=False
-        )
-    ]
+    centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=rules.max_steps)
+    return _Clusters(points, centroids_LKD, assignment_LN, counts, per_class)
+
+
+def representative(group: Group, rules: Rules) -> list[Selection]:
+    """Selects the images nearest to the centres of clusters (DREAM); waits for the device.
+
+    With `candidates` < 1 only a random part of the class may be picked, so that successive selections differ although
+    the centres hardly move. The images of the other part follow if the candidates do not suffice.
+
+    Returns:
+        For every class, min(K * P, N // P * P) distinct images; all images if N < P.
+    """
+    found = _cluster(group, rules)
+    distances_LNK = kmeans.squared_distances(found.points, found.centroids_LKD)
+    if rules.candidates < 1:
+        draws = [rng.random(size) for rng, size in zip(group.rngs, group.sizes, strict=True)]
+        draws_LN = group.on_device(draws, distances_LNK.shape[1])
+        # No distance is larger: centres lie among the points.
+        behind_all_L1 = 4 * found.points.norms_LN1.amax(dim=1)
+        distances_LNK += torch.where(draws_LN < rules.candidates, 0, behind_all_L1).unsqueeze(2)
+    distances_LNK = distances_LNK.masked_fill_(found.points.is_padding_LN.unsqueeze(2), torch.inf)
+    return _selections(group, found, PICKS[rules.rule](distances_LNK, max(found.per_class)))
+
+
+def stratified(group: Group, rules: Rules) -> list[Selection]:
+    """Selects random images of every cluster, weighted by its size; waits for the device.
+
+    The images of a cluster are shuffled, and the first P of them are taken; some twice if there are fewer. A cluster
+    without images weighs nothing.
+
+    Returns:
+        For every class, as many images as `representative` selects, with weights.
+    """
+    found = _cluster(group, rules)
+    points, most_per_cluster = found.points, max(found.per_class)
+    num_images = points.is_padding_LN.shape[1]
+    draws = [rng.random(size) for rng, size in zip(group.rngs, group.sizes, strict=True)]
+    # Sorts the images by cluster, and at random within a cluster.
+    keys_LN = (found.assignment_LN + group.on_device(draws, num_images)).masked_fill_(points.is_padding_LN, torch.inf)
+    order_LN = keys_LN.argsort(dim=1)
+    sizes_LK = torch.zeros_like(points.is_unused_LK, dtype=torch.int64)
+    sizes_LK.scatter_add_(1, found.assignment_LN, (~points.is_padding_LN).long())
+    firsts_LK1 = (sizes_LK.cumsum(dim=1) - sizes_LK).unsqueeze(2)
+    members_P = torch.arange(most_per_cluster, device=sizes_LK.device)
+    ranks_LM = (firsts_LK1 + members_P % sizes_LK.clamp(min=1).unsqueeze(2)).flatten(1)
+    # An empty last cluster would begin behind the last image.
+    ranks_LM = torch.minimum(ranks_LM, (points.sizes_L1 - 1).clamp(min=0))
+    indices_LM = order_LN.gather(1, ranks_LM).cpu()
+    shares = [np.array([1 / (size * per)]) for size, per in zip(group.sizes, found.per_class, strict=True)]
+    weights_LK = (sizes_LK * group.on_device(shares, 1)).float()
+    return _selections(group, found, indices_LM, weights_LK.repeat_interleave(most_per_cluster, dim=1))
+
+
+def _selections(
+    group: Group, found: _Clusters, indices_LM: Tensor, weights_LM: Tensor | None = None
+) -> list[Selection]:
+    """Returns the selection of every class, from the picks of all its clusters, cluster by cluster."""
+    selections = []
+    for slot, (size, count, per) in enumerate(zip(group.sizes, found.counts, found.per_class, strict=True)):
+        weights = None if weights_LM is None else weights_LM[slot, : count * per]
+        selections.append(Selection(indices_LM[slot, : count * per], found.assignment_LN[slot, :size], weights))
+    return selections
+
+
+def central(group: Group, rules: Rules) -> list[Selection]:
+    """Selects the images nearest to the mean of their class; waits for the device.
+
+    Returns:
+        For every class, min(K * P, N) distinct images.
+    """
+    return _nearest_to_mean(group, rules, sign=1)
+
+
+def boundary(group: Group, rules: Rules) -> list[Selection]:
+    """Selects the images farthest from the mean of their class; see `central`."""
+    return _nearest_to_mean(group, rules, sign=-1)
+
+
+def _nearest_to_mean(group: Group, rules: Rules, *, sign: int) -> list[Selection]:
+    """Selects the images whose squared distance to the mean of their class, times a sign, is smallest."""
+    padding = [0] * (len(group.points_LND) - len(group.sizes))
+    points = kmeans.Points.of(group.points_LND, [*group.sizes, *padding], [*[1] * len(group.sizes), *padding])
+    one_cluster_LN = points.is_padding_LN.long().zero_()
+    mean_L1D = kmeans.centroids_of(points, one_cluster_LN)
+    distances_LN1 = kmeans.squared_distances(points, mean_L1D).mul_(sign)
+    distances_LN1 = distances_LN1.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
+    indices_LM = nearest_to_any(distances_LN1, rules.num_clusters * rules.per_cluster)
+    unclustered = one_cluster_LN[0, :0]
+    return [Selection(indices_M[:size], unclustered) for indices_M, size in zip(indices_LM, group.sizes, strict=False)]
+
+
+STRATEGIES: dict[str, Callable[[Group, Rules], list[Selection]]] = {
+    "representative": representative,
+    "stratified": stratified,
+    "central": central,
+    "boundary": boundary,
+}
+"""Selections of the images of some classes, by name; all wait for the device at least once."""

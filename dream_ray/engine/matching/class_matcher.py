@@ -150,6 +150,7 @@ class ClassMatcher:
         device, classes = self.selector.normalise.device, [state.classes[label] for label in labels]
         real = [self.selector.real[label].take(indices[label]) for label in labels]
         parts = [part for label in labels if (part := self._synthetic_part(snapshot, label)) is not None]
+        weights = [one.weights for one in classes if one.weights is not None]
         return ClassInputs(
             images_NCHW=_stacked([one.images_NCHW for one in classes]),
             velocity_NCHW=_stacked([one.velocity_NCHW for one in classes]),
@@ -157,6 +158,7 @@ class ClassMatcher:
             view=program.views([self._view(snapshot, label) for label in labels]),
             label=to_device(np.array(labels, dtype=np.int64), device),
             part_M=to_device(np.stack(parts), device) if parts else None,
+            weight_R=_stacked(weights) if weights else None,
         )
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:

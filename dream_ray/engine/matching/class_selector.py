@@ -1,4 +1,4 @@
-"""Selection of the real images of some classes, by k-means on the features of a network.
+"""Selection of the real images of some classes, by the features of a network.
 
 L classes, N images of a class, D features.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dream_ray.config import Config
+from dream_ray.config import Config, sections
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.placement import Labels, class_groups
@@ -29,6 +29,17 @@ Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
 Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
 """Selects the real images of every class of a process for the next `interval` steps."""
+
+
+def rules_of(settings: sections.Selection, *, is_warm: bool) -> strategies.Rules:
+    """Returns the rules of a selection, which continues from the last clustering if it is warm."""
+    return strategies.Rules(
+        num_clusters=settings.num_clusters,
+        per_cluster=settings.per_cluster,
+        max_steps=settings.warm_steps if is_warm else settings.max_steps,
+        rule=settings.rule,
+        candidates=settings.candidates,
+    )
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,14 @@ class ClassSelector:
     def select_all(
         self, snapshot: Snapshot, previous: Assignments, *, is_over: Callable[[], bool] = lambda: False
     ) -> dict[int, strategies.Selection]:
-        """Selects the representative images of every class, see `Select`; stops early once `is_over`."""
+        """Selects the real images of every class, see `Select`; stops early once `is_over`."""
         chosen: dict[int, strategies.Selection] = {}
         for labels in takewhile(lambda _: not is_over(), class_groups(self.real, self.form.class_batch)):
             chosen |= zip(labels, self.select(snapshot, labels, previous), strict=True)
         return chosen
 
     def select(self, snapshot: Snapshot, labels: Labels, previous: Assignments) -> list[strategies.Selection]:
-        """Selects the representative images of a group of classes for the next `interval` steps.
+        """Selects the real images of a group of classes for the next `interval` steps.
 
         Args:
             snapshot: The network.
@@ -98,19 +109,16 @@ class ClassSelector:
     def choose(
         self, snapshot: Snapshot, labels: Labels, points_LND: Tensor, previous: Assignments
     ) -> list[strategies.Selection]:
-        """Clusters the features of a group of classes and picks images; see `select`."""
+        """Selects from the features of a group of classes; see `select`."""
         settings = self.config.selection
         is_warm = settings.warm_start and snapshot.inner > 0
-        return strategies.representative(
+        group = strategies.Group(
             points_LND,
             [len(self.real[label]) for label in labels],
-            num_clusters=settings.num_clusters,
-            per_cluster=settings.per_cluster,
-            rule=settings.rule,
-            max_steps=settings.warm_steps if is_warm else settings.max_steps,
-            rngs=[self.stream("k-means", snapshot, label) for label in labels],
-            previous=[previous[label] for label in labels] if is_warm else None,
+            [self.stream("k-means", snapshot, label) for label in labels],
+            [previous[label] for label in labels] if is_warm else None,
         )
+        return strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_warm=is_warm))
 
     def points(self, snapshot: Snapshot, labels: Labels) -> Tensor:
         """Returns the features (L, N, D) of a group, filled up so that the shape is the same for every group."""
@@ -129,21 +137,17 @@ class ClassSelector:
             snapshot: The network.
             label: The class.
             count: Number of images.
-            rule: See `strategies.representative`.
+            rule: See `strategies.Rules`.
             purpose: Of the random stream.
 
         Returns:
             Positions in the class, int64.
         """
-        (chosen,) = strategies.representative(
-            self.embed(snapshot, label)[None],
-            [len(self.real[label])],
-            num_clusters=count,
-            per_cluster=1,
-            rule=rule,
-            max_steps=self.config.selection.max_steps,
-            rngs=[self.stream(purpose, snapshot, label)],
-        )
+        rngs = [self.stream(purpose, snapshot, label)]
+        group = strategies.Group(self.embed(snapshot, label)[None], [len(self.real[label])], rngs)
+        max_steps = self.config.selection.max_steps
+        rules = strategies.Rules(num_clusters=count, per_cluster=1, max_steps=max_steps, rule=rule)
+        (chosen,) = strategies.representative(group, rules)
         return chosen.indices.numpy()
 
     def stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:

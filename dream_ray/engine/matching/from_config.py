@@ -51,18 +51,18 @@ def real_images(config: Config, store: Store, labels: Sequence[int], device: tor
 
 
 def training_images(config: Config, store: Store, normalise: Normalise) -> Callable[[Snapshot], TrainingImages]:
-    """Returns the training images of a network: the whole set, or representatives of it for the experts of DREAM."""
+    """Returns the training images of a network: the whole set, or selected ones for the experts of DREAM."""
     images, labels_N = store.training_set(config.splits)
     on_gpu = normalise.device.type == "cuda" and images.nbytes <= resident_bytes(config, normalise.device)
     everything = RealImages(resident(images, normalise.device) if on_gpu else images, labels_N)
-    if config.source.kind != "expert" or config.selection.strategy != "representative":
+    if config.source.kind != "expert" or config.selection.strategy == "random":
         return lambda _: everything
     selector = class_matcher(config, store, range(store.num_classes), normalise).selector
-    return lambda snapshot: representatives(selector, snapshot, everything)
+    return lambda snapshot: selected_images(selector, snapshot, everything)
 
 
-def representatives(selector: ClassSelector, snapshot: Snapshot, images: RealImages) -> RepeatedImages:
-    """Selects representatives by k-means on the features of a network, reproducibly in any process.
+def selected_images(selector: ClassSelector, snapshot: Snapshot, images: RealImages) -> RepeatedImages:
+    """Selects images by the features of a network, reproducibly in any process; weighted ones are repeated.
 
     Args:
         selector: Selector of all classes.
@@ -70,10 +70,14 @@ def representatives(selector: ClassSelector, snapshot: Snapshot, images: RealIma
         images: All real images of the classes, class by class.
     """
     first = replace(snapshot, inner=0)  # at inner step 0, k-means starts without previous assignments
-    chosen = selector.select_all(first, {})
-    positions = [
-        np.flatnonzero(images.labels_N == label)[selection.indices.numpy()] for label, selection in chosen.items()
-    ]
+    positions = []
+    for label, chosen in selector.select_all(first, {}).items():
+        of_class, indices = np.flatnonzero(images.labels_N == label), chosen.indices.numpy()
+        if chosen.weights is not None:
+            # As often as there are images in its cluster.
+            copies = chosen.weights * len(of_class) * selector.config.selection.per_cluster
+            indices = indices.repeat(copies.round().long().cpu().numpy())
+        positions.append(of_class[indices])
     return RepeatedImages(images, np.concatenate(positions))
 
 

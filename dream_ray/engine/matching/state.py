@@ -17,13 +17,15 @@ class ClassState:
         images_NCHW: Stored synthetic images S_c, N = ipc, float32; clamped to [0, 1] at the start of an outer step.
         velocity_NCHW: Momentum of the images.
         indices: Selected real images, int64, on the CPU; empty before the first selection.
-        assignment: Cluster of every real image at the last selection, int64; empty likewise.
+        assignment: Cluster of every real image at the last selection, int64; empty likewise, and without clusters.
+        weights: Weights of the selected images, see `Selection`; None: all are equal.
     """
 
     images_NCHW: "Tensor"
     velocity_NCHW: "Tensor"
     indices: "Tensor"
     assignment: "Tensor"
+    weights: "Tensor | None" = None
 
 
 ALL_CLASSES = -1

@@ -131,7 +131,7 @@ def _identity(run: Run) -> dict[str, Any]:
     settings = {key: config[key] for key in ("seed", "network", "source", "update", "precision")}
     settings |= {"first_warmup_epochs": first_warmup_epochs(run.config), "splits": run.config.splits}
     settings |= {name: config["data"][name] for name in ("normalisation", "zca")}
-    if run.config.source.kind == "expert" and run.config.selection.strategy == "representative":
+    if run.config.source.kind == "expert" and run.config.selection.strategy != "random":
         settings |= {"selection": config["selection"]}
     # The path of the store, the distribution of the work and the matching change no network.
     elsewhere = ("execution", "store", "class_batch", "matching")

@@ -24,7 +24,13 @@ if TYPE_CHECKING:  # `status` and refused commands do without PyTorch
 _LOG = logging.getLogger(__name__)
 _NETWORK_FILE = "network.safetensors"
 KEEP_LAST = 2
-_FIELDS = {"images": "images_NCHW", "velocity": "velocity_NCHW", "indices": "indices", "assignment": "assignment"}
+_FIELDS = {
+    "images": "images_NCHW",
+    "velocity": "velocity_NCHW",
+    "indices": "indices",
+    "assignment": "assignment",
+    "weights": "weights",
+}
 _LEARNED = "learned/"
 
 
@@ -161,6 +167,7 @@ class Checkpoints:
             f"{label}/{key}": getattr(class_state, attribute)
             for label, class_state in state.classes.items()
             for key, attribute in _FIELDS.items()
+            if getattr(class_state, attribute) is not None
         }
         tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in state.learned.items()}
         path = storage.join(self.directory(step), f"shard-{shard:04d}-of-{num_shards:04d}.safetensors")
@@ -184,7 +191,8 @@ class Checkpoints:
             tensors, metadata = read_tensors(path)
             self._check_identity(path, metadata)
             for label in sorted(found):
-                fields = {attribute: tensors[f"{label}/{key}"] for key, attribute in _FIELDS.items()}
+                names = {attribute: f"{label}/{key}" for key, attribute in _FIELDS.items()}
+                fields = {attribute: tensors[name] for attribute, name in names.items() if name in tensors}
                 state.classes[label] = ClassState(**fields)
             state.learned |= {
                 name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)

@@ -44,7 +44,7 @@ def check_fit(config: Config, store: Store) -> None:
             f"data.zca needs images of at most {MOST_WHITENED_VALUES} values (32 x 32 pixels of 3 channels are 3072); "
             f"the store's have {num_values}"
         )
-    if config.selection.strategy == "representative" and fewest < config.real_batch:
+    if config.selection.strategy != "random" and fewest < config.real_batch:
         _LOG.warning(
             "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
             name_of_smallest,

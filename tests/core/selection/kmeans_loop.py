@@ -149,7 +149,7 @@ def nearest_to_each(distances_NK: Tensor, per_cluster: int) -> Tensor:
     return torch.stack(chosen)
 
 
-def representative(
+def clustered(
     points_ND: Tensor,
     *,
     num_clusters: int,
@@ -158,11 +158,10 @@ def representative(
     rng: np.random.Generator,
     previous_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the images nearest to each centre, and the cluster of every image; see `strategies.representative`."""
+    """Returns the centres, and the cluster of every image."""
     clusters = max(1, min(num_clusters, len(points_ND) // per_cluster))
     if previous_N is None:
         centroids_KD = plus_plus(points_ND, clusters, rng)
     else:
         centroids_KD = centroids_of(points_ND, previous_N, clusters)
-    centroids_KD, assignment_N = lloyd(points_ND, centroids_KD, max_steps=max_steps)
-    return nearest_to_each(squared_distances(points_ND, centroids_KD), min(per_cluster, len(points_ND))), assignment_N
+    return lloyd(points_ND, centroids_KD, max_steps=max_steps)

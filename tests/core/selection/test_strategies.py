@@ -1,4 +1,6 @@
-"""Representative selection: the picked images, none of them twice."""
+"""Strategies against slow oracles: the selected images, their weights, and what successive selections share."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -6,20 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_ray.core import rng
-from dream_ray.core.selection import kmeans, strategies
-from tests.core.selection import kmeans_loop
+from dream_ray.core.selection import evenness, kmeans, strategies
+from dream_ray.core.selection.picking import PICKS
+from tests.core.selection import strategies_loop
 from tests.standin_gpu.gpu import standin_gpu
 from tests.standin_gpu.tally import recording
+
+CLUSTERED = ("representative", "stratified")
 
 
 def points(count: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rng.stream(seed, "points").normal(size=(count, 5))).float()
 
 
-def select(count: int, **changed: object) -> strategies.Selection:
-    arguments: dict = {"num_clusters": 6, "per_cluster": 1, "rule": "each", "max_steps": 10}
-    arguments |= {"rngs": [rng.stream(0, "k-means")], **changed}
-    return strategies.representative(points(count)[None], [count], **arguments)[0]
+def select(count: int, strategy: str = "representative", *, seed: int = 0, **changed: Any) -> strategies.Selection:
+    previous = changed.pop("previous", None)
+    rules = strategies.Rules(**{"num_clusters": 6, "per_cluster": 1, "max_steps": 10, **changed})
+    group = strategies.Group(points(count)[None], [count], [rng.stream(seed, "k-means")], previous)
+    return strategies.STRATEGIES[strategy](group, rules)[0]
 
 
 @settings(max_examples=40)
@@ -27,13 +33,21 @@ def select(count: int, **changed: object) -> strategies.Selection:
     count=st.integers(1, 60),
     clusters=st.integers(1, 12),
     per_cluster=st.integers(1, 4),
-    rule=st.sampled_from(strategies.PICK_RULES),
+    rule=st.sampled_from(sorted(PICKS)),
+    candidates=st.sampled_from([0.01, 0.5, 1.0]),
 )
-def test_distinct_images_and_as_many_as_promised(count: int, clusters: int, per_cluster: int, rule: str) -> None:
-    chosen = select(count, num_clusters=clusters, per_cluster=per_cluster, rule=rule).indices
+def test_distinct_images_and_as_many_as_promised(
+    count: int, clusters: int, per_cluster: int, rule: str, candidates: float
+) -> None:
+    changed: dict[str, Any] = {"num_clusters": clusters, "per_cluster": per_cluster}
+    chosen = select(count, rule=rule, candidates=candidates, **changed).indices
     expected = min(clusters, count // per_cluster) * per_cluster or count
     assert len(chosen) == len(chosen.unique()) == expected
     assert 0 <= int(chosen.min()) <= int(chosen.max()) < count
+    assert len(select(count, "stratified", **changed).indices) == expected
+    for strategy in ("central", "boundary"):
+        chosen = select(count, strategy, **changed).indices
+        assert len(chosen) == len(chosen.unique()) == min(clusters * per_cluster, count)
 
 
 def test_each_takes_the_nearest_image_of_every_centre() -> None:
@@ -44,48 +58,45 @@ def test_each_takes_the_nearest_image_of_every_centre() -> None:
     assert set(chosen.indices.tolist()) == set(nearest.tolist())
 
 
-def test_a_taken_image_gives_way_to_the_next_nearest() -> None:
-    distances_LNK = torch.tensor([[[0.1, 0.2], [3.0, 5.0], [9.0, 0.9]]])
-    assert strategies.nearest_to_each(distances_LNK, 1).tolist() == [[0, 2]]
-    assert strategies.nearest_to_each(distances_LNK[:, :, :1], 3).tolist() == [[0, 1, 2]]
+def test_few_candidates_are_all_taken_before_the_others() -> None:
+    draws = rng.stream(0, "k-means")
+    kmeans.plus_plus_draws(40, 30, draws)
+    candidates = set((draws.random(40) < 0.5).nonzero()[0].tolist())
+    assert len(candidates) < 30
+    assert candidates < set(select(40, num_clusters=30, candidates=0.5).indices.tolist())
 
 
-@settings(max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), clusters=st.integers(1, 8), per_cluster=st.integers(1, 3))
-def test_picks_at_once_are_those_made_one_after_the_other(seed: int, clusters: int, per_cluster: int) -> None:
-    # Few different distances: many centres want the same image.
-    distances = rng.stream(seed, "distances").integers(0, 6, size=(2, clusters * per_cluster + 2, clusters))
-    distances_LNK = torch.from_numpy(distances).float()
-    expected = [kmeans_loop.nearest_to_each(distances_NK, per_cluster).tolist() for distances_NK in distances_LNK]
-    assert strategies.nearest_to_each(distances_LNK, per_cluster).tolist() == expected
+def test_fewer_candidates_make_successive_selections_differ() -> None:
+    first = select(400, num_clusters=20)
+
+    def again(seed: int, candidates: float) -> torch.Tensor:
+        return select(400, seed=seed, num_clusters=20, candidates=candidates, previous=[first.assignment_N]).indices
+
+    assert evenness.overlap(again(1, 1.0), again(2, 1.0)) == 1
+    assert evenness.overlap(again(1, 0.25), again(2, 0.25)) < 0.5
 
 
-def test_on_a_gpu_the_host_waits_again_only_while_centres_want_the_same_images() -> None:
-    distances_LNK = torch.arange(36.0).reshape(1, 12, 3)
-    equal_centres_LNK = distances_LNK[:, :, :1].expand(-1, -1, 9)
-    for distances, waits in ((distances_LNK, 1), (equal_centres_LNK, 3)):
-        expected = strategies.nearest_to_each(distances, 1).tolist()
-        with standin_gpu(), recording() as tally:
-            found = strategies.nearest_to_each(distances.to("cuda"), 1).tolist()
-        assert found == expected
-        assert sum(count for (_, kind), count in tally.waits.items() if kind == "copies to the host") == waits
-
-
-def test_of_equally_near_images_the_first_is_taken() -> None:
-    distances_LNK = torch.tensor([[[7.0], [2.00001], [2.0]]])
-    assert strategies.nearest_to_each(distances_LNK, 1).tolist() == [[1]]
-
-
-def test_any_takes_the_smallest_distances_to_any_centre() -> None:
-    distances_LNK = torch.tensor([[[5.0, 9.0], [0.3, 8.0], [7.0, 0.1], [0.2, 0.4]]])
-    assert strategies.nearest_to_any(distances_LNK, 3).tolist() == [[2, 3, 1]]
+def test_stratified_weights_estimate_a_mean_without_bias() -> None:
+    """Over many draws the weighted mean of one image per cluster is the mean of the class."""
+    data = points(60) ** 3
+    group = strategies.Group(data[None], [60], [rng.stream(0, "k-means")])
+    rules = strategies.Rules(num_clusters=5, per_cluster=2, max_steps=10)
+    first = strategies.stratified(group, rules)[0]
+    estimates = []
+    for seed in range(400):
+        again = strategies.Group(data[None], [60], [rng.stream(seed, "draws")], [first.assignment_N])
+        (chosen,) = strategies.stratified(again, rules)
+        assert chosen.weights is not None
+        estimates.append(chosen.weights @ data[chosen.indices])
+    errors = torch.stack(estimates) - data.mean(dim=0)
+    assert (errors.mean(dim=0).abs() < 4 * errors.std(dim=0) / len(estimates) ** 0.5).all()
 
 
 def test_a_warm_start_draws_no_number_and_improves_on_the_old_centres() -> None:
     first = select(80, max_steps=1)
-    generator = rng.stream(3, "unused")
-    warm = select(80, previous=[first.assignment_N], rngs=[generator], max_steps=20)
-    assert generator.random() == rng.stream(3, "unused").random()
+    warm = select(80, seed=3, previous=[first.assignment_N], max_steps=20)
+    other = select(80, seed=4, previous=[first.assignment_N], max_steps=20)
+    assert torch.equal(warm.indices, other.indices)
     data = kmeans.Points.of(points(80)[None], [80], [6])
     before, after = (
         kmeans.assign(data, kmeans.centroids_of(data, assignment[None]))[1].sum()
@@ -109,50 +120,97 @@ def grouped(dtype: torch.dtype, num_slots: int) -> torch.Tensor:
 @pytest.mark.parametrize("num_slots", [4, 6])
 @pytest.mark.parametrize("per_cluster", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_classes_together_select_the_images_of_the_loop(dtype: torch.dtype, per_cluster: int, num_slots: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "more"), [("representative", {}), ("representative", {"candidates": 0.9}), ("stratified", {})]
+)
+def test_classes_together_select_the_images_of_the_loop(
+    strategy: str, more: dict[str, float], dtype: torch.dtype, per_cluster: int, num_slots: int
+) -> None:
     """Cold and then warm, with classes of unequal size, one with fewer images than clusters, and empty slots."""
     together = grouped(dtype, num_slots)
-    arguments: dict = {"num_clusters": 12, "per_cluster": per_cluster}
-    chosen, expected = None, [(torch.empty(0), torch.empty(0))] * len(SIZES)
+    sizes = tuple(size for size in SIZES if size > 5 or not more)  # candidates may not suffice for five images
+    together = together[[SIZES.index(size) for size in sizes] + list(range(len(SIZES), num_slots))]
+    chosen, expected = None, [(torch.empty(0), torch.empty(0), None)] * len(sizes)
     for max_steps in (25, 3):
-        chosen = strategies.representative(
+        rules = strategies.Rules(num_clusters=12, per_cluster=per_cluster, max_steps=max_steps, **more)
+        group = strategies.Group(
             together,
-            SIZES,
-            **arguments,
-            rule="each",
-            max_steps=max_steps,
-            rngs=[rng.stream(0, "k-means", label=label) for label in range(len(SIZES))],
-            previous=None if chosen is None else [one.assignment_N for one in chosen],
+            sizes,
+            [rng.stream(0, "k-means", label=label) for label in range(len(sizes))],
+            None if chosen is None else [one.assignment_N for one in chosen],
         )
+        chosen = strategies.STRATEGIES[strategy](group, rules)
         expected = [
-            kmeans_loop.representative(
+            getattr(strategies_loop, strategy)(
                 together[label, :size],
-                **arguments,
+                num_clusters=12,
+                per_cluster=per_cluster,
                 max_steps=max_steps,
                 rng=rng.stream(0, "k-means", label=label),
                 previous_N=None if max_steps == 25 else expected[label][1],
+                **more,
             )
-            for label, size in enumerate(SIZES)
+            for label, size in enumerate(sizes)
         ]
-        for selection, (indices, assignment) in zip(chosen, expected, strict=True):
-            assert torch.equal(selection.indices, indices)
+        for selection, (indices, assignment, weights), size in zip(chosen, expected, sizes, strict=True):
             assert torch.equal(selection.assignment_N, assignment)
+            assert 0 <= int(selection.indices.min()) <= int(selection.indices.max()) < size
+            assert torch.equal(selection.indices[indices >= 0], indices[indices >= 0])
+            if weights is None:
+                assert selection.weights is None and (indices >= 0).all()
+            else:
+                assert torch.allclose(selection.weights, weights, rtol=1e-6)
+                assert float(selection.weights.sum()) == pytest.approx(1)
         together = together + 0.1 * torch.roll(together, 1, dims=2)
+
+
+@pytest.mark.parametrize("num_slots", [4, 6])
+@pytest.mark.parametrize("strategy", ["central", "boundary"])
+def test_classes_together_select_the_images_nearest_and_farthest(strategy: str, num_slots: int) -> None:
+    together = torch.zeros(num_slots, max(SIZES), 5, dtype=torch.float64)
+    for label, size in enumerate(SIZES):
+        together[label, :size] = points(size, seed=label).double()
+    group = strategies.Group(together, SIZES, [rng.stream(0, "unused")] * len(SIZES))
+    chosen = strategies.STRATEGIES[strategy](group, strategies.Rules(num_clusters=12, per_cluster=5, max_steps=9))
+    for label, (selection, size) in enumerate(zip(chosen, SIZES, strict=True)):
+        assert torch.equal(selection.indices, getattr(strategies_loop, strategy)(together[label, :size], 60))
+        assert selection.weights is None and len(selection.assignment_N) == 0
+
+
+@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
+def test_on_a_gpu_the_host_waits_once_for_the_images_of_all_classes(strategy: str) -> None:
+    together = grouped(torch.float32, 4)
+    rules = strategies.Rules(num_clusters=4, per_cluster=1, max_steps=3, candidates=0.5)
+
+    def selected(values: torch.Tensor) -> list[strategies.Selection]:
+        rngs = [rng.stream(0, "k-means", label=label) for label in range(len(SIZES))]
+        return strategies.STRATEGIES[strategy](strategies.Group(values, SIZES, rngs), rules)
+
+    expected = selected(together)
+    with standin_gpu():
+        on_gpu = together.to("cuda")
+        with recording() as tally:
+            found = selected(on_gpu)
+        assert all(torch.equal(a.indices, b.indices) for a, b in zip(found, expected, strict=True))
+        assert all((a.weights is None) or a.weights.device.type == "cuda" for a in found)
+    assert tally.waits.total() == 1, tally.lines(tally.waits)
 
 
 def test_neither_slot_nor_neighbours_change_a_class() -> None:
     together, label = grouped(torch.float32, 4), 1
-    arguments: dict = {"num_clusters": 12, "per_cluster": 1, "rule": "each", "max_steps": 25}
+    rules = strategies.Rules(num_clusters=12, per_cluster=1, max_steps=25, candidates=0.5)
     for slots in ([label], [0, label], [label, 3, 2, 0], [3, 2, 0, label, 3]):
         (chosen,) = (
             selection
             for slot, selection in zip(
                 slots,
                 strategies.representative(
-                    together[slots],
-                    [SIZES[slot] for slot in slots],
-                    rngs=[rng.stream(0, "k-means", label=slot) for slot in slots],
-                    **arguments,
+                    strategies.Group(
+                        together[slots],
+                        [SIZES[slot] for slot in slots],
+                        [rng.stream(0, "k-means", label=slot) for slot in slots],
+                    ),
+                    rules,
                 ),
                 strict=True,
             )

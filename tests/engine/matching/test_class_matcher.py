@@ -1,5 +1,6 @@
 """One step of one class, on every network and for every initialisation and selection."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
     state = work.initial_state(at, LABEL)
-    if work.config.selection.strategy == "representative":
+    if work.config.selection.strategy != "random":
         (chosen,) = work.selector.select(at, (LABEL,), {LABEL: state.assignment})
-        state.indices, state.assignment = chosen.indices, chosen.assignment_N
+        state.indices, state.assignment, state.weights = chosen.indices, chosen.assignment_N, chosen.weights
     return state
 
 
@@ -112,6 +113,31 @@ def test_a_selection_holds_until_the_next_and_a_random_batch_does_not() -> None:
     assert np.array_equal(drawn[0], drawn[2])
 
 
+def batches_of(work: ClassMatcher, num_steps: int) -> list[np.ndarray]:
+    """Returns the random batches of the first steps, in the last of which a new outer step begins."""
+    state = work.initial_state(snapshot(), LABEL)
+    steps = (divmod(step, work.config.inner_steps) for step in range(num_steps))
+    at = [replace(snapshot(inner=inner), outer=outer) for outer, inner in steps]
+    return [work.real_indices(one, LABEL, state) for one in at]
+
+
+def test_random_batches_visit_a_class_in_passes_across_outer_steps() -> None:
+    per_pass = NUM_IMAGES // 5
+    settings = config(selection={"num_clusters": 5, "strategy": "random"}, inner_steps=per_pass - 1)
+    batches = batches_of(matcher(settings), 2 * per_pass)
+    for first in (0, per_pass):
+        images = np.concatenate(batches[first : first + per_pass])
+        assert len(np.unique(images)) == 5 * per_pass
+    assert not np.array_equal(batches[0], batches[per_pass])
+
+
+def test_random_batches_that_are_drawn_alone_meet_an_image_again() -> None:
+    settings = config(selection={"num_clusters": 5, "strategy": "random", "in_passes": False}, inner_steps=3)
+    batches = batches_of(matcher(settings), NUM_IMAGES // 5)
+    assert all(len(np.unique(batch)) == 5 for batch in batches)
+    assert len(np.unique(np.concatenate(batches))) < NUM_IMAGES // 5 * 5
+
+
 class NothingReadBack(TorchDispatchMode):
     """Refuses operations for which the host waits for a GPU."""
 
@@ -120,7 +146,7 @@ class NothingReadBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("strategy", ["representative", "random"])
+@pytest.mark.parametrize("strategy", [*strategies.STRATEGIES, "random"])
 def test_a_step_does_not_wait_for_the_device(strategy: str) -> None:
     settings = config(selection={"num_clusters": 5, "strategy": strategy}, batch_synthetic_max=4)
     work, at = matcher(settings), snapshot()
@@ -135,13 +161,12 @@ def test_a_warm_start_uses_the_last_assignment(monkeypatch: pytest.MonkeyPatch) 
     work = matcher(config())
     state = started(work, snapshot())
     seen: list[Any] = []
-    original = strategies.representative
 
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append((kwargs["previous"], kwargs["max_steps"]))
-        return original(*args, **kwargs)
+    def spy(group: strategies.Group, rules: strategies.Rules) -> list[strategies.Selection]:
+        seen.append((group.previous, rules.max_steps))
+        return strategies.representative(group, rules)
 
-    monkeypatch.setattr("dream_ray.core.selection.strategies.representative", spy)
+    monkeypatch.setitem(strategies.STRATEGIES, "representative", spy)
     before = state.assignment
     work.selector.select(snapshot(inner=10), (LABEL,), {LABEL: before})
     work.selector.select(snapshot(inner=0), (LABEL,), {LABEL: before})

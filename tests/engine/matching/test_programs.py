@@ -221,3 +221,28 @@ def test_a_step_in_bfloat16_is_nearly_that_in_float32(name: str, size: int, back
     assert {tensor.dtype for tensor in found} == {torch.float32}
     error = (found.loss - expected.loss).abs() / expected.loss
     assert 0 < float(error.min()) <= float(error.max()) < (0.5 if name == "resnet10" else 0.1)
+
+
+WEIGHTS = torch.arange(1, REAL + 1, dtype=torch.float64) / (REAL * (REAL + 1) / 2)
+
+
+def test_a_weight_counts_an_image_as_often() -> None:
+    at, alone = network().double(), program(normalise=DOUBLE)
+    given = doubled(inputs(alone, [2]))
+    repeated = given.real_RCHW.repeat_interleave(torch.arange(1, REAL + 1), dim=1)
+    found = take(alone, at, given._replace(weight_R=WEIGHTS[None]))
+    assert_close(found, take(alone, at, given._replace(real_RCHW=repeated)), rel=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["bidirectional", "features"])
+def test_weighted_classes_together_and_in_chunks_equal_class_by_class(objective: str) -> None:
+    changed: dict[str, Any] = {"normalise": DOUBLE, **OBJECTIVES[objective]}
+    at, weights = network().double(), torch.stack([WEIGHTS, WEIGHTS.flip(0)])
+    alone, labels = program(**changed), [2, 0]
+    given = [doubled(inputs(alone, [label])) for label in labels]
+    given = [one._replace(weight_R=weight_R[None]) for one, weight_R in zip(given, weights, strict=True)]
+    results = zip(*(take(alone, at, one) for one in given), strict=True)
+    expected = ClassOutputs(*(torch.cat(parts) for parts in results))
+    together = program(size=2, chunk=3, **changed)
+    found = take(together, at, doubled(inputs(together, labels))._replace(weight_R=weights))
+    assert_close(found, expected, rel=1e-9)

@@ -23,7 +23,8 @@ NUM_CLASSES = 5
 def state(step: int, labels: Any = range(NUM_CLASSES), network: bool = True) -> RunState:
     def class_state(label: int) -> ClassState:
         images = torch.full((2, 1, 4, 4), step + label / 10)
-        return ClassState(images, -images, torch.arange(label), torch.arange(label) % 2)
+        weights = torch.arange(label) / 7 if label % 2 else None
+        return ClassState(images, -images, torch.arange(label), torch.arange(label) % 2, weights)
 
     tensors = {"network.trunk.weight": torch.full((3,), float(step))} if network else None
     return RunState(step // 4, step % 4, {label: class_state(label) for label in labels}, tensors)
@@ -44,7 +45,8 @@ def assert_equal(found: RunState, expected: RunState) -> None:
     assert (found.outer, found.inner, list(found.classes)) == (expected.outer, expected.inner, list(expected.classes))
     for label, class_state in expected.classes.items():
         for name, tensor in vars(class_state).items():
-            assert torch.equal(getattr(found.classes[label], name), tensor), (label, name)
+            own = getattr(found.classes[label], name)
+            assert own is tensor is None or torch.equal(own, tensor), (label, name)
     assert (found.network is None) == (expected.network is None)
     for name, tensor in (expected.network or {}).items():
         assert torch.equal((found.network or {})[name], tensor)

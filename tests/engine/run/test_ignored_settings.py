@@ -23,6 +23,7 @@ OTHER: dict[str, Any] = {
     "initialisation.warmup_epochs": 2,
     "matching.distance": "cosine",
     "matching.real_chunk": 2,
+    "selection.candidates": 0.5,
     "selection.interval": 1,
     "selection.max_steps": 1,
     "selection.num_clusters": 4,
@@ -64,6 +65,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("dream_plus", "representative", {"initialisation": {"strategy": "random"}}),
     ("idc", "random", {"initialisation": {"strategy": "representative"}}),
     ("dream", "representative", {"selection": {"warm_start": False}}),
+    ("dream_plus", "stratified", {}),
+    ("dream_plus", "boundary", {}),
     ("mtt", "random", {}),
     ("mtt", "representative", {}),
 ]

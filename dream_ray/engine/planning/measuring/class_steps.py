@@ -17,7 +17,7 @@ from dream_ray.core.selection import strategies
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
-from dream_ray.engine.matching.class_selector import ClassSelector
+from dream_ray.engine.matching.class_selector import ClassSelector, rules_of
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.from_config import build, first_passes, networks_on
 from dream_ray.engine.networks.program_form import ProgramForm
@@ -88,10 +88,10 @@ class ClassSteps:
         """Makes the states of the classes with their first selection."""
         states = {label: self._matcher.initial_state(self._snapshot, label) for label in self._labels}
         self._state = RunState(classes=states)
-        if self._config.selection.strategy == "representative":
+        if self._config.selection.strategy != "random":
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
             for label, chosen in zip(self._labels, self._selector.select(first, self._labels, {}), strict=True):
-                states[label].indices = chosen.indices
+                states[label].indices, states[label].weights = chosen.indices, chosen.weights
         if self._looking is not None:
             next(self._looking)
 
@@ -111,10 +111,10 @@ class ClassSteps:
         """Returns the times of a run, from the times of the rounds."""
         config, timer, counts = self._config, self._timer, class_counts(self._config, self._store)
         select_s = 0.0
-        if config.selection.strategy == "representative":
+        if config.selection.strategy != "random":
             num_points = min(sum(counts) // len(counts), _MOST_POINTS)
-            clustering_s = _clustering_s(config, self._features_ND, num_points, timer)
-            select_s = timer.median("embedding") / len(self._features_ND) + clustering_s / num_points
+            choosing_s = _choosing_s(config, self._features_ND, num_points, timer)
+            select_s = timer.median("embedding") / len(self._features_ND) + choosing_s / num_points
         update_s, warm_up_s, first_warm_up_s = self._network_costs_s(counts)
         return StepCosts(
             update_s=update_s,
@@ -170,28 +170,19 @@ def random_images(config: Config, store: Store) -> ImageChunks:
     return ImageChunks([generator.integers(0, 256, (num_images, *store.shape_CHW), dtype=np.uint8)])
 
 
-def _clustering_s(config: Config, features_ND: Tensor, num_points: int, timer: RoundTimer) -> float:
-    """Returns the seconds of a clustering of `num_points` images, as a mean over an outer step.
+def _choosing_s(config: Config, features_ND: Tensor, num_points: int, timer: RoundTimer) -> float:
+    """Returns the seconds of a selection from the features of `num_points` images, as a mean over an outer step.
 
     Random features, spread like the measured ones, have no clusters, so k-means takes its largest number of steps.
     """
     settings = config.selection
     noise = rng.stream(0, "measured features").standard_normal((num_points, features_ND.shape[1]), dtype=np.float32)
     points_ND = torch.from_numpy(noise).to(features_ND.device) * features_ND.std(0) + features_ND.mean(0)
-    previous_N = None
-    for part, max_steps in (("cold", settings.max_steps), ("warm", settings.warm_steps)):
+    group = strategies.Group(points_ND[None], [num_points], [rng.stream(0, "measured k-means")])
+    for part in ("cold", "warm"):
         for _ in range(2):
             with timer.phase(part):
-                (chosen,) = strategies.representative(
-                    points_ND[None],
-                    [num_points],
-                    num_clusters=settings.num_clusters,
-                    per_cluster=settings.per_cluster,
-                    rule=settings.rule,
-                    max_steps=max_steps,
-                    rngs=[rng.stream(0, "measured k-means")],
-                    previous=None if previous_N is None else [previous_N],
-                )
-        previous_N = chosen.assignment_N
+                (chosen,) = strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_warm=part == "warm"))
+        group = replace(group, previous=[chosen.assignment_N])
     count = num_selections(config) if settings.warm_start else 1
     return (timer.median("cold") + (count - 1) * timer.median("warm")) / count
