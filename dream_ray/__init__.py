@@ -21,6 +21,7 @@ Runs:
     resume          continue a run from its last checkpoint
     status          read the state of a run from its directory
     evaluate        train networks on a synthetic set and test them
+    diagnose        compare what the selection strategies select
     load_synthetic  load a synthetic set as a PyTorch dataset
 Sweeps:
     sweep           search for settings
@@ -34,6 +35,7 @@ TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without the time that importin
 
 if TYPE_CHECKING:
     from dream_ray.api import (
+        diagnose,
         distill,
         evaluate,
         ingest,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from dream_ray.errors import RunError, UsageError
 else:
     _MODULES = {
-        **dict.fromkeys(("distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
+        **dict.fromkeys(("diagnose", "distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
         **dict.fromkeys(("resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
@@ -99,6 +101,7 @@ __all__ = [
     "SyntheticDataset",
     "UsageError",
     "__version__",
+    "diagnose",
     "distill",
     "evaluate",
     "ingest",

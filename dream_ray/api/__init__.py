@@ -3,8 +3,20 @@
 A function that needs PyTorch or Ray, which take seconds to import, imports them after it has checked its arguments.
 """
 
+from dream_ray.api.diagnosis import diagnose
 from dream_ray.api.runs import distill, evaluate, load_synthetic, plan, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
 
-__all__ = ["distill", "evaluate", "ingest", "load_synthetic", "plan", "resume", "resume_sweep", "status", "sweep"]
+__all__ = [
+    "diagnose",
+    "distill",
+    "evaluate",
+    "ingest",
+    "load_synthetic",
+    "plan",
+    "resume",
+    "resume_sweep",
+    "status",
+    "sweep",
+]

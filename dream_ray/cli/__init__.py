@@ -9,6 +9,7 @@ from itertools import pairwise
 import typer
 
 from dream_ray.cli.app import app
+from dream_ray.cli.diagnosis_command import diagnose
 from dream_ray.cli.evaluation_commands import evaluate
 from dream_ray.cli.quickstart_command import quickstart
 from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
@@ -17,7 +18,20 @@ from dream_ray.cli.sweep_commands import sweep
 from dream_ray.errors import RunError, UsageError
 
 # In the order of `dream-ray --help`.
-for _command in (quickstart, ingest, inspect, presets, settings, plan, distill, resume, status, evaluate, sweep):
+for _command in (
+    quickstart,
+    ingest,
+    inspect,
+    presets,
+    settings,
+    plan,
+    distill,
+    resume,
+    status,
+    evaluate,
+    diagnose,
+    sweep,
+):
     app.command()(_command)
 
 

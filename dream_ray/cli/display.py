@@ -141,3 +141,17 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
     numbers = map(number, ("images", "epochs", "accuracy in %", "n"))
     print_table(["trained on", *numbers], cells, title=f"{protocol} protocol, last epoch, {split} split")
     echo(f"results: {storage.join(path, 'evaluation')}")
+
+
+def show_diagnosis(numbers: dict[str, Any]) -> None:
+    """Prints what the strategies select as a table, and the times."""
+    from dream_ray.engine.diagnosis.report import COLUMNS, cells, times
+
+    rows = [cells(name, found) for name, found in numbers["strategies"].items()]
+    title = (
+        f"{len(numbers['inner_steps'])} selections of {numbers['real_batch']} images, {len(numbers['classes'])} classes"
+    )
+    print_table(["strategy", *map(number, COLUMNS.values())], rows, title=title)
+    for line in times(numbers):
+        echo(line)
+    echo(f"page: {numbers['page']}")

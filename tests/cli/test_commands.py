@@ -76,6 +76,11 @@ def test_all_commands_work_without_ray(
     assert cost["wall_s"] > 0
     assert cost["peak_rss_bytes"] > 2**20
 
+    code, text, log = call("diagnose", run, "--num-classes", 2)
+    assert code == 0
+    assert re.search(r"^Diagnosing: \d of 4, inner step \d$", log, re.M)
+    assert text.splitlines()[-1] == f"page: {run / 'diagnosis' / 'diagnosis.html'}"
+
     code, text, _ = call("evaluate", run, "--local", "--repeats", 2)
     assert code == 0
     for name in ("distilled", "random real", "k-means real", "initial mosaics", "whole set"):

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dream_ray import storage
-from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.arrays import Int64Array, UInt8Array
+from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.manifest import SPLITS
 from dream_ray.data.store.store import Store
 
@@ -69,19 +70,33 @@ def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
         per_class: Images of a class, >= 1; the rest of a shorter row is white.
     """
     labels = range(min(_SHEET_CLASSES, store.num_classes))
-    _, height, width = store.shape_CHW
-    shrink = min(1.0, _SHEET_TILE_SIDE / max(height, width))
-    height, width = (max(1, round(side * shrink)) for side in (height, width))
-    shown = np.full((len(labels), per_class, 3, height, width), 255, dtype=np.uint8)
-    for label in labels:
-        images = store.images(label, SPLITS)
-        for number in range(min(per_class, len(images))):
-            # One at a time, because two hundred images of 1,024 pixels a side have 629 MB.
-            [image_CHW] = images.take(np.array([number]))
-            tile = _rgb(image_CHW).resize((width, height), Image.Resampling.BOX)
-            shown[label, number] = np.asarray(tile).transpose(2, 0, 1)
+    of_classes = [store.images(label, SPLITS) for label in labels]
+    rows = [tiles(images, np.arange(min(per_class, len(images))), width=per_class) for images in of_classes]
     names = [store.manifest.class_names[label] for label in labels]
-    write_grid(path, shown.reshape(-1, 3, height, width), columns=per_class, row_labels=names)
+    write_grid(path, np.concatenate(rows), columns=per_class, row_labels=names)
+
+
+def tiles(images: ImageChunks, indices: Int64Array, *, width: int) -> UInt8Array:
+    """Returns images as a row of a grid, shrunk to at most 128 pixels a side.
+
+    Args:
+        images: Images of 1 or 3 channels.
+        indices: Positions of the images to show, at most `width`.
+        width: Images of the row; missing ones are white.
+
+    Returns:
+        (width, 3, H, W) uint8.
+    """
+    _, *sides = images.shape_CHW
+    shrink = min(1.0, _SHEET_TILE_SIDE / max(sides))
+    tile_H, tile_W = (max(1, round(side * shrink)) for side in sides)
+    row = np.full((width, 3, tile_H, tile_W), 255, dtype=np.uint8)
+    for place, index in enumerate(indices):
+        # One at a time, because two hundred images of 1,024 pixels a side have 629 MB.
+        [image_CHW] = images.take(np.array([index]))
+        tile = _rgb(image_CHW).resize((tile_W, tile_H), Image.Resampling.BOX)
+        row[place] = np.asarray(tile).transpose(2, 0, 1)
+    return row
 
 
 def _rgb(image_CHW: UInt8Array) -> Image.Image:

@@ -1,0 +1,1 @@
+"""What real images the strategies select, and what a selection costs."""
