@@ -13,22 +13,26 @@ def num_parameters(network):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape_CHW", "expected"),
+    ("name", "shape_CHW", "options", "expected"),
     [
         # ConvNet-3: 3 convolutions and norms of 128 channels, and 128 * 4 * 4 features.
         (
             "convnet",
             (3, 32, 32),
+            {},
             (3 * 9 + 1) * 128 + 2 * (128 * 9 + 1) * 128 + 3 * 2 * 128 + (2048 + 1) * 10,
         ),
         # The figures that the literature gives for 32 px and 10 classes.
-        ("resnet18", (3, 32, 32), 11_173_962),
-        ("resnet50", (3, 32, 32), 23_520_842),
-        ("densenet121", (3, 32, 32), 6_956_298),
+        ("resnet18", (3, 32, 32), {}, 11_173_962),
+        ("resnet50", (3, 32, 32), {}, 23_520_842),
+        ("densenet121", (3, 32, 32), {}, 6_956_298),
+        # The forms of IDC's and DREAM's tables on CIFAR-10: 1.23 and 1.00 million.
+        ("resnet10", (3, 32, 32), {"width": 0.5}, 1_228_970),
+        ("densenet121", (3, 32, 32), {"growth": 12}, 1_000_618),
     ],
 )
-def test_parameter_counts(build, name, shape_CHW, expected):
-    assert num_parameters(build(name, num_classes=10, shape_CHW=shape_CHW)) == expected
+def test_parameter_counts(build, name, shape_CHW, options, expected):
+    assert num_parameters(build(name, num_classes=10, shape_CHW=shape_CHW, **options)) == expected
 
 
 @pytest.mark.parametrize(

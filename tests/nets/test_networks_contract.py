@@ -24,6 +24,7 @@ CASES = {
     "resnet18": ("resnet18", (3, 16, 16), SMALL_RESNET),
     "resnet50": ("resnet50", (3, 16, 16), {"width": 0.0625}),
     "densenet121": ("densenet121", (3, 8, 8), {}),
+    "densenet121-narrow": ("densenet121", (3, 8, 8), {"growth": 2}),
 }
 
 
