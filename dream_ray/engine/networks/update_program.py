@@ -27,6 +27,7 @@ from dream_ray.nets import Classifier
 
 _CROP_AREA = (0.5, 1.0)
 _CROP_RATIO = (3 / 4, 4 / 3)
+_CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,22 @@ def draw_inputs(recipe: Recipe, images_NCHW: Tensor, labels_N: Tensor, rng: np.r
 def sample_crops(count: int, rng: np.random.Generator) -> np.ndarray:
     """Draws random resized crops: parts of 50-100 % of the area with an aspect ratio of 3:4 to 4:3.
 
+    As in torchvision, area and ratio of a part that does not fit are drawn again. After ten tries, it is the whole
+    image.
+
     Returns:
         Matrices (N, 2, 3), float64, see `warp`.
     """
-    area = rng.uniform(*_CROP_AREA, size=count)
-    ratio = np.exp(rng.uniform(np.log(_CROP_RATIO[0]), np.log(_CROP_RATIO[1]), size=count))
+    area_TN = rng.uniform(*_CROP_AREA, size=(_CROP_TRIES, count))
+    ratio_TN = np.exp(rng.uniform(np.log(_CROP_RATIO[0]), np.log(_CROP_RATIO[1]), size=(_CROP_TRIES, count)))
+    sides_2TN = np.sqrt([area_TN * ratio_TN, area_TN / ratio_TN])
+    fits_TN = (sides_2TN <= 1).all(axis=0)
+    first_that_fits_2N = sides_2TN[:, fits_TN.argmax(axis=0), np.arange(count)]
+    sides_2N = np.where(fits_TN.any(axis=0), first_that_fits_2N, 1.0)
     matrices_N23 = np.zeros((count, 2, 3))
-    for axis, size in enumerate((np.sqrt(area * ratio), np.sqrt(area / ratio))):
-        size = np.minimum(size, 1.0)
-        matrices_N23[:, axis, axis] = size
-        matrices_N23[:, axis, 2] = rng.uniform(-1, 1, size=count) * (1 - size)
+    for axis, side_N in enumerate(sides_2N):
+        matrices_N23[:, axis, axis] = side_N
+        matrices_N23[:, axis, 2] = rng.uniform(-1, 1, size=count) * (1 - side_N)
     return matrices_N23
 
 

@@ -1,6 +1,7 @@
 """Training steps against loops by hand, and the compiled program against the eager one."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,13 @@ from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
-from dream_ray.engine.networks.update_program import Recipe, UpdateProgram, draw_inputs, training_images
+from dream_ray.engine.networks.update_program import (
+    Recipe,
+    UpdateProgram,
+    draw_inputs,
+    sample_crops,
+    training_images,
+)
 from dream_ray.nets import Classifier, build_network
 
 CPU = torch.device("cpu")
@@ -119,7 +126,7 @@ def test_weight_decay_and_momentum_are_those_of_sgd() -> None:
     assert_same_state(trained(recipe, network(), steps=3), Snapshot(0, 0, learner, reference).state())
 
 
-def test_the_statistics_of_flat_training_move_once_and_are_those_of_the_parameters() -> None:
+def test_the_statistics_of_sam_move_once_and_are_those_of_the_parameters() -> None:
     plain, flat = (
         trained(Recipe(6, 0.0, 0.9, 0.0, 0.0, "none", flat_radius=radius), network("resnet10"), steps=1)
         for radius in (0.0, 0.5)
@@ -191,6 +198,59 @@ def test_random_resized_crop_never_looks_outside() -> None:
     span = found[:, 0, 16, -1] - found[:, 0, 16, 0]
     assert bool((span > 0.5).all())
     assert bool((span <= 1.0 + 1e-5).all())
+
+
+def crop_by_a_loop(generator: np.random.Generator) -> tuple[float, float]:
+    """The width and height of one crop, drawn as torchvision does, as parts of the sides."""
+    for _ in range(10):
+        area, ratio = generator.uniform(0.5, 1.0), math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if width <= 1 and height <= 1:
+            return width, height
+    return 1.0, 1.0
+
+
+def test_random_resized_crops_are_distributed_as_those_of_a_loop_that_draws_again() -> None:
+    """The mean area is 0.69; if sides were clipped, it would be 0.74."""
+    drawn = sample_crops(20_000, stream())
+    found_N2, generator = drawn[:, [0, 1], [0, 1]], rng.stream(1, "x")
+    expected_N2 = np.array([crop_by_a_loop(generator) for _ in range(20_000)])
+    assert found_N2.max() <= 1
+    assert found_N2.prod(axis=1).mean() == pytest.approx(0.691, abs=0.005)
+    quantiles = np.linspace(0, 1, 11)
+    for axis in range(2):
+        found, expected = (np.quantile(sides[:, axis], quantiles) for sides in (found_N2, expected_N2))
+        np.testing.assert_allclose(found, expected, atol=0.006)
+    shifts_N2 = drawn[:, :, 2] / np.maximum(1 - found_N2, 1e-12)
+    assert np.abs(shifts_N2).max() <= 1 and np.abs(shifts_N2.mean(axis=0)).max() < 0.03
+
+
+class Fixed:
+    """Draws areas and ratios from a list of tries, and no shift."""
+
+    def __init__(self, area: list[float], log_ratio: list[float]) -> None:
+        self.draws = [np.array(area)[:, None], np.array(log_ratio)[:, None], np.zeros(1), np.zeros(1)]
+
+    def uniform(self, *bounds: float, size: object) -> np.ndarray:
+        return self.draws.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("area", "log_ratio", "sides"),
+    [
+        ([0.64, *[0.5] * 9], [0.0] * 10, (0.8, 0.8)),
+        ([1.0, 0.9, 0.49, *[0.5] * 7], [0.2, -0.2, *[0.0] * 8], (0.7, 0.7)),
+        ([*[1.0] * 9, 0.81], [*[0.2] * 9, 0.0], (0.9, 0.9)),
+        ([1.0] * 10, [0.2] * 10, (1.0, 1.0)),
+    ],
+    ids=["first try", "third try", "last try", "no try"],
+)
+def test_a_crop_that_does_not_fit_is_drawn_again(
+    area: list[float], log_ratio: list[float], sides: tuple[float, float]
+) -> None:
+    drawn: Any = Fixed(area, log_ratio)
+    [matrix_23] = sample_crops(1, drawn)
+    assert (matrix_23[0, 0], matrix_23[1, 1]) == pytest.approx(sides)
 
 
 def test_mixed_images_are_those_of_cutmix() -> None:
