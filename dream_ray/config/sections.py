@@ -142,8 +142,8 @@ class Update(Section):
     """Probability that a batch is mixed by CutMix."""
     augmentation: str = "color_crop"
     """Augmentation, one draw per image: operations joined by '_' (all) or '|' (one of them), or none."""
-    flat_radius: float = Field(default=0.0, ge=0)
-    """Radius of sharpness-aware training, which makes flat experts (FTD); 0: plain SGD."""
+    sam_radius: float = Field(default=0.0, ge=0)
+    """Radius of sharpness-aware minimisation (SAM), which makes flat experts; 0: plain SGD."""
 
 
 class Source(Section):

@@ -47,7 +47,7 @@ def recipe_of(config: Config) -> Recipe:
         update.weight_decay,
         update.cutmix_probability,
         update.augmentation,
-        flat_radius=update.flat_radius,
+        sam_radius=update.sam_radius,
     )
 
 

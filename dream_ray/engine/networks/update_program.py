@@ -42,7 +42,7 @@ class Recipe:
         cutmix_probability: Probability that a batch is mixed.
         augmentation: DSA operations, see `parse_strategy`, one draw per image.
         random_resized_crop: Crop a random part of every image and resize it before the augmentation.
-        flat_radius: Radius of sharpness-aware training, see `flat_gradients`; 0: plain SGD.
+        sam_radius: Radius of sharpness-aware minimisation, see `sam_gradients`; 0: plain SGD.
     """
 
     batch_size: int
@@ -52,7 +52,7 @@ class Recipe:
     cutmix_probability: float
     augmentation: str
     random_resized_crop: bool = False
-    flat_radius: float = 0.0
+    sam_radius: float = 0.0
 
     def optimizer(self, network: Classifier) -> torch.optim.SGD:
         """Returns the SGD of a network; it moves all parameters by a few operations."""
@@ -152,14 +152,14 @@ def gradients_of(structure: Classifier, differentiate: Differentiate, dtype: tor
     return gradients
 
 
-def flat_gradients(gradients: Gradients, radius: float) -> Gradients:
-    """Returns the gradients of sharpness-aware training: those at the highest loss of a neighbourhood, to first order.
+def sam_gradients(gradients: Gradients, radius: float) -> Gradients:
+    """Returns the gradients of SAM: those at the highest loss of a neighbourhood, to first order.
 
     With the gradient g over all parameters at w, that point is w + radius * g / |g|. A step costs two gradients. The
     buffers are those after an ordinary step at w.
 
-    Sources: SAM (Foret et al., ICLR 2021, arXiv 2010.01412), algorithm 1, of which FTD (Du et al., CVPR 2023,
-    arXiv 2211.11004) trains its experts with a variant, because students deviate from them.
+    Source: SAM (Foret et al., ICLR 2021, arXiv 2010.01412), algorithm 1. FTD (Du et al., CVPR 2023, arXiv 2211.11004)
+    trains its experts by GSAM, a variant that also decomposes the gradient and that is not built here.
 
     Args:
         gradients: Gradients of the loss.
@@ -203,7 +203,7 @@ class UpdateProgram:
     def _gradients(self, network: Classifier, differentiate: Differentiate) -> Gradients:
         structure = structure_of(network, training=True, updates_statistics=True)
         plain = gradients_of(structure, differentiate, self._dtype)
-        return flat_gradients(plain, self.recipe.flat_radius) if self.recipe.flat_radius else plain
+        return sam_gradients(plain, self.recipe.sam_radius) if self.recipe.sam_radius else plain
 
     def _prepare(self, network: Classifier) -> Callable[..., tuple[Parameters, Parameters, Parameters]]:
         gradients, recipe = self._gradients(network, by_transforms), self.recipe

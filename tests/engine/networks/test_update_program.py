@@ -109,7 +109,7 @@ def by_hand(learner: Classifier, recipe: Recipe, radius: float = 0.0) -> list[Te
 @pytest.mark.parametrize("radius", [0.0, 0.05, 1.0])
 def test_a_step_equals_a_loop_by_hand(radius: float) -> None:
     """A mixed batch, with the gradient of SAM for a radius above 0."""
-    recipe = Recipe(6, 0.1, 0.0, 0.0, 1.0, "none", flat_radius=radius)
+    recipe = Recipe(6, 0.1, 0.0, 0.0, 1.0, "none", sam_radius=radius)
     gradients, moved = by_hand(network(), recipe, radius), trained(recipe, network(), steps=1)
     for (name, parameter), gradient in zip(network().named_parameters(), gradients, strict=True):
         torch.testing.assert_close(moved[f"network.{name}"], parameter.detach() - 0.1 * gradient)
@@ -128,7 +128,7 @@ def test_weight_decay_and_momentum_are_those_of_sgd() -> None:
 
 def test_the_statistics_of_sam_move_once_and_are_those_of_the_parameters() -> None:
     plain, flat = (
-        trained(Recipe(6, 0.0, 0.9, 0.0, 0.0, "none", flat_radius=radius), network("resnet10"), steps=1)
+        trained(Recipe(6, 0.0, 0.9, 0.0, 0.0, "none", sam_radius=radius), network("resnet10"), steps=1)
         for radius in (0.0, 0.5)
     )
     statistics = [name for name in plain if "running" in name or "num_batches" in name]
@@ -142,7 +142,7 @@ def test_a_network_without_a_gradient_stays_finite() -> None:
         still.head.weight.zero_()
         still.head.bias.zero_()
     labels = torch.tensor([0, 1] * 3)
-    recipe = Recipe(6, 0.1, 0.0, 0.0, 0.0, "none", flat_radius=0.5)
+    recipe = Recipe(6, 0.1, 0.0, 0.0, 0.0, "none", sam_radius=0.5)
     images = batch()[0][:1].expand(6, -1, -1, -1)  # equal images of both classes
     UpdateProgram(recipe, PIXELS)(still, recipe.optimizer(still), images, labels, stream())
     assert all(torch.isfinite(parameter).all() for parameter in still.parameters())
@@ -159,7 +159,7 @@ def test_a_frozen_parameter_is_not_trained() -> None:
 @pytest.mark.parametrize(("name", "radius"), [*((name, 0.0) for name in OPTIONS), ("convnet", 0.05)])
 def test_training_is_one_graph_and_moves_what_eager_training_moves(name: str, radius: float) -> None:
     """Mixed and unmixed batches; traced as for a compiled run, and executed by eager PyTorch."""
-    recipe = Recipe(6, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip", flat_radius=radius)
+    recipe = Recipe(6, 0.1, 0.9, 5e-4, 0.5, "color_crop_flip", sam_radius=radius)
     with counted_graphs() as graphs:
         found = trained(recipe, network(name), steps=4, backend="eager")
         assert graphs() == 1

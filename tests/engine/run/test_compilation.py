@@ -87,7 +87,7 @@ def test_in_trajectory_matching_the_training_of_experts_counts(digits_store: str
     assert passes() == 3 * 2 * 3 * num_images
     assert passes(outer_steps=500, selection={"num_clusters": 100}) == passes()
     assert passes(update={"num_images": 32, "epochs": 2}) == 3 * 2 * 3 * 2 * 32
-    assert passes(update={"flat_radius": 0.05}) == 2 * passes()
+    assert passes(update={"sam_radius": 0.05}) == 2 * passes()
     looking = passes(initialisation={"strategy": "representative", "warmup_epochs": 2})
     assert looking == passes() + (3 * 2 + 1) * num_images
 

@@ -45,7 +45,7 @@ OTHER: dict[str, Any] = {
     "update.batch_size": 8,
     "update.cutmix_probability": 0.25,
     "update.epochs": 3,
-    "update.flat_radius": 0.1,
+    "update.sam_radius": 0.1,
     "update.lr": 0.5,
     "update.momentum": 0.25,
     "update.num_images": 8,
