@@ -74,7 +74,7 @@ def main() -> None:
     """Measures one core, projects and writes benchmarks/results/scaling-projection-imagenet-1k.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recorded", action="store_true", help="Measure nothing; project from the committed result.")
-    config = parse_config(PRESETS["imagenet100-ipc10"])
+    config = parse_config(PRESETS["imagenet100-ipc10"].settings)
     if parser.parse_args().recorded:
         result = read_result(NAME)
     else:

@@ -187,7 +187,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     data = os.environ["DREAM_RAY_DATA"]
-    config = parse_config(PRESETS["cifar10-ipc10"])
+    config = parse_config(PRESETS["cifar10-ipc10"].settings)
     short = config.model_copy(update={"inner_steps": (INTERVALS - 1) * config.selection.interval + 1})
     with tempfile.TemporaryDirectory() as scratch:
         store = str(Path(scratch) / "store")

@@ -69,7 +69,7 @@ def normalisation_on(device: torch.device) -> Normalisation:
 def setting(precision: str = "float32") -> Config:
     """Returns the published setting with an untrained first network, which does not change the time of a step."""
     more = {"initialisation": {"warmup_epochs": 0}, "selection": {"precision": precision}}
-    return parse_config({**PRESETS["cifar10-ipc10"], **more})
+    return parse_config({**PRESETS["cifar10-ipc10"].settings, **more})
 
 
 def real_images(num_classes: int, per_class: int = IMAGES_PER_CLASS, side: int = SHAPE[1]) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from dream_ray.config.frameworks import PRESETS, Settings, overlay
+from dream_ray.config import PRESETS
+from dream_ray.config.frameworks import Settings, overlay
 from dream_ray.engine.networks.program_form import INDUCTOR
 
 # It changes where a run starts, but not the time of a step.
@@ -50,9 +51,9 @@ class Scale:
     variants: tuple[str, ...] = ()
 
 
-_CIFAR = PRESETS["cifar10-ipc10"]
+_CIFAR = PRESETS["cifar10-ipc10"].settings
 # Without its pool of ten networks, each of which takes five passes over the data; a pool changes no step.
-_IMAGENET = overlay(PRESETS["imagenet100-ipc10"], {"source": {"kind": "real"}, **_NO_WARM_UP})
+_IMAGENET = overlay(PRESETS["imagenet100-ipc10"].settings, {"source": {"kind": "real"}, **_NO_WARM_UP})
 _EVALUATED = (5, 10, 15)
 _TINY: Settings = {
     "ipc": 2,

@@ -1,5 +1,6 @@
 """The results of commands: stores, presets, runs, evaluations."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,26 +33,43 @@ def _images_of(counts: Sequence[int]) -> str:
 
 
 def show_presets(name: str, framework: Any, presets: dict[str, Any]) -> None:
-    """Prints a framework and the settings of its presets."""
-    configs = list(presets.values())
+    """Prints a framework, its presets, and whether their settings are published."""
+    from dream_ray.config import parse_config
+
+    configs = {preset: parse_config(one.settings) for preset, one in presets.items()}
     echo(f"{name}: {framework.title}")
     echo(f"  {framework.paper}")
-    echo(f"  matches {_matched(configs)}")
-    echo(f"  networks: {_joined(config.source.kind for config in configs)}")
+    echo(f"  matches {_matched(list(configs.values()))}")
+    kinds, names = zip(*((config.source.kind, config.network.name) for config in configs.values()), strict=True)
+    echo(f"  networks: {_joined(names)}, {_joined(kinds)}")
     rows = [
         (
             preset,
-            config.network.name,
-            str(config.ipc),
+            presets[preset].origin,
             str(config.factor),
             str(config.real_batch),
-            f"{config.pixels.lr:g}",
+            f"{config.pixels.lr:.4g}",
             f"{config.outer_steps} x {config.inner_steps}",
         )
-        for preset, config in presets.items()
+        for preset, config in configs.items()
     ]
-    numbers = map(number, ("ipc", "factor", "real\nbatch", "pixel lr", "outer x\ninner steps"))
-    print_table(["preset", "network", *numbers], rows)
+    numbers = map(number, ("factor", "real\nbatch", "pixel lr", "outer x\ninner steps"))
+    print_table(["preset", "settings", *numbers], rows)
+
+
+def show_preset(name: str, preset: Any) -> None:
+    """Prints the values of a preset, origin by origin."""
+    echo(f"{name}: {preset.framework} at ipc {preset.scale.ipc} and factor {preset.scale.factor}")
+    by_origin: dict[str, list[str]] = {}
+    for path, one in preset.stated.items():
+        rule = "" if one.rule is None else f" ({one.rule})"
+        value = one.value if isinstance(one.value, str) else json.dumps(one.value)
+        by_origin.setdefault(str(one.origin), []).append(f"{path}: {value}{rule}")
+    for origin, lines in by_origin.items():
+        echo(f"\n{origin}")
+        for line in lines:
+            echo(f"  {line}")
+    echo("\nours: every other setting; `dream-ray settings` lists them with their defaults")
 
 
 def _joined(texts: Any) -> str:

@@ -7,8 +7,8 @@ from typer import echo
 
 from dream_ray.cli.console import number, print_table
 from dream_ray.cli.progress import duration
+from dream_ray.config.nested import flatten
 from dream_ray.errors import UsageError
-from dream_ray.sweeps.space import flatten
 
 _HOUR_S = 3600
 

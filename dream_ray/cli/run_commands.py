@@ -36,17 +36,22 @@ from dream_ray.errors import UsageError
 
 
 def presets(
+    name: Annotated[str | None, typer.Argument(help="Preset to print with the origin of each of its values.")] = None,
+    *,
     framework: Annotated[str | None, typer.Option("--framework", help="List only this framework, such as dm.")] = None,
 ) -> None:
-    """List the frameworks and their published settings."""
-    from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
+    """List the frameworks and their presets, or print one preset."""
+    from dream_ray.config import FRAMEWORKS
+    from dream_ray.config.presets import preset_named, presets_of
 
     if framework not in (None, *FRAMEWORKS):
         raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
-    configs = {name: parse_config(values) for name, values in PRESETS.items()}
-    for name in FRAMEWORKS if framework is None else [framework]:
-        ours = {preset: config for preset, config in configs.items() if config.framework == name}
-        display.show_presets(name, FRAMEWORKS[name], ours)
+    if name is not None:
+        _refuse({"framework": framework is not None}, f"is for the list of presets, not for {name}")
+        display.show_preset(name, preset_named(name))
+        return
+    for one in FRAMEWORKS if framework is None else [framework]:
+        display.show_presets(one, FRAMEWORKS[one], presets_of(one, FRAMEWORKS[one]))
 
 
 def settings() -> None:

@@ -1,14 +1,16 @@
 """Configurations from files, presets and `--set` assignments, with errors that name the setting."""
 
-import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dream_ray.config.frameworks import PRESETS
+from dream_ray.config.frameworks import Settings
+from dream_ray.config.nested import put
+from dream_ray.config.presets import preset_named, report_change, report_usual_scale
 from dream_ray.config.schema import Config
 from dream_ray.config.sections import FORMS
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
@@ -18,6 +20,9 @@ from dream_ray.errors import UsageError
 def load_config(*, preset: str | None = None, file: str | None = None, assignments: Sequence[str] = ()) -> Config:
     """Builds a configuration from one base and assignments on top.
 
+    A preset is resolved for the assigned framework, ipc and factor; a line is logged that says which settings those
+    are.
+
     Args:
         preset: Name of a preset.
         file: Path of a YAML file. Give exactly one of `preset` and `file`.
@@ -26,27 +31,38 @@ def load_config(*, preset: str | None = None, file: str | None = None, assignmen
     Raises:
         UsageError: If a setting breaks a rule.
     """
-    values = read_settings(preset=preset, file=file)
-    for assignment in assignments:
-        path, value = parse_assignment(assignment, "--set", "section.key=value")
+    assigned = [(text, *parse_assignment(text, "--set", "section.key=value")) for text in assignments]
+    changes = {path: value for _, path, value in assigned}
+    values = read_settings(preset=preset, file=file, changes=changes)
+    for text, path, value in assigned:
         try:
             put(values, path, value)
         except UsageError as error:
-            raise UsageError(f"--set {assignment!r}: {error}") from None
-    return parse_config(values)
+            raise UsageError(f"--set {text!r}: {error}") from None
+    config = parse_config(values)
+    if preset is None:
+        report_usual_scale(values)
+    else:
+        report_change(preset, changes)
+    return config
 
 
-def read_settings(*, preset: str | None = None, file: str | None = None) -> dict[str, Any]:
-    """Returns only the plain values of one base; arguments as in `load_config`."""
+def read_settings(
+    *, preset: str | None = None, file: str | None = None, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
+    """Returns the plain values of one base.
+
+    Args:
+        preset: As for `load_config`.
+        file: As for `load_config`.
+        changes: Settings, by path, that the caller puts on top. The values of a preset are those for the framework, ipc
+            and factor among them.
+    """
     if (preset is None) == (file is None):
         raise UsageError("give exactly one of --preset NAME and --config FILE")
     if file is not None:
         return read_yaml_mapping(file, "config file")
-    if preset not in PRESETS:
-        near = difflib.get_close_matches(str(preset), PRESETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}{hint}")
-    return copy.deepcopy(PRESETS[preset])  # Presets share values, and assignments change them.
+    return preset_named(str(preset)).changed(changes).settings
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
@@ -60,19 +76,6 @@ def parse_config(values: Mapping[str, Any]) -> Config:
 def dump_config(config: Config) -> str:
     """Returns the configuration as YAML that `load_config` reads back equal."""
     return dump_yaml(config.model_dump(mode="json"))
-
-
-def put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Sets a plain value by its path, for example "selection.interval"; creates missing sections."""
-    *sections, key = path.split(".")
-    target = values
-    for section in sections:
-        if target.get(section) is None:
-            target[section] = {}
-        target = target[section]
-        if not isinstance(target, dict):
-            raise UsageError(f"{section} is a value, not a section")
-    target[key] = value
 
 
 def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:

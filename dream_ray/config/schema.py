@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
+from dream_ray.config.frameworks import DEFAULT_FRAMEWORK, FRAMEWORKS, Settings, overlay
 from dream_ray.config.sections import (
     Data,
     Evaluation,
@@ -28,7 +28,6 @@ from dream_ray.core.images.augmentation_strategy import parse_strategy
 from dream_ray.errors import check_rules
 
 CONFIG_VERSION = 1
-_DEFAULT_FRAMEWORK = "dream_plus"
 
 
 class Config(Section):
@@ -36,7 +35,7 @@ class Config(Section):
 
     version: int = CONFIG_VERSION
     """Version of this schema."""
-    framework: str = _DEFAULT_FRAMEWORK
+    framework: str = DEFAULT_FRAMEWORK
     """dc, dsa, dm, idc, dream, dream_plus or mtt: sets defaults, which all other settings override."""
     seed: int = Field(default=0, ge=0)
     """Seed of every random stream."""
@@ -54,7 +53,7 @@ class Config(Section):
     10 bits; bfloat16: parameters and images are cast. Distances, losses, k-means and pixel steps are float32."""
     batch_real: int | None = Field(default=None, ge=1)
     """Real batch of a class; null: num_clusters * per_cluster. Only random selection allows another value."""
-    outer_steps: int = Field(default=1200, ge=1)
+    outer_steps: int = Field(default=2000, ge=1)
     """Fresh networks of the run."""
     inner_steps: int = Field(default=100, ge=1)
     """Matching steps per network."""
@@ -83,7 +82,7 @@ class Config(Section):
         version = values.get("version", CONFIG_VERSION)
         if version != CONFIG_VERSION:
             raise ValueError(f"version must be {CONFIG_VERSION}, the one this dream_ray reads; got {version!r}")
-        name = values.get("framework", _DEFAULT_FRAMEWORK)
+        name = values.get("framework", DEFAULT_FRAMEWORK)
         if name not in list(FRAMEWORKS):
             raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {name!r}")
         # Unset values of a section made in Python, such as `Matching(...)`, come from the framework too.

@@ -20,7 +20,8 @@ class Network(Section):
     name: str = "convnet"
     """convnet, resnetap10, resnet10, resnet18, resnet50, densenet121, torchvision:NAME, or module:factory."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the network, for example {depth: 3, width: 128, norm: instance}."""
+    """Passed to the network, for example {depth: 3, width: 128, norm: instance}. The published forms on CIFAR are
+    {width: 0.5} of resnet10 and {growth: 12} of densenet121."""
 
 
 class Initialisation(Section):
@@ -213,6 +214,8 @@ class Evaluation(Section):
     """Factor of the learning rate at every milestone."""
     lr_milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (2 / 3, 5 / 6)
     """Milestones as fractions of the epochs, between 0 and 1."""
+    restart_momentum: bool = False
+    """Forget the momentum at every milestone, as the code of DC, DSA, DM and MTT does with a new optimiser."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum."""
     weight_decay: float = Field(default=5e-4, ge=0)

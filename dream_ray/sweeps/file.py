@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
+from dream_ray.config.presets import AXES, report_change
 from dream_ray.config.sections import Section
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
@@ -128,31 +129,32 @@ class Sweep(Section):
         """Returns the settings of a trial; raises UsageError if they break a rule.
 
         The values replace written settings, not resolved ones, because a preset or framework brings its own defaults.
-        All trials share the evaluation settings.
+        A preset is resolved for the values. All trials share the evaluation settings.
         """
-        written = self._written(values.get(PRESET, self.preset))
-        if not values.keys().isdisjoint(BASES):
+        written = self._written(values)
+        if not values.keys().isdisjoint((PRESET, *AXES)):
             written["evaluation"] = self.base().evaluation.model_dump(mode="json")
         for path, value in values.items():
             if path != PRESET:
                 put(written, path, value)
         return parse_config(written)
 
-    def _written(self, preset: str | None) -> Values:
-        """Returns the preset or the file of settings, with `settings` in place of its values."""
+    def _written(self, values: Mapping[str, Any]) -> Values:
+        """Returns the preset of some values or the file of settings, with `settings` in place of its values."""
         if isinstance(self.config, dict):
             written = copy.deepcopy(self.config)
         else:
-            written = read_settings(preset=preset, file=self.config)
+            preset = values.get(PRESET, self.preset)
+            written = read_settings(preset=preset, file=self.config, changes={**self.settings, **values})
         for path, value in self.settings.items():
             put(written, path, value)
         return written
 
     def self_contained(self) -> "Sweep":
-        """Returns the same sweep with its settings written out, unless it searches over presets."""
+        """Returns the same sweep with its settings written out, unless the space decides which a preset has."""
         changed: Values = {"earlier": tuple(map(storage.absolute, self.earlier))}
-        if PRESET not in self.space:
-            changed |= {"preset": None, "config": self._written(self.preset), "settings": {}}
+        if self.preset is None or self.space.keys().isdisjoint((PRESET, *AXES)):
+            changed |= {"preset": None, "config": self._written({}), "settings": {}}
         return self.model_copy(update=changed)
 
     def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
@@ -213,7 +215,10 @@ def read_sweep(path: str) -> Sweep:
     Raises:
         UsageError: If it breaks rules; one line per rule.
     """
-    return parse_sweep(read_yaml_mapping(path, "sweep file"))
+    sweep = parse_sweep(read_yaml_mapping(path, "sweep file"))
+    if sweep.preset is not None:
+        report_change(sweep.preset, sweep.settings)
+    return sweep
 
 
 def parse_sweep(values: Mapping[str, Any]) -> Sweep:

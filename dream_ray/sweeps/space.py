@@ -1,13 +1,14 @@
 """The search space: which settings vary, and over which values."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from dream_ray.config import Config
+from dream_ray.config.nested import flatten
 from dream_ray.config.sections import Section
 from dream_ray.errors import UsageError
 
@@ -124,14 +125,6 @@ def value_at(config: Config, path: str) -> Any:
 def _hint(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields settings, and the sections that hold them, by path."""
-    for key, value in values.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
 
 
 def check_space(space: Mapping[str, Parameter], check_values: Callable[[Mapping[str, Any]], None]) -> None:

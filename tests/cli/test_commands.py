@@ -148,6 +148,40 @@ def test_presets_are_listed(call: Callable[..., Answer]) -> None:
     assert code == 0
     assert re.search(r"^\W*dm\W+Distribution matching", text, re.M)
     assert "dm-cifar10-ipc10" in text and "mtt" not in text
+    assert re.search(r"^dm-svhn-ipc1 +by rule ", text, re.M)
+    code, text, _ = call("presets", "--framework", "dream")
+    assert len(re.findall(r"^dream-imagenet10+-ipc\d+ +extrapolated ", text, re.M)) == 4
+
+
+def test_a_preset_is_printed_with_the_origins_of_its_values(call: Callable[..., Answer]) -> None:
+    code, text, _ = call("presets", "cifar10-ipc1")
+    assert code == 0
+    assert "\n\npublished code: DREAM, --reproduce\n  outer_steps: 2000\n" in text
+    assert "  pixels.lr: 0.0005 (0.005 * (ipc / 10))\n" in text
+    assert re.search(r"^ours: every other setting", text, re.M)
+    code, _, error = call("presets", "cifar10-ipc2")
+    assert code == 2 and error == (
+        "error: preset must be one of cifar10-ipc1, cifar10-ipc10, cifar10-ipc50; got 'cifar10-ipc2'. For what the "
+        "rules give, take cifar10-ipc1 and set ipc=2\n"
+    )
+    code, _, error = call("presets", "cifar-10-ipc1")
+    assert code == 2 and "did you mean cifar10-ipc1?" in error
+    code, _, error = call("presets", "cifar10-ipc1", "--framework", "dm")
+    assert code == 2 and "--framework is for the list of presets, not for cifar10-ipc1" in error
+
+
+def test_a_changed_ipc_says_which_settings_it_gives(
+    call: Callable[..., Answer], caplog: pytest.LogCaptureFixture
+) -> None:
+    for ipc in (1, 5):
+        code, _, error = call(
+            *("distill", "--preset", "cifar10-ipc10", "--store", "nowhere", "--out", "run", "--local"),
+            *("--set", f"ipc={ipc}"),
+        )
+        assert code == 2 and "nowhere" in error
+    published, by_rule = caplog.messages
+    assert published == "The settings are those of preset cifar10-ipc1 (published)."
+    assert by_rule.startswith("Nothing is published for cifar10 with dream_plus at ipc 5 and factor 2: ")
 
 
 WRONG = {

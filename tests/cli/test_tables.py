@@ -17,6 +17,7 @@ from rich.table import Table
 
 from dream_ray.cli import console, display, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
+from dream_ray.config.presets import presets_of
 from dream_ray.engine.progress.status import Progress, Status
 from dream_ray.errors import UsageError
 
@@ -49,8 +50,7 @@ def assert_is_whole(table: Table) -> None:
 
 def test_presets(printed: list[Table]) -> None:
     for name, framework in FRAMEWORKS.items():
-        configs = {preset: parse_config({"framework": name, **values}) for preset, values in framework.presets.items()}
-        display.show_presets(name, framework, configs)
+        display.show_presets(name, framework, presets_of(name, framework))
     assert sum(table.row_count for table in printed) == len(PRESETS)
     for table in printed:
         assert_is_whole(table)
@@ -134,7 +134,7 @@ class LongRun:
         mapped=1e13, worker_on_gpu=1e12, decoding=1e12, free_gpu=1e9, fits_gpu=False, gpu_rule="a GPU must",
     )  # fmt: skip
     costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
-    config = parse_config(PRESETS["smoke"])
+    config = parse_config(PRESETS["smoke"].settings)
     producers, mean_class_size, padding, spec = 1000, 1300.0, 0.99, SimpleNamespace(workers=1000, class_batch=100)
 
     def forecast(self, workers: int = 1000) -> SimpleNamespace:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dream_ray import storage
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import FRAMEWORKS, Framework, overlay
+from dream_ray.config.presets import presets_of
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.matching import class_step
 from dream_ray.core.matching.pixel_sgd import pixel_step
@@ -405,8 +406,11 @@ def test_the_example_of_the_documentation_is_a_framework(
     exec(entry.replace("    ...\n", "    **FRAMEWORKS,\n"), entries)
     assert entries["FRAMEWORKS"].keys() - FRAMEWORKS.keys() == {"random_bidirectional"}
     monkeypatch.setitem(FRAMEWORKS, "random_bidirectional", entries["FRAMEWORKS"]["random_bidirectional"])
-    for preset in FRAMEWORKS["random_bidirectional"].presets.values():
-        assert parse_config({"framework": "random_bidirectional", **preset}).source.kind == "random"
+    presets = presets_of("random_bidirectional", FRAMEWORKS["random_bidirectional"])
+    assert {preset: parse_config(one.settings).pixels.lr for preset, one in presets.items()} == {
+        "random_bidirectional-cifar10-ipc1": 0.05,
+        "random_bidirectional-cifar10-ipc10": 0.5,
+    }
     run = begin(str(tmp_path / "run"), store, ("random_bidirectional", "representative"))
     assert (run.config.weights.feature, run.config.weights.gradient) == (1.0, 0.1)
     run_all(run, 1)

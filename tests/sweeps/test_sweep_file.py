@@ -9,7 +9,7 @@ import optuna
 import pytest
 import yaml
 
-from dream_ray.config import PRESETS, parse_config
+from dream_ray.config import PRESETS, load_config, parse_config
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import run_directory
 from dream_ray.sweeps.file import dump_sweep, num_rungs, parse_sweep, read_sweep
@@ -65,7 +65,7 @@ def test_a_trial_combines_defaults_settings_and_values() -> None:
         ({"space": {"preset": {"choices": ["smoke", "cifar10"]}}}, r"did you mean cifar10-"),
         (
             {"space": {"preset": {"choices": ["smoke", "cifar10-ipc10"]}}},
-            r"space\.preset: .*not comparable; got 120000 steps, 120 with the settings",
+            r"space\.preset: .*not comparable; got 200000 steps, 120 with the settings",
         ),
         (
             {"space": {"ipc": {"int": [1, 2], "when": {"factor": []}}}},
@@ -143,7 +143,10 @@ def test_conditions_decide_which_settings_vary() -> None:
         "weights.gradient": Parameter(uniform=(0.5, 2)),
         "selection.warm_steps": Parameter(whole=(1, 5), step=2),
     }
-    base, study = parse_config(PRESETS["smoke"]), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    base, study = (
+        parse_config(PRESETS["smoke"].settings),
+        optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)),
+    )
     seen = [suggest(space, study.ask(), base) for _ in range(40)]
     assert {values["selection.strategy"] for values in seen} == {"random", "representative"}
     for values in seen:
@@ -193,7 +196,7 @@ def test_presets_can_be_searched_and_are_judged_alike() -> None:
     settings = {"outer_steps": 2, "checkpoint_every": 20, "evaluation.every": 40, "data.include_validation": False}
     space = {"preset": {"choices": names}, "pixels.lr": {"log": [1e-5, 1e-2]}}
     found = sweep(preset=names[0], settings=settings, space=space, start=[{}, {"preset": names[1]}])
-    lrs = [parse_config(PRESETS[name]).pixels.lr for name in names]
+    lrs = [parse_config(PRESETS[name].settings).pixels.lr for name in names]
     points = found.start_points()
     assert points == [{"preset": name, "pixels.lr": lr} for name, lr in zip(names, lrs, strict=True)]
     first, second = (found.config_of(point) for point in points)
@@ -201,6 +204,39 @@ def test_presets_can_be_searched_and_are_judged_alike() -> None:
     assert first.evaluation == second.evaluation and first.outer_steps == second.outer_steps == 2
     kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
     assert [kept.config_of(point) for point in points] == [first, second]
+
+
+def test_a_searched_ipc_factor_or_framework_has_the_settings_of_its_preset(tmp_path: Path) -> None:
+    """A resumed sweep makes the same trials from its kept file."""
+    settings = {"outer_steps": 2, "checkpoint_every": 20, "evaluation.every": 40, "data.include_validation": False}
+    space = {
+        "ipc": {"choices": [1, 10]},
+        "factor": {"choices": [1, 2]},
+        "framework": {"choices": ["dream_plus", "idc", "dream"]},
+    }
+    found = sweep(preset="mnist-ipc10", settings=settings, space=space)
+    kept = parse_sweep(yaml.safe_load(dump_sweep(found.self_contained())))
+    for values, preset in (
+        ({"ipc": 1, "factor": 2, "framework": "dream_plus"}, "mnist-ipc1"),
+        ({"ipc": 1, "factor": 2, "framework": "idc"}, "idc-mnist-ipc1"),
+        ({"ipc": 10, "factor": 2, "framework": "dream"}, "dream-mnist-ipc10"),
+    ):
+        trial, published = found.config_of(values), load_config(preset=preset)
+        assert kept.config_of(values) == trial
+        assert (trial.framework, trial.ipc, trial.pixels) == (published.framework, published.ipc, published.pixels)
+        assert (trial.selection, trial.update) == (published.selection, published.update)
+        assert trial.evaluation == found.base().evaluation
+    plain = found.config_of({"ipc": 10, "factor": 1, "framework": "idc"})
+    assert plain.update.cutmix_probability == 0.5, "no mosaics"
+
+
+def test_a_sweep_file_says_which_settings_a_changed_ipc_gives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "sweep.yaml"
+    settings = "{ipc: 5, evaluation.every: 100, data.include_validation: false}"
+    file.write_text(f"preset: cifar10-ipc10\nsettings: {settings}\nspace: {{weights.feature: {{log: [0.1, 1]}}}}\n")
+    assert read_sweep(str(file)).base().pixels.lr == 2.5e-3
+    [said] = caplog.messages
+    assert said.startswith("Nothing is published for cifar10 with dream_plus at ipc 5 and factor 2: pixels.lr is 0.002")
 
 
 def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
@@ -227,7 +263,7 @@ def test_frameworks_can_be_searched_with_their_own_defaults() -> None:
 def test_a_kept_sweep_file_makes_the_same_trials(tmp_path: Path) -> None:
     """The file of settings may change later; the resolved settings name the run of a trial."""
     file = tmp_path / "settings.yaml"
-    file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"]}))
+    file.write_text(yaml.safe_dump({"ipc": 3, **PRESETS["smoke"].settings}))
     found = sweep(preset=None, config=str(file))
     values = {"selection.num_clusters": 9, "weights.feature": 0.5}
     [config] = found.configs_of(values)
@@ -255,7 +291,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_condition_on_a_fixed_setting_uses_its_value() -> None:
-    base = parse_config(PRESETS["smoke"])
+    base = parse_config(PRESETS["smoke"].settings)
     assert value_at(base, "selection.strategy") == "representative"
     with pytest.raises(UsageError, match=r"intervall is not a known setting; did you mean selection\.interval\?"):
         value_at(base, "selection.intervall")

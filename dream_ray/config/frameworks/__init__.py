@@ -1,11 +1,13 @@
-"""The frameworks and their presets by name: one file for each family, and one entry here."""
+"""The frameworks by name: one file for each group, and one entry here."""
 
-from dream_ray.config.frameworks.base import Framework, Settings, overlay
+from dream_ray.config.frameworks.base import Family, Framework
 from dream_ray.config.frameworks.dm import DM
 from dream_ray.config.frameworks.dream import DREAM, DREAM_PLUS
 from dream_ray.config.frameworks.gradient import DC, DSA
 from dream_ray.config.frameworks.idc import IDC
 from dream_ray.config.frameworks.mtt import MTT
+from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, Stated
+from dream_ray.config.nested import overlay
 
 FRAMEWORKS: dict[str, Framework] = {
     "dc": DC,
@@ -18,18 +20,17 @@ FRAMEWORKS: dict[str, Framework] = {
 }
 """Every framework supports any `selection.strategy` and any initialisation."""
 
-PRESETS: dict[str, Settings] = {
-    **DREAM_PLUS.presets,
-    **{
-        f"{name}-{data}": {"framework": name, **settings}
-        for name, framework in FRAMEWORKS.items()
-        if framework is not DREAM_PLUS
-        for data, settings in framework.presets.items()
-    },
-}
-"""Published settings: cifar10-ipc10 for DREAM+, dm-cifar10-ipc10 for another framework such as DM.
+DEFAULT_FRAMEWORK = "dream_plus"
 
-Presets share values: copy them before you change them.
-"""
-
-__all__ = ["FRAMEWORKS", "PRESETS", "Framework", "Settings", "overlay"]
+__all__ = [
+    "DEFAULT_FRAMEWORK",
+    "FRAMEWORKS",
+    "Family",
+    "Framework",
+    "Layer",
+    "Origin",
+    "Scale",
+    "Settings",
+    "Stated",
+    "overlay",
+]

@@ -5,10 +5,32 @@ A framework is data, not code: its settings select from components that all fram
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
-Settings = dict[str, Any]
-"""Plain values of settings, nested like `Config`."""
+from dream_ray.config.frameworks.origins import Layer, Scale, Settings, Stated, resolve, settings_of
+
+
+@dataclass(frozen=True)
+class Family:
+    """The settings of a framework for a data set.
+
+    Attributes:
+        layers: What it states beyond the framework.
+        scales: Scales with a preset, by the end of its name, such as "cifar10-ipc10".
+    """
+
+    layers: tuple[Layer, ...]
+    scales: Mapping[str, Scale]
+
+    @property
+    def usual_factor(self) -> int:
+        """Factor of its first preset."""
+        return next(iter(self.scales.values())).factor
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no paper has such settings."""
+        return all(layer.origin.kind == "ours" for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -18,29 +40,37 @@ class Framework:
     Attributes:
         title: Name in the spelling of its authors.
         paper: Publication.
-        settings: Settings that define the framework, including its usual loop. User settings override them. Values
-            equal to the default of `schema.py` are omitted.
-        presets: Published settings by data set and images per class, such as "cifar10-ipc10", which override
-            `settings`.
+        layers: Settings that define it; user settings override them. They include published values that equal a
+            default of `schema.py`, because a setting that no layer states counts as ours.
+        families: Its published settings by data set.
+        usual: Scale of the framework without a preset.
     """
 
     title: str
     paper: str
-    settings: Settings
-    presets: Mapping[str, Settings] = field(default_factory=dict)
+    layers: tuple[Layer, ...]
+    families: Mapping[str, Family] = field(default_factory=dict)
+    usual: Scale = Scale(10, 1)
+
+    def stated_at(self, scale: Scale) -> dict[str, Stated]:
+        """Returns what the framework without a data set states at a scale."""
+        return resolve(self.layers, scale, is_published=scale == self.usual)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Its settings at the usual scale, which all frameworks have without a preset; not to be changed."""
+        return {"factor": self.usual.factor, **settings_of(self.stated_at(self.usual))}
 
 
-def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
-    """Returns the settings of both; values of `above` override those of `below`."""
-    merged = {**below, **above}
-    for key, value in below.items():
-        if isinstance(value, Mapping) and isinstance(above.get(key), Mapping):
-            merged[key] = overlay(value, above[key])
-    return merged
+def scales_of(data: str, ipcs: tuple[int, ...], factor: int) -> dict[str, Scale]:
+    """Returns the scales of a family by the usual names of its presets."""
+    return {f"{data}-ipc{ipc}": Scale(ipc, factor) for ipc in ipcs}
 
 
 ONE_OF_ALL = "color|crop|cutout|flip|scale|rotate"
 """DSA's augmentation (arXiv 2102.08259): one of its operations a batch."""
+ONE_OF_ALL_FOR_DIGITS = "color|crop|cutout|scale|rotate"
+"""The same without the flip, which makes another digit or none."""
 
 
 def convnet(depth: int = 3) -> Settings:
@@ -49,12 +79,21 @@ def convnet(depth: int = 3) -> Settings:
 
 
 def evaluation(*, epochs: int, augmentation: str) -> Settings:
-    """Returns the evaluation recipe of DC and of the methods that build on its code."""
+    """Returns the evaluation recipe of DC and of the methods that build on its code.
+
+    With E published epochs, the code trains E + 1 and decays the learning rate once, after E / 2 + 2 of them: its
+    epochs count from 0, and epoch E / 2 + 1 is the last before the decay. It then makes a new optimiser.
+    """
     return {
-        "epochs": epochs,
+        "epochs": epochs + 1,
         "batch_size": 256,
+        "lr": 0.01,
+        "lr_decay": 0.1,
+        "lr_milestones": [(epochs // 2 + 2) / (epochs + 1)],
+        "restart_momentum": True,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
         "cutmix_probability": 0.0,
         "augmentation": augmentation,
-        "lr_decay": 0.1,
-        "lr_milestones": [0.5],
+        "random_resized_crop": False,
     }

@@ -4,28 +4,56 @@ Source: DM (Zhao & Bilen, WACV 2023, arXiv 2110.04181) and the settings of its a
 alike; here a hundred of them form an outer step.
 """
 
-from dream_ray.config.frameworks.base import ONE_OF_ALL, Framework, Settings, convnet, evaluation
+from dream_ray.config.frameworks import data_sets
+from dream_ray.config.frameworks.base import (
+    ONE_OF_ALL,
+    ONE_OF_ALL_FOR_DIGITS,
+    Family,
+    Framework,
+    convnet,
+    evaluation,
+    scales_of,
+)
+from dream_ray.config.frameworks.origins import Layer, Origin, Settings
+from dream_ray.config.nested import overlay
+
+_CODE = Origin("published code", "repository of DC, DSA and DM")
+_SAME = Origin("by rule", "as DM's other sets; its paper has no results on this one")
 
 _DM: Settings = {
     "outer_steps": 200,
-    "factor": 1,
+    "inner_steps": 100,
     "initialisation": {"strategy": "random"},
     "selection": {"strategy": "random", "num_clusters": 256, "in_passes": False},
     "weights": {"feature": 1.0, "gradient": 0.0},
-    "matching": {"augmentation": ONE_OF_ALL},
-    "pixels": {"lr": 1.0, "coupling": "joint", "space": "normalised"},
+    "matching": {"objective": "bidirectional", "distance": "mse", "augmentation": ONE_OF_ALL},
+    "pixels": {"lr": 1.0, "momentum": 0.5, "coupling": "joint", "space": "normalised"},
     "source": {"kind": "random"},
     "evaluation": evaluation(epochs=1000, augmentation=ONE_OF_ALL),
 }
+_DIGITS: Settings = {
+    "matching": {"augmentation": ONE_OF_ALL_FOR_DIGITS},
+    "evaluation": {"augmentation": ONE_OF_ALL_FOR_DIGITS},
+}
+
+
+def _family(data: str, origin: Origin, *settings: Settings, depth: int = 3) -> Family:
+    stated: Settings = {"network": convnet(depth)}
+    for more in settings:
+        stated = overlay(stated, more)
+    return Family((Layer(origin, stated),), scales_of(data, (1, 10, 50), 1))
 
 
 DM = Framework(
     "Distribution matching (DM)",
     "Zhao & Bilen, WACV 2023, arXiv 2110.04181",
-    _DM,
+    (Layer(_CODE, _DM),),
     {
-        f"{data}-ipc{ipc}": {"ipc": ipc, "network": convnet(depth)}
-        for data, depth in (("cifar10", 3), ("cifar100", 3), ("tiny-imagenet", 4))
-        for ipc in (1, 10, 50)
+        "cifar10": _family("cifar10", _CODE, data_sets.CIFAR10),
+        "cifar100": _family("cifar100", _CODE, data_sets.CIFAR100),
+        "tiny-imagenet": _family("tiny-imagenet", _CODE, data_sets.IMAGENET, depth=4),
+        "mnist": _family("mnist", _CODE, data_sets.MNIST, _DIGITS),
+        "fashion-mnist": _family("fashion-mnist", _SAME, data_sets.FASHION_MNIST),
+        "svhn": _family("svhn", _SAME, data_sets.SVHN, _DIGITS),
     },
 )

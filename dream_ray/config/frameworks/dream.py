@@ -1,32 +1,57 @@
 """DREAM and DREAM+: IDC with representative real images; DREAM+ also matches features.
 
-Sources: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), DREAM+ (arXiv 2310.15052) and the settings that their authors
-published. The defaults of the settings are those of DREAM+.
+Sources: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), DREAM+ (arXiv 2310.15052) and the settings of their authors'
+code, for the argument `--reproduce`. The defaults of the settings are those of DREAM+.
 """
 
-from dream_ray.config.frameworks.base import Framework, Settings, convnet
-from dream_ray.config.frameworks.idc import PUBLISHED, scaled_lr
+from dream_ray.config.frameworks import data_sets, idc
+from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
+from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, scaled_rate
 
-_DREAM: Settings = {"weights": {"feature": 0.0, "gradient": 1.0}, "update": {"warmup_epochs": 0}}
+_DREAM_CODE = Origin("published code", "DREAM, --reproduce")
+_DREAM_PLUS_CODE = Origin("published code", "DREAM+, --reproduce")
+_EXTRAPOLATED = Origin(
+    "extrapolated",
+    "IDC's setting; the code of DREAM does not train networks before, and that of DREAM+ does not run ResNetAP-10",
+)
+_OURS = Origin("ours", "digits in under a minute on two CPU cores: a test of the installation, not of accuracy")
+
+_DREAM: Settings = {
+    "outer_steps": 2000,
+    # The first network is untrained when it selects the initial images and is matched.
+    "initialisation": {"strategy": "representative", "warmup_epochs": 0},
+    "selection": {
+        "strategy": "representative",
+        "num_clusters": 128,
+        "per_cluster": 1,
+        "interval": 10,
+        "rule": "each",
+    },
+    "update": {"batch_size": 128},
+}
+_DREAM_PLUS: Settings = {
+    "initialisation": {"warmup_epochs": 1},
+    "weights": {"feature": 1.0, "gradient": 1.0},
+    "update": {"warmup_epochs": 1},
+}
+_TINY_IMAGENET: Settings = {
+    **data_sets.IMAGENET,
+    "network": convnet(4),
+    "selection": {"num_clusters": 64},
+    "pixels": {"lr": scaled_rate(5e-3, side=64, base_side=32, exceptions={50: 1e-6})},
+    "update": {"num_images": 1000, "batch_size": 64},
+}
 
 
-def _tiny_imagenet(ipc: int) -> Settings:
-    """Tiny-ImageNet, 64 px: ConvNet-4, and the images nearest to any centre."""
+def _families(code: Origin, more_on_tiny_imagenet: Settings) -> dict[str, Family]:
+    tiny = (Layer(code, _TINY_IMAGENET), Layer(code, more_on_tiny_imagenet))
     return {
-        "ipc": ipc,
-        "factor": 2,
-        "network": convnet(4),
-        "selection": {"num_clusters": 64, "rule": "any"},
-        "pixels": {"lr": scaled_lr(1e-6 if ipc == 50 else 5e-3, ipc, 64, 32)},
-        "update": {"num_images": 1000, "batch_size": 64},
+        **idc.families(code, _EXTRAPOLATED),
+        "tiny-imagenet": Family(tiny, scales_of("tiny-imagenet", (1, 10, 50), 2)),
     }
 
 
-_PRESETS = {**PUBLISHED, **{f"tiny-imagenet-ipc{ipc}": _tiny_imagenet(ipc) for ipc in (1, 10, 50)}}
-
 _SMOKE: Settings = {
-    "ipc": 1,
-    "factor": 1,
     "outer_steps": 6,
     "inner_steps": 20,
     "checkpoint_every": 10,
@@ -43,17 +68,21 @@ _SMOKE: Settings = {
         "augmentation": "color_crop_scale_rotate",
     },
 }
-"""Digits in under a minute on two CPU cores: ours, a test of the installation, not of accuracy."""
 
 DREAM = Framework(
     "DREAM",
     "Liu et al., ICCV 2023, arXiv 2302.14416",
-    _DREAM,
-    _PRESETS,
+    (idc.LAYER, Layer(_DREAM_CODE, _DREAM)),
+    _families(_DREAM_CODE, {}),
+    idc.USUAL,
 )
 DREAM_PLUS = Framework(
     "DREAM+",
     "Liu et al., arXiv 2310.15052",
-    {},
-    {"smoke": _SMOKE, **_PRESETS},
+    (*DREAM.layers, Layer(_DREAM_PLUS_CODE, _DREAM_PLUS)),
+    {
+        "smoke": Family((Layer(_OURS, _SMOKE),), {"smoke": Scale(1, 1)}),
+        **_families(_DREAM_PLUS_CODE, {"selection": {"rule": "any"}}),
+    },
+    idc.USUAL,
 )

@@ -106,6 +106,8 @@ def train_and_test(
             generator = rng.stream(config.seed, f"evaluation-{evaluated_set}", outer=repeat, inner=epoch)
             train_pass(classifier, optimizer, data, generator.permutation(len(data)), program, generator)
             schedule.step()
+            if config.evaluation.restart_momentum and epoch + 1 in milestones:
+                optimizer.state.clear()
     reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
     seconds = time.monotonic() - started
     return EvaluationResult(evaluated_set, repeat, reached, len(data), epochs, seconds, normalise.device.type)

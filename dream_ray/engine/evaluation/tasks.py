@@ -169,6 +169,7 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
             asdict(evaluation_recipe(run.config)),
             run.config.evaluation.lr_decay,
             run.config.evaluation.lr_milestones,
+            run.config.evaluation.restart_momentum,
             num_epochs(run.config, task.protocol, WHOLE_SET),
             run.config.seed,
             device.type,

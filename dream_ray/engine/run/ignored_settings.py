@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from dream_ray.config import FRAMEWORKS, Config, parse_config
+from dream_ray.config.presets import presets_of
 from dream_ray.config.sections import Section
 
 
@@ -77,7 +78,8 @@ def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
 @cache
 def _usual(framework: str) -> list[Config]:
     """Returns the settings of a framework and those of its presets."""
-    return [parse_config({"framework": framework, **more}) for more in ({}, *FRAMEWORKS[framework].presets.values())]
+    presets = presets_of(framework, FRAMEWORKS[framework]).values()
+    return [parse_config(values) for values in ({"framework": framework}, *(preset.settings for preset in presets))]
 
 
 def ignored(config: Config) -> dict[str, str]:

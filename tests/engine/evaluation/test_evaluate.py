@@ -12,6 +12,7 @@ import torch
 
 from dream_ray import api, storage
 from dream_ray.config import parse_config
+from dream_ray.config.frameworks.base import evaluation as recipe_of_dc
 from dream_ray.config.sections import Network
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.engine.evaluation import baselines, evaluate, tasks
@@ -301,6 +302,34 @@ def test_the_learning_rate_decays_after_parts_of_the_epochs(
     data = BASELINES["random real"](run, store, 0, ())
     train_and_test(config, store, data, run.normalise(store), protocol="quick", split="test")
     assert seen == pytest.approx(rates)
+
+
+def test_dc_trains_one_epoch_more_and_forgets_the_momentum_at_the_decay(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop of DC's code for 8 published epochs: `for ep in range(8 + 1)`, with a decay at the end of `ep` 5."""
+    expected, lr, age = [], 0.01, 0
+    for ep in range(8 + 1):
+        expected.append((lr, age))
+        age += 1
+        if ep == 8 // 2 + 1:
+            lr, age = lr * 0.1, 0
+    seen: list[tuple[float, int]] = []
+
+    def train_pass(network: Classifier, optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        parameter = next(network.parameters())
+        state = optimizer.state[parameter]
+        seen.append((optimizer.param_groups[0]["lr"], state.get("age", 0)))
+        state["age"] = state.get("age", 0) + 1
+        optimizer.step()
+
+    monkeypatch.setattr(evaluate, "train_pass", train_pass)
+    config = parse_config({"framework": "dc", "evaluation": recipe_of_dc(epochs=8, augmentation="none")})
+    store = run.open_store()
+    data = BASELINES["random real"](run, store, 0, ())
+    train_and_test(config, store, data, run.normalise(store), protocol="published", split="test")
+    assert [age for _, age in seen] == [age for _, age in expected]
+    assert [lr for lr, _ in seen] == pytest.approx([lr for lr, _ in expected])
 
 
 def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_operations_of_a_convnet_by_hand() -> None:
 
 
 def test_the_published_settings_are_long_and_the_smoke_test_is_not(digits_store: str) -> None:
-    assert run_flop(parse_config(PRESETS["smoke"]), Store.open(digits_store)) < LONG_RUN_FLOP["cpu"]
-    cifar10 = parse_config(PRESETS["cifar10-ipc10"])
+    assert run_flop(parse_config(PRESETS["smoke"].settings), Store.open(digits_store)) < LONG_RUN_FLOP["cpu"]
+    cifar10 = parse_config(PRESETS["cifar10-ipc10"].settings)
     flop_of_convnet3 = 1e8
     assert flop_of_convnet3 * sum(class_costs(cifar10, [5000] * 10)) >= max(LONG_RUN_FLOP.values())
 
