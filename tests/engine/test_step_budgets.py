@@ -37,10 +37,12 @@ ONCE: Settings = {
 }
 SETTINGS = {
     "dream_plus": overlay(tiny_run("dream_plus", "representative"), {**ONCE, "selection": {"interval": 1}}),
+    "stratified": overlay(tiny_run("dream_plus", "stratified"), {**ONCE, "selection": {"interval": 1}}),
+    "boundary": overlay(tiny_run("dream_plus", "boundary"), {**ONCE, "selection": {"interval": 1}}),
     "dc": overlay(tiny_run("dc", "random"), ONCE),
     "mtt": overlay(tiny_run("mtt", "random"), ONCE),
 }
-"""Settings of an outer step of four inner steps on four classes. In the first one, each inner step selects."""
+"""Settings of an outer step of four inner steps on four classes. In the first three, each inner step selects."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ BUDGETS = {
     "dream_plus: warm selection": Budget(
         calls=3, operations=534, waits={"core/selection/picking.py nearest_to_each": 3}
     ),
+    "stratified: class step": Budget(calls=4, operations=1630, waits={}),
+    "stratified: warm selection": Budget(calls=3, operations=456, waits={"core/selection/strategies.py stratified": 3}),
+    "boundary: cold selection": Budget(calls=1, operations=109, waits={"core/selection/picking.py nearest_to_any": 1}),
     "dream_plus: rest of the loop": Budget(
         calls=1, operations=38, waits={"engine/distill.py check": 4, "engine/distill.py check_state": 1}
     ),

@@ -152,7 +152,7 @@ def _write_images(path: str, diagnosis: Diagnosis, store: Store, splits: Sequenc
         images = store.images(label, splits)
         for strategy, findings in diagnosis.findings.items():
             rows.append(tiles(images, findings.chosen[label][-1][:_SHOWN_IMAGES].numpy(), width=_SHOWN_IMAGES))
-            names.append(f"{store.manifest.class_names[label][:9]} {strategy}")
+            names.append(f"{strategy} {store.manifest.class_names[label]}")
     write_grid(path, np.concatenate(rows), columns=_SHOWN_IMAGES, row_labels=names)
 
 

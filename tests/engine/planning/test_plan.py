@@ -8,6 +8,7 @@ import torch
 from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import FRAMEWORKS
+from dream_ray.core.selection.strategies import STRATEGIES
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks.program_form import ProgramForm
@@ -72,7 +73,14 @@ def test_steps_of_every_framework_are_timed(framework: str, digits_store: str) -
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_without_k_means_the_selection_takes_no_time(tiny: dict[str, Any], digits_store: str) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_timed(strategy: str, digits_store: str) -> None:
+    config = parse_config(tiny_run("dream_plus", strategy))
+    assert measure_costs(config, Store.open(digits_store), **HERE).select_s > 0
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_features_the_selection_takes_no_time(tiny: dict[str, Any], digits_store: str) -> None:
     tiny["selection"]["strategy"] = "random"
     assert measure_costs(parse_config(tiny), Store.open(digits_store), **HERE).select_s == 0
 
