@@ -149,23 +149,22 @@ class TrainedNetworks:
         else:
             snapshot = Snapshot(outer, 0, network, self.program.recipe.optimizer(network))
             warmup = self.first_warmup_epochs if outer == 0 else self.warmup_epochs
-            self._train(snapshot, warmup, "warm-up")
+            self._train(snapshot, warmup, None, "warm-up")
         for inner in range(snapshot.inner, self.inner_steps):
             snapshot = replace(snapshot, inner=inner)
             if inner >= start:
                 yield snapshot
             if inner + 1 < self.inner_steps:
-                self._train(snapshot, self.epochs, "update")
+                self._train(snapshot, self.epochs, self.num_images, "update")
 
-    def _train(self, snapshot: Snapshot, parts: int, purpose: str) -> None:
+    def _train(self, snapshot: Snapshot, parts: int, num_images: int | None, purpose: str) -> None:
         if parts == 0:
             return
         images = self.images(snapshot)
         generator = rng.stream(self.seed, purpose, outer=snapshot.outer, inner=snapshot.inner)
-        size = self.program.recipe.batch_size
-        batches = -(-(self.num_images or len(images)) // size)
+        batches = -(-(num_images or len(images)) // self.program.recipe.batch_size)
         for part in range(parts):
-            if purpose == "warm-up" or batches * size >= len(images):
+            if num_images is None or batches * self.program.recipe.batch_size >= len(images):
                 order = generator.permutation(len(images))
             else:
                 order = self._successive(snapshot.outer, len(images), snapshot.inner * parts + part, batches)
