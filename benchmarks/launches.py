@@ -39,6 +39,7 @@ from dream_ray.engine.networks.from_config import networks_on
 from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.networks.sources import NetworkSource
 from dream_ray.engine.networks.training import RealImages
+from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.nets import Classifier, build_network
 from tests.standin_gpu.gpu import standin_gpu
 from tests.standin_gpu.lowering import BACKEND, is_kernel, launches_of
@@ -256,7 +257,8 @@ def main() -> None:
     """Counts, prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    programs = Programs.lowered()
+    with fixed_arithmetic(torch.get_num_threads()):
+        programs = Programs.lowered()
     found = count_all(programs)
     print(formatted(found))
     result = {"launches_of_inner_step": found, "budgets": BUDGETS, "launches_of_programs": programs.summary()}

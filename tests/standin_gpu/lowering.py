@@ -22,6 +22,8 @@ from torch.fx.node import map_aggregate
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils import _triton
 
+from dream_ray.engine.networks.program_form import inductor_settings
+
 GPU = torch.device("cuda", 0)
 BACKEND = "lowered_for_cuda"
 """Backend of `torch.compile` for programs whose launches are counted by `launches_of`."""
@@ -103,7 +105,7 @@ def _lower_on_gpu(graph: GraphModule, inputs: Any, **options: Any) -> Any:
 
 @register_backend(name=BACKEND)
 def _lower(graph: GraphModule, inputs: Any) -> Any:
-    return compile_fx(graph, inputs, inner_compile=_lower_on_gpu)
+    return compile_fx(graph, inputs, _lower_on_gpu, inductor_settings(graph, GPU))
 
 
 def launches_of(call: Callable[[], object]) -> list[str]:

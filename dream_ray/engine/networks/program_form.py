@@ -1,12 +1,14 @@
 """How the programs of a run are executed: features, matching steps and network updates."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
 
 from dream_ray.engine.networks.cuda_graph import GraphedProgram
 
@@ -61,6 +63,26 @@ EAGER = ProgramForm()
 INDUCTOR = "inductor"
 
 
+def inductor_settings(graph: GraphModule, device: torch.device) -> dict[str, Any]:
+    """Returns the settings of Inductor for a traced program that runs on a device.
+
+    On a GPU in float32, convolutions keep the layout of their maps: one kernel then computes an instance norm, whose
+    pixels lie together, and only tensor cores are faster with channels last. They compute TF32 and bfloat16.
+    """
+    values = (node.meta.get("example_value") for node in graph.graph.nodes)
+    has_bfloat16 = any(isinstance(value, Tensor) and value.dtype == torch.bfloat16 for value in values)
+    on_tensor_cores = has_bfloat16 or torch.backends.cudnn.allow_tf32
+    return {"layout_optimization": device.type == "cpu" or on_tensor_cores}
+
+
+def _inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    from torch._inductor.compile_fx import compile_fx
+
+    device = next(one.device for one in inputs if isinstance(one, Tensor))
+    compiled = compile_fx(graph, inputs, config_patches=inductor_settings(graph, device))
+    return cast(Callable[..., Any], compiled)
+
+
 def compile_whole(function: Callable[..., Any], backend: str | None) -> Callable[..., Any]:
     """Compiles a function as one graph for one shape; returns it unchanged without a backend.
 
@@ -69,8 +91,9 @@ def compile_whole(function: Callable[..., Any], backend: str | None) -> Callable
     if backend is None:
         return function
     assert isinstance(function, FunctionType)
+    compiler = _inductor if backend == "inductor" else backend
     # With a copy of its code: torch keeps versions by code and gives up at the ninth.
     code = function.__code__.replace()
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=False, backend=backend)
+    compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=False, backend=compiler)
     return compiled
