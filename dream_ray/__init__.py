@@ -26,6 +26,8 @@ Runs:
 Sweeps:
     sweep           search for settings
     resume_sweep    continue a search
+Experiments:
+    experiment      run, evaluate and report a table of arms and seeds
 
 `help(dream_ray.distill)` explains the arguments of a function. Wrong arguments raise `UsageError`, failed work raises
 `RunError`; each says what to do. PyTorch and Ray are imported by the first function that needs them.
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         diagnose,
         distill,
         evaluate,
+        experiment,
         ingest,
         load_synthetic,
         plan,
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         **dict.fromkeys(("diagnose", "distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
-        **dict.fromkeys(("resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("experiment", "resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
         "IngestSettings": "dream_ray.data.ingest",
@@ -104,6 +107,7 @@ __all__ = [
     "diagnose",
     "distill",
     "evaluate",
+    "experiment",
     "ingest",
     "load_config",
     "load_synthetic",

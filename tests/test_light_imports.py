@@ -18,6 +18,7 @@ LIGHT_MODULES = (
     "dream_ray.distributed.prefetch.coordinator",
     "dream_ray.api",
     "dream_ray.sweeps.directory",
+    "dream_ray.experiments.file",
 )
 
 CONTROLLER_MODULES = tuple(

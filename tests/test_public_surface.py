@@ -84,7 +84,10 @@ OF_SWEEPS = {"study", "max_concurrent"}
 """`resume` and `status` take sweeps too; the functions are `resume_sweep` and none."""
 
 
-@pytest.mark.parametrize("name", ["ingest", "plan", "distill", "resume", "evaluate", "diagnose", "sweep", "status"])
+COMMANDS = ("ingest", "plan", "distill", "resume", "evaluate", "diagnose", "sweep", "experiment", "status")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_commands_and_functions_take_the_same_arguments(name: str) -> None:
     options = {parameter.name for parameter in typer.main.get_command(cli.app).commands[name].params}  # type: ignore[attr-defined]
     arguments = set(inspect.signature(getattr(api, name)).parameters)

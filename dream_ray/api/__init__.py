@@ -4,6 +4,7 @@ A function that needs PyTorch or Ray, which take seconds to import, imports them
 """
 
 from dream_ray.api.diagnosis import diagnose
+from dream_ray.api.experiments import experiment
 from dream_ray.api.runs import distill, evaluate, load_synthetic, plan, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
@@ -12,6 +13,7 @@ __all__ = [
     "diagnose",
     "distill",
     "evaluate",
+    "experiment",
     "ingest",
     "load_synthetic",
     "plan",

@@ -11,6 +11,7 @@ import typer
 from dream_ray.cli.app import app
 from dream_ray.cli.diagnosis_command import diagnose
 from dream_ray.cli.evaluation_commands import evaluate
+from dream_ray.cli.experiment_command import experiment
 from dream_ray.cli.quickstart_command import quickstart
 from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
 from dream_ray.cli.store_commands import ingest, inspect
@@ -31,6 +32,7 @@ for _command in (
     evaluate,
     diagnose,
     sweep,
+    experiment,
 ):
     app.command()(_command)
 

@@ -231,12 +231,14 @@ def resume(
 
 
 def status(
-    run: Annotated[str, typer.Argument(help="Directory or URI of a run or a sweep.")], study: Study = None
+    run: Annotated[str, typer.Argument(help="Directory or URI of a run, a sweep or an experiment.")],
+    study: Study = None,
 ) -> None:
-    """Print the state of a run or a sweep.
+    """Print the state of a run, a sweep or an experiment.
 
     The command reads only files, from any machine that reaches them.
     """
+    from dream_ray import storage
     from dream_ray.cli import trials
     from dream_ray.sweeps.directory import is_sweep
 
@@ -244,6 +246,11 @@ def status(
         from dream_ray.sweeps.results import read_rows
 
         trials.show_trials(read_rows(run, study))
+        return
+    if storage.exists(storage.join(run, "experiment.yaml")):
+        from dream_ray.cli import experiment_command
+
+        experiment_command.show_state(run)
         return
     display.show_status(run, dream_ray.status(run))
 

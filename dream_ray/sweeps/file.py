@@ -63,15 +63,20 @@ class Budget(Section):
     """Outer steps of all trials together."""
 
 
-class Resources(Section):
-    """The resources of a trial."""
+class RunResources(Section):
+    """The resources of a run of a sweep or an experiment."""
 
     workers: int = Field(default=1, ge=1)
-    """1: the worker runs in the trial's process. More: Ray Train runs them, and the trial takes half a CPU more."""
+    """1: the worker runs in the run's process. More: Ray Train runs them, and the run takes half a CPU more."""
     cpus: int = Field(default=1, ge=1)
     """CPUs and threads per worker."""
     gpus: float | None = Field(default=None, ge=0)
     """GPUs per worker; null: 1 if the cluster has any and the device is not cpu; 0: workers compute on the CPU."""
+
+
+class Resources(RunResources):
+    """The resources of a trial."""
+
     cache_gb: float = Field(default=20, gt=0)
     """Gigabytes of disk for the networks that trials share, and as many for their features of the real images."""
 

@@ -12,6 +12,7 @@ from dream_ray import api
 from dream_ray.config import parse_config
 from dream_ray.sweeps.directory import SweepContext, create_sweep
 from dream_ray.sweeps.file import parse_sweep
+from tests.experiments.tables import BASE
 
 WITHOUT = """
 import sys
@@ -37,6 +38,7 @@ def runs(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep: dict[str, Any] = {"preset": "smoke", "settings": settings, "space": {"pixels.lr": {"log": [1e-4, 1]}}}
     (path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     (path / "typo.yaml").write_text(yaml.safe_dump({**sweep, "sampler": {"name": "tree"}}))
+    (path / "table.yaml").write_text(yaml.safe_dump({**BASE, "preset": "smok"}))
     create_sweep(parse_sweep(sweep), SweepContext(str(path / "sweep"), str(path / "store"), "cpu"))
     return path
 
@@ -101,6 +103,10 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("sweep sweep.yaml --out new", "store must be given, with --store"),
         ("sweep sweep.yaml --store nowhere --out new", "it contains no manifest.json"),
         ("sweep sweep.yaml --store store --out sweep", "already holds a sweep"),
+        ("experiment nowhere.yaml --store store --out new", "experiment must be a file or one of"),
+        ("experiment table.yaml --store store --out new --local", "got 'smok'; did you mean smoke?"),
+        ("experiment equal_accuracy --store store --out new --wait soon", "wait must be a time"),
+        ("experiment equal_accuracy --store store --out new --local --max-concurrent 2", "must be 1 with local; got 2"),
         ("status nowhere", "there is no config.yaml in it"),
         ("presets --framework x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt; got 'x'"),
         ("quickstart --out run", "out must be a new directory or one that quickstart wrote"),

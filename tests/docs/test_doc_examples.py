@@ -13,6 +13,7 @@ import yaml
 
 from dream_ray import api, cli
 from dream_ray.config import parse_config
+from dream_ray.experiments.file import parse_experiment
 from dream_ray.sweeps.file import parse_sweep
 from tests.conftest import TINY
 from tests.docs.pages import Block, blocks, commands, name_of
@@ -98,9 +99,11 @@ def check_that_it_learned(names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.name)
 def test_yaml_is_read(block: Block) -> None:
-    """Sweep files are checked completely; other blocks are settings of a run."""
+    """Sweep and experiment files are checked completely; other blocks are settings of a run."""
     values = yaml.safe_load(block.text)
     if "space" in values:
         parse_sweep(values)
+    elif "arms" in values:
+        parse_experiment(values)
     else:
         parse_config(values)

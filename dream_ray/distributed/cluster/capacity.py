@@ -16,7 +16,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util import placement_group, remove_placement_group
 
 from dream_ray.errors import TransientError, UsageError
-from dream_ray.sweeps.file import Resources
+from dream_ray.sweeps.file import RunResources
 
 _LOG = logging.getLogger(__name__)
 _LOG_S = 10.0
@@ -59,14 +59,14 @@ class Needs:
         return f"{_count(self.workers, 'worker')} of {_count(self.cpus, 'CPU')}{gpus}{each}{driver}"
 
 
-def needs_of(wanted: Resources, device: str) -> Needs:
+def needs_of(wanted: RunResources, device: str) -> Needs:
     """Returns the resources of a trial.
 
     A trial without a reserved GPU computes on the CPU, even if it sees GPUs of other processes. A trial with a reserved
     GPU never falls back to the CPU: if its process sees no GPU, it fails with an error.
 
     Args:
-        wanted: The resources in the sweep file.
+        wanted: The resources in the file of the sweep or experiment.
         device: "auto", "cpu" or "cuda".
 
     Raises:

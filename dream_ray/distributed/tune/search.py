@@ -17,23 +17,13 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
 from dream_ray.config import Config
-from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
-from dream_ray.distributed.cluster.capacity import (
-    Needs,
-    is_cluster,
-    needs_of,
-    present_nodes,
-    trials_at_a_time,
-    wait_for_workers,
-)
-from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes, use_gpu
+from dream_ray.distributed.cluster.capacity import Needs
+from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
 from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
-from dream_ray.distributed.ray_backend import RayBackend
-from dream_ray.distributed.train.metrics import report_to_ray
+from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
-from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
@@ -146,13 +136,13 @@ def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address
         # Tune writes it to files, so it must not contain the URL of the study, which may hold a password.
         trainable = partial(_trial, sweep, context.out, context.store, _executor(sweep, context, needs))
         tuner = tune.Tuner(
-            tune.with_resources(trainable, _resources(needs)),
+            tune.with_resources(trainable, resources_of(needs)),
             tune_config=TuneConfig(
                 trial_dirname_creator=lambda trial: f"trial-{search.number_of(trial.trial_id)}",
                 search_alg=search,
                 scheduler=scheduler_of(sweep, ended),
                 num_samples=left,
-                max_concurrent_trials=min(left, _at_a_time(needs, context)),
+                max_concurrent_trials=min(left, at_a_time(needs, context.max_concurrent)),
                 # The workers of a stopped trial end with its process.
                 reuse_actors=needs.workers == 1,
             ),
@@ -191,37 +181,16 @@ def _failed_by_environment(sweep: Sweep, out: str, study: optuna.Study) -> list[
     ]
 
 
-def _check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
-    """Waits until one trial fits into the connected cluster, and returns the resources of a trial.
-
-    Raises:
-        UsageError: If it never fits into a private local Ray, or a node does not see the store.
-        TransientError: If it found no free resources.
-    """
-    needs = needs_of(sweep.resources, context.device)
-    wait_for_workers(needs, context.wait_s)
-    check_visible_on_all_nodes("store", context.store, storage.join(context.store, MANIFEST))
-    return needs
-
-
-def _at_a_time(needs: Needs, context: SweepContext) -> int:
-    """Returns the number of trials at a time: those that fit now or, on a cluster that may grow, the user's number."""
-    fitting = trials_at_a_time(needs, present_nodes())
-    if is_cluster():
-        return context.max_concurrent or max(fitting, 1)
-    return min(fitting, context.max_concurrent or fitting)
-
-
 def _run_finals(sweep: Sweep, context: SweepContext, planned: dict[str, Config], address: str | None) -> None:
     """Executes final runs, given by directory, see `run_final`."""
     with ray_session(address):
         needs = _check_cluster(sweep, context)
-        options: dict[str, Any] = {f"num_{kind}s": count for kind, count in _resources(needs).items()}
+        options: dict[str, Any] = {f"num_{kind}s": count for kind, count in resources_of(needs).items()}
         options["max_retries"] = 1
         task: Any = ray.remote(**options)(_final)
         executor = _executor(sweep, context, needs)
         calls = (partial(task.remote, path, config, context.store, executor) for path, config in planned.items())
-        for _ in results(calls, _at_a_time(needs, context)):
+        for _ in results(calls, at_a_time(needs, context.max_concurrent)):
             pass
 
 
@@ -232,13 +201,9 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _resources(needs: Needs) -> dict[str, float]:
-    return {"cpu": needs.driver_cpus} if needs.driver_cpus else {"cpu": needs.cpus, "gpu": needs.gpus}
-
-
 def _trial(sweep: Sweep, out: str, store: str, executor: TrialExecutor, values: dict[str, Any]) -> None:
     """Runs a trial in its process."""
-    _use_some_gpu(executor)
+    use_some_gpu(executor)
 
     def report(rung: Rung) -> None:
         tune.report({RUNG: rung.number, "accuracy": rung.accuracy, "compute_s": rung.compute_s})
@@ -248,31 +213,21 @@ def _trial(sweep: Sweep, out: str, store: str, executor: TrialExecutor, values: 
 
 def _final(path: str, config: Config, store: str, executor: TrialExecutor) -> None:
     """Executes a final run in its process."""
-    _use_some_gpu(executor)
+    use_some_gpu(executor)
     run_final(path, config, store, executor)
 
 
-def _use_some_gpu(executor: TrialExecutor) -> None:
-    """Chooses a GPU if the process has reserved none, because the workers of its runs have."""
-    use_gpu(executor.options["device"], os.getpid())
+def _check_cluster(sweep: Sweep, context: SweepContext) -> Needs:
+    return check_cluster(sweep.resources, context.device, context.store, context.wait_s)
 
 
 def _executor(sweep: Sweep, context: SweepContext, needs: Needs) -> TrialExecutor:
-    is_local = needs.workers == 1
     cache_bytes = int(sweep.resources.cache_gb * 1e9)
-    options = {
-        "compile": "off",
-        "device": needs.device,
-        "threads": needs.cpus,
-        "local": is_local,
-        "workers": needs.workers,
-        "gpus_per_worker": needs.gpus,
-        # The admission of trials does not know the resources of producers. Several workers train the same networks,
-        # and share them in the cache.
-        "producers": 0,
+    return executor_of(
+        needs,
+        context.wait_s,
         # Networks that others trained would make a trial seem cheaper than its settings are.
-        "snapshot_cache": None if "compute_s" in sweep.metrics else storage.join(context.out, "snapshot-cache"),
-        "snapshot_cache_bytes": cache_bytes,
-        "feature_cache_bytes": cache_bytes,
-    }
-    return TrialExecutor(LocalBackend(report_to_ray) if is_local else RayBackend(wait_s=context.wait_s), options)
+        snapshot_cache=None if "compute_s" in sweep.metrics else storage.join(context.out, "snapshot-cache"),
+        snapshot_cache_bytes=cache_bytes,
+        feature_cache_bytes=cache_bytes,
+    )

@@ -17,10 +17,9 @@ from ray.tune.schedulers import TrialScheduler
 from dream_ray.distributed.cluster import capacity
 from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.tune import tuner
-from dream_ray.distributed.tune.search import _at_a_time
+from dream_ray.distributed.tune.executors import at_a_time
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.errors import TransientError
-from dream_ray.sweeps.directory import SweepContext
 from dream_ray.sweeps.file import parse_sweep
 from dream_ray.sweeps.study import RUNG, make_sampler
 
@@ -277,6 +276,6 @@ def test_a_search_without_nodes_gives_up_after_the_wait(monkeypatch: pytest.Monk
 def test_concurrent_trials_are_those_that_fit_or_the_users_number_on_a_cluster(
     grows: bool, asked: int | None, cpus: float, found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dream_ray.distributed.tune.search.is_cluster", lambda: grows)
-    monkeypatch.setattr("dream_ray.distributed.tune.search.present_nodes", lambda: [{"CPU": cpus}])
-    assert _at_a_time(Needs(), SweepContext("out", "store", "cpu", max_concurrent=asked)) == found
+    monkeypatch.setattr("dream_ray.distributed.tune.executors.is_cluster", lambda: grows)
+    monkeypatch.setattr("dream_ray.distributed.tune.executors.present_nodes", lambda: [{"CPU": cpus}])
+    assert at_a_time(Needs(), asked) == found

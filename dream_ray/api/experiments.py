@@ -1,0 +1,70 @@
+"""The function that runs experiments."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.api.backends import DEFAULT_WAIT
+from dream_ray.config.sizes import parse_seconds
+from dream_ray.errors import UsageError
+
+
+def experiment(
+    file: str,
+    *,
+    store: str,
+    out: str,
+    local: bool = False,
+    max_concurrent: int | None = None,
+    device: str = "auto",
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+    on_result: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Runs the table of an experiment file, or what earlier calls left of it, until it is whole or reaches its ceiling.
+
+    The same call continues after a kill at any time. Several processes may work on one experiment, each on runs that no
+    other one has.
+
+    Args:
+        file: Experiment file, or the name of one that comes with the package, see docs/how-to/run-an-experiment.md.
+        store: Store that holds the image set of the file.
+        out: Directory of the experiment, new or that of an earlier call.
+        local: Run in this process, without Ray, one run after the other.
+        max_concurrent: Runs at a time; None: as many as there are resources for.
+        device: As for `distill`.
+        address: As for `distill`.
+        wait: As for `distill`.
+        on_result: Called with a line for each evaluated network; on Ray, for each run.
+
+    Returns:
+        The content of `out`/results.json: accuracies in [0, 1] with intervals, what is missing and what failed.
+
+    Raises:
+        UsageError: If an argument or the file breaks a rule, or results in `out` belong to another table.
+        RunError: If the environment failed; the same call continues.
+    """
+    from dream_ray.experiments.file import read_experiment
+
+    wait_s, opened = parse_seconds(wait), read_experiment(file)
+    if local and (max_concurrent or 1) > 1:
+        raise UsageError(
+            f"max-concurrent must be 1 with local; got {max_concurrent}. Start the same command once more to use "
+            "another process"
+        )
+    if not local:
+        from dream_ray.distributed.experiments import run_on_ray
+
+        shared = storage.shared_path("store", store), storage.shared_path("out", out)
+        return run_on_ray(opened, *shared, device, max_concurrent, address, wait_s, on_result)
+    if opened.resources.workers > 1:
+        raise UsageError(f"resources.workers must be 1 with local; got {opened.resources.workers}")
+    from dream_ray.engine.run.environment import resolve_device
+    from dream_ray.experiments.directory import Table, begin_or_continue
+    from dream_ray.experiments.report import write_report
+    from dream_ray.experiments.work import work_through
+
+    table = Table(storage.absolute(out), storage.absolute(store), opened, resolve_device(device).type)
+    begin_or_continue(table)
+    work_through(table, on_result)
+    return write_report(table)

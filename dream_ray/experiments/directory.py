@@ -1,0 +1,221 @@
+"""The directory of an experiment.
+
+experiment.yaml     the file that it began with
+table.json          what all results of the table share: settings, store, numerics and versions of libraries
+runs/ARM-seed-N/    the run of an arm and a seed, with its checkpoints and evaluations
+sessions/           the CPU time of each process that worked on it
+results.json, results.md, curves.png   the report
+"""
+
+import subprocess
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import torch
+
+from dream_ray import storage
+from dream_ray.config import Config
+from dream_ray.data.store.store import Store
+from dream_ray.engine.run.directory import Run, open_run, read_sessions
+from dream_ray.engine.run.environment import NUMERICS, CostMeter, differences, library_versions, total_cost
+from dream_ray.errors import UsageError
+from dream_ray.experiments.file import Cell, Experiment, dump_experiment, read_experiment
+from dream_ray.sweeps.directory import cached_failure
+
+EXPERIMENT = "experiment.yaml"
+_TABLE, _RUNS, _SESSIONS = "table.json", "runs", "sessions"
+
+
+@dataclass(frozen=True)
+class Table:
+    """An experiment with its store and its directory.
+
+    Attributes:
+        out: Directory of the experiment, absolute.
+        store: Store, absolute.
+        experiment: The file.
+        device: Type of the device that all runs compute on.
+    """
+
+    out: str
+    store: str
+    experiment: Experiment
+    device: str
+
+    def run_path(self, cell: Cell) -> str:
+        """Returns the directory of a run."""
+        return storage.join(self.out, _RUNS, cell.name)
+
+    def open_run(self, cell: Cell) -> Run | None:
+        """Opens a run, or returns None if it has not begun.
+
+        Raises:
+            UsageError: If its settings, store, numerics or libraries are not those of the table.
+        """
+        path = self.run_path(cell)
+        if not storage.exists(storage.join(path, "config.yaml")):
+            return None
+        run, shared = open_run(path), storage.read_json(storage.join(self.out, _TABLE))
+        environment = run.environment
+        expected = {**shared["origin"], "settings": _settings(cell.config)}
+        found = {
+            "store": environment["store_checksum"],
+            "device": environment["device"],
+            "threads": environment["threads_per_worker"],
+            "compile": environment["compile"],
+            "numerics": environment["numerics"],
+            "versions": {name: environment["versions"].get(name) for name in expected["versions"]},
+            "settings": _settings(run.config),
+        }
+        _refuse(path, differences(expected, found))
+        return run
+
+    def failure_of(self, cell: Cell) -> str | None:
+        """Returns the reason why a run can never succeed, if one is known."""
+        return cached_failure(self.run_path(cell))
+
+    def read_origin(self) -> dict[str, Any]:
+        """Returns what all results share: store, numerics, versions of libraries, device, threads and compile mode."""
+        origin: dict[str, Any] = storage.read_json(storage.join(self.out, _TABLE))["origin"]
+        return origin
+
+    def read_sessions(self) -> list[dict[str, Any]]:
+        """Returns the cost and the commit of each process that worked on the experiment, see `Session`."""
+        directory = storage.join(self.out, _SESSIONS)
+        return [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
+
+    def spent_s(self) -> float:
+        """Returns the CPU seconds of all processes that worked on the experiment, interrupted ones too."""
+        sessions = self.read_sessions()
+        for cell in self.experiment.cells():
+            path = self.run_path(cell)
+            if storage.exists(storage.join(path, "config.yaml")):
+                sessions += read_sessions(open_run(path))
+        return total_cost(sessions)["cpu_s"]
+
+    def is_spent(self) -> bool:
+        """Tells whether the ceiling is reached."""
+        return self.spent_s() >= 3600 * self.experiment.cpu_hours
+
+    def write_session(self, session: "Session") -> None:
+        """Writes the cost of this process so far."""
+        values = {**session.meter.read(), "commit": session.commit}
+        storage.write_json(storage.join(self.out, _SESSIONS, f"{values['process']}.json"), values)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A process that works on an experiment.
+
+    Attributes:
+        meter: Measures its cost from its start on.
+        commit: Commit of the package, with "-dirty" after changes; None if it is not in a repository. It is recorded,
+            not compared.
+    """
+
+    meter: CostMeter
+    commit: str | None
+
+    @classmethod
+    def begin(cls) -> "Session":
+        """Begins the session of this process."""
+        return cls(CostMeter(torch.device("cpu")), _commit())
+
+
+def _commit() -> str | None:
+    package = str(files("dream_ray"))
+    try:
+        # Elsewhere, the package may lie in the repository of another project.
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return _git(package, "describe", "--always", "--dirty", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(directory: str, *arguments: str) -> str:
+    command = ["git", "-C", directory, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def is_experiment(path: str) -> bool:
+    """Tells whether a directory belongs to an experiment."""
+    return storage.exists(storage.join(path, EXPERIMENT))
+
+
+def begin_or_continue(table: Table) -> None:
+    """Creates the directory of an experiment, or checks that an earlier session's results belong to the same table.
+
+    More seeds, more arms and another ceiling continue a table; anything else makes another one.
+
+    Raises:
+        UsageError: If the store does not hold the image set of the file, the directory holds something else, or the
+            settings, the store, the numerics or the versions of libraries have changed.
+    """
+    experiment, store = table.experiment, Store.open(table.store)
+    _check_set(experiment, store)
+    current = {
+        "origin": {
+            "store": store.manifest.checksum,
+            "device": table.device,
+            "threads": experiment.resources.cpus,
+            "compile": "off",
+            "numerics": NUMERICS,
+            "versions": library_versions(),
+        },
+        "evaluation": experiment.evaluation.model_dump(mode="json"),
+        "settings": {name: _settings(experiment.config_of(name, 0)) for name in experiment.arms},
+    }
+    path = storage.join(table.out, _TABLE)
+    if storage.exists(path):
+        _check_all_shown(table)
+        _refuse(table.out, differences(storage.read_json(path), current))
+    elif storage.list_directory(table.out):
+        raise UsageError(f"out must be a new directory or that of the experiment; {table.out} has other files in it")
+    storage.ensure_writable(table.out)
+    storage.write_json(path, current, indent=2)
+    storage.write_text(storage.join(table.out, EXPERIMENT), dump_experiment(experiment))
+
+
+def _check_all_shown(table: Table) -> None:
+    """Raises UsageError if the file leaves out a run of an earlier session."""
+    names = {cell.name for cell in table.experiment.cells()}
+    directory = storage.join(table.out, _RUNS)
+    for name in storage.list_directory(directory):
+        if name not in names and storage.exists(storage.join(directory, name, "config.yaml")):
+            raise UsageError(f"arms and seeds must include every run of {table.out}; {name} is missing")
+
+
+def open_table(out: str) -> Table:
+    """Opens the directory of an experiment, to read its results."""
+    shared = storage.read_json(storage.join(out, _TABLE))
+    experiment = read_experiment(storage.join(out, EXPERIMENT))
+    return Table(storage.absolute(out), "", experiment, shared["origin"]["device"])
+
+
+def _check_set(experiment: Experiment, store: Store) -> None:
+    """Raises UsageError if a store does not hold the image set of a file."""
+    wanted, split = experiment.set, experiment.evaluation.split
+    splits = experiment.config_of(next(iter(experiment.arms)), 0).splits
+    found = {
+        "classes": store.num_classes,
+        "shape": store.shape_CHW,
+        "train": sum(store.count(one, label) for one in splits for label in range(store.num_classes)),
+        "test": sum(store.count(split, label) for label in range(store.num_classes)),
+    }
+    for name, value in found.items():
+        if getattr(wanted, name) != value:
+            raise UsageError(f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Returns the settings that all runs of an arm share."""
+    return {name: value for name, value in config.model_dump(mode="json").items() if name != "seed"}
+
+
+def _refuse(path: str, changed: list[str]) -> None:
+    if changed:
+        raise UsageError(
+            f"{path} must hold results of the same settings, store, numerics and libraries as the table; "
+            f"{'; '.join(changed[:5])}. Use another --out"
+        )

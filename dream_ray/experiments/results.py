@@ -1,0 +1,178 @@
+"""The results of an experiment: points of each run, their summary over seeds, and what is missing."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dream_ray.core.intervals import half_width
+from dream_ray.engine.evaluation.kept_results import read_result
+from dream_ray.engine.evaluation.options import DISTILLED
+from dream_ray.engine.evaluation.tasks import EvaluationTask
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.metrics import cpu_seconds
+from dream_ray.experiments.directory import Table
+from dream_ray.experiments.equal_accuracy import Curves, compare, gain_of_last_third
+from dream_ray.experiments.file import Cell, Experiment
+
+
+@dataclass(frozen=True)
+class Point:
+    """The accuracy of a run after some steps.
+
+    Attributes:
+        arm: Arm of the run.
+        seed: Seed of the run.
+        network: Name of the evaluated network.
+        step: Finished inner steps.
+        accuracies: Accuracy of each network in [0, 1]; fewer than `evaluation.repeats` if some are missing.
+        cpu_s: CPU seconds of the distillation until then; None if no metrics cover it.
+    """
+
+    arm: str
+    seed: int
+    network: str
+    step: int
+    accuracies: tuple[float, ...]
+    cpu_s: float | None
+
+
+def tasks_of(experiment: Experiment, cell: Cell, run: Run) -> list[tuple[str, EvaluationTask]]:
+    """Returns the evaluations of a run with the names of their networks, by step."""
+    measured, networks = experiment.evaluation, experiment.networks(cell.config)
+    return [
+        (name, EvaluationTask(run.path, DISTILLED, repeat, measured.protocol, measured.split, network, step=step))
+        for step in experiment.points_of(cell.arm)
+        for name, network in networks.items()
+        for repeat in range(measured.repeats)
+    ]
+
+
+def read_points(table: Table) -> list[Point]:
+    """Reads all points of a table, those without results too, in the order of its runs.
+
+    Raises:
+        UsageError: If a result belongs to another table.
+    """
+    return [point for cell in table.experiment.cells() for point in _points_of(table, cell)]
+
+
+def _points_of(table: Table, cell: Cell) -> list[Point]:
+    run = table.open_run(cell)
+    steps, networks = table.experiment.points_of(cell.arm), table.experiment.networks(cell.config)
+    found: dict[tuple[int, str], list[float]] = {(step, name): [] for step in steps for name in networks}
+    spent: dict[int, float] = {}
+    if run is not None:
+        spent = cpu_seconds(run, steps)
+        for name, task in tasks_of(table.experiment, cell, run):
+            if (result := read_result(task, run)) is not None:
+                assert task.step is not None
+                found[task.step, name].append(result.accuracy)
+    return [
+        Point(cell.arm, cell.seed, name, step, tuple(accuracies), spent.get(step))
+        for (step, name), accuracies in found.items()
+    ]
+
+
+def whole(points: Iterable[Point], experiment: Experiment) -> list[Point]:
+    """Returns the points whose networks are all evaluated."""
+    return [point for point in points if len(point.accuracies) == experiment.evaluation.repeats]
+
+
+def summarise(points: Sequence[Point], experiment: Experiment) -> list[dict[str, Any]]:
+    """Returns a row per arm, network and step with whole points.
+
+    A row has mean and sample standard deviation of the accuracy over seeds, half the width of the 95 % interval of the
+    mean, n (seeds) and mean CPU seconds of the distillation. A seed counts with the mean of its networks.
+    """
+    groups: dict[tuple[str, str, int], list[Point]] = {}
+    for point in whole(points, experiment):
+        groups.setdefault((point.arm, point.network, point.step), []).append(point)
+    arms = list(experiment.arms)
+    rows = []
+    for (arm, network, step), group in sorted(groups.items(), key=lambda item: (arms.index(item[0][0]), *item[0][1:])):
+        means = [statistics.fmean(point.accuracies) for point in group]
+        seconds = [point.cpu_s for point in group if point.cpu_s is not None]
+        rows.append(
+            {
+                "arm": arm,
+                "network": network,
+                "step": step,
+                "mean": statistics.fmean(means),
+                "std": statistics.stdev(means) if len(means) > 1 else None,
+                "half_width": half_width(means),
+                "n": len(means),
+                "cpu_s": statistics.fmean(seconds) if seconds else None,
+            }
+        )
+    return rows
+
+
+def missing(points: Sequence[Point], experiment: Experiment) -> list[dict[str, Any]]:
+    """Returns a row per run that lacks networks: arm, seed, steps and number of networks to train."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for point in points:
+        lacking = experiment.evaluation.repeats - len(point.accuracies)
+        if lacking:
+            row = rows.setdefault(
+                (point.arm, point.seed), {"arm": point.arm, "seed": point.seed, "steps": [], "networks": 0}
+            )
+            row["networks"] += lacking
+            if point.step not in row["steps"]:
+                row["steps"].append(point.step)
+    return list(rows.values())
+
+
+def equal_accuracy(points: Sequence[Point], experiment: Experiment) -> dict[str, Any] | None:
+    """Compares every arm with the reference; None if the file does not ask for it, or the reference has no curve.
+
+    Returns:
+        By arm and by "steps" and "cpu_s": rows of `compare`, and the rise of its curve over the last third of its
+        steps. An unbounded value is None.
+    """
+    asked = experiment.equal_accuracy
+    if asked is None or (reference := _curves(asked.reference, points, experiment)) is None:
+        return None
+    found: dict[str, Any] = {"reference": asked.reference, "arms": {}}
+    found["gain_of_last_third"] = {}
+    for arm in experiment.arms:
+        if (curves := _curves(arm, points, experiment)) is None:
+            continue
+        found["gain_of_last_third"][arm] = gain_of_last_third(curves["steps"])
+        if arm != asked.reference:
+            found["arms"][arm] = {
+                x: [_finite(asdict(ratio)) for ratio in compare(reference[x], curves[x], asked.targets)]
+                for x in ("steps", "cpu_s")
+            }
+    return found
+
+
+def _curves(arm: str, points: Sequence[Point], experiment: Experiment) -> dict[str, Curves] | None:
+    """Returns the curves of an arm against steps and seconds, by its first network; None without two points.
+
+    The curves are those of the runs that are whole; if none is, of all that have begun, as far as all have come.
+    """
+    steps = experiment.points_of(arm)
+    network = next((point.network for point in points if point.arm == arm), "")
+    seeds: dict[int, dict[int, Point]] = {}
+    for point in whole(points, experiment):
+        if (point.arm, point.network) == (arm, network) and point.cpu_s is not None:
+            seeds.setdefault(point.seed, {})[point.step] = point
+    runs = [run for run in seeds.values() if len(run) == len(steps)] or list(seeds.values())
+    common = [step for step in steps if runs and all(step in run for run in runs)]
+    if len(common) < 2:
+        return None
+    accuracies_SP = np.array([[statistics.fmean(run[step].accuracies) for step in common] for run in runs])
+    steps_SP = np.array([common] * len(runs), dtype=float)
+    seconds_SP = np.array([[run[step].cpu_s for step in common] for run in runs], dtype=float)
+    return {"steps": Curves(steps_SP, accuracies_SP), "cpu_s": Curves(seconds_SP, accuracies_SP)}
+
+
+def _finite(ratio: dict[str, Any]) -> dict[str, Any]:
+    """Replaces infinite bounds by None, because JSON has no infinity."""
+    return {
+        name: [None if np.isinf(bound) else bound for bound in value] if isinstance(value, tuple) else value
+        for name, value in ratio.items()
+    }

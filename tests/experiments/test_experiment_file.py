@@ -1,0 +1,105 @@
+"""Experiment files: their runs, their errors, and those that come with the package."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from dream_ray.errors import UsageError
+from dream_ray.experiments.file import (
+    Experiment,
+    dump_experiment,
+    parse_experiment,
+    read_experiment,
+    shipped_experiments,
+)
+from tests.experiments.tables import BASE
+
+
+def experiment(**changed: Any) -> Experiment:
+    return parse_experiment({**copy.deepcopy(BASE), **changed})
+
+
+def test_the_runs_of_a_table_come_seed_by_seed() -> None:
+    arms = {"random": {"seeds": 3}, "dream_plus": {}}
+    cells = experiment(arms=arms, seeds=2).cells()
+    assert [cell.name for cell in cells] == [
+        "random-seed-0",
+        "dream_plus-seed-0",
+        "random-seed-1",
+        "dream_plus-seed-1",
+        "random-seed-2",
+    ]
+    assert [cell.config.seed for cell in cells] == [0, 0, 1, 1, 2]
+
+
+def test_an_arm_combines_preset_keys_and_settings() -> None:
+    arms = {"first": {}, "second": {"preset": "idc-mnist-ipc1", "settings": {"pixels.momentum": 0.25}, "steps": 4}}
+    found = experiment(arms=arms, ipc=2, settings={**BASE["settings"], "pixels.momentum": 0.75})
+    first, second = found.config_of("first", 0), found.config_of("second", 5)
+    assert (first.framework, second.framework) == ("dream_plus", "idc")
+    assert (first.pixels.momentum, second.pixels.momentum) == (0.75, 0.25)
+    assert (first.total_steps, second.total_steps, second.seed) == (8, 4, 5)
+    assert first.ipc == second.ipc == 2 and first.network == second.network == found.network
+    assert found.points_of("second") == (0, 4)
+
+
+def test_checkpoints_of_all_points_are_kept() -> None:
+    config = experiment(evaluation={"steps": [0, 4, 6, 8]}).config_of("random", 0)
+    assert (config.checkpoint_keep_every, config.checkpoint_every) == (2, 2)
+    config = experiment(steps=400, evaluation={"steps": [100, 400]}).config_of("random", 0)
+    assert (config.checkpoint_keep_every, config.checkpoint_every) == (100, 10), "the smoke preset writes one every 10"
+
+
+def test_a_dumped_experiment_is_read_back_equal() -> None:
+    found = experiment()
+    assert parse_experiment(yaml.safe_load(dump_experiment(found))) == found
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"preset": "smok"}, r"arms\.random: preset must be one of .*got 'smok'; did you mean smoke\?"),
+        ({"arms": {"a": {"preset": "cifar-10-ipc1"}}}, r"arms\.a: preset must be one of .*did you mean cifar10-ipc1\?"),
+        ({"preset": None}, r"arms\.random\.preset: give a preset here or for the whole file"),
+        ({"seed": 3}, r"seed is not a known setting; did you mean seeds\?"),
+        (
+            {"arms": {"a": {"setting": {}}}},
+            r"arms\.a\.setting is not a known setting; did you mean arms\.a\.settings\?",
+        ),
+        ({"evaluation": {"steps": [8], "repeat": 2}}, r"did you mean evaluation\.repeats\?"),
+        ({"settings": {"selection.num_cluster": 4}}, r"arms\.random: .*did you mean selection\.num_clusters\?"),
+        ({"settings": {"seed": 4}}, r"settings must not name seed: the key `seeds` of the file sets it"),
+        ({"arms": {"a": {"settings": {"ipc": 4}}}}, r"settings must not name ipc: the key `ipc` of the file sets it"),
+        ({"evaluation": {"steps": [8, 4]}}, r"evaluation\.steps must ascend; got 8, 4"),
+        ({"evaluation": {"steps": [0, 4]}}, r"must have the last step of every arm; 8 of random is missing"),
+        ({"steps": 6, "evaluation": {"steps": [6]}}, r"steps must be a multiple of inner_steps \(4\); got 6"),
+        (
+            {"equal_accuracy": {"reference": "none", "targets": [0.5]}},
+            r"must be one of the arms random, dream_plus; got n",
+        ),
+        (
+            {"equal_accuracy": {"reference": "random", "targets": [50]}},
+            r"targets\.0 must follow the rule: .*less than 1",
+        ),
+        ({"arms": {"a/b": {}}}, r"arms\.a/b.* must follow the rule"),
+        ({"cpu_hours": 0}, r"cpu_hours must follow the rule: .*greater than 0; got 0"),
+        ({"set": {"name": "digits"}}, r"set\.classes must follow the rule: field required"),
+        ({"version": 2}, r"version must follow the rule"),
+    ],
+)
+def test_a_wrong_file_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        experiment(**changed)
+
+
+def test_an_unknown_name_lists_the_experiments_at_hand() -> None:
+    with pytest.raises(UsageError, match="experiment must be a file or one of .*equal_accuracy.*; got 'curve'"):
+        read_experiment("curve")
+
+
+@pytest.mark.parametrize("name", shipped_experiments())
+def test_every_shipped_experiment_is_valid(name: str) -> None:
+    found = read_experiment(name)
+    assert found.cells() and found.cpu_hours > 0

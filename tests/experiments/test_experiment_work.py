@@ -1,0 +1,255 @@
+"""The work of an experiment: it continues after any kill, keeps to its ceiling and mixes no results."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dream_ray import api, storage
+from dream_ray.engine.progress.heartbeat import Heartbeat
+from dream_ray.engine.run.directory import open_run
+from dream_ray.errors import UsageError
+from dream_ray.experiments import directory
+from dream_ray.experiments.directory import Table, begin_or_continue, open_table
+from dream_ray.experiments.report import read_results, write_report
+from tests.experiments.tables import BASE, RANDOM, run_table, table_of
+from tests.runs import Killed, kill_at
+
+
+@pytest.fixture(scope="module")
+def finished(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """A whole table; read only."""
+    comparison = {"reference": "random", "targets": [0.01, 0.999]}
+    table = table_of(str(tmp_path_factory.mktemp("table") / "out"), four_digits_store, equal_accuracy=comparison)
+    run_table(table)
+    return table
+
+
+@pytest.fixture
+def copied(finished: Table, tmp_path: Path) -> Table:
+    """The same table, free to change."""
+    out = str(shutil.copytree(finished.out, tmp_path / "copied"))
+    return Table(out, finished.store, finished.experiment, finished.device)
+
+
+def accuracies(table: Table) -> dict[tuple[str, int, int], list[float]]:
+    return {(row["arm"], row["seed"], row["step"]): row["accuracies"] for row in read_results(table)["points"]}
+
+
+def test_a_whole_table_has_every_point(finished: Table) -> None:
+    results = read_results(finished)
+    assert [(row["arm"], row["step"], row["n"]) for row in results["summary"]] == [
+        *[("random", step, 1) for step in (0, 4, 8)],
+        *[("dream_plus", step, 1) for step in (0, 4, 8)],
+    ]
+    assert (results["missing"], results["failed"]) == ([], {})
+    seconds = [row["cpu_s"] for row in results["points"] if row["arm"] == "random"]
+    assert 0 == seconds[0] < seconds[1] < seconds[2]
+    assert 0 < results["cpu_hours"] < 0.1
+    assert {"store", "numerics", "versions", "device", "threads", "compile"} == results["origin"].keys()
+    (session,) = results["sessions"]
+    assert "commit" in session
+    assert 3600 * results["cpu_hours"] >= session["cpu_s"]
+
+
+def test_the_results_are_those_of_evaluate(finished: Table) -> None:
+    path = finished.run_path(finished.experiment.cells()[1])
+    rows = api.evaluate(path, steps=[4, 8], repeats=2, local=True)
+    found = accuracies(finished)
+    assert [row["accuracies"] for row in rows] == [found["dream_plus", 0, 4], found["dream_plus", 0, 8]]
+
+
+def test_a_whole_table_does_nothing_again(finished: Table) -> None:
+    assert run_table(finished) == []
+
+
+def test_the_report_shows_everything(copied: Table) -> None:
+    results = write_report(copied)
+    files = {name: storage.read_bytes(storage.join(copied.out, name)) for name in ("results.json", "curves.png")}
+    assert json.loads(files["results.json"]) == results and len(files["curves.png"]) > 1000
+    page = storage.read_text(storage.join(copied.out, "results.md"))
+    assert "| dream_plus | own | 8 |" in page and "95 % (Student's t)" in page and "of 1. Commits: " in page
+    (comparison,) = results["equal_accuracy"]["arms"].values()
+    assert [ratio["target"] for ratio in comparison["steps"]] == [0.01, 0.999]
+    assert comparison["steps"][1]["arm"] == [8.0, None], "never reached"
+    assert "Missing" not in page
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_kill_changes_no_point(finished: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    table = table_of(str(tmp_path / "out"), finished.store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Heartbeat, "on_step", kill_at(step))
+        with pytest.raises(Killed):
+            run_table(table)
+    begun = read_results(table)
+    assert begun["missing"] and begun["points"], "readable while it runs"
+    assert [row["step"] for row in begun["points"]] == [0] if step == 0 else [0, 4]
+    run_table(table)
+    assert accuracies(table) == accuracies(finished)
+
+
+@pytest.mark.slow
+def test_the_same_command_continues_after_sigkill(finished: Table, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(BASE))
+    command = [sys.executable, "-m", "dream_ray", "experiment", str(file), "--store", finished.store]
+    command += ["--out", str(tmp_path / "out"), "--local"]
+    for name in ("runs/random-seed-0/evaluation/networks", "runs/dream_plus-seed-0/checkpoints/step-00000004"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "out" / name).exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    assert "dream_plus  own" in done.stdout and "missing" not in done.stdout
+    assert accuracies(open_table(str(tmp_path / "out"))) == accuracies(finished)
+
+
+def test_the_ceiling_stops_the_table_and_more_hours_continue_it(finished: Table, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert not run_table(table_of(out, finished.store, cpu_hours=1e-9))
+    little = table_of(out, finished.store, cpu_hours=1e-9)
+    write_report(little)
+    assert "- dream_plus, seed 0: 6 networks at steps 0, 4, 8" in storage.read_text(storage.join(out, "results.md"))
+    enough = table_of(out, finished.store)
+    run_table(enough)
+    assert accuracies(enough) == accuracies(finished)
+
+
+def test_the_ceiling_stops_a_run_between_two_steps(
+    finished: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(str(tmp_path / "out"), finished.store)
+    first = table.run_path(table.experiment.cells()[0])
+    checkpoint = storage.join(first, "checkpoints", "step-00000004")
+    monkeypatch.setattr(Table, "spent_s", lambda self: 3601.0 if storage.exists(checkpoint) else 0.0)
+    assert len(run_table(table)) == 3, "both networks of step 0, and the first one of step 4"
+    assert open_run(first).checkpoints().newest() == 4
+
+
+def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
+    arms = {**BASE["arms"], "third": {"settings": {**RANDOM, "pixels.lr": 0.5}}}
+    more = {"equal_accuracy": copied.experiment.model_dump(mode="json")["equal_accuracy"], "arms": arms, "seeds": 2}
+    larger = table_of(copied.out, copied.store, **more)
+    lines = run_table(larger)
+    assert {line.partition(" ")[0] for line in lines} == {
+        "third-seed-0",
+        "random-seed-1",
+        "dream_plus-seed-1",
+        "third-seed-1",
+    }
+    rows = read_results(larger)["summary"]
+    assert [row["n"] for row in rows] == [2] * 9 and all(row["half_width"] is not None for row in rows)
+    with pytest.raises(UsageError, match="must include every run of .*; .*-seed-[01] is missing"):
+        begin_or_continue(copied)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"settings": {**BASE["settings"], "selection.interval": 7}},
+            "settings.random.selection.interval was 10, is 7",
+        ),
+        ({"ipc": 2}, "settings.random.ipc was 1, is 2"),
+        ({"evaluation": {"steps": [0, 4, 8], "repeats": 3}}, "evaluation.repeats was 2, is 3"),
+        ({"resources": {"cpus": 2}}, "origin.threads was 1, is 2"),
+    ],
+)
+def test_another_table_is_refused(finished: Table, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"must hold results of the same settings, store.*{message}.*another --out"):
+        begin_or_continue(table_of(finished.out, finished.store, **changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("library_versions", lambda: {"torch": "9.9"}, "origin.versions.torch was .*, is 9.9"),
+        ("NUMERICS", "other", "origin.numerics was .*, is other"),
+    ],
+)
+def test_other_libraries_and_numerics_are_refused(
+    finished: Table, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, message: str
+) -> None:
+    monkeypatch.setattr(directory, name, value)
+    with pytest.raises(UsageError, match=message):
+        begin_or_continue(finished)
+
+
+def test_another_store_is_refused(copied: Table) -> None:
+    path = storage.join(copied.out, "table.json")
+    values = storage.read_json(path)
+    values["origin"]["store"] = "0" * 64
+    storage.write_json(path, values)
+    with pytest.raises(UsageError, match="origin.store was 0000"):
+        begin_or_continue(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("numerics", "other", "numerics was .*, is other"),
+        ("store_checksum", "1" * 64, "store was .*, is 1111"),
+        ("versions", {"torch": "9.9"}, "versions.torch was .*, is 9.9"),
+    ],
+)
+def test_a_run_from_elsewhere_is_not_reported(copied: Table, key: str, value: Any, message: str) -> None:
+    """Somebody may copy runs of another machine or version into the directory."""
+    path = storage.join(copied.run_path(copied.experiment.cells()[0]), "env.json")
+    storage.write_json(path, {**storage.read_json(path), key: value})
+    with pytest.raises(UsageError, match=rf"random-seed-0 must hold results of the same .*{message}"):
+        read_results(copied)
+
+
+def test_a_run_of_other_settings_is_not_reported(copied: Table) -> None:
+    first, second = map(copied.run_path, copied.experiment.cells())
+    storage.write_bytes(storage.join(first, "config.yaml"), storage.read_bytes(storage.join(second, "config.yaml")))
+    with pytest.raises(UsageError, match="settings.initialisation.strategy was random, is representative"):
+        read_results(copied)
+
+
+def test_a_run_that_another_process_has_is_left_to_it(finished: Table, tmp_path: Path) -> None:
+    table = table_of(str(tmp_path / "out"), finished.store)
+    first, second = table.experiment.cells()
+    begin_or_continue(table)
+    with storage.claimed(f"{table.run_path(first)}.claim"):
+        lines = run_table(table)
+    assert {line.partition(" ")[0] for line in lines} == {second.name}
+    assert [row["arm"] for row in read_results(table)["missing"]] == [first.arm]
+
+
+def test_a_run_that_can_never_succeed_is_reported_and_the_table_goes_on(finished: Table, tmp_path: Path) -> None:
+    arms = {"wild": {"settings": {"pixels.lr": 1e30}}, "dream_plus": {}}
+    table = table_of(str(tmp_path / "out"), finished.store, arms=arms)
+    run_table(table)
+    results = read_results(table)
+    assert results["failed"].keys() == {"wild-seed-0"} and "must be finite" in results["failed"]["wild-seed-0"]
+    assert [row["step"] for row in results["summary"] if row["arm"] == "dream_plus"] == [0, 4, 8]
+    assert run_table(table) == [], "it is not tried again"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [("classes", 10, 4), ("shape", [3, 8, 8], r"\(1, 8, 8\)"), ("train", 1, 240), ("test", 1, 141)],
+)
+def test_a_store_of_another_set_is_refused(finished: Table, out: str, key: str, value: Any, got: Any) -> None:
+    with pytest.raises(UsageError, match=rf"store must hold four digits with set\.{key} .*; got {got}"):
+        begin_or_continue(table_of(out, finished.store, set={**BASE["set"], key: value}))
+    assert not storage.exists(out)
+
+
+def test_a_directory_with_other_files_is_refused(finished: Table, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="out must be a new directory or that of the experiment"):
+        begin_or_continue(table_of(str(tmp_path), finished.store))
