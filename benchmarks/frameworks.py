@@ -81,6 +81,7 @@ def settings_of(framework: str, strategy: str, seed: int, options: argparse.Name
             "augmentation": "color_crop_flip_scale_rotate",
             "lr_decay": 0.2,
             "lr_milestones": [2 / 3, 5 / 6],
+            "restart_momentum": False,
         },
     }
     return overlay(common, REDUCED.get(framework, {}))

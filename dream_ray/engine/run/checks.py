@@ -83,7 +83,7 @@ def _check_factor(config: Config, side: int) -> None:
 def _check_normalisation(config: Config, channels: int) -> None:
     """Raises UsageError if the statistics in the settings are for images of another number of channels."""
     chosen = config.data.normalisation
-    if isinstance(chosen, ChannelStatistics) and len(chosen.mean) != channels:
+    if isinstance(chosen, ChannelStatistics) and not config.data.zca and len(chosen.mean) != channels:
         raise UsageError(
             f"data.normalisation must have one mean and std per channel of the store ({channels}); got "
             f"{len(chosen.mean)}. Correct the numbers, or set data.normalisation=store"

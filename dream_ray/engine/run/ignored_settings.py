@@ -46,6 +46,7 @@ TABLE = (
     Row({**_UNCLUSTERED, **_NO_FEATURES_AT_FIRST}, ("selection.max_steps",)),
     Row({**_UNLESS_REPRESENTATIVE, **_NO_FEATURES_AT_FIRST}, ("selection.rule",)),
     Row({"selection.warm_start": (False,)}, ("selection.warm_steps",)),
+    Row({"data.zca": (True,)}, ("data.normalisation",)),
     Row({"weights.gradient": (0.0,)}, ("matching.biases", "matching.classifier")),
     Row({"matching.objective": ("bidirectional",)}, ("trajectory",)),
     # The training images of an expert are selected from scratch for every update.
@@ -96,5 +97,7 @@ def ignored(config: Config) -> dict[str, str]:
 
 def _paths(config: Config, name: str) -> list[str]:
     """Returns the paths of the settings of a section, or of a single setting."""
+    if "." in name:
+        return [name]
     value = attrgetter(name)(config)
     return [f"{name}.{key}" for key in type(value).model_fields] if isinstance(value, Section) else [name]

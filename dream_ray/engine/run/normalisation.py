@@ -20,9 +20,12 @@ _BATCH = 1000
 
 
 def channel_statistics(config: Config, store: Store) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel by `data.normalisation`, for pixels in [0, 1]."""
+    """Returns mean and standard deviation of each channel by `data.normalisation`, for pixels in [0, 1].
+
+    Those of a whitened run are never used; they are those of the store.
+    """
     chosen = config.data.normalisation
-    of = chosen if isinstance(chosen, ChannelStatistics) else store.manifest
+    of = chosen if isinstance(chosen, ChannelStatistics) and not config.data.zca else store.manifest
     return of.mean, of.std
 
 

@@ -20,6 +20,7 @@ from tests.frameworks import tiny_run
 # Another value for every setting that is ignored somewhere; switches are turned.
 OTHER: dict[str, Any] = {
     "batch_real": 3,
+    "data.normalisation": {"mean": [0.5], "std": [0.25]},
     "initialisation.warmup_epochs": 2,
     "matching.distance": "cosine",
     "matching.real_chunk": 2,
@@ -68,6 +69,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("dream_plus", "stratified", {}),
     ("dream_plus", "boundary", {}),
     ("mtt", "random", {}),
+    ("mtt", "random", {"data": {"zca": True}}),
     ("mtt", "representative", {}),
 ]
 
@@ -117,6 +119,13 @@ def test_ignored_settings_change_no_bit(
         ("mtt", {"matching": {"real_chunk": 32, "classifier": True}}, ["matching.classifier", "matching.real_chunk"]),
         ("mtt", {"trajectory": {"student_steps": 5}, "update": {"lr": 0.5}}, []),
         ("mtt", {"batch_real": 64}, ["batch_real"]),
+        ("mtt", {"data": {"zca": True, "normalisation": {"mean": [0.5], "std": [0.5]}}}, ["data.normalisation"]),
+        (
+            "mtt",
+            {"data": {"zca": True, "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}},
+            ["data.normalisation"],
+        ),
+        ("mtt", {"data": {"zca": True}}, []),
         ("dm", {"trajectory": {"student_steps": 5}}, ["trajectory.student_steps"]),
         ("dm", {"matching": {"distance": "l1"}}, []),
         ("dm", {"matching": {"biases": True}}, ["matching.biases"]),
