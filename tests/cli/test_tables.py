@@ -74,6 +74,7 @@ def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) ->
         "mean": 1.0,
         "std": 0.123,
         "n": 100,
+        "step": None,
     }
     display.show_evaluation("RUN", [row], protocol="published", split="validation")
     assert_is_whole(*printed)

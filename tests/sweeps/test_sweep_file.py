@@ -169,7 +169,7 @@ def test_every_setting_can_be_searched() -> None:
         if path in ("seed", "data.include_validation") or path.startswith("evaluation."):
             continue
         other = {int: 2, float: 0.5}.get(type(value), value)
-        if path in ("checkpoint_every", "version", "selection.embedding_batch"):
+        if path in ("checkpoint_every", "checkpoint_keep_every", "version", "selection.embedding_batch"):
             other = value  # few values are right
         space = {path: {"choices": list(dict.fromkeys((value, other)))}}
         if path == "batch_real":

@@ -14,7 +14,7 @@ from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.run import dataset
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.checkpoint import Checkpoints
-from dream_ray.engine.run.directory import WHITENING_FILE, Run, open_run
+from dream_ray.engine.run.directory import FORMAT_VERSION, WHITENING_FILE, Run, open_run
 from dream_ray.engine.run.environment import describe_environment
 from dream_ray.engine.run.lifecycle import check_same_bits, executing, finish_run
 from dream_ray.errors import RunError, UsageError
@@ -218,6 +218,8 @@ def test_a_run_of_another_format_version_is_refused_in_one_line(
 ) -> None:
     run = begin(out, tiny_config, four_digits_store)
     storage.write_json(run.file("env.json"), {**run.environment, "format_version": version})
-    with pytest.raises(UsageError, match=f"run .* must have format version 3; got {version}: finish it with .*") as met:
+    with pytest.raises(
+        UsageError, match=f"run .* must have format version {FORMAT_VERSION}; got {version}: finish it with .*"
+    ) as met:
         open_run(out)
     assert "\n" not in str(met.value)
