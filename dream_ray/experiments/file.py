@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
+from dream_ray.config.presets import report_change
 from dream_ray.config.sections import Network, Section
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
@@ -142,13 +143,23 @@ class Experiment(Section):
         """Returns the networks that are trained on the images of a run."""
         return self.evaluation.networks or {OWN: config.evaluation.network or config.network}
 
+    def preset_of(self, arm: str) -> str:
+        """Returns the preset that an arm begins with."""
+        preset = self.arms[arm].preset or self.preset
+        assert preset is not None, "checked when the file is read"
+        return preset
+
+    def changes_of(self, arm: str) -> Values:
+        """Returns the settings, by path, that an arm puts on its preset, which is resolved for them."""
+        return {"ipc": self.ipc, **self.settings, **self.arms[arm].settings}
+
     def config_of(self, arm: str, seed: int) -> Config:
         """Returns the settings of a run; raises UsageError if they break a rule."""
-        chosen = self.arms[arm]
+        changes = self.changes_of(arm)
         try:
-            written = read_settings(preset=chosen.preset or self.preset)
+            written = read_settings(preset=self.preset_of(arm), changes=changes)
             put(written, "network", self.network.model_dump(mode="json"))
-            for path, value in {"ipc": self.ipc, **self.settings, **chosen.settings, "seed": seed}.items():
+            for path, value in {**changes, "seed": seed}.items():
                 put(written, path, copy.deepcopy(value))
             self._put_steps(written, arm)
             return parse_config(written)
@@ -211,7 +222,10 @@ def read_experiment(file: str) -> Experiment:
         file = str(_SHIPPED / f"{file}.yaml")
     elif not storage.exists(file):
         raise UsageError(f"experiment must be a file or one of {', '.join(shipped_experiments())}; got {file!r}")
-    return parse_experiment(read_yaml_mapping(file, "experiment file"))
+    experiment = parse_experiment(read_yaml_mapping(file, "experiment file"))
+    for arm in experiment.arms:
+        report_change(experiment.preset_of(arm), experiment.changes_of(arm))
+    return experiment
 
 
 def parse_experiment(values: Mapping[str, Any]) -> Experiment:

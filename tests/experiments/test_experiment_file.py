@@ -45,6 +45,14 @@ def test_an_arm_combines_preset_keys_and_settings() -> None:
     assert found.points_of("second") == (0, 4)
 
 
+def test_the_preset_of_an_arm_is_resolved_for_the_ipc_of_the_table() -> None:
+    arms = {"idc": {"preset": "idc-mnist-ipc10"}, "plain": {"preset": "idc-mnist-ipc10", "settings": {"factor": 1}}}
+    found = experiment(arms=arms)
+    idc, plain = found.config_of("idc", 0), found.config_of("plain", 0)
+    assert (idc.ipc, idc.pixels.lr, idc.factor, idc.evaluation.cutmix_probability) == (1, 1e-5, 2, 0.0)
+    assert (plain.ipc, plain.pixels.lr, plain.factor, plain.evaluation.cutmix_probability) == (1, 1e-5, 1, 0.5)
+
+
 def test_checkpoints_of_all_points_are_kept() -> None:
     config = experiment(evaluation={"steps": [0, 4, 6, 8]}).config_of("random", 0)
     assert (config.checkpoint_keep_every, config.checkpoint_every) == (2, 2)
