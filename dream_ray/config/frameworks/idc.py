@@ -4,11 +4,10 @@ Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959) and the settings of its au
 `--reproduce`. DREAM and DREAM+ share most of them (`dream.py`), with larger batches.
 """
 
-from collections.abc import Mapping
-
 from dream_ray.config.frameworks import data_sets
 from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
 from dream_ray.config.frameworks.origins import ByScale, Layer, Origin, Scale, Settings, scaled_rate
+from dream_ray.config.nested import overlay
 
 _CODE = Origin("published code", "IDC, --reproduce")
 
@@ -78,7 +77,7 @@ _SMALL: dict[str, Settings] = {
     },
     "mnist": {
         **data_sets.MNIST,
-        "pixels": {"lr": scaled_rate(1e-4)},
+        "pixels": {"lr": scaled_rate(1e-4, side=28, base_side=28)},
         "matching": {
             "distance": "l1",
             # Half a digit looks like another digit.
@@ -100,68 +99,75 @@ _SMALL: dict[str, Settings] = {
 """Sets of 28 and 32 px by name. The side at which a rate is not scaled is 28 for MNIST and 32 for the others."""
 
 
-def _epochs(num_classes: int) -> ByScale:
-    """Returns the epochs of an evaluation on ImageNet by the decoded images of a class, n."""
-    least = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}
-
-    def at(scale: Scale) -> int:
-        decoded = scale.ipc * scale.factor**2
-        epochs = next((epochs for most, epochs in least.items() if decoded <= most), 300)
-        return epochs if num_classes < 100 else 2 * epochs // 300 * 100
-
-    known = ", ".join(f"{epochs} up to n = {most}" for most, epochs in least.items())
-    fewer = ", of which two thirds in hundreds" if num_classes >= 100 else ""
-    return ByScale(at, f"{known}, else 300, with n = ipc * factor^2{fewer}")
+_EPOCHS_BY_DECODED = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}
+"""Epochs of an evaluation on ImageNet by the largest number of decoded images of a class; above, 300."""
 
 
-def _imagenet(num_classes: int) -> Settings:
-    """ImageNet-10 and ImageNet-100, 224 px: ResNetAP-10, factor 3, and a pool of networks for 100 classes."""
-    hundred = num_classes == 100
-    training = {"lr": 0.1, "weight_decay": 1e-4} if hundred else {"lr": 0.01, "weight_decay": 5e-4}
-    warmup_epochs = 5 if hundred else 10
-    return {
-        **data_sets.IMAGENET,
-        "decode": ByScale(
-            lambda scale: "bound" if scale.ipc >= 20 and scale.factor >= 3 else "single",
-            "bound from 20 images per class and factor 3 on",
-        ),
-        "outer_steps": 500,
-        "network": {"name": "resnetap10", "options": {"norm": "instance"}},
-        "source": {"kind": "pool", "pool_size": 10} if hundred else {},
-        "initialisation": {"warmup_epochs": warmup_epochs},
-        "matching": {"distance": "l1"},
-        "pixels": {"lr": scaled_rate(1e-3 if hundred else 3e-3)},
-        "update": {"num_images": 500, "warmup_epochs": warmup_epochs, "cutmix_probability": 1.0, **training}
-        | ({"batch_size": 128} if hundred else {}),
+def _epochs(scale: Scale) -> int:
+    decoded = scale.ipc * scale.factor**2
+    return next((epochs for most, epochs in _EPOCHS_BY_DECODED.items() if decoded <= most), 300)
+
+
+_BY_DECODED = (
+    f"by the decoded images per class: {', '.join(f'{n}: {of}' for n, of in _EPOCHS_BY_DECODED.items())}, more: 300"
+)
+_IMAGENET10: Settings = {
+    **data_sets.IMAGENET,
+    "decode": ByScale(
+        lambda scale: "bound" if scale.ipc >= 20 and scale.factor >= 3 else "single",
+        "bound from 20 images per class and factor 3 on",
+    ),
+    "outer_steps": 500,
+    "network": {"name": "resnetap10", "options": {"norm": "instance"}},
+    "initialisation": {"warmup_epochs": 10},
+    "matching": {"distance": "l1"},
+    "pixels": {"lr": scaled_rate(3e-3, side=224, base_side=224)},
+    "update": {"num_images": 500, "warmup_epochs": 10, "lr": 0.01, "weight_decay": 5e-4, "cutmix_probability": 1.0},
+    "evaluation": {
+        "epochs": ByScale(_epochs, _BY_DECODED),
+        "batch_size": 64,
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+        "cutmix_probability": 1.0,
+        "augmentation": "flip",
+        "random_resized_crop": True,
+    },
+}
+_IMAGENET100 = overlay(
+    _IMAGENET10,
+    {
+        "source": {"kind": "pool", "pool_size": 10},
+        "initialisation": {"warmup_epochs": 5},
+        "pixels": {"lr": scaled_rate(1e-3, side=224, base_side=224)},
+        "update": {"warmup_epochs": 5, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4},
         "evaluation": {
-            "epochs": _epochs(num_classes),
-            "batch_size": 128 if hundred else 64,
-            "cutmix_probability": 1.0,
-            "augmentation": "flip",
-            "random_resized_crop": True,
-            **training,
+            "epochs": ByScale(lambda scale: 2 * _epochs(scale) // 300 * 100, f"two thirds, in hundreds, {_BY_DECODED}"),
+            "batch_size": 128,
+            "lr": 0.1,
+            "weight_decay": 1e-4,
         },
-    }
+    },
+)
 
 
-def families(small: Origin, imagenet: Origin) -> Mapping[str, Family]:
+def families(small: Origin, imagenet: Origin) -> dict[str, Family]:
     """Returns the settings that IDC, DREAM and DREAM+ share, by data set.
 
     Args:
         small: Origin of the sets of 28 and 32 px.
         imagenet: Origin of ImageNet-10 and ImageNet-100.
     """
-    ipcs = {"cifar100": (1, 10, 20, 50)}
-    found = {
-        data: Family(
-            (Layer(small, {"network": convnet(), **settings}),), scales_of(data, ipcs.get(data, (1, 10, 50)), 2)
-        )
-        for data, settings in _SMALL.items()
+    ipcs = dict.fromkeys(_SMALL, (1, 10, 50)) | {"cifar100": (1, 10, 20, 50)}
+    return {
+        **{
+            data: Family((Layer(small, {"network": convnet()}), Layer(small, settings)), scales_of(data, ipcs[data], 2))
+            for data, settings in _SMALL.items()
+        },
+        **{
+            data: Family((Layer(imagenet, settings),), scales_of(data, (10, 20), 3))
+            for data, settings in (("imagenet10", _IMAGENET10), ("imagenet100", _IMAGENET100))
+        },
     }
-    for num_classes in (10, 100):
-        data = f"imagenet{num_classes}"
-        found[data] = Family((Layer(imagenet, _imagenet(num_classes)),), scales_of(data, (10, 20), 3))
-    return found
 
 
 _SHARED = families(_CODE, _CODE)
