@@ -89,9 +89,8 @@ class Table:
         """Returns the CPU seconds of all processes that worked on the experiment, interrupted ones too."""
         sessions = self.read_sessions()
         for cell in self.experiment.cells():
-            path = self.run_path(cell)
-            if storage.exists(storage.join(path, "config.yaml")):
-                sessions += read_sessions(open_run(path))
+            # It is called after every evaluated network, so it does not parse the settings of each run.
+            sessions += read_sessions(Run(self.run_path(cell), cell.config, {}))
         return total_cost(sessions)["cpu_s"]
 
     def is_spent(self) -> bool:

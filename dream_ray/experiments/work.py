@@ -42,6 +42,7 @@ def work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session,
         Whether this process worked on it; False if another one does, or the run failed for good.
 
     Raises:
+        UsageError: If the run, or a result in it, belongs to another table.
         CeilingReached: If the ceiling is reached before the run is whole.
         TransientError: If the environment failed; the same call continues.
     """
@@ -49,6 +50,9 @@ def work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session,
     with storage.claimed(f"{path}.claim") as ours:
         if not ours or table.failure_of(cell) is not None:
             return False
+        # Results of another table are refused; that is no failure of the run.
+        if (begun := table.open_run(cell)) is not None:
+            _left(table, cell, begun)
         try:
             with cache_failure(path):
                 _work_on(table, cell, executor, session, report)
@@ -60,13 +64,16 @@ def work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session,
 
 
 def _work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session, report: Report) -> None:
-    table.open_run(cell)  # refuses a run of another table
     run = executor.begin(table.run_path(cell), cell.config, table.store)
-    left = [task for _, task in tasks_of(table.experiment, cell, run) if read_result(task, run) is None]
-    evaluations = _Evaluations(table, cell, run, left, session, report)
+    evaluations = _Evaluations(table, cell, run, _left(table, cell, run), session, report)
     evaluations.check_ceiling()
     executor.finish(run, evaluations.evaluate_due)
     evaluations.evaluate_due()
+
+
+def _left(table: Table, cell: Cell, run: Run) -> list[EvaluationTask]:
+    """Returns the evaluations of a run without a result, by step."""
+    return [task for _, task in tasks_of(table.experiment, cell, run) if read_result(task, run) is None]
 
 
 def work_through(table: Table, report: Report) -> None:

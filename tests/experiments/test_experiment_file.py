@@ -1,6 +1,7 @@
 """Experiment files: their runs, their errors, and those that come with the package."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dream_ray.experiments.file import (
     read_experiment,
     shipped_experiments,
 )
+from tests.docs.pages import ROOT
 from tests.experiments.tables import BASE
 
 
@@ -111,3 +113,12 @@ def test_an_unknown_name_lists_the_experiments_at_hand() -> None:
 def test_every_shipped_experiment_is_valid(name: str) -> None:
     found = read_experiment(name)
     assert found.cells() and found.cpu_hours > 0
+
+
+def test_the_small_tables_take_at_most_eight_cpu_hours_together() -> None:
+    assert sum(read_experiment(name).cpu_hours for name in ("ablations", "frameworks", "architectures")) <= 8
+
+
+def test_the_reference_lists_every_shipped_experiment() -> None:
+    page = (ROOT / "docs" / "reference" / "experiment-file.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| .* \|$", page.partition("## The table")[0], re.M) == shipped_experiments()

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from dream_ray import api, storage
+from dream_ray.engine.evaluation import kept_results
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
@@ -210,6 +211,15 @@ def test_a_run_from_elsewhere_is_not_reported(copied: Table, key: str, value: An
     storage.write_json(path, {**storage.read_json(path), key: value})
     with pytest.raises(UsageError, match=rf"random-seed-0 must hold results of the same .*{message}"):
         read_results(copied)
+
+
+def test_a_result_of_other_libraries_is_refused_and_is_no_failure_of_its_run(
+    copied: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_results, "library_versions", lambda: {"torch": "9.9"})
+    with pytest.raises(UsageError, match="versions.torch was .*, is 9.9"):
+        run_table(copied)
+    assert copied.failure_of(copied.experiment.cells()[0]) is None
 
 
 def test_a_run_of_other_settings_is_not_reported(copied: Table) -> None:
