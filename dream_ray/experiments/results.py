@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dream_ray.core.intervals import half_width
-from dream_ray.engine.evaluation.kept_results import read_result
+from dream_ray.engine.evaluation.kept_results import Libraries, read_result
 from dream_ray.engine.evaluation.options import DISTILLED
 from dream_ray.engine.evaluation.tasks import EvaluationTask
 from dream_ray.engine.run.directory import Run
@@ -56,10 +56,13 @@ def read_points(table: Table) -> list[Point]:
     Raises:
         UsageError: If a result belongs to another table.
     """
-    return [point for cell in table.experiment.cells() for point in _points_of(table, cell)]
+    origin = table.read_origin()
+    # Those of the table, so that a later version of the package can read it.
+    libraries = {name: origin[name] for name in ("numerics", "versions")}
+    return [point for cell in table.experiment.cells() for point in _points_of(table, cell, libraries)]
 
 
-def _points_of(table: Table, cell: Cell) -> list[Point]:
+def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
     run = table.open_run(cell)
     steps, networks = table.experiment.points_of(cell.arm), table.experiment.networks(cell.config)
     found: dict[tuple[int, str], list[float]] = {(step, name): [] for step in steps for name in networks}
@@ -67,7 +70,7 @@ def _points_of(table: Table, cell: Cell) -> list[Point]:
     if run is not None:
         spent = cpu_seconds(run, steps)
         for name, task in tasks_of(table.experiment, cell, run):
-            if (result := read_result(task, run)) is not None:
+            if (result := read_result(task, run, libraries)) is not None:
                 assert task.step is not None
                 found[task.step, name].append(result.accuracy)
     return [

@@ -188,6 +188,14 @@ def test_other_libraries_and_numerics_are_refused(
         begin_or_continue(finished)
 
 
+def test_a_later_version_of_the_package_reads_a_table(finished: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_results(finished)
+    for module in (directory, kept_results):
+        monkeypatch.setattr(module, "library_versions", lambda: {"torch": "9.9"})
+        monkeypatch.setattr(module, "NUMERICS", "other")
+    assert read_results(open_table(finished.out)) == before
+
+
 def test_another_store_is_refused(copied: Table) -> None:
     path = storage.join(copied.out, "table.json")
     values = storage.read_json(path)

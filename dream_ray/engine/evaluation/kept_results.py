@@ -4,7 +4,7 @@ distilled-step-00000100-0003.json in evaluation/networks/convnet-quick-test is t
 A result names the network and the libraries that gave it. Results of others are refused, never mixed or overwritten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,16 +19,29 @@ from dream_ray.engine.run.environment import NUMERICS, differences, library_vers
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
 
+Libraries = Mapping[str, Any]
+"""The numerics of dream_ray and the versions of the libraries, under these names."""
 
-def origin_of(network: Network) -> dict[str, Any]:
-    """Returns what equal results need besides the run: the network, the numerics and the versions of the libraries."""
+
+def present_libraries() -> Libraries:
+    """Returns the libraries of this process."""
+    return {"numerics": NUMERICS, "versions": library_versions()}
+
+
+def origin_of(network: Network, libraries: Libraries) -> dict[str, Any]:
+    """Returns what equal results need besides the run: the network and the libraries."""
     source = source_digest(network.name)
-    described = {"network": network.model_dump(mode="json"), "numerics": NUMERICS, "versions": library_versions()}
+    described = {"network": network.model_dump(mode="json"), **libraries}
     return described | ({} if source is None else {"network_source": source})
 
 
-def read_result(task: EvaluationTask, run: Run) -> EvaluationResult | None:
+def read_result(task: EvaluationTask, run: Run, libraries: Libraries | None = None) -> EvaluationResult | None:
     """Returns the kept result of a task, or None.
+
+    Args:
+        task: The task.
+        run: Its run.
+        libraries: Libraries that gave it; None: those of this process.
 
     Raises:
         UsageError: If another network or other libraries gave it.
@@ -37,7 +50,7 @@ def read_result(task: EvaluationTask, run: Run) -> EvaluationResult | None:
     if not storage.exists(path):
         return None
     kept = storage.read_json(path)
-    _check_origin(path, kept.get("origin"), task.network)
+    _check_origin(path, kept.get("origin"), origin_of(task.network, libraries or present_libraries()))
     return EvaluationResult(**kept["result"], step=task.step)
 
 
@@ -48,7 +61,9 @@ def train_and_keep(task: EvaluationTask, device_name: str) -> EvaluationResult:
     if result is None:
         result = run_task(task, device_name)
         values = {name: value for name, value in asdict(result).items() if name != "step"}
-        storage.write_json(_result_file(task, run), {"result": values, "origin": origin_of(task.network)})
+        storage.write_json(
+            _result_file(task, run), {"result": values, "origin": origin_of(task.network, present_libraries())}
+        )
     return result
 
 
@@ -62,11 +77,11 @@ def _result_file(task: EvaluationTask, run: Run) -> str:
     return run.file("evaluation", "networks", recipe, f"{name}-{task.repeat:04d}.json")
 
 
-def _check_origin(path: str, origin: dict[str, Any] | None, network: Network) -> None:
-    changed = ["it does not name its origin"] if origin is None else differences(origin, origin_of(network))
+def _check_origin(path: str, found: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+    changed = ["it does not name its origin"] if found is None else differences(found, expected)
     if changed:
         raise UsageError(
-            f"{path} must be a result of the present network and libraries; {'; '.join(changed)}. Move it away to "
+            f"{path} must be a result of the expected network and libraries; {'; '.join(changed)}. Move it away to "
             "train anew"
         )
 
@@ -75,7 +90,8 @@ def check_report(run: Run, tasks: Sequence[EvaluationTask]) -> None:
     """Raises UsageError if a report of the same name exists whose results another network or other libraries gave."""
     path = f"{_report(run, tasks)}.json"
     if storage.exists(path):
-        _check_origin(path, storage.read_json(path).get("origin"), tasks[0].network)
+        expected = origin_of(tasks[0].network, present_libraries())
+        _check_origin(path, storage.read_json(path).get("origin"), expected)
 
 
 def write_report(
@@ -97,7 +113,7 @@ def write_report(
         "protocol": first.protocol,
         "split": first.split,
         "seed": run.config.seed,
-        "origin": origin_of(first.network),
+        "origin": origin_of(first.network, present_libraries()),
         "evaluated_sets": rows,
     }
     path = _report(run, tasks)

@@ -87,9 +87,9 @@ def test_results_of_other_libraries_are_refused(
     before = {path: path.read_bytes() for path in Path(unfinished.file("evaluation")).rglob("*.json")}
     for name, value in changed.items():
         monkeypatch.setattr(kept_results, name, value)
-    with pytest.raises(UsageError, match=rf"steps=4-n=1.json must be a result of the present .*{message}"):
+    with pytest.raises(UsageError, match=rf"steps=4-n=1.json must be a result of the expected .*{message}"):
         api.evaluate(unfinished.path, steps=[4], repeats=1, local=True)
-    with pytest.raises(UsageError, match=rf"step-00000004-0000.json must be a result of the present .*{message}"):
+    with pytest.raises(UsageError, match=rf"step-00000004-0000.json must be a result of the expected .*{message}"):
         api.evaluate(unfinished.path, steps=[4], repeats=2, local=True)
     assert len(trained) == 1
     assert {path: path.read_bytes() for path in Path(unfinished.file("evaluation")).rglob("*.json")} == before
