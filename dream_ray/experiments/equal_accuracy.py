@@ -42,7 +42,7 @@ class Ratio:
         reference: Bounds of n_reference(a); equal if the curve crosses a.
         arm: Bounds of n_arm(a).
         ratio: Bounds of n_reference(a) / n_arm(a).
-        interval: Its 95 % interval over seeds.
+        interval: Its 95 % interval over seeds; 0 to infinity if an arm has a single seed.
     """
 
     target: float
@@ -61,17 +61,23 @@ def compare(reference: Curves, arm: Curves, targets: Sequence[float], *, seed: i
         targets: Accuracies in (0, 1).
         seed: Seed of the bootstrap.
     """
-    found, draws = [], _bootstrap_ratios(reference, arm, targets, rng.stream(seed, "bootstrap-equal-accuracy"))
+    draws_BT2 = _bootstrap_ratios(reference, arm, targets, rng.stream(seed, "bootstrap-equal-accuracy"))
+    found = []
     for number, target in enumerate(targets):
         of_reference, of_arm = needed(reference, target), needed(arm, target)
-        lows_B, highs_B = draws[:, number, 0], draws[:, number, 1]
-        # Bounds may be infinite, so nothing is interpolated.
-        interval = (
-            float(np.quantile(lows_B, _TAILS[0], method="lower")),
-            float(np.quantile(highs_B, _TAILS[1], method="higher")),
-        )
+        interval = _interval(draws_BT2[:, number])
+        if min(len(reference.xs_SP), len(arm.xs_SP)) < 2:
+            interval = (0.0, math.inf)
         found.append(Ratio(target, of_reference, of_arm, divide(of_reference, of_arm), interval))
     return found
+
+
+def _interval(bounds_B2: np.ndarray) -> Bounds:
+    """Returns the lower quantile of the lower bounds and the upper one of the upper bounds, which may be infinite."""
+    # Nothing is interpolated: infinity minus infinity is no number.
+    low = np.quantile(bounds_B2[:, 0], _TAILS[0], method="lower")
+    high = np.quantile(bounds_B2[:, 1], _TAILS[1], method="higher")
+    return (float(low), float(high))
 
 
 def _bootstrap_ratios(

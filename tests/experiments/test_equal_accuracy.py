@@ -104,6 +104,12 @@ def test_equal_arms_have_ratio_one() -> None:
     assert ratio.ratio == (1, 1) and ratio.interval[0] < 1 < ratio.interval[1]
 
 
+def test_a_single_seed_says_nothing_about_the_interval() -> None:
+    one = Curves(SLOW.xs_SP[:1], SLOW.accuracies_SP[:1])
+    (ratio,) = compare(one, FAST, (0.3,))
+    assert ratio.interval == (0, math.inf) and 0 < ratio.ratio[0] == ratio.ratio[1] < math.inf
+
+
 def test_the_gain_of_the_last_third_is_read_off_the_monotone_curve() -> None:
     assert gain_of_last_third(curves([0, 20, 30], [0.1, 0.4, 0.45])) == pytest.approx(0.05)
     assert gain_of_last_third(curves([0, 20, 30], [0.1, 0.4, 0.3])) == pytest.approx(0.0)
