@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dream_ray import api, storage
+from dream_ray import api, cli, storage
 from dream_ray.engine.evaluation import kept_results
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
@@ -82,6 +82,22 @@ def test_the_report_shows_everything(copied: Table) -> None:
     assert [ratio["target"] for ratio in comparison["steps"]] == [0.01, 0.999]
     assert comparison["steps"][1]["arm"] == [8.0, None], "never reached"
     assert "Missing" not in page
+
+
+def test_status_prints_the_results(
+    copied: Table, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.delete(storage.join(copied.run_path(copied.experiment.cells()[1]), "evaluation"))
+    storage.write_text(f"{copied.run_path(copied.experiment.cells()[0])}.reason.txt", "loss must be finite")
+    monkeypatch.setattr(sys, "argv", ["dream-ray", "status", copied.out])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert "Tiny runs" in shown and "random  own" in shown
+    assert "failed: random-seed-0: loss must be finite" in shown
+    assert "missing: dream_plus, seed 0: 6 networks at steps 0, 4, 8" in shown
+    assert "CPU hours: 0.0" in shown
 
 
 @pytest.mark.parametrize("step", [0, 5])
