@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from dream_ray.config import parse_config
+from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.data.store.store import Store
+from dream_ray.engine.networks.from_config import build
+from dream_ray.engine.run import checks
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
@@ -36,6 +38,46 @@ def test_a_factor_that_leaves_tiles_empty_is_refused(
 @pytest.mark.parametrize(("factor", "decode"), [(1, "single"), (3, "multi"), (4, "multi"), (8, "single"), (8, "bound")])
 def test_other_factors_are_accepted(tiny: dict[str, Any], digits_store: str, factor: int, decode: str) -> None:
     check_fit(parse_config({**tiny, "factor": factor, "decode": decode}), Store.open(digits_store))
+
+
+# Channels and side of the images of every data set with presets; digits stand for them.
+SHAPES = {
+    "smoke": (1, 8),
+    "mnist": (1, 28),
+    "fashion-mnist": (1, 28),
+    "svhn": (3, 32),
+    "cifar10": (3, 32),
+    "cifar100": (3, 32),
+    "tiny-imagenet": (3, 64),
+    "imagenet10": (3, 224),
+    "imagenet100": (3, 224),
+}
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_presets_fit_the_images_of_their_data_set(
+    digits_store: str, data: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, (channels, side) = Store.open(digits_store).manifest, SHAPES[data]
+    counts = dict.fromkeys(manifest.counts, (500,) * 10)
+    store = Store("", replace(manifest, channels=channels, height=side, width=side, counts=counts))
+    networks: dict[str, Any] = {}
+
+    def built_once(config: Config, store: Store) -> Any:
+        name = str(config.network)
+        if name not in networks:
+            networks[name] = build(config, store)
+        return networks[name]
+
+    monkeypatch.setattr(checks, "build", built_once)
+    presets = [preset for preset in PRESETS.values() if preset.data == data]
+    for preset in presets:
+        check_fit(parse_config(preset.settings), store)
+    assert presets and not caplog.messages
+
+
+def test_every_data_set_has_a_shape_here() -> None:
+    assert {preset.data for preset in PRESETS.values()} == SHAPES.keys()
 
 
 DRAWING = """
