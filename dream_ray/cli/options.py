@@ -31,9 +31,7 @@ Address = Annotated[
 ]
 Wait = Annotated[str, typer.Option("--wait", help="Time to wait for free resources of Ray, such as 30s or 10min.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file of settings.")]
-Preset = Annotated[
-    str | None, typer.Option("--preset", help="Name of published settings; `dream-ray presets` lists them.")
-]
+Preset = Annotated[str | None, typer.Option("--preset", help="Name of a preset; `dream-ray presets` lists them.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, section.key=value; may be repeated.")
 ]

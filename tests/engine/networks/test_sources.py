@@ -131,6 +131,17 @@ def test_the_first_network_is_trained_more_only_if_k_means_uses_it(kind: str, st
     assert len(data.read) == 7 * passes == 7 * first_passes(config)
 
 
+@pytest.mark.parametrize(("framework", "passes"), [("idc", 0), ("dream", 0), ("dream_plus", 1)])
+def test_the_first_network_of_dream_is_untrained(framework: str, passes: int) -> None:
+    """It selects the initial images and is matched, as in the published code; DREAM+ trains it for an epoch."""
+    config = parse_config({"framework": framework})
+    data = counting(source())
+    networks = networks_on(config, lambda _: data, source().program.normalise, lambda: build("convnet"))
+    next(iter(networks.trajectory(0)))
+    assert bool(data.read) == bool(passes)
+    assert first_passes(config) == passes
+
+
 @pytest.mark.parametrize("framework", ["dm", "dc", "mtt"])
 @pytest.mark.parametrize(("strategy", "passes"), [("representative", 3), ("random", 0)])
 def test_the_initialisation_trains_a_network_only_for_k_means(framework: str, strategy: str, passes: int) -> None:
