@@ -26,6 +26,16 @@ def to_device(values: np.ndarray | Tensor, device: torch.device, dtype: torch.dt
     return tensor if tensor.device.type == device.type else tensor.pin_memory().to(device, non_blocking=True)
 
 
+def to_host(values: Tensor) -> Tensor:
+    """Returns values on the host. A GPU copies them in the order of its stream, and the host does not wait.
+
+    Read them only after the stream has passed an event that was put behind the copy.
+    """
+    if values.device.type == "cpu":
+        return values
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+
+
 def module_to_device(module: Module, device: torch.device) -> Module:
     """Moves a module from the host to a device, like `Module.to`, without a wait of the host; returns it."""
     if device.type != "cpu":

@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection.strategies import Selection
+from dream_ray.engine.losses import Losses
 from dream_ray.engine.matching.class_selector import Assignments
-from dream_ray.engine.matching.state import ALL_CLASSES, ClassState, RunState
+from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.sources import NetworkState, Source
-from dream_ray.errors import RunError
 
 
 class StepInput(Protocol):
@@ -71,7 +70,7 @@ class Events(Protocol):
         """Writes a checkpoint."""
 
     def on_step(self, step: int, losses: dict[int, float]) -> None:
-        """Records every `log_every`-th step.
+        """Records every `log_every`-th step; on a GPU, later steps may have begun.
 
         Args:
             step: Number of the finished step, outer * inner_steps + inner.
@@ -107,7 +106,7 @@ def distill(
     Raises:
         RunError: If a loss or an image is not finite; the last checkpoint is older than the fault.
     """
-    losses = _Losses(config)
+    losses = Losses(config, events.on_step)
 
     with _saving_at_ctrl_c(losses.check_state, events.on_interrupt) as kept:
         for outer in range(state.outer, config.outer_steps):
@@ -134,7 +133,8 @@ def distill(
                     losses.add(step, matcher.match(step_input, labels, state))
 
                 if (step + 1) % config.log_every == 0:
-                    events.on_step(step, losses.check())
+                    losses.send(step)
+                losses.report_arrived()
             state.outer, state.inner, state.network = outer + 1, 0, None
     losses.check_state(state)
     _clamp(state, matcher.space)
@@ -158,44 +158,3 @@ def _saving_at_ctrl_c(*actions: Callable[[RunState], None]) -> Iterator[list[Run
 def _clamp(state: RunState, space: PixelSpace) -> None:
     for class_state in state.classes.values():
         class_state.images_NCHW = space.clamp(class_state.images_NCHW)
-
-
-class _Losses:
-    """Losses on the device. Reading them waits for the device, so they are read only when a report is due."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._pending: list[tuple[int, int, Tensor]] = []
-
-    def add(self, step: int, losses: dict[int, Tensor]) -> None:
-        self._pending += [(step, label, loss) for label, loss in losses.items()]
-
-    def check(self) -> dict[int, float]:
-        """Returns the last loss of every class; raises RunError at the first one that is not finite."""
-        if not self._pending:
-            return {}
-        values = torch.stack([loss for _, _, loss in self._pending]).tolist()
-        last = {}
-        for (step, label, _), value in zip(self._pending, values, strict=True):
-            if not abs(value) < float("inf"):
-                outer, inner = divmod(step, self._config.inner_steps)
-                whose = "all classes" if label == ALL_CLASSES else f"class {label}"
-                raise RunError(
-                    f"loss must be finite; got {value} for {whose} at step {step} (outer step {outer}, inner "
-                    f"step {inner}). {self._advice()}"
-                )
-            last[label] = value
-        self._pending.clear()
-        return last
-
-    def check_state(self, state: RunState) -> None:
-        """Checks the losses, and the images after the last step, whose loss precedes its move."""
-        self.check()
-        are_finite = [torch.isfinite(class_state.images_NCHW).all() for class_state in state.classes.values()]
-        for label, is_finite in zip(state.classes, torch.stack(are_finite).tolist(), strict=True):
-            if not is_finite:
-                raise RunError(f"images must be finite; those of class {label} are not. {self._advice()}")
-
-    def _advice(self) -> str:
-        pixels, update = self._config.pixels.lr, self._config.update.lr
-        return f"The last good checkpoint is kept; lower pixels.lr ({pixels}) or update.lr ({update})"

@@ -16,8 +16,7 @@ from dream_ray.config import parse_config
 from dream_ray.data.ingest import ingest
 from dream_ray.data.store import encodings
 from dream_ray.data.store.manifest import Manifest
-from dream_ray.engine.distill import _Losses as Losses
-from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.losses import Losses
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
@@ -154,17 +153,6 @@ def test_ctrl_c_saves_no_state_that_is_not_finite(
     with pytest.raises(RunError, match="must be finite"):
         api.distill(config, store=four_digits_store, out=out, producers=0, local=True)
     assert open_run(out).checkpoints().complete_steps() == [0]
-
-
-def test_images_that_are_not_finite_after_the_last_step_are_an_error() -> None:
-    """The loss precedes the move, so it was finite."""
-    losses, nothing = Losses(parse_config({})), torch.empty(0)
-    classes = {label: ClassState(torch.ones(2, 1, 4, 4), nothing, nothing, nothing) for label in (3, 5)}
-    losses.add(0, {5: torch.tensor(1.0)})
-    losses.check_state(RunState(classes=classes))
-    classes[5].images_NCHW[1, 0, 2, 2] = torch.inf
-    with pytest.raises(RunError, match="images must be finite; those of class 5 are not"):
-        losses.check_state(RunState(classes=classes))
 
 
 def interrupting_at(at: int) -> Callable[..., None]:

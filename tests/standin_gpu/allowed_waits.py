@@ -5,9 +5,8 @@ ALLOWED_WAITS = {
     "core/selection/picking.py nearest_to_any": "the host takes the selected images out of the store",
     "core/selection/picking.py nearest_to_each": "the host takes the selected images out of the store",
     "core/selection/strategies.py stratified": "the host takes the selected images out of the store",
-    # Every `log_every` steps, and at checkpoints.
-    "engine/distill.py check": "the losses are reported",
-    "engine/distill.py check_state": "the images of a checkpoint are checked",
+    # At every checkpoint.
+    "engine/losses.py check_state": "the images of a checkpoint are checked",
     "engine/networks/tensor_file.py write_tensors": "a thread copies the tensors of a checkpoint or a cached network",
     # At the start of a run or a resume.
     "core/images/normalisation.py of": "mean and standard deviation are copied",
