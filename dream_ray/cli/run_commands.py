@@ -197,8 +197,11 @@ def resume(
     By default, it continues with the workers that it was started with. Any number of workers gives the same result.
     """
     from dream_ray.cli import trials
+    from dream_ray.experiments.file import is_experiment
     from dream_ray.sweeps.directory import is_sweep
 
+    if is_experiment(run):
+        raise UsageError(f"{run} is an experiment; continue it with the `dream-ray experiment` command that began it")
     if is_sweep(run):
         theirs = {
             "workers": workers is not None,
@@ -238,8 +241,8 @@ def status(
 
     The command reads only files, from any machine that reaches them.
     """
-    from dream_ray import storage
     from dream_ray.cli import trials
+    from dream_ray.experiments.file import is_experiment
     from dream_ray.sweeps.directory import is_sweep
 
     if is_sweep(run):
@@ -247,7 +250,7 @@ def status(
 
         trials.show_trials(read_rows(run, study))
         return
-    if storage.exists(storage.join(run, "experiment.yaml")):
+    if is_experiment(run):
         from dream_ray.cli import experiment_command
 
         experiment_command.show_state(run)

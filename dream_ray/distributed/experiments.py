@@ -11,8 +11,8 @@ from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_
 from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
-from dream_ray.experiments.directory import EXPERIMENT, Session, Table, begin_or_continue
-from dream_ray.experiments.file import Cell, Experiment
+from dream_ray.experiments.directory import Session, Table, begin_or_continue
+from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment
 from dream_ray.experiments.report import write_report
 from dream_ray.experiments.work import CeilingReached, work_on
 from dream_ray.sweeps.trial import TrialExecutor

@@ -20,10 +20,9 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import NUMERICS, CostMeter, differences, library_versions, total_cost
 from dream_ray.errors import UsageError
-from dream_ray.experiments.file import Cell, Experiment, dump_experiment, read_experiment
+from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment, dump_experiment, read_experiment
 from dream_ray.sweeps.directory import cached_failure
 
-EXPERIMENT = "experiment.yaml"
 _TABLE, _RUNS, _SESSIONS = "table.json", "runs", "sessions"
 
 
@@ -135,11 +134,6 @@ def _commit() -> str | None:
 def _git(directory: str, *arguments: str) -> str:
     command = ["git", "-C", directory, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def is_experiment(path: str) -> bool:
-    """Tells whether a directory belongs to an experiment."""
-    return storage.exists(storage.join(path, EXPERIMENT))
 
 
 def begin_or_continue(table: Table) -> None:

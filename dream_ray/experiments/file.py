@@ -20,6 +20,8 @@ from dream_ray.errors import UsageError
 from dream_ray.sweeps.file import RunResources, Values
 
 _SHIPPED = files("dream_ray.experiments") / "shipped"
+EXPERIMENT = "experiment.yaml"
+"""The file in the directory of an experiment."""
 OWN = "own"
 """Name of the network of the settings among the evaluated networks."""
 _NAME = r"^[\w.+-]+$"
@@ -205,6 +207,11 @@ class Cell:
     def name(self) -> str:
         """Name of its directory."""
         return f"{self.arm}-seed-{self.seed}"
+
+
+def is_experiment(path: str) -> bool:
+    """Tells whether a directory belongs to an experiment."""
+    return storage.exists(storage.join(path, EXPERIMENT))
 
 
 def shipped_experiments() -> list[str]:

@@ -38,6 +38,8 @@ def runs(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep: dict[str, Any] = {"preset": "smoke", "settings": settings, "space": {"pixels.lr": {"log": [1e-4, 1]}}}
     (path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     (path / "typo.yaml").write_text(yaml.safe_dump({**sweep, "sampler": {"name": "tree"}}))
+    (path / "table").mkdir()
+    (path / "table" / "experiment.yaml").write_text(yaml.safe_dump(BASE))
     (path / "table.yaml").write_text(yaml.safe_dump({**BASE, "preset": "smok"}))
     create_sweep(parse_sweep(sweep), SweepContext(str(path / "sweep"), str(path / "store"), "cpu"))
     return path
@@ -75,6 +77,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("plan --preset smoke --store nowhere", "it contains no manifest.json"),
         ("plan --preset smoke --store store --scale 1,x", "scale must be ints >= 1 with commas between them"),
         ("resume nowhere", "there is no config.yaml in it"),
+        ("resume table", "table is an experiment; continue it with the `dream-ray experiment` command that began it"),
         ("resume store --local", "there is no config.yaml in it"),
         ("resume run --max-concurrent 2", "--max-concurrent is for sweeps"),
         ("resume sweep --workers 2", "--workers is for runs"),
