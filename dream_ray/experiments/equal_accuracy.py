@@ -14,6 +14,8 @@ import numpy as np
 
 from dream_ray.core import rng
 
+FLAT = 0.005
+"""A curve has reached its end if it gains less over its last third; a fraction of accuracy."""
 _DRAWS = 2000
 _TAILS = (0.025, 0.975)
 Bounds = tuple[float, float]

@@ -7,6 +7,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.engine.evaluation.plots import draw_curve, make_figure, save
 from dream_ray.experiments.directory import Table
+from dream_ray.experiments.equal_accuracy import FLAT
 from dream_ray.experiments.results import Point, equal_accuracy, missing, read_points, summarise
 
 RESULTS, PAGE, CURVES = "results.json", "results.md", "curves.png"
@@ -113,7 +114,10 @@ def _comparison(found: dict[str, Any]) -> list[str]:
             for ratio in (steps, seconds):
                 cells += [_bounds(ratio["ratio"], 2), _range(ratio["interval"])]
             lines.append(f"| {' | '.join(cells)} |")
-    gains = ", ".join(f"{arm} {100 * gain:.2f}" for arm, gain in found["gain_of_last_third"].items())
+    gains = ", ".join(
+        f"{arm} {100 * gain:.2f}" + (" (its end is not reached)" if gain >= FLAT else "")
+        for arm, gain in found["gain_of_last_third"].items()
+    )
     return [*lines, "", f"Points of accuracy that a curve gains over its last third: {gains}."]
 
 

@@ -18,7 +18,7 @@ from dream_ray.engine.evaluation import kept_results
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
-from dream_ray.experiments import directory
+from dream_ray.experiments import directory, report
 from dream_ray.experiments.directory import Table, begin_or_continue, open_table
 from dream_ray.experiments.report import read_results, write_report
 from tests.experiments.tables import BASE, RANDOM, run_table, table_of
@@ -82,6 +82,11 @@ def test_the_report_shows_everything(copied: Table) -> None:
     assert [ratio["target"] for ratio in comparison["steps"]] == [0.01, 0.999]
     assert comparison["steps"][1]["arm"] == [8.0, None], "never reached"
     assert "Missing" not in page
+    risen = {**results["equal_accuracy"], "gain_of_last_third": {"random": 0.006, "dream_plus": 0.004}}
+    assert (
+        "random 0.60 (its end is not reached), dream_plus 0.40."
+        in report.page({**results, "equal_accuracy": risen})[-1]
+    )
 
 
 def test_status_prints_the_results(
