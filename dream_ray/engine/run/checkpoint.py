@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dream_ray import storage
@@ -114,7 +115,9 @@ class Checkpoints:
 
     def prune(self, pinned: Collection[int] = ()) -> None:
         """Deletes the steps before the last two complete ones, except step 0 (the initial images) and `pinned`."""
-        for step in prunable(self.steps(), sorted(self._readable_steps()), pinned):
+        # A run may keep hundreds of steps, so only the newest ones are read.
+        complete = sorted(islice(self._readable_steps(), KEEP_LAST))
+        for step in prunable(self.steps(), complete, pinned):
             storage.delete(self.directory(step))
 
     def _readable_steps(self) -> Iterator[int]:

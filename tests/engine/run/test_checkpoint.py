@@ -14,6 +14,7 @@ from dream_ray import storage
 from dream_ray.core.placement import place_classes
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.tensor_file import TensorFile, read_header, read_metadata, read_tensors, write_tensors
+from dream_ray.engine.run import checkpoint
 from dream_ray.engine.run.checkpoint import Checkpoints, background_writer, prunable
 from dream_ray.errors import RunError
 
@@ -135,6 +136,21 @@ def test_pruning_keeps_the_first_and_the_last_two(checkpoints: Checkpoints) -> N
     save(checkpoints, 10, num_shards=2, shards=[1])
     checkpoints.prune(pinned=[2])
     assert checkpoints.steps() == [0, 2, 6, 8, 10]
+
+
+def test_pruning_reads_only_the_newest_steps(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bucket, every file that is read takes time, and a curve keeps many steps."""
+    for step in range(0, 40, 2):
+        save(checkpoints, step)
+    read: list[str] = []
+
+    def read_and_list(path: str) -> dict[str, str]:
+        read.append(path)
+        return read_metadata(path)
+
+    monkeypatch.setattr(checkpoint, "read_metadata", read_and_list)
+    checkpoints.prune(pinned=range(0, 40, 4))
+    assert checkpoints.steps() == [*range(0, 40, 4), 38] and len(read) == 2
 
 
 @given(
