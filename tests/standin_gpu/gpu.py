@@ -17,6 +17,7 @@ import torch
 import torch.optim.optimizer as optimizer
 from torch import Tensor
 
+from tests.standin_gpu import graphs
 from tests.standin_gpu.tally import record
 from tests.standin_gpu.tensor import GPU, StandInMode, StandInTensor, is_pinned, pin, unpin_all
 
@@ -64,6 +65,7 @@ _ANSWERS: dict[str, Any] = {
     "set_rng_state": lambda state, device=None: None,
     "synchronize": _synchronize,
     "Event": _Event,
+    **graphs.ANSWERS,
 }
 """What `torch.cuda` answers; an attribute that is missing here fails as on a machine without a GPU."""
 

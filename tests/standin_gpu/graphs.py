@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.standin_gpu.tally import recording
+from tests.standin_gpu.tally import record, recording, unrecorded
 
 
 class Graph:
@@ -23,13 +23,15 @@ class Graph:
         self.replays = 0
 
     def replay(self) -> None:
-        """Repeats the operations; their results go to the tensors of the capture."""
+        """Repeats the operations, by one launch; their results go to the tensors of the capture."""
         self.replays += 1
-        for operation, arguments, options, results in self.recorded:
-            again = operation(*arguments, **options)
-            for old, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
-                if isinstance(old, Tensor) and old is not new:
-                    old.copy_(new)
+        record(operation="replay")
+        with unrecorded():
+            for operation, arguments, options, results in self.recorded:
+                again = operation(*arguments, **options)
+                for old, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor) and old is not new:
+                        old.copy_(new)
 
 
 class _Recorder(TorchDispatchMode):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 _WARM_UP_CALLS = 3
 
@@ -18,8 +18,8 @@ class GraphedProgram:
     address, so programs take tensors of the device.
 
     Args:
-        program: A function of tensors on a GPU, in nested tuples and dictionaries, which it does not change. All calls
-            have the same shapes; arguments that are not tensors are constants.
+        program: A function of tensors on a GPU, in nested tuples and dictionaries, which it does not change, to results
+            of the same kind. All calls have the same shapes; arguments that are not tensors are constants.
     """
 
     def __init__(self, program: Callable[..., Any]) -> None:
@@ -38,7 +38,10 @@ class GraphedProgram:
         assert shapes == expected, f"a captured program takes the shapes {expected}; got {shapes}"
         torch._foreach_copy_(self._inputs, tensors)
         graph.replay()
-        return tree_map_only(Tensor, torch.clone, self._outputs)
+        outputs, structure = tree_flatten(self._outputs)
+        results = [torch.empty_like(output) for output in outputs]
+        torch._foreach_copy_(results, outputs)
+        return tree_unflatten(results, structure)
 
     def _capture(self, arguments: tuple[Any, ...]) -> torch.cuda.CUDAGraph:
         leaves, structure = tree_flatten(arguments)
