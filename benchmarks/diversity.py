@@ -14,8 +14,9 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -44,19 +45,25 @@ from dream_ray.engine.run.process_memory import keep_freed_memory
 from dream_ray.engine.run.spec import RunSpec
 
 METHODS: dict[str, Settings] = {
-    "warm": {},
-    "cold": {"warm_start": False},
-    "cold, 5 Lloyd steps": {"warm_start": False, "max_steps": 5},
-    "warm, half of the class": {"candidates": 0.5},
-    "warm, a quarter of the class": {"candidates": 0.25},
-    "warm, an eighth of the class": {"candidates": 0.125},
-    "warm, stratified": {"strategy": "stratified"},
-    "random": {"strategy": "random"},
+    "random start, 5 Lloyd steps": {"restart": "random", "restart_steps": 5},
+    "random start, 3 Lloyd steps": {"restart": "random", "restart_steps": 3},
+    "random start, 10 Lloyd steps": {"restart": "random", "restart_steps": 10},
+    "k-means++, up to 25 Lloyd steps": {"restart": "plus_plus", "restart_steps": 25},
+    "k-means++, 5 Lloyd steps": {"restart": "plus_plus", "restart_steps": 5},
+    "warm start, 3 Lloyd steps": {"restart": "warm", "restart_steps": 3},
+    "stratified, warm start, 3 Lloyd steps": {"strategy": "stratified", "restart": "warm", "restart_steps": 3},
+    "random images": {"strategy": "random"},
 }
-"""Settings of the selection, on top of warm k-means whose representatives are the images nearest to the centres."""
-DISTILLED_BY = ("warm", "cold", "warm, a quarter of the class", "warm, stratified")
-"""Methods whose accuracy is measured."""
-STEPS, NETWORKS = (0, 100, 200), 5
+"""Settings of the selection."""
+DISTILLED_BY = (
+    "random start, 5 Lloyd steps",
+    "k-means++, up to 25 Lloyd steps",
+    "warm start, 3 Lloyd steps",
+    "stratified, warm start, 3 Lloyd steps",
+)
+"""Methods whose accuracy is measured, the default of the settings first."""
+USUAL = DISTILLED_BY[0]
+STEPS, NETWORKS = (200,), 5
 _FEATURE_CACHE_BYTES = 2 * 10**9
 
 
@@ -69,7 +76,7 @@ def config_of(method: str, seed: int) -> Config:
         "checkpoint_every": 100,
         "network": {"options": {"width": 16}},
         "data": {"include_validation": False},
-        "selection": {"num_clusters": 128, "warm_start": True, "candidates": 1.0},
+        "selection": {"num_clusters": 128},
         "pixels": {"lr": 0.02},
         "update": {"num_images": 512, "batch_size": 128},
         "evaluation": {"quick_epochs": 300},
@@ -124,7 +131,7 @@ class Method:
 
 def quality(seed: int, scratch: Path) -> list[dict[str, Any]]:
     """Returns a row for every method, class and selection of the first outer step."""
-    run = begin("warm", seed, scratch)
+    run = begin(USUAL, seed, scratch)
     store, labels, rows = run.open_store(), range(10), []
     shared = class_matcher(run.config, store, labels, run.normalise(store), features=feature_cache(run)).selector
     methods = {
@@ -204,20 +211,29 @@ def kept(path: Path, measure: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
-def measure(scratch: Path, seeds: int) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, list[float]]]]]:
-    """Returns the rows of `quality` of all seeds, and the accuracies of every method by seed."""
+def result_of(method: str, seed: int, scratch: Path) -> Path:
+    """Returns the file of the accuracies of a method."""
+    return scratch / f"accuracy-{seed}-{DISTILLED_BY.index(method)}.json"
+
+
+def measure(
+    scratch: Path, seeds: int, methods: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, dict[int, dict[str, list[float]]]]]:
+    """Measures what is missing; returns the rows of `quality`, and the accuracies by method and seed."""
     if not (scratch / "store" / "manifest.json").exists():
         source = f"{os.environ['DREAM_RAY_DATA']}/cifar10-train.parquet"
         ingest(IngestSettings(source=source, validation=0.1), str(scratch / "store"))
     rows: list[dict[str, Any]] = []
-    found: dict[str, list[dict[str, list[float]]]] = {method: [] for method in DISTILLED_BY}
     for seed in range(seeds):
         rows += kept(scratch / f"quality-{seed}.json", partial(quality, seed, scratch))
-        for number, method in enumerate(DISTILLED_BY):
-            result = scratch / f"accuracy-{seed}-{number}.json"
-            found[method].append(kept(result, partial(accuracies, method, seed, scratch)))
+        for method in methods:
+            kept(result_of(method, seed, scratch), partial(accuracies, method, seed, scratch))
         for directory in (*scratch.glob(f"networks-{seed}*"), *scratch.glob(f"run-{seed}-*")):
             shutil.rmtree(directory)
+    found: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for method, seed in product(DISTILLED_BY, range(seeds)):
+        if (result := result_of(method, seed, scratch)).exists():
+            found.setdefault(method, {})[seed] = json.loads(result.read_text())
     return rows, found
 
 
@@ -244,27 +260,35 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return statistics.mean(found) if found else None
 
 
-def summarise_accuracy(found: dict[str, list[dict[str, list[float]]]]) -> dict[str, Any]:
-    """Returns the mean accuracy of each seed, by method and step, and what a method adds to "warm" at equal seeds."""
+def summarise_accuracy(found: Mapping[str, Mapping[int, dict[str, list[float]]]]) -> dict[str, Any]:
+    """Returns the mean accuracies of each seed, by method and step, and what the default adds to the others.
+
+    Args:
+        found: Accuracies of `accuracies` by method and seed; methods are compared at equal seeds.
+    """
     means = {
-        method: {str(step): [statistics.mean(run[str(step)]) for run in runs] for step in STEPS}
+        method: {seed: {str(step): statistics.mean(run[str(step)]) for step in STEPS} for seed, run in runs.items()}
         for method, runs in found.items()
     }
-    summary = {}
-    for method, by_step in means.items():
-        added = {
-            step: [own - warm for own, warm in zip(values, means["warm"][step], strict=True)]
-            for step, values in by_step.items()
-        }
+    summary: dict[str, Any] = {}
+    for method, by_seed in means.items():
         summary[method] = {
-            "by_seed": by_step,
-            "mean": {step: statistics.mean(values) for step, values in by_step.items()},
-            "added_to_warm": {
-                step: {"mean": statistics.mean(values), "ci95": half_width(values), "n": len(values)}
-                for step, values in added.items()
-                if method != "warm" and len(values) > 1
-            },
+            "mean": {str(step): statistics.mean(run[str(step)] for run in by_seed.values()) for step in STEPS},
+            "by_seed": by_seed,
+            "n": len(by_seed),
         }
+        if method != USUAL:
+            added = {
+                str(step): [
+                    means[USUAL][seed][str(step)] - by_seed[seed][str(step)] for seed in by_seed if seed in means[USUAL]
+                ]
+                for step in STEPS
+            }
+            summary[method]["default_adds"] = {
+                step: {"mean": statistics.mean(values), "ci95": half_width(values)}
+                for step, values in added.items()
+                if values
+            }
     return summary
 
 
@@ -272,13 +296,14 @@ def main() -> None:
     """Measures what the scratch directory does not hold yet, and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, choices=range(1, 11))
+    parser.add_argument("--methods", type=int, default=3, help="methods whose accuracy is measured, from the first on")
     parser.add_argument("--scratch", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    measured = provenance(["--seeds", str(arguments.seeds)])
-    rows, found = measure(arguments.scratch, arguments.seeds)
+    measured = provenance(["--seeds", str(arguments.seeds), "--methods", str(arguments.methods)])
+    rows, found = measure(arguments.scratch, arguments.seeds, DISTILLED_BY[: arguments.methods])
     write_result(
         "diversity-cpu",
         {**measured, "networks": NETWORKS, "quality": summarise_quality(rows), "accuracy": summarise_accuracy(found)},

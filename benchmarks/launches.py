@@ -2,7 +2,7 @@
 
     python -m benchmarks.launches
 
-The counts are averages over an outer step of 100 inner steps: one cold selection, nine warm ones, 100 steps of all ten
+The counts are averages over an outer step of 100 inner steps: a first selection, nine later ones, 100 steps of all ten
 classes and 99 updates. The warm-up of a network before its first inner step is not included.
 
 Eager programs and everything around programs are counted on the stand-in GPU of the tests: operations without views and
@@ -30,6 +30,7 @@ import torch
 from benchmarks.report import provenance, write_result
 from benchmarks.step_time import CLASSES_OF_SET, normalisation_on, setting
 from dream_ray.config import Config
+from dream_ray.config.sections import Selection
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.engine.matching.class_matcher import ClassMatcher
@@ -44,7 +45,7 @@ from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.nets import Classifier, build_network
 from tests.standin_gpu.gpu import standin_gpu
 from tests.standin_gpu.lowering import BACKEND, is_kernel, launches_of
-from tests.standin_gpu.parts import CLASS_STEP, COLD_SELECTION, UPDATE, WARM_SELECTION, count_outer_step
+from tests.standin_gpu.parts import CLASS_STEP, FIRST_SELECTION, LATER_SELECTION, UPDATE, count_outer_step
 from tests.standin_gpu.tally import Tally, record, summed, unrecorded
 
 MODES = {"eager": None, "compiled": INDUCTOR, "graphs": INDUCTOR}
@@ -76,15 +77,16 @@ SMALL = Scale(side=8, width=4)
 def settings_at(scale: Scale, embedding_batch: int) -> Config:
     """Returns the settings of an outer step that selects at all of its three inner steps.
 
-    Updates and warm selections are counted when they have run before: an optimizer starts without momentum.
+    Updates and later selections are counted when they have run before: an optimizer starts without momentum.
     """
-    config = setting()
+    config, usual = setting(), Selection()
+    restart = {"restart": usual.restart, "restart_steps": usual.restart_steps}
     changes: dict[str, Any] = {
         "outer_steps": 1,
         "inner_steps": 3,
         "network": config.network.model_copy(update={"options": {**config.network.options, "width": scale.width}}),
         "initialisation": config.initialisation.model_copy(update={"strategy": "noise"}),
-        "selection": config.selection.model_copy(update={"interval": 1, "embedding_batch": embedding_batch}),
+        "selection": config.selection.model_copy(update={**restart, "interval": 1, "embedding_batch": embedding_batch}),
         "update": config.update.model_copy(update={"warmup_epochs": 0}),
     }
     return config.model_copy(update=changes)
@@ -128,13 +130,13 @@ def compiled_as_one_operation() -> Iterator[None]:
 
 
 def counts_of_parts(form: ProgramForm, embedding_batch: int, scale: Scale = SMALL) -> dict[str, Tally]:
-    """Returns the counts of a cold selection, a warm one, a step of all classes and an update, on the stand-in GPU."""
+    """Returns the counts of a first and a later selection, a step of all classes and an update, on the stand-in GPU."""
     config = settings_at(scale, embedding_batch)
     with standin_gpu(), compiled_as_one_operation():
         normalise = normalisation_on(torch.device("cuda"))
         source, selector, matcher = components_at(scale, config, normalise, form)
         tallies = count_outer_step(config, (source, selector.select_all, matcher), RunState())
-    last = {COLD_SELECTION: 1, WARM_SELECTION: 1, CLASS_STEP: CLASSES_OF_SET // form.match_batch, UPDATE: 1}
+    last = {FIRST_SELECTION: 1, LATER_SELECTION: 1, CLASS_STEP: CLASSES_OF_SET // form.match_batch, UPDATE: 1}
     return {part: summed(tallies[part][-calls:]) for part, calls in last.items()}
 
 
@@ -208,7 +210,7 @@ def per_inner_step(counts: Mapping[str, Tally], programs: Mapping[str, int]) -> 
 
     config = setting()
     steps, selections = config.inner_steps, config.inner_steps // config.selection.interval
-    cold, warm = (launches(SELECTION, counts[part]) for part in (COLD_SELECTION, WARM_SELECTION))
+    cold, warm = (launches(SELECTION, counts[part]) for part in (FIRST_SELECTION, LATER_SELECTION))
     return {
         CLASS_STEPS: launches(CLASS_STEPS, counts[CLASS_STEP]),
         SELECTION: (cold + (selections - 1) * warm) / steps,

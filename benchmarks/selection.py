@@ -1,7 +1,7 @@
 """Cheaper selections against float32: seconds, inertia, selected images, and the accuracy of runs.
 
 Quality is measured on CIFAR-10 at the published setting (5,000 images per class, 128 clusters). Along one trajectory,
-k-means restarts from its last assignment every `selection.interval` steps, as in a run. Its inertia, always in float32
+k-means restarts from its last assignment every `selection.interval` steps. Its inertia, always in float32
 features, is divided by the inertia of k-means from scratch until convergence.
 
     DREAM_RAY_DATA=DIR python -m benchmarks.selection --seeds 6
@@ -41,6 +41,7 @@ from dream_ray.engine.run.process_memory import keep_freed_memory
 
 PRECISIONS = ("float32", "bfloat16")
 CLASSES, INTERVALS = (0, 1, 2), 3
+_WARM_STEPS = 3
 
 
 def one_class(points_ND: Tensor, num_clusters: int) -> kmeans.Points:
@@ -81,7 +82,7 @@ class Method:
             _, own_1N = kmeans.lloyd(own, seeded(own, generator), max_steps=settings.max_steps)
         else:
             before_1KD = kmeans.centroids_of(own, self.assignments[label][None, seen])
-            _, own_1N = kmeans.lloyd(own, before_1KD, max_steps=settings.warm_steps)
+            _, own_1N = kmeans.lloyd(own, before_1KD, max_steps=_WARM_STEPS)
         seconds = embedding_s + process_time() - started
         centres_1KD = kmeans.centroids_of(one_class(features_ND[seen], settings.num_clusters), own_1N)
         assignment_1N, _ = kmeans.assign(one_class(features_ND, settings.num_clusters), centres_1KD)

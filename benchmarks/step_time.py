@@ -67,8 +67,12 @@ def normalisation_on(device: torch.device) -> Normalisation:
 
 
 def setting(precision: str = "float32") -> Config:
-    """Returns the published setting with an untrained first network, which does not change the time of a step."""
-    more = {"initialisation": {"warmup_epochs": 0}, "selection": {"precision": precision}}
+    """Returns the published setting with an untrained first network, which does not change the time of a step.
+
+    K-means starts from given assignments, so that both sides select the same images.
+    """
+    selection = {"precision": precision, "restart": "warm", "restart_steps": 3}
+    more = {"initialisation": {"warmup_epochs": 0}, "selection": selection}
     return parse_config({**PRESETS["cifar10-ipc10"].settings, **more})
 
 
@@ -112,7 +116,7 @@ def run_published(num_classes: int, num_steps: int, clock: Clock, device: torch.
     floats = [to_unit(images, device) for images in real]
     initial = torch.cat(initial_images(config, real, device))
     loop = PublishedLoop(config, floats, initial, snapshot.network, normalisation_on(device), clock=clock)
-    loop.select(first_assignments(num_classes, device), config.selection.warm_steps + 1)
+    loop.select(first_assignments(num_classes, device), config.selection.restart_steps + 1)
     losses = []
     for inner in range(num_steps):
         losses += loop.match(0, inner)

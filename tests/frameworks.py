@@ -12,7 +12,7 @@ _TINY: Settings = {
     "inner_steps": 4,
     "checkpoint_every": 2,
     "network": {"name": "convnet", "options": {"depth": 2, "width": 4}},
-    "selection": {"num_clusters": 6, "interval": 2, "max_steps": 3, "warm_steps": 1},
+    "selection": {"num_clusters": 6, "interval": 2, "max_steps": 3, "restart_steps": 1},
     "initialisation": {"warmup_epochs": 1},
     "update": {"num_images": 32, "batch_size": 16},
     "evaluation": {"quick_epochs": 2, "whole_set_epochs": 10, "epochs": 3},

@@ -176,7 +176,7 @@ class _Step:
         rngs = [rng.stream(0, "benchmark k-means", label=label) for label in range(len(self.real))]
         sizes = [len(images) for images in self.real]
         group = strategies.Group(features_LND.to(self.device, self.dtype), sizes, rngs)
-        chosen = strategies.representative(group, rules_of(self.config.selection, is_warm=False))
+        chosen = strategies.representative(group, rules_of(self.config.selection, is_first=True))
         return torch.stack([one.indices for one in chosen])
 
 

@@ -17,7 +17,7 @@ from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.run.class_costs import num_selections
 from dream_ray.engine.run.normalisation import channel_normalisation
 
-COLD, WARM, STEPS, UPDATE = "cold selection", "warm selection", "class steps", "update"
+FIRST, LATER, STEPS, UPDATE = "first selection", "later selection", "class steps", "update"
 
 
 class StoreInMemory(Store):
@@ -59,8 +59,8 @@ class Loop:
         self._snapshot = next(self._trajectory)
         self._state = RunState(classes=self._matcher.initial_states(self._snapshot))
         self.parts: dict[str, Callable[[], None]] = {
-            COLD: self._cold_selection,
-            WARM: self._warm_selection,
+            FIRST: self._first_selection,
+            LATER: self._later_selection,
             STEPS: self._class_steps,
             UPDATE: self._update,
         }
@@ -68,13 +68,13 @@ class Loop:
     def calls_per_step(self) -> dict[str, float]:
         """Returns the calls of each part in an inner step, on average over an outer step without its warm-up."""
         inner_steps, selections = self._config.inner_steps, num_selections(self._config)
-        calls = {COLD: 1, WARM: selections - 1, STEPS: inner_steps, UPDATE: inner_steps - 1}
+        calls = {FIRST: 1, LATER: selections - 1, STEPS: inner_steps, UPDATE: inner_steps - 1}
         return {part: count / inner_steps for part, count in calls.items()}
 
-    def _cold_selection(self) -> None:
+    def _first_selection(self) -> None:
         self._select(inner=0)
 
-    def _warm_selection(self) -> None:
+    def _later_selection(self) -> None:
         self._select(inner=self._config.selection.interval)
 
     def _select(self, inner: int) -> None:

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 
 from benchmarks.gpu_day.day import Day, Measurements, NotMeasured, Result
-from benchmarks.gpu_day.loop import COLD, Loop, StoreInMemory
+from benchmarks.gpu_day.loop import FIRST, Loop, StoreInMemory
 from benchmarks.gpu_day.rates import COPY, PRODUCTS
 from benchmarks.gpu_day.rates import PART as RATES
 from benchmarks.gpu_day.timing import peak_bytes, reset_peak, times_s, wait
@@ -143,7 +143,7 @@ def _floor(day: Day, store: Store) -> Result:
     Programs that fuse operations move fewer bytes than the eager ones that are counted.
     """
     loop = _loop(day, store, Variant(EAGER))
-    loop.parts[COLD]()  # the other parts need a selection
+    loop.parts[FIRST]()  # the other parts need a selection
     work = {part: counted_work(run) for part, run in loop.parts.items()}
     calls = loop.calls_per_step()
     flop, moved = (sum(calls[part] * one[key] for part, one in work.items()) for key in ("flop", "bytes"))

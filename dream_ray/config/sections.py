@@ -48,9 +48,6 @@ class Selection(Section):
     """K of k-means."""
     per_cluster: int = Field(default=1, ge=1)
     """Images picked for each cluster; the real batch is num_clusters * per_cluster."""
-    candidates: float = Field(default=1.0, gt=0, le=1)
-    """Fraction of a class that a representative selection may pick from, drawn anew each time; smaller values make
-    successive selections differ more."""
     in_passes: bool = True
     """Random batches visit a class in passes, without replacement (IDC); false: each is drawn from the whole class (DC,
     DSA, DM)."""
@@ -60,11 +57,13 @@ class Selection(Section):
     """each: the images nearest to each centre; any: the images nearest to any centre (the Tiny-ImageNet variant). For
     representative selection and initialisation."""
     max_steps: int = Field(default=25, ge=1)
-    """Largest number of Lloyd steps from scratch, after k-means++."""
-    warm_start: bool = True
-    """Within an outer step, start from the last assignment instead of from scratch."""
-    warm_steps: int = Field(default=3, ge=0)
-    """Lloyd steps after a warm start."""
+    """Largest number of Lloyd steps after k-means++, at the first selection of an outer step and at the
+    initialisation."""
+    restart: Literal["random", "plus_plus", "warm"] = "random"
+    """Where k-means starts at the other selections of an outer step. random: at random images; plus_plus: at those of
+    k-means++; warm: from the last clustering, so that successive selections share many images."""
+    restart_steps: int = Field(default=5, ge=0)
+    """Lloyd steps after a restart."""
     normalise: bool = True
     """Embed normalised images; false reproduces the published code."""
     embedding_batch: Literal[8, 16, 32, 64, 128, 256, 512, 1024] = 128

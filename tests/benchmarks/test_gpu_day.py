@@ -128,7 +128,7 @@ def test_an_inner_step_is_made_of_the_calls_of_its_parts(dry_run: dict[str, Any]
     for name in SCALES["tiny"].variants:
         parts, calls = timed[name]["ms"], timed[name]["calls_per_inner_step"]
         # An outer step has 40 inner steps, a selection before every tenth of them, and an update between any two.
-        assert calls == {"cold selection": 1 / 40, "warm selection": 3 / 40, "class steps": 1, "update": 39 / 40}
+        assert calls == {"first selection": 1 / 40, "later selection": 3 / 40, "class steps": 1, "update": 39 / 40}
         expected = sum(calls[part] * parts[part]["median"] for part in parts)
         assert timed[name]["inner_step_ms"] == pytest.approx(expected)
     assert timed["compiled together"]["backend"] == "eager" and timed["together, bfloat16"]["precision"] == "bfloat16"

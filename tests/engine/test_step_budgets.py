@@ -63,15 +63,17 @@ class Budget:
 BUDGETS = {
     "dream_plus: class step": Budget(calls=4, operations=1634, waits={}),
     "dream_plus: update": Budget(calls=3, operations=540, waits={}),
-    "dream_plus: cold selection": Budget(
+    "dream_plus: first selection": Budget(
         calls=1, operations=299, waits={"core/selection/picking.py nearest_to_each": 1}
     ),
-    "dream_plus: warm selection": Budget(
-        calls=3, operations=534, waits={"core/selection/picking.py nearest_to_each": 3}
+    "dream_plus: later selection": Budget(
+        calls=3, operations=468, waits={"core/selection/picking.py nearest_to_each": 3}
     ),
     "stratified: class step": Budget(calls=4, operations=1630, waits={}),
-    "stratified: warm selection": Budget(calls=3, operations=456, waits={"core/selection/strategies.py stratified": 3}),
-    "boundary: cold selection": Budget(calls=1, operations=109, waits={"core/selection/picking.py nearest_to_any": 1}),
+    "stratified: later selection": Budget(
+        calls=3, operations=390, waits={"core/selection/strategies.py stratified": 3}
+    ),
+    "boundary: first selection": Budget(calls=1, operations=109, waits={"core/selection/picking.py nearest_to_any": 1}),
     "dream_plus: rest of the loop": Budget(calls=1, operations=38, waits={"engine/losses.py check_state": 1}),
     "dc: class step": Budget(calls=4, operations=1390, waits={}),
     "dc: update": Budget(calls=3, operations=214, waits={}),

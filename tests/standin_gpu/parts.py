@@ -14,7 +14,7 @@ from tests.standin_gpu.tally import Tally, recording, summed
 
 START = "start of an outer step"
 UPDATE, CLASS_STEP = "update", "class step"
-COLD_SELECTION, WARM_SELECTION = "cold selection", "warm selection"
+FIRST_SELECTION, LATER_SELECTION = "first selection", "later selection"
 REST = "rest of the loop"
 
 
@@ -61,7 +61,7 @@ class Parts:
         return self._counted(START, self._matcher.initial_states, step_input)
 
     def select(self, step_input: Any, previous: Any) -> Any:
-        part = WARM_SELECTION if step_input.inner else COLD_SELECTION
+        part = LATER_SELECTION if step_input.inner else FIRST_SELECTION
         return self._counted(part, self._select, step_input, previous)
 
     def match(self, step_input: Any, labels: Labels, state: RunState) -> Any:

@@ -141,7 +141,7 @@ def test_conditions_decide_which_settings_vary() -> None:
         "selection.interval": Parameter(choices=(5, 10), when={"selection.strategy": ("representative",)}),
         "selection.strategy": Parameter(choices=("random", "representative")),
         "weights.gradient": Parameter(uniform=(0.5, 2)),
-        "selection.warm_steps": Parameter(whole=(1, 5), step=2),
+        "selection.restart_steps": Parameter(whole=(1, 5), step=2),
     }
     base, study = (
         parse_config(PRESETS["smoke"].settings),
@@ -151,7 +151,7 @@ def test_conditions_decide_which_settings_vary() -> None:
     assert {values["selection.strategy"] for values in seen} == {"random", "representative"}
     for values in seen:
         assert ("selection.interval" in values) == (values["selection.strategy"] == "representative")
-        assert 0.5 <= values["weights.gradient"] <= 2 and values["selection.warm_steps"] in (1, 3, 5)
+        assert 0.5 <= values["weights.gradient"] <= 2 and values["selection.restart_steps"] in (1, 3, 5)
 
 
 def test_a_value_may_be_valid_only_under_its_condition() -> None:

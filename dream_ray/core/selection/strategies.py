@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dream_ray.core.selection import kmeans
 from dream_ray.core.selection.picking import PICKS, nearest_to_any
+from dream_ray.core.selection.random_batches import random_batch
 from dream_ray.core.transfer import to_device
 
 
@@ -44,13 +45,13 @@ class Group:
             padding.
         sizes: Images of every class, >= 1.
         rngs: Stream of every class, for the draws of the strategy.
-        previous: Assignment (N,) of an earlier clustering of every class, for a warm start; None: k-means++.
+        previous: Assignment (N,) of the last clustering of every class, for a warm start.
     """
 
     points_LND: Tensor
     sizes: Sequence[int]
     rngs: Sequence[np.random.Generator]
-    previous: Sequence[Tensor] | None = None
+    previous: Sequence[Tensor] = ()
 
     def on_device(self, values_by_class: Sequence[np.ndarray], width: int) -> Tensor:
         """Returns values (n,) of every class as a tensor (L, width), float64, padded with zeros."""
@@ -70,15 +71,15 @@ class Rules:
         num_clusters: K.
         per_cluster: P.
         max_steps: Largest number of Lloyd steps.
+        start: Key of `STARTS`.
         rule: Key of `PICKS`, for representative selection.
-        candidates: Fraction of the class that representative selection may pick from, drawn anew each time; in (0, 1].
     """
 
     num_clusters: int
     per_cluster: int
     max_steps: int
+    start: str = "plus_plus"
     rule: str = "each"
-    candidates: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,22 +101,43 @@ class _Clusters:
     per_class: Sequence[int]
 
 
+def _plus_plus(group: Group, points: kmeans.Points, counts: Sequence[int]) -> Tensor:
+    draws_LK = np.zeros((len(group.points_LND), max(counts)))
+    for draws_K, size, count, rng in zip(draws_LK, group.sizes, counts, group.rngs, strict=False):
+        draws_K[:count] = kmeans.plus_plus_draws(size, count, rng)
+    return kmeans.plus_plus(points, draws_LK)
+
+
+def _random_images(group: Group, points: kmeans.Points, counts: Sequence[int]) -> Tensor:
+    indices_LK = np.zeros((len(group.points_LND), max(counts)), dtype=np.int64)
+    for indices_K, size, count, rng in zip(indices_LK, group.sizes, counts, group.rngs, strict=False):
+        indices_K[:count] = random_batch(size, count, rng)
+    return points.take(to_device(indices_LK, group.points_LND.device))
+
+
+def _last_clusters(group: Group, points: kmeans.Points, counts: Sequence[int]) -> Tensor:
+    before_LN = points.sizes_L1.new_zeros(points.is_padding_LN.shape)
+    for before_N, of_class_N in zip(before_LN, group.previous, strict=False):
+        before_N[: len(of_class_N)] = of_class_N
+    return kmeans.centroids_of(points, before_LN)
+
+
+STARTS: dict[str, Callable[[Group, kmeans.Points, Sequence[int]], Tensor]] = {
+    "plus_plus": _plus_plus,
+    "random": _random_images,
+    "warm": _last_clusters,
+}
+"""(group, its points, clusters of every class) -> first centres (L, K, D) of k-means: by k-means++, at random images
+without the rounds of k-means++, or those of the last assignment under the new features."""
+
+
 def _cluster(group: Group, rules: Rules) -> _Clusters:
     """Clusters the images of every class."""
     per_class = [min(rules.per_cluster, size) for size in group.sizes]
     counts = [min(rules.num_clusters, size // per) for size, per in zip(group.sizes, per_class, strict=True)]
     padding = [0] * (len(group.points_LND) - len(group.sizes))
     points = kmeans.Points.of(group.points_LND, [*group.sizes, *padding], [*counts, *padding])
-    if group.previous is None:
-        draws_LK = np.zeros((len(group.points_LND), max(counts)))
-        for draws_K, size, count, rng in zip(draws_LK, group.sizes, counts, group.rngs, strict=False):
-            draws_K[:count] = kmeans.plus_plus_draws(size, count, rng)
-        centroids_LKD = kmeans.plus_plus(points, draws_LK)
-    else:
-        before_LN = points.sizes_L1.new_zeros(points.is_padding_LN.shape)
-        for before_N, of_class_N in zip(before_LN, group.previous, strict=False):
-            before_N[: len(of_class_N)] = of_class_N
-        centroids_LKD = kmeans.centroids_of(points, before_LN)
+    centroids_LKD = STARTS[rules.start](group, points, counts)
     centroids_LKD, assignment_LN = kmeans.lloyd(points, centroids_LKD, max_steps=rules.max_steps)
     return _Clusters(points, centroids_LKD, assignment_LN, counts, per_class)
 
@@ -123,20 +145,11 @@ def _cluster(group: Group, rules: Rules) -> _Clusters:
 def representative(group: Group, rules: Rules) -> list[Selection]:
     """Selects the images nearest to the centres of clusters (DREAM); waits for the device.
 
-    With `candidates` < 1 only a random part of the class may be picked, so that successive selections differ although
-    the centres hardly move. The images of the other part follow if the candidates do not suffice.
-
     Returns:
         For every class, min(K * P, N // P * P) distinct images; all images if N < P.
     """
     found = _cluster(group, rules)
     distances_LNK = kmeans.squared_distances(found.points, found.centroids_LKD)
-    if rules.candidates < 1:
-        draws = [rng.random(size) for rng, size in zip(group.rngs, group.sizes, strict=True)]
-        draws_LN = group.on_device(draws, distances_LNK.shape[1])
-        # No distance is larger: centres lie among the points.
-        behind_all_L1 = 4 * found.points.norms_LN1.amax(dim=1)
-        distances_LNK += torch.where(draws_LN < rules.candidates, 0, behind_all_L1).unsqueeze(2)
     distances_LNK = distances_LNK.masked_fill_(found.points.is_padding_LN.unsqueeze(2), torch.inf)
     return _selections(group, found, PICKS[rules.rule](distances_LNK, max(found.per_class)))
 

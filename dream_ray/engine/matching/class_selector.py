@@ -31,14 +31,14 @@ Select = Callable[[Snapshot, Assignments], dict[int, strategies.Selection]]
 """Selects the real images of every class of a process for the next `interval` steps."""
 
 
-def rules_of(settings: sections.Selection, *, is_warm: bool) -> strategies.Rules:
-    """Returns the rules of a selection, which continues from the last clustering if it is warm."""
+def rules_of(settings: sections.Selection, *, is_first: bool) -> strategies.Rules:
+    """Returns the rules of the first selection of an outer step, or of the later ones."""
     return strategies.Rules(
         num_clusters=settings.num_clusters,
         per_cluster=settings.per_cluster,
-        max_steps=settings.warm_steps if is_warm else settings.max_steps,
+        max_steps=settings.max_steps if is_first else settings.restart_steps,
+        start="plus_plus" if is_first else settings.restart,
         rule=settings.rule,
-        candidates=settings.candidates,
     )
 
 
@@ -110,15 +110,14 @@ class ClassSelector:
         self, snapshot: Snapshot, labels: Labels, points_LND: Tensor, previous: Assignments
     ) -> list[strategies.Selection]:
         """Selects from the features of a group of classes; see `select`."""
-        settings = self.config.selection
-        is_warm = settings.warm_start and snapshot.inner > 0
+        settings, is_first = self.config.selection, snapshot.inner == 0
         group = strategies.Group(
             points_LND,
             [len(self.real[label]) for label in labels],
             [self.stream("k-means", snapshot, label) for label in labels],
-            [previous[label] for label in labels] if is_warm else None,
+            () if is_first else [previous[label] for label in labels],
         )
-        return strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_warm=is_warm))
+        return strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_first=is_first))
 
     def points(self, snapshot: Snapshot, labels: Labels) -> Tensor:
         """Returns the features (L, N, D) of a group, filled up so that the shape is the same for every group."""

@@ -30,7 +30,7 @@ _NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise")}
 _RANDOM_SELECTION = {"selection.strategy": ("random",)}
 _UNCLUSTERED = {"selection.strategy": ("random", "central", "boundary")}
 _UNLESS_REPRESENTATIVE = {"selection.strategy": ("random", "stratified", "central", "boundary")}
-_WARM = ("selection.warm_start", "selection.warm_steps")
+_RESTART = ("selection.restart", "selection.restart_steps")
 TABLE = (
     # These networks are never trained; only that of the representative initialisation is, for `warmup_epochs`.
     Row({"source.kind": ("random",)}, ("update.warmup_epochs", "update.epochs", "update.num_images")),
@@ -39,13 +39,11 @@ TABLE = (
     Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
     Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
     Row(_RANDOM_SELECTION, ("selection.interval",)),
-    Row(_UNCLUSTERED, _WARM),
-    Row(_UNLESS_REPRESENTATIVE, ("selection.candidates",)),
+    Row(_UNCLUSTERED, _RESTART),
     Row({"selection.strategy": ("representative", "stratified", "central", "boundary")}, ("selection.in_passes",)),
     Row({**_RANDOM_SELECTION, **_NO_FEATURES_AT_FIRST}, ("selection.normalise", "selection.precision")),
     Row({**_UNCLUSTERED, **_NO_FEATURES_AT_FIRST}, ("selection.max_steps",)),
     Row({**_UNLESS_REPRESENTATIVE, **_NO_FEATURES_AT_FIRST}, ("selection.rule",)),
-    Row({"selection.warm_start": (False,)}, ("selection.warm_steps",)),
     Row({"data.zca": (True,)}, ("data.normalisation",)),
     Row({"weights.gradient": (0.0,)}, ("matching.biases", "matching.classifier")),
     Row({"matching.objective": ("bidirectional",)}, ("trajectory",)),
@@ -54,7 +52,7 @@ TABLE = (
         {"matching.objective": ("trajectory",)},
         (
             *("weights", "matching.distance", "matching.biases", "matching.classifier", "matching.real_chunk"),
-            *("selection.interval", *_WARM, "selection.in_passes"),
+            *("selection.interval", *_RESTART, "selection.in_passes"),
         ),
     ),
     Row(

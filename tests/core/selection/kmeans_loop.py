@@ -156,12 +156,15 @@ def clustered(
     per_cluster: int,
     max_steps: int,
     rng: np.random.Generator,
-    previous_N: Tensor | None = None,
+    start: str = "plus_plus",
+    previous_N: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Returns the centres, and the cluster of every image."""
     clusters = max(1, min(num_clusters, len(points_ND) // per_cluster))
-    if previous_N is None:
+    if start == "plus_plus":
         centroids_KD = plus_plus(points_ND, clusters, rng)
+    elif start == "random":
+        centroids_KD = points_ND[torch.from_numpy(rng.choice(len(points_ND), size=clusters, replace=False))]
     else:
         centroids_KD = centroids_of(points_ND, previous_N, clusters)
     return lloyd(points_ND, centroids_KD, max_steps=max_steps)

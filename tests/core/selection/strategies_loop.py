@@ -13,18 +13,12 @@ from tests.core.selection import kmeans_loop
 
 
 def representative(
-    points_ND: Tensor, *, per_cluster: int, rng: np.random.Generator, candidates: float = 1.0, **clustering: Any
+    points_ND: Tensor, *, per_cluster: int, rng: np.random.Generator, **clustering: Any
 ) -> tuple[Tensor, Tensor, None]:
-    """Returns the images nearest to each centre among the candidates, the cluster of every image, and no weights."""
+    """Returns the images nearest to each centre, the cluster of every image, and no weights."""
     centres_KD, assignment_N = kmeans_loop.clustered(points_ND, per_cluster=per_cluster, rng=rng, **clustering)
     distances_NK = kmeans_loop.squared_distances(points_ND, centres_KD)
-    if candidates < 1:
-        is_candidate_N = torch.from_numpy(rng.random(len(points_ND)) < candidates)
-        distances_NK = distances_NK[is_candidate_N]
-        among = torch.nonzero(is_candidate_N).squeeze(1)
-    else:
-        among = torch.arange(len(points_ND))
-    return among[kmeans_loop.nearest_to_each(distances_NK, min(per_cluster, len(points_ND)))], assignment_N, None
+    return kmeans_loop.nearest_to_each(distances_NK, min(per_cluster, len(points_ND))), assignment_N, None
 
 
 def stratified(

@@ -1,5 +1,6 @@
 """Strategies against slow oracles: the selected images, their weights, and what successive selections share."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def points(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def select(count: int, strategy: str = "representative", *, seed: int = 0, **changed: Any) -> strategies.Selection:
-    previous = changed.pop("previous", None)
+    previous = changed.pop("previous", ())
     rules = strategies.Rules(**{"num_clusters": 6, "per_cluster": 1, "max_steps": 10, **changed})
     group = strategies.Group(points(count)[None], [count], [rng.stream(seed, "k-means")], previous)
     return strategies.STRATEGIES[strategy](group, rules)[0]
@@ -34,13 +35,13 @@ def select(count: int, strategy: str = "representative", *, seed: int = 0, **cha
     clusters=st.integers(1, 12),
     per_cluster=st.integers(1, 4),
     rule=st.sampled_from(sorted(PICKS)),
-    candidates=st.sampled_from([0.01, 0.5, 1.0]),
+    start=st.sampled_from(["plus_plus", "random"]),
 )
 def test_distinct_images_and_as_many_as_promised(
-    count: int, clusters: int, per_cluster: int, rule: str, candidates: float
+    count: int, clusters: int, per_cluster: int, rule: str, start: str
 ) -> None:
     changed: dict[str, Any] = {"num_clusters": clusters, "per_cluster": per_cluster}
-    chosen = select(count, rule=rule, candidates=candidates, **changed).indices
+    chosen = select(count, rule=rule, start=start, **changed).indices
     expected = min(clusters, count // per_cluster) * per_cluster or count
     assert len(chosen) == len(chosen.unique()) == expected
     assert 0 <= int(chosen.min()) <= int(chosen.max()) < count
@@ -58,22 +59,15 @@ def test_each_takes_the_nearest_image_of_every_centre() -> None:
     assert set(chosen.indices.tolist()) == set(nearest.tolist())
 
 
-def test_few_candidates_are_all_taken_before_the_others() -> None:
-    draws = rng.stream(0, "k-means")
-    kmeans.plus_plus_draws(40, 30, draws)
-    candidates = set((draws.random(40) < 0.5).nonzero()[0].tolist())
-    assert len(candidates) < 30
-    assert candidates < set(select(40, num_clusters=30, candidates=0.5).indices.tolist())
-
-
-def test_fewer_candidates_make_successive_selections_differ() -> None:
+def test_a_warm_start_selects_the_same_images_and_other_starts_do_not() -> None:
     first = select(400, num_clusters=20)
 
-    def again(seed: int, candidates: float) -> torch.Tensor:
-        return select(400, seed=seed, num_clusters=20, candidates=candidates, previous=[first.assignment_N]).indices
+    def again(seed: int, start: str) -> torch.Tensor:
+        return select(400, seed=seed, num_clusters=20, start=start, previous=[first.assignment_N]).indices
 
-    assert evenness.overlap(again(1, 1.0), again(2, 1.0)) == 1
-    assert evenness.overlap(again(1, 0.25), again(2, 0.25)) < 0.5
+    assert evenness.overlap(again(1, "warm"), again(2, "warm")) == 1
+    for start in ("random", "plus_plus"):
+        assert evenness.overlap(again(1, start), again(2, start)) < 0.7
 
 
 def test_stratified_weights_estimate_a_mean_without_bias() -> None:
@@ -85,7 +79,7 @@ def test_stratified_weights_estimate_a_mean_without_bias() -> None:
     estimates = []
     for seed in range(400):
         again = strategies.Group(data[None], [60], [rng.stream(seed, "draws")], [first.assignment_N])
-        (chosen,) = strategies.stratified(again, rules)
+        (chosen,) = strategies.stratified(again, replace(rules, start="warm"))
         assert chosen.weights is not None
         estimates.append(chosen.weights @ data[chosen.indices])
     errors = torch.stack(estimates) - data.mean(dim=0)
@@ -94,8 +88,8 @@ def test_stratified_weights_estimate_a_mean_without_bias() -> None:
 
 def test_a_warm_start_draws_no_number_and_improves_on_the_old_centres() -> None:
     first = select(80, max_steps=1)
-    warm = select(80, seed=3, previous=[first.assignment_N], max_steps=20)
-    other = select(80, seed=4, previous=[first.assignment_N], max_steps=20)
+    warm = select(80, seed=3, start="warm", previous=[first.assignment_N], max_steps=20)
+    other = select(80, seed=4, start="warm", previous=[first.assignment_N], max_steps=20)
     assert torch.equal(warm.indices, other.indices)
     data = kmeans.Points.of(points(80)[None], [80], [6])
     before, after = (
@@ -120,39 +114,28 @@ def grouped(dtype: torch.dtype, num_slots: int) -> torch.Tensor:
 @pytest.mark.parametrize("num_slots", [4, 6])
 @pytest.mark.parametrize("per_cluster", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(
-    ("strategy", "more"), [("representative", {}), ("representative", {"candidates": 0.9}), ("stratified", {})]
-)
+@pytest.mark.parametrize("restart", ["random", "warm"])
+@pytest.mark.parametrize("strategy", CLUSTERED)
 def test_classes_together_select_the_images_of_the_loop(
-    strategy: str, more: dict[str, float], dtype: torch.dtype, per_cluster: int, num_slots: int
+    strategy: str, restart: str, dtype: torch.dtype, per_cluster: int, num_slots: int
 ) -> None:
-    """Cold and then warm, with classes of unequal size, one with fewer images than clusters, and empty slots."""
+    """The first and a later time, with classes of unequal size, one of them with fewer images than clusters."""
     together = grouped(dtype, num_slots)
-    sizes = tuple(size for size in SIZES if size > 5 or not more)  # candidates may not suffice for five images
-    together = together[[SIZES.index(size) for size in sizes] + list(range(len(SIZES), num_slots))]
-    chosen, expected = None, [(torch.empty(0), torch.empty(0), None)] * len(sizes)
-    for max_steps in (25, 3):
-        rules = strategies.Rules(num_clusters=12, per_cluster=per_cluster, max_steps=max_steps, **more)
-        group = strategies.Group(
-            together,
-            sizes,
-            [rng.stream(0, "k-means", label=label) for label in range(len(sizes))],
-            None if chosen is None else [one.assignment_N for one in chosen],
-        )
-        chosen = strategies.STRATEGIES[strategy](group, rules)
-        expected = [
-            getattr(strategies_loop, strategy)(
+    previous = [torch.empty(0, dtype=torch.int64)] * len(SIZES)
+    for start, max_steps in (("plus_plus", 25), (restart, 3)):
+        rules = strategies.Rules(num_clusters=12, per_cluster=per_cluster, max_steps=max_steps, start=start)
+        rngs = [rng.stream(0, "k-means", inner=max_steps, label=label) for label in range(len(SIZES))]
+        chosen = strategies.STRATEGIES[strategy](strategies.Group(together, SIZES, rngs, previous), rules)
+        for label, (selection, size) in enumerate(zip(chosen, SIZES, strict=True)):
+            indices, assignment, weights = getattr(strategies_loop, strategy)(
                 together[label, :size],
                 num_clusters=12,
                 per_cluster=per_cluster,
                 max_steps=max_steps,
-                rng=rng.stream(0, "k-means", label=label),
-                previous_N=None if max_steps == 25 else expected[label][1],
-                **more,
+                start=start,
+                rng=rng.stream(0, "k-means", inner=max_steps, label=label),
+                previous_N=previous[label],
             )
-            for label, size in enumerate(sizes)
-        ]
-        for selection, (indices, assignment, weights), size in zip(chosen, expected, sizes, strict=True):
             assert torch.equal(selection.assignment_N, assignment)
             assert 0 <= int(selection.indices.min()) <= int(selection.indices.max()) < size
             assert torch.equal(selection.indices[indices >= 0], indices[indices >= 0])
@@ -161,6 +144,7 @@ def test_classes_together_select_the_images_of_the_loop(
             else:
                 assert torch.allclose(selection.weights, weights, rtol=1e-6)
                 assert float(selection.weights.sum()) == pytest.approx(1)
+        previous = [one.assignment_N for one in chosen]
         together = together + 0.1 * torch.roll(together, 1, dims=2)
 
 
@@ -180,7 +164,7 @@ def test_classes_together_select_the_images_nearest_and_farthest(strategy: str, 
 @pytest.mark.parametrize("strategy", strategies.STRATEGIES)
 def test_on_a_gpu_the_host_waits_once_for_the_images_of_all_classes(strategy: str) -> None:
     together = grouped(torch.float32, 4)
-    rules = strategies.Rules(num_clusters=4, per_cluster=1, max_steps=3, candidates=0.5)
+    rules = strategies.Rules(num_clusters=4, per_cluster=1, max_steps=3, start="random")
 
     def selected(values: torch.Tensor) -> list[strategies.Selection]:
         rngs = [rng.stream(0, "k-means", label=label) for label in range(len(SIZES))]
@@ -198,7 +182,7 @@ def test_on_a_gpu_the_host_waits_once_for_the_images_of_all_classes(strategy: st
 
 def test_neither_slot_nor_neighbours_change_a_class() -> None:
     together, label = grouped(torch.float32, 4), 1
-    rules = strategies.Rules(num_clusters=12, per_cluster=1, max_steps=25, candidates=0.5)
+    rules = strategies.Rules(num_clusters=12, per_cluster=1, max_steps=25)
     for slots in ([label], [0, label], [label, 3, 2, 0], [3, 2, 0, label, 3]):
         (chosen,) = (
             selection

@@ -157,21 +157,22 @@ def test_a_step_does_not_wait_for_the_device(strategy: str) -> None:
         float(loss)
 
 
-def test_a_warm_start_uses_the_last_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = matcher(config())
+@pytest.mark.parametrize("restart", ["random", "plus_plus", "warm"])
+def test_later_selections_restart_k_means(restart: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = matcher(config(selection={"num_clusters": 5, "restart": restart}))
     state = started(work, snapshot())
     seen: list[Any] = []
 
     def spy(group: strategies.Group, rules: strategies.Rules) -> list[strategies.Selection]:
-        seen.append((group.previous, rules.max_steps))
+        seen.append((group.previous, rules.start, rules.max_steps))
         return strategies.representative(group, rules)
 
     monkeypatch.setitem(strategies.STRATEGIES, "representative", spy)
     before = state.assignment
     work.selector.select(snapshot(inner=10), (LABEL,), {LABEL: before})
     work.selector.select(snapshot(inner=0), (LABEL,), {LABEL: before})
-    assert seen[0] == ([before], work.config.selection.warm_steps)
-    assert seen[1] == (None, work.config.selection.max_steps), "a new network starts from scratch"
+    assert seen[0] == ([before], restart, work.config.selection.restart_steps)
+    assert seen[1] == ((), "plus_plus", work.config.selection.max_steps), "a new network starts from scratch"
 
 
 def test_a_large_synthetic_batch_is_sampled() -> None:

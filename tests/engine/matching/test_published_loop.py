@@ -31,7 +31,13 @@ def config() -> Config:
             "checkpoint_every": 100,
             "network": {"name": "convnet", "options": {"depth": 2, "width": 6}},
             "initialisation": {"strategy": "random"},
-            "selection": {"num_clusters": 8, "interval": 3, "max_steps": 4, "warm_steps": 2},
+            "selection": {
+                "num_clusters": 8,
+                "interval": 3,
+                "max_steps": 4,
+                "restart": "warm",
+                "restart_steps": 2,
+            },
             "pixels": {"lr": 0.02},
             "update": {"warmup_epochs": 0, "num_images": 24, "batch_size": 12},
         }
@@ -101,7 +107,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     ]
     for inner, reported in enumerate(events.losses):
         if inner % config.selection.interval == 0:
-            updates = config.selection.max_steps if inner == 0 else config.selection.warm_steps + 1
+            updates = config.selection.max_steps if inner == 0 else config.selection.restart_steps + 1
             oracle.select(assignments if inner == 0 else oracle.assignments, updates)
         losses = oracle.match(0, inner)
         assert list(reported.values()) == pytest.approx(losses, rel=2e-4)

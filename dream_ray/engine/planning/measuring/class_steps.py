@@ -179,10 +179,12 @@ def _choosing_s(config: Config, features_ND: Tensor, num_points: int, timer: Rou
     noise = rng.stream(0, "measured features").standard_normal((num_points, features_ND.shape[1]), dtype=np.float32)
     points_ND = torch.from_numpy(noise).to(features_ND.device) * features_ND.std(0) + features_ND.mean(0)
     group = strategies.Group(points_ND[None], [num_points], [rng.stream(0, "measured k-means")])
-    for part in ("cold", "warm"):
+    choose = strategies.STRATEGIES[settings.strategy]
+    for part in ("first", "later"):
+        rules = rules_of(settings, is_first=part == "first")
         for _ in range(2):
             with timer.phase(part):
-                (chosen,) = strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_warm=part == "warm"))
+                (chosen,) = choose(group, rules)
         group = replace(group, previous=[chosen.assignment_N])
-    count = num_selections(config) if settings.warm_start else 1
-    return (timer.median("cold") + (count - 1) * timer.median("warm")) / count
+    count = num_selections(config)
+    return (timer.median("first") + (count - 1) * timer.median("later")) / count
