@@ -7,6 +7,8 @@ sessions/           the CPU time of each process that worked on it
 results.json, results.md, curves.png   the report
 """
 
+import hashlib
+import json
 import subprocess
 from dataclasses import dataclass
 from importlib.resources import files
@@ -78,6 +80,12 @@ class Table:
         """Returns what all results share: store, numerics, versions of libraries, device, threads and compile mode."""
         origin: dict[str, Any] = storage.read_json(storage.join(self.out, _TABLE))["origin"]
         return origin
+
+    def settings_digests(self) -> dict[str, str]:
+        """Returns a digest of the resolved settings of each arm, without the seed."""
+        resolved = {name: _settings(self.experiment.config_of(name, 0)) for name in self.experiment.arms}
+        texts = {name: json.dumps(values, sort_keys=True) for name, values in resolved.items()}
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
 
     def read_sessions(self) -> list[dict[str, Any]]:
         """Returns the cost and the commit of each process that worked on the experiment, see `Session`."""

@@ -31,6 +31,7 @@ def read_results(table: Table) -> dict[str, Any]:
         "title": experiment.title,
         "experiment": experiment.model_dump(mode="json", exclude_none=True),
         "origin": table.read_origin(),
+        "settings_digests": table.settings_digests(),
         "cpus": sorted({run.environment["cpu"] for run in runs}),
         "sessions": table.read_sessions(),
         "system": platform.system(),

@@ -56,6 +56,8 @@ def test_a_whole_table_has_every_point(finished: Table) -> None:
     assert 0 == seconds[0] < seconds[1] < seconds[2]
     assert 0 < results["cpu_hours"] < 0.1
     assert {"store", "numerics", "versions", "device", "threads", "compile"} == results["origin"].keys()
+    assert results["settings_digests"].keys() == {"random", "dream_plus"}
+    assert len(set(results["settings_digests"].values())) == 2
     (session,) = results["sessions"]
     assert "commit" in session
     assert 3600 * results["cpu_hours"] >= session["cpu_s"]
