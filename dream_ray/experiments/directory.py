@@ -59,7 +59,8 @@ class Table:
             return None
         run, shared = open_run(path), storage.read_json(storage.join(self.out, _TABLE))
         environment = run.environment
-        expected = {**shared["origin"], "settings": _settings(cell.config)}
+        # The settings that the table began with: a later version of the package may resolve a preset to others.
+        expected = {**shared["origin"], "settings": shared["settings"][cell.arm]}
         found = {
             "store": environment["store_checksum"],
             "device": environment["device"],
@@ -83,7 +84,7 @@ class Table:
 
     def settings_digests(self) -> dict[str, str]:
         """Returns a digest of the resolved settings of each arm, without the seed."""
-        resolved = {name: _settings(self.experiment.config_of(name, 0)) for name in self.experiment.arms}
+        resolved = storage.read_json(storage.join(self.out, _TABLE))["settings"]
         texts = {name: json.dumps(values, sort_keys=True) for name, values in resolved.items()}
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
 

@@ -23,7 +23,7 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 import dream_ray
-from dream_ray import api, cli
+from dream_ray import api, cli, storage
 from dream_ray.config import parse_config
 from dream_ray.distributed import ray_backend
 from dream_ray.distributed.cluster.capacity import Needs
@@ -240,5 +240,6 @@ def test_evaluation_on_ray_equals_the_local_one(
     api.distill(parse_config(tiny), store=four_digits_store, out=out, local=True)
     settings: dict[str, Any] = {"repeats": 2, "baselines": ("k-means real",)}
     here = api.evaluate(out, local=True, **settings)
+    storage.delete(storage.join(out, "evaluation"))
     there = api.evaluate(out, **settings)
     assert [row["accuracies"] for row in there] == [row["accuracies"] for row in here]

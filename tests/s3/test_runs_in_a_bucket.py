@@ -63,7 +63,9 @@ def test_ingest_distil_resume_evaluate(
     assert storage.list_directory(storage.join(run, "evaluation")) == [
         "convnet-quick-test-distilled_whole-set-n=1.json",
         "convnet-quick-test-distilled_whole-set-n=1.png",
+        "networks",
     ]
+    assert api.evaluate(run, repeats=1, baselines=("whole set",), local=True) == rows, "results are kept in the bucket"
     for name in storage.list_files(run):
         text = storage.read_bytes(storage.join(run, name))
         assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in text, "credentials stay in the environment"
