@@ -129,7 +129,8 @@ def test_losses_are_golden(tiny_config: Config, digits_store: str, out: str) -> 
 def test_numerics_are_those_of_the_golden_losses() -> None:
     """Results of other numerics are never mixed: whoever re-records golden losses gives the numerics a new name."""
     files = [GOLDEN.with_name(name) for name in ("golden_framework_losses.json", "golden_losses.json")]
-    assert hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16] == NUMERICS
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    assert digest == NUMERICS, f"set NUMERICS of dream_ray/engine/run/environment.py to {digest}"
 
 
 def test_checkpoints_of_a_curve_are_kept(start: Callable[..., Run], tiny: dict[str, Any]) -> None:
