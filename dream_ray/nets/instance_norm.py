@@ -6,6 +6,7 @@ a GPU, each of them is a launch over all maps of a batch.
 Of a map x with mean m and variance v over its pixels, the standardised map is z = r (x - m) with r = (v + eps)^(-1/2).
 Its derivative along a map g is B(g) = r (g - mean(g) - z mean(g z)), which is symmetric: <h, B(g)> = <g, B(h)>. The
 derivative of <h, B(g)> by g is therefore B(h). By x, it is -r (z mean(h B(g)) + B(g) mean(h z) + B(h) mean(g z)).
+Matching needs no third derivative, and it would be wrong here: the last formula takes its means as constants.
 
 N images, C channels, P pixels.
 """

@@ -83,6 +83,9 @@ def _inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any
     return cast(Callable[..., Any], compiled)
 
 
+_COMPILERS = {INDUCTOR: _inductor}
+
+
 def compile_whole(function: Callable[..., Any], backend: str | None) -> Callable[..., Any]:
     """Compiles a function as one graph for one shape; returns it unchanged without a backend.
 
@@ -91,7 +94,7 @@ def compile_whole(function: Callable[..., Any], backend: str | None) -> Callable
     if backend is None:
         return function
     assert isinstance(function, FunctionType)
-    compiler = _inductor if backend == "inductor" else backend
+    compiler = _COMPILERS.get(backend, backend)
     # With a copy of its code: torch keeps versions by code and gives up at the ninth.
     code = function.__code__.replace()
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
