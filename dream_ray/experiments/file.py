@@ -242,8 +242,18 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     except ValidationError as error:
         raise UsageError("\n".join(explain(detail, Experiment) for detail in error.errors())) from None
     for name in experiment.arms:
-        experiment.config_of(name, 0)
+        _check_unseen(experiment, name)
     return experiment
+
+
+def _check_unseen(experiment: Experiment, arm: str) -> None:
+    """Raises UsageError if networks would be tested on images that an arm distils, or its settings break a rule."""
+    split = experiment.evaluation.split
+    if split in experiment.config_of(arm, 0).splits:
+        raise UsageError(
+            f"evaluation.split must be unseen; got {split!r}, which arms.{arm} distils too (data.include_validation: "
+            "true). Set evaluation.split to test, or data.include_validation to false"
+        )
 
 
 def dump_experiment(experiment: Experiment) -> str:

@@ -93,6 +93,13 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
             {"equal_accuracy": {"reference": "random", "targets": [50]}},
             r"targets\.0 must follow the rule: .*less than 1",
         ),
+        (
+            {
+                "evaluation": {"steps": [8], "split": "validation"},
+                "settings": {**BASE["settings"], "data.include_validation": True},
+            },
+            r"evaluation\.split must be unseen; got 'validation', which arms\.random distils too",
+        ),
         ({"arms": {"a/b": {}}}, r"arms\.a/b.* must follow the rule"),
         ({"cpu_hours": 0}, r"cpu_hours must follow the rule: .*greater than 0; got 0"),
         ({"set": {"name": "digits"}}, r"set\.classes must follow the rule: field required"),
