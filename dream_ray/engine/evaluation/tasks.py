@@ -23,7 +23,7 @@ from dream_ray.engine.networks.stored_images import training_images
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.environment import fixed_arithmetic, resolve_device
+from dream_ray.engine.run.environment import NUMERICS, fixed_arithmetic, library_versions, resolve_device
 from dream_ray.engine.run.lifecycle import synthetic_set
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.errors import RunError
@@ -156,6 +156,7 @@ def training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[Trainin
 
 
 def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:
+    """Returns the path of a cached result, which names everything that its bits depend on except the CPU type."""
     source = source_digest(task.network.name)
     key = json.dumps(
         [
@@ -173,6 +174,10 @@ def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.
             num_epochs(run.config, task.protocol, WHOLE_SET),
             run.config.seed,
             device.type,
+            run.threads,
+            run.config.precision,
+            NUMERICS,
+            library_versions(),
         ]
     )
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]

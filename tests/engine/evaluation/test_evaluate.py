@@ -221,6 +221,29 @@ def test_a_whole_set_result_with_other_fields_is_not_read(run: Run, monkeypatch:
     assert tasks._whole_set_file(task, run, run.open_store(), CPU) != before
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NUMERICS", "other"), ("library_versions", lambda: {"torch": "9.9"})],
+    ids=["numerics", "torch"],
+)
+def test_a_whole_set_result_of_other_libraries_is_not_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    """Kept results and reports name the libraries of the present process."""
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
+    before = tasks._whole_set_file(task, run, run.open_store(), CPU)
+    monkeypatch.setattr(tasks, name, value)
+    assert tasks._whole_set_file(task, run, run.open_store(), CPU) != before
+
+
+def test_a_whole_set_result_of_another_arithmetic_is_not_read(run: Run) -> None:
+    _, task = plan_tasks(run, **{**PLAN, "baselines": ["whole set"]})
+    more_threads = Run(run.path, run.config, {**run.environment, "threads_per_worker": run.threads + 1})
+    rounded = Run(run.path, run.config.model_copy(update={"precision": "bfloat16"}), run.environment)
+    files = {tasks._whole_set_file(task, one, run.open_store(), CPU) for one in (run, more_threads, rounded)}
+    assert len(files) == 3
+
+
 NETWORK = """
 from torch import nn
 
