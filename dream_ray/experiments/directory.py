@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dream_ray import storage
-from dream_ray.config import Config
+from dream_ray.config import Config, parse_config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import NUMERICS, CostMeter, differences, library_versions, total_cost
@@ -59,8 +59,9 @@ class Table:
             return None
         run, shared = open_run(path), storage.read_json(storage.join(self.out, _TABLE))
         environment = run.environment
-        # The settings that the table began with: a later version of the package may resolve a preset to others.
-        expected = {**shared["origin"], "settings": shared["settings"][cell.arm]}
+        # The settings that the table began with: a later version of the package may resolve a preset to others. It may
+        # also have more settings, whose defaults both sides get.
+        expected = {**shared["origin"], "settings": _settings(parse_config(shared["settings"][cell.arm]))}
         found = {
             "store": environment["store_checksum"],
             "device": environment["device"],
@@ -171,7 +172,10 @@ def begin_or_continue(table: Table) -> None:
     path = storage.join(table.out, _TABLE)
     if storage.exists(path):
         _check_all_shown(table)
-        _refuse(table.out, differences(storage.read_json(path), current))
+        recorded = storage.read_json(path)
+        added = current["settings"].keys() - recorded["settings"].keys()
+        kept = {name: values for name, values in current["settings"].items() if name not in added}
+        _refuse(table.out, differences(recorded, {**current, "settings": kept}))
     elif storage.list_directory(table.out):
         raise UsageError(f"out must be a new directory or that of the experiment; {table.out} has other files in it")
     storage.ensure_writable(table.out)

@@ -187,6 +187,10 @@ def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
             "settings.random.selection.interval was 10, is 7",
         ),
         ({"ipc": 2}, "settings.random.ipc was 1, is 2"),
+        (
+            {"network": {"name": "convnet", "options": {"depth": 2, "width": 4, "norm": "batch"}}},
+            "settings.random.network.options.norm was None, is batch",
+        ),
         ({"evaluation": {"steps": [0, 4, 8], "repeats": 3}}, "evaluation.repeats was 2, is 3"),
         ({"resources": {"cpus": 2}}, "origin.threads was 1, is 2"),
     ],

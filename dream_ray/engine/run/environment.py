@@ -148,10 +148,10 @@ def _linux_value(path: str, name: str) -> str | None:
 
 
 def differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Describes each difference between two environments."""
+    """Describes each difference between two environments; a key that one of them lacks is None there."""
     found = []
-    for key, was in recorded.items():
-        now = current.get(key)
+    for key in recorded | current:
+        was, now = recorded.get(key), current.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             found += [f"{key}.{line}" for line in differences(was, now)]
         elif now != was:

@@ -135,7 +135,8 @@ def check_same_bits(run: Run) -> None:
     """Raises UsageError if the device, the libraries or the CPU differ from those that the run began with."""
     check_device(run)
     current = _describe(run.config, run.device)
-    changed = differences({key: run.environment[key] for key in current if key in run.environment}, current)
+    described = [key for key in current if key in run.environment]
+    changed = differences({key: run.environment[key] for key in described}, {key: current[key] for key in described})
     if changed:
         raise UsageError(
             f"resume needs the environment the run began with, for bit-equal results; {'; '.join(changed)}. "

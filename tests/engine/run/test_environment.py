@@ -2,11 +2,12 @@
 
 import logging
 import warnings
+from typing import Any
 
 import pytest
 import torch
 
-from dream_ray.engine.run.environment import CostMeter, resolve_device
+from dream_ray.engine.run.environment import CostMeter, differences, resolve_device
 from dream_ray.errors import UsageError
 
 TOO_OLD = (
@@ -59,3 +60,19 @@ def test_the_cost_is_that_of_the_gpu_of_the_thread_that_began(monkeypatch: pytes
     current[0] = 0
     assert meter.read()["peak_gpu_bytes"] == 102
     assert CostMeter(torch.device("cpu")).read()["peak_gpu_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("recorded", "current", "expected"),
+    [
+        ({"options": {"width": 4}}, {"options": {"width": 4}}, []),
+        ({"options": {"width": 4}}, {"options": {"width": 8}}, ["options.width was 4, is 8"]),
+        ({"options": {"width": 4}}, {"options": {}}, ["options.width was 4, is None"]),
+        ({"options": {}}, {"options": {"width": 8}}, ["options.width was None, is 8"]),
+        ({}, {"source": "abc"}, ["source was None, is abc"]),
+    ],
+)
+def test_changed_removed_and_added_values_are_differences(
+    recorded: dict[str, Any], current: dict[str, Any], expected: list[str]
+) -> None:
+    assert differences(recorded, current) == expected
