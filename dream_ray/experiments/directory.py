@@ -1,7 +1,8 @@
 """The directory of an experiment.
 
-experiment.yaml     the file that it began with
-table.json          what all results of the table share: settings, store, numerics and versions of libraries
+experiment.yaml     the file of the latest session
+table.json          what all results of the table share: settings, store, numerics and versions of libraries,
+                    evaluation, and the targets of equal accuracy
 runs/ARM-seed-N/    the run of an arm and a seed, with its checkpoints and evaluations
 sessions/           the CPU time of each process that worked on it
 results.json, results.md, curves.png   the report
@@ -149,13 +150,16 @@ def _git(directory: str, *arguments: str) -> str:
 def begin_or_continue(table: Table) -> None:
     """Creates the directory of an experiment, or checks that an earlier session's results belong to the same table.
 
-    More seeds, more arms and another ceiling continue a table; anything else makes another one.
+    More seeds, more arms, another ceiling and other names of the report and of the set continue a table; anything else
+    makes another one.
 
     Raises:
         UsageError: If the store does not hold the image set of the file, the directory holds something else, or the
-            settings, the store, the numerics or the versions of libraries have changed.
+            settings, the store, the numerics, the versions of libraries, the evaluation or the targets of equal
+            accuracy have changed.
     """
     experiment, store = table.experiment, Store.open(table.store)
+    dumped = experiment.model_dump(mode="json", include={"evaluation", "equal_accuracy"})
     _check_set(experiment, store)
     current = {
         "origin": {
@@ -166,7 +170,8 @@ def begin_or_continue(table: Table) -> None:
             "numerics": NUMERICS,
             "versions": library_versions(),
         },
-        "evaluation": experiment.evaluation.model_dump(mode="json"),
+        "evaluation": dumped["evaluation"],
+        "equal_accuracy": dumped["equal_accuracy"],
         "settings": {name: _settings(experiment.config_of(name, 0)) for name in experiment.arms},
     }
     path = storage.join(table.out, _TABLE)
@@ -222,6 +227,6 @@ def _settings(config: Config) -> dict[str, Any]:
 def _refuse(path: str, changed: list[str]) -> None:
     if changed:
         raise UsageError(
-            f"{path} must hold results of the same settings, store, numerics and libraries as the table; "
+            f"{path} must hold results of the same settings, store, numerics, libraries and targets as the table; "
             f"{'; '.join(changed[:5])}. Use another --out"
         )

@@ -24,12 +24,13 @@ from dream_ray.experiments.report import read_results, write_report
 from tests.experiments.tables import BASE, RANDOM, run_table, table_of
 from tests.runs import Killed, kill_at
 
+COMPARISON = {"reference": "random", "targets": [0.01, 0.999]}
+
 
 @pytest.fixture(scope="module")
 def finished(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Table:
     """A whole table; read only."""
-    comparison = {"reference": "random", "targets": [0.01, 0.999]}
-    table = table_of(str(tmp_path_factory.mktemp("table") / "out"), four_digits_store, equal_accuracy=comparison)
+    table = table_of(str(tmp_path_factory.mktemp("table") / "out"), four_digits_store, equal_accuracy=COMPARISON)
     run_table(table)
     return table
 
@@ -164,7 +165,7 @@ def test_the_ceiling_stops_a_run_between_two_steps(
 
 def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
     arms = {**BASE["arms"], "third": {"settings": {**RANDOM, "pixels.lr": 0.5}}}
-    more = {"equal_accuracy": copied.experiment.model_dump(mode="json")["equal_accuracy"], "arms": arms, "seeds": 2}
+    more = {"equal_accuracy": COMPARISON, "arms": arms, "seeds": 2}
     larger = table_of(copied.out, copied.store, **more)
     lines = run_table(larger)
     assert {line.partition(" ")[0] for line in lines} == {
@@ -193,9 +194,19 @@ def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
         ),
         ({"evaluation": {"steps": [0, 4, 8], "repeats": 3}}, "evaluation.repeats was 2, is 3"),
         ({"resources": {"cpus": 2}}, "origin.threads was 1, is 2"),
+        ({"equal_accuracy": None}, "equal_accuracy was .*, is None"),
+        (
+            {"equal_accuracy": {"reference": "random", "targets": [0.01, 0.5]}},
+            r"equal_accuracy.targets was \[0.01, 0.999\], is \[0.01, 0.5\]",
+        ),
+        (
+            {"equal_accuracy": {**COMPARISON, "reference": "dream_plus"}},
+            "equal_accuracy.reference was random, is dream_plus",
+        ),
     ],
 )
 def test_another_table_is_refused(finished: Table, changed: dict[str, Any], message: str) -> None:
+    changed = {"equal_accuracy": COMPARISON, **changed}
     with pytest.raises(UsageError, match=f"must hold results of the same settings, store.*{message}.*another --out"):
         begin_or_continue(table_of(finished.out, finished.store, **changed))
 
