@@ -19,11 +19,13 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
+from dream_ray.config.sections import Network
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import NUMERICS, CostMeter, differences, library_versions, total_cost
 from dream_ray.errors import UsageError
 from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment, dump_experiment, read_experiment
+from dream_ray.nets import build_network
 from dream_ray.sweeps.directory import cached_failure
 
 _TABLE, _RUNS, _SESSIONS = "table.json", "runs", "sessions"
@@ -161,6 +163,7 @@ def begin_or_continue(table: Table) -> None:
     experiment, store = table.experiment, Store.open(table.store)
     dumped = experiment.model_dump(mode="json", include={"evaluation", "equal_accuracy"})
     _check_set(experiment, store)
+    _check_networks(experiment, store)
     current = {
         "origin": {
             "store": store.manifest.checksum,
@@ -217,6 +220,23 @@ def _check_set(experiment: Experiment, store: Store) -> None:
     for name, value in found.items():
         if getattr(wanted, name) != value:
             raise UsageError(f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}")
+
+
+def _check_networks(experiment: Experiment, store: Store) -> None:
+    """Raises UsageError if a network of the file is unknown, or its options or the images do not fit it."""
+    configs = {arm: experiment.config_of(arm, 0) for arm in experiment.arms}
+    checked: list[Network] = []
+    for arm, config in configs.items():
+        for name, network in {"network": config.network, **experiment.networks(config)}.items():
+            if network in checked:
+                continue
+            try:
+                build_network(
+                    network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
+                )
+            except UsageError as error:
+                raise UsageError(f"arms.{arm}: network {name}: {error}") from None
+            checked.append(network)
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -305,6 +305,23 @@ def test_a_store_of_another_set_is_refused(finished: Table, out: str, key: str, 
     assert not storage.exists(out)
 
 
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"name": "resnet9"}, "network must be one of convnet.*; got 'resnet9'"),
+        ({"name": "convnet", "options": {"widht": 4}}, "widht"),
+        ({"name": "convnet", "options": {"depth": 9}}, "depth"),
+    ],
+)
+def test_an_evaluated_network_is_checked_before_anything_is_distilled(
+    four_digits_store: str, out: str, network: dict[str, Any], message: str
+) -> None:
+    evaluation = {**BASE["evaluation"], "networks": {"small": BASE["network"], "other": network}}
+    with pytest.raises(UsageError, match=rf"arms\.random: network other: .*{message}"):
+        begin_or_continue(table_of(out, four_digits_store, evaluation=evaluation))
+    assert not storage.exists(out)
+
+
 def test_a_directory_with_other_files_is_refused(finished: Table, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="out must be a new directory or that of the experiment"):
