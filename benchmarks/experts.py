@@ -29,23 +29,23 @@ from dream_ray.engine.matching.from_config import network_source
 from dream_ray.engine.networks.training import RealImages, accuracy
 
 STRATEGIES = ("random", "representative")
-EPOCHS = 8
+NETWORKS = 8
 
 
 def config_of(strategy: str, seed: int) -> Config:
-    """Returns the settings of an expert with as many epochs as are measured."""
+    """Returns the settings of an expert of which NETWORKS are measured, the first one untrained."""
     changes = {
         "seed": seed,
         "selection": {"strategy": strategy},
         "data": {"zca": False, "include_validation": False},
         "network": {"options": {"width": 32}},
-        "trajectory": {"max_start": EPOCHS - 2, "expert_steps": 2},
+        "trajectory": {"max_start": NETWORKS - 2, "expert_steps": 2},
     }
     return parse_config(overlay(read_settings(preset="mtt-cifar10-ipc10"), changes))
 
 
 def accuracies(store: Store, config: Config) -> Iterator[float]:
-    """Yields the accuracy in percent on the held-out images before every epoch and after the last one."""
+    """Yields the accuracy in percent on the held-out images of an expert before its training and after every epoch."""
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
     held_out = RealImages(*store.training_set(("validation",)))
     for snapshot in network_source(config, store, normalisation).trajectory(0):
