@@ -25,8 +25,14 @@ EXPERIMENT = "experiment.yaml"
 OWN = "own"
 """Name of the network of the settings among the evaluated networks."""
 _NAME = r"^[\w.+-]+$"
-_FIXED = {"seed": "seeds", "ipc": "ipc", "outer_steps": "steps", "network": "network"}
-"""Settings that have a key of their own in the file."""
+_FIXED = {
+    "seed": "seeds",
+    "ipc": "ipc",
+    "outer_steps": "steps",
+    "network": "network",
+    "checkpoint_keep_every": "evaluation.steps",
+}
+"""Settings, by the first part of their paths, that follow from a key of the file."""
 
 
 class ImageSet(Section):
@@ -117,8 +123,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Experiment":
-        for path in _FIXED.keys() & {*self.settings, *(path for arm in self.arms.values() for path in arm.settings)}:
-            raise ValueError(f"settings must not name {path}: the key `{_FIXED[path]}` of the file sets it")
+        for path in [*self.settings, *(path for arm in self.arms.values() for path in arm.settings)]:
+            if (key := _FIXED.get(path.partition(".")[0])) is not None:
+                raise ValueError(f"settings must not name {path}: the key `{key}` of the file sets it")
         for name, arm in self.arms.items():
             if arm.preset is None and self.preset is None:
                 raise ValueError(f"arms.{name}.preset: give a preset here or for the whole file")

@@ -82,6 +82,14 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
         ({"settings": {"selection.num_cluster": 4}}, r"arms\.random: .*did you mean selection\.num_clusters\?"),
         ({"settings": {"seed": 4}}, r"settings must not name seed: the key `seeds` of the file sets it"),
         ({"arms": {"a": {"settings": {"ipc": 4}}}}, r"settings must not name ipc: the key `ipc` of the file sets it"),
+        (
+            {"arms": {"a": {"settings": {"network.options.width": 8}}}},
+            r"settings must not name network\.options\.width: the key `network` of the file sets it",
+        ),
+        (
+            {"settings": {"checkpoint_keep_every": 100}},
+            r"settings must not name checkpoint_keep_every: the key `evaluation\.steps` of the file sets it",
+        ),
         ({"evaluation": {"steps": [8, 4]}}, r"evaluation\.steps must ascend; got 8, 4"),
         ({"evaluation": {"steps": [0, 4]}}, r"must have the last step of every arm; 8 of random is missing"),
         ({"steps": 6, "evaluation": {"steps": [6]}}, r"steps must be a multiple of inner_steps \(4\); got 6"),
