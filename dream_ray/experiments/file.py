@@ -249,17 +249,30 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     except ValidationError as error:
         raise UsageError("\n".join(explain(detail, Experiment) for detail in error.errors())) from None
     for name in experiment.arms:
-        _check_unseen(experiment, name)
+        config = experiment.config_of(name, 0)
+        _check_unseen(experiment, name, config)
+        _check_logged(experiment, name, config)
     return experiment
 
 
-def _check_unseen(experiment: Experiment, arm: str) -> None:
-    """Raises UsageError if networks would be tested on images that an arm distils, or its settings break a rule."""
+def _check_unseen(experiment: Experiment, arm: str, config: Config) -> None:
+    """Raises UsageError if networks would be tested on images that an arm distils."""
     split = experiment.evaluation.split
-    if split in experiment.config_of(arm, 0).splits:
+    if split in config.splits:
         raise UsageError(
             f"evaluation.split must be unseen; got {split!r}, which arms.{arm} distils too (data.include_validation: "
             "true). Set evaluation.split to test, or data.include_validation to false"
+        )
+
+
+def _check_logged(experiment: Experiment, arm: str, config: Config) -> None:
+    """Raises UsageError if the metrics of an arm do not have the CPU seconds until each of its points."""
+    points = experiment.points_of(arm)
+    if any(step % config.log_every for step in points):
+        raise UsageError(
+            f"arms.{arm}: log_every must divide the points of evaluation.steps ({', '.join(map(str, points))}), whose "
+            f"CPU seconds the metrics have; got {config.log_every}. Leave it out, or use a divisor of "
+            f"{math.gcd(*points)}"
         )
 
 

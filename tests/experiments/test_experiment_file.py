@@ -62,6 +62,11 @@ def test_checkpoints_of_all_points_are_kept() -> None:
     assert (config.checkpoint_keep_every, config.checkpoint_every) == (100, 10), "the smoke preset writes one every 10"
 
 
+def test_metrics_may_be_rarer_than_steps_if_they_cover_every_point() -> None:
+    arms = {"a": {"settings": {"log_every": 4}}}
+    assert experiment(arms=arms, evaluation={"steps": [0, 4, 8]}).config_of("a", 0).log_every == 4
+
+
 def test_a_dumped_experiment_is_read_back_equal() -> None:
     found = experiment()
     assert parse_experiment(yaml.safe_load(dump_experiment(found))) == found
@@ -107,6 +112,10 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
                 "settings": {**BASE["settings"], "data.include_validation": True},
             },
             r"evaluation\.split must be unseen; got 'validation', which arms\.random distils too",
+        ),
+        (
+            {"arms": {"a": {"settings": {"log_every": 3}}}, "evaluation": {"steps": [0, 4, 8]}},
+            r"arms\.a: log_every must divide the points of evaluation\.steps \(0, 4, 8\), .*got 3\. .*divisor of 4",
         ),
         ({"arms": {"a/b": {}}}, r"arms\.a/b.* must follow the rule"),
         ({"cpu_hours": 0}, r"cpu_hours must follow the rule: .*greater than 0; got 0"),
