@@ -6,7 +6,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
-from dream_ray.errors import UsageError
+from dream_ray.errors import UsageError, check_rules
 
 
 def experiment(
@@ -44,10 +44,13 @@ def experiment(
         UsageError: If an argument or the file breaks a rule, or results in `out` belong to another table.
         RunError: If the environment failed; the same call continues.
     """
+    from dream_ray.engine.run.spec import device_rule
     from dream_ray.experiments.file import read_experiment
+    from dream_ray.sweeps.directory import max_concurrent_rule
 
+    check_rules(device_rule(device), max_concurrent_rule(max_concurrent))
     wait_s, opened = parse_seconds(wait), read_experiment(file)
-    if local and (max_concurrent or 1) > 1:
+    if local and max_concurrent not in (None, 1):
         raise UsageError(
             f"max-concurrent must be 1 with local; got {max_concurrent}. Start the same command once more to use "
             "another process"
@@ -58,7 +61,10 @@ def experiment(
         shared = storage.shared_path("store", store), storage.shared_path("out", out)
         return run_on_ray(opened, *shared, device, max_concurrent, address, wait_s, on_result)
     if opened.resources.workers > 1:
-        raise UsageError(f"resources.workers must be 1 with local; got {opened.resources.workers}")
+        raise UsageError(
+            f"resources.workers must be 1 with local; got {opened.resources.workers}. Leave out local, so that the "
+            "runs are tasks of Ray, or change the file"
+        )
     from dream_ray.engine.run.environment import resolve_device
     from dream_ray.experiments.directory import Table, begin_or_continue
     from dream_ray.experiments.report import write_report

@@ -46,13 +46,12 @@ class SweepContext:
 
     def __post_init__(self) -> None:
         """Raises UsageError if a value breaks a rule."""
-        check_rules(
-            device_rule(self.device),
-            (
-                self.max_concurrent is not None and self.max_concurrent < 1,
-                f"max-concurrent must be an int >= 1; got {self.max_concurrent}",
-            ),
-        )
+        check_rules(device_rule(self.device), max_concurrent_rule(self.max_concurrent))
+
+
+def max_concurrent_rule(number: int | None) -> tuple[bool, str]:
+    """Returns the rule for the runs at a time, see `check_rules`."""
+    return number is not None and number < 1, f"max-concurrent must be an int >= 1; got {number}"
 
 
 def is_sweep(path: str) -> bool:

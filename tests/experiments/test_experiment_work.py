@@ -322,6 +322,23 @@ def test_an_evaluated_network_is_checked_before_anything_is_distilled(
     assert not storage.exists(out)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "gpu"}, "device must be one of auto, cpu, cuda; got 'gpu'"),
+        ({"max_concurrent": 0}, "max-concurrent must be an int >= 1; got 0"),
+        ({"max_concurrent": -1, "local": False}, "max-concurrent must be an int >= 1; got -1"),
+        ({"max_concurrent": 2}, "max-concurrent must be 1 with local; got 2. Start the same command once more"),
+        ({}, "resources.workers must be 1 with local; got 2. Leave out local"),
+    ],
+)
+def test_arguments_that_break_a_rule_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    file = tmp_path / "table.yaml"
+    file.write_text(yaml.safe_dump({**BASE, "resources": {"workers": 2}}))
+    with pytest.raises(UsageError, match=message):
+        api.experiment(str(file), **{"store": "nowhere", "out": str(tmp_path / "out"), "local": True, **arguments})
+
+
 def test_a_directory_with_other_files_is_refused(finished: Table, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="out must be a new directory or that of the experiment"):
