@@ -54,10 +54,12 @@ def _calls(start: Callable[[Cell], Any], table: Table) -> Iterator[Callable[[], 
 
 
 def _work_on(table: Table, cell: Cell, executor: TrialExecutor) -> str:
-    """Works on a run in its process."""
+    """Works on a run in its process; returns a line that says how it ended."""
     use_some_gpu(executor)
     try:
-        work_on(table, cell, executor, Session.begin(), lambda line: None)
+        if work_on(table, cell, executor, Session.begin(), lambda line: None):
+            return f"{cell.name}: finished"
     except CeilingReached:
         return f"{cell.name}: stopped at the ceiling"
-    return f"{cell.name}: finished"
+    reason = table.failure_of(cell)
+    return f"{cell.name}: " + ("left to another process" if reason is None else f"failed: {reason}")

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dream_ray import api
+from dream_ray import api, storage
+from dream_ray.distributed import experiments
+from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.sweeps.directory import REASON
+from dream_ray.sweeps.trial import TrialExecutor
 from tests.experiments.tables import BASE, run_table, table_of
 
 
@@ -26,3 +30,18 @@ def test_runs_on_ray_give_the_points_of_one_process(local_ray: None, four_digits
     assert on_ray["missing"] == []
     assert [row["accuracies"] for row in on_ray["points"]] == [row["accuracies"] for row in here["points"]]
     assert on_ray["origin"] == here["origin"] and len(on_ray["sessions"]) >= 2
+
+
+def test_a_run_that_another_process_has_or_that_failed_is_not_called_finished(
+    four_digits_store: str, tmp_path: Path
+) -> None:
+    table, executor = (
+        table_of(str(tmp_path / "out"), four_digits_store),
+        TrialExecutor(LocalBackend(), {"device": "cpu"}),
+    )
+    cell = table.experiment.cells()[0]
+    path = table.run_path(cell)
+    with storage.claimed(f"{path}.claim"):
+        assert experiments._work_on(table, cell, executor) == "random-seed-0: left to another process"
+    storage.write_text(path + REASON, "loss must be finite")
+    assert experiments._work_on(table, cell, executor) == "random-seed-0: failed: loss must be finite"
