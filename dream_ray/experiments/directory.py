@@ -4,13 +4,14 @@ experiment.yaml     the file of the latest session
 table.json          what all results of the table share: settings, store, numerics and versions of libraries,
                     evaluation, and the targets of equal accuracy
 runs/ARM-seed-N/    the run of an arm and a seed, with its checkpoints and evaluations
-sessions/           the CPU time of each process that worked on it
+sessions/           the CPU time of each session that worked on it
 results.json, results.md, curves.png   the report
 """
 
 import hashlib
 import json
 import subprocess
+import uuid
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -93,12 +94,12 @@ class Table:
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
 
     def read_sessions(self) -> list[dict[str, Any]]:
-        """Returns the cost and the commit of each process that worked on the experiment, see `Session`."""
+        """Returns the cost and the commit of each session of the experiment, see `Session`."""
         directory = storage.join(self.out, _SESSIONS)
         return [storage.read_json(storage.join(directory, name)) for name in storage.list_directory(directory)]
 
     def spent_s(self) -> float:
-        """Returns the CPU seconds of all processes that worked on the experiment, interrupted ones too."""
+        """Returns the CPU seconds of all sessions of the experiment, interrupted ones too."""
         sessions = self.read_sessions()
         for cell in self.experiment.cells():
             # It is called after every evaluated network, so it does not parse the settings of each run.
@@ -110,28 +111,30 @@ class Table:
         return self.spent_s() >= 3600 * self.experiment.cpu_hours
 
     def write_session(self, session: "Session") -> None:
-        """Writes the cost of this process so far."""
+        """Writes the cost of a session so far."""
         values = {**session.meter.read(), "commit": session.commit}
-        storage.write_json(storage.join(self.out, _SESSIONS, f"{values['process']}.json"), values)
+        storage.write_json(storage.join(self.out, _SESSIONS, f"{session.name}.json"), values)
 
 
 @dataclass(frozen=True)
 class Session:
-    """A process that works on an experiment.
+    """The work of a process on an experiment; a process may have several sessions, one after the other.
 
     Attributes:
+        name: Unique name of its file.
         meter: Measures its cost from its start on.
         commit: Commit of the package, with "-dirty" after changes; None if it is not in a repository. It is recorded,
             not compared.
     """
 
+    name: str
     meter: CostMeter
     commit: str | None
 
     @classmethod
     def begin(cls) -> "Session":
-        """Begins the session of this process."""
-        return cls(CostMeter(torch.device("cpu")), _commit())
+        """Begins a session of this process."""
+        return cls(uuid.uuid4().hex, CostMeter(torch.device("cpu")), _commit())
 
 
 def _commit() -> str | None:

@@ -19,7 +19,7 @@ from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
 from dream_ray.errors import UsageError
 from dream_ray.experiments import directory, report
-from dream_ray.experiments.directory import Table, begin_or_continue, open_table
+from dream_ray.experiments.directory import Session, Table, begin_or_continue, open_table
 from dream_ray.experiments.report import read_results, write_report
 from tests.experiments.tables import BASE, RANDOM, run_table, table_of
 from tests.runs import Killed, kill_at
@@ -150,6 +150,22 @@ def test_the_ceiling_stops_the_table_and_more_hours_continue_it(finished: Table,
     enough = table_of(out, finished.store)
     run_table(enough)
     assert accuracies(enough) == accuracies(finished)
+
+
+def test_the_cost_of_a_second_session_of_a_process_adds_to_that_of_the_first(
+    four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(str(tmp_path / "out"), four_digits_store)
+    begin_or_continue(table)
+    clock = [100.0]
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    for end in (105.0, 112.0):
+        session = Session.begin()
+        clock[0] = end
+        table.write_session(session)
+        table.write_session(session)
+    assert [one["cpu_s"] for one in sorted(table.read_sessions(), key=lambda one: one["cpu_s"])] == [5, 7]
+    assert table.spent_s() == 12
 
 
 def test_the_ceiling_stops_a_run_between_two_steps(
