@@ -188,7 +188,10 @@ def begin_or_continue(table: Table) -> None:
         kept = {name: values for name, values in current["settings"].items() if name not in added}
         _refuse(table.out, differences(recorded, {**current, "settings": kept}))
     elif storage.list_directory(table.out):
-        raise UsageError(f"out must be a new directory or that of the experiment; {table.out} has other files in it")
+        raise UsageError(
+            f"out must be a new directory or that of the experiment; {table.out} has other files in it. "
+            "Use another --out"
+        )
     storage.ensure_writable(table.out)
     storage.write_json(path, current, indent=2)
     storage.write_text(storage.join(table.out, EXPERIMENT), dump_experiment(experiment))
@@ -200,7 +203,10 @@ def _check_all_shown(table: Table) -> None:
     directory = storage.join(table.out, _RUNS)
     for name in storage.list_directory(directory):
         if name not in names and storage.exists(storage.join(directory, name, "config.yaml")):
-            raise UsageError(f"arms and seeds must include every run of {table.out}; {name} is missing")
+            raise UsageError(
+                f"arms and seeds must include every run of {table.out}; {name} is missing. Put it back into the file, "
+                "or use another --out"
+            )
 
 
 def open_table(out: str) -> Table:
@@ -222,7 +228,10 @@ def _check_set(experiment: Experiment, store: Store) -> None:
     }
     for name, value in found.items():
         if getattr(wanted, name) != value:
-            raise UsageError(f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}")
+            raise UsageError(
+                f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}. Use a store of "
+                "that set, or correct `set` in the file"
+            )
 
 
 def _check_networks(experiment: Experiment, store: Store) -> None:

@@ -192,7 +192,7 @@ def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
     }
     rows = read_results(larger)["summary"]
     assert [row["n"] for row in rows] == [2] * 9 and all(row["half_width"] is not None for row in rows)
-    with pytest.raises(UsageError, match="must include every run of .*; .*-seed-[01] is missing"):
+    with pytest.raises(UsageError, match="must include every run of .*; .*-seed-[01] is missing. Put it back"):
         begin_or_continue(copied)
 
 
@@ -309,6 +309,9 @@ def test_a_run_that_can_never_succeed_is_reported_and_the_table_goes_on(finished
     assert results["failed"].keys() == {"wild-seed-0"} and "must be finite" in results["failed"]["wild-seed-0"]
     assert [row["step"] for row in results["summary"] if row["arm"] == "dream_plus"] == [0, 4, 8]
     assert run_table(table) == [], "it is not tried again"
+    storage.delete(f"{table.run_path(table.experiment.cells()[0])}.reason.txt")
+    run_table(table)
+    assert read_results(table)["failed"] == results["failed"], "tried once more"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +319,7 @@ def test_a_run_that_can_never_succeed_is_reported_and_the_table_goes_on(finished
     [("classes", 10, 4), ("shape", [3, 8, 8], r"\(1, 8, 8\)"), ("train", 1, 240), ("test", 1, 141)],
 )
 def test_a_store_of_another_set_is_refused(finished: Table, out: str, key: str, value: Any, got: Any) -> None:
-    with pytest.raises(UsageError, match=rf"store must hold four digits with set\.{key} .*; got {got}"):
+    with pytest.raises(UsageError, match=rf"store must hold four digits with set\.{key} .*; got {got}. Use a store"):
         begin_or_continue(table_of(out, finished.store, set={**BASE["set"], key: value}))
     assert not storage.exists(out)
 
@@ -357,5 +360,5 @@ def test_arguments_that_break_a_rule_are_refused(tmp_path: Path, arguments: dict
 
 def test_a_directory_with_other_files_is_refused(finished: Table, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="out must be a new directory or that of the experiment"):
+    with pytest.raises(UsageError, match="out must be a new directory or .* in it. Use another --out"):
         begin_or_continue(table_of(str(tmp_path), finished.store))
