@@ -250,6 +250,15 @@ def test_a_later_version_of_the_package_reads_a_table(finished: Table, monkeypat
     assert read_results(open_table(finished.out)) == before
 
 
+def test_a_version_of_the_package_with_more_settings_reads_a_table(copied: Table) -> None:
+    before, path = read_results(copied)["points"], storage.join(copied.out, "table.json")
+    values = storage.read_json(path)
+    for settings in values["settings"].values():
+        del settings["log_every"]
+    storage.write_json(path, values)
+    assert read_results(open_table(copied.out))["points"] == before
+
+
 def test_another_store_is_refused(copied: Table) -> None:
     path = storage.join(copied.out, "table.json")
     values = storage.read_json(path)
