@@ -92,7 +92,7 @@ def _write_metrics(folder: Path, labels: tuple[int, ...], shard: int, num_shards
             {"step": step, "outer": 0, "inner": step, "losses": {str(label): losses.random() for label in labels}}
             for step in range(end - 100, end)
         ]
-        text = "".join(json.dumps({**row, "seconds": 1.0}) + "\n" for row in rows)
+        text = "".join(json.dumps({**row, "seconds": 1.0, "cpu_s": 1.0}) + "\n" for row in rows)
         (folder / f"{end:08d}-{shard:04d}-of-{num_shards:04d}.jsonl").write_text(text)
 
 

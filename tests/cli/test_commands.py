@@ -466,7 +466,7 @@ def test_ctrl_c_prints_the_resume_command(settings_file: Path, four_digits_store
     out = tmp_path / "run"
     command = [sys.executable, "-m", "dream_ray", "distill", "--config", str(settings_file)]
     command += ["--store", four_digits_store, "--out", str(out), "--local", "--set", "outer_steps=500"]
-    command += ["--set", "evaluation.every=4", "--set", "data.include_validation=false"]
+    command += ["--set", "evaluation.every=4", "--set", "data.include_validation=false", "--set", "pixels.lr=0.0005"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 400
     while not (out / "checkpoints" / "step-00000004").is_dir():
