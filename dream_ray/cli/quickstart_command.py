@@ -16,7 +16,7 @@ _MARK_TEXT = (
     "`dream-ray quickstart` wrote this directory. The next one replaces store/ and run/ here, and nothing else.\n"
 )
 NEXT = (
-    ("dream-ray presets", "list the published settings"),
+    ("dream-ray presets", "list the settings of papers"),
     ("dream-ray ingest torchvision:CIFAR10 stores/cifar10 --root data --download", "write a larger store"),
     ("dream-ray plan --preset cifar10-ipc10 --store stores/cifar10", "predict memory and time of a run"),
 )

@@ -54,7 +54,7 @@ class Arm(Section):
     """One arm of the table."""
 
     preset: str | None = None
-    """Published settings that the arm begins with; null: those of the file."""
+    """Preset that the arm begins with; null: those of the file."""
     settings: Values = Field(default_factory=dict)
     """Settings, by path, on top of those of the file."""
     steps: int | None = Field(default=None, ge=1)
@@ -112,7 +112,7 @@ class Experiment(Section):
     cpu_hours: float = Field(gt=0)
     """Ceiling of the whole experiment: CPU hours of all processes, after which no work begins."""
     preset: str | None = None
-    """Published settings that the arms begin with."""
+    """Preset that the arms begin with."""
     settings: Values = Field(default_factory=dict)
     """Settings of all arms, by path, on top of those of the preset."""
     arms: dict[Annotated[str, Field(pattern=_NAME)], Arm] = Field(min_length=1)

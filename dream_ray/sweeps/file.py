@@ -89,7 +89,7 @@ class Sweep(Section):
     store: str | None = None
     """Store to distil, unless the command names one."""
     preset: str | None = None
-    """Published settings that all trials begin with; give exactly one of preset and config."""
+    """Preset that all trials begin with; give exactly one of preset and config."""
     config: str | Values | None = None
     """The same as a YAML file of settings, or the settings themselves."""
     settings: Values = Field(default_factory=dict)
