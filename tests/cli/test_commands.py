@@ -382,6 +382,7 @@ def test_plan_predicts_the_time_of_a_run(call: Callable[..., Answer], settings_f
     assert "scale must be ints >= 1 with commas between them" in error
 
 
+@pytest.mark.slow
 def test_plan_shows_why_a_run_refuses_a_number_of_workers(
     call: Callable[..., Answer], settings_file: Path, digits_store: str
 ) -> None:

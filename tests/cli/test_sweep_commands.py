@@ -122,6 +122,7 @@ def interrupted(*arguments: Any, **keywords: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", [False, True], ids=["journal", "database"])
 def test_a_sweep_without_capacity_leaves_nothing_behind(
     database: bool, digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import yaml
 from benchmarks.profile_outer_step import main
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_trace_of_one_outer_step(
     tiny: dict[str, Any], digits_store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
