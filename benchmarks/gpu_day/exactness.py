@@ -62,8 +62,8 @@ def _differences(
 ) -> Result:
     """Returns the norm of every difference over that of the expected tensor, and the share of other selected images.
 
-    Gradients are compared class by class. If one activation rounds to the other side of a ReLU, the gradient of its
-    class changes by about 1e-3 in any form of the step, so one class may differ and the others not.
+    Gradients are compared class by class: if one activation rounds to the other side of a ReLU, the gradient of its
+    class jumps, and those of the others do not.
     """
     with fixed_arithmetic(torch.get_num_threads(), precision), torch.no_grad():
         step = _Step(config, real, device, torch.float32)

@@ -131,20 +131,11 @@ def divide(numerator: Bounds, denominator: Bounds) -> Bounds:
 
 
 def monotone(values_P: np.ndarray) -> np.ndarray:
-    """Returns the non-decreasing sequence with the least squared distance to a sequence.
+    """Returns the non-decreasing sequence with the least squared distance to a sequence."""
+    from sklearn.isotonic import isotonic_regression  # its import takes longer than the commands that do not compare
 
-    Pool adjacent violators: neighbours in the wrong order get their mean.
-    """
-    means: list[float] = []
-    counts: list[int] = []
-    for value in values_P:
-        mean, count = float(value), 1
-        while means and means[-1] > mean:
-            last, size = means.pop(), counts.pop()
-            mean, count = (mean * count + last * size) / (count + size), count + size
-        means.append(mean)
-        counts.append(count)
-    return np.repeat(means, counts)
+    found: np.ndarray = isotonic_regression(values_P)
+    return found
 
 
 def gain_of_last_third(curves: Curves) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dream_ray.config.frameworks.origins import Layer, Scale, Settings, Stated, resolve, settings_of
+from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, Stated, resolve, settings_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def scales_of(data: str, ipcs: tuple[int, ...], factor: int) -> dict[str, Scale]
     return {f"{data}-ipc{ipc}": Scale(ipc, factor) for ipc in ipcs}
 
 
+DC_CODE = Origin("published code", "repository of DC, DSA and DM")
 ONE_OF_ALL = "color|crop|cutout|flip|scale|rotate"
 """DSA's augmentation (arXiv 2102.08259): one of its operations a batch."""
 ONE_OF_ALL_FOR_DIGITS = "color|crop|cutout|scale|rotate"

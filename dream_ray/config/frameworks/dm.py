@@ -6,6 +6,7 @@ alike; here a hundred of them form an outer step.
 
 from dream_ray.config.frameworks import data_sets
 from dream_ray.config.frameworks.base import (
+    DC_CODE,
     ONE_OF_ALL,
     ONE_OF_ALL_FOR_DIGITS,
     Family,
@@ -17,7 +18,6 @@ from dream_ray.config.frameworks.base import (
 from dream_ray.config.frameworks.origins import Layer, Origin, Settings
 from dream_ray.config.nested import overlay
 
-_CODE = Origin("published code", "repository of DC, DSA and DM")
 _SAME = Origin("by rule", "as DM's other sets; its paper has no results on this one")
 
 _DM: Settings = {
@@ -47,12 +47,12 @@ def _family(data: str, origin: Origin, *settings: Settings, depth: int = 3) -> F
 DM = Framework(
     "Distribution matching (DM)",
     "Zhao & Bilen, WACV 2023, arXiv 2110.04181",
-    (Layer(_CODE, _DM),),
+    (Layer(DC_CODE, _DM),),
     {
-        "cifar10": _family("cifar10", _CODE, data_sets.CIFAR10),
-        "cifar100": _family("cifar100", _CODE, data_sets.CIFAR100),
-        "tiny-imagenet": _family("tiny-imagenet", _CODE, data_sets.IMAGENET, depth=4),
-        "mnist": _family("mnist", _CODE, data_sets.MNIST, _DIGITS),
+        "cifar10": _family("cifar10", DC_CODE, data_sets.CIFAR10),
+        "cifar100": _family("cifar100", DC_CODE, data_sets.CIFAR100),
+        "tiny-imagenet": _family("tiny-imagenet", DC_CODE, data_sets.IMAGENET, depth=4),
+        "mnist": _family("mnist", DC_CODE, data_sets.MNIST, _DIGITS),
         "fashion-mnist": _family("fashion-mnist", _SAME, data_sets.FASHION_MNIST),
         "svhn": _family("svhn", _SAME, data_sets.SVHN, _DIGITS),
     },

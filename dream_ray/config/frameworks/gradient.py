@@ -6,6 +6,7 @@ of their authors' code. Their outer loop is `inner_steps` here; their inner loop
 
 from dream_ray.config.frameworks import data_sets
 from dream_ray.config.frameworks.base import (
+    DC_CODE,
     ONE_OF_ALL,
     ONE_OF_ALL_FOR_DIGITS,
     Family,
@@ -14,10 +15,9 @@ from dream_ray.config.frameworks.base import (
     evaluation,
     scales_of,
 )
-from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, by_ipc
+from dream_ray.config.frameworks.origins import Layer, Scale, Settings, by_ipc
 from dream_ray.config.nested import overlay
 
-_CODE = Origin("published code", "repository of DC, DSA and DM")
 _LOOP: Settings = {
     "inner_steps": by_ipc(
         {1: 1, 10: 10, 20: 20, 30: 30, 40: 40, 50: 50}, lambda ipc: ipc, "a match per image of a class"
@@ -79,9 +79,9 @@ def _framework(title: str, paper: str, settings: Settings, mnist: Settings, svhn
     families = {}
     for data, stated in more.items():
         ours = _NO_RUNS if data == "cifar100" else {}
-        layers = (Layer(_CODE, one, ours) for one in ({"network": convnet()}, *stated))
+        layers = (Layer(DC_CODE, one, ours) for one in ({"network": convnet()}, *stated))
         families[data] = Family(tuple(layers), scales_of(data, (1, 10, 50), 1))
-    return Framework(title, paper, tuple(Layer(_CODE, one) for one in (_COMMON, _LOOP, settings)), families)
+    return Framework(title, paper, tuple(Layer(DC_CODE, one) for one in (_COMMON, _LOOP, settings)), families)
 
 
 DC = _framework(

@@ -1,7 +1,6 @@
 """The files of a diagnosis: numbers as JSON, two pictures, and a page that contains all of them."""
 
 import base64
-import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,6 +14,7 @@ from dream_ray.data.store.image_grid import tiles, write_grid
 from dream_ray.data.store.store import Store
 from dream_ray.engine.diagnosis.measuring import Diagnosis
 from dream_ray.engine.diagnosis.options import HISTOGRAM, IMAGES, NUMBERS, PAGE
+from dream_ray.engine.evaluation.plots import make_figure, save
 
 _BINS = 40
 _SHOWN_CLASSES, _SHOWN_IMAGES = 4, 16
@@ -129,11 +129,7 @@ def write_report(
 
 def _write_histogram(path: str, numbers: Mapping[str, Any]) -> None:
     """Draws the histogram of the gradient norms of images, a line per strategy."""
-    # It warns if its font cache is missing or cannot be written, which changes no plot.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = make_figure(6.4, 3.6)
     axes = figure.add_subplot()
     for name, found in numbers["strategies"].items():
         shares = np.array(found["histogram"]) / sum(found["histogram"])
@@ -141,8 +137,7 @@ def _write_histogram(path: str, numbers: Mapping[str, Any]) -> None:
     axes.set_xlabel("norm of the gradient of an image")
     axes.set_ylabel("fraction of the selected images")
     axes.legend(fontsize=8)
-    with storage.atomic_output(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    save(path, figure)
 
 
 def _write_images(path: str, diagnosis: Diagnosis, store: Store, splits: Sequence[str]) -> None:
