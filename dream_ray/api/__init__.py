@@ -4,8 +4,10 @@ A function that needs PyTorch or Ray, which take seconds to import, imports them
 """
 
 from dream_ray.api.diagnosis import diagnose
+from dream_ray.api.evaluation import evaluate, load_synthetic
 from dream_ray.api.experiments import experiment
-from dream_ray.api.runs import distill, evaluate, load_synthetic, plan, resume, status
+from dream_ray.api.plans import plan
+from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
 

@@ -9,13 +9,15 @@ from itertools import pairwise
 import typer
 
 from dream_ray.cli.app import app
-from dream_ray.cli.diagnosis_command import diagnose
-from dream_ray.cli.evaluation_commands import evaluate
-from dream_ray.cli.experiment_command import experiment
-from dream_ray.cli.quickstart_command import quickstart
-from dream_ray.cli.run_commands import distill, plan, presets, resume, settings, status
-from dream_ray.cli.store_commands import ingest, inspect
-from dream_ray.cli.sweep_commands import sweep
+from dream_ray.cli.commands.diagnosis import diagnose
+from dream_ray.cli.commands.evaluation import evaluate
+from dream_ray.cli.commands.experiments import experiment
+from dream_ray.cli.commands.plans import plan
+from dream_ray.cli.commands.quickstart import quickstart
+from dream_ray.cli.commands.runs import distill, resume, status
+from dream_ray.cli.commands.settings import presets, settings
+from dream_ray.cli.commands.stores import ingest, inspect
+from dream_ray.cli.commands.sweeps import sweep
 from dream_ray.errors import RunError, UsageError
 
 # In the order of `dream-ray --help`.

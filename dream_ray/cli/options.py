@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from dream_ray.errors import UsageError
+
 Store = Annotated[str, typer.Option("--store", help="Store that `dream-ray ingest` wrote.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers, at most one per class.")]
@@ -67,3 +69,9 @@ Study = Annotated[
         help="Database URL of a sweep's study; set the variable if it holds a password. [default: a journal]",
     ),
 ]
+
+
+def refuse_options(given: dict[str, bool], why: str) -> None:
+    """Raises UsageError for the first option that is given."""
+    for name in (name for name, is_given in given.items() if is_given):
+        raise UsageError(f"--{name} {why}")

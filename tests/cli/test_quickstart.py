@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from dream_ray.cli import app, quickstart_command
+from dream_ray.cli import app
+from dream_ray.cli.commands import quickstart as quickstart_command
 from dream_ray.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Commands that plan, start, continue and show runs: arguments in, one call, a result shown.
+"""Commands that start, continue and show runs.
 
 Heavy imports happen inside the commands, or when a name of `dream_ray` is first used: `dream-ray --help` answers at
 once.
@@ -31,94 +31,9 @@ from dream_ray.cli.options import (
     Study,
     Wait,
     Workers,
+    refuse_options,
 )
 from dream_ray.errors import UsageError
-
-
-def presets(
-    name: Annotated[str | None, typer.Argument(help="Preset to print with the origin of each of its values.")] = None,
-    *,
-    framework: Annotated[str | None, typer.Option("--framework", help="List only this framework, such as dm.")] = None,
-) -> None:
-    """List the frameworks and their presets, or print one preset."""
-    from dream_ray.config import FRAMEWORKS
-    from dream_ray.config.presets import preset_named, presets_of
-
-    if framework not in (None, *FRAMEWORKS):
-        raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
-    if name is not None:
-        _refuse({"framework": framework is not None}, f"is for the list of presets, not for {name}")
-        display.show_preset(name, preset_named(name))
-        return
-    for one in FRAMEWORKS if framework is None else [framework]:
-        display.show_presets(one, FRAMEWORKS[one], presets_of(one, FRAMEWORKS[one]))
-
-
-def settings() -> None:
-    """List all settings in Markdown.
-
-    Each has its type, bounds, default and meaning.
-    """
-    from dream_ray.config.listing import list_settings
-
-    typer.echo(list_settings(), nl=False)
-
-
-def plan(
-    *,
-    store: Store,
-    config: ConfigFile = None,
-    preset: Preset = None,
-    assignments: Assignments = None,
-    workers: Workers = 1,
-    local: Local = False,
-    device: Device = "auto",
-    cpus_per_worker: CpusPerWorker = 1,
-    gpus_per_worker: Gpus = None,
-    producers: Producers = None,
-    compile: Compile = "auto",
-    class_batch: ClassBatch = None,
-    memory: Memory = None,
-    address: Address = None,
-    wait: Wait = "10min",
-    price_per_hour: Annotated[
-        float | None,
-        typer.Option("--price-per-hour", min=0, help="Price of a worker or producer, for the cost of the run."),
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", help="Numbers of workers to compare, such as 1,2,4,8.")
-    ] = None,
-) -> None:
-    """Predict memory, time and traffic of a run.
-
-    Memory and the time of each step are measured where the workers would run. The time of the run is a prediction.
-    """
-    from dream_ray.cli import forecasts
-    from dream_ray.config.sizes import parse_counts
-
-    worker_counts = [] if scale is None else parse_counts(scale)
-    settings = dream_ray.load_config(preset=preset, file=config, assignments=assignments or ())
-    with progress.showing("Measuring the steps"):
-        needed = dream_ray.plan(
-            settings,
-            store=store,
-            workers=workers,
-            producers=producers,
-            local=local,
-            device=device,
-            cpus_per_worker=cpus_per_worker,
-            gpus_per_worker=gpus_per_worker,
-            compile=compile,
-            class_batch=class_batch,
-            memory=memory,
-            address=address,
-            wait=wait,
-        )
-    forecasts.show_changes(settings, needed.config)
-    forecasts.show_memory(needed.memory)
-    forecasts.show_time(needed, price_per_hour)
-    if worker_counts:
-        forecasts.show_scale(needed, worker_counts, price_per_hour)
 
 
 def distill(
@@ -211,12 +126,12 @@ def resume(
             "producers": producers is not None,
             "allow-different-bits": allow_different_bits,
         }
-        _refuse(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
+        refuse_options(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
         with progress.interruptible(_resume(run)), trials.live(run, study):
             found = dream_ray.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
         trials.show_sweep(run, found)
         return
-    _refuse({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
+    refuse_options({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
     with progress.interruptible(_resume(run)):
         dream_ray.resume(
             run,
@@ -251,9 +166,9 @@ def status(
         trials.show_trials(read_rows(run, study))
         return
     if is_experiment(run):
-        from dream_ray.cli import experiment_command
+        from dream_ray.cli.commands import experiments
 
-        experiment_command.show_state(run)
+        experiments.show_state(run)
         return
     display.show_status(run, dream_ray.status(run))
 
@@ -270,8 +185,3 @@ def _observe(run: Any, settings: Any) -> Iterator[None]:
 
 def _resume(run: str) -> str:
     return f"run `dream-ray resume {run}` to continue from the newest checkpoint"
-
-
-def _refuse(given: dict[str, bool], why: str) -> None:
-    for name in (name for name, is_given in given.items() if is_given):
-        raise UsageError(f"--{name} {why}")
