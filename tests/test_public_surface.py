@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 import dream_ray
 from dream_ray import api, cli
+from dream_ray.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +48,28 @@ def test_every_default_is_a_keyword() -> None:
     for name in public_functions():
         for parameter in inspect.signature(getattr(api, name)).parameters.values():
             assert parameter.default is parameter.empty or parameter.kind is parameter.KEYWORD_ONLY, (name, parameter)
+
+
+PATHS = {"file", "out", "path", "run", "snapshot_cache", "store"}
+"""Names of arguments that are paths."""
+
+
+@pytest.mark.parametrize("name", sorted(public_functions() - {"ingest"}))
+def test_every_path_is_text_or_a_pathlib_path(name: str) -> None:
+    function = getattr(api, name)
+    parameters = inspect.signature(function).parameters
+    paths = [parameter for parameter in parameters.values() if parameter.name in PATHS]
+    assert paths and all("PathLike" in str(inspect.get_annotations(function)[one.name]) for one in paths)
+    positional: list[Any] = []
+    given: dict[str, Any] = {}
+    for parameter in parameters.values():
+        value = Path("s3://bucket/key") if parameter in paths else None
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            positional.append(value)
+        elif parameter.name in PATHS:
+            given[parameter.name] = value
+    with pytest.raises(UsageError, match="must be a str if it is a URI"):
+        function(*positional, **given)
 
 
 def test_type_checkers_see_the_types(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.diagnosis.options import USUAL_CLASSES, USUAL_SELECTIONS, check_diagnosis, most_selections
@@ -13,10 +14,10 @@ from dream_ray.errors import UsageError, check_rules
 
 def diagnose(
     *,
-    run: str | None = None,
+    run: storage.StrPath | None = None,
     config: Config | None = None,
-    store: str | None = None,
-    out: str | None = None,
+    store: storage.StrPath | None = None,
+    out: storage.StrPath | None = None,
     selections: int | None = None,
     num_classes: int | None = None,
     device: str = "auto",
@@ -46,17 +47,18 @@ def diagnose(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed.
     """
+    out = None if out is None else storage.text_path("out", out)
     if (run is None) == (config is None) or (config is None) != (store is None):
         given = [name for name, value in (("run", run), ("store", store), ("settings", config)) if value is not None]
         raise UsageError(
             "give either a run, or a store with settings (--preset or --config); got " + (" and ".join(given) or "none")
         )
-    opened = None if run is None else open_run(run)
+    opened = None if run is None else open_run(storage.text_path("run", run))
     if opened is None:
         assert config is not None and store is not None
         if out is None:
             raise UsageError("out must be given without a run, with --out")
-        of_store = Store.open(store)
+        of_store = Store.open(storage.text_path("store", store))
     else:
         config, of_store, out = opened.config, opened.open_store(), out or opened.file("diagnosis")
     selections = min(USUAL_SELECTIONS, most_selections(config)) if selections is None else selections

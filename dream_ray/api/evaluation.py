@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.run.dataset import SyntheticDataset
 
 
-def load_synthetic(path: str) -> "SyntheticDataset":
+def load_synthetic(path: storage.StrPath) -> "SyntheticDataset":
     """Loads a synthetic set as a PyTorch dataset of decoded, normalised images and labels.
 
     The images are read on first use, see `SyntheticDataset`.
@@ -28,12 +28,13 @@ def load_synthetic(path: str) -> "SyntheticDataset":
     """
     from dream_ray.engine.run.dataset import read_dataset
 
+    path = storage.text_path("path", path)
     in_run = storage.join(path, "synthetic.parquet")
     return read_dataset(in_run if storage.exists(in_run) else path)
 
 
 def evaluate(
-    run: str,
+    run: storage.StrPath,
     *,
     steps: Sequence[int] = (),
     network: Network | None = None,
@@ -73,6 +74,7 @@ def evaluate(
         UsageError: If an argument breaks a rule, the run does not keep a checkpoint of `steps`, or other libraries gave
             the kept results.
     """
+    run = storage.text_path("run", run)
     opened = open_run(run if local else storage.shared_path("run", run))
     if baselines is None:
         baselines = () if steps else BASELINES

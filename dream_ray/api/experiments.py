@@ -10,10 +10,10 @@ from dream_ray.errors import UsageError, check_rules
 
 
 def experiment(
-    file: str,
+    file: storage.StrPath,
     *,
-    store: str,
-    out: str,
+    store: storage.StrPath,
+    out: storage.StrPath,
     local: bool = False,
     max_concurrent: int | None = None,
     device: str = "auto",
@@ -49,7 +49,8 @@ def experiment(
     from dream_ray.sweeps.directory import max_concurrent_rule
 
     check_rules(device_rule(device), max_concurrent_rule(max_concurrent))
-    wait_s, opened = parse_seconds(wait), read_experiment(file)
+    store, out = storage.text_path("store", store), storage.text_path("out", out)
+    wait_s, opened = parse_seconds(wait), read_experiment(storage.text_path("file", file))
     if local and max_concurrent not in (None, 1):
         raise UsageError(
             f"max-concurrent must be 1 with local; got {max_concurrent}. Start the same command once more to use "

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config import Config
 from dream_ray.config.sizes import parse_bytes
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     config: Config,
     *,
-    store: str,
+    store: storage.StrPath,
     workers: int = 1,
     producers: int | None = None,
     local: bool = False,
@@ -36,7 +37,7 @@ def plan(
     """
     spec = RunSpec(
         config=config,
-        store=store,
+        store=storage.text_path("store", store),
         out=None,
         compile=compile,
         class_batch=class_batch,

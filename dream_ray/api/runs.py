@@ -27,8 +27,8 @@ Observer = Callable[[Run], AbstractContextManager[object]]
 def distill(
     config: Config,
     *,
-    store: str,
-    out: str,
+    store: storage.StrPath,
+    out: storage.StrPath,
     workers: int = 1,
     min_workers: int | None = None,
     local: bool = False,
@@ -36,7 +36,7 @@ def distill(
     cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
     producers: int | None = None,
-    snapshot_cache: str | None = None,
+    snapshot_cache: storage.StrPath | None = None,
     snapshot_cache_size: int | str = DEFAULT_CACHE_BYTES,
     compile: str = "auto",
     class_batch: int | None = None,
@@ -80,9 +80,10 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
+    out = storage.text_path("out", out)
     spec = RunSpec(
         config=config,
-        store=store,
+        store=storage.text_path("store", store),
         out=out,
         compile=compile,
         class_batch=class_batch,
@@ -94,7 +95,7 @@ def distill(
         gpus_per_worker=gpus_per_worker,
         producers=producers,
         memory_bytes=None if memory is None else parse_bytes(memory),
-        snapshot_cache=snapshot_cache,
+        snapshot_cache=None if snapshot_cache is None else storage.text_path("snapshot-cache", snapshot_cache),
         snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
     )
     check_against_store(spec, Store.open(spec.store))
@@ -111,7 +112,7 @@ def distill(
 
 
 def resume(
-    run: str,
+    run: storage.StrPath,
     *,
     workers: int | None = None,
     min_workers: int | None = None,
@@ -138,6 +139,7 @@ def resume(
             began on a GPU needs one in any case.
         observer: As for `distill`.
     """
+    run = storage.text_path("run", run)
     opened = open_run(run if local else storage.shared_path("run", run))
     if opened.is_finished:
         return load_synthetic(opened.path)
@@ -157,6 +159,6 @@ def resume(
     return load_synthetic(opened.path)
 
 
-def status(run: str) -> Status:
+def status(run: storage.StrPath) -> Status:
     """Reads the state of a run from its directory or URI alone."""
-    return read_status(open_run(run), time.time())
+    return read_status(open_run(storage.text_path("run", run)), time.time())

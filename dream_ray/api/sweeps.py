@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    file: str,
+    file: storage.StrPath,
     *,
-    store: str | None = None,
-    out: str,
+    store: storage.StrPath | None = None,
+    out: storage.StrPath,
     max_concurrent: int | None = None,
     study: str | None = None,
     device: str = "auto",
@@ -39,12 +39,12 @@ def sweep(
     from dream_ray.sweeps.directory import SweepContext, check_new_sweep
     from dream_ray.sweeps.file import read_sweep
 
-    opened = read_sweep(file)
-    path = store or opened.store
+    opened = read_sweep(storage.text_path("file", file))
+    path = opened.store if store is None else storage.text_path("store", store)
     if path is None:
         raise UsageError(f"store must be given, with --store or as `store:` in {file}")
     context = SweepContext(
-        storage.shared_path("out", out),
+        storage.shared_path("out", storage.text_path("out", out)),
         storage.shared_path("store", path),
         device,
         study,
@@ -59,7 +59,7 @@ def sweep(
 
 
 def resume_sweep(
-    path: str,
+    path: storage.StrPath,
     *,
     study: str | None = None,
     max_concurrent: int | None = None,
@@ -72,7 +72,7 @@ def resume_sweep(
     """
     from dream_ray.sweeps.directory import open_sweep
 
-    opened, context = open_sweep(path, study)
+    opened, context = open_sweep(storage.text_path("path", path), study)
     limit = context.max_concurrent if max_concurrent is None else max_concurrent
     context = replace(context, max_concurrent=limit, wait_s=parse_seconds(wait))
     from dream_ray.distributed.tune.search import run_search

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dream_ray import storage
 from dream_ray.config.frameworks import Settings
 from dream_ray.config.nested import put
 from dream_ray.config.presets import preset_named, report_change, report_usual_scale
@@ -17,7 +18,9 @@ from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_ma
 from dream_ray.errors import UsageError
 
 
-def load_config(*, preset: str | None = None, file: str | None = None, assignments: Sequence[str] = ()) -> Config:
+def load_config(
+    *, preset: str | None = None, file: storage.StrPath | None = None, assignments: Sequence[str] = ()
+) -> Config:
     """Builds a configuration from one base and assignments on top.
 
     A preset is resolved for the assigned framework, ipc and factor; a line is logged that says which settings those
@@ -33,7 +36,8 @@ def load_config(*, preset: str | None = None, file: str | None = None, assignmen
     """
     assigned = [(text, *parse_assignment(text, "--set", "section.key=value")) for text in assignments]
     changes = {path: value for _, path, value in assigned}
-    values = read_settings(preset=preset, file=file, changes=changes)
+    path = None if file is None else storage.text_path("file", file)
+    values = read_settings(preset=preset, file=path, changes=changes)
     for text, path, value in assigned:
         try:
             put(values, path, value)

@@ -35,12 +35,14 @@ from dream_ray.storage.files import (
 from dream_ray.storage.paths import (
     NotReadable,
     RemoteError,
+    StrPath,
     absolute,
     is_remote,
     is_within,
     join,
     shared_path,
     sibling,
+    text_path,
 )
 from dream_ray.storage.reading import open_arrow, open_raw, sha256
 from dream_ray.storage.spill import spill
@@ -49,6 +51,7 @@ __all__ = [
     "CLAIM",
     "NotReadable",
     "RemoteError",
+    "StrPath",
     "absolute",
     "atomic_output",
     "claimed",
@@ -83,6 +86,7 @@ __all__ = [
     "sibling",
     "spill",
     "start_write_back",
+    "text_path",
     "write_bytes",
     "write_json",
     "write_text",

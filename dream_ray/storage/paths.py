@@ -20,6 +20,11 @@ _FILE = "file://"
 _OPTIONS = re.compile(r"\?\w+=")
 # Environment variable that Ray sets for a submitted job.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# What a pathlib.Path leaves of a URI; a drive of Windows has one letter.
+_BROKEN_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+
+StrPath = str | os.PathLike[str]
+"""A path as users give it; `text_path` makes the text of it that everything else takes."""
 
 
 class RemoteError(TransientError):
@@ -28,6 +33,28 @@ class RemoteError(TransientError):
 
 class NotReadable(RunError):  # noqa: N818 - it names a finding about a file
     """A file is missing, not permitted or too short; a retry does not help."""
+
+
+def text_path(name: str, value: StrPath) -> str:
+    """Returns a path that a user gave as text.
+
+    Args:
+        name: Name of the parameter, for the error.
+        value: Local path or URI.
+
+    Raises:
+        UsageError: If it is no path, or a `pathlib.Path` that was made of a URI.
+    """
+    if isinstance(value, str):
+        return value
+    text = value.__fspath__() if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise UsageError(f"{name} must be a path (str or os.PathLike[str]); got {value!r}")
+    if _BROKEN_URI.match(text):
+        raise UsageError(
+            f"{name} must be a str if it is a URI, because a pathlib.Path drops a slash of its '://'; got {value!r}"
+        )
+    return text
 
 
 def join(path: str, *parts: str) -> str:

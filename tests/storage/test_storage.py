@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import uuid
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs
@@ -98,6 +99,39 @@ def test_join():
     assert storage.join("a/", "b", "c") == "a/b/c"
     assert storage.join("s3://bucket/", "k") == "s3://bucket/k"
     assert storage.join("", "a") == "a"
+
+
+class _Elsewhere:
+    """A path of another library, which keeps its URI."""
+
+    def __fspath__(self):
+        return "s3://bucket/key"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("runs/x", "runs/x"),
+        ("s3:/bucket/key", "s3:/bucket/key"),
+        (Path("runs/x"), "runs/x"),
+        (Path("c:/runs"), "c:/runs"),
+        (_Elsewhere(), "s3://bucket/key"),
+    ],
+)
+def test_a_path_is_text_or_os_pathlike(given, text):
+    assert storage.text_path("out", given) == text
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/key", "file:///tmp/x"])
+def test_a_pathlib_path_made_of_a_uri_is_refused(uri):
+    with pytest.raises(UsageError, match="out must be a str if it is a URI.*drops a slash.*got PosixPath"):
+        storage.text_path("out", Path(uri))
+
+
+@pytest.mark.parametrize("value", [3, None, b"runs/x"])
+def test_a_path_of_another_type_is_refused(value):
+    with pytest.raises(UsageError, match="out must be a path"):
+        storage.text_path("out", value)
 
 
 def test_an_empty_path_is_not_the_working_directory():
