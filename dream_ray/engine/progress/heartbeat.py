@@ -109,18 +109,18 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def on_step(self, step: int, losses: dict[int, float]) -> None:
         """Stores a row of metrics and writes the progress once a second; see `Events.on_step`."""
         now, cpu_s = time.monotonic(), time.process_time()
+        outer, inner = divmod(step, self._run.config.inner_steps)
+        self._rows.append(
+            {
+                "step": step,
+                "outer": outer,
+                "inner": inner,
+                "losses": {str(label): loss for label, loss in losses.items()},
+                "seconds": now - self._last_report,
+                "cpu_s": cpu_s - self._last_cpu_s if self._counts_cpu else 0.0,
+            }
+        )
         if losses:
-            outer, inner = divmod(step, self._run.config.inner_steps)
-            self._rows.append(
-                {
-                    "step": step,
-                    "outer": outer,
-                    "inner": inner,
-                    "losses": {str(label): loss for label, loss in losses.items()},
-                    "seconds": now - self._last_report,
-                    "cpu_s": cpu_s - self._last_cpu_s if self._counts_cpu else 0.0,
-                }
-            )
             self._loss = sum(losses.values()) / len(losses)
         self._last_report, self._last_cpu_s, self._stepped_at = now, cpu_s, time.time()
         self._step = step + 1

@@ -43,12 +43,20 @@ def cpu_seconds(run: Run, steps: Iterable[int]) -> dict[int, float]:
 
 
 def _merged_rows(run: Run) -> Iterator[dict[str, Any]]:
-    """Yields one row per step."""
+    """Yields one row per step; a step whose losses another worker has yet to write is left out."""
     directory = run.file("metrics")
-    paths = [storage.join(directory, name) for name in storage.list_directory(directory)]
-    rows = heapq.merge(*(_rows(number, path) for number, path in enumerate(paths)), key=itemgetter(0, 1))
-    for _, of_step in groupby(rows, key=itemgetter(0)):
-        yield _merged([row for _, _, row in of_step if row is not None])
+    names = storage.list_directory(directory)
+    files = (_rows(number, storage.join(directory, name)) for number, name in enumerate(names))
+    for _, of_step in groupby(heapq.merge(*files, key=itemgetter(0, 1)), key=itemgetter(0)):
+        shards = [(_written_with(names[number]), row) for _, number, row in of_step if row is not None]
+        if any(row["losses"] for _, row in shards):
+            yield _merged(shards)
+
+
+def _written_with(name: str) -> tuple[str, str]:
+    """Returns what the files that the workers of a run wrote together share: checkpoint and number of shards."""
+    step, _, num_shards = name.split("-", 2)
+    return step, num_shards
 
 
 def _rows(number: int, path: str) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
@@ -64,11 +72,17 @@ def _rows(number: int, path: str) -> Iterator[tuple[int, int, dict[str, Any] | N
         yield row["step"], number, row
 
 
-def _merged(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merges the rows of one step; of two losses of a class, or two times of the same classes, the later one counts."""
-    losses = {label: loss for row in shards for label, loss in row["losses"].items()}
+def _merged(shards: list[tuple[tuple[str, str], dict[str, Any]]]) -> dict[str, Any]:
+    """Merges the rows of one step, each with what `_written_with` returns for its file.
+
+    A step that ran twice has two losses of a class, of which the later one counts, as do the CPU seconds of the workers
+    that wrote last: those may be more or fewer than before, so that their shards have other classes.
+    """
+    last = max(written_with for written_with, _ in shards)
+    cpu_s = sum(row["cpu_s"] for written_with, row in shards if written_with == last)
+    rows = [row for _, row in shards]
+    losses = {label: loss for row in rows for label, loss in row["losses"].items()}
     losses = {label: losses[label] for label in sorted(losses, key=int)}
-    seconds = max(row["seconds"] for row in shards)
-    cpu_s = sum({frozenset(row["losses"]): row["cpu_s"] for row in shards}.values())
+    seconds = max(row["seconds"] for row in rows)
     loss = sum(losses.values()) / len(losses)
-    return {**shards[0], "seconds": seconds, "cpu_s": cpu_s, "loss": loss, "losses": losses}
+    return {**rows[0], "seconds": seconds, "cpu_s": cpu_s, "loss": loss, "losses": losses}

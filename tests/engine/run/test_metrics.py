@@ -25,17 +25,19 @@ FILES = st.dictionaries(st.tuples(st.integers(1, 12), st.integers(0, 3), st.inte
 def whole_merge(run: Run) -> str:
     """The oracle: merges the files one after the other into a dictionary of all steps."""
     rows: dict[int, dict[str, Any]] = {}
-    cpu_s: dict[int, dict[frozenset[str], float]] = {}
+    cpu_s: dict[int, dict[tuple[int, int], float]] = {}
     for name in storage.list_directory(run.file("metrics")):
         for line in storage.read_text(run.file("metrics", name)).splitlines():
             shard = json.loads(line)
             row = rows.setdefault(shard["step"], {**shard, "losses": {}, "seconds": 0.0})
             row["losses"].update(shard["losses"])
             row["seconds"] = max(row["seconds"], shard["seconds"])
-            cpu_s.setdefault(shard["step"], {})[frozenset(shard["losses"])] = shard["cpu_s"]
+            written_with = int(name[:8]), int(name[17:21])
+            of_step = cpu_s.setdefault(shard["step"], {})
+            of_step[written_with] = of_step.get(written_with, 0.0) + shard["cpu_s"]
     lines = []
     for step, row in sorted(rows.items()):
-        row["cpu_s"] = sum(cpu_s[step].values())
+        row["cpu_s"] = cpu_s[step][max(cpu_s[step])]
         losses = {label: row["losses"][label] for label in sorted(row["losses"], key=int)}
         mean = sum(losses.values()) / len(losses)
         lines.append(json.dumps({**row, "loss": mean, "losses": losses}) + "\n")
@@ -72,6 +74,22 @@ def test_a_step_that_ran_before_and_after_a_crash_counts_once(out: str) -> None:
     write_rows(run, "00000002-0000-of-0001.jsonl", {0: ({0: 1.0}, 4.0), 1: ({0: 1.0}, 6.0)})
     write_rows(run, "00000004-0000-of-0001.jsonl", {1: ({0: 1.0}, 8.0), 2: ({0: 1.0}, 2.0)})
     assert cpu_seconds(run, (3, 0, 2, 1, 4)) == {0: 0.0, 1: 2.0, 2: 6.0, 3: 7.0}
+
+
+def test_a_step_that_ran_again_with_another_number_of_workers_counts_once(out: str) -> None:
+    run = Run(out, parse_config({}), {})
+    write_rows(run, "00000002-0000-of-0001.jsonl", {0: ({0: 1.0, 1: 1.0}, 4.0), 1: ({0: 1.0, 1: 1.0}, 6.0)})
+    write_rows(run, "00000004-0000-of-0002.jsonl", {1: ({0: 1.0}, 8.0)})
+    write_rows(run, "00000004-0001-of-0002.jsonl", {1: ({1: 1.0}, 2.0)})
+    assert cpu_seconds(run, (1, 2)) == {1: 2.0, 2: 7.0}
+
+
+def test_a_worker_whose_losses_another_one_reports_counts_too(out: str) -> None:
+    run = Run(out, parse_config({}), {})
+    write_rows(run, "00000002-0001-of-0002.jsonl", {0: ({}, 4.0)})
+    assert cpu_seconds(run, (0, 1)) == {0: 0.0}
+    write_rows(run, "00000002-0000-of-0002.jsonl", {0: ({0: 1.0}, 6.0)})
+    assert cpu_seconds(run, (0, 1)) == {0: 0.0, 1: 5.0}
 
 
 def test_the_memory_of_the_merge_does_not_grow_with_the_steps(out: str) -> None:
