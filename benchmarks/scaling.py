@@ -232,14 +232,11 @@ def recorded_costs(recorded: dict[str, float]) -> StepCosts:
     return StepCosts(**({"match_s": sum(halves)} if halves else {}) | costs)
 
 
-def predict(point: Point, costs: StepCosts) -> tuple[float, Forecast]:
-    """Returns the predicted seconds of a point, and its forecast as if every thread had its own core."""
+def predict(point: Point, costs: StepCosts) -> Forecast:
+    """Returns the forecast of a point."""
     counts = [IMAGES_PER_CLASS] * point.num_classes
-    seen = forecast(setting(), counts, costs, workers=point.cores, producers=int(point.pipelined))
-    if not point.pipelined:
-        return seen.wall_s, seen
-    computing_s = forecast(setting(), counts, costs, workers=1, producers=0).wall_s
-    return max(seen.wall_s, computing_s / point.cores), seen
+    producers = int(point.pipelined)
+    return forecast(setting(), counts, costs, workers=point.cores, producers=producers, slots=point.cores)
 
 
 def measure(repeats: int, folder: Path) -> dict[str, Any]:
@@ -262,14 +259,14 @@ def compare(measured: dict[str, Any]) -> dict[str, Any]:
     points, walls = {}, {}
     for point in POINTS:
         runs = measured["points"][point.name]["runs"]
-        seen, (predicted_s, predicted) = median_of(runs), predict(point, costs)
+        seen, predicted = median_of(runs), predict(point, costs)
         walls[point] = [run["wall_s"] for run in runs]
         points[point.name] = {
             **seen,
             "runs": runs,
-            "predicted_s": predicted_s,
-            "error_of_wall": predicted_s / seen["wall_s"] - 1,
-            "error_of_cpu": predicted_s / seen["slowest_cpu_s"] * (point.cores / point.processes) - 1,
+            "predicted_s": predicted.wall_s,
+            "error_of_wall": predicted.wall_s / seen["wall_s"] - 1,
+            "error_of_cpu": predicted.wall_s / seen["slowest_cpu_s"] * (point.cores / point.processes) - 1,
             "predicted_waiting": predicted.worker_waiting,
             "predicted_bytes_per_inner_step": predicted.step_bytes,
         }
@@ -284,7 +281,7 @@ def compare(measured: dict[str, Any]) -> dict[str, Any]:
             "weak, inline": _efficiency(walls[HALF], walls[TWO], 1),
             "weak, pipelined": _efficiency(walls[HALF], walls[PIPELINED], 1),
         },
-        "inline_limit": predict(ONE, costs)[1].inline_limit,
+        "inline_limit": predict(ONE, costs).inline_limit,
     }
 
 

@@ -1,6 +1,6 @@
 """The function that plans a run."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
@@ -53,6 +53,5 @@ def plan(
     from dream_ray.engine.planning.plan import plan_run
 
     with open_backend(address, wait, local=local) as backend:
-        return backend.call(
-            plan_run, spec, backend.producers(spec), device=device, cpus=cpus_per_worker, gpus=gpus_per_worker
-        )
+        resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
+        return backend.call(plan_run, spec, backend.producers(spec), backend.cores(), **resources)

@@ -83,6 +83,8 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
         run["cost"] = _cost(seen.wall_s, workers + producers, price_per_hour)
     trained = f"{producers} producers" if producers else "each trains the networks"
     print_table([f"prediction for {workers} workers, {trained}", number("")], list(run.items()))
+    if plan.shares_cores:
+        echo(f"{workers + producers} processes share {plan.cores} cores; this is part of the prediction")
     echo(
         "predicted for cores or devices like this one, without start-up and reading; measured runs took 2 to 7 % longer"
     )

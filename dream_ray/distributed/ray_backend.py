@@ -117,6 +117,11 @@ class RayBackend:
         plan = _plan_producers(spec, gpus)
         return Producers(plan.count, plan.reserves)
 
+    def cores(self) -> int:
+        """See `Backend.cores`."""
+        self._connect()
+        return int(sum(node.get("CPU", 0) for node in present_nodes()))
+
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """See `Backend.run_workers`; waits for resources if nodes are missing."""
         if look is not None:

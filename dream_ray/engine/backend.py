@@ -65,6 +65,9 @@ class Backend(AbstractContextManager["Backend"], Protocol):
     def producers(self, spec: RunSpec) -> Producers:
         """Returns the producers that will start with a run."""
 
+    def cores(self) -> int:
+        """Returns the CPU cores that exist for the workers and producers of a run."""
+
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """Runs the workers of a run to its last step.
 

@@ -72,6 +72,10 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
         on_cpu = resolve_device(spec.device).type == "cpu"
         return Producers(int(spec.workers > 1 or (on_cpu and multiprocessing.cpu_count() > spec.threads)))
 
+    def cores(self) -> int:
+        """See `Backend.cores`."""
+        return multiprocessing.cpu_count()
+
     def run_workers(self, run: Run, spec: RunSpec, *, look: Callable[[], None] | None = None) -> None:
         """See `Backend.run_workers`.
 

@@ -137,6 +137,7 @@ class LongRun:
     costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
     config = parse_config(PRESETS["smoke"].settings)
     producers, mean_class_size, padding, spec = 1000, 1300.0, 0.99, SimpleNamespace(workers=1000, class_batch=100)
+    shares_cores, cores = True, 1000
 
     def forecast(self, workers: int = 1000) -> SimpleNamespace:
         if workers > 1000:

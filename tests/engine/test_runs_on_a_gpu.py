@@ -176,7 +176,7 @@ def test_a_plan_measures_the_steps_on_the_gpu(
     config = parse_config(CASES[name].settings)
     spec = RunSpec(config=config, store=four_digits_store, out=None, device="cuda", compile="off", local=True)
     with standin_gpu():
-        plan = plan_run(spec, Producers(int(config.source.is_independent)))
+        plan = plan_run(spec, Producers(int(config.source.is_independent)), cores=2)
     assert plan.memory.gpu == PEAK_BYTES < plan.memory.on_gpu
     assert plan.costs.match_s > 0 and plan.forecast().wall_s > 0
 

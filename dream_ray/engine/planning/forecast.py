@@ -2,12 +2,14 @@
 
 An inner step takes `max(networks / producers, classes / workers)`: the training of the networks, divided among the
 producers, overlaps with the matching of the most loaded worker. Without producers, every worker trains its own networks
-and the two add up. Selections are averaged over their interval, warm-ups over the run.
+and the two add up. Selections are averaged over their interval, warm-ups over the run. If there are fewer cores than
+processes, the run takes at least the computing time of all processes divided by the cores.
 
 The form excludes start-up, reading, checkpoints and the bound of the snapshot queue. Measured runs took 2 to 7 % longer
 (docs/explanation/scaling.md).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,8 +47,8 @@ class Forecast:
         start_s: Seconds before the first step, to train the first network or all experts.
         step_s: Seconds of an inner step.
         wall_s: Seconds of the whole run.
-        worker_waiting: Fraction of the run that the average worker waits.
-        producer_waiting: Fraction of the run that the average producer waits; 0 without producers.
+        worker_waiting: Fraction of the run that the average worker waits for networks or other workers, not for a core.
+        producer_waiting: Fraction of the run that the average producer waits for workers; 0 without producers.
         step_bytes: Bytes of the snapshots that workers fetch from producers, per inner step.
         total_bytes: Bytes of the snapshots that workers fetch from producers in the whole run.
         inline_limit: Speedup over one worker, without producers, with as many workers as classes or trajectory
@@ -63,7 +65,15 @@ class Forecast:
     inline_limit: float
 
 
-def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers: int, producers: int) -> Forecast:
+def forecast(
+    config: Config,
+    counts: Sequence[int],
+    costs: StepCosts,
+    *,
+    workers: int,
+    producers: int,
+    slots: float = math.inf,
+) -> Forecast:
     """Predicts a run.
 
     Args:
@@ -72,6 +82,7 @@ def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers
         costs: Times of the steps.
         workers: Workers, at most as many as classes or trajectory segments.
         producers: Producers that train the networks ahead of the workers; 0: every worker trains them itself.
+        slots: Processes that can compute at a time: cores that exist, divided by the threads of a process.
     """
     steps, start_s = config.total_steps, costs.first_warm_up_s
     networks_s = _networks_s(config, costs, producers)
@@ -82,14 +93,17 @@ def forecast(config: Config, counts: Sequence[int], costs: StepCosts, *, workers
     else:
         step_s, worker_s = networks_s + max(loads_s), start_s + steps * (networks_s + mean_load_s)
     wall_s = start_s + steps * step_s
+    trainers = 1 if producers else workers
+    computing_s = trainers * (start_s + steps * networks_s) + steps * sum(loads_s)
+    shared_s = max(wall_s, computing_s / slots)
     producer_s = (start_s + steps * networks_s) / producers if producers else wall_s
     # A worker fetches a snapshot for each step, and one for each selection but the first.
     fetches = steps + max(0, config.outer_steps * num_selections(config) - 1)
     total_bytes = workers * fetches * costs.snapshot_bytes if producers else 0.0
     return Forecast(
         start_s=start_s,
-        step_s=step_s,
-        wall_s=wall_s,
+        step_s=step_s + (shared_s - wall_s) / steps,
+        wall_s=shared_s,
         worker_waiting=_share_of_waiting(worker_s, wall_s),
         producer_waiting=_share_of_waiting(producer_s, wall_s),
         step_bytes=total_bytes / steps,

@@ -48,6 +48,8 @@ class RunPlan:
         memory: Memory of its largest worker and of a producer.
         costs: Measured times of its steps.
         producers: Producers that will start.
+        reserve: Whether each of them reserves the CPUs of a worker.
+        cores: Cores that its processes can use, see `Backend.cores`.
     """
 
     spec: RunSpec
@@ -55,6 +57,8 @@ class RunPlan:
     memory: MemoryPlan
     costs: StepCosts
     producers: int
+    reserve: bool
+    cores: int
 
     @property
     def config(self) -> Config:
@@ -70,7 +74,20 @@ class RunPlan:
         spec = self.spec if workers is None else replace(self.spec, workers=workers)
         check_against_store(spec, self.store)
         counts = class_counts(self.config, self.store)
-        return forecast(self.config, counts, self.costs, workers=spec.workers, producers=self.producers)
+        slots = self._slots(spec.workers)
+        return forecast(self.config, counts, self.costs, workers=spec.workers, producers=self.producers, slots=slots)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether there are fewer cores than workers and producers need."""
+        return self.spec.workers + self.producers > self._slots(self.spec.workers)
+
+    def _slots(self, workers: int) -> float:
+        """Returns the processes that compute at a time; Ray adds nodes until every worker has the CPUs it reserves."""
+        if self.memory.gpu:
+            return math.inf
+        reserving = 0 if self.spec.local else workers + self.producers * self.reserve
+        return max(self.cores / self.spec.threads, reserving)
 
     @property
     def padding(self) -> float:
@@ -86,12 +103,13 @@ class RunPlan:
         return sum(counts) / len(counts)
 
 
-def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
+def plan_run(spec: RunSpec, producers: Producers, cores: int) -> RunPlan:
     """Fits a run into its memory and times its steps on the device of this machine.
 
     Args:
         spec: The run; `check_against_store` accepts it.
         producers: Producers that will start.
+        cores: Cores that its processes can use, see `Backend.cores`.
 
     Raises:
         UsageError: If the run is refused, see `fit_memory`.
@@ -102,7 +120,7 @@ def plan_run(spec: RunSpec, producers: Producers) -> RunPlan:
     store = Store.open(spec.store)
     form = form_of(fitted, store, device, is_compiled=fitted.compile != "off")
     costs = in_new_process(measure_costs, fitted.config, store, threads=spec.threads, device=device, form=form)
-    return RunPlan(fitted, store, memory, costs, producers.count)
+    return RunPlan(fitted, store, memory, costs, producers.count, producers.reserve, cores)
 
 
 def begin_run(spec: RunSpec, producers: Producers) -> Run:

@@ -74,6 +74,18 @@ def test_a_large_class_sets_the_pace(config: Config) -> None:
     assert uneven.worker_waiting == pytest.approx(1 - 40 * (large_s + small_s) / 2 / uneven.wall_s)
 
 
+@pytest.mark.parametrize(("workers", "producers", "trainers"), [(2, 1, 1), (1, 2, 1), (3, 0, 3)])
+def test_three_processes_on_two_cores_take_the_time_of_two(
+    config: Config, workers: int, producers: int, trainers: int
+) -> None:
+    own = seen(config, workers, producers)
+    shared = forecast(config, COUNTS, COSTS, workers=workers, producers=producers, slots=2)
+    computing_s = trainers * (50 + 40 * NETWORKS_S) + 40 * 12 * CLASS_S
+    assert shared.wall_s == pytest.approx(max(own.wall_s, computing_s / 2))
+    assert shared.step_s == pytest.approx((shared.wall_s - 50) / 40)
+    assert shared.worker_waiting == own.worker_waiting, "a process without a core is not one that waits for another"
+
+
 def test_the_speed_up_without_producers_is_limited(config: Config) -> None:
     limit = seen(config, 1, 0).inline_limit
     assert limit == pytest.approx(seen(config, 1, 0).wall_s / seen(config, 12, 0).wall_s)
@@ -122,8 +134,8 @@ def test_trajectory_matching_divides_the_segments() -> None:
 def test_measured_runs_take_2_to_7_percent_longer(point: Point) -> None:
     measured = read_result("scaling-cpu")["measured"]
     run = measured["points"][point.name]
-    predicted_s, predicted = predict(point, recorded_costs(measured["step_costs"]))
-    assert 0.015 < run["wall_s"] / predicted_s - 1 < 0.075
-    assert run["predicted_s"] == pytest.approx(predicted_s)
+    predicted = predict(point, recorded_costs(measured["step_costs"]))
+    assert 0.015 < run["wall_s"] / predicted.wall_s - 1 < 0.075
+    assert run["predicted_s"] == pytest.approx(predicted.wall_s)
     assert predicted.step_bytes == pytest.approx(run["bytes_per_inner_step"])
     assert abs(predicted.worker_waiting - run["waiting"]) < 0.03

@@ -1,5 +1,6 @@
 """The plan of a run: measured costs, and the forecast from them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_
     update = {**tiny["update"], "warmup_epochs": 2, "epochs": 3}
     config = parse_config({**tiny, "update": update, "initialisation": {"warmup_epochs": 1}})
     store = Store.open(digits_store)
-    plan = plan_run(spec_of(config, digits_store, workers=2), Producers(1))
+    plan = plan_run(spec_of(config, digits_store, workers=2), Producers(1), cores=3)
     costs = plan.costs
     assert min(costs.update_s, costs.select_s, costs.match_s) > 0
     assert costs.warm_up_s == pytest.approx(2 * costs.first_warm_up_s)
@@ -103,10 +104,22 @@ def test_a_random_network_costs_one_draw(tiny: dict[str, Any], digits_store: str
 
 @pytest.mark.usefixtures("not_measured")
 def test_a_refused_number_of_workers_has_no_forecast(tiny: dict[str, Any], digits_store: str) -> None:
-    plan = plan_run(spec_of(parse_config(tiny), digits_store), Producers())
+    plan = plan_run(spec_of(parse_config(tiny), digits_store), Producers(), cores=1)
     assert plan.forecast(workers=10).wall_s < plan.forecast().wall_s
     with pytest.raises(UsageError, match=r"workers must be at most the number of classes \(10\); got 11"):
         plan.forecast(workers=11)
+
+
+@pytest.mark.usefixtures("not_measured")
+def test_a_plan_counts_the_cores_that_exist(tiny: dict[str, Any], digits_store: str) -> None:
+    spec = spec_of(parse_config(tiny), digits_store, workers=2)
+    local, two, three = (
+        plan_run(replace(spec, local=is_local), Producers(1), cores=cores)
+        for is_local, cores in ((True, 2), (False, 2), (False, 3))
+    )
+    assert local.shares_cores and two.shares_cores and not three.shares_cores
+    assert local.forecast().wall_s == two.forecast().wall_s > three.forecast().wall_s
+    assert local.forecast(10).wall_s > two.forecast(10).wall_s, "Ray waits until ten workers have a CPU each"
 
 
 @pytest.mark.usefixtures("not_measured")
@@ -124,5 +137,5 @@ def test_a_plan_decides_once_whether_to_compile(
 
     monkeypatch.setattr(program_choice, "choose_compile", lambda *what: not asked.append(what))
     monkeypatch.setattr(planning, "in_new_process", measure)
-    plan_run(spec_of(parse_config(tiny), digits_store), Producers())
+    plan_run(spec_of(parse_config(tiny), digits_store), Producers(), cores=1)
     assert len(asked) == 1 and timed == [True, True]
