@@ -165,3 +165,16 @@ def interrupting_at(at: int) -> Callable[..., None]:
             raise KeyboardInterrupt
 
     return interrupting
+
+
+@pytest.mark.parametrize("strategy", ["representative", "random"])
+def test_classes_with_fewer_images_than_tiles_start_from_repeated_images(
+    tiny: dict[str, Any], four_digits_store: str, out: str, strategy: str
+) -> None:
+    """The classes have 60 images; 20 mosaics have 80 tiles, and a selection wants 100."""
+    changes = {"ipc": 20, "outer_steps": 1, "inner_steps": 1, "initialisation": {"strategy": strategy}}
+    config = parse_config({**tiny, **changes, "selection": {"num_clusters": 100}})
+    api.distill(config, store=four_digits_store, out=out, local=True)
+    tiles = read_synthetic(f"{out}/initial.parquet")[0].images_LNCHW[0].unfold(2, 4, 4).unfold(3, 4, 4)
+    tiles = tiles.permute(0, 2, 3, 1, 4, 5).reshape(80, -1)
+    assert len(tiles.unique(dim=0)) == 60

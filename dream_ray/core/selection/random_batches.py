@@ -13,6 +13,20 @@ def random_batch(num_images: int, batch: int, rng: np.random.Generator) -> np.nd
     return rng.choice(num_images, size=min(batch, num_images), replace=False)
 
 
+def repeated(chosen_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns at least `count` positions: the chosen ones, then passes over them, each in a random order.
+
+    A mosaic has one image of every ipc-th position; another order in each pass keeps equal images out of it.
+
+    Args:
+        chosen_N: (N,) positions, int64, N >= 1.
+        count: Number of positions to return; `chosen_N` is returned as it is if it has as many.
+        rng: Stream of the orders.
+    """
+    passes = [rng.permutation(chosen_N) for _ in range(len(chosen_N), count, len(chosen_N))]
+    return np.concatenate([chosen_N, *passes])[: max(count, len(chosen_N))]
+
+
 def successive_batches(
     num_images: int, batch: int, numbers: range, stream_of_pass: Callable[[int], np.random.Generator]
 ) -> np.ndarray:

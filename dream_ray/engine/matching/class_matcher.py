@@ -20,7 +20,7 @@ from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
 from dream_ray.core.placement import Labels
-from dream_ray.core.selection.random_batches import random_batch, successive_batches
+from dream_ray.core.selection.random_batches import random_batch, repeated, successive_batches
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.programs import StepProgram
@@ -196,12 +196,16 @@ class ClassMatcher:
             noise = self.selector.stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
             initial_NCHW = self.space.from_noise(to_device(noise, device))
         else:
-            real = to_unit(images.take(self._initial_indices(snapshot, label)), device)
+            chosen = self._initial_indices(snapshot, label)
+            # A class may have fewer images than the mosaics have tiles.
+            filled = repeated(chosen, config.ipc * config.factor**2, self.selector.stream("repeats", snapshot, label))
+            real = to_unit(images.take(filled), device)
             initial_NCHW = self.space.from_unit(compose(real, config.factor))
         nothing = torch.empty(0, dtype=torch.int64)
         return ClassState(initial_NCHW, torch.zeros_like(initial_NCHW), nothing, nothing.to(device))
 
     def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
+        """Returns as many distinct real images as the tiles of all mosaics, or all images of a smaller class."""
         count = self.config.ipc * self.config.factor**2
         if self.config.initialisation.strategy == "random":
             generator = self.selector.stream("initialisation", snapshot, label)

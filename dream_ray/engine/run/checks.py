@@ -1,11 +1,14 @@
 """Checks that settings and store fit together, before a run starts."""
 
 import logging
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from dream_ray.config import Config
 from dream_ray.config.sections import ChannelStatistics
+from dream_ray.config.usual_rates import unusual_rates
 from dream_ray.core import rng
 from dream_ray.core.images.multiformation import decoded_factors, fills_every_tile
 from dream_ray.data.store.store import Store
@@ -27,15 +30,11 @@ def check_fit(config: Config, store: Store) -> None:
     _check_factor(config, height)
     _check_normalisation(config, channels)
     counts = class_counts(config, store)
-    needed, fewest = config.ipc * config.factor**2, min(counts)
-    name_of_smallest = store.manifest.class_names[counts.index(fewest)]
-    if config.initialisation.strategy != "noise" and fewest < needed:
+    if 0 in counts:
         raise UsageError(
-            f"every class must have at least ipc * factor^2 = {needed} images for the initialisation; class "
-            f"{name_of_smallest!r} has {fewest} in {' and '.join(config.splits)}"
+            f"every class must have images in {' and '.join(config.splits)}; class "
+            f"{store.manifest.class_names[counts.index(0)]!r} has none"
         )
-    if fewest == 0:
-        raise UsageError(f"every class must have images; class {name_of_smallest!r} has none")
     if config.evaluation.every and "validation" not in store.splits():
         raise UsageError("evaluation.every needs a validation split; the store has none: ingest with --validation 0.1")
     num_values = channels * height * width
@@ -44,13 +43,8 @@ def check_fit(config: Config, store: Store) -> None:
             f"data.zca needs images of at most {MOST_WHITENED_VALUES} values (32 x 32 pixels of 3 channels are 3072); "
             f"the store's have {num_values}"
         )
-    if config.selection.strategy != "random" and fewest < config.real_batch:
-        _LOG.warning(
-            "Class %r has %d images, fewer than the real batch of %d: all its whole clusters are used.",
-            name_of_smallest,
-            fewest,
-            config.real_batch,
-        )
+    for line in [*small_classes(config, counts, store.manifest.class_names), *unusual_rates(config)]:
+        _LOG.warning("%s", line)
     for name, reason in changed_in_vain(config):
         _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
     network = build(config, store)  # raises if the network does not fit the images
@@ -63,6 +57,38 @@ def check_fit(config: Config, store: Store) -> None:
             f"on the process that trains it; {config.network.name} does, as dropout and stochastic depth do: make "
             "their rates 0. It can be evaluated with"
         )
+
+
+def small_classes(config: Config, counts: Sequence[int], names: Sequence[str]) -> Iterator[str]:
+    """Yields a line for each way in which classes are too small for the settings: what is done, and the ways out.
+
+    Args:
+        config: Settings.
+        counts: Real images of each class, by label; >= 1.
+        names: Names of the classes, by label.
+    """
+    fewest = min(counts)
+    smallest = f"class {names[counts.index(fewest)]!r} has {fewest}"
+    tiles = config.ipc * config.factor**2
+    if config.initialisation.strategy != "noise" and fewest < tiles:
+        ways = [f"ipc={fewest // config.factor**2}"] if fewest >= config.factor**2 else []
+        ways += [f"factor={math.isqrt(fewest // config.ipc)}"] if config.factor > 1 and fewest >= config.ipc else []
+        ways.append("initialisation.strategy=noise")
+        yield (
+            f"{_of_classes(counts, tiles)} fewer images than the {tiles} of ipc * factor^2 ({smallest}): their initial "
+            f"images repeat real ones. If all should differ, set {' or '.join(ways)}."
+        )
+    if config.selection.strategy != "random" and fewest < config.real_batch:
+        yield (
+            f"{_of_classes(counts, config.real_batch)} fewer images than the real batch of {config.real_batch} "
+            f"({smallest}): a selection takes all of theirs, so nothing is selected."
+        )
+
+
+def _of_classes(counts: Sequence[int], needed: int) -> str:
+    """Returns how many classes have fewer images than needed, as the subject of a sentence."""
+    small = sum(count < needed for count in counts)
+    return f"{small} of {len(counts)} classes {'has' if small == 1 else 'have'}"
 
 
 def _check_factor(config: Config, side: int) -> None:

@@ -5,13 +5,12 @@ The rows are about distillation. The baseline "k-means real" of an evaluation al
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
 from operator import attrgetter
 from typing import NamedTuple
 
-from dream_ray.config import FRAMEWORKS, Config, parse_config
-from dream_ray.config.presets import presets_of
+from dream_ray.config import Config
 from dream_ray.config.sections import Section
+from dream_ray.config.usual_rates import usual_configs
 
 
 class Row(NamedTuple):
@@ -70,15 +69,8 @@ def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
     """
     for path, reason in ignored(config).items():
         value = attrgetter(path)
-        if value(config) not in [value(one) for one in _usual(config.framework)]:
+        if value(config) not in [value(one) for one in usual_configs(config.framework)]:
             yield path, reason
-
-
-@cache
-def _usual(framework: str) -> list[Config]:
-    """Returns the settings of a framework and those of its presets."""
-    presets = presets_of(framework, FRAMEWORKS[framework]).values()
-    return [parse_config(values) for values in ({"framework": framework}, *(preset.settings for preset in presets))]
 
 
 def ignored(config: Config) -> dict[str, str]:

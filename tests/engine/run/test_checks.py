@@ -11,7 +11,7 @@ from dream_ray.config import PRESETS, Config, parse_config
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.run import checks
-from dream_ray.engine.run.checks import check_fit
+from dream_ray.engine.run.checks import check_fit, small_classes
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 
@@ -130,3 +130,41 @@ def test_more_workers_than_classes_are_refused(
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         check_against_store(replace(spec, workers=40), store)
+
+
+NAMES = ("ants", "bees", "cats")
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "ways"),
+    [
+        ([12, 40, 90], {}, "ipc=3 or factor=1 or initialisation.strategy=noise"),
+        ([9, 40, 90], {}, "ipc=2 or initialisation.strategy=noise"),
+        ([3, 3, 3], {}, "initialisation.strategy=noise"),
+        ([5, 5, 5], {"factor": 1}, "ipc=5 or initialisation.strategy=noise"),
+        ([40, 40, 40], {}, None),
+        ([12, 40, 90], {"initialisation": {"strategy": "noise"}}, None),
+    ],
+)
+def test_classes_smaller_than_their_mosaics_are_named_with_the_ways_out(
+    tiny: dict[str, Any], counts: list[int], changes: dict[str, Any], ways: str | None
+) -> None:
+    config = parse_config({**tiny, "ipc": 10, "selection": {"strategy": "random"}, **changes})
+    lines = list(small_classes(config, counts, NAMES))
+    assert len(lines) == (ways is not None)
+    if ways is not None:
+        assert lines[0].endswith(f"If all should differ, set {ways}.")
+        assert f"(class 'ants' has {counts[0]})" in lines[0]
+
+
+def test_classes_smaller_than_the_real_batch_are_named(tiny: dict[str, Any]) -> None:
+    (line,) = small_classes(parse_config({**tiny, "selection": {"num_clusters": 64}}), [63, 64, 65], NAMES)
+    assert line.startswith("1 of 3 classes has fewer images than the real batch of 64 (class 'ants' has 63)")
+
+
+def test_a_rate_that_can_only_give_noise_is_named_with_the_usual_range(
+    tiny: dict[str, Any], digits_store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_fit(parse_config({**tiny, "pixels": {"lr": 1e9}, "update": {"lr": 10.0}}), Store.open(digits_store))
+    (message,) = caplog.messages
+    assert message.startswith("pixels.lr 1e+09 is more than 100 times any rate of the presets of dream_plus (7.65")

@@ -158,7 +158,9 @@ def test_a_run_records_its_form_and_a_resumed_one_keeps_it(store: str, tiny: dic
 def test_the_plan_counts_padding(store: str, tiny: dict[str, Any]) -> None:
     """Three workers of ten classes hold 4, 3 and 3 of them: two groups of three, one and one."""
     nothing: Any = None
-    plan = RunPlan(spec(store, tiny, workers=3, class_batch=3), Store.open(store), nothing, nothing, 0)
+    plan = RunPlan(
+        spec(store, tiny, workers=3, class_batch=3), Store.open(store), nothing, nothing, 0, reserve=False, cores=3
+    )
     assert plan.padding == pytest.approx(1 - 10 / 12)
 
 
