@@ -36,6 +36,8 @@ Experiments:
 TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without the time that importing typing takes
 
 if TYPE_CHECKING:
+    from dream_ray import config as config
+    from dream_ray import sets as sets
     from dream_ray.api import (
         diagnose,
         distill,
@@ -76,12 +78,16 @@ else:
         "UsageError": "dream_ray.errors",
     }
 
+    _PACKAGES = ("config", "sets")
+
     def __getattr__(name):
-        """Imports a public name when it is first used."""
-        if name not in _MODULES:
+        """Imports a public name, or a package that users call, when it is first used."""
+        if name not in _MODULES and name not in _PACKAGES:
             raise AttributeError(f"module 'dream_ray' has no attribute {name!r}")
         from importlib import import_module
 
+        if name in _PACKAGES:
+            return import_module(f"dream_ray.{name}")
         found = globals()[name] = getattr(import_module(_MODULES[name]), name)
         return found
 

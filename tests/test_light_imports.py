@@ -10,6 +10,7 @@ HEAVY = ("torch", "ray", "sklearn", "matplotlib", "optuna")
 LIGHT_MODULES = (
     "dream_ray",
     "dream_ray.config",
+    "dream_ray.sets",
     "dream_ray.data.store.store",
     "dream_ray.data.ingest",
     "dream_ray.engine.run.spec",

@@ -5,3 +5,4 @@ import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]

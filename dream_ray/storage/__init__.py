@@ -32,6 +32,7 @@ from dream_ray.storage.files import (
     write_json,
     write_text,
 )
+from dream_ray.storage.mapped_arrays import in_one_array
 from dream_ray.storage.paths import (
     NotReadable,
     RemoteError,
@@ -45,7 +46,6 @@ from dream_ray.storage.paths import (
     text_path,
 )
 from dream_ray.storage.reading import open_arrow, open_raw, sha256
-from dream_ray.storage.spill import spill
 
 __all__ = [
     "CLAIM",
@@ -62,6 +62,7 @@ __all__ = [
     "exists",
     "file_sizes",
     "glob",
+    "in_one_array",
     "is_cached",
     "is_directory",
     "is_remote",
@@ -84,7 +85,6 @@ __all__ = [
     "sha256",
     "shared_path",
     "sibling",
-    "spill",
     "start_write_back",
     "text_path",
     "write_bytes",

@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
-
 from dream_ray.errors import UsageError
 from dream_ray.storage.files import delete
 from dream_ray.storage.paths import is_remote, join, resolve
@@ -29,6 +27,8 @@ def claimed(path: str) -> Iterator[bool]:
     if is_remote(path):
         yield True
         return
+    from filelock import FileLock, Timeout  # `dream_ray.sets` reads files without it
+
     _, target = resolve(path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     lock = FileLock(target)

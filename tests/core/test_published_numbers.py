@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dream_ray.core.images.augment import augment, rotation_angle, scale_factor, view_of
-from dream_ray.core.images.multiformation import decode, decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
+from dream_ray.core.images.multiformation import decode
 from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
 from dream_ray.core.matching.objectives import DISTANCES, Objective, Parameters, Signals, matching_gradient, signals
 from dream_ray.core.matching.pixel_sgd import pixel_step

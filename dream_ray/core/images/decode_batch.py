@@ -3,54 +3,13 @@
 N stored images, C channels, side H = W; M decoded images, B images of a batch.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dream_ray.core.images.multiformation import decode_schedule, tile_side
+from dream_ray.core.images.decode_schedule import Origins, tile_side
 from dream_ray.core.transfer import to_device
-
-
-class Origins(NamedTuple):
-    """The origin of each of some decoded images; int64 arrays of equal length.
-
-    Attributes:
-        factor: Factor that decodes the image.
-        tile: Number of the tile, row-major.
-        stored: Number of the stored image.
-    """
-
-    factor: np.ndarray
-    tile: np.ndarray
-    stored: np.ndarray
-
-    def take(self, chosen: np.ndarray) -> "Origins":
-        """Returns the origins of the images with some numbers."""
-        return Origins(self.factor[chosen], self.tile[chosen], self.stored[chosen])
-
-
-def decoded_origins(num_classes: int, num_stored: int, factor: int, mode: str, bound: int) -> Origins:
-    """Returns the origins of all decoded images, class by class, and within a class in the order of `decode`.
-
-    Args:
-        num_classes: Number of classes.
-        num_stored: Stored images of a class; those of all classes are numbered class by class.
-        factor: As for `decode`.
-        mode: As for `decode`.
-        bound: As for `decode`.
-    """
-    of_class = []
-    for f, stored in decode_schedule(num_stored, factor, mode, bound):
-        tiles_M = np.repeat(np.arange(f**2), len(stored))
-        of_class.append(
-            np.stack([np.full_like(tiles_M, f), tiles_M, np.tile(np.arange(stored.start, stored.stop), f**2)])
-        )
-    factors_M, tiles_M, stored_M = np.concatenate(of_class, axis=1)
-    first_L1 = num_stored * np.arange(num_classes)[:, None]
-    return Origins(np.tile(factors_M, num_classes), np.tile(tiles_M, num_classes), (first_L1 + stored_M).reshape(-1))
 
 
 def decode_batch(images_NCHW: Tensor, origins: Origins, device: torch.device) -> Tensor:

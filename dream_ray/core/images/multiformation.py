@@ -4,23 +4,11 @@ Source: IDC (Kim et al., ICML 2022, arXiv 2205.14959), section 4. N stored image
 Decoded images are ordered tile by tile (row-major), and within a tile by stored image.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DECODE_MODES = ("single", "multi", "bound")
-
-
-def tile_side(side: int, factor: int) -> int:
-    """Returns the side of one tile in pixels, ceil(side / factor)."""
-    return math.ceil(side / factor)
-
-
-def fills_every_tile(side: int, factor: int) -> bool:
-    """Returns whether each tile contains a part of the image; otherwise the last tiles are padding only."""
-    return (factor - 1) * tile_side(side, factor) < side
+from dream_ray.core.images.decode_schedule import decode_schedule, tile_side
 
 
 def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
@@ -45,37 +33,6 @@ def decode_factor(images_NCHW: Tensor, factor: int) -> Tensor:
     return F.interpolate(tiles, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def bound_schedule(num_stored: int, factor: int, bound: int) -> list[tuple[int, range]]:
-    """Splits stored images over factors so that the decoded count stays within `bound`.
-
-    IDC's rule: from the largest factor down, each factor decodes as many images as fit if all others count once; factor
-    1 takes the rest. The rule is not optimal: sometimes one more image would fit.
-
-    Returns:
-        [(factor, consecutive stored images)], from the largest factor down; together all images.
-    """
-    schedule = []
-    first, decoded = 0, 0
-    for f in range(factor, 0, -1):
-        remaining = num_stored - first
-        free = bound - decoded - remaining
-        count = remaining if f == 1 else max(0, min(free // f**2, remaining))
-        schedule.append((f, range(first, first + count)))
-        first += count
-        decoded += count * f**2
-        if first == num_stored:
-            break
-    return schedule
-
-
-def decode_schedule(num_stored: int, factor: int, mode: str, bound: int) -> list[tuple[int, range]]:
-    """Returns [(factor, stored images that it decodes)] in the order of `decode`, whose arguments it takes."""
-    if mode == "bound":
-        return bound_schedule(num_stored, factor, bound)
-    assert mode in DECODE_MODES, mode
-    return [(f, range(num_stored)) for f in range(factor if mode == "single" else 1, factor + 1)]
-
-
 def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
     """Decodes stored images into training images.
 
@@ -94,16 +51,6 @@ def decode(images_NCHW: Tensor, factor: int, mode: str, bound: int) -> Tensor:
     if mode == "multi":  # without slices, which change the order in which autograd sums the gradients
         return torch.cat([decode_factor(images_NCHW, f) for f, _ in schedule])
     return torch.cat([decode_factor(images_NCHW[stored.start : stored.stop], f) for f, stored in schedule])
-
-
-def decoded_factors(num_stored: int, factor: int, mode: str, bound: int) -> list[int]:
-    """Returns the factors that `decode` uses, ascending."""
-    return sorted(f for f, stored in decode_schedule(num_stored, factor, mode, bound) if stored)
-
-
-def decoded_count(num_stored: int, factor: int, mode: str, bound: int) -> int:
-    """Returns the number of training images that `decode` returns for `num_stored` images."""
-    return sum(len(stored) * f**2 for f, stored in decode_schedule(num_stored, factor, mode, bound))
 
 
 def compose(images_NCHW: Tensor, factor: int) -> Tensor:

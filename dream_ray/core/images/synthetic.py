@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dream_ray.core.images.multiformation import decode, decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
+from dream_ray.core.images.multiformation import decode
 
 
 class ClassImages(Protocol):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from dream_ray import storage
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.selection.random_batches import random_batch
@@ -13,7 +14,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import INITIAL, KMEANS_REAL, RANDOM_REAL, WHOLE_SET
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.networks.from_config import warmed_up
-from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, in_one_array, training_images
+from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, training_images
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.class_costs import class_counts
@@ -36,7 +37,7 @@ def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
     """Returns real images at full size; ipc of them have as many pixels as the stored synthetic images of a class."""
     labels = np.repeat(np.arange(len(indices)), [len(chosen) for chosen in indices])
     by_class = (store.images(label, run.config.splits).take(np.array(chosen)) for label, chosen in enumerate(indices))
-    images = in_one_array(by_class, (len(labels), *store.shape_CHW), np.dtype(np.uint8))
+    images = storage.in_one_array(by_class, (len(labels), *store.shape_CHW), np.dtype(np.uint8))
     if 4 * images.size > RESIDENT_BYTES:
         return RealImages(ImageChunks([images]), labels)
     return TensorImages(to_unit(images, torch.device("cpu")), torch.from_numpy(labels))

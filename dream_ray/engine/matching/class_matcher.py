@@ -14,7 +14,8 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, sample_params
-from dream_ray.core.images.multiformation import compose, decode, decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
+from dream_ray.core.images.multiformation import compose, decode
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep

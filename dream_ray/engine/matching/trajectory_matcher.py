@@ -15,7 +15,7 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, augment, sample_params, view_of
-from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.objectives import Forward

@@ -4,7 +4,7 @@ L classes of N stored images, C channels, H, W.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from dream_ray import storage
-from dream_ray.core.images.decode_batch import Origins, decode_batch, decoded_origins
+from dream_ray.core.images.decode_batch import decode_batch
+from dream_ray.core.images.decode_schedule import Origins, decoded_origins
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.core.transfer import to_device
 from dream_ray.engine.networks.training import TensorImages, TrainingImages
 
 RESIDENT_BYTES = 1 << 30
 """Largest set that is kept in memory: decoded, or else as it is stored, on the device that trains."""
-MAPPED_BYTES = 1 << 28
-"""Images with more bytes are read into a file that is mapped, see `in_one_array`."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +70,5 @@ def stored_images(synthetic: SyntheticSet) -> StoredImages:
     images_LNCHW = synthetic.images_LNCHW
     if not isinstance(images_LNCHW, Tensor):
         by_class = (images_LNCHW[label].numpy() for label in range(num_classes))
-        images_LNCHW = torch.from_numpy(in_one_array(by_class, images_LNCHW.shape, np.dtype("<f4")))
+        images_LNCHW = torch.from_numpy(storage.in_one_array(by_class, images_LNCHW.shape, np.dtype("<f4")))
     return StoredImages(images_LNCHW.reshape(-1, *shape_CHW), origins, synthetic.labels().numpy())
-
-
-def in_one_array(blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Joins arrays without a second copy: in memory up to `MAPPED_BYTES`, else in a mapped file.
-
-    Args:
-        blocks: Contiguous arrays of `dtype`, together as many values as `shape` has.
-        shape: Shape of the result.
-        dtype: Type of the result.
-
-    Raises:
-        RunError: If the mapped file cannot be written.
-    """
-    if dtype.itemsize * math.prod(shape) > MAPPED_BYTES:
-        return np.frombuffer(storage.spill(blocks), dtype).reshape(shape)
-    joined, end = np.empty(math.prod(shape), dtype), 0
-    for block in blocks:
-        joined[end : end + block.size] = block.reshape(-1)
-        end += block.size
-    return joined.reshape(shape)

@@ -9,7 +9,7 @@ import torch
 
 from dream_ray.config import Config
 from dream_ray.config.sections import Selection
-from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks.device_images import MEGABYTE

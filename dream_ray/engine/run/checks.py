@@ -10,7 +10,7 @@ from dream_ray.config import Config
 from dream_ray.config.sections import ChannelStatistics
 from dream_ray.config.usual_rates import unusual_rates
 from dream_ray.core import rng
-from dream_ray.core.images.multiformation import decoded_factors, fills_every_tile
+from dream_ray.core.images.decode_schedule import decoded_factors, fills_every_tile
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.run.class_costs import class_counts

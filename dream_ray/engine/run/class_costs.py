@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dream_ray.config import Config
-from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.placement import Labels, place_classes
 from dream_ray.data.store.store import Store
 

@@ -2,7 +2,6 @@
 
 import math
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +9,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dream_ray import storage
-from dream_ray.core.images.multiformation import decoded_count
+from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.images.normalisation import Normalisation, Normalise
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, StoredImages, stored_images
-from dream_ray.engine.run.artefacts import read_description, read_synthetic, set_shape
+from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import WHITENING_FILE
 from dream_ray.engine.run.normalisation import read_whitening
 from dream_ray.errors import RunError
+from dream_ray.sets.set_file import Description, read_description, set_shape
 
 
 class SyntheticDataset(Dataset[tuple[Tensor, int]]):
@@ -40,7 +40,7 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         step_size: Learning rate that was learned with the images, or None.
     """
 
-    def __init__(self, path: str, description: dict[str, Any], normalise: Normalise) -> None:
+    def __init__(self, path: str, description: Description, normalise: Normalise) -> None:
         self._path, self._description = path, description
         self.normalise = normalise
         num_classes, ipc, *self._shape_CHW = set_shape(description)

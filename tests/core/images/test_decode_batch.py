@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dream_ray.core.images.decode_batch import decode_batch, decoded_origins
-from dream_ray.core.images.multiformation import DECODE_MODES, decode
+from dream_ray.core.images.decode_batch import decode_batch
+from dream_ray.core.images.decode_schedule import DECODE_MODES, decoded_origins
+from dream_ray.core.images.multiformation import decode
 
 CPU = torch.device("cpu")
 

@@ -8,16 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dream_ray.core.images.multiformation import (
+from dream_ray.core.images.decode_schedule import (
     bound_schedule,
-    compose,
-    decode,
-    decode_factor,
     decoded_count,
     decoded_factors,
     fills_every_tile,
     tile_side,
 )
+from dream_ray.core.images.multiformation import compose, decode, decode_factor
 
 
 def _bilinear(tile: Tensor, side: int) -> Tensor:

@@ -25,6 +25,7 @@ from dream_ray.engine.networks.training import TensorImages
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
+from dream_ray.storage import mapped_arrays
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +289,7 @@ def test_large_sets_train_to_the_same_bits(run: Run, evaluated_set: str, monkeyp
     expected = train_weights(task, run)
     for module in (baselines, stored_images):
         monkeypatch.setattr(module, "RESIDENT_BYTES", 0)
-    monkeypatch.setattr(stored_images, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 0)
     data, _ = tasks.training_data(task, run, run.open_store())
     assert not isinstance(data, TensorImages)
     assert torch.equal(train_weights(task, run), expected)

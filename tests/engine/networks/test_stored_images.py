@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from dream_ray import storage
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.engine.networks import stored_images as module
-from dream_ray.engine.networks.stored_images import StoredImages, in_one_array, stored_images, training_images
+from dream_ray.engine.networks.stored_images import StoredImages, stored_images, training_images
 from dream_ray.engine.networks.training import TensorImages
+from dream_ray.storage import mapped_arrays
 from tests.standin_gpu.gpu import standin_gpu
 from tests.standin_gpu.tally import recording
 
@@ -41,7 +43,7 @@ def images_LNCHW() -> torch.Tensor:
 def test_batches_are_those_of_the_decoded_set(
     images_LNCHW: torch.Tensor, mapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAPPED_BYTES", 0 if mapped else 1 << 20)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 0 if mapped else 1 << 20)
     reader = OneByOne(images_LNCHW)
     stored, decoded = stored_images(synthetic_set(reader)), TensorImages(*synthetic_set(images_LNCHW).decoded())
     assert reader.read == [0, 1, 2]
@@ -64,9 +66,11 @@ def test_the_size_decides_when_images_are_decoded(images_LNCHW: torch.Tensor, mo
 @pytest.mark.parametrize("mapped", [False, True], ids=["in memory", "mapped"])
 @pytest.mark.parametrize("dtype", ["<f4", "u1"])
 def test_blocks_of_any_size_make_one_array(dtype: str, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAPPED_BYTES", 0 if mapped else 1 << 20)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 0 if mapped else 1 << 20)
     values = np.arange(24).astype(dtype)
-    joined = in_one_array(iter([values[:1].reshape(1, 1), values[1:14], values[14:]]), (2, 3, 4), np.dtype(dtype))
+    joined = storage.in_one_array(
+        iter([values[:1].reshape(1, 1), values[1:14], values[14:]]), (2, 3, 4), np.dtype(dtype)
+    )
     assert np.array_equal(joined, values.reshape(2, 3, 4)) and joined.dtype == values.dtype
 
 

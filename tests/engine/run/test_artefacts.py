@@ -19,10 +19,11 @@ import torch
 from dream_ray import storage
 from dream_ray.api import load_synthetic
 from dream_ray.core.images.synthetic import SyntheticSet
-from dream_ray.engine.networks import stored_images
 from dream_ray.engine.run import dataset
-from dream_ray.engine.run.artefacts import read_description, read_synthetic, write_picture, write_synthetic
+from dream_ray.engine.run.artefacts import read_synthetic, write_picture, write_synthetic
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sets.set_file import read_description
+from dream_ray.storage import mapped_arrays
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_the_bytes_are_those_of_a_set_written_as_a_whole(synthetic: SyntheticSet
 def test_a_mapped_set_is_read_as_one_in_memory(
     synthetic: SyntheticSet, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_images, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_BYTES", 0)
     assert torch.equal(read_synthetic(path)[0].images_LNCHW, synthetic.images_LNCHW)
 
 

@@ -20,10 +20,11 @@ from dream_ray.engine.evaluation import baselines
 from dream_ray.engine.networks import stored_images
 from dream_ray.engine.run import dataset
 from dream_ray.engine.run.directory import open_run
+from dream_ray.storage import mapped_arrays
 
 for module in (stored_images, baselines, dataset):
     module.RESIDENT_BYTES = 1 << 20
-stored_images.MAPPED_BYTES = 1 << 20
+mapped_arrays.MAPPED_BYTES = 1 << 20
 grown = {}
 for path in sys.argv[1:]:
     for phase, end in PHASES.items():

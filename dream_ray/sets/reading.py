@@ -1,0 +1,21 @@
+"""Reading of synthetic sets, from runs, files and exports."""
+
+from dream_ray import storage
+from dream_ray.sets.image_set import ImageSet
+from dream_ray.sets.set_file import SET_FILE, read_set
+
+
+def read(path: storage.StrPath) -> ImageSet:
+    """Reads a synthetic set as arrays; neither PyTorch nor Ray is imported.
+
+    Args:
+        path: A set (synthetic.parquet), the directory of its run, or a directory that `dream_ray.export` wrote; a URI
+            must be a str.
+
+    Raises:
+        UsageError: If it does not exist, is not a synthetic set or has another format version.
+        RunError: If it is damaged.
+    """
+    text = storage.text_path("path", path)
+    in_run = storage.join(text, SET_FILE)
+    return ImageSet(*read_set(in_run if storage.exists(in_run) else text))
