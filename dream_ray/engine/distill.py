@@ -17,10 +17,10 @@ from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection.strategies import Selection
-from dream_ray.engine.losses import Losses
 from dream_ray.engine.matching.class_selector import Assignments
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.sources import NetworkState, Source
+from dream_ray.engine.progress.losses import Losses
 
 
 class StepInput(Protocol):

@@ -16,8 +16,8 @@ from dream_ray.config import parse_config
 from dream_ray.data.ingest import ingest
 from dream_ray.data.store import encodings
 from dream_ray.data.store.manifest import Manifest
-from dream_ray.engine.losses import Losses
 from dream_ray.engine.progress import heartbeat
+from dream_ray.engine.progress.losses import Losses
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import RunError

@@ -74,7 +74,7 @@ BUDGETS = {
         calls=3, operations=390, waits={"core/selection/strategies.py stratified": 3}
     ),
     "boundary: first selection": Budget(calls=1, operations=109, waits={"core/selection/picking.py nearest_to_any": 1}),
-    "dream_plus: rest of the loop": Budget(calls=1, operations=38, waits={"engine/losses.py check_state": 1}),
+    "dream_plus: rest of the loop": Budget(calls=1, operations=38, waits={"engine/progress/losses.py check_state": 1}),
     "dc: class step": Budget(calls=4, operations=1390, waits={}),
     "dc: update": Budget(calls=3, operations=214, waits={}),
     "mtt: class step": Budget(calls=4, operations=16285, waits={}),

@@ -6,7 +6,7 @@ ALLOWED_WAITS = {
     "core/selection/picking.py nearest_to_each": "the host takes the selected images out of the store",
     "core/selection/strategies.py stratified": "the host takes the selected images out of the store",
     # At every checkpoint.
-    "engine/losses.py check_state": "the images of a checkpoint are checked",
+    "engine/progress/losses.py check_state": "the images of a checkpoint are checked",
     "engine/networks/tensor_file.py write_tensors": "a thread copies the tensors of a checkpoint or a cached network",
     # At the start of a run or a resume.
     "core/images/normalisation.py of": "mean and standard deviation are copied",

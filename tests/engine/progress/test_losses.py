@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dream_ray.config import parse_config
-from dream_ray.engine import losses as module
-from dream_ray.engine.losses import Losses
 from dream_ray.engine.matching.state import ClassState, RunState
+from dream_ray.engine.progress import losses as module
+from dream_ray.engine.progress.losses import Losses
 from dream_ray.errors import RunError
 
 CONFIG = parse_config({"inner_steps": 10})
