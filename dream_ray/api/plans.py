@@ -7,7 +7,7 @@ from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.config import Config
 from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store.store import Store
-from dream_ray.engine.run.spec import RunSpec, check_against_store
+from dream_ray.engine.run.spec import RunSpec, check_against_store, warn_if_not_evaluable
 
 if TYPE_CHECKING:
     from dream_ray.engine.planning.plan import RunPlan
@@ -49,7 +49,9 @@ def plan(
         producers=producers,
         memory_bytes=None if memory is None else parse_bytes(memory),
     )
-    check_against_store(spec, Store.open(spec.store))
+    opened = Store.open(spec.store)
+    check_against_store(spec, opened)
+    warn_if_not_evaluable(config, opened)
     from dream_ray.engine.planning.plan import plan_run
 
     with open_backend(address, wait, local=local) as backend:

@@ -15,7 +15,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.progress.status import Status, read_status
 from dream_ray.engine.run.directory import Run, check_new, open_run
-from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store
+from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store, warn_if_not_evaluable
 
 if TYPE_CHECKING:
     from dream_ray.engine.run.dataset import SyntheticDataset
@@ -98,8 +98,10 @@ def distill(
         snapshot_cache=None if snapshot_cache is None else storage.text_path("snapshot-cache", snapshot_cache),
         snapshot_cache_bytes=parse_bytes(snapshot_cache_size, "snapshot-cache-size"),
     )
-    check_against_store(spec, Store.open(spec.store))
+    opened = Store.open(spec.store)
+    check_against_store(spec, opened)
     check_new(out)
+    warn_if_not_evaluable(config, opened)
     from dream_ray.engine.planning.plan import begin_run
     from dream_ray.engine.run.lifecycle import executing
 

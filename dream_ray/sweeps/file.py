@@ -109,7 +109,7 @@ class Sweep(Section):
     seeds: int = Field(default=1, ge=1)
     """Runs of a trial, each with its own seed; the result is their mean."""
     final_seeds: int = Field(default=3, ge=0)
-    """Final runs of the best settings and of those of this file, with fresh seeds; 0: none."""
+    """Final runs of the best settings and of those of this file, with fresh seeds, for the test images; 0: none."""
     resources: Resources = Resources()
     log: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Loggers besides TensorBoard: MLflow (MLFLOW_TRACKING_URI) and Weights & Biases."""

@@ -10,6 +10,7 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.data.store.store import Store
+from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import cached_failure, run_directory
 from dream_ray.sweeps.file import Sweep, Values
 
@@ -27,14 +28,22 @@ def final_config(sweep: Sweep, values: Values) -> Config:
     return sweep.config_of({**values, "data.include_validation": True, "evaluation.every": 0})
 
 
-def final_runs(out: str, sweep: Sweep, best: Values, store: Store) -> dict[str, dict[str, Config]]:
+def check_final_seeds(sweep: Sweep, store: Store) -> None:
+    """Raises UsageError if the sweep file asks for final runs that could not be tested."""
+    if sweep.final_seeds and "test" not in store.splits():
+        raise UsageError(
+            f"final_seeds must be 0 for a store without test images, on which final runs are tested; got "
+            f"{sweep.final_seeds}. Set `final_seeds: 0`, or ingest the images again with --test-fraction 0.2 or --test"
+        )
+
+
+def final_runs(out: str, sweep: Sweep, best: Values) -> dict[str, dict[str, Config]]:
     """Plans the final runs of "best" and, if its settings differ, of "base", the settings of the file.
 
     Returns:
-        By name: the settings of each run by its directory. Nothing if the sweep file asks for no final runs or the
-        store has no test images.
+        By name: the settings of each run by its directory. Nothing if the sweep file asks for no final runs.
     """
-    if sweep.final_seeds == 0 or not any(store.count("test", label) for label in range(store.num_classes)):
+    if sweep.final_seeds == 0:
         return {}
     named = {"best": best}
     if final_config(sweep, best) != final_config(sweep, {}):

@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dream_ray import storage
-from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
-from dream_ray.errors import RunError, TransientError
+from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.final_runs import final_runs, is_settled, num_tested, write_final
+from dream_ray.sweeps.final_runs import check_final_seeds, final_runs, is_settled, num_tested, write_final
 from dream_ray.sweeps.trial import TrialExecutor, run_final
 from tests.runs import TRIAL_OPTIONS, FailingBackend
 from tests.sweeps.conftest import SETTINGS, Page, made, written
@@ -19,10 +19,10 @@ from tests.sweeps.conftest import SETTINGS, Page, made, written
 SWEEP: dict[str, Any] = {**SETTINGS, "space": {"weights.feature": {"log": [0.01, 10]}}, "final_seeds": 2}
 
 
-def test_the_best_settings_and_those_of_the_file_are_tested_alike(digits_store: str, tmp_path: Path) -> None:
+def test_the_best_settings_and_those_of_the_file_are_tested_alike(tmp_path: Path) -> None:
     """The start point of the search does not matter."""
-    sweep, store = parse_sweep({**SWEEP, "start": [{"weights.feature": 2.0}]}), Store.open(digits_store)
-    planned = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
+    sweep = parse_sweep({**SWEEP, "start": [{"weights.feature": 2.0}]})
+    planned = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0})
     best, base = planned["best"], planned["base"]
     assert [config.seed for config in best.values()] == [config.seed for config in base.values()] == [1000, 1001]
     for one, other in zip(best.values(), base.values(), strict=True):
@@ -40,9 +40,9 @@ def test_the_best_settings_and_those_of_the_file_are_tested_alike(digits_store: 
     assert json.loads((tmp_path / "final.json").read_text()) == [first, second]
 
 
-def test_study_finals_and_api_hold_fractions_and_the_report_shows_percent(digits_store: str, tmp_path: Path) -> None:
+def test_study_finals_and_api_hold_fractions_and_the_report_shows_percent(tmp_path: Path) -> None:
     sweep, out, values = parse_sweep({**SWEEP, "final_seeds": 1}), str(tmp_path), {"weights.feature": 5.0}
-    planned = final_runs(out, sweep, values, Store.open(digits_store))
+    planned = final_runs(out, sweep, values)
     write_accuracy(*planned["best"], 0.8125)
     final = write_final(out, planned)
     page = Page(written(sweep, tmp_path, [trial := made(sweep, [0.8125], values)], final))
@@ -59,7 +59,7 @@ def write_accuracy(path: str, accuracy: float) -> None:
 
 def test_a_final_run_keeps_a_permanent_reason_and_repeats_a_transient_one(digits_store: str, tmp_path: Path) -> None:
     out, errors = str(tmp_path), iter([TransientError("disk full"), RunError("the loss is not finite")])
-    planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0}, Store.open(digits_store))
+    planned = final_runs(out, parse_sweep(SWEEP), {"weights.feature": 5.0})
     [(path, config), _] = planned["base"].items()
     executor = TrialExecutor(FailingBackend(errors), TRIAL_OPTIONS)
     with pytest.raises(TransientError, match="disk full"):
@@ -72,18 +72,24 @@ def test_a_final_run_keeps_a_permanent_reason_and_repeats_a_transient_one(digits
     assert (row["name"], row["mean"], row["n"], row["reasons"]) == ("base", None, 0, ["the loss is not finite"])
 
 
-def test_other_best_settings_are_tested_again(digits_store: str, tmp_path: Path) -> None:
+def test_other_best_settings_are_tested_again(tmp_path: Path) -> None:
     """For example after a resume with a larger budget."""
-    sweep, store = parse_sweep(SWEEP), Store.open(digits_store)
-    one = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0}, store)
-    other = final_runs(str(tmp_path), sweep, {"weights.feature": 6.0}, store)
+    sweep = parse_sweep(SWEEP)
+    one = final_runs(str(tmp_path), sweep, {"weights.feature": 5.0})
+    other = final_runs(str(tmp_path), sweep, {"weights.feature": 6.0})
     assert one["best"].keys().isdisjoint(other["best"])
     assert one["base"] == other["base"]
     for path in one["best"]:
         write_accuracy(path, 0.5)
     assert [row["name"] for row in write_final(str(tmp_path), one)] == ["best"]
     assert write_final(str(tmp_path), other) == [], "without the accuracies of the former best settings"
-    assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0}, store)) == ["best"], (
-        "both settings are equal"
-    )
-    assert final_runs(str(tmp_path), parse_sweep({**SWEEP, "final_seeds": 0}), {"weights.feature": 5.0}, store) == {}
+    assert list(final_runs(str(tmp_path), sweep, {"weights.feature": 1.0})) == ["best"], "both settings are equal"
+    assert final_runs(str(tmp_path), parse_sweep({**SWEEP, "final_seeds": 0}), {"weights.feature": 5.0}) == {}
+
+
+def test_final_runs_need_test_images() -> None:
+    sweep, store = parse_sweep(SWEEP), SimpleNamespace(splits=lambda: ("train", "validation"))
+    with pytest.raises(UsageError, match="final_seeds must be 0 for a store without test images, .*; got 2"):
+        check_final_seeds(sweep, store)
+    check_final_seeds(parse_sweep({**SWEEP, "final_seeds": 0}), store)
+    check_final_seeds(sweep, SimpleNamespace(splits=lambda: ("train", "test")))

@@ -29,6 +29,10 @@ def ingest(
     test_labels: Annotated[
         str | None, typer.Option("--test-labels", help="Label file, if --test is a flat directory or .tar file.")
     ] = None,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option("--test-fraction", help="Fraction of every class for the test split, if the source has none."),
+    ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels; images are resized and cropped.")] = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as in the source]")] = None,
     encoding: Annotated[
@@ -72,6 +76,7 @@ def ingest(
     settings = dream_ray.IngestSettings(
         source=source,
         test=test,
+        test_fraction=test_fraction,
         test_labels=test_labels,
         size=size,
         channels=channels,

@@ -1,6 +1,7 @@
 """Ingest: sources of labelled images become a store, in stages of independent, repeatable jobs.
 
     list       each shard of the sources lists the locations of its images    listing.py
+    compare    digest the training images, only for `test_fraction`           contents.py
     plan       assign the listed images to the files of the store             plan.py
     write      each file: read, decode, resize, encode, digest, sum up        writing.py
     finish     combine the notes of all files into the manifest, last         finish.py

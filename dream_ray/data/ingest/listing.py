@@ -59,6 +59,11 @@ def open_parts(settings: IngestSettings, *, download: bool) -> dict[str, Source]
     _warn_of_ignored(kinds.values(), options)
     opened = kinds["train"].open(settings.source, options)
     parts = {"train": opened.train}
+    if settings.test_fraction is not None and opened.open_test is not None:
+        raise UsageError(
+            f"test_fraction must not be given for a source with test images of its own, as {settings.source} has; got "
+            f"{settings.test_fraction}: leave it out"
+        )
     if settings.test is None:
         if opened.open_test is not None:
             parts["test"] = opened.open_test()

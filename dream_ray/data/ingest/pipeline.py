@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dream_ray import storage
+from dream_ray.data.ingest.contents import IMAGES_PER_JOB, check_test_fraction, digest_images, digest_jobs
 from dream_ray.data.ingest.finish import finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
 from dream_ray.data.ingest.listing import LISTINGS, keep_shards, list_shard, open_parts, shard_jobs
 from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
+from dream_ray.data.ingest.selection import select
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear
 from dream_ray.data.ingest.writing import NOTES, WriteJob, note_name, write_file
@@ -88,7 +90,7 @@ def _run_stages(
     run_jobs: Mapper,
     progress: Progress,
 ) -> Plan:
-    """Lists, plans and writes; finished jobs are not repeated."""
+    """Lists, digests if the split needs it, plans and writes; finished jobs are not repeated."""
     work = storage.join(store, WORK)
     try:
         total = sum(len(source.shards) for source in parts.values())
@@ -106,6 +108,8 @@ def _run_stages(
         with_retries(clear, store, identity)
         raise
     try:
+        if settings.test_fraction is not None:
+            _digest_contents(settings, work, parts, run_jobs, progress)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         plan = with_retries(load_or_make_plan, settings, work, parts, digest)
         _write(store, work, plan, run_jobs, progress)
@@ -114,6 +118,21 @@ def _run_stages(
         with_retries(clear, store, identity)
         raise
     return plan
+
+
+def _digest_contents(
+    settings: IngestSettings, work: str, parts: dict[str, Source], run_jobs: Mapper, progress: Progress
+) -> None:
+    """Digests the training images, so that the plan can divide them by content."""
+    assert settings.test_fraction is not None
+    selection = with_retries(select, settings, work, parts)
+    sizes = list(map(len, selection.rows["train"]))
+    check_test_fraction(settings.test_fraction, selection.class_names, sizes)
+    jobs = with_retries(digest_jobs, selection, work, settings.size)
+    digested = max(0, sum(sizes) - IMAGES_PER_JOB * len(jobs))
+    for count in run_jobs(digest_images, jobs):
+        digested += count
+        progress("images compared", digested, sum(sizes))
 
 
 def _write(store: str, work: str, plan: Plan, run_jobs: Mapper, progress: Progress) -> None:

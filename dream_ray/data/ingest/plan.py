@@ -4,7 +4,7 @@ The plan precedes all reading, so it depends only on the listings and the settin
 on which images turn out to be unreadable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dream_ray.data.arrays import Int64Array
 from dream_ray.data.class_lists import possible_names, repeated_name
-from dream_ray.data.holdout import held_out
+from dream_ray.data.holdout import held_out, held_out_contents
 from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
 
@@ -68,34 +68,72 @@ def rows_by_class(listing: pa.Table, class_names: Sequence[str], max_per_class: 
     return [order_N[start:end][:max_per_class] for start, end in pairwise(ends)]
 
 
+def split_by_order(
+    train: Sequence[Int64Array], class_names: Sequence[str], validation: float
+) -> dict[str, list[Int64Array]]:
+    """Divides the training images, by their numbers in the class.
+
+    Args:
+        train: Rows of the training images by label, see `rows_by_class`.
+        class_names: By label.
+        validation: Fraction of the listed images of every class that goes to the validation split.
+
+    Returns:
+        Rows by split and label.
+    """
+    held = [
+        held_out("validation", name, len(rows_N), validation) for name, rows_N in zip(class_names, train, strict=True)
+    ]
+    return {
+        "train": [rows_N[~held_N] for rows_N, held_N in zip(train, held, strict=True)],
+        "validation": [rows_N[held_N] for rows_N, held_N in zip(train, held, strict=True)],
+    }
+
+
+def split_by_content(
+    train: Sequence[Int64Array], digests: Sequence[bytes | None], *, test_fraction: float, validation: float
+) -> dict[str, list[Int64Array]]:
+    """Divides the training images so that equal ones are in the same split.
+
+    Args:
+        train: Rows of the training images by label, see `rows_by_class`.
+        digests: Of their contents, in the same order; None for unreadable images, which stay training images.
+        test_fraction: Fraction of the readable images of every class that goes to the test split.
+        validation: Fraction of the others that goes to the validation split.
+
+    Returns:
+        Rows by split and label.
+    """
+    labels_N = np.repeat(np.arange(len(train)), list(map(len, train)))
+    in_test_N = held_out_contents("test", digests, labels_N, test_fraction)
+    others = [None if in_test else digest for digest, in_test in zip(digests, in_test_N, strict=True)]
+    in_validation_N = held_out_contents("validation", others, labels_N, validation)
+    splits: dict[str, list[Int64Array]] = {"train": [], "validation": [], "test": []}
+    ends = np.cumsum([0, *map(len, train)])
+    for rows_N, (start, end) in zip(train, pairwise(ends), strict=True):
+        tested, validated = in_test_N[start:end], in_validation_N[start:end]
+        splits["train"].append(rows_N[~tested & ~validated])
+        splits["validation"].append(rows_N[validated])
+        splits["test"].append(rows_N[tested])
+    return splits
+
+
 def plan_files(
-    train: Sequence[Int64Array],
-    test: Sequence[Int64Array],
-    class_names: Sequence[str],
-    *,
-    validation: float,
-    image_bytes: int,
+    splits: Mapping[str, Sequence[Int64Array]], *, image_bytes: int
 ) -> dict[tuple[str, int, int], Int64Array]:
     """Divides the classes into files.
 
     Args:
-        train: Rows of the training images by label, see `rows_by_class`.
-        test: Rows of the test images likewise; empty if there are none.
-        class_names: By label.
-        validation: Fraction of the listed images of every training class that goes to the validation split.
+        splits: Rows of the images by split and label.
         image_bytes: Size of an image of the store.
 
     Returns:
-        Rows of the images by split, label, and number of the file within both.
+        Rows of the images by split, label, and number of the file within both; the files of a class are together.
     """
     rows_per_file = max(1, FILE_BYTES // image_bytes)
     files = {}
-    for label, name in enumerate(class_names):
-        held = held_out("validation", name, len(train[label]), validation)
-        of_class = {"train": train[label][~held], "validation": train[label][held]}
-        if test:
-            of_class["test"] = test[label]
-        for split, rows_N in of_class.items():
+    for label, of_class in enumerate(zip(*splits.values(), strict=True)):
+        for split, rows_N in zip(splits, of_class, strict=True):
             for chunk, start in enumerate(range(0, len(rows_N), rows_per_file)):
                 files[split, label, chunk] = rows_N[start : start + rows_per_file]
     return files

@@ -5,17 +5,19 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.arrays import Int64Array
 from dream_ray.data.decoding.decode import UnreadableImage, decode
-from dream_ray.data.ingest.listing import class_names, read_listing
-from dream_ray.data.ingest.plan import LISTED, choose_classes, gather, plan_files, rows_by_class
+from dream_ray.data.ingest.contents import check_test_images, read_contents
+from dream_ray.data.ingest.plan import LISTED, gather, plan_files, split_by_content, split_by_order
+from dream_ray.data.ingest.selection import Selection, select
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, Form, read_image
 from dream_ray.data.sources import Source
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError
 
 PLAN = "plan.json"
 
@@ -70,40 +72,56 @@ def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Sour
 
 
 def _make(settings: IngestSettings, work: str, parts: dict[str, Source], identity: str) -> Plan:
-    listings = {part: read_listing(work, part, len(source.shards)) for part, source in parts.items()}
-    known = class_names(settings.source, parts["train"], listings["train"])
-    names = choose_classes(settings.source, known, settings.classes)
-    rows = {part: rows_by_class(listing, names, settings.max_per_class) for part, listing in listings.items()}
-    for name, rows_N in zip(names, rows["train"], strict=True):
-        if not len(rows_N):
-            raise UsageError(f"class {name!r} of {settings.source} has no images")
-    if "test" in rows:
-        unknown = sorted(set(listings["test"]["class"].unique().drop_null().to_pylist()) - set(known))
-        if unknown:
-            raise UsageError(f"test class {unknown[0]!r} is not a training class; those are {', '.join(known[:10])}")
-        if not any(map(len, rows["test"])):
-            raise UsageError("the test source has no images")
+    selection = select(settings, work, parts)
     rejects = tuple(
         {"path": row["name"], "split": part, "label": None, "reason": row["problem"]}
-        for part, listing in listings.items()
+        for part, listing in selection.listings.items()
         for row in listing.filter(listing["class"].is_null()).to_pylist()
     )
-
-    channels = parts["train"].channels if settings.channels is None else settings.channels
-    form = _form(listings["train"], rows["train"], channels, settings)
-    image_bytes = channels * form.height * form.width
-    test = [rows_N + len(listings["train"]) for rows_N in rows.get("test", ())]  # rows of the concatenated listings
-    files = plan_files(rows["train"], test, names, validation=settings.validation, image_bytes=image_bytes)
-    listing = pa.concat_tables(listings.values())
+    form = _form(selection, settings)
+    splits, listing = _divide(settings, selection, work)
+    files = plan_files(splits, image_bytes=form.channels * form.height * form.width)
     with storage.atomic_output(storage.join(work, FILES)) as file, pa.ipc.new_file(file, LISTED) as writer:
         for batch in gather(listing, list(files.values())):
             writer.write_batch(batch)
-    return Plan(names, form, tuple(files), tuple(map(len, files.values())), rejects, len(listing), identity)
+    counts = tuple(map(len, files.values()))
+    return Plan(selection.class_names, form, tuple(files), counts, rejects, len(listing), identity)
 
 
-def _form(listing: pa.Table, rows: Sequence[Int64Array], channels: int, settings: IngestSettings) -> Form:
+def _divide(settings: IngestSettings, selection: Selection, work: str) -> tuple[dict[str, list[Int64Array]], pa.Table]:
+    """Returns the rows of the store's images by split and label, and the listing of all parts that has these rows."""
+    train, names = selection.rows["train"], selection.class_names
+    listing = selection.listings["train"]
+    if settings.test_fraction is None:
+        splits = split_by_order(train, names, settings.validation)
+        if "test" in selection.rows:
+            splits["test"] = [rows_N + len(listing) for rows_N in selection.rows["test"]]
+            listing = pa.concat_tables([listing, selection.listings["test"]])
+        return splits, listing
+    contents = read_contents(work)
+    splits = split_by_content(
+        train, contents.digests, test_fraction=settings.test_fraction, validation=settings.validation
+    )
+    labels_N = np.repeat(np.arange(len(train)), list(map(len, train)))
+    readable_N = np.array([digest is not None for digest in contents.digests])
+    sizes = np.bincount(labels_N[readable_N], minlength=len(train)).tolist()
+    check_test_images(names, sizes, list(map(len, splits["test"])))
+    return splits, _with_problems(listing, np.concatenate(train), contents.problems)
+
+
+def _with_problems(listing: pa.Table, rows_N: Int64Array, problems: Sequence[str | None]) -> pa.Table:
+    """Adds the problems of some rows: an image without a digest belongs to no split, even if it can be read later."""
+    column = listing["problem"].to_pylist()
+    for row, problem in zip(rows_N.tolist(), problems, strict=True):
+        column[row] = problem
+    field = LISTED.field("problem")
+    return listing.set_column(listing.schema.names.index("problem"), field, pa.array(column, field.type))
+
+
+def _form(selection: Selection, settings: IngestSettings) -> Form:
     """Returns the form of the first readable image, which all images of the store must have."""
-    for number in chain.from_iterable(rows):
+    listing, channels = selection.listings["train"], selection.channels
+    for number in chain.from_iterable(selection.rows["train"]):
         [row] = listing.slice(number, 1).to_pylist()
         try:
             _, height, width = decode(read_image(row), channels=channels, size=settings.size).shape

@@ -21,6 +21,8 @@ class IngestSettings:
         source: Training images: a kind and its location, see `dream_ray.data.sources`.
         test: Source of the test split; its test images if it has any, else all of its images. Its classes are matched
             by name. None: the test images of `source`, if it has any.
+        test_fraction: Fraction in (0, 1) of every class, rounded down, that becomes the test split of a source without
+            test images. It is chosen by content: equal images of the store are all training, validation or test images.
         test_labels: Label file, if `test` is a directory or archive of images without class directories.
         size: Side in pixels: the shorter side is resized to it and the centre cropped. None keeps the images as they
             are; all must then have the same shape.
@@ -30,6 +32,7 @@ class IngestSettings:
         classes: Classes to store, in the order of their labels; None: all of the source. A text that is not a class of
             the source stands for its first word.
         max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
+            With `test_fraction`, of both together.
         image_column: Parquet column of the images.
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision sets.
@@ -37,6 +40,7 @@ class IngestSettings:
 
     source: str
     test: str | None = None
+    test_fraction: float | None = None
     test_labels: str | None = None
     size: int | None = None
     channels: int | None = None
@@ -60,6 +64,15 @@ class IngestSettings:
                 f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}",
             ),
             (not 0 <= self.validation < 1, f"validation must be a fraction in [0, 1); got {self.validation}"),
+            (
+                self.test_fraction is not None and not 0 < self.test_fraction < 1,
+                f"test_fraction must be a fraction in (0, 1); got {self.test_fraction}",
+            ),
+            (
+                self.test_fraction is not None and self.test is not None,
+                f"test_fraction divides the training images, so it must not be given with test; got "
+                f"{self.test_fraction} and {self.test}",
+            ),
             (
                 self.max_per_class is not None and self.max_per_class < 1,
                 f"max_per_class must be an int >= 1; got {self.max_per_class}",

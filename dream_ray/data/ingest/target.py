@@ -3,6 +3,7 @@
 from typing import Any
 
 from dream_ray import storage
+from dream_ray.data.ingest.contents import CONTENTS, SELECTED
 from dream_ray.data.ingest.finish import REJECTS
 from dream_ray.data.ingest.listing import LISTINGS, SHARDS, SPOOL
 from dream_ray.data.ingest.plan_file import PLAN
@@ -21,6 +22,8 @@ _LAST_FIRST = (
     REJECTS,
     f"{WORK}/{PLAN}",
     f"{WORK}/{FILES}",
+    f"{WORK}/{CONTENTS}",
+    f"{WORK}/{SELECTED}",
     f"{WORK}/{LISTINGS}",
     f"{WORK}/{SPOOL}",
     f"{WORK}/{SHARDS}",

@@ -107,9 +107,9 @@ def write_file(job: WriteJob) -> int:
     return len(rows)
 
 
-def read_rows(work: str, number: int) -> list[dict[str, Any]]:
-    """Reads the listed images of one file of the plan."""
-    with storage.open_arrow(storage.join(work, FILES)) as reader:
+def read_rows(work: str, number: int, file: str = FILES) -> list[dict[str, Any]]:
+    """Reads the listed images of one file of the plan, or of another batch of listed images in the work directory."""
+    with storage.open_arrow(storage.join(work, file)) as reader:
         rows: list[dict[str, Any]] = reader.get_batch(number).to_pylist()
         return rows
 
@@ -142,7 +142,7 @@ def read_image(row: dict[str, Any]) -> bytes:
 
 
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
-    for row, read in _read_ahead(rows):
+    for row, read in read_ahead(rows):
         try:
             image_CHW = decode(read(), channels=job.form.channels, size=job.form.size)
         except UnreadableImage as reason:
@@ -165,7 +165,7 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
         yield image_CHW
 
 
-def _read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Callable[[], bytes]]]:
+def read_ahead(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Callable[[], bytes]]]:
     """Yields images in order, each with a function that returns its bytes or raises the errors of `read_image`.
 
     The next images of a remote source are read while earlier ones are decoded.

@@ -28,7 +28,7 @@ from dream_ray.engine.run.checks import check_fit
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
 from dream_ray.sweeps.file import Sweep
-from dream_ray.sweeps.final_runs import final_runs, is_settled, write_final
+from dream_ray.sweeps.final_runs import check_final_seeds, final_runs, is_settled, write_final
 from dream_ray.sweeps.report import write_report
 from dream_ray.sweeps.results import rows_of, write_results
 from dream_ray.sweeps.study import (
@@ -66,6 +66,7 @@ def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str
         store: Store of the context.
         address: Ray cluster, see `ray_session`.
     """
+    check_final_seeds(sweep, store)
     for config in sweep.bases().values():
         check_fit(config, store)
     # Both raise UsageError if a package is missing.
@@ -89,7 +90,7 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
         planned: dict[str, dict[str, Config]] = {}
         try:
             best = write_results(context.out, sweep, study)
-            planned = final_runs(context.out, sweep, best, Store.open(context.store))
+            planned = final_runs(context.out, sweep, best)
             unsettled = {
                 path: config for runs in planned.values() for path, config in runs.items() if not is_settled(path)
             }

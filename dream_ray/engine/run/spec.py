@@ -4,6 +4,7 @@ It is complete and checked when it leaves the API. Everything that depends on th
 its memory, the number of producers) is resolved where the workers run. This module imports neither torch nor Ray.
 """
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from dream_ray.config import Config
 from dream_ray.data.store.store import Store
 from dream_ray.errors import UsageError, check_rules
 
+_LOG = logging.getLogger(__name__)
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
 COMPILE_MODES = ("auto", "on", "off", "graphs")
@@ -109,6 +111,25 @@ class RunSpec:
 def device_rule(device: str) -> tuple[bool, str]:
     """Returns the rule for a requested device, see `check_rules`."""
     return device not in DEVICES, f"device must be one of {', '.join(DEVICES)}; got {device!r}"
+
+
+def warn_if_not_evaluable(config: Config, store: Store) -> None:
+    """Logs a warning if no split is left to evaluate a run of these settings on."""
+    splits = store.splits()
+    if not set(splits) <= set(config.splits):
+        return
+    if "validation" in splits:
+        reason = "the run distils the validation images too (data.include_validation: true)"
+        way = "keep the validation images out with --set data.include_validation=false"
+    else:
+        reason = "no validation images"
+        way = "ingest them with --validation 0.1 and set data.include_validation=false"
+    _LOG.warning(
+        "This run could not be evaluated: the store has no test images, and %s. Ingest the images again with "
+        "--test-fraction 0.2 or --test SOURCE, or %s.",
+        reason,
+        way,
+    )
 
 
 def check_against_store(spec: RunSpec, store: Store) -> None:

@@ -50,10 +50,11 @@ def content(root: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
-def test_a_killed_ingest_resumes_to_identical_bytes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("by_content", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_killed_ingest_resumes_to_identical_bytes(tmp_path, monkeypatch, by_content):
     files = [(f"x/{name}/{key}.png", png(10 * label + key)) for label, name in enumerate("ab") for key in range(4)]
     source = str(write_tar(tmp_path / "f.tar.gz", [*files, ("x/b/broken.png", b"")], "w:gz"))
-    choice = {"validation": 0.5, "max_rejects": 0.5}
+    choice = {"validation": 0.5, "max_rejects": 0.5} | ({"test_fraction": 0.5} if by_content else {})
     ingest(source, str(tmp_path / "whole"), **choice)
     expected = content(tmp_path / "whole")
     for number in count(1):
@@ -68,7 +69,8 @@ def test_a_killed_ingest_resumes_to_identical_bytes(tmp_path, monkeypatch):
         assert ingest(source, str(store), **choice).num_rejects == 1
         assert content(store) == expected, f"killed at change {number}"
     # Identity, shards, spool, listing, files, plan; of four files images and note; rejects, manifest; work, claim.
-    assert number > 6 + 4 * 2 + 2 + 2
+    # By content, also the selected images and their digests, and two more files.
+    assert number > 6 + 4 * 2 + 2 + 2 + by_content * (2 + 2 * 2)
 
 
 def test_an_impossible_ingest_is_deleted(tmp_path, monkeypatch, make_folder):

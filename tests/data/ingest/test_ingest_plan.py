@@ -10,7 +10,7 @@ import pytest
 
 from dream_ray.data.ingest import plan as planning
 from dream_ray.data.ingest.listing import class_names
-from dream_ray.data.ingest.plan import LISTED, choose_classes, gather, plan_files, rows_by_class
+from dream_ray.data.ingest.plan import LISTED, choose_classes, gather, plan_files, rows_by_class, split_by_order
 from dream_ray.data.sources import LISTING
 
 CLASSES = ("c", "a", "d")
@@ -64,7 +64,8 @@ def test_files_contain_the_rows_taken_one_by_one(train, test, monkeypatch, toget
     monkeypatch.setattr(planning, "_TOGETHER", together)
     monkeypatch.setattr(planning, "FILE_BYTES", 40)
     rows = [rows_by_class(table, CLASSES, None) for table in (train, test)]
-    files = plan_files(rows[0], [rows_N + len(train) for rows_N in rows[1]], CLASSES, validation=0.3, image_bytes=5)
+    splits = split_by_order(rows[0], CLASSES, 0.3) | {"test": [rows_N + len(train) for rows_N in rows[1]]}
+    files = plan_files(splits, image_bytes=5)
     assert {split for split, _, _ in files} == {"train", "validation", "test"} and len(files) > 12
     both = pa.concat_tables([train, test])
     batches = list(gather(both, list(files.values())))
@@ -90,7 +91,8 @@ def test_files_are_collected_together(train, monkeypatch):
     monkeypatch.setattr(pyarrow.dataset, "dataset", Counted)
     monkeypatch.setattr(planning, "_TOGETHER", 30)
     rows = rows_by_class(train, CLASSES, None)
-    files = list(plan_files(rows, [], CLASSES, validation=0.3, image_bytes=planning.FILE_BYTES // 4).values())
+    splits = split_by_order(rows, CLASSES, 0.3)
+    files = list(plan_files(splits, image_bytes=planning.FILE_BYTES // 4).values())
     assert sum(map(len, gather(train, files))) == sum(map(len, files)) == sum(taken)
     assert len(taken) < len(files) / 3 and max(taken) < 30 + 4
 

@@ -1,0 +1,52 @@
+"""The classes and images that the settings select of the listings."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dream_ray.data.arrays import Int64Array
+from dream_ray.data.ingest.listing import class_names, read_listing
+from dream_ray.data.ingest.plan import choose_classes, rows_by_class
+from dream_ray.data.ingest.settings import IngestSettings
+from dream_ray.data.sources import Source
+from dream_ray.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The selected images.
+
+    Attributes:
+        class_names: Classes of the store, by label.
+        channels: Channels of the store.
+        listings: All listed images of the parts "train" and, if there are test images, "test".
+        rows: Selected rows of these listings by part and label.
+    """
+
+    class_names: tuple[str, ...]
+    channels: int
+    listings: dict[str, pa.Table]
+    rows: dict[str, list[Int64Array]]
+
+
+def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Selection:
+    """Selects images of the listings of all shards.
+
+    Raises:
+        UsageError: If a chosen class does not exist or has no images, or the test images are of other classes.
+    """
+    listings = {part: read_listing(work, part, len(source.shards)) for part, source in parts.items()}
+    known = class_names(settings.source, parts["train"], listings["train"])
+    names = choose_classes(settings.source, known, settings.classes)
+    rows = {part: rows_by_class(listing, names, settings.max_per_class) for part, listing in listings.items()}
+    for name, rows_N in zip(names, rows["train"], strict=True):
+        if not len(rows_N):
+            raise UsageError(f"class {name!r} of {settings.source} has no images")
+    if "test" in rows:
+        unknown = sorted(set(listings["test"]["class"].unique().drop_null().to_pylist()) - set(known))
+        if unknown:
+            raise UsageError(f"test class {unknown[0]!r} is not a training class; those are {', '.join(known[:10])}")
+        if not any(map(len, rows["test"])):
+            raise UsageError("the test source has no images")
+    channels = parts["train"].channels if settings.channels is None else settings.channels
+    return Selection(names, channels, listings, rows)
