@@ -1,5 +1,6 @@
 """What `import dream_ray` offers: the functions of the API, typed, and nothing heavy."""
 
+import dataclasses
 import inspect
 import os
 import subprocess
@@ -99,8 +100,7 @@ def test_no_subpackage_hides_a_public_name() -> None:
 COMMAND_ONLY = {
     "config": {"preset", "assignments"},
     "network": {"net", "net_options"},
-    "settings": {"source", "test", "test_labels", "size", "channels", "encoding", "validation", "classes"}
-    | {"max_per_class", "image_column", "label_column", "root"},
+    "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)},
 }
 """Options from which a command makes an argument of the function."""
 OF_THE_SCREEN = {"observer", "on_result", "progress", "price_per_hour", "scale"}
