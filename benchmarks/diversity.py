@@ -196,7 +196,7 @@ def accuracies(method: str, seed: int, scratch: Path) -> dict[str, list[float]]:
 
     def accuracy(step: int, repeat: int) -> float:
         task = EvaluationTask(run.path, DISTILLED, repeat, "quick", "validation", run.config.network, step=step)
-        return 100 * run_task(task, "cpu").accuracy
+        return 100 * run_task(task, "cpu").finite_accuracy()
 
     return {str(step): [accuracy(step, repeat) for repeat in range(NETWORKS)] for step in STEPS}
 

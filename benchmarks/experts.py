@@ -49,7 +49,9 @@ def accuracies(store: Store, config: Config) -> Iterator[float]:
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
     held_out = RealImages(*store.training_set(("validation",)))
     for snapshot in network_source(config, store, normalisation).trajectory(0):
-        yield 100 * accuracy(snapshot.network, held_out, normalisation)
+        reached = accuracy(snapshot.network, held_out, normalisation)
+        assert reached is not None, f"expert of seed {config.seed} diverged"
+        yield 100 * reached
         snapshot.network.train()
 
 

@@ -169,7 +169,7 @@ def _evaluate(arms: list[Arm], store: Store, step: int, seed: int, repeats: int)
             known[key] = [
                 train_and_test(
                     config, store, data, arm.matcher.selector.normalise, protocol="quick", split="test", repeat=repeat
-                ).accuracy
+                ).finite_accuracy()
                 for repeat in range(repeats)
             ]
         row = {"arm": arm.name, "step": step, "seed": seed, "seconds": arm.seconds, "accuracies": known[key]}

@@ -151,7 +151,7 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
             row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}",
             str(row["num_images"]),
             str(row["epochs"]),
-            percent(row["mean"], row["std"]),
+            _accuracy(row),
             str(row["n"]),
         )
         for row in rows
@@ -159,6 +159,13 @@ def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, spl
     numbers = map(number, ("images", "epochs", "accuracy in %", "n"))
     print_table(["trained on", *numbers], cells, title=f"{protocol} protocol, last epoch, {split} split")
     echo(f"results: {storage.join(path, 'evaluation')}")
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    """Returns the accuracy of a row of `evaluate.summarise` as text."""
+    if row["mean"] is None:
+        return f"{row['diverged']} of {row['n']} diverged"
+    return percent(row["mean"], row["std"])
 
 
 def show_diagnosis(numbers: dict[str, Any]) -> None:

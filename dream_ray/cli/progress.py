@@ -38,8 +38,12 @@ def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
     """Yields a function that shows the newest result of an evaluation: (result, done, total)."""
     with showing(text) as show:
         yield lambda result, done, total: show(
-            f"{result.evaluated_set} {result.repeat + 1}: {100 * result.accuracy:.1f} %", done, total
+            f"{result.evaluated_set} {result.repeat + 1}: {_reached(result.accuracy)}", done, total
         )
+
+
+def _reached(accuracy: float | None) -> str:
+    return "diverged" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
 @contextmanager

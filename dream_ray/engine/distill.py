@@ -104,7 +104,7 @@ def distill(
         The final state, its images clamped as `pixels.space` requires.
 
     Raises:
-        RunError: If a loss or an image is not finite; the last checkpoint is older than the fault.
+        RunError: If features, a loss, an image or a network is not finite; the last checkpoint is older than the fault.
     """
     losses = Losses(config, events.on_step)
 
@@ -116,10 +116,11 @@ def distill(
                 if not state.classes:
                     state.classes = matcher.initial_states(step_input)
                 if step_input.inner == 0:
+                    losses.add_images(step, state)
                     _clamp(state, matcher.space)
                 if events.is_checkpoint_due(step):
-                    losses.check_state(state)
                     state.network = step_input.restart_state()
+                    losses.check_state(state)
                     events.on_checkpoint(state)
                 kept[:] = [replace(state.copy(), network=None)]  # the source may train the network in place
 

@@ -70,7 +70,8 @@ def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
     if run is not None:
         spent = cpu_seconds(run, steps)
         for name, task in tasks_of(table.experiment, cell, run):
-            if (result := read_result(task, run, libraries)) is not None:
+            result = read_result(task, run, libraries)
+            if result is not None and result.accuracy is not None:
                 assert task.step is not None
                 found[task.step, name].append(result.accuracy)
     return [

@@ -125,7 +125,9 @@ class _Evaluations:
         for task in [task for task in self.left if task.step in complete]:
             result = train_and_keep(task, self.run.device.type)
             self.left.remove(task)
-            self.report(f"{self.cell.name} step {task.step} network {task.repeat}: {100 * result.accuracy:.1f} %")
+            self.report(
+                f"{self.cell.name} step {task.step} network {task.repeat}: {100 * result.finite_accuracy():.1f} %"
+            )
             self.check_ceiling()
         self.check_ceiling()
 

@@ -82,12 +82,17 @@ def write_set(path: str, description: Description, images_of: Callable[[int], Fl
         description: From `describe`.
         images_of: Returns the stored images (N, C, H, W) of a class, float32, nominally in [0, 1]; it is called twice
             for each class.
+
+    Raises:
+        RunError: If a pixel is not finite.
     """
     text, ipc = json.dumps(description).encode(), description["ipc"]
     digest = hashlib.sha256(text)
     # The writer takes the schema, with the digest, before the first row group: so the images are read twice.
     for label in range(description["num_classes"]):
-        digest.update(_little_endian(images_of(label)).data)
+        images_NCHW = _little_endian(images_of(label))
+        _check_finite(path, [label * ipc + image for image in _not_finite(images_NCHW)], ipc)
+        digest.update(images_NCHW.data)
     schema = _SCHEMA.with_metadata({_METADATA_KEY: text, _DIGEST_KEY: digest.hexdigest().encode()})
     with (
         storage.atomic_output(path) as file,
@@ -103,12 +108,24 @@ def _little_endian(images_NCHW: Float32Array) -> Float32Array:
     return np.ascontiguousarray(images_NCHW, dtype="<f4")
 
 
+def _not_finite(images: Float32Array) -> list[int]:
+    """Returns the positions of the images (n, ...) that have a pixel that is not finite."""
+    return list(map(int, np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))))
+
+
+def _check_finite(path: str, not_finite: Sequence[int], ipc: int) -> None:
+    """Raises RunError for the first image that is not finite, given by its row in the file."""
+    if not_finite:
+        label, image = divmod(not_finite[0], ipc)
+        raise RunError(f"images must be finite; image {image} of class {label} for {path} has NaN or infinity")
+
+
 def read_set(path: str) -> tuple[Float32Array, Description]:
     """Reads the stored images (L, N, C, H, W) of a set and its description; large images are mapped.
 
     Raises:
         UsageError: If the file does not exist, is not a synthetic set or has another format version.
-        RunError: If it is damaged.
+        RunError: If it is damaged or a pixel is not finite.
     """
     with _open(path) as (file, description):
         shape = set_shape(description)
@@ -179,13 +196,16 @@ def _description(path: str, file: pq.ParquetFile) -> Description:
 def _checked_pixels(path: str, file: pq.ParquetFile, shape: tuple[int, ...]) -> Iterator[Float32Array]:
     """Yields the pixels of a set, float32, one row group at a time; at the end compares them with the digest."""
     metadata = file.schema_arrow.metadata
-    digest = hashlib.sha256(metadata[_METADATA_KEY])
+    digest, not_finite = hashlib.sha256(metadata[_METADATA_KEY]), list[int]()
     for number in range(file.num_row_groups):
         rows = file.read_row_group(number, use_threads=False)
         pixels = b"".join(rows["image"].to_pylist())
         if len(pixels) != 4 * rows.num_rows * math.prod(shape[2:]):
             raise RunError(f"{path} is damaged: its images do not have the shape in its description, {shape[2:]}")
         digest.update(pixels)
-        yield np.frombuffer(pixels, "<f4")
+        values = np.frombuffer(pixels, "<f4")
+        not_finite += [number * shape[1] + row for row in _not_finite(values.reshape(rows.num_rows, -1))]
+        yield values
     if metadata.get(_DIGEST_KEY) != digest.hexdigest().encode():
         raise RunError(f"{path} is damaged: its images and description do not match the digest in its metadata")
+    _check_finite(path, not_finite, shape[1])

@@ -183,7 +183,7 @@ def run_final(path: str, config: Config, store: str, executor: TrialExecutor) ->
             run = executor.begin(path, config, store)
             executor.finish(run)
             tested = run_task(distilled_task(run, "test"), run.device.type)
-            row = {"accuracy": tested.accuracy, "epochs": tested.epochs, "compute_s": _compute_s(run)}
+            row = {"accuracy": tested.finite_accuracy(), "epochs": tested.epochs, "compute_s": _compute_s(run)}
             storage.write_json(run.file(TESTED), row)
     except Exception:
         if cached_failure(path) is None:

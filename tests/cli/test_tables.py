@@ -76,8 +76,10 @@ def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) ->
         "n": 100,
         "step": None,
     }
-    display.show_evaluation("RUN", [row], protocol="published", split="validation")
+    diverged = {**row, "mean": None, "std": None, "diverged": 2, "n": 3}
+    display.show_evaluation("RUN", [row, diverged], protocol="published", split="validation")
     assert_is_whole(*printed)
+    assert list(printed[0].columns[3].cells) == ["100.0 +- 12.3", "2 of 3 diverged"]
 
 
 def many_settings() -> dict[str, Any]:

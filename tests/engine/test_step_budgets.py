@@ -64,17 +64,17 @@ BUDGETS = {
     "dream_plus: class step": Budget(calls=4, operations=1634, waits={}),
     "dream_plus: update": Budget(calls=3, operations=540, waits={}),
     "dream_plus: first selection": Budget(
-        calls=1, operations=299, waits={"core/selection/picking.py nearest_to_each": 1}
+        calls=1, operations=305, waits={"core/selection/picking.py nearest_to_each": 1}
     ),
     "dream_plus: later selection": Budget(
-        calls=3, operations=468, waits={"core/selection/picking.py nearest_to_each": 3}
+        calls=3, operations=486, waits={"core/selection/picking.py nearest_to_each": 3}
     ),
     "stratified: class step": Budget(calls=4, operations=1630, waits={}),
     "stratified: later selection": Budget(
-        calls=3, operations=390, waits={"core/selection/strategies.py stratified": 3}
+        calls=3, operations=402, waits={"core/selection/strategies.py stratified": 3}
     ),
-    "boundary: first selection": Budget(calls=1, operations=109, waits={"core/selection/picking.py nearest_to_any": 1}),
-    "dream_plus: rest of the loop": Budget(calls=1, operations=38, waits={"engine/progress/losses.py check_state": 1}),
+    "boundary: first selection": Budget(calls=1, operations=115, waits={"core/selection/picking.py nearest_to_any": 1}),
+    "dream_plus: rest of the loop": Budget(calls=1, operations=42, waits={"engine/progress/losses.py check_state": 1}),
     "dc: class step": Budget(calls=4, operations=1390, waits={}),
     "dc: update": Budget(calls=3, operations=214, waits={}),
     "mtt: class step": Budget(calls=4, operations=16285, waits={}),

@@ -8,6 +8,7 @@ ALLOWED_WAITS = {
     # At every checkpoint.
     "engine/progress/losses.py check_state": "the images of a checkpoint are checked",
     "engine/networks/tensor_file.py write_tensors": "a thread copies the tensors of a checkpoint or a cached network",
+    "engine/networks/sources.py on_host": "a cached network is checked before it is written",
     # At the start of a run or a resume.
     "core/images/normalisation.py of": "mean and standard deviation are copied",
     "engine/matching/class_matcher.py initial_state": "the empty assignment is copied",

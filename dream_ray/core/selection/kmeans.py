@@ -14,6 +14,9 @@ from torch import Tensor
 
 from dream_ray.core.transfer import to_device
 
+LARGEST_NORM = torch.finfo(torch.float32).max / 8
+"""Squared norm up to which no squared distance of two points, at most four times as large, overflows."""
+
 
 @dataclass(frozen=True)
 class Points:
@@ -52,6 +55,10 @@ class Points:
             indices_N >= sizes_L1,
             indices_N[: max(clusters)] >= clusters_L1,
         )
+
+    def is_unusable_L1(self) -> Tensor:
+        """Returns whether a class has a point that is not finite or has a squared norm above `LARGEST_NORM`, bool."""
+        return ~(self.norms_LN1.amax(dim=1) <= LARGEST_NORM)
 
     def take(self, indices_LK: Tensor) -> Tensor:
         """Returns the points (L, K, D) at some positions, int64."""

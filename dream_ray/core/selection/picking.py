@@ -1,6 +1,6 @@
 """Picks of the images nearest to centres.
 
-L classes, N images of the largest class, K centres.
+L classes, N images of the largest class, K centres. If the distances of a class are NaN, its picks are `NOTHING`.
 """
 
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+NOTHING = -1
+"""In place of the position of an image."""
 _TIE = 1e-4
 # Centres rarely want one image; then, two rounds settle all of them, and a third one shows it.
 _ROUNDS_PER_WAIT = 4
@@ -31,7 +33,7 @@ def nearest_to_each(distances_LNK: Tensor, per_cluster: int) -> Tensor:
     distances_LMN = distances_LKN.unsqueeze(2).expand(-1, -1, per_cluster, -1).flatten(1, 2).contiguous()
     num_classes, num_picks, num_images = distances_LMN.shape
     order_LM = torch.arange(num_picks, device=distances_LNK.device).expand(num_classes, -1)
-    picks_LM = _nearest(distances_LMN)
+    picks_LM, are_nan_L1 = _nearest(distances_LMN), distances_LMN[:, :1, 0].isnan()
     while True:
         for _ in range(1 if distances_LNK.device.type == "cpu" else _ROUNDS_PER_WAIT):
             before_LM = picks_LM
@@ -40,7 +42,8 @@ def nearest_to_each(distances_LNK: Tensor, per_cluster: int) -> Tensor:
             is_taken_LMN = taken_by_LN.unsqueeze(1) < order_LM.unsqueeze(2)
             picks_LM = _nearest(distances_LMN.masked_fill(is_taken_LMN, torch.inf))
         is_settled_LM = picks_LM == before_LM
-        picks_LM_on_host, is_settled_LM_on_host = torch.stack([picks_LM, is_settled_LM.long()]).cpu().unbind()
+        found_LM = picks_LM.masked_fill(are_nan_L1, NOTHING)
+        picks_LM_on_host, is_settled_LM_on_host = torch.stack([found_LM, is_settled_LM.long()]).cpu().unbind()
         if is_settled_LM_on_host.all():
             return picks_LM_on_host
 
@@ -57,11 +60,12 @@ def nearest_to_any(distances_LNK: Tensor, num_images: int) -> Tensor:
     Returns:
         (L, num_images) image positions on the CPU.
     """
-    return torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices[:, :num_images].cpu()
+    nearest_LN = torch.sort(distances_LNK.min(dim=2).values, dim=1, stable=True).indices
+    return nearest_LN[:, :num_images].masked_fill(distances_LNK[:, :1, 0].isnan(), NOTHING).cpu()
 
 
 PICKS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "each": nearest_to_each,
     "any": lambda distances_LNK, per_cluster: nearest_to_any(distances_LNK, per_cluster * distances_LNK.shape[2]),
 }
-"""By rule: (distances, images per cluster) -> picks. Distances to padding are infinite."""
+"""By rule: (distances, images per cluster) -> picks. Distances to padding are infinite; NaN: see above."""

@@ -15,9 +15,27 @@ import torch
 from torch import Tensor
 
 from dream_ray.core.selection import kmeans
-from dream_ray.core.selection.picking import PICKS, nearest_to_any
+from dream_ray.core.selection.picking import NOTHING, PICKS, nearest_to_any
 from dream_ray.core.selection.random_batches import random_batch
 from dream_ray.core.transfer import to_device
+from dream_ray.errors import RunError
+
+
+class NotFiniteError(RunError):
+    """Features that are not finite, or so large that distances overflow.
+
+    Attributes:
+        slot: Position of their class in the group.
+        images: Positions of their images in the class, ascending.
+        num_images: Images of the class.
+    """
+
+    def __init__(self, slot: int, images: Sequence[int], num_images: int) -> None:
+        self.slot, self.images, self.num_images = slot, images, num_images
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        super().__init__(
+            f"features must be finite; those of image {images[0]}{others}, of {num_images} images, are not"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,9 +167,14 @@ def representative(group: Group, rules: Rules) -> list[Selection]:
         For every class, min(K * P, N // P * P) distinct images; all images if N < P.
     """
     found = _cluster(group, rules)
-    distances_LNK = kmeans.squared_distances(found.points, found.centroids_LKD)
-    distances_LNK = distances_LNK.masked_fill_(found.points.is_padding_LN.unsqueeze(2), torch.inf)
+    distances_LNK = _masked(found.points, kmeans.squared_distances(found.points, found.centroids_LKD))
     return _selections(group, found, PICKS[rules.rule](distances_LNK, max(found.per_class)))
+
+
+def _masked(points: kmeans.Points, distances_LNK: Tensor) -> Tensor:
+    """Makes distances infinite for padding, and NaN for classes with unusable points, in place; see `PICKS`."""
+    distances_LNK.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
+    return distances_LNK.masked_fill_(points.is_unusable_L1().unsqueeze(2), torch.nan)
 
 
 def stratified(group: Group, rules: Rules) -> list[Selection]:
@@ -177,7 +200,7 @@ def stratified(group: Group, rules: Rules) -> list[Selection]:
     ranks_LM = (firsts_LK1 + members_P % sizes_LK.clamp(min=1).unsqueeze(2)).flatten(1)
     # An empty last cluster would begin behind the last image.
     ranks_LM = torch.minimum(ranks_LM, (points.sizes_L1 - 1).clamp(min=0))
-    indices_LM = order_LN.gather(1, ranks_LM).cpu()
+    indices_LM = order_LN.gather(1, ranks_LM).masked_fill_(points.is_unusable_L1(), NOTHING).cpu()
     shares = [np.array([1 / (size * per)]) for size, per in zip(group.sizes, found.per_class, strict=True)]
     weights_LK = (sizes_LK * group.on_device(shares, 1)).float()
     return _selections(group, found, indices_LM, weights_LK.repeat_interleave(most_per_cluster, dim=1))
@@ -187,11 +210,23 @@ def _selections(
     group: Group, found: _Clusters, indices_LM: Tensor, weights_LM: Tensor | None = None
 ) -> list[Selection]:
     """Returns the selection of every class, from the picks of all its clusters, cluster by cluster."""
+    _check(group, indices_LM)
     selections = []
     for slot, (size, count, per) in enumerate(zip(group.sizes, found.counts, found.per_class, strict=True)):
         weights = None if weights_LM is None else weights_LM[slot, : count * per]
         selections.append(Selection(indices_LM[slot, : count * per], found.assignment_LN[slot, :size], weights))
     return selections
+
+
+def _check(group: Group, indices_LM: Tensor) -> None:
+    """Raises NotFiniteError if there are no picks of a class; waits for the device only then."""
+    unusable = (indices_LM[: len(group.sizes)] == NOTHING).any(dim=1).tolist()
+    if not any(unusable):
+        return
+    slot = unusable.index(True)
+    norms_N = group.points_LND[slot, : group.sizes[slot]].square().sum(dim=1)
+    images = (~(norms_N <= kmeans.LARGEST_NORM)).nonzero().flatten().tolist()
+    raise NotFiniteError(slot, images, group.sizes[slot])
 
 
 def central(group: Group, rules: Rules) -> list[Selection]:
@@ -214,9 +249,9 @@ def _nearest_to_mean(group: Group, rules: Rules, *, sign: int) -> list[Selection
     points = kmeans.Points.of(group.points_LND, [*group.sizes, *padding], [*[1] * len(group.sizes), *padding])
     one_cluster_LN = points.is_padding_LN.long().zero_()
     mean_L1D = kmeans.centroids_of(points, one_cluster_LN)
-    distances_LN1 = kmeans.squared_distances(points, mean_L1D).mul_(sign)
-    distances_LN1 = distances_LN1.masked_fill_(points.is_padding_LN.unsqueeze(2), torch.inf)
+    distances_LN1 = _masked(points, kmeans.squared_distances(points, mean_L1D).mul_(sign))
     indices_LM = nearest_to_any(distances_LN1, rules.num_clusters * rules.per_cluster)
+    _check(group, indices_LM)
     unclustered = one_cluster_LN[0, :0]
     return [Selection(indices_M[:size], unclustered) for indices_M, size in zip(indices_LM, group.sizes, strict=False)]
 

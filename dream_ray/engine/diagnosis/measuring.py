@@ -3,6 +3,7 @@
 N images of a class, n selected ones, D features.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,6 +23,7 @@ from dream_ray.engine.matching.from_config import class_matcher, network_source
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.progress.phase_timer import MARKS, PhaseTimer
+from dream_ray.errors import RunError
 
 RANDOM = "random"
 _START, _UPDATES, _EMBEDDING, _MATCHING = "start", "updates", "embedding", "matching"
@@ -51,10 +53,13 @@ class Findings:
         return [distinct_images(selections) for selections in self.chosen.values()]
 
     def add(self, label: int, selection: Selection, kernel: ClassKernel, norms: tuple[Tensor, Tensor]) -> None:
-        """Adds a selection of a class, with the norms of `GradientNorms`."""
-        of_images, of_batch = norms
-        self.image_norms.extend(of_images.tolist())
-        self.batch_norms.append(float(of_batch))
+        """Adds a selection of a class, with the norms of `GradientNorms`; raises RunError if one is not finite."""
+        of_images, of_batch = norms[0].tolist(), float(norms[1])
+        for image, norm in zip(selection.indices.tolist(), of_images, strict=True):
+            if not math.isfinite(norm):
+                raise RunError(f"gradients must be finite; the norm of image {image} of class {label} is {norm}")
+        self.image_norms.extend(of_images)
+        self.batch_norms.append(of_batch)
         earlier = self.chosen.setdefault(label, [])
         self.overlaps.extend(overlap(before, selection.indices) for before in earlier[-1:])
         self.squared_mmds.append(kernel.squared_mmd(selection.indices, selection.weights))

@@ -4,9 +4,10 @@ The reported accuracy is that of the last epoch. The best epoch would be a selec
 under the same recipe. A run on GPUs can be evaluated on a CPU.
 """
 
+import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class EvaluationResult:
     Attributes:
         evaluated_set: Name of the set, one of `EVALUATED_SETS`.
         repeat: Number of the fresh network.
-        accuracy: Last-epoch top-1 accuracy in [0, 1].
+        accuracy: Last-epoch top-1 accuracy in [0, 1]; None: the network diverged, see `accuracy`.
         num_images: Images it was trained on, decoded.
         epochs: Epochs it was trained for.
         seconds: Duration.
@@ -46,12 +47,22 @@ class EvaluationResult:
 
     evaluated_set: str
     repeat: int
-    accuracy: float
+    accuracy: float | None
     num_images: int
     epochs: int
     seconds: float
     device: str
     step: int | None = None
+
+    def finite_accuracy(self) -> float:
+        """Returns the accuracy; raises RunError if the network diverged."""
+        if self.accuracy is None:
+            where = self.evaluated_set if self.step is None else f"{self.evaluated_set} images of step {self.step}"
+            raise RunError(
+                f"logits must be finite; those of network {self.repeat + 1} trained on {where} are not after "
+                f"{self.epochs} epochs. It diverged: lower evaluation.lr"
+            )
+        return self.accuracy
 
 
 def train_and_test(
@@ -117,8 +128,10 @@ def evaluation_recipe(config: Config, step_size: float | None = None) -> Recipe:
     """Returns the evaluation recipe of a run; for `step_size` see `train_and_test`."""
     settings = config.evaluation
     lr = settings.lr or (config.trajectory.step_size if step_size is None else step_size)
-    if not lr > 0:
-        raise RunError(f"a learned step size must be > 0 to train with; got {lr:g}: lower trajectory.step_size_lr")
+    if not 0 < lr < math.inf:
+        raise RunError(
+            f"a learned step size must be finite and > 0 to train with; got {lr:g}: lower trajectory.step_size_lr"
+        )
     return Recipe(
         settings.batch_size,
         lr,
@@ -142,7 +155,8 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
     """Returns one row per evaluated set and step, the steps ascending.
 
     A row has mean and sample standard deviation of the accuracy in [0, 1], half the width of the 95 % interval of the
-    mean, n and the devices.
+    mean, n and the devices. If networks diverged, it has their number and no mean: that of the others would be chosen
+    by their accuracy.
     """
     groups: dict[tuple[str, int | None], list[EvaluationResult]] = {}
     for result in sorted(results, key=lambda r: (EVALUATED_SETS.index(r.evaluated_set), r.step or 0, r.repeat)):
@@ -151,10 +165,7 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
         {
             "evaluated_set": evaluated_set,
             "step": step,
-            "mean": statistics.mean(r.accuracy for r in group),
-            "std": statistics.stdev(r.accuracy for r in group) if len(group) > 1 else None,
-            "half_width": half_width([r.accuracy for r in group]),
-            "n": len(group),
+            **_statistics([r.accuracy for r in group]),
             "num_images": group[0].num_images,
             "epochs": group[0].epochs,
             "accuracies": [r.accuracy for r in group],
@@ -163,3 +174,17 @@ def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
         }
         for (evaluated_set, step), group in groups.items()
     ]
+
+
+def _statistics(accuracies: Sequence[float | None]) -> dict[str, Any]:
+    """Returns the statistics of a row, and the number of networks that diverged if there are any."""
+    finite = [one for one in accuracies if one is not None]
+    if len(finite) < len(accuracies):
+        diverged = len(accuracies) - len(finite)
+        return {"mean": None, "std": None, "half_width": None, "n": len(accuracies), "diverged": diverged}
+    return {
+        "mean": statistics.mean(finite),
+        "std": statistics.stdev(finite) if len(finite) > 1 else None,
+        "half_width": half_width(finite),
+        "n": len(finite),
+    }

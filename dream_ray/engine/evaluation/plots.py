@@ -24,21 +24,26 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
     positions = range(len(rows))
     axes.barh(
         positions,
-        [100 * row["mean"] for row in rows],
+        [100 * (row["mean"] or 0.0) for row in rows],
         xerr=[100 * (row["std"] or 0.0) for row in rows],
         color=["tab:blue" if row["evaluated_set"] == "distilled" else "lightgrey" for row in rows],
         height=0.6,
         capsize=3,
     )
     for position, row in enumerate(rows):
-        axes.plot([100 * accuracy for accuracy in row["accuracies"]], [position] * row["n"], "k.", markersize=3)
-        axes.text(1, position, f"{100 * row['mean']:.1f} %", va="center", fontsize=8)
+        finite = [100 * accuracy for accuracy in row["accuracies"] if accuracy is not None]
+        axes.plot(finite, [position] * len(finite), "k.", markersize=3)
+        axes.text(1, position, _label(row), va="center", fontsize=8)
     axes.set_yticks(positions, [f"{row['evaluated_set']} ({row['num_images']})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy in %, last epoch")
     axes.set_title(title, fontsize=9)
     save(path, figure)
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['diverged']} of {row['n']} diverged" if row["mean"] is None else f"{100 * row['mean']:.1f} %"
 
 
 def plot_steps(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
@@ -51,16 +56,16 @@ def plot_steps(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
     """
     figure = make_figure(6.4, 3.6)
     axes = figure.add_subplot()
-    points = [row for row in rows if row["step"] is not None]
+    points = [row for row in rows if row["step"] is not None and row["mean"] is not None]
     draw_curve(
         axes,
         [row["step"] for row in points],
         [row["mean"] for row in points],
         [row["half_width"] for row in points],
-        label=f"distilled ({points[0]['num_images']})",
+        label=f"distilled ({rows[0]['num_images']})",
     )
     for row in rows:
-        if row["step"] is None:
+        if row["step"] is None and row["mean"] is not None:
             axes.axhline(100 * row["mean"], color="grey", linewidth=1)
             axes.annotate(f"{row['evaluated_set']} ({row['num_images']})", (0, 100 * row["mean"]), fontsize=7)
     axes.set_xlabel("inner steps")

@@ -47,15 +47,17 @@ def validate_step(run_path: str, step: int) -> float:
 
     Raises:
         OutOfMemory: If memory runs out.
+        RunError: If a network diverges.
     """
     run = open_run(run_path)
     tasks = (distilled_task(run, "validation", step, repeat) for repeat in range(run.config.evaluation.repeats))
     results = [run_task(task, run.device.type) for task in tasks]
-    accuracy = statistics.fmean(result.accuracy for result in results)
+    accuracies = [result.finite_accuracy() for result in results]
+    accuracy = statistics.fmean(accuracies)
     row = {
         "step": step,
         "accuracy": accuracy,
-        "accuracies": [result.accuracy for result in results],
+        "accuracies": accuracies,
         "epochs": results[0].epochs,
         "seconds": sum(result.seconds for result in results),
     }

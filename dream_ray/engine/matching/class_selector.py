@@ -3,7 +3,8 @@
 L classes, N images of a class, D features.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -24,6 +25,7 @@ from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
+from dream_ray.errors import RunError
 
 Assignments = Mapping[int, Tensor]
 """Cluster of every real image at the last selection (N,) int64, by label of the class."""
@@ -117,7 +119,8 @@ class ClassSelector:
             [self.stream("k-means", snapshot, label) for label in labels],
             () if is_first else [previous[label] for label in labels],
         )
-        return strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_first=is_first))
+        with self._naming(snapshot, labels):
+            return strategies.STRATEGIES[settings.strategy](group, rules_of(settings, is_first=is_first))
 
     def points(self, snapshot: Snapshot, labels: Labels) -> Tensor:
         """Returns the features (L, N, D) of a group, filled up so that the shape is the same for every group."""
@@ -146,8 +149,22 @@ class ClassSelector:
         group = strategies.Group(self.embed(snapshot, label)[None], [len(self.real[label])], rngs)
         max_steps = self.config.selection.max_steps
         rules = strategies.Rules(num_clusters=count, per_cluster=1, max_steps=max_steps, rule=rule)
-        (chosen,) = strategies.representative(group, rules)
+        with self._naming(snapshot, (label,)):
+            (chosen,) = strategies.representative(group, rules)
         return chosen.indices.numpy()
+
+    @contextmanager
+    def _naming(self, snapshot: Snapshot, labels: Labels) -> Iterator[None]:
+        """Adds the class of labels, the step and a remedy to an error about features that are not finite."""
+        try:
+            yield
+        except strategies.NotFiniteError as error:
+            lr, name = self.config.update.lr, self.config.network.name
+            advice = f"Check network {name} on this image"
+            if len(error.images) == error.num_images:
+                advice = f"The network diverged: lower update.lr ({lr}), or check network {name}"
+            where = f"class {labels[error.slot]}, outer step {snapshot.outer}, inner step {snapshot.inner}"
+            raise RunError(f"{error}: {where}. {advice}") from None
 
     def stream(self, purpose: str, snapshot: Snapshot, label: int) -> np.random.Generator:
         """Returns the random stream of a class at the step of a network."""

@@ -16,7 +16,8 @@ class FeatureCache(TensorCache):
     """The features of one identity.
 
     A full cache stores no more features. Trials read them all in the same order, so evicting the least recently used
-    ones would evict those that the next trial reads first.
+    ones would evict those that the next trial reads first. Features with a NaN, which the selection refuses, are not
+    stored.
     """
 
     def features(self, outer: int, inner: int, label: int, compute: Callable[[], Tensor]) -> Tensor:
@@ -31,6 +32,8 @@ class FeatureCache(TensorCache):
                 # The previous owner of the claim may have just written them.
                 if may_compute and self.read(*numbers) is None:
                     computed = compute()
+                    if bool(computed.isnan().any()):
+                        return computed
                     used_bytes = sum(size for _, _, size in storage.file_sizes(self.root))
                     if used_bytes + computed.nbytes <= self.max_bytes:
                         write_tensors(self.path(*numbers), {_NAME: computed}, {})

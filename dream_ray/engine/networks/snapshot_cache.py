@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dream_ray import storage
-from dream_ray.engine.networks.sources import NetworkSource, NetworkState, Snapshot, blank_network, without_momentum
+from dream_ray.engine.networks.sources import (
+    NetworkSource,
+    NetworkState,
+    Snapshot,
+    blank_network,
+    on_host,
+    without_momentum,
+)
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
 from dream_ray.engine.networks.update_program import Recipe
 from dream_ray.errors import RunError, UsageError
@@ -174,9 +181,19 @@ class CachedNetworks:
             if (snapshot.inner - inner) % _ROOM_FOR == 0:
                 storage.make_room(self.cache.root, min(left, _ROOM_FOR) * each, self.cache.max_bytes)
             complete = self.is_restart_point(outer, snapshot.inner)
-            state = trained if complete else without_momentum(trained)
+            state = on_host(trained if complete else without_momentum(trained))
+            self._check(state, snapshot)
             write_tensors(self.cache.path(outer, snapshot.inner), state, {_COMPLETE: str(int(complete))})
             if left == 1:
                 # Others may have written meanwhile.
                 storage.make_room(self.cache.root, 0, self.cache.max_bytes)
             yield snapshot
+
+    def _check(self, state: NetworkState, snapshot: Snapshot) -> None:
+        """Raises RunError if a network has a NaN; infinities may be constants of a user's network, such as a mask."""
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                raise RunError(
+                    f"networks must be finite; {name} of trajectory {snapshot.outer}, network {snapshot.inner} is NaN. "
+                    f"Training on real images diverged: lower update.lr ({self.recipe.lr})"
+                )

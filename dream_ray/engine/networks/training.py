@@ -134,12 +134,15 @@ def _split(indices: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def accuracy(network: Classifier, data: TrainingImages, normalise: Normalise) -> float:
-    """Returns the top-1 accuracy in [0, 1]."""
+def accuracy(network: Classifier, data: TrainingImages, normalise: Normalise) -> float | None:
+    """Returns the top-1 accuracy in [0, 1], or None if a logit is not finite: the largest of NaNs is no class."""
     device = normalise.device
     network.eval()
     correct = 0
     for images, labels in data.batches(_split(np.arange(len(data)), _EVALUATION_BATCH), device):
         _, logits = network(normalise(unit(images)))
-        correct += int((logits.argmax(dim=1) == labels).sum())
+        found, is_finite = torch.stack([(logits.argmax(dim=1) == labels).sum(), logits.isfinite().all()]).tolist()
+        if not is_finite:
+            return None
+        correct += found
     return correct / len(data)

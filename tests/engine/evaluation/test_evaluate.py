@@ -19,11 +19,11 @@ from dream_ray.engine.evaluation import baselines, evaluate, tasks
 from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, num_epochs, summarise, train_and_test
 from dream_ray.engine.evaluation.options import check_evaluation, evaluation_name
-from dream_ray.engine.evaluation.tasks import distilled_task, plan_tasks, run_task
+from dream_ray.engine.evaluation.tasks import distilled_task, plan_tasks, run_task, training_data
 from dream_ray.engine.networks import stored_images
 from dream_ray.engine.networks.training import TensorImages
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 from dream_ray.storage import mapped_arrays
 
@@ -139,6 +139,23 @@ def test_summary_gives_mean_and_sample_deviation_as_fractions() -> None:
     assert (distilled["devices"], whole["devices"]) == (["cpu", "cuda"], ["cpu"])
     assert distilled["half_width"] == pytest.approx(12.7062 * 0.070710678 / 2**0.5)
     assert whole["half_width"] is None
+
+
+def test_a_summary_with_a_diverged_network_counts_it_and_gives_no_mean() -> None:
+    results = [EvaluationResult("distilled", n, one, 40, 2, 1.0, "cpu") for n, one in enumerate((0.5, None, 0.6))]
+    [row] = summarise(results)
+    assert (row["mean"], row["std"], row["half_width"]) == (None, None, None)
+    assert (row["diverged"], row["n"], row["accuracies"]) == (1, 3, [0.5, None, 0.6])
+    with pytest.raises(RunError, match=r"logits must be finite; those of network 2 trained on distilled are not"):
+        results[1].finite_accuracy()
+
+
+def test_a_network_that_diverges_has_no_accuracy(run: Run) -> None:
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"lr": 1e9})})
+    store = run.open_store()
+    data, _ = training_data(plan_tasks(run, **PLAN)[0], run, store)
+    result = train_and_test(config, store, data, run.normalise(store), protocol="quick", split="test")
+    assert result.accuracy is None
 
 
 def test_a_summary_has_a_row_per_step() -> None:

@@ -19,9 +19,13 @@ ROW: dict[str, Any] = {
     "num_images": 10,
 }
 STEPS = [{**ROW, "step": 0}, {**ROW, "step": 4, "half_width": 0.1}, {**ROW, "evaluated_set": "whole set"}]
+DIVERGED = {"mean": None, "half_width": None, "accuracies": [0.5, None], "n": 2, "diverged": 1}
 
 
-@pytest.mark.parametrize(("plot", "rows"), [("plot_evaluation", [ROW]), ("plot_steps", STEPS)])
+@pytest.mark.parametrize(
+    ("plot", "rows"),
+    [("plot_evaluation", [ROW, {**ROW, **DIVERGED}]), ("plot_steps", [*STEPS, {**ROW, **DIVERGED, "step": 8}])],
+)
 def test_a_plot_prints_nothing_if_matplotlib_cannot_write_its_cache(
     plot: str, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -109,5 +109,5 @@ def test_images_that_are_not_finite_after_the_last_step_are_an_error(losses: Los
     losses.add(0, {5: torch.tensor(1.0)})
     losses.check_state(state)
     state.classes[5].images_NCHW[1, 0, 2, 2] = torch.inf
-    with pytest.raises(RunError, match="images must be finite; those of class 5 are not"):
+    with pytest.raises(RunError, match="images of class 5 must be finite"):
         losses.check_state(state)
