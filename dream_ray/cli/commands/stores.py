@@ -33,7 +33,10 @@ def ingest(
         float | None,
         typer.Option("--test-fraction", help="Fraction of every class for the test split, if the source has none."),
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels; images are resized and cropped.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Side in pixels; images are resized and cropped. [default: theirs, or 64 or 32]"),
+    ] = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 or 3. [default: as in the source]")] = None,
     encoding: Annotated[
         str, typer.Option("--encoding", help="raw or jpeg; jpeg is smaller and decoded when read.")

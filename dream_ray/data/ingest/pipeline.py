@@ -15,6 +15,7 @@ from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
 from dream_ray.data.ingest.selection import select
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear
+from dream_ray.data.ingest.usual_size import with_usual_size
 from dream_ray.data.ingest.writing import NOTES, WriteJob, note_name, write_file
 from dream_ray.data.sources import Source
 from dream_ray.data.store.manifest import Manifest
@@ -108,6 +109,8 @@ def _run_stages(
         with_retries(clear, store, identity)
         raise
     try:
+        if settings.size is None:
+            settings = with_retries(with_usual_size, settings, with_retries(select, settings, work, parts))
         if settings.test_fraction is not None:
             _digest_contents(settings, work, parts, run_jobs, progress)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -24,8 +24,8 @@ class IngestSettings:
         test_fraction: Fraction in (0, 1) of every class, rounded down, that becomes the test split of a source without
             test images. It is chosen by content: equal images of the store are all training, validation or test images.
         test_labels: Label file, if `test` is a directory or archive of images without class directories.
-        size: Side in pixels: the shorter side is resized to it and the centre cropped. None keeps the images as they
-            are; all must then have the same shape.
+        size: Side in pixels: the shorter side is resized to it and the centre cropped. None: as
+            `with_usual_size` chooses it; images that are small and have the same shape are kept as they are.
         channels: 1 (greyscale) or 3 (RGB). None: that of the set for digits and torchvision, 3 for image files.
         encoding: "raw" (uint8, used without decoding) or "jpeg" (about six times smaller, decoded on every read).
         validation: Fraction in [0, 1) of every training class, rounded down, that becomes the validation split.
