@@ -44,7 +44,8 @@ def main() -> None:
     # A user's own `module:factory` network lies in the working directory, where `python script.py` would find it.
     sys.path.insert(0, "")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("dream_ray.config").setLevel(logging.INFO)  # which settings a changed preset has
+    for name in ("dream_ray.config", "dream_ray.data.ingest"):  # changes of a preset; a store that exists already
+        logging.getLogger(name).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         _refuse_empty(sys.argv[1:])

@@ -62,6 +62,7 @@ def make_tables(
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
+    from rich.text import Text
 
     made = [Column(column) if isinstance(column, str) else column for column in columns]
     texts_by_column = zip((str(column.header) for column in made), *chain(*sections), strict=True)
@@ -80,7 +81,8 @@ def make_tables(
             table.add_column(made[index].header, justify=made[index].justify, no_wrap=True)
         for section in sections:
             for row in section:
-                table.add_row(*(row[index] for index in part))
+                # A name such as "[red]" is no markup.
+                table.add_row(*(Text(row[index]) for index in part))
             table.add_section()
         tables.append(table)
     return tables

@@ -1,35 +1,12 @@
-"""The results of commands: stores, presets, runs, evaluations."""
+"""The results of commands: presets, runs, evaluations."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from typer import echo
 
 from dream_ray.cli.console import number, percent, print_table
 from dream_ray.cli.progress import duration
-
-
-def show_manifest(path: str, manifest: Any) -> None:
-    """Prints what a store holds."""
-    values = {
-        "store": path,
-        "images": sum(map(sum, manifest.counts.values())),
-        "classes": len(manifest.class_names),
-        "shape": f"{manifest.channels} x {manifest.height} x {manifest.width}",
-        "encoding": manifest.encoding,
-        **{split: _images_of(counts) for split, counts in manifest.counts.items()},
-        "mean": ", ".join(f"{value:.4f}" for value in manifest.mean),
-        "std": ", ".join(f"{value:.4f}" for value in manifest.std),
-        "source": manifest.source,
-        "rejects": manifest.num_rejects,
-    }
-    for name, value in values.items():
-        echo(f"{name}: {value}")
-
-
-def _images_of(counts: Sequence[int]) -> str:
-    return f"{sum(counts)} ({min(counts)} to {max(counts)} per class)" if any(counts) else "0 (none)"
 
 
 def show_presets(name: str, framework: Any, presets: dict[str, Any]) -> None:

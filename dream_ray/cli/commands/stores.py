@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import dream_ray
-from dream_ray.cli.display import show_manifest
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.cli.progress import interruptible, showing
+from dream_ray.cli.store_display import show_store
 
 
 def ingest(
@@ -107,7 +107,7 @@ def ingest(
             wait=wait,
             progress=progress,
         )
-    show_manifest(store, manifest)
+    show_store(store, manifest)
 
 
 def inspect(
@@ -115,18 +115,19 @@ def inspect(
     *,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all files with their checksums.")] = False,
 ) -> None:
-    """Print what a store holds and draw a contact sheet."""
-    from dream_ray import storage
+    """Print what a store holds and draw a contact sheet of its classes."""
     from dream_ray.data.store.image_grid import contact_sheet
     from dream_ray.data.store.store import Store as ImageStore
 
     opened = ImageStore.open(store)
     # Before the contact sheet, which may not be writable.
-    show_manifest(store, opened.manifest)
+    show_store(store, opened.manifest)
     if verify:
         with showing("Verifying") as progress:
             opened.verify(progress)
         typer.echo(f"checksums: all {len(opened.manifest.files)} files match")
-    sheet = storage.join(store, "contact_sheet.png")
-    contact_sheet(opened, sheet)
-    typer.echo(f"contact sheet: {sheet}")
+    with showing("Drawing") as progress:
+        sheets = contact_sheet(opened, store, progress=progress)
+    typer.echo(f"contact sheet: {sheets[0]}")
+    if len(sheets) > 1:
+        typer.echo(f"  and {len(sheets) - 1} more pages, up to {sheets[-1]}")

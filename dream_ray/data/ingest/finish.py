@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import PIL
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import dream_ray
 from dream_ray import storage
@@ -18,13 +17,10 @@ from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import NOTES, note_name
 from dream_ray.data.store.manifest import SCHEMA_VERSION, SPLITS, ImageFile, Manifest
+from dream_ray.data.store.rejects import REJECTS, write_rejects
 from dream_ray.data.store.statistics import mean_and_std
 from dream_ray.errors import RunError
 
-REJECTS = "rejects.parquet"
-_REJECTS_SCHEMA = pa.schema(
-    [("path", pa.string()), ("split", pa.string()), ("label", pa.int64()), ("reason", pa.string())]
-)
 _NAMED_REJECTS = 3
 
 
@@ -37,8 +33,7 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
     """
     notes = [storage.read_json(storage.join(work, NOTES, note_name(number))) for number in range(len(plan.files))]
     rejects = [*plan.rejects, *(reject for note in notes for reject in note["rejects"])]
-    with storage.atomic_output(storage.join(store, REJECTS)) as file:
-        pq.write_table(pa.Table.from_pylist(rejects, schema=_REJECTS_SCHEMA), file)
+    write_rejects(store, rejects)
     counts = {split: [0] * len(plan.class_names) for split in SPLITS}
     for note in notes:
         counts[note["split"]][note["label"]] += note["rows"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,12 +15,14 @@ from dream_ray.data.ingest.listing import LISTINGS, keep_shards, list_shard, ope
 from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
 from dream_ray.data.ingest.selection import select
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear
+from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear, is_cleared
 from dream_ray.data.ingest.usual_size import with_usual_size
 from dream_ray.data.ingest.writing import NOTES, WriteJob, note_name, write_file
 from dream_ray.data.sources import Source
 from dream_ray.data.store.manifest import Manifest
 from dream_ray.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """(unit, number done, total number)."""
@@ -46,11 +49,11 @@ def ingest(
         progress: Called as the work proceeds.
 
     Returns:
-        The manifest of the store.
+        The manifest of the store. Nothing is read or written if it is finished already and has the same settings.
 
     Raises:
         UsageError: If max_rejects breaks its rule; the source is missing, has the wrong form or other shards than when
-            the ingest began; or the store exists, lies in the source, or is being written by another ingest.
+            the ingest began; or the store has other settings, lies in the source, or another ingest is writing it.
         RunError: If too many images are unreadable, or the store cannot be written. Finished work is kept, and the
             same call continues from there.
     """
@@ -60,6 +63,9 @@ def ingest(
     work = storage.join(store, WORK)
     with_retries(check_apart, settings.absolute(), store)
     finished = with_retries(check_target, store, identity)
+    if finished is not None and with_retries(is_cleared, store):
+        _log.info("Store %s exists already with these settings. To ingest changed images, delete it.", store)
+        return finished
     if finished is not None or with_retries(storage.exists, storage.join(store, IDENTITY)):
         # A store in use is refused here, before the sources are opened, which may take minutes.
         with storage.exclusive_lock("store", store):

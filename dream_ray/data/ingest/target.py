@@ -4,18 +4,19 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.data.ingest.contents import CONTENTS, SELECTED
-from dream_ray.data.ingest.finish import REJECTS
 from dream_ray.data.ingest.listing import LISTINGS, SHARDS, SPOOL
 from dream_ray.data.ingest.plan_file import PLAN
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, IMAGES, NOTES
 from dream_ray.data.store.manifest import MANIFEST, Manifest
+from dream_ray.data.store.rejects import REJECTS
 from dream_ray.errors import UsageError
 
 WORK = "work"
 IDENTITY = f"{WORK}/identity.json"
 """In a store: settings and versions of the ingest; the first file of a store."""
 
+_LONGEST_VALUE = 200  # characters of a setting in a message
 _LAST_FIRST = (
     f"{WORK}/{NOTES}",
     IMAGES,
@@ -50,17 +51,18 @@ def check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
     """Checks that a store may be written.
 
     Returns:
-        The manifest if only the removal of the work directory is unfinished; else None.
+        The manifest of a finished store with the same settings, see `is_cleared`; else None.
+
+    Raises:
+        UsageError: If it holds something else, or a store with other settings.
     """
     if storage.exists(store) and not storage.is_directory(store):
         raise UsageError(f"store must be a directory; {store} is a file")
     names = storage.list_directory(store)
     if MANIFEST in names:
-        if WORK in names or storage.exists(storage.join(store, storage.CLAIM)):
-            manifest = Manifest.read(store)
-            if {"source": manifest.source, **manifest.settings, "versions": manifest.versions} == identity:
-                return manifest
-        raise UsageError(f"store {store} exists already; delete it, or choose another directory")
+        manifest = Manifest.read(store)
+        _check_settings(store, manifest, identity)
+        return manifest
     path = storage.join(store, IDENTITY)
     begun = storage.read_json(path) if storage.exists(path) else None
     # An ingest that stops at its first file, or after deleting its last one, leaves an empty work directory.
@@ -76,6 +78,27 @@ def check_target(store: str, identity: dict[str, Any]) -> Manifest | None:
                 "the same settings, or delete the directory"
             )
     return None
+
+
+def _check_settings(store: str, manifest: Manifest, identity: dict[str, Any]) -> None:
+    """Raises UsageError if a finished store has other settings; it may be of other versions of the libraries."""
+    written = {"source": manifest.source, **manifest.settings}
+    for name, value in identity.items():
+        if name != "versions" and written.get(name) != value:  # An earlier version knew fewer settings.
+            raise UsageError(
+                f"store {store} exists already, with {name} {_shortened(written.get(name))}; got {_shortened(value)}: "
+                "delete it, or choose another directory"
+            )
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def is_cleared(store: str) -> bool:
+    """Tells whether nothing of the ingest is left beside a finished store."""
+    return WORK not in storage.list_directory(store) and not storage.exists(storage.join(store, storage.CLAIM))
 
 
 def check_begun(store: str, identity: dict[str, Any]) -> None:

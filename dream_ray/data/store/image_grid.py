@@ -1,7 +1,9 @@
 """Image grids as PNG files, and the contact sheet of a store."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,9 +19,9 @@ _INK = (0, 0, 0)
 _GAP = 2
 _TILE_SIDE = 64
 _SHEET_TILE_SIDE = 128
-_LABEL_CHARACTERS = 24
+_LABEL_PIXELS = 12
 _LABEL_MARGIN = 4
-_SHEET_CLASSES = 20
+_PAGE_CLASSES = 50
 
 
 def write_grid(
@@ -35,7 +37,7 @@ def write_grid(
         path: Target file.
         images_NCHW: uint8, 1 or 3 channels, N >= 1; they fill the rows from the left.
         columns: Images in a row, >= 1.
-        row_labels: Text at the left of every row; None: no margin.
+        row_labels: Text at the left of every row, of which characters without a glyph are escaped; None: no margin.
 
     Raises:
         RunError: If the file cannot be written.
@@ -45,8 +47,8 @@ def write_grid(
     factor = max(1, round(_TILE_SIDE / max(height, width)))
     rows = -(-num_images // columns)
     step_y, step_x = height * factor + _GAP, width * factor + _GAP
-    texts = [_printable(text) for text in row_labels or ()]
-    font = ImageFont.load_default()
+    texts = [_drawable(text) for text in row_labels or ()]
+    font = ImageFont.truetype(_font_path(), _LABEL_PIXELS)
     margin = max((int(font.getlength(text)) + 2 * _LABEL_MARGIN for text in texts), default=0)
     grid = Image.new("RGB", (margin + columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
     for number, image_CHW in enumerate(images_NCHW):
@@ -61,19 +63,38 @@ def write_grid(
     storage.write_bytes(path, buffer.getvalue())
 
 
-def contact_sheet(store: Store, path: str, *, per_class: int = 10) -> None:
-    """Draws the first images of the first 20 classes of a store, one class per row, each at most 128 pixels a side.
+def contact_sheet(
+    store: Store,
+    directory: str,
+    *,
+    per_class: int = 10,
+    progress: Callable[[str, int, int], None] = lambda unit, done, total: None,
+) -> list[str]:
+    """Draws the first images of every class, one class per row, each at most 128 pixels a side.
 
     Args:
         store: The store.
-        path: Target PNG file.
+        directory: Where contact_sheet.png is written and, for each further 50 classes, contact_sheet-2.png and so on.
         per_class: Images of a class, >= 1; the rest of a shorter row is white.
+        progress: Called as the work proceeds: (unit, number done, total number).
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: If an image cannot be read or a file cannot be written.
     """
-    labels = range(min(_SHEET_CLASSES, store.num_classes))
-    of_classes = [store.images(label, SPLITS) for label in labels]
-    rows = [tiles(images, np.arange(min(per_class, len(images))), width=per_class) for images in of_classes]
-    names = [store.manifest.class_names[label] for label in labels]
-    write_grid(path, np.concatenate(rows), columns=per_class, row_labels=names)
+    paths: list[str] = []
+    for start in range(0, store.num_classes, _PAGE_CLASSES):
+        progress("classes", start, store.num_classes)
+        labels = range(start, min(start + _PAGE_CLASSES, store.num_classes))
+        of_classes = [store.images(label, SPLITS) for label in labels]
+        rows = [tiles(images, np.arange(min(per_class, len(images))), width=per_class) for images in of_classes]
+        names = [store.manifest.class_names[label] for label in labels]
+        page = f"-{len(paths) + 1}" if paths else ""
+        paths.append(storage.join(directory, f"contact_sheet{page}.png"))
+        write_grid(paths[-1], np.concatenate(rows), columns=per_class, row_labels=names)
+    return paths
 
 
 def tiles(images: ImageChunks, indices: Int64Array, *, width: int) -> UInt8Array:
@@ -105,6 +126,25 @@ def _rgb(image_CHW: UInt8Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels_HWC))
 
 
-def _printable(text: str) -> str:
-    # Pillow's built-in font may support only Latin-1, and raises on other characters.
-    return text[:_LABEL_CHARACTERS].encode("latin-1", "replace").decode("latin-1")
+def _drawable(text: str) -> str:
+    """Replaces characters that the font of labels does not have, such as Chinese ones, by their escapes."""
+    glyphs = _glyphs()
+    return "".join(
+        one if ord(one) in glyphs and one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+@cache
+def _font_path() -> str:
+    """Returns DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and more scripts."""
+    import matplotlib
+
+    return storage.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@cache
+def _glyphs() -> dict[int, Any]:
+    """Returns the characters of the font."""
+    from matplotlib.ft2font import FT2Font
+
+    return dict(FT2Font(_font_path()).get_charmap())

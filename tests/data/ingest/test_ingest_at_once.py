@@ -100,7 +100,7 @@ def test_another_ingest_finishes_while_sources_are_opened(root, tmp_path, monkey
         if size == 4:
             assert ingest(root, str(store), size=size) == whole, "the requested store exists"
         else:
-            with pytest.raises(UsageError, match="exists already"):
+            with pytest.raises(UsageError, match="exists already, with size 4; got 5"):
                 ingest(root, str(store), size=size)
         assert content(store) == content(tmp_path / "whole")
 

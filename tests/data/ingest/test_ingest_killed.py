@@ -163,7 +163,7 @@ def test_a_finished_store_of_other_settings_is_refused(tmp_path, monkeypatch, ma
         patch.setattr(storage, "delete", lambda path: None)
         ingest(str(root), str(tmp_path / "s"))
     before = content(tmp_path / "s")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already, with size None; got 4"):
         ingest(str(root), str(tmp_path / "s"), size=4)
     assert content(tmp_path / "s") == before
 

@@ -72,9 +72,14 @@ class TestDigits:
         assert storage.list_directory(path) == ["images", "manifest.json", "rejects.parquet"]
         assert not list(Path(path).rglob(".*"))
 
-    def test_an_existing_store_is_not_touched(self, path):
-        with pytest.raises(UsageError, match="exists already"):
-            ingest("digits", path)
+    def test_an_existing_store_is_not_touched(self, path, caplog):
+        before = {file: file.stat().st_mtime_ns for file in Path(path).rglob("*")}
+        with caplog.at_level("INFO"):
+            assert ingest("digits", path) == Store.open(path).manifest
+        assert "exists already with these settings" in caplog.text
+        with pytest.raises(UsageError, match=rf"store {path} exists already, with size None; got 4: delete it, or"):
+            ingest("digits", path, size=4)
+        assert {file: file.stat().st_mtime_ns for file in Path(path).rglob("*")} == before
         Store.open(path).verify()
 
 

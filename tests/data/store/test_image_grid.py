@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_ray.data.store.image_grid import contact_sheet, write_grid
+from dream_ray.data.store.image_grid import _drawable, contact_sheet, write_grid
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from tests.data.samples import encode, ingest, noise
@@ -39,18 +39,25 @@ def test_row_labels_of_any_alphabet_widen_the_margin(tmp_path):
     write_grid(str(tmp_path / "b.png"), noise(0, 2, 1, 8, 8), columns=1)
     a, b = (pixels_of(tmp_path / name) for name in ("a.png", "b.png"))
     margin = a.shape[1] - b.shape[1]
-    assert 0 < margin < 400 and np.array_equal(a[:, margin:], b)
+    assert 600 < margin < 1200 and np.array_equal(a[:, margin:], b)
     assert (a[:66, :margin] < 100).any() and (a[68:, :margin] < 100).any()
 
 
-def test_contact_sheet(tmp_path, make_folder):
-    root = make_folder("f", {f"c{i:02}": 2 for i in range(23)})
+def test_a_label_is_not_cut_and_shows_every_script():
+    assert _drawable("Zürich собака " * 20) == "Zürich собака " * 20
+    assert _drawable("قط Ελλάδα") == "قط Ελλάδα"
+    assert _drawable("猫 a\nb") == r"\u732b a\nb"
+
+
+def test_a_contact_sheet_has_all_classes(tmp_path, make_folder):
+    root = make_folder("f", {f"c{i:02}": 2 for i in range(53)})
     ingest(str(root), str(tmp_path / "s"))
-    contact_sheet(Store.open(str(tmp_path / "s")), str(tmp_path / "sheet.png"), per_class=3)
-    picture = pixels_of(tmp_path / "sheet.png")
+    sheets = contact_sheet(Store.open(str(tmp_path / "s")), str(tmp_path), per_class=3)
+    assert sheets == [str(tmp_path / name) for name in ("contact_sheet.png", "contact_sheet-2.png")]
+    first, second = map(pixels_of, sheets)
     tile = 66 + 2
-    assert picture.shape[0] == 20 * tile + 2
-    assert (picture[2:68, -68:-2] == 255).all()
+    assert (first.shape[0], second.shape[0]) == (50 * tile + 2, 3 * tile + 2)
+    assert (first[2:68, -68:-2] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -63,8 +70,8 @@ def test_a_contact_sheet_shows_large_images_small(tmp_path, make_folder, monkeyp
     taken = []
     take = ImageChunks.take
     monkeypatch.setattr(ImageChunks, "take", lambda images, rows: taken.append(len(rows)) or take(images, rows))
-    contact_sheet(Store.open(str(tmp_path / "s")), str(tmp_path / "sheet.png"), per_class=2)
-    picture = pixels_of(tmp_path / "sheet.png")
+    [sheet] = contact_sheet(Store.open(str(tmp_path / "s")), str(tmp_path), per_class=2)
+    picture = pixels_of(sheet)
     assert picture.shape[0] == 2 * (tile[0] + 2) + 2
     row = picture[-2 - tile[0] : -2]
     assert (row[:, -2 - tile[1] : -2] == 255).all()
