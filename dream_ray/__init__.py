@@ -23,6 +23,7 @@ Runs:
     evaluate        train networks on a synthetic set and test them
     diagnose        compare what the selection strategies select
     load_synthetic  load a synthetic set as a PyTorch dataset
+    export          write a synthetic set in a format of other programs
 Sweeps:
     sweep           search for settings
     resume_sweep    continue a search
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         distill,
         evaluate,
         experiment,
+        export,
         ingest,
         load_synthetic,
         plan,
@@ -61,12 +63,16 @@ if TYPE_CHECKING:
     from dream_ray.engine.progress.status import Status
     from dream_ray.engine.run.dataset import SyntheticDataset
     from dream_ray.errors import RunError, UsageError
+    from dream_ray.sets.exports import Exported
 else:
     _MODULES = {
-        **dict.fromkeys(("diagnose", "distill", "evaluate", "ingest", "load_synthetic", "plan"), "dream_ray.api"),
+        **dict.fromkeys(
+            ("diagnose", "distill", "evaluate", "export", "ingest", "load_synthetic", "plan"), "dream_ray.api"
+        ),
         **dict.fromkeys(("experiment", "resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
+        "Exported": "dream_ray.sets.exports",
         "IngestSettings": "dream_ray.data.ingest",
         "Manifest": "dream_ray.data.store.manifest",
         "Network": "dream_ray.config.sections",
@@ -100,6 +106,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "EvaluationResult",
+    "Exported",
     "IngestSettings",
     "Manifest",
     "Network",
@@ -114,6 +121,7 @@ __all__ = [
     "distill",
     "evaluate",
     "experiment",
+    "export",
     "ingest",
     "load_config",
     "load_synthetic",

@@ -67,7 +67,7 @@ def test_every_path_is_text_or_a_pathlib_path(name: str) -> None:
         value = Path("s3://bucket/key") if parameter in paths else None
         if parameter.kind is not parameter.KEYWORD_ONLY:
             positional.append(value)
-        elif parameter.name in PATHS:
+        elif parameter.name in PATHS or parameter.default is parameter.empty:
             given[parameter.name] = value
     with pytest.raises(UsageError, match="must be a str if it is a URI"):
         function(*positional, **given)
@@ -108,7 +108,7 @@ OF_SWEEPS = {"study", "max_concurrent"}
 """`resume` and `status` take sweeps too; the functions are `resume_sweep` and none."""
 
 
-COMMANDS = ("ingest", "plan", "distill", "resume", "evaluate", "diagnose", "sweep", "experiment", "status")
+COMMANDS = ("ingest", "plan", "distill", "resume", "evaluate", "diagnose", "sweep", "experiment", "export", "status")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

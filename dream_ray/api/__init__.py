@@ -6,6 +6,7 @@ A function that needs PyTorch or Ray, which take seconds to import, imports them
 from dream_ray.api.diagnosis import diagnose
 from dream_ray.api.evaluation import evaluate, load_synthetic
 from dream_ray.api.experiments import experiment
+from dream_ray.api.exports import export
 from dream_ray.api.plans import plan
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.stores import ingest
@@ -16,6 +17,7 @@ __all__ = [
     "distill",
     "evaluate",
     "experiment",
+    "export",
     "ingest",
     "load_synthetic",
     "plan",

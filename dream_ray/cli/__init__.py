@@ -12,6 +12,7 @@ from dream_ray.cli.app import app
 from dream_ray.cli.commands.diagnosis import diagnose
 from dream_ray.cli.commands.evaluation import evaluate
 from dream_ray.cli.commands.experiments import experiment
+from dream_ray.cli.commands.exports import export
 from dream_ray.cli.commands.plans import plan
 from dream_ray.cli.commands.quickstart import quickstart
 from dream_ray.cli.commands.runs import distill, resume, status
@@ -32,6 +33,7 @@ for _command in (
     resume,
     status,
     evaluate,
+    export,
     diagnose,
     sweep,
     experiment,

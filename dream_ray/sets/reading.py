@@ -1,6 +1,7 @@
 """Reading of synthetic sets, from runs, files and exports."""
 
 from dream_ray import storage
+from dream_ray.sets.exports import MARK, read_export
 from dream_ray.sets.image_set import ImageSet
 from dream_ray.sets.set_file import SET_FILE, read_set
 
@@ -17,5 +18,7 @@ def read(path: storage.StrPath) -> ImageSet:
         RunError: If it is damaged.
     """
     text = storage.text_path("path", path)
+    if storage.exists(storage.join(text, MARK)):
+        return read_export(text)
     in_run = storage.join(text, SET_FILE)
     return ImageSet(*read_set(in_run if storage.exists(in_run) else text))
