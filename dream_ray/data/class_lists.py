@@ -1,5 +1,6 @@
 """Lists of classes by name: the subsets of ImageNet in the literature, or a user's file."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
@@ -58,6 +59,11 @@ def read_classes(given: str) -> tuple[str, ...]:
             f"commas; got {given!r}"
         )
     return names
+
+
+def composed(text: str) -> str:
+    """Returns a text in Unicode's form NFC: macOS writes the letters of file names in parts (NFD), others whole."""
+    return unicodedata.normalize("NFC", text)
 
 
 def repeated_name(names: Iterable[str]) -> str | None:

@@ -16,8 +16,11 @@ _LOCAL = LocalFileSystem()
 # Their files appear complete when the upload ends, and their directories are only parts of names.
 _OBJECT_STORES = {"s3", "gs", "gcs"}
 _FILE = "file://"
-# Options for pyarrow, such as `?region=us-east-1`; any other question mark belongs to the name of an object.
-_OPTIONS = re.compile(r"\?\w+=")
+# Options of pyarrow's file systems, such as `?region=us-east-1`; any other question mark belongs to the name of a file.
+_OPTIONS = re.compile(
+    r"\?(region|scheme|endpoint_override|allow_\w+|background_writes|check_directory_existence_before_creation|"
+    r"default_bucket_location|force_virtual_addressing|project_id|retry_limit_seconds|smart_defaults|tls_\w+)="
+)
 # Environment variable that Ray sets for a submitted job.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # What a pathlib.Path leaves of a URI; a drive of Windows has one letter.
@@ -75,7 +78,7 @@ def absolute(path: str) -> str:
         UsageError: If it is empty.
     """
     _check_given(path)
-    return path if _is_uri(path) else os.path.abspath(path)
+    return path if _is_uri(path) else _local(path)
 
 
 def shared_path(name: str, path: str) -> str:
@@ -119,7 +122,7 @@ def resolve(path: str) -> tuple[Any, str]:
     """
     _check_given(path)
     if not _is_uri(path):
-        return _LOCAL, os.path.abspath(path)
+        return _LOCAL, _local(path)
     scheme, _, rest = path.partition("://")
     authority, slash, name = rest.partition("/")
     if "@" in authority:
@@ -185,6 +188,11 @@ def named_errors(verb: str, path: str) -> Iterator[None]:
 def reason(error: OSError) -> str:
     """Returns the message of an error without path and number."""
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _local(path: str) -> str:
+    """Returns the absolute form of a local path; `~` is the home directory, which shells leave in `--out=~/run`."""
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _check_given(path: str) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dream_ray import storage
-from dream_ray.data.class_lists import possible_names, repeated_name
+from dream_ray.data.class_lists import composed, possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import LISTING, Source, SourceKind, SourceOptions, find_source, flat_folder, order_of_names
 from dream_ray.errors import UsageError
@@ -51,7 +52,7 @@ def open_parts(settings: IngestSettings, *, download: bool) -> dict[str, Source]
         label_column=settings.label_column,
         root=settings.root,
         download=download,
-        classes=None if chosen is None else tuple(name for given in chosen for name in possible_names(given)),
+        classes=None if chosen is None else tuple(name for given in chosen for name in possible_names(composed(given))),
     )
     kinds = {"train": find_source(settings.source)}
     if settings.test is not None and settings.test_labels is None:
@@ -120,6 +121,7 @@ def list_shard(job: ShardJob) -> None:
     """Writes the listing of a shard, and its spool if it has one."""
     spool = storage.join(job.work, SPOOL, f"{job.part}-{job.number:06d}")
     table = job.source.list_shard(job.number, spool)
+    table = table.set_column(0, LISTING.field(0), pc.utf8_normalize(table["class"], form="NFC"))
     path = storage.join(job.work, _file(job.part, job.number))
     with storage.atomic_output(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
@@ -143,6 +145,7 @@ def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]
     names = source.class_names
     if names is None:
         names = order_of_names(set(listing["class"].unique().drop_null().to_pylist()))
+    names = tuple(map(composed, names))
     repeated = repeated_name(names)
     if repeated is not None:
         raise UsageError(f"class names of {name} must be unique; {repeated!r} occurs twice")

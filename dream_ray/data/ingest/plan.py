@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dream_ray.data.arrays import Int64Array
-from dream_ray.data.class_lists import possible_names, repeated_name
+from dream_ray.data.class_lists import composed, possible_names, repeated_name
 from dream_ray.data.holdout import held_out, held_out_contents
 from dream_ray.data.sources import LISTING
 from dream_ray.errors import UsageError
@@ -37,7 +37,7 @@ def choose_classes(source: str, names: tuple[str, ...], chosen: Sequence[str] | 
     if chosen is None:
         return names
     known = set(names)
-    meant = {given: next((name for name in possible_names(given) if name in known), None) for given in chosen}
+    meant = {given: next((name for name in possible_names(composed(given)) if name in known), None) for given in chosen}
     missing = [given for given, name in meant.items() if name is None]
     if missing:
         raise UsageError(f"classes must be classes of {source} ({_some(names)}); missing: {_some(missing)}")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.class_lists import composed
 from dream_ray.errors import UsageError
 
 _SPLITS = ("train", "val", "validation", "test")
@@ -38,7 +39,7 @@ class Source:
     """Labelled images in independent shards. A source is small, holds no image and can be pickled.
 
     Attributes:
-        class_names: Class names in label order; None if only the listing contains them, see `order_of_names`.
+        class_names: Class names in label order, see `names_of`; None if only the listing contains them.
         shards: Names of the shards, for messages.
         list_shard: (index of a shard, path of a spool) -> a table of schema `LISTING` in the order of the source. A
             source without random access copies its encoded images to the spool. Raises UsageError for a shard of the
@@ -148,6 +149,26 @@ def rows_below(directory: str) -> dict[str, dict[str, Any]]:
             problem = None if is_file else "a link to nothing, or no regular file"
             rows[name] = {"name": path, "path": path, "offset": 0, "problem": problem}
     return rows
+
+
+def names_of(files: Iterable[str], source: str) -> tuple[str, ...]:
+    """Returns the class names that files or directories have, in the order of labels.
+
+    Args:
+        files: Names of the files or directories.
+        source: The source, for the error.
+
+    Raises:
+        UsageError: If two of them differ in their Unicode form only.
+    """
+    named: dict[str, str] = {}
+    for file in files:
+        if named.setdefault(composed(file), file) != file:
+            raise UsageError(
+                f"class names of {source} must be unique; {composed(file)!r} occurs twice, in two Unicode forms (NFC "
+                "and NFD): rename one, or move its images to the other"
+            )
+    return order_of_names(set(named))
 
 
 def order_of_names(names: set[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.class_lists import composed
 from dream_ray.data.sources.base import Source, listing_of, rows_below
 from dream_ray.data.sources.tar_members import SUFFIXES, members
 from dream_ray.errors import UsageError
@@ -37,6 +38,7 @@ def flat_folder(root: str, labels: str, class_names: tuple[str, ...]) -> Source:
         raise UsageError(f"test must be a directory or a tar archive of images if test_labels is given; got {root}")
     if storage.is_directory(labels) or not storage.exists(labels):
         raise UsageError(f"test_labels must be a file; got {labels}")
+    class_names = tuple(map(composed, class_names))
     list_shard = partial(_list_images, root, labels, class_names)
     return Source(class_names=class_names, shards=(root,), list_shard=list_shard)
 
@@ -85,7 +87,7 @@ def _read_labels(labels: str, root: str, files: list[str], class_names: tuple[st
     """Returns the classes by file name, as the label file writes the names."""
     named = {name for file in files for name in _names(file)}
     # Windows editors begin a file with a byte order mark, which is not part of the first name.
-    text = storage.read_text(labels).removeprefix("\ufeff")
+    text = composed(storage.read_text(labels).removeprefix("\ufeff"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if class_names and all(line in class_names for line in lines):
         entries = [(line, "") for line in lines]
@@ -135,6 +137,7 @@ def _class(labels: str, label: str, class_names: tuple[str, ...]) -> str:
 
 def _names(file: str) -> set[str]:
     """Returns the names that a label file may use for an image: with or without extension."""
+    file = composed(file)
     return {file, re.sub(r"\.[^./]*$", "", file)}
 
 

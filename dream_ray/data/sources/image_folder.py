@@ -14,6 +14,7 @@ from functools import partial
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.class_lists import composed
 from dream_ray.data.sources.base import (
     OpenedSource,
     Source,
@@ -22,6 +23,7 @@ from dream_ray.data.sources.base import (
     directories_are_splits,
     is_hidden,
     listing_of,
+    names_of,
     open_splits,
     rows_below,
 )
@@ -48,8 +50,8 @@ def _open_folder(root: str, only: Collection[str] | None) -> Source:
     names = _subdirectories(root)
     if not names:
         raise UsageError(f"source {root} has no subdirectories; an image folder contains one per class")
-    shards = tuple(name for name in names if only is None or name in only)
-    return Source(class_names=tuple(names), shards=shards, list_shard=partial(_list_class, root, shards))
+    shards = tuple(name for name in names if only is None or composed(name) in only)
+    return Source(class_names=names_of(names, root), shards=shards, list_shard=partial(_list_class, root, shards))
 
 
 def _list_class(root: str, class_names: tuple[str, ...], number: int, spool: str) -> pa.Table:

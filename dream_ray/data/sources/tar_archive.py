@@ -15,6 +15,7 @@ from itertools import islice
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.class_lists import composed
 from dream_ray.data.sources.base import (
     OpenedSource,
     Source,
@@ -24,6 +25,7 @@ from dream_ray.data.sources.base import (
     find_files,
     listing_of,
     look_like_splits,
+    names_of,
     open_files,
     open_splits,
 )
@@ -61,9 +63,10 @@ def open_tar(source: str, options: SourceOptions) -> OpenedSource:
 def tar_per_class(paths: Sequence[str], only: Sequence[str] | None) -> Source:
     """Opens archives of one class each; `only` are the classes to list, None: all."""
     class_of = {path: _class_of(path) for path in paths}
-    shards = {path: name for path, name in class_of.items() if only is None or name in only}
+    shards = {path: name for path, name in class_of.items() if only is None or composed(name) in only}
     list_shard = partial(_list_class, tuple(shards.items()))
-    return Source(class_names=tuple(sorted(class_of.values())), shards=tuple(shards), list_shard=list_shard)
+    class_names = names_of(class_of.values(), storage.sibling(paths[0], "*"))
+    return Source(class_names=class_names, shards=tuple(shards), list_shard=list_shard)
 
 
 def _list_class(shards: Sequence[tuple[str, str]], number: int, spool: str) -> pa.Table:
@@ -83,7 +86,7 @@ def _open_folder(path: str) -> OpenedSource:
 
     def open_part(*inner: str) -> Source:
         around = (*prefix, *inner)
-        class_names = tuple(_names_below(directories, around))
+        class_names = names_of(_names_below(directories, around), path)
         return Source(class_names=class_names, shards=(path,), list_shard=partial(_list_folder, path, around))
 
     if directories_are_splits(tops, path):

@@ -88,7 +88,7 @@ def plan_tasks(
         device = resolve_device(run.evaluated_on)
         indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
     checkpoints: list[int | None] = [*sorted(set(steps))]
-    sets = [(DISTILLED, step) for step in checkpoints or [None]] + [(name, None) for name in baselines]
+    sets = [(DISTILLED, step) for step in checkpoints or [None]] + [(name, None) for name in dict.fromkeys(baselines)]
     return [
         EvaluationTask(storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, indices, step)
         for evaluated_set, step in sets
