@@ -26,7 +26,7 @@ from dream_ray.core.intervals import half_width
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.from_config import network_source
-from dream_ray.engine.networks.training import RealImages, accuracy
+from dream_ray.engine.networks.training import RealImages, count_hits
 
 STRATEGIES = ("random", "representative")
 NETWORKS = 8
@@ -49,9 +49,9 @@ def accuracies(store: Store, config: Config) -> Iterator[float]:
     normalisation = Normalisation.of(store.manifest.mean, store.manifest.std, torch.device("cpu"))
     held_out = RealImages(*store.training_set(("validation",)))
     for snapshot in network_source(config, store, normalisation).trajectory(0):
-        reached = accuracy(snapshot.network, held_out, normalisation)
-        assert reached is not None, f"expert of seed {config.seed} diverged"
-        yield 100 * reached
+        hits_L = count_hits(snapshot.network, held_out, normalisation, store.num_classes)
+        assert hits_L is not None, f"expert of seed {config.seed} diverged"
+        yield 100 * sum(hits_L) / len(held_out)
         snapshot.network.train()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from dream_ray.errors import UsageError
 SPLITS = ("train", "validation", "test")
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Manifest:
     versions: dict[str, str]
 
     @property
+    def shape_CHW(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.channels, self.height, self.width
+
+    @property
     def checksum(self) -> str:
         """SHA-256 over class names, shape and digests of the files; independent of the location."""
         files = sorted((file.split, file.label, file.path, file.rows, file.sha256) for file in self.files)
@@ -109,3 +116,9 @@ class Manifest:
         if missing := set(SPLITS) - set(manifest.counts):
             raise UsageError(f"{path} is not a complete manifest: counts: {', '.join(sorted(missing))} missing")
         return manifest
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Returns the number of classes and the first names as text, such as "2 classes: cat, dog"."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{len(names)} classes: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -55,7 +55,7 @@ class Store:
     @property
     def shape_CHW(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        return self.manifest.channels, self.manifest.height, self.manifest.width
+        return self.manifest.shape_CHW
 
     def count(self, split: str, label: int) -> int:
         """Returns the number of images of a class in a split."""

@@ -16,9 +16,10 @@ from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.networks.from_config import warmed_up
 from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, training_images
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
-from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.lifecycle import synthetic_set
 
 Indices = Sequence[Sequence[int]]
 """Chosen real images of each class, by label."""
@@ -43,10 +44,15 @@ def _picked(indices: Indices, run: Run, store: Store) -> TrainingImages:
     return TensorImages(to_unit(images, torch.device("cpu")), torch.from_numpy(labels))
 
 
+def _initial(run: Run, store: Store) -> TrainingImages:
+    path = run.file("initial.parquet")  # an unfinished run has only the checkpoint
+    return training_images(read_synthetic(path)[0] if storage.exists(path) else synthetic_set(run, store, 0))
+
+
 BASELINES: dict[str, Callable[[Run, Store, int, Indices], TrainingImages]] = {
     RANDOM_REAL: _random_real,
     KMEANS_REAL: lambda run, store, repeat, indices: _picked(indices, run, store),
-    INITIAL: lambda run, store, repeat, indices: training_images(read_synthetic(run.file("initial.parquet"))[0]),
+    INITIAL: lambda run, store, repeat, indices: _initial(run, store),
     WHOLE_SET: lambda run, store, repeat, indices: RealImages(*store.training_set(run.config.splits)),
 }
 """(run, store, repeat, indices of "k-means real") -> images to train on."""

@@ -7,7 +7,7 @@ under the same recipe. A run on GPUs can be evaluated on a CPU.
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.intervals import half_width
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.options import DISTILLED, EVALUATED_SETS, WHOLE_SET
+from dream_ray.engine.evaluation.scores import UNKNOWN_SCORES, summarise_scores
 from dream_ray.engine.networks.stored_images import StoredImages
-from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages, accuracy, train_pass
+from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages, count_hits, train_pass
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
@@ -37,12 +38,16 @@ class EvaluationResult:
     Attributes:
         evaluated_set: Name of the set, one of `EVALUATED_SETS`.
         repeat: Number of the fresh network.
-        accuracy: Last-epoch top-1 accuracy in [0, 1]; None: the network diverged, see `accuracy`.
+        accuracy: Last-epoch top-1 accuracy in [0, 1]; None: the network diverged, see `count_hits`.
         num_images: Images it was trained on, decoded.
         epochs: Epochs it was trained for.
         seconds: Duration.
         device: Type of the device that it was trained on.
         step: Step of the checkpoint whose images it was trained on; None: the finished run, or a baseline.
+        network: Label of the network, see `network_label`.
+        hits_L: Images of each class that it classified correctly, by label; empty if the network diverged, and in
+            results of earlier versions.
+        images_L: Images of each class that it was tested on; likewise.
     """
 
     evaluated_set: str
@@ -53,6 +58,15 @@ class EvaluationResult:
     seconds: float
     device: str
     step: int | None = None
+    network: str = ""
+    hits_L: tuple[int, ...] = ()
+    images_L: tuple[int, ...] = ()
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "EvaluationResult":
+        """Returns a result that was written as JSON, by an earlier version too."""
+        counts = {name: tuple(values.get(name, ())) for name in ("hits_L", "images_L")}
+        return cls(**{**values, **counts})
 
     def finite_accuracy(self) -> float:
         """Returns the accuracy; raises RunError if the network diverged."""
@@ -119,9 +133,19 @@ def train_and_test(
             schedule.step()
             if config.evaluation.restart_momentum and epoch + 1 in milestones:
                 optimizer.state.clear()
-    reached = accuracy(classifier, RealImages(*store.training_set((split,))), normalise)
-    seconds = time.monotonic() - started
-    return EvaluationResult(evaluated_set, repeat, reached, len(data), epochs, seconds, normalise.device.type)
+    hits_L = count_hits(classifier, RealImages(*store.training_set((split,))), normalise, store.num_classes)
+    images_L = store.manifest.counts[split]
+    return EvaluationResult(
+        evaluated_set,
+        repeat,
+        None if hits_L is None else sum(hits_L) / sum(images_L),
+        len(data),
+        epochs,
+        seconds=time.monotonic() - started,
+        device=normalise.device.type,
+        hits_L=() if hits_L is None else hits_L,
+        images_L=() if hits_L is None else images_L,
+    )
 
 
 def evaluation_recipe(config: Config, step_size: float | None = None) -> Recipe:
@@ -152,28 +176,36 @@ def num_epochs(config: Config, protocol: str, evaluated_set: str) -> int:
 
 
 def summarise(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
-    """Returns one row per evaluated set and step, the steps ascending.
+    """Returns one row per network, evaluated set and step, the steps ascending.
 
     A row has mean and sample standard deviation of the accuracy in [0, 1], half the width of the 95 % interval of the
-    mean, n and the devices. If networks diverged, it has their number and no mean: that of the others would be chosen
-    by their accuracy.
+    mean, n, the devices, and the scores of `summarise_scores`. If networks diverged, it has their number and no mean:
+    that of the others would be chosen by their accuracy.
     """
-    groups: dict[tuple[str, int | None], list[EvaluationResult]] = {}
+    groups: dict[tuple[str, str, int | None], list[EvaluationResult]] = {}
     for result in sorted(results, key=lambda r: (EVALUATED_SETS.index(r.evaluated_set), r.step or 0, r.repeat)):
-        groups.setdefault((result.evaluated_set, result.step), []).append(result)
+        groups.setdefault((result.network, result.evaluated_set, result.step), []).append(result)
     return [
         {
+            "network": network,
             "evaluated_set": evaluated_set,
             "step": step,
-            **_statistics([r.accuracy for r in group]),
+            **(of_group := _statistics([r.accuracy for r in group])),
             "num_images": group[0].num_images,
             "epochs": group[0].epochs,
             "accuracies": [r.accuracy for r in group],
             "seconds": sum(r.seconds for r in group),
             "devices": sorted({r.device for r in group}),
+            **_scores(of_group["mean"], group),
         }
-        for (evaluated_set, step), group in groups.items()
+        for (network, evaluated_set, step), group in groups.items()
     ]
+
+
+def _scores(mean: float | None, group: Sequence[EvaluationResult]) -> dict[str, Any]:
+    if mean is None or not all(result.images_L for result in group):
+        return dict(UNKNOWN_SCORES)
+    return summarise_scores(mean, [result.hits_L for result in group], group[0].images_L)
 
 
 def _statistics(accuracies: Sequence[float | None]) -> dict[str, Any]:

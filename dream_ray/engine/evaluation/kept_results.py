@@ -1,7 +1,8 @@
 """Results of single networks, kept in the directory of a run: an evaluation trains only the networks that are missing.
 
 distilled-step-00000100-0003.json in evaluation/networks/convnet-quick-test is the fourth network on images of step 100.
-A result names the network and the libraries that gave it. Results of others are refused, never mixed or overwritten.
+A result names the network and the libraries that gave it, and the set and the store if they are not those of a run.
+Results of others are refused, never mixed or overwritten.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config.sections import Network
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
-from dream_ray.engine.evaluation.options import DISTILLED, evaluation_name, recipe_name
+from dream_ray.engine.evaluation.opening import BareSet, open_evaluated
+from dream_ray.engine.evaluation.options import DISTILLED, evaluation_name, network_label, recipe_name
 from dream_ray.engine.evaluation.plots import plot_evaluation, plot_steps
 from dream_ray.engine.evaluation.tasks import EvaluationTask, run_task
-from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import NUMERICS, differences, library_versions
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
@@ -28,10 +30,11 @@ def present_libraries() -> Libraries:
     return {"numerics": NUMERICS, "versions": library_versions()}
 
 
-def origin_of(network: Network, libraries: Libraries) -> dict[str, Any]:
-    """Returns what equal results need besides the run: the network and the libraries."""
+def origin_of(run: Run, network: Network, libraries: Libraries) -> dict[str, Any]:
+    """Returns what equal results need besides the run: the network and the libraries; of a bare set, also its digest."""
     source = source_digest(network.name)
     described = {"network": network.model_dump(mode="json"), **libraries}
+    described |= run.identity if isinstance(run, BareSet) else {}
     return described | ({} if source is None else {"network_source": source})
 
 
@@ -50,20 +53,20 @@ def read_result(task: EvaluationTask, run: Run, libraries: Libraries | None = No
     if not storage.exists(path):
         return None
     kept = storage.read_json(path)
-    _check_origin(path, kept.get("origin"), origin_of(task.network, libraries or present_libraries()))
-    return EvaluationResult(**kept["result"], step=task.step)
+    _check_origin(path, kept.get("origin"), origin_of(run, task.network, libraries or present_libraries()))
+    label = network_label(run.config, task.network)
+    return EvaluationResult.of_json({**kept["result"], "step": task.step, "network": label})
 
 
 def train_and_keep(task: EvaluationTask, device_name: str) -> EvaluationResult:
     """Returns the kept result of a task, or trains the network and keeps its result; see `run_task`."""
-    run = open_run(task.run_path)
+    run = open_evaluated(task.run_path, task.store)
     result = read_result(task, run)
     if result is None:
         result = run_task(task, device_name)
-        values = {name: value for name, value in asdict(result).items() if name != "step"}
-        storage.write_json(
-            _result_file(task, run), {"result": values, "origin": origin_of(task.network, present_libraries())}
-        )
+        values = {name: value for name, value in asdict(result).items() if name not in ("step", "network")}
+        origin = origin_of(run, task.network, present_libraries())
+        storage.write_json(_result_file(task, run), {"result": values, "origin": origin})
     return result
 
 
@@ -74,7 +77,7 @@ def _result_file(task: EvaluationTask, run: Run) -> str:
         step = run.config.total_steps if task.step is None else task.step
         name += f"-step-{step:08d}"
     recipe = recipe_name(run.config, task.network, task.protocol, task.split)
-    return run.file("evaluation", "networks", recipe, f"{name}-{task.repeat:04d}.json")
+    return storage.join(run.evaluation_directory, "networks", recipe, f"{name}-{task.repeat:04d}.json")
 
 
 def _check_origin(path: str, found: dict[str, Any] | None, expected: dict[str, Any]) -> None:
@@ -86,18 +89,19 @@ def _check_origin(path: str, found: dict[str, Any] | None, expected: dict[str, A
         )
 
 
-def check_report(run: Run, tasks: Sequence[EvaluationTask]) -> None:
+def check_reports(run: Run, tasks: Sequence[EvaluationTask]) -> None:
     """Raises UsageError if a report of the same name exists whose results another network or other libraries gave."""
-    path = f"{_report(run, tasks)}.json"
-    if storage.exists(path):
-        expected = origin_of(tasks[0].network, present_libraries())
-        _check_origin(path, storage.read_json(path).get("origin"), expected)
+    for network, of_network in _by_network(run, tasks).items():
+        path = f"{_report(run, of_network)}.json"
+        if storage.exists(path):
+            expected = origin_of(run, of_network[0].network, present_libraries())
+            _check_origin(path, storage.read_json(path).get("origin"), expected)
 
 
-def write_report(
+def write_reports(
     run: Run, tasks: Sequence[EvaluationTask], results: Sequence[EvaluationResult]
 ) -> list[dict[str, Any]]:
-    """Writes the report of an evaluation to the directory of its run, as JSON and as a plot.
+    """Writes the report of each network of an evaluation beside its results, as JSON and as a plot.
 
     Args:
         run: The run.
@@ -105,29 +109,45 @@ def write_report(
         results: Their results.
 
     Returns:
-        The rows of `summarise`.
+        The rows of `summarise`, each with the path of its report.
     """
-    rows, first = summarise(results), tasks[0]
+    rows = []
+    for network, of_network in _by_network(run, tasks).items():
+        path = _report(run, of_network)
+        own = summarise(result for result in results if result.network == network)
+        _write_report(path, run, of_network[0], own)
+        rows += [{**row, "report": f"{path}.json"} for row in own]
+    return rows
+
+
+def _write_report(path: str, run: Run, first: EvaluationTask, rows: list[dict[str, Any]]) -> None:
     document = {
         "network": first.network.model_dump(),
         "protocol": first.protocol,
         "split": first.split,
+        "class_names": run.open_store().manifest.class_names,
         "seed": run.config.seed,
-        "origin": origin_of(first.network, present_libraries()),
+        "origin": origin_of(run, first.network, present_libraries()),
         "evaluated_sets": rows,
     }
-    path = _report(run, tasks)
     storage.write_json(f"{path}.json", document, indent=2)
-    title = f"{first.network.name}, {first.protocol}, {first.split} split"
+    title = f"{rows[0]['network']}, {first.protocol}, {first.split} split"
     plot = plot_evaluation if first.step is None else plot_steps
     plot(f"{path}.png", rows, title=title)
-    return rows
+
+
+def _by_network(run: Run, tasks: Sequence[EvaluationTask]) -> dict[str, list[EvaluationTask]]:
+    """Returns the tasks of each network by its label, in the order of the first ones."""
+    found: dict[str, list[EvaluationTask]] = {}
+    for task in tasks:
+        found.setdefault(network_label(run.config, task.network), []).append(task)
+    return found
 
 
 def _report(run: Run, tasks: Sequence[EvaluationTask]) -> str:
-    """Returns the path of the report of an evaluation without the end of its name."""
+    """Returns the path of the report of an evaluation by one network, without the end of its name."""
     first, repeats = tasks[0], 1 + max(task.repeat for task in tasks)
     steps = sorted({task.step for task in tasks if task.step is not None})
     baselines = {task.evaluated_set for task in tasks} - {DISTILLED}
     name = evaluation_name(run.config, first.network, first.protocol, first.split, baselines, repeats, steps)
-    return run.file("evaluation", name)
+    return storage.join(run.evaluation_directory, name)

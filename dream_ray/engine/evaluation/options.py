@@ -5,8 +5,10 @@ import json
 import re
 from collections.abc import Collection, Sequence
 
+from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.sections import Network
+from dream_ray.engine.evaluation.opening import BareSet
 from dream_ray.engine.run.directory import Run
 from dream_ray.errors import UsageError
 
@@ -20,6 +22,11 @@ EVALUATED_SETS = (DISTILLED, *BASELINES)
 USUAL_REPEATS = 3
 """Fresh networks per evaluated set by default."""
 
+_WITHOUT_UNSEEN_IMAGES = (
+    "The run has seen all images of its store. What can still be done: test it on images that it has not seen, in a "
+    "store with the same classes (--store STORE); or distil again, with --set data.include_validation=false for --split "
+    "validation, or from a store that was ingested with --test-fraction 0.2"
+)
 _PLAIN = re.compile(r"[\w.=-]{1,80}", re.ASCII)
 
 
@@ -36,22 +43,34 @@ def check_evaluation(
         raise UsageError(f"repeats must be an int >= 1; got {repeats}")
     if steps:
         _check_steps(run, steps)
-    elif not run.is_finished:
+    if INITIAL in baselines and isinstance(run, BareSet):
         raise UsageError(
-            f"run {run.path} must be finished; continue it with `dream-ray resume {run.path}`, or evaluate checkpoints "
-            "with --step"
+            f"baselines of the set {run.set_path} must not have {INITIAL}, which only the directory of its run has. "
+            "Leave it out, or evaluate the run"
         )
+    _check_split(run, split)
+
+
+def _check_split(run: Run, split: str) -> None:
+    """Raises UsageError if the store has no such split, or the run distilled it."""
     splits = run.open_store().splits()
+    seen = run.config.splits if not isinstance(run, BareSet) or run.is_own_store else ()
+    unseen = [name for name in SPLITS if name in splits and name not in seen]
+    if split in unseen:
+        return
+    remedy = f"Give --split {unseen[0]}" if unseen else _WITHOUT_UNSEEN_IMAGES
     if split not in splits:
-        raise UsageError(f"split must be one that the store has ({', '.join(splits)}); got {split!r}")
-    if split in run.config.splits:
-        raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true)")
+        raise UsageError(f"split must be one that the store has ({', '.join(splits)}); got {split!r}. {remedy}")
+    raise UsageError(
+        f"split must be unseen; the run distilled {split!r} too (data.include_validation: true). {remedy}"
+    )
 
 
 def _check_steps(run: Run, steps: Sequence[int]) -> None:
     checkpoints = run.checkpoints()
     found = checkpoints.steps()
     complete = checkpoints.complete_steps(set(steps) & set(found))
+    complete += [step for step in steps if storage.exists(run.partial_file(step))]
     if missing := [step for step in steps if step not in complete]:
         kept = ", ".join(map(str, checkpoints.complete_steps(found))) or "none"
         raise UsageError(
@@ -88,8 +107,13 @@ def evaluation_name(
 
 def recipe_name(config: Config, network: Network, protocol: str, split: str) -> str:
     """Returns the part of a name that says how networks are trained and tested, such as "convnet-quick-test"."""
+    return "-".join([network_label(config, network), protocol, split])
+
+
+def network_label(config: Config, network: Network) -> str:
+    """Returns the name of a network with those of its options that are not the run's, such as "convnet-width=8"."""
     options = _options_in_name(network, config.evaluation.network or config.network)
-    return "-".join([network.name.replace(":", "-"), *options, protocol, split])
+    return "-".join([network.name.replace(":", "-"), *options])
 
 
 def _options_in_name(network: Network, own: Network) -> list[str]:

@@ -18,11 +18,12 @@ from dream_ray.engine.evaluation.evaluate import (
     num_epochs,
     train_and_test,
 )
-from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET
+from dream_ray.engine.evaluation.opening import open_evaluated
+from dream_ray.engine.evaluation.options import DISTILLED, KMEANS_REAL, WHOLE_SET, network_label
 from dream_ray.engine.networks.stored_images import training_images
 from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
-from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import NUMERICS, fixed_arithmetic, library_versions, resolve_device
 from dream_ray.engine.run.lifecycle import synthetic_set
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
@@ -38,7 +39,7 @@ class EvaluationTask:
     """One network trained on one set of images; plain values, so that it can run anywhere.
 
     Attributes:
-        run_path: Directory of the run.
+        run_path: Directory of the run, or file of a set; see `open_evaluated`.
         evaluated_set: Name of the set, one of `EVALUATED_SETS`.
         repeat: Number of the fresh network.
         protocol: "quick" or "published".
@@ -46,6 +47,7 @@ class EvaluationTask:
         network: Network that is trained.
         indices: Chosen real images of each class, for the baseline "k-means real".
         step: Step of the checkpoint to take the distilled images from; None: the finished run.
+        store: Store that tests the network; None: that of the run.
     """
 
     run_path: str
@@ -56,12 +58,14 @@ class EvaluationTask:
     network: Network
     indices: tuple[tuple[int, ...], ...] = ()
     step: int | None = None
+    store: str | None = None
 
 
 def plan_tasks(
     run: Run,
     *,
-    network: Network | None,
+    networks: Sequence[Network] = (),
+    store: str | None = None,
     steps: Sequence[int] = (),
     repeats: int,
     protocol: str,
@@ -72,7 +76,8 @@ def plan_tasks(
 
     Args:
         run: A run; it is finished if there are no `steps`.
-        network: Network to train; None: the one of the run's settings.
+        networks: Networks to train; none: the one of the run's settings.
+        store: Store that `open_evaluated` opened the run with.
         steps: Steps of the checkpoints to evaluate; none: the finished run.
         repeats: Fresh networks per set.
         protocol: "quick" or "published".
@@ -80,17 +85,19 @@ def plan_tasks(
         baselines: Names of `BASELINES` to train on besides the distilled set.
 
     Raises:
-        UsageError: If the network does not fit the store.
+        UsageError: If a network does not fit the store.
     """
-    network = network or run.config.evaluation.network or run.config.network
-    with run.reading_store() as store, fixed_arithmetic(run.threads, run.config.precision):
-        build_network(network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options)
+    networks = networks or [run.config.evaluation.network or run.config.network]
+    with run.reading_store() as tested, fixed_arithmetic(run.threads, run.config.precision):
+        for one in networks:
+            build_network(one.name, num_classes=tested.num_classes, shape_CHW=tested.shape_CHW, options=one.options)
         device = resolve_device(run.evaluated_on)
-        indices = representative_indices(run, store, device) if KMEANS_REAL in baselines else ()
+        indices = representative_indices(run, tested, device) if KMEANS_REAL in baselines else ()
     checkpoints: list[int | None] = [*sorted(set(steps))]
     sets = [(DISTILLED, step) for step in checkpoints or [None]] + [(name, None) for name in dict.fromkeys(baselines)]
     return [
-        EvaluationTask(storage.absolute(run.path), evaluated_set, repeat, protocol, split, network, indices, step)
+        EvaluationTask(run.evaluated_path, evaluated_set, repeat, protocol, split, network, indices, step, store)
+        for network in networks
         for evaluated_set, step in sets
         for repeat in range(repeats)
     ]
@@ -114,15 +121,15 @@ def run_task(task: EvaluationTask, device_name: str) -> EvaluationResult:
         OutOfMemory: If memory runs out.
     """
     keep_freed_memory()
-    run, device = open_run(task.run_path), resolve_device(device_name)
+    run, device = open_evaluated(task.run_path, task.store), resolve_device(device_name)
     with run.reading_store() as store, fixed_arithmetic(run.threads, run.config.precision):
-        return replace(_run(task, run, store, device), step=task.step)
+        return replace(_run(task, run, store, device), step=task.step, network=network_label(run.config, task.network))
 
 
 def _run(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> EvaluationResult:
     cached = _whole_set_file(task, run, store, device) if task.evaluated_set == WHOLE_SET else None
     if cached is not None and storage.exists(cached):
-        return EvaluationResult(**storage.read_json(cached))
+        return EvaluationResult.of_json(storage.read_json(cached))
     data, step_size = training_data(task, run, store)
     result = train_and_test(
         run.config,
@@ -148,10 +155,10 @@ def training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[Trainin
     """Returns the images to train on, and the step size that was learned with them, or None."""
     if task.evaluated_set != DISTILLED:
         return BASELINES[task.evaluated_set](run, store, task.repeat, task.indices), None
-    if task.step is None:
-        synthetic, _ = read_synthetic(run.file("synthetic.parquet"))
-    else:
-        synthetic = synthetic_set(run, store, task.step)
+    # The workers of a running run delete checkpoints.
+    file = run.set_file if task.step is None else run.partial_file(task.step)
+    is_file = task.step is None or storage.exists(file)
+    synthetic = read_synthetic(file)[0] if is_file else synthetic_set(run, store, task.step)
     return training_images(synthetic), synthetic.step_size
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dream_ray import storage
+from dream_ray.engine.evaluation.scores import balanced_accuracy
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.directory import Run, open_run
@@ -58,6 +59,8 @@ def validate_step(run_path: str, step: int) -> float:
         "step": step,
         "accuracy": accuracy,
         "accuracies": accuracies,
+        "balanced": statistics.fmean(balanced_accuracy(result.hits_L, result.images_L) for result in results),
+        "images_of_classes": results[0].images_L,
         "epochs": results[0].epochs,
         "seconds": sum(result.seconds for result in results),
     }

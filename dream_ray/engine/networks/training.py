@@ -134,15 +134,18 @@ def _split(indices: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def accuracy(network: Classifier, data: TrainingImages, normalise: Normalise) -> float | None:
-    """Returns the top-1 accuracy in [0, 1], or None if a logit is not finite: the largest of NaNs is no class."""
-    device = normalise.device
+def count_hits(
+    network: Classifier, data: TrainingImages, normalise: Normalise, num_classes: int
+) -> tuple[int, ...] | None:
+    """Returns how many images of each class a network classifies correctly (top 1), by label.
+
+    None: a logit is not finite; the largest of NaNs is no class.
+    """
     network.eval()
-    correct = 0
-    for images, labels in data.batches(_split(np.arange(len(data)), _EVALUATION_BATCH), device):
+    hits_L = torch.zeros(num_classes, dtype=torch.int64, device=normalise.device)
+    for images, labels in data.batches(_split(np.arange(len(data)), _EVALUATION_BATCH), normalise.device):
         _, logits = network(normalise(unit(images)))
-        found, is_finite = torch.stack([(logits.argmax(dim=1) == labels).sum(), logits.isfinite().all()]).tolist()
-        if not is_finite:
+        if not logits.isfinite().all():
             return None
-        correct += found
-    return correct / len(data)
+        hits_L.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
+    return tuple(hits_L.tolist())

@@ -30,7 +30,7 @@ from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import check_precision, resolve_device
 from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.process_memory import OutOfMemory
-from dream_ray.engine.run.program_choice import choose_form, form_of
+from dream_ray.engine.run.programs.program_choice import choose_form, form_of
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 

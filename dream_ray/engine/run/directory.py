@@ -7,6 +7,7 @@ progress/          one small file per worker session, replaced about once a seco
 metrics/           rows of each shard between two checkpoints, merged into metrics.jsonl
 validation/        accuracies on the validation split during the run
 synthetic.parquet  the product; initial.parquet: the initial images; grid.png: a picture of the product
+partial-step-*     set and picture of a checkpoint, written when somebody asks for them, see sets.py
 cost.json          time and memory of all sessions
 """
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config, load_config
+from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
@@ -32,7 +34,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
 
 FORMAT_VERSION = 4
 """Version of the names and contents of the files."""
-WHITENING_FILE = "whitening.safetensors"
+SET_FILE, WHITENING_FILE = "synthetic.parquet", "whitening.safetensors"
 CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"
 """Whether a program matches one class or `class_batch` of them."""
 BEFORE_CONFIG = ("env.json", WHITENING_FILE)
@@ -109,13 +111,32 @@ class Run:
 
         device = device or self.device
         if self.config.data.zca:
-            return read_whitening(self.file(WHITENING_FILE), device)
+            return read_whitening(storage.sibling(self.set_file, WHITENING_FILE), device)
         return channel_normalisation(self.config, store, device)
 
     @property
+    def set_file(self) -> str:
+        """File of the finished set."""
+        return self.file(SET_FILE)
+
+    @property
     def is_finished(self) -> bool:
-        """Whether synthetic.parquet exists."""
-        return storage.exists(self.file("synthetic.parquet"))
+        """Whether the finished set exists."""
+        return storage.exists(self.set_file)
+
+    @property
+    def evaluated_path(self) -> str:
+        """Path from which an evaluation opens the run again, in other processes too."""
+        return storage.absolute(self.path)
+
+    @property
+    def evaluation_directory(self) -> str:
+        """Directory of its evaluations."""
+        return self.file("evaluation")
+
+    def partial_file(self, step: int) -> str:
+        """Returns the file of the set of a checkpoint, see sets.py; the picture beside it ends in .png."""
+        return self.file(f"partial-step-{step:08d}.parquet")
 
     def open_store(self, decoders: Executor | None = None) -> Store:
         """Opens the store that the run distils.
@@ -126,10 +147,16 @@ class Run:
         Raises:
             UsageError: If it does not exist or its content changed.
         """
-        store = Store.open(self.environment["store"], decoders)
+        path = self.environment["store"]
+        if not storage.exists(storage.join(path, MANIFEST)):
+            raise UsageError(
+                f"store {path}, which run {self.path} distils, does not exist. If it was moved, give its new path with "
+                "--store to `dream-ray evaluate` or `dream-ray resume`"
+            )
+        store = Store.open(path, decoders)
         if store.manifest.checksum != self.environment["store_checksum"]:
             raise UsageError(
-                f"store {self.environment['store']} must have the content that the run began with (checksum "
+                f"store {path} must have the content that the run began with (checksum "
                 f"{self.environment['store_checksum'][:12]}); got {store.manifest.checksum[:12]}"
             )
         return store

@@ -37,7 +37,7 @@ from dream_ray.engine.run.environment import (
 )
 from dream_ray.engine.run.metrics import merge_metrics
 from dream_ray.engine.run.normalisation import channel_statistics, write_whitening
-from dream_ray.engine.run.program_choice import choose_form
+from dream_ray.engine.run.programs.program_choice import choose_form
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest

@@ -12,7 +12,7 @@ from torch import Tensor
 from dream_ray.config import parse_config
 from dream_ray.engine.networks import program_form
 from dream_ray.engine.networks.cuda_graph import GraphedProgram
-from dream_ray.engine.run import compilation
+from dream_ray.engine.run.programs import compilation
 from dream_ray.engine.run.directory import Run, open_run
 from tests.frameworks import tiny_run
 from tests.runs import create_run, run_all

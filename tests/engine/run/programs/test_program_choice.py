@@ -18,7 +18,7 @@ from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.plan import RunPlan
 from dream_ray.engine.run.directory import CLASSES_TOGETHER, Run, open_run
 from dream_ray.engine.run.environment import check_precision, fixed_arithmetic
-from dream_ray.engine.run.program_choice import choose_form
+from dream_ray.engine.run.programs.program_choice import choose_form
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run

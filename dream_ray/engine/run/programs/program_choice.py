@@ -16,7 +16,7 @@ from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.networks.sources import blank_network
-from dream_ray.engine.run.compilation import choose_compile
+from dream_ray.engine.run.programs.compilation import choose_compile
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import foreign_code

@@ -1,0 +1,67 @@
+"""The set of any path: a file, a finished run, or an unfinished run.
+
+The set of an unfinished run is assembled from its newest complete checkpoint when somebody asks for it, and written
+beside the files of the run under a name with its step.
+"""
+
+from dream_ray import storage
+from dream_ray.engine.run.artefacts import write_picture, write_synthetic
+from dream_ray.engine.run.directory import SET_FILE, Run, open_run
+from dream_ray.engine.run.lifecycle import synthetic_set
+from dream_ray.errors import RunError, UsageError
+
+
+def set_file(path: str) -> str:
+    """Returns the file of the synthetic set at a path, for `read_synthetic`, which refuses a file of another kind.
+
+    Args:
+        path: File of a set; directory of a finished run; or directory of an unfinished run, whose newest complete
+            checkpoint is then written as a set.
+
+    Raises:
+        UsageError: If the run has no complete checkpoint, or its store does not exist.
+        RunError: If the checkpoint is damaged, or the set cannot be written.
+    """
+    finished = storage.join(path, SET_FILE)
+    if storage.exists(finished):
+        return finished
+    if storage.exists(storage.join(path, "config.yaml")):
+        run = open_run(path)
+        return run.partial_file(write_newest(run))
+    return path
+
+
+def write_newest(run: Run) -> int:
+    """Writes set and picture of the newest complete checkpoint of a run, which may be running.
+
+    Returns:
+        The step of the checkpoint.
+
+    Raises:
+        UsageError: If there is none, or the store of the run does not exist.
+        RunError: If it is damaged, or the set cannot be written.
+    """
+    newest = run.checkpoints().newest
+    step = newest()
+    while step is not None:
+        try:
+            write_partial(run, step)
+            return step
+        except RunError:
+            before, step = step, newest()
+            if step == before:  # otherwise the workers have deleted it meanwhile
+                raise
+    raise UsageError(
+        f"run {run.path} must have a complete checkpoint; it has none yet. `dream-ray status {run.path}` shows its state"
+    )
+
+
+def write_partial(run: Run, step: int) -> None:
+    """Writes set and picture of a complete checkpoint, unless the set exists; errors as for `write_newest`."""
+    path = run.partial_file(step)
+    if storage.exists(path):
+        return
+    synthetic = synthetic_set(run, run.open_store(), step)
+    write_picture(path.removesuffix(".parquet") + ".png", synthetic)
+    recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment, "step": step}
+    write_synthetic(path, synthetic, recipe=recipe, cost={})
