@@ -99,7 +99,7 @@ def test_no_subpackage_hides_a_public_name() -> None:
 
 COMMAND_ONLY = {
     "config": {"preset", "assignments"},
-    "network": {"net", "net_options"},
+    "networks": {"nets", "net_options"},
     "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)},
 }
 """Options from which a command makes an argument of the function."""

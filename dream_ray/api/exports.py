@@ -19,7 +19,8 @@ def export(
     """Exports a synthetic set, for other programs and for other people, with a README that describes it.
 
     Args:
-        path: A set (synthetic.parquet), the directory of its run, or an export.
+        path: A set (synthetic.parquet), the directory of its run, or an export. Of an unfinished run, the set of the
+            newest complete checkpoint.
         out: New or empty directory.
         to: "imagefolder", "huggingface" or "webdataset", which hold pictures of 8 bits, or "npz" or "torch"
             (safetensors), which keep float32.
@@ -36,6 +37,10 @@ def export(
         RunError: If the set is damaged or the files cannot be written.
     """
     path, out = storage.text_path("path", path), storage.text_path("out", out)
+    if storage.exists(storage.join(path, "config.yaml")) and not storage.exists(storage.join(path, SET_FILE)):
+        from dream_ray.engine.run.sets import set_file  # imports PyTorch
+
+        path = set_file(path)
     found = read(path)
     check_export(found, out, to=to, picture=picture)
     in_run = storage.join(path, SET_FILE)

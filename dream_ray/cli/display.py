@@ -5,7 +5,7 @@ from typing import Any
 
 from typer import echo
 
-from dream_ray.cli.console import number, percent, print_table
+from dream_ray.cli.console import number, print_table
 from dream_ray.cli.progress import duration
 
 
@@ -117,32 +117,6 @@ def _show_workers(sessions: list[dict[str, Any]]) -> None:
         rows.append((str(one["shard"]), one["phase"], str(one["step"]), *shares, memory))
     numbers = map(number, ("step", "time in\nnetworks", "time in\nselection", "memory\nin MB"))
     print_table([number("worker"), "phase", *numbers], rows)
-
-
-def show_evaluation(path: str, rows: list[dict[str, Any]], *, protocol: str, split: str) -> None:
-    """Prints the accuracies as a table."""
-    from dream_ray import storage
-
-    cells = [
-        (
-            row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}",
-            str(row["num_images"]),
-            str(row["epochs"]),
-            _accuracy(row),
-            str(row["n"]),
-        )
-        for row in rows
-    ]
-    numbers = map(number, ("images", "epochs", "accuracy in %", "n"))
-    print_table(["trained on", *numbers], cells, title=f"{protocol} protocol, last epoch, {split} split")
-    echo(f"results: {storage.join(path, 'evaluation')}")
-
-
-def _accuracy(row: dict[str, Any]) -> str:
-    """Returns the accuracy of a row of `evaluate.summarise` as text."""
-    if row["mean"] is None:
-        return f"{row['diverged']} of {row['n']} diverged"
-    return percent(row["mean"], row["std"])
 
 
 def show_diagnosis(numbers: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def counter(text: str) -> Iterator[Callable[[Any, int, int], None]]:
     """Yields a function that shows the newest result of an evaluation: (result, done, total)."""
     with showing(text) as show:
         yield lambda result, done, total: show(
-            f"{result.evaluated_set} {result.repeat + 1}: {_reached(result.accuracy)}", done, total
+            f"{result.network}, {result.evaluated_set} {result.repeat + 1}: {_reached(result.accuracy)}", done, total
         )
 
 

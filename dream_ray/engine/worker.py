@@ -22,10 +22,10 @@ from dream_ray.engine.networks.sources import NetworkState, Source
 from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
 from dream_ray.engine.progress.phase_timer import PhaseTimer
 from dream_ray.engine.run.checkpoint import Checkpoints, Write, background_writer
-from dream_ray.engine.run.programs.compilation import check_compiler
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
+from dream_ray.engine.run.programs.compilation import check_compiler
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 
 

@@ -143,6 +143,12 @@ def read_description(path: str) -> Description:
         return description
 
 
+def read_digest(path: str) -> str:
+    """Returns the SHA-256 of description and pixels that the file of a set states; errors as for `read_description`."""
+    with _open(path) as (file, _):
+        return str(file.schema_arrow.metadata.get(_DIGEST_KEY, b"").decode())
+
+
 def set_shape(description: Description) -> tuple[int, ...]:
     """Returns the shape (L, N, C, H, W) of the stored images of a description."""
     return (description["num_classes"], description["ipc"], *description["shape"])

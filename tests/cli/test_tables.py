@@ -15,9 +15,11 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from dream_ray.cli import console, display, forecasts, trials
+from dream_ray.cli import console, display, evaluations, forecasts, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 from dream_ray.config.presets import presets_of
+from dream_ray.engine.evaluation.options import BASELINES
+from dream_ray.engine.evaluation.scores import UNKNOWN_SCORES
 from dream_ray.engine.progress.status import Progress, Status
 from dream_ray.errors import UsageError
 
@@ -66,20 +68,42 @@ def test_workers_of_a_run(printed: list[Table]) -> None:
     assert_is_whole(*printed)
 
 
-def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
-    row = {
-        "evaluated_set": "k-means real",
-        "num_images": 1_281_167,
-        "epochs": 3000,
-        "mean": 1.0,
-        "std": 0.123,
-        "n": 100,
-        "step": None,
+def evaluated(name: str, **changed: Any) -> dict[str, Any]:
+    """Returns a row of `evaluate` whose cells are as wide as they can be."""
+    return {
+        **{"network": "convnet", "evaluated_set": name, "step": None, "num_images": 1_281_167, "epochs": 3000},
+        **{"mean": 1.0, "std": 0.123, "half_width": 0.3, "n": 100, "balanced": 1.0, "tested": 50_000, "majority": 0.5},
+        **{"test_interval": [0.995, 1.0], "class_names": ["x" * 200, "cat"], "class_accuracies": [1.0, 0.5]},
+        **{"images_of_classes": [25_000, 25_000], "report": "RUN/evaluation/convnet.json"},
+        **changed,
     }
-    diverged = {**row, "mean": None, "std": None, "diverged": 2, "n": 3}
-    display.show_evaluation("RUN", [row, diverged], protocol="published", split="validation")
-    assert_is_whole(*printed)
-    assert list(printed[0].columns[3].cells) == ["100.0 +- 12.3", "2 of 3 diverged"]
+
+
+def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        evaluated("distilled", step=1_200_000),
+        *(evaluated(name, mean=0.4) for name in BASELINES),
+        evaluated("distilled", network="resnet10", mean=None, diverged=2, n=3, **UNKNOWN_SCORES),
+    ]
+    evaluations.show_evaluation(rows, protocol="published", split="validation")
+    assert [table.title for table in printed if table.row_count == 1] == [
+        "resnet10: published protocol, last epoch, validation split"
+    ]
+    assert list(printed[-1].columns[3].cells) == ["2 of 3 diverged"]
+    for table in printed:
+        assert_is_whole(table)
+    text = capsys.readouterr().out
+    assert "50000 test images: one image = 0.002 points; always naming the largest class gives 50.0 %.\n" in text
+    assert "  k-means real -60.0 +- 42.4 points: beyond noise\n" in text
+
+
+def test_only_the_classes_with_the_lowest_accuracy_are_printed(printed: list[Table]) -> None:
+    names, accuracies = [f"class {label}" for label in range(100)], [1 - label / 100 for label in range(100)]
+    row = evaluated("distilled", class_names=names, class_accuracies=accuracies, images_of_classes=[5] * 100)
+    evaluations.show_evaluation([row], protocol="quick", split="test")
+    table = printed[-1]
+    assert table.title == "Accuracy of classes in %, lowest first: 20 of 100; the file has all"
+    assert list(table.columns[0].cells) == names[:-21:-1]
 
 
 def many_settings() -> dict[str, Any]:

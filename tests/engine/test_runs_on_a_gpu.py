@@ -20,9 +20,9 @@ from dream_ray.engine.planning import plan as planning
 from dream_ray.engine.planning.measuring import steps
 from dream_ray.engine.planning.plan import plan_run
 from dream_ray.engine.progress.heartbeat import Heartbeat
-from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run
+from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
 from tests.frameworks import Settings, tiny_run

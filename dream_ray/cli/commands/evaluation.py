@@ -5,21 +5,27 @@ from typing import Annotated
 import typer
 
 import dream_ray
-from dream_ray.cli import display, progress
+from dream_ray.cli import evaluations, progress
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.errors import UsageError
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Directory of a run.")],
+    run: Annotated[str, typer.Argument(help="Directory of a run, finished or not, or file of a set.")],
     *,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Store that tests a file, was moved, or has other images. [default: the run's]"),
+    ] = None,
     steps: Annotated[
         list[int] | None,
         typer.Option("--step", help="Evaluate the checkpoint of this inner step instead; may be repeated."),
     ] = None,
-    net: Annotated[str | None, typer.Option("--net", help="Network to train. [default: the run's]")] = None,
+    nets: Annotated[
+        list[str] | None, typer.Option("--net", help="Network to train; may be repeated. [default: the run's]")
+    ] = None,
     net_options: Annotated[
-        list[str] | None, typer.Option("--net-option", help="Option of --net, key=value; may be repeated.")
+        list[str] | None, typer.Option("--net-option", help="Option of the only --net, key=value; may be repeated.")
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", help="Networks per set, n.")] = 3,
     protocol: Annotated[str, typer.Option("--protocol", help="quick or published: how long to train.")] = "quick",
@@ -40,8 +46,9 @@ def evaluate(
     with progress.counter("Evaluating") as on_result:
         rows = dream_ray.evaluate(
             run,
+            store=store,
             steps=steps or (),
-            network=_network(net, net_options or []),
+            networks=_networks(nets or [], net_options or []),
             repeats=repeats,
             protocol=protocol,
             split=split,
@@ -51,19 +58,19 @@ def evaluate(
             wait=wait,
             on_result=on_result,
         )
-    display.show_evaluation(run, rows, protocol=protocol, split=split)
+    evaluations.show_evaluation(rows, protocol=protocol, split=split)
 
 
 def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
 
 
-def _network(name: str | None, options: list[str]) -> "dream_ray.Network | None":
+def _networks(names: list[str], options: list[str]) -> "list[dream_ray.Network]":
     from dream_ray.config.yaml_text import parse_assignment
 
-    if name is None:
-        if options:
-            raise UsageError("--net-option needs --net")
-        return None
-    pairs = (parse_assignment(option, "--net-option", "key=value") for option in options)
-    return dream_ray.Network(name=name, options=dict(pairs))
+    if options and len(names) != 1:
+        raise UsageError(
+            f"--net-option needs one --net; got {len(names)}. Evaluate a network with options in a command of its own"
+        )
+    pairs = [parse_assignment(option, "--net-option", "key=value") for option in options]
+    return [dream_ray.Network(name=name, options=dict(pairs)) for name in names]

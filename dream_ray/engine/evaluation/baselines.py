@@ -16,8 +16,8 @@ from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.networks.from_config import warmed_up
 from dream_ray.engine.networks.stored_images import RESIDENT_BYTES, training_images
 from dream_ray.engine.networks.training import RealImages, TensorImages, TrainingImages
-from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.lifecycle import synthetic_set
 

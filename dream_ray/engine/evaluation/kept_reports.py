@@ -9,7 +9,7 @@ EVALUATION = "evaluation"
 
 
 def read_reports(directory: str) -> list[dict[str, Any]]:
-    """Returns the reports that `kept_results.write_report` wrote, by name; each with its `name`.
+    """Returns the reports that `kept_results.write_reports` wrote, by name; each with its `name`.
 
     Args:
         directory: `EVALUATION` in the directory of a run.

@@ -31,7 +31,7 @@ def present_libraries() -> Libraries:
 
 
 def origin_of(run: Run, network: Network, libraries: Libraries) -> dict[str, Any]:
-    """Returns what equal results need besides the run: the network and the libraries; of a bare set, also its digest."""
+    """Returns what equal results need besides the run: network and libraries; for a bare set, also set and store."""
     source = source_digest(network.name)
     described = {"network": network.model_dump(mode="json"), **libraries}
     described |= run.identity if isinstance(run, BareSet) else {}
@@ -91,7 +91,7 @@ def _check_origin(path: str, found: dict[str, Any] | None, expected: dict[str, A
 
 def check_reports(run: Run, tasks: Sequence[EvaluationTask]) -> None:
     """Raises UsageError if a report of the same name exists whose results another network or other libraries gave."""
-    for network, of_network in _by_network(run, tasks).items():
+    for of_network in _by_network(run, tasks).values():
         path = f"{_report(run, of_network)}.json"
         if storage.exists(path):
             expected = origin_of(run, of_network[0].network, present_libraries())
@@ -109,14 +109,14 @@ def write_reports(
         results: Their results.
 
     Returns:
-        The rows of `summarise`, each with the path of its report.
+        The rows of `summarise`, each with the names of the classes and the path of its report.
     """
-    rows = []
+    rows, class_names = [], run.open_store().manifest.class_names
     for network, of_network in _by_network(run, tasks).items():
         path = _report(run, of_network)
         own = summarise(result for result in results if result.network == network)
         _write_report(path, run, of_network[0], own)
-        rows += [{**row, "report": f"{path}.json"} for row in own]
+        rows += [{**row, "class_names": class_names, "report": f"{path}.json"} for row in own]
     return rows
 
 

@@ -6,9 +6,10 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
 from dream_ray.config.sections import ChannelStatistics
-from dream_ray.data.store.manifest import Manifest, shown_names
-from dream_ray.engine.run.directory import SET_FILE, Run, open_run
+from dream_ray.data.store.manifest import MANIFEST, Manifest, shown_names
+from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import UsageError
+from dream_ray.sets.set_file import SET_FILE, read_description, read_digest
 
 _CHECKSUM_CHARACTERS = 8
 
@@ -51,8 +52,8 @@ def open_evaluated(path: str, store: str | None = None) -> Run:
 
     Args:
         path: Directory of a run, or file of a set.
-        store: Store whose images test the networks; None: the one that the set was distilled from. If it has the same
-            content, for example because it was moved, it takes the place of that one.
+        store: Store whose images test the networks; None: the one that the set was distilled from, at its old path. If
+            it has the same content, for example because it was moved, it takes the place of that one.
 
     Raises:
         UsageError: If one of them does not exist, or the store has other classes or another shape.
@@ -69,24 +70,21 @@ def open_evaluated(path: str, store: str | None = None) -> Run:
             return Run(run.path, run.config, {**run.environment, "store": storage.absolute(store)})
         if not run.is_finished:
             raise UsageError(
-                f"store must be the one that the unfinished run {path} distils ({run.environment['store']}); got {store}"
+                f"store must have the content of {run.environment['store']}, which the unfinished run {path} distils; "
+                f"got {store}"
             )
         return _bare_set(run.set_file, run.file("evaluation"), store)
     return _bare_set(path, f"{path.removesuffix('.parquet')}-evaluation", store)
 
 
 def _bare_set(path: str, results: str, store: str | None) -> BareSet:
-    from dream_ray.engine.run.artefacts import read_description, read_digest
-
     description = read_description(path)
     recipe: dict[str, Any] = description["recipe"]
     if not {"config", "environment"} <= recipe.keys():
         raise UsageError(f"set {path} must describe the settings that it was distilled with; its recipe is {recipe}")
     config, environment = parse_config(recipe["config"]), recipe["environment"]
     if store is None:
-        raise UsageError(
-            f"a store must be given with --store for the set {path}, which was distilled from {environment['store']}"
-        )
+        store = _own_store(path, environment)
     manifest = Manifest.read(store)
     _check_fits(path, description, store, manifest)
     checksum = manifest.checksum
@@ -100,6 +98,19 @@ def _bare_set(path: str, results: str, store: str | None) -> BareSet:
         path,
         {"set": read_digest(path), "store": checksum},
         is_own_store,
+    )
+
+
+def _own_store(path: str, environment: dict[str, Any]) -> str:
+    """Returns the store that a set was distilled from, if it still is where it was; raises UsageError if it is not."""
+    store = str(environment["store"])
+    is_there = storage.exists(storage.join(store, MANIFEST))
+    if is_there and Manifest.read(store).checksum == environment["store_checksum"]:
+        return store
+    found = "has other content now" if is_there else "does not exist"
+    raise UsageError(
+        f"the set {path} must be tested on a store; the one that it was distilled from, {store}, {found}. Give one "
+        "with --store"
     )
 
 

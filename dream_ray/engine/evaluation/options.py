@@ -24,8 +24,8 @@ USUAL_REPEATS = 3
 
 _WITHOUT_UNSEEN_IMAGES = (
     "The run has seen all images of its store. What can still be done: test it on images that it has not seen, in a "
-    "store with the same classes (--store STORE); or distil again, with --set data.include_validation=false for --split "
-    "validation, or from a store that was ingested with --test-fraction 0.2"
+    "store with the same classes (--store STORE); or distil again, with --set data.include_validation=false for "
+    "--split validation, or from a store that was ingested with --test-fraction 0.2"
 )
 _PLAIN = re.compile(r"[\w.=-]{1,80}", re.ASCII)
 
@@ -61,9 +61,7 @@ def _check_split(run: Run, split: str) -> None:
     remedy = f"Give --split {unseen[0]}" if unseen else _WITHOUT_UNSEEN_IMAGES
     if split not in splits:
         raise UsageError(f"split must be one that the store has ({', '.join(splits)}); got {split!r}. {remedy}")
-    raise UsageError(
-        f"split must be unseen; the run distilled {split!r} too (data.include_validation: true). {remedy}"
-    )
+    raise UsageError(f"split must be unseen; the run distilled {split!r} too (data.include_validation: true). {remedy}")
 
 
 def _check_steps(run: Run, steps: Sequence[int]) -> None:

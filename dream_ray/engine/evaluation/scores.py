@@ -86,7 +86,7 @@ def is_within_noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
 
 def describe_images(tested: int, majority: float | None = None) -> str:
     """Returns the number of images that tested networks, and what one of them is worth, as text."""
-    text = f"{tested} images were tested: one image = {100 / tested:.2g} points"
+    text = f"{tested} test images: one image = {100 / tested:.2g} points"
     return text if majority is None else f"{text}; always naming the largest class gives {100 * majority:.1f} %"
 
 

@@ -10,6 +10,7 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config.sections import Network
+from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.baselines import BASELINES, representative_indices
 from dream_ray.engine.evaluation.evaluate import (
@@ -155,11 +156,15 @@ def training_data(task: EvaluationTask, run: Run, store: Store) -> tuple[Trainin
     """Returns the images to train on, and the step size that was learned with them, or None."""
     if task.evaluated_set != DISTILLED:
         return BASELINES[task.evaluated_set](run, store, task.repeat, task.indices), None
-    # The workers of a running run delete checkpoints.
-    file = run.set_file if task.step is None else run.partial_file(task.step)
-    is_file = task.step is None or storage.exists(file)
-    synthetic = read_synthetic(file)[0] if is_file else synthetic_set(run, store, task.step)
+    synthetic = _distilled(run, store, task.step)
     return training_images(synthetic), synthetic.step_size
+
+
+def _distilled(run: Run, store: Store, step: int | None) -> SyntheticSet:
+    if step is None:
+        return read_synthetic(run.set_file)[0]
+    written = run.partial_file(step)  # the workers of a running run may have deleted the checkpoint
+    return read_synthetic(written)[0] if storage.exists(written) else synthetic_set(run, store, step)
 
 
 def _whole_set_file(task: EvaluationTask, run: Run, store: Store, device: torch.device) -> str:

@@ -25,6 +25,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
+from dream_ray.sets.set_file import SET_FILE
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused commands do not need it
     import torch
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import; `status` and refused comma
 
 FORMAT_VERSION = 4
 """Version of the names and contents of the files."""
-SET_FILE, WHITENING_FILE = "synthetic.parquet", "whitening.safetensors"
+WHITENING_FILE = "whitening.safetensors"
 CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"
 """Whether a program matches one class or `class_batch` of them."""
 BEFORE_CONFIG = ("env.json", WHITENING_FILE)

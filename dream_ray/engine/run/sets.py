@@ -6,9 +6,10 @@ beside the files of the run under a name with its step.
 
 from dream_ray import storage
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
-from dream_ray.engine.run.directory import SET_FILE, Run, open_run
+from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.lifecycle import synthetic_set
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sets.set_file import SET_FILE
 
 
 def set_file(path: str) -> str:
@@ -52,7 +53,8 @@ def write_newest(run: Run) -> int:
             if step == before:  # otherwise the workers have deleted it meanwhile
                 raise
     raise UsageError(
-        f"run {run.path} must have a complete checkpoint; it has none yet. `dream-ray status {run.path}` shows its state"
+        f"run {run.path} must have a complete checkpoint; it has none yet: `dream-ray status {run.path}` says how far "
+        "it is"
     )
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from dream_ray.config import parse_config
 from dream_ray.engine.networks import program_form
 from dream_ray.engine.networks.cuda_graph import GraphedProgram
-from dream_ray.engine.run.programs import compilation
 from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.programs import compilation
 from tests.frameworks import tiny_run
 from tests.runs import create_run, run_all
 from tests.standin_gpu.gpu import standin_gpu

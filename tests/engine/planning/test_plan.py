@@ -18,8 +18,8 @@ from dream_ray.engine.planning.forecast import StepCosts
 from dream_ray.engine.planning.measuring import steps
 from dream_ray.engine.planning.measuring.steps import StepMemory, measure_costs
 from dream_ray.engine.planning.plan import plan_run
-from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.class_costs import class_counts
+from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run

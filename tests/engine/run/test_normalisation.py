@@ -15,8 +15,8 @@ from dream_ray.engine.prefetch.producer import _identity
 from dream_ray.engine.progress import heartbeat
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.programs.compilation import _check_network
 from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.programs.compilation import _check_network
 from dream_ray.errors import UsageError
 from tests.runs import Killed, create_run, kill_at
 

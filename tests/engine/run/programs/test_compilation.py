@@ -15,10 +15,10 @@ from dream_ray.config.frameworks import overlay
 from dream_ray.core.placement import place_classes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks import from_config, program_form
-from dream_ray.engine.run.programs import compilation
 from dream_ray.engine.run.class_costs import class_costs, class_counts, placement
-from dream_ray.engine.run.programs.compilation import LONG_RUN_FLOP, choose_compile, forward_flop, run_flop
 from dream_ray.engine.run.directory import open_run
+from dream_ray.engine.run.programs import compilation
+from dream_ray.engine.run.programs.compilation import LONG_RUN_FLOP, choose_compile, forward_flop, run_flop
 from dream_ray.errors import UsageError
 from dream_ray.nets import build_network
 from tests.frameworks import tiny_run
