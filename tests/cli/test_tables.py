@@ -89,7 +89,7 @@ def test_evaluation(printed: list[Table], capsys: pytest.CaptureFixture[str]) ->
     assert [table.title for table in printed if table.row_count == 1] == [
         "resnet10: published protocol, last epoch, validation split"
     ]
-    assert list(printed[-1].columns[3].cells) == ["2 of 3 diverged"]
+    assert list(map(str, printed[-1].columns[3].cells)) == ["2 of 3 diverged"]
     for table in printed:
         assert_is_whole(table)
     text = capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_only_the_classes_with_the_lowest_accuracy_are_printed(printed: list[Tab
     evaluations.show_evaluation([row], protocol="quick", split="test")
     table = printed[-1]
     assert table.title == "Accuracy of classes in %, lowest first: 20 of 100; the file has all"
-    assert list(table.columns[0].cells) == names[:-21:-1]
+    assert list(map(str, table.columns[0].cells)) == names[:-21:-1]
 
 
 def many_settings() -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_results_of_earlier_versions_are_read(finished: Run) -> None:
     storage.write_json(path, kept)
     (earlier,) = api.evaluate(finished.path, **ONE)
     assert earlier["accuracies"] == row["accuracies"]
-    assert (earlier["balanced"], earlier["tested"], earlier["class_accuracies"]) == (None, None, [])
+    assert (earlier["balanced"], earlier["tested"], earlier["class_accuracies"]) == (None, None, ())
 
 
 @pytest.mark.parametrize(
