@@ -23,6 +23,8 @@ Runs:
     evaluate        train networks on a synthetic set and test them
     diagnose        compare what the selection strategies select
     load_synthetic  load a synthetic set as a PyTorch dataset
+    compare         compare runs of one store
+    list_runs       list the runs, sweeps and experiments below a directory
     export          write a synthetic set in a format of other programs
 Sweeps:
     sweep           search for settings
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
     from dream_ray import config as config
     from dream_ray import sets as sets
     from dream_ray.api import (
+        compare,
         diagnose,
         distill,
         evaluate,
         experiment,
         export,
         ingest,
+        list_runs,
         load_synthetic,
         plan,
         resume,
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from dream_ray.data.ingest import IngestSettings
     from dream_ray.data.store.manifest import Manifest
     from dream_ray.distributed.tune.search import SweepResult
+    from dream_ray.engine.evaluation.comparison import Comparison
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
     from dream_ray.engine.planning.plan import RunPlan
     from dream_ray.engine.progress.status import Status
@@ -66,11 +71,11 @@ if TYPE_CHECKING:
     from dream_ray.sets.exports import Exported
 else:
     _MODULES = {
-        **dict.fromkeys(
-            ("diagnose", "distill", "evaluate", "export", "ingest", "load_synthetic", "plan"), "dream_ray.api"
-        ),
-        **dict.fromkeys(("experiment", "resume", "resume_sweep", "status", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
+        **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
+        **dict.fromkeys(("resume_sweep", "status", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
+        "Comparison": "dream_ray.engine.evaluation.comparison",
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
         "Exported": "dream_ray.sets.exports",
         "IngestSettings": "dream_ray.data.ingest",
@@ -104,6 +109,7 @@ else:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "Config",
     "EvaluationResult",
     "Exported",
@@ -117,12 +123,14 @@ __all__ = [
     "SyntheticDataset",
     "UsageError",
     "__version__",
+    "compare",
     "diagnose",
     "distill",
     "evaluate",
     "experiment",
     "export",
     "ingest",
+    "list_runs",
     "load_config",
     "load_synthetic",
     "plan",

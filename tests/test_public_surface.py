@@ -51,7 +51,7 @@ def test_every_default_is_a_keyword() -> None:
             assert parameter.default is parameter.empty or parameter.kind is parameter.KEYWORD_ONLY, (name, parameter)
 
 
-PATHS = {"file", "out", "path", "run", "snapshot_cache", "store"}
+PATHS = {"directory", "file", "out", "path", "run", "runs", "snapshot_cache", "store"}
 """Names of arguments that are paths."""
 
 
@@ -64,7 +64,8 @@ def test_every_path_is_text_or_a_pathlib_path(name: str) -> None:
     positional: list[Any] = []
     given: dict[str, Any] = {}
     for parameter in parameters.values():
-        value = Path("s3://bucket/key") if parameter in paths else None
+        broken = Path("s3://bucket/key")
+        value = [broken] if parameter.name == "runs" else broken if parameter in paths else None
         if parameter.kind is not parameter.KEYWORD_ONLY:
             positional.append(value)
         elif parameter.name in PATHS or parameter.default is parameter.empty:
@@ -108,7 +109,19 @@ OF_SWEEPS = {"study", "max_concurrent"}
 """`resume` and `status` take sweeps too; the functions are `resume_sweep` and none."""
 
 
-COMMANDS = ("ingest", "plan", "distill", "resume", "evaluate", "diagnose", "sweep", "experiment", "export", "status")
+COMMANDS = (
+    "ingest",
+    "plan",
+    "distill",
+    "resume",
+    "evaluate",
+    "diagnose",
+    "sweep",
+    "experiment",
+    "compare",
+    "export",
+    "status",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

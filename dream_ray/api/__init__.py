@@ -3,22 +3,26 @@
 A function that needs PyTorch or Ray, which take seconds to import, imports them after it has checked its arguments.
 """
 
+from dream_ray.api.comparison import compare
 from dream_ray.api.diagnosis import diagnose
 from dream_ray.api.evaluation import evaluate, load_synthetic
 from dream_ray.api.experiments import experiment
 from dream_ray.api.exports import export
+from dream_ray.api.listing import list_runs
 from dream_ray.api.plans import plan
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
 
 __all__ = [
+    "compare",
     "diagnose",
     "distill",
     "evaluate",
     "experiment",
     "export",
     "ingest",
+    "list_runs",
     "load_synthetic",
     "plan",
     "resume",

@@ -9,6 +9,7 @@ from itertools import pairwise
 import typer
 
 from dream_ray.cli.app import app
+from dream_ray.cli.commands.comparison import compare, list_runs
 from dream_ray.cli.commands.diagnosis import diagnose
 from dream_ray.cli.commands.evaluation import evaluate
 from dream_ray.cli.commands.experiments import experiment
@@ -33,12 +34,14 @@ for _command in (
     resume,
     status,
     evaluate,
+    compare,
     export,
     diagnose,
     sweep,
     experiment,
 ):
     app.command()(_command)
+app.command("list")(list_runs)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def write_grid(
     factor = max(1, round(_TILE_SIDE / max(height, width)))
     rows = -(-num_images // columns)
     step_y, step_x = height * factor + _GAP, width * factor + _GAP
-    texts = [_drawable(text) for text in row_labels or ()]
+    texts = [drawable(text) for text in row_labels or ()]
     font = ImageFont.truetype(_font_path(), _LABEL_PIXELS)
     margin = max((int(font.getlength(text)) + 2 * _LABEL_MARGIN for text in texts), default=0)
     grid = Image.new("RGB", (margin + columns * step_x + _GAP, rows * step_y + _GAP), _BACKGROUND)
@@ -126,7 +126,7 @@ def _rgb(image_CHW: UInt8Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels_HWC))
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Replaces characters that the font of labels does not have, such as Chinese ones, by their escapes."""
     glyphs = _glyphs()
     return "".join(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dream_ray import storage
+from dream_ray.engine.evaluation.kept_reports import validation_file
 from dream_ray.engine.evaluation.scores import balanced_accuracy
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.run.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ def _due_steps(run: Run, steps: Iterable[int]) -> set[int]:
     if every == 0:
         return set()
     done = set(storage.list_directory(run.file("validation")))
-    return {step for step in steps if step % every == 0 and _file_name(step) not in done}
+    return {step for step in steps if step % every == 0 and validation_file(step) not in done}
 
 
 def pending_steps(run: Run, checkpoints: Checkpoints) -> list[int]:
@@ -64,7 +65,7 @@ def validate_step(run_path: str, step: int) -> float:
         "epochs": results[0].epochs,
         "seconds": sum(result.seconds for result in results),
     }
-    storage.write_json(run.file("validation", _file_name(step)), row)
+    storage.write_json(run.file("validation", validation_file(step)), row)
     return accuracy
 
 
@@ -82,17 +83,6 @@ def validate_pending(run: Run, look: Callable[[], None], step: int) -> None:
         if due:
             validate_step(run.path, due)
     look()
-
-
-def read_validation(run: Run) -> list[tuple[int, float]]:
-    """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
-    names = storage.list_directory(run.file("validation"))
-    rows = [storage.read_json(run.file("validation", name)) for name in names]
-    return sorted((row["step"], row["accuracy"]) for row in rows)
-
-
-def _file_name(step: int) -> str:
-    return f"step-{step:08d}.json"
 
 
 @contextmanager

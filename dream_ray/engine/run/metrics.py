@@ -21,7 +21,7 @@ def merge_metrics(run: Run) -> None:
     contain it.
     """
     with storage.atomic_output(run.file("metrics.jsonl")) as file:
-        for row in _merged_rows(run):
+        for row in merged_rows(run):
             file.write((json.dumps(row) + "\n").encode())
 
 
@@ -35,14 +35,14 @@ def cpu_seconds(run: Run, steps: Iterable[int]) -> dict[int, float]:
         steps: Numbers of finished inner steps. Those that the metrics do not cover are left out.
     """
     left, found, spent, done = sorted(set(steps)), dict[int, float](), 0.0, 0
-    for row in _merged_rows(run):
+    for row in merged_rows(run):
         while left and left[0] <= row["step"]:
             found[left.pop(0)] = spent
         spent, done = spent + row["cpu_s"], row["step"] + 1
     return found | {step: spent for step in left if step <= done}
 
 
-def _merged_rows(run: Run) -> Iterator[dict[str, Any]]:
+def merged_rows(run: Run) -> Iterator[dict[str, Any]]:
     """Yields one row per step; a step whose losses another worker has yet to write is left out."""
     directory = run.file("metrics")
     names = storage.list_directory(directory)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_ray.data.store.image_grid import _drawable, contact_sheet, write_grid
+from dream_ray.data.store.image_grid import contact_sheet, drawable, write_grid
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
 from tests.data.samples import encode, ingest, noise
@@ -44,9 +44,9 @@ def test_row_labels_of_any_alphabet_widen_the_margin(tmp_path):
 
 
 def test_a_label_is_not_cut_and_shows_every_script():
-    assert _drawable("Zürich собака " * 20) == "Zürich собака " * 20
-    assert _drawable("قط Ελλάδα") == "قط Ελλάδα"
-    assert _drawable("猫 a\nb") == r"\u732b a\nb"
+    assert drawable("Zürich собака " * 20) == "Zürich собака " * 20
+    assert drawable("قط Ελλάδα") == "قط Ελλάδα"
+    assert drawable("猫 a\nb") == r"\u732b a\nb"
 
 
 def test_a_contact_sheet_has_all_classes(tmp_path, make_folder):
