@@ -1,7 +1,7 @@
 """The function that exports synthetic sets."""
 
 from dream_ray import storage
-from dream_ray.engine.evaluation.kept_reports import EVALUATION, read_reports
+from dream_ray.engine.evaluation.kept_reports import read_reports_of_set
 from dream_ray.sets import read
 from dream_ray.sets.exports import Exported, check_export, write_export
 from dream_ray.sets.set_file import SET_FILE
@@ -37,15 +37,13 @@ def export(
         RunError: If the set is damaged or the files cannot be written.
     """
     path, out = storage.text_path("path", path), storage.text_path("out", out)
+    file = path
     if storage.exists(storage.join(path, "config.yaml")) and not storage.exists(storage.join(path, SET_FILE)):
-        from dream_ray.engine.run.sets import set_file  # imports PyTorch
+        from dream_ray.engine.run.sets import set_file  # PyTorch, which other sets do not need
 
-        path = set_file(path)
-    found = read(path)
+        file = set_file(path)
+    found = read(file)
     check_export(found, out, to=to, picture=picture)
-    in_run = storage.join(path, SET_FILE)
-    file = in_run if storage.exists(in_run) else path
-    # A set that was copied elsewhere under another name has left its evaluations behind.
-    is_of_run = file.rpartition("/")[2] == SET_FILE
-    reports = read_reports(storage.sibling(file, EVALUATION)) if is_of_run else []
-    return write_export(found, out, to=to, mosaics=mosaics, picture=picture, licence=licence, reports=reports)
+    return write_export(
+        found, out, to=to, mosaics=mosaics, picture=picture, licence=licence, reports=read_reports_of_set(path)
+    )

@@ -8,7 +8,8 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config.nearest_preset import nearest_preset
 from dream_ray.core.tables import html_table, text_table
-from dream_ray.engine.evaluation.kept_reports import EVALUATION, read_reports, read_validation
+from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
+from dream_ray.engine.evaluation.options import DISTILLED
 from dream_ray.engine.progress.status import read_status
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import RunError, UsageError
@@ -117,9 +118,9 @@ def _accuracy(run: Run) -> tuple[float | None, str]:
     """Returns the accuracy of the distilled set by the most networks, on the test split if there is one."""
     rows = [
         (report["split"], row)
-        for report in read_reports(run.file(EVALUATION))
+        for report in read_reports(run.evaluation_directory)
         for row in report["evaluated_sets"]
-        if row["evaluated_set"] == "distilled" and row["step"] is None
+        if row["evaluated_set"] == DISTILLED and row["step"] is None and row["mean"] is not None
     ]
     if rows:
         split, row = max(rows, key=lambda one: (one[0] == "test", one[1]["n"]))

@@ -1,7 +1,8 @@
 """Tables as plain text and as HTML, for the `repr` of results in a console and in a notebook."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 Rows = Sequence[Sequence[str]]
 
@@ -21,3 +22,11 @@ def html_table(headings: Sequence[str], rows: Rows, *, title: str = "") -> str:
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     caption = f"<caption>{html.escape(title)}</caption>" if title else ""
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def accuracy_cell(row: Mapping[str, Any]) -> str:
+    """Returns the accuracy of a row of `engine.evaluation.evaluate.summarise` in percent, with its 95 % interval."""
+    if row["mean"] is None:
+        return f"{row['diverged']} of {row['n']} diverged"
+    width = row["half_width"]
+    return f"{100 * row['mean']:.1f}" + ("" if width is None else f" +- {100 * width:.1f}")

@@ -7,6 +7,7 @@ from typing import Any
 from dream_ray import __version__
 from dream_ray.config import FRAMEWORKS
 from dream_ray.config.yaml_text import dump_yaml
+from dream_ray.core.tables import accuracy_cell
 from dream_ray.sets.formats.content import Content
 from dream_ray.sets.image_set import ImageSet
 
@@ -189,9 +190,7 @@ def _accuracies(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield from ("", "| trained on | images | epochs | accuracy | n |", "|---|---|---|---|---|")
         for row in report["evaluated_sets"]:
             name = row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
-            width = row["half_width"]
-            accuracy = f"{100 * row['mean']:.1f}" + ("" if width is None else f" +- {100 * width:.1f}")
-            yield f"| {name} | {row['num_images']} | {row['epochs']} | {accuracy} | {row['n']} |"
+            yield f"| {name} | {row['num_images']} | {row['epochs']} | {accuracy_cell(row)} | {row['n']} |"
         yield ""
 
 

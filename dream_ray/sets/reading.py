@@ -1,6 +1,7 @@
 """Reading of synthetic sets, from runs, files and exports."""
 
 from dream_ray import storage
+from dream_ray.errors import UsageError
 from dream_ray.sets.exports import MARK, read_export
 from dream_ray.sets.image_set import ImageSet
 from dream_ray.sets.set_file import SET_FILE, read_set
@@ -21,4 +22,11 @@ def read(path: storage.StrPath) -> ImageSet:
     if storage.exists(storage.join(text, MARK)):
         return read_export(text)
     in_run = storage.join(text, SET_FILE)
-    return ImageSet(*read_set(in_run if storage.exists(in_run) else text))
+    if storage.exists(in_run):
+        return ImageSet(*read_set(in_run))
+    if storage.is_directory(text):
+        raise UsageError(
+            f"{text} must be a set, an export or the directory of a finished run; it has neither {SET_FILE} nor "
+            f"{MARK}. dream_ray.load_synthetic loads the newest checkpoint of an unfinished run"
+        )
+    return ImageSet(*read_set(text))

@@ -55,13 +55,14 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a run that an export reads: 3 classes, 2 mosaics of 2 x 2 tiles each, RGB."""
+    """A bare set that was evaluated: 3 classes, 2 mosaics of 2 x 2 tiles each, RGB."""
     directory = tmp_path_factory.mktemp("run")
     images = torch.rand(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     synthetic = SyntheticSet(images, NAMES, 2, "single", 128, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
     write_synthetic(str(directory / "synthetic.parquet"), synthetic, recipe=RECIPE, cost=COST)
-    (directory / "evaluation").mkdir()
-    (directory / "evaluation" / "convnet-quick-test.json").write_text(json.dumps(REPORT))
+    evaluation = directory / "synthetic-evaluation" / "store-01234567"
+    evaluation.mkdir(parents=True)
+    (evaluation / "convnet-quick-test.json").write_text(json.dumps(REPORT))
     return directory
 
 
@@ -186,7 +187,7 @@ def test_folders_are_safe_unique_and_sort_like_the_labels(names: list[str], fold
     ],
 )
 def test_the_card_says_what_the_set_is(run: Path, tmp_path: Path, licence: str | None, keys: dict[str, str]) -> None:
-    dream_ray.export(run, tmp_path / "out", to="huggingface", licence=licence)
+    dream_ray.export(run / "synthetic.parquet", tmp_path / "out", to="huggingface", licence=licence)
     text = (tmp_path / "out" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
     matter: dict[str, Any] = yaml.safe_load(front)

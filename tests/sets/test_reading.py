@@ -93,6 +93,11 @@ def test_a_run_directory_and_a_pathlib_path_are_read(tmp_path: Path) -> None:
         assert dream_ray.sets.read(given).mosaics().shape == (9, 7, 7, 2)
 
 
+def test_a_directory_without_a_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it has neither synthetic.parquet nor export.json"):
+        sets.read(tmp_path)
+
+
 def test_an_unknown_layout_or_type_is_refused(tmp_path: Path) -> None:
     found = sets.read(write(tmp_path / "set.parquet"))
     with pytest.raises(UsageError, match="layout must be one of NHWC, NCHW; got 'HWC'"):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.nested import leaves
-from dream_ray.core.tables import html_table, text_table
-from dream_ray.engine.evaluation.kept_reports import EVALUATION, read_reports, read_validation
+from dream_ray.core.tables import accuracy_cell, html_table, text_table
+from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.metrics import merged_rows
 from dream_ray.errors import UsageError
@@ -96,7 +96,7 @@ class Comparison:
                 for row in report["evaluated_sets"]:
                     key = (run.name, *recipe.values(), row["evaluated_set"], row["step"])
                     if key not in found or found[key]["n"] < row["n"]:
-                        found[key] = {"run": run.name, **recipe, **row}
+                        found[key] = {**row, "run": run.name, **recipe}
         return list(found.values())
 
     def plot(self) -> "Figure":
@@ -146,9 +146,7 @@ class Comparison:
         for row in self.accuracies:
             title = f"{row['network']}; {row['protocol']} protocol, {row['split']} split; 95 % intervals"
             trained_on = row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
-            width = row["half_width"]
-            accuracy = f"{100 * row['mean']:.1f}" + ("" if width is None else f" +- {100 * width:.1f}")
-            kinds.setdefault(title, []).append([row["run"], trained_on, accuracy, str(row["n"])])
+            kinds.setdefault(title, []).append([row["run"], trained_on, accuracy_cell(row), str(row["n"])])
         headings = ["run", "trained on", "accuracy in %", "n"]
         return tables + [(title, headings, rows) for title, rows in kinds.items()]
 
@@ -212,7 +210,7 @@ def _compared(name: str, run: Run) -> ComparedRun:
         run.is_finished,
         _thinned(losses),
         Curve(steps, [until[step] for step in steps], accuracies),
-        read_reports(run.file(EVALUATION)),
+        read_reports(run.evaluation_directory),
     )
 
 

@@ -3,20 +3,30 @@
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.engine.run.directory import Run
-
-EVALUATION = "evaluation"
-"""Folder of the reports in the directory of a run."""
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.sets.set_file import SET_FILE
 
 
 def read_reports(directory: str) -> list[dict[str, Any]]:
-    """Returns the reports that `kept_results.write_reports` wrote, by name; each with its `name`.
+    """Returns the reports that `kept_results.write_reports` wrote, by name.
 
     Args:
-        directory: `EVALUATION` in the directory of a run.
+        directory: See `Run.evaluation_directory`.
     """
     names = [name for name in storage.list_directory(directory) if name.endswith(".json")]
-    return [{"name": name.removesuffix(".json"), **storage.read_json(storage.join(directory, name))} for name in names]
+    return [storage.read_json(storage.join(directory, name)) for name in names]
+
+
+def read_reports_of_set(path: str) -> list[dict[str, Any]]:
+    """Returns the reports of a set: those of its run, or those beside a bare file, see `opening.open_evaluated`."""
+    directory, _, name = path.rpartition("/")
+    run = directory or "." if name == SET_FILE else path
+    if storage.exists(storage.join(run, "config.yaml")):
+        return read_reports(open_run(run).evaluation_directory)
+    beside = f"{path.removesuffix('.parquet')}-evaluation"
+    return [
+        report for store in storage.list_directories(beside) for report in read_reports(storage.join(beside, store))
+    ]
 
 
 def read_validation(run: Run) -> list[tuple[int, float]]:
