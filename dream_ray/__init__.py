@@ -4,7 +4,7 @@ Every command of `dream-ray` is a function here, with the same arguments:
 
     import dream_ray
 
-    dream_ray.ingest(dream_ray.IngestSettings(source="digits"), "runs/digits", local=True)
+    dream_ray.ingest("digits", "runs/digits", local=True)
     config = dream_ray.load_config(preset="smoke")
     dataset = dream_ray.distill(config, store="runs/digits", out="runs/smoke", local=True)
     rows = dream_ray.evaluate("runs/smoke", local=True)

@@ -101,7 +101,7 @@ def test_no_subpackage_hides_a_public_name() -> None:
 COMMAND_ONLY = {
     "config": {"preset", "assignments"},
     "networks": {"nets", "net_options"},
-    "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)},
+    "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)} - {"source"},
 }
 """Options from which a command makes an argument of the function."""
 OF_THE_SCREEN = {"observer", "on_result", "progress", "price_per_hour", "scale"}

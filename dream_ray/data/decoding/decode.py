@@ -76,7 +76,7 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _finish(_plain(_load(data)), channels, size)
+            return pixels_of(_load(data), channels=channels, size=size)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -84,6 +84,11 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
     except Exception as error:
         # Pillow raises many kinds of exception for damaged bytes, and none of them may end an ingest.
         raise UnreadableImage(f"{type(error).__name__}: {error}") from None
+
+
+def pixels_of(image: Image.Image, *, channels: int, size: int | None) -> UInt8Array:
+    """Converts an image that Pillow has decoded; arguments, result and errors as for `decode`."""
+    return _finish(_plain(image), channels, size)
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:

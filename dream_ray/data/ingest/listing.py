@@ -1,7 +1,7 @@
 """First stage: list every shard of the sources, independently of the others, into a file of its own."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -12,6 +12,7 @@ from dream_ray import storage
 from dream_ray.data.class_lists import composed, possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import LISTING, Source, SourceKind, SourceOptions, find_source, flat_folder, order_of_names
+from dream_ray.data.sources.in_memory import SurveyedImages
 from dream_ray.errors import UsageError
 
 LISTINGS, SPOOL = "listing", "spool"
@@ -37,8 +38,13 @@ class ShardJob:
     number: int
 
 
-def open_parts(settings: IngestSettings, *, download: bool) -> dict[str, Source]:
+def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, SurveyedImages]) -> dict[str, Source]:
     """Opens the sources.
+
+    Args:
+        settings: Settings of the ingest.
+        download: Let torchvision download missing files.
+        given: Images of the program by the texts that stand for them in the settings.
 
     Returns:
         The parts "train" and, if there are test images, "test".
@@ -52,7 +58,10 @@ def open_parts(settings: IngestSettings, *, download: bool) -> dict[str, Source]
         label_column=settings.label_column,
         root=settings.root,
         download=download,
-        classes=None if chosen is None else tuple(name for given in chosen for name in possible_names(composed(given))),
+        classes=None if chosen is None else tuple(name for text in chosen for name in possible_names(composed(text))),
+        channels=settings.channels,
+        size=settings.size,
+        given=given,
     )
     kinds = {"train": find_source(settings.source)}
     if settings.test is not None and settings.test_labels is None:

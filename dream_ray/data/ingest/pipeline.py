@@ -3,8 +3,10 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from dream_ray import storage
@@ -19,6 +21,7 @@ from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begu
 from dream_ray.data.ingest.usual_size import with_usual_size
 from dream_ray.data.ingest.writing import NOTES, WriteJob, note_name, write_file
 from dream_ray.data.sources import Source
+from dream_ray.data.sources.in_memory import SurveyedImages
 from dream_ray.data.store.manifest import Manifest
 from dream_ray.errors import UsageError
 
@@ -34,6 +37,7 @@ def ingest(
     *,
     max_rejects: float = 0.01,
     download: bool = False,
+    given: Mapping[str, SurveyedImages] = MappingProxyType({}),
     runner: AbstractContextManager[Mapper] | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
@@ -45,6 +49,7 @@ def ingest(
         max_rejects: Largest fraction in [0, 1] of the images that may be unreadable or without a class. They are listed
             in rejects.parquet.
         download: Let torchvision download missing files.
+        given: Images of the program by the texts that stand for them in the settings.
         runner: Yields what runs the jobs; entered after all checks. None: this process.
         progress: Called as the work proceeds.
 
@@ -72,7 +77,7 @@ def ingest(
             if finished is not None:
                 with_retries(storage.delete, work)
                 return finished
-    parts = with_retries(open_parts, settings, download=download)
+    parts = with_retries(open_parts, settings, download=download, given=given)
     with_retries(storage.ensure_writable, store)
     with storage.exclusive_lock("store", store):
         # Meanwhile another ingest may have begun, or even finished, here.
@@ -103,7 +108,10 @@ def _run_stages(
         total = sum(len(source.shards) for source in parts.values())
         shards = with_retries(shard_jobs, work, parts)
         progress("shards listed", total - len(shards), total)
-        for done, _ in enumerate(run_jobs(list_shard, shards), total - len(shards) + 1):
+        own = [job for job in shards if job.source.is_in_process]
+        others = [job for job in shards if not job.source.is_in_process]
+        listed = chain(run_here(list_shard, own), run_jobs(list_shard, others))
+        for done, _ in enumerate(listed, total - len(shards) + 1):
             progress("shards listed", done, total)
     except UsageError as error:
         if with_retries(storage.list_directory, storage.join(work, LISTINGS)):

@@ -87,7 +87,7 @@ class IngestSettings:
     def absolute(self) -> "IngestSettings":
         """Returns the settings with paths that do not depend on the working directory."""
         given = {name: getattr(self, name) for name in ("source", "test", "test_labels", "root")}
-        names = (SOURCES["digits"], SOURCES["torchvision"])
+        names = (SOURCES["digits"], SOURCES["torchvision"], SOURCES["in_memory"])
         absolute: dict[str, Any] = {
             name: storage.absolute(path)
             for name, path in given.items()

@@ -6,6 +6,7 @@ from dream_ray.data.sources.digits import DIGITS
 from dream_ray.data.sources.flat_folder import flat_folder
 from dream_ray.data.sources.hf_parquet import HF_PARQUET
 from dream_ray.data.sources.image_folder import IMAGE_FOLDER
+from dream_ray.data.sources.in_memory import IN_MEMORY
 from dream_ray.data.sources.tar_archive import TAR_ARCHIVE
 from dream_ray.data.sources.torchvision_dataset import TORCHVISION
 from dream_ray.errors import UsageError
@@ -24,6 +25,7 @@ __all__ = [
 
 SOURCES: dict[str, SourceKind] = {
     "digits": DIGITS,
+    "in_memory": IN_MEMORY,
     "torchvision": TORCHVISION,
     "hf_parquet": HF_PARQUET,
     "tar_archive": TAR_ARCHIVE,

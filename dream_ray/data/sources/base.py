@@ -1,8 +1,8 @@
 """The form of a source of labelled images: independent shards, each of which lists its images."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -45,12 +45,14 @@ class Source:
             source without random access copies its encoded images to the spool. Raises UsageError for a shard of the
             wrong form and RunError for one that cannot be read.
         channels: Default number of channels of a store of these images: 1 or 3.
+        is_in_process: Whether it holds objects of this process, which therefore lists it. It cannot be pickled then.
     """
 
     class_names: tuple[str, ...] | None
     shards: tuple[str, ...]
     list_shard: Callable[[int, str], pa.Table]
     channels: int = 3
+    is_in_process: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,9 @@ class SourceOptions:
         root: Folder of the torchvision datasets.
         download: Let torchvision download missing files.
         classes: Candidate names of the classes to store; None: all. A source may skip other classes.
+        channels: Channels of the store; None: those of the source.
+        size: Side of the store's images; None: not known yet.
+        given: Images of the program by the texts that stand for them, see `in_memory.py`.
     """
 
     image_column: str = "image"
@@ -70,6 +75,9 @@ class SourceOptions:
     root: str | None = None
     download: bool = False
     classes: tuple[str, ...] | None = None
+    channels: int | None = None
+    size: int | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

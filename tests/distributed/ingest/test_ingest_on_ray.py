@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.data
 from PIL import Image
 
 from benchmarks.processes import started_here
@@ -103,3 +104,15 @@ def test_memory_bounds_the_tasks() -> None:
     assert tasks_in(TASK_BYTES) == 1 and tasks_in(5 * TASK_BYTES - 1) == 4
     with pytest.raises(UsageError, match="memory must have room for a worker, 1000 MB; got 500 MB"):
         tasks_in(500_000_000)
+
+
+def test_images_of_a_program_are_ingested_on_ray(local_ray: None, tmp_path: Path) -> None:
+    """The workers read what the driver has copied; a Ray Dataset of several blocks comes in one order."""
+    images = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    rows = [{"image": image, "label": int(label)} for image, label in zip(images, labels, strict=True)]
+    dataset = ray.data.from_items(rows, override_num_blocks=12).map(lambda row: row)
+    expected = api.ingest((images, labels), tmp_path / "local", local=True, test_fraction=0.2)
+    for name, source in {"arrays": (images, labels), "ray": dataset}.items():
+        manifest = api.ingest(source, tmp_path / name, workers=2, test_fraction=0.2)
+        assert (manifest.counts, manifest.checksum) == (expected.counts, expected.checksum)
