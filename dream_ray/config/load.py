@@ -11,9 +11,9 @@ from pydantic_core import ErrorDetails
 from dream_ray import storage
 from dream_ray.config.frameworks import Settings
 from dream_ray.config.nested import put
+from dream_ray.config.normalisation import FORMS
 from dream_ray.config.presets import preset_named, report_change, report_usual_scale
 from dream_ray.config.schema import Config
-from dream_ray.config.sections import FORMS
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from dream_ray.config.frameworks import DEFAULT_FRAMEWORK, FRAMEWORKS, Settings, overlay
+from dream_ray.config.section import Section
 from dream_ray.config.sections import (
     Data,
     Evaluation,
@@ -17,7 +18,6 @@ from dream_ray.config.sections import (
     Matching,
     Network,
     Pixels,
-    Section,
     Selection,
     Source,
     Trajectory,

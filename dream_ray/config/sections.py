@@ -3,47 +3,20 @@
 Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag, model_validator
+from pydantic import Field, model_validator
 
-
-def takes_numbers_only(annotation: Any) -> bool:
-    """Tells whether a type is made of numbers, and takes neither truth values nor anything else that may be one."""
-    parts = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
-    if parts:
-        return any(map(takes_numbers_only, parts)) and not any(map(_takes_truth, parts))
-    return annotation in (int, float)
-
-
-def _takes_truth(annotation: Any) -> bool:
-    return annotation is bool or annotation is Any or any(map(_takes_truth, get_args(annotation)))
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, keyword-only, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_truth_values(cls, values: Any) -> Any:
-        """Refuses truth values for numbers: pydantic takes `yes` for 1, which YAML reads as true."""
-        for name, value in values.items() if isinstance(values, dict) else ():
-            field = cls.model_fields.get(name)
-            if field is None or not takes_numbers_only(field.annotation):
-                continue
-            if any(isinstance(one, bool) for one in (value if isinstance(value, (list, tuple)) else [value])):
-                truth = "YAML reads yes, no, on, off, true and false as truth values"
-                raise ValueError(f"{name} must have numbers only; got {value!r}. {truth}")
-        return values
+from dream_ray.config.normalisation import NormalisationChoice
+from dream_ray.config.section import Section
 
 
 class Network(Section):
     """A network by name and its options."""
 
     name: str = "convnet"
-    """convnet, resnetap10, resnet10, resnet18, resnet50, densenet121, torchvision:NAME, or module:factory."""
+    """convnet, resnetap10, resnet10, resnet18, resnet50, densenet121, torchvision:NAME, timm:NAME, or
+    module:factory."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the network, for example {depth: 3, width: 128, norm: instance}. The published forms on CIFAR are
     {width: 0.5} of resnet10 and {growth: 12} of densenet121."""
@@ -252,49 +225,13 @@ class Evaluation(Section):
     """Crop a random part of every image and resize it (the ImageNet recipe)."""
 
 
-class ChannelStatistics(Section):
-    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
-
-    mean: tuple[FiniteFloat, ...]
-    """One number per channel."""
-    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
-    """One number per channel."""
-
-    @model_validator(mode="after")
-    def _one_pair_per_channel(self) -> "ChannelStatistics":
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean and std must have one number per channel; got {len(self.mean)} and {len(self.std)}")
-        return self
-
-
-FORMS = ("<text>", "<section>")
-"""Forms of a setting that is a text or a section. They are part of the locations of pydantic's errors."""
-
-
-def _form_of(value: Any) -> str | None:
-    text, section = FORMS
-    if isinstance(value, str):
-        return text
-    return section if isinstance(value, (dict, ChannelStatistics)) else None
-
-
-# A wrong number in the section would otherwise also be reported as a text that is not "store".
-_OneForm = Discriminator(
-    _form_of,
-    custom_error_type="normalisation",
-    custom_error_message="input should be 'store' or a mapping of mean and std",
-)
-
-
 class Data(Section):
     """Which real images are used, and how they become network inputs."""
 
     include_validation: bool = True
     """true: distil the training and validation splits together; false: the training split alone, so that validation
     can guide choices."""
-    normalisation: Annotated[
-        Annotated[Literal["store"], Tag(FORMS[0])] | Annotated[ChannelStatistics, Tag(FORMS[1])], _OneForm
-    ] = "store"
+    normalisation: NormalisationChoice = "store"
     """Mean and standard deviation of each channel of the network inputs. store: those of the training and validation
     images of the store; or {mean: [...], std: [...]}, for pixels in [0, 1]. With pixels.space normalised, a step of
     size s moves a pixel by s * std^2."""

@@ -14,7 +14,8 @@ from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
 from dream_ray.config.presets import report_change
-from dream_ray.config.sections import Network, Section
+from dream_ray.config.section import Section
+from dream_ray.config.sections import Network
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.file import RunResources, Values

@@ -12,7 +12,7 @@ from dream_ray import storage
 from dream_ray.config import Config, parse_config, put, read_settings
 from dream_ray.config.load import explain
 from dream_ray.config.presets import AXES, report_change
-from dream_ray.config.sections import Section
+from dream_ray.config.section import Section
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.space import Parameter, check_space, is_varied, ordered, value_at

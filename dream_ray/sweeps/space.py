@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from dream_ray.config import Config
 from dream_ray.config.nested import flatten
-from dream_ray.config.sections import Section
+from dream_ray.config.section import Section
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:

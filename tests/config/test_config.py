@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
-from dream_ray.config.sections import ChannelStatistics, Evaluation, Matching, Network, Selection
+from dream_ray.config.normalisation import ChannelStatistics
+from dream_ray.config.sections import Evaluation, Matching, Network, Selection
 from dream_ray.core.images.decode_schedule import DECODE_MODES
 from dream_ray.core.matching.objectives import DISTANCES
 from dream_ray.core.selection.picking import PICKS

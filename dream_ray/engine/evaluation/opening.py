@@ -5,7 +5,7 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
-from dream_ray.config.sections import ChannelStatistics
+from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.data.store.manifest import MANIFEST, Manifest, shown_names
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.errors import UsageError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from dream_ray.config import Config
-from dream_ray.config.sections import ChannelStatistics
+from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.usual_rates import unusual_rates
 from dream_ray.core import rng
 from dream_ray.core.images.decode_schedule import decoded_factors, fills_every_tile

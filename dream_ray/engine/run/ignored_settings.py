@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from dream_ray.config import Config
-from dream_ray.config.sections import Section
+from dream_ray.config.section import Section
 from dream_ray.config.usual_rates import usual_configs
 
 

@@ -4,12 +4,13 @@ A whitening depends on all images that are distilled, so a run computes it once,
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
 
 from dream_ray.config import Config
-from dream_ray.config.sections import ChannelStatistics
+from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.core.images.normalisation import Normalisation, Whitening
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.tensor_file import read_tensors, write_tensors
@@ -24,8 +25,14 @@ def channel_statistics(config: Config, store: Store) -> tuple[tuple[float, ...],
 
     Those of a whitened run are never used; they are those of the store.
     """
-    chosen = config.data.normalisation
-    of = chosen if isinstance(chosen, ChannelStatistics) and not config.data.zca else store.manifest
+    return chosen_statistics("store" if config.data.zca else config.data.normalisation, store)
+
+
+def chosen_statistics(
+    chosen: Literal["store"] | ChannelStatistics, store: Store
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel by a setting, for pixels in [0, 1]."""
+    of = chosen if isinstance(chosen, ChannelStatistics) else store.manifest
     return of.mean, of.std
 
 
