@@ -26,6 +26,9 @@ Runs:
     compare         compare runs of one store
     list_runs       list the runs, sweeps and experiments below a directory
     export          write a synthetic set in a format of other programs
+Models:
+    train           train a network once, or take its weights from elsewhere
+    load_model      read a model that `train` wrote
 Sweeps:
     sweep           search for settings
     resume_sweep    continue a search
@@ -50,12 +53,14 @@ if TYPE_CHECKING:
         export,
         ingest,
         list_runs,
+        load_model,
         load_synthetic,
         plan,
         resume,
         resume_sweep,
         status,
         sweep,
+        train,
     )
     from dream_ray.config import Config, load_config
     from dream_ray.config.sections import Network
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from dream_ray.distributed.tune.search import SweepResult
     from dream_ray.engine.evaluation.comparison import Comparison
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
+    from dream_ray.engine.models.model import Model
     from dream_ray.engine.planning.plan import RunPlan
     from dream_ray.engine.progress.status import Status
     from dream_ray.engine.run.dataset import SyntheticDataset
@@ -74,12 +80,14 @@ else:
         **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
         **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
         **dict.fromkeys(("resume_sweep", "status", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("load_model", "train"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "Comparison": "dream_ray.engine.evaluation.comparison",
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
         "Exported": "dream_ray.sets.exports",
         "IngestSettings": "dream_ray.data.ingest",
         "Manifest": "dream_ray.data.store.manifest",
+        "Model": "dream_ray.engine.models.model",
         "Network": "dream_ray.config.sections",
         "RunError": "dream_ray.errors",
         "RunPlan": "dream_ray.engine.planning.plan",
@@ -115,6 +123,7 @@ __all__ = [
     "Exported",
     "IngestSettings",
     "Manifest",
+    "Model",
     "Network",
     "RunError",
     "RunPlan",
@@ -132,10 +141,12 @@ __all__ = [
     "ingest",
     "list_runs",
     "load_config",
+    "load_model",
     "load_synthetic",
     "plan",
     "resume",
     "resume_sweep",
     "status",
     "sweep",
+    "train",
 ]

@@ -9,6 +9,7 @@ from dream_ray.api.evaluation import evaluate, load_synthetic
 from dream_ray.api.experiments import experiment
 from dream_ray.api.exports import export
 from dream_ray.api.listing import list_runs
+from dream_ray.api.models import load_model, train
 from dream_ray.api.plans import plan
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.stores import ingest
@@ -23,10 +24,12 @@ __all__ = [
     "export",
     "ingest",
     "list_runs",
+    "load_model",
     "load_synthetic",
     "plan",
     "resume",
     "resume_sweep",
     "status",
     "sweep",
+    "train",
 ]

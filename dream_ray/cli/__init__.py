@@ -14,6 +14,7 @@ from dream_ray.cli.commands.diagnosis import diagnose
 from dream_ray.cli.commands.evaluation import evaluate
 from dream_ray.cli.commands.experiments import experiment
 from dream_ray.cli.commands.exports import export
+from dream_ray.cli.commands.models import train
 from dream_ray.cli.commands.plans import plan
 from dream_ray.cli.commands.quickstart import quickstart
 from dream_ray.cli.commands.runs import distill, resume, status
@@ -39,6 +40,7 @@ for _command in (
     diagnose,
     sweep,
     experiment,
+    train,
 ):
     app.command()(_command)
 app.command("list")(list_runs)

@@ -49,9 +49,16 @@ def _reached(accuracy: float | None) -> str:
 @contextmanager
 def progress(run: Any) -> Iterator[None]:
     """Follows a run through the files in its directory."""
-    with showing("Distilling") as show:
-        show("starting", 0, run.config.total_steps)
-        with polling(lambda: show(*_read_progress(run)), _POLL_S if sys.stderr.isatty() else _LINE_S):
+    with following("Distilling", lambda: _read_progress(run), run.config.total_steps):
+        yield
+
+
+@contextmanager
+def following(text: str, read: Callable[[], tuple[str, int, int]], total: int) -> Iterator[None]:
+    """Shows the progress of work that another thread or process does: status, number done, total number."""
+    with showing(text) as show:
+        show("starting", 0, total)
+        with polling(lambda: show(*read()), _POLL_S if sys.stderr.isatty() else _LINE_S):
             yield
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,15 +31,17 @@ from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.producers import ProducerPlan, ProducingActors, plan_producers
 from dream_ray.distributed.prefetch.snapshot_queue import supervised_coordinator
 from dream_ray.distributed.train.controller_callbacks import NotStartedError
+from dream_ray.distributed.train.failure import raise_failure
+from dream_ray.distributed.train.model_training import train_on_workers
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
+from dream_ray.engine.models.directory import BEGUN
+from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.spec import RunSpec
-from dream_ray.errors import RunError, TransientError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,8 +49,8 @@ Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _RETRIES = 3
+_REMEDY = "`dream-ray resume`"
 _LAST_TURN = -1  # of `beside_workers`; producers take their turns from 0 on
-_ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
 
 
 class RayBackend:
@@ -146,7 +149,7 @@ class RayBackend:
                 wait_for_workers(needs, self._wait_s)  # experts or lost nodes may have taken the resources
                 before = newest()
                 try:
-                    with fitting():
+                    with fitting(_REMEDY):
                         make_trainer(run, spec, counts, gpus, coordinator if plan.count else None, agreement).fit()
                     break
                 except WorkersDied:  # spot nodes may disappear any number of times
@@ -154,10 +157,21 @@ class RayBackend:
                         raise
                 except NotStartedError:
                     _LOG.warning("The workers did not start within a minute; trying again.")
-            _raise_failure(run)
+            raise_failure(run.file("failure.json"))
             if agreement.is_asked_here and newest() != run.config.total_steps:
                 raise KeyboardInterrupt
         storage.delete(run.file("ray_train"))
+
+    def train_model(self, spec: TrainSpec, begun: dict[str, Any]) -> None:
+        """See `Backend.train_model`; waits for resources if nodes are missing."""
+        self._connect()
+        device = begun["bits"]["device"]
+        gpus = float(device == "cuda") if spec.gpus_per_worker is None else spec.gpus_per_worker
+        wait = partial(wait_for_workers, Needs(spec.workers, spec.threads, gpus), self._wait_s)
+        wait()
+        check_visible_on_all_nodes("store", spec.store, storage.join(spec.store, MANIFEST))
+        check_visible_on_all_nodes("out", spec.out, storage.join(spec.out, BEGUN))
+        train_on_workers(replace(spec, device=device), begun, gpus, wait)
 
 
 def _call(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -219,13 +233,6 @@ def _looking(run_workers: Callable[[], None], look: Callable[[], None]) -> None:
         look()
         wait([ended], timeout=_LOOK_S)
     ended.result()
-
-
-def _raise_failure(run: Run) -> None:
-    path = run.file("failure.json")
-    if storage.exists(path):
-        failure = storage.read_json(path)
-        raise _ERRORS[failure["kind"]](failure["message"])
 
 
 def _validate_beside_workers(gpus: float, run_path: str, step: int) -> None:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.spec import RunSpec
 
@@ -80,4 +81,17 @@ class Backend(AbstractContextManager["Backend"], Protocol):
             UsageError: If the store has changed, or the resources of the workers do not exist.
             RunError: If a worker failed, or died too often.
             KeyboardInterrupt: After Ctrl-C; the workers have written a checkpoint if they could.
+        """
+
+    def train_model(self, spec: TrainSpec, begun: dict[str, Any]) -> None:
+        """Trains a network to its last epoch and writes the model.
+
+        Args:
+            spec: The training; `begin_training` has accepted it.
+            begun: What `begin_training` returned.
+
+        Raises:
+            UsageError: If the resources of the workers do not exist.
+            RunError: If the training failed; the same call continues it.
+            KeyboardInterrupt: After Ctrl-C.
         """

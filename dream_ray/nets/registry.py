@@ -1,4 +1,4 @@
-"""Networks by name: built in, of torchvision (`torchvision:NAME`) and of the user (`module:factory`)."""
+"""Networks by name: built in, `torchvision:NAME`, `timm:NAME`, and those of users (`module:factory`)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from dream_ray.nets.convnet import convnet
 from dream_ray.nets.densenet import densenet121
 from dream_ray.nets.options import check_options
 from dream_ray.nets.resnet import resnet10, resnet18, resnet50, resnetap10
+from dream_ray.nets.timm_nets import timm_network
 from dream_ray.nets.torchvision_nets import torchvision_network
 from dream_ray.nets.user_networks import user_network
 
@@ -21,6 +22,9 @@ NETWORKS: dict[str, Callable[..., Classifier]] = {
     "resnetap10": resnetap10,
 }
 """Name -> factory(*, num_classes, shape_CHW, **options) -> Classifier."""
+
+LIBRARIES: dict[str, Callable[..., Classifier]] = {"torchvision": torchvision_network, "timm": timm_network}
+"""Library -> factory(name, *, num_classes, shape_CHW) -> Classifier."""
 
 
 def build_network(
@@ -35,7 +39,7 @@ def build_network(
     differentiated function, or copies made in it.
 
     Args:
-        name: a key of `NETWORKS`, `torchvision:NAME`, or `module:factory` for a user's network.
+        name: a key of `NETWORKS`, `torchvision:NAME`, `timm:NAME`, or `module:factory` for a user's network.
         num_classes: K, number of logits, at least 1.
         shape_CHW: channels, height and width of one image in pixels.
         options: keywords of the network, such as depth, width and norm of the ConvNet.
@@ -53,9 +57,9 @@ def build_network(
     source, colon, model = name.partition(":")
     if not colon:
         valid = ", ".join(NETWORKS)
-        raise UsageError(f"network must be one of {valid}, torchvision:NAME or module:factory; got {name!r}")
-    if source == "torchvision":
+        raise UsageError(f"network must be one of {valid}, torchvision:NAME, timm:NAME or module:factory; got {name!r}")
+    if source in LIBRARIES:
         if options:
             raise UsageError(f"options of network {name!r} must be among: none; got {sorted(options)}")
-        return torchvision_network(model, num_classes=num_classes, shape_CHW=shape_CHW)
+        return LIBRARIES[source](model, num_classes=num_classes, shape_CHW=shape_CHW)
     return user_network(name, num_classes=num_classes, shape_CHW=shape_CHW, options=options).train()

@@ -45,7 +45,7 @@ def source_digest(name: str) -> str | None:
         UsageError: the module cannot be imported, or has no source.
     """
     source, colon, _ = name.partition(":")
-    if not colon or source == "torchvision":
+    if not colon or source in ("torchvision", "timm"):
         return None
     _import_factory(name)
     with foreign_code(f"network {name!r}: the source of {source}"):

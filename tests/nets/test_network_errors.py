@@ -13,8 +13,8 @@ from dream_ray.errors import UsageError
         (
             "convet",
             {},
-            "network must be one of convnet, densenet121, resnet10, resnet18, resnet50, resnetap10, torchvision:NAME "
-            "or module:factory; got 'convet'",
+            "network must be one of convnet, densenet121, resnet10, resnet18, resnet50, resnetap10, torchvision:NAME, "
+            "timm:NAME or module:factory; got 'convet'",
         ),
         ("convnet", {"dpth": 3}, "options of network 'convnet' must be among: depth, width, norm; got 'dpth'"),
         ("resnet18", {"depth": 3}, "options of network 'resnet18' must be among: width, norm; got 'depth'"),

@@ -15,6 +15,7 @@ from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide
 from dream_ray.distributed.train.controller_callbacks import AfterDeath, NotStartedError, StartTimeout
+from dream_ray.distributed.train.failure import write_failure
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
@@ -27,7 +28,7 @@ from dream_ray.engine.worker import WorkerContext, work
 from dream_ray.errors import RunError, TransientError, UsageError
 
 # Restarts of the worker group without a new checkpoint before the run fails.
-_MAX_FAILURES = 3
+MAX_FAILURES = 3
 # The interval at which an elastic run looks for free worker slots. If it finds some, all workers restart from the last
 # checkpoint.
 _GROW_S = 60.0
@@ -61,7 +62,7 @@ def make_trainer(
         run_config=RunConfig(
             name="ray_train",
             storage_path=path,
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
             callbacks=callbacks,
         ),
     )
@@ -74,8 +75,11 @@ def _group_size(spec: RunSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def fitting() -> Iterator[None]:
+def fitting(remedy: str) -> Iterator[None]:
     """Silences Ray Train while the block fits a trainer, and translates its exceptions.
+
+    Args:
+        remedy: What continues the work, for the error.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.
@@ -93,8 +97,8 @@ def fitting() -> Iterator[None]:
         if isinstance(error, ray.train.ControllerError) and isinstance(error.controller_failure, NotStartedError):
             raise error.controller_failure from None
         raise WorkersDied(
-            f"the workers died more than {_MAX_FAILURES} times without a new checkpoint; earlier ones are kept, "
-            f"continue with `dream-ray resume`. Last reason: {error}"
+            f"the workers died more than {MAX_FAILURES} times without a new checkpoint; earlier ones are kept, "
+            f"continue with {remedy}. Last reason: {error}"
         ) from None
 
 
@@ -129,6 +133,6 @@ def _join(counts: Sequence[int], queue: str | None, agreement: RayAgreement, run
     except storage.RemoteError:
         raise
     except (UsageError, RunError) as error:
-        storage.write_json(failure, {"kind": type(error).__name__, "message": str(error)})
+        write_failure(failure, error)
     except Stopped:
         pass

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dream_ray.config import Config
+from dream_ray.config.sections import Network
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.functional import dtype_of
@@ -22,11 +23,13 @@ from dream_ray.nets import Classifier, build_network
 
 def build(config: Config, store: Store) -> Classifier:
     """Builds the network of a run from torch's ambient generator."""
+    return build_named(config.network, store)
+
+
+def build_named(network: Network, store: Store) -> Classifier:
+    """Builds a network for the classes and images of a store from torch's ambient generator."""
     return build_network(
-        config.network.name,
-        num_classes=store.num_classes,
-        shape_CHW=store.shape_CHW,
-        options=config.network.options,
+        network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
     )
 
 

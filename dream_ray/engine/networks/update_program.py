@@ -119,10 +119,19 @@ def training_images(normalise: Normalise, inputs: UpdateInputs) -> Tensor:
     return cutmix(augment(images_NCHW, inputs.view), inputs.mix)
 
 
-def mixed_cross_entropy(logits_NK: Tensor, labels_N: Tensor, mix: Tensor) -> Tensor:
-    """Returns the mean cross entropy of a mixed batch, a scalar."""
+def mixed_cross_entropy(logits_NK: Tensor, labels_N: Tensor, mix: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Returns the mean cross entropy of a mixed batch, a scalar.
+
+    Args:
+        logits_NK: Logits.
+        labels_N: int64.
+        mix: Mixing, see `mix_of`.
+        label_smoothing: Share of the target that all classes divide equally, in [0, 1).
+    """
     partners, share = mix[: len(labels_N)].long(), mix[-1]
-    own, other = F.cross_entropy(logits_NK, labels_N), F.cross_entropy(logits_NK, labels_N[partners])
+    own, other = (
+        F.cross_entropy(logits_NK, labels, label_smoothing=label_smoothing) for labels in (labels_N, labels_N[partners])
+    )
     return own * share + other * (1 - share)
 
 

@@ -1,0 +1,104 @@
+"""Whether a model fits its use as a frozen network: classes, images, accuracy and layers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dream_ray.data.store.store import Store
+from dream_ray.engine.models.model import Model
+from dream_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dream_ray.nets import Classifier
+
+_TOLERANCE = 1e-4
+_SPLITS = ("validation", "test")
+"""Splits whose accuracy may show that a model is useless; validation comes first, because test data guide no choice."""
+
+
+def check_fits_store(model: Model, store: Store) -> None:
+    """Raises UsageError unless a model classifies the classes of a store, in their order, on images of its shape."""
+    own, names = model.description.class_names, store.manifest.class_names
+    remedy = (
+        "Train a model on this store, or bring the outputs into its order with `dream-ray train STORE --weights "
+        f"{model.path}/model.safetensors --classes FILE`"
+    )
+    if set(own) != set(names):
+        missing = [name for name in names if name not in own]
+        extra = [name for name in own if name not in names]
+        raise UsageError(
+            f"model {model.path} must have the classes of store {store.path}; "
+            + "; ".join(
+                f"{what} {', '.join(map(repr, found[:5]))}{' ...' if len(found) > 5 else ''}"
+                for what, found in (("it lacks", missing), ("only it has", extra))
+                if found
+            )
+            + f". {remedy}"
+        )
+    if own != names:
+        first = next(label for label, name in enumerate(names) if own[label] != name)
+        raise UsageError(
+            f"model {model.path} must have the classes in the order of store {store.path}; its output {first} is "
+            f"{own[first]!r}, and class {first} of the store is {names[first]!r}. {remedy}"
+        )
+    if model.description.shape_CHW != store.shape_CHW:
+        raise UsageError(
+            f"model {model.path} must take images of the store's shape {store.shape_CHW} (channels, height, width); "
+            f"it takes {model.description.shape_CHW}. Train it on this store, or ingest the images at its shape"
+        )
+
+
+def check_normalisation(model: Model, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises UsageError if a run normalises its images otherwise than a model expects.
+
+    Args:
+        model: The model.
+        mean: Mean of each channel by the run, for pixels in [0, 1].
+        std: Standard deviation of each channel by the run.
+    """
+    own = model.description.normalisation
+    expected, found = (*own.mean, *own.std), (*mean, *std)
+    if len(expected) != len(found) or any(abs(e - f) > _TOLERANCE for e, f in zip(expected, found, strict=True)):
+        raise UsageError(
+            f"data.normalisation must be that of model {model.path}, mean {list(own.mean)} and std {list(own.std)}; "
+            f"got mean {list(mean)} and std {list(std)}"
+        )
+
+
+def check_accuracy(model: Model) -> None:
+    """Raises UsageError if the accuracy of a model may be below twice chance: if its 95 % interval begins below it.
+
+    With two classes, where twice chance is 100 %, the level is halfway between chance and 100 %.
+    """
+    of, num_classes = model.description.accuracy, len(model.description.class_names)
+    remedy = "Train it longer, check the order of its classes and its normalisation, or allow weak models"
+    split = next((split for split in _SPLITS if split in of), None)
+    if split is None:
+        raise UsageError(
+            f"model {model.path} must have a known accuracy; its store had neither a validation nor a test split. "
+            "Ingest with --validation 0.1, or allow weak models"
+        )
+    level = min(2 / num_classes, (1 + 1 / num_classes) / 2)
+    if of[split].lowest < level:
+        raise UsageError(
+            f"model {model.path} must have an accuracy of at least {100 * level:.3g} %, twice chance, with 95 % "
+            f"confidence; its {100 * of[split].accuracy:.3g} % on {of[split].n} {split} images may be "
+            f"{100 * of[split].lowest:.3g} %. {remedy}"
+        )
+
+
+def layers_of(network: "Classifier") -> tuple[str, ...]:
+    """Returns the names of the layers of a network whose maps can be matched, outer ones before those in them."""
+    return tuple(name for name, _ in network.trunk.named_modules() if name)
+
+
+def layer_named(network: "Classifier", name: str) -> "nn.Module":
+    """Returns a layer by its name; raises UsageError with the valid names."""
+    layers = layers_of(network)
+    if name not in layers:
+        outer = [layer for layer in layers if "." not in layer]
+        inner = next((layer for layer in layers if "." in layer), None)
+        within = "" if inner is None else f", or one in them such as {inner}"
+        raise UsageError(f"the layer must be one of {', '.join(outer)}{within}; got {name!r}")
+    return network.trunk.get_submodule(name)

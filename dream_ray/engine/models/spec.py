@@ -1,0 +1,158 @@
+"""The specifications of a training and of an import.
+
+They are complete and checked when they leave the API. The module imports neither torch nor Ray.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dream_ray import storage
+from dream_ray.config.normalisation import ChannelStatistics
+from dream_ray.config.sections import Network
+from dream_ray.config.training_recipe import TrainingRecipe
+from dream_ray.data.store.store import Store
+from dream_ray.engine.run.spec import device_rule
+from dream_ray.errors import check_rules
+
+LIBRARIES = ("torchvision", "timm")
+"""Libraries whose weights have names, such as torchvision:resnet18."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """A network to train.
+
+    Attributes:
+        recipe: Network and recipe.
+        store: Store of the images; unless `local`, a path that all nodes share.
+        out: Directory of the model, likewise.
+        workers: Workers, each of which takes an equal part of every batch.
+        local: Train in this process, without Ray.
+        device: Device of the workers: "auto", "cpu" or "cuda".
+        threads: CPU threads of a worker.
+        gpus_per_worker: GPUs of a worker; None: 1 on CUDA, 0 on a CPU.
+        allow_different_bits: Continue with other workers, threads, libraries or CPU than the training began with.
+    """
+
+    recipe: TrainingRecipe
+    store: str
+    out: str
+    workers: int = 1
+    local: bool = False
+    device: str = "auto"
+    threads: int = 1
+    gpus_per_worker: float | None = None
+    allow_different_bits: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values, raising UsageError, and makes the paths absolute."""
+        batch, workers, gpus = self.recipe.batch_size, self.workers, self.gpus_per_worker
+        check_rules(
+            device_rule(self.device),
+            (workers < 1, f"workers must be an int >= 1; got {workers}"),
+            (self.local and workers > 1, f"workers must be 1 with local, which trains in one process; got {workers}"),
+            (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
+            (gpus is not None and gpus < 0, f"gpus-per-worker must be a number >= 0; got {gpus}"),
+            (
+                workers >= 1 and (batch % workers > 0 or batch // workers < 2),
+                f"batch_size must be a multiple of workers ({workers}), with two images or more for each; got {batch}",
+            ),
+        )
+        _make_absolute(self, ("store", "out"))
+
+
+def _make_absolute(spec: "TrainSpec | ImportSpec", names: Sequence[str]) -> None:
+    """Makes paths valid in this process, or on every node."""
+    for name in names:
+        path = getattr(spec, name)
+        path = storage.absolute(path) if spec.local else storage.shared_path(name, path)
+        object.__setattr__(spec, name, path)  # the instance is frozen, but not shared yet
+
+
+def check_training_store(recipe: TrainingRecipe, store: Store) -> None:
+    """Raises UsageError if a store lacks training images, or the recipe does not fit it."""
+    counts = store.manifest.counts["train"]
+    empty = [name for name, count in zip(store.manifest.class_names, counts, strict=True) if count == 0]
+    check_rules(
+        (
+            bool(empty),
+            f"every class must have training images; {', '.join(map(repr, empty[:5]))} "
+            f"{'has' if len(empty) == 1 else 'have'} none: ingest fewer classes, or hold out fewer images",
+        ),
+        (
+            recipe.batch_size > sum(counts),
+            f"batch_size must be at most the number of training images ({sum(counts)}); got {recipe.batch_size}",
+        ),
+        channels_rule(recipe.normalisation, store),
+    )
+
+
+def channels_rule(normalisation: object, store: Store) -> tuple[bool, str]:
+    """Returns the rule for a normalisation that the user gave, see `check_rules`."""
+    own, channels = normalisation if isinstance(normalisation, ChannelStatistics) else None, store.manifest.channels
+    return (
+        own is not None and len(own.mean) != channels,
+        f"normalisation must have one number per channel of the store ({channels}); got {own}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSpec:
+    """Weights from elsewhere that become a model.
+
+    Attributes:
+        weights: torchvision:NAME, timm:NAME, or a file with a state dict.
+        store: Store whose classes the model has, and on whose held-out splits it is measured.
+        out: Directory of the model, new or empty.
+        network: Architecture of a file; None: the weights are those of a library, which names it.
+        classes: Names of the outputs, in their order; None: the library names them.
+        normalisation: Normalisation of the inputs; None: the library names it.
+        local: Work in this process, without Ray.
+        device: Device that measures it: "auto", "cpu" or "cuda".
+        threads: CPU threads.
+    """
+
+    weights: str
+    store: str
+    out: str
+    network: Network | None = None
+    classes: tuple[str, ...] | None = None
+    normalisation: Literal["store"] | ChannelStatistics | None = None
+    local: bool = False
+    device: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the values, raising UsageError, and makes the paths absolute."""
+        from_library = self.library is not None
+        check_rules(
+            device_rule(self.device),
+            (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
+            (
+                from_library and self.network is not None,
+                f"net must be left out with weights {self.weights}, which name their network",
+            ),
+            (
+                not from_library and self.network is None,
+                "net must be given with a file of weights, for example --net resnet18 or --net torchvision:resnet18",
+            ),
+            (
+                not from_library and self.classes is None,
+                "classes must be given with a file of weights, because it does not name them: --classes FILE with one "
+                "name per line, in the order of the outputs",
+            ),
+            (
+                not from_library and self.normalisation is None,
+                "normalisation must be given with a file of weights: --set normalisation=store for that of the store, "
+                "or --set 'normalisation={mean: [...], std: [...]}' for pixels in [0, 1]",
+            ),
+        )
+        names = ("store", "out") if from_library else ("store", "out", "weights")
+        _make_absolute(self, names)
+
+    @property
+    def library(self) -> str | None:
+        """Name of the library of the weights; None: a file."""
+        source, colon, _ = self.weights.partition(":")
+        return source if colon and source in LIBRARIES else None
