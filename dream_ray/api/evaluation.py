@@ -81,8 +81,8 @@ def evaluate(
         The rows are also written, as JSON and as a plot, to the path in their report; see `evaluation_name`.
 
     Raises:
-        UsageError: If an argument breaks a rule, the run does not keep a checkpoint of `steps`, or other libraries gave
-            the kept results.
+        UsageError: If an argument breaks a rule, the run does not keep a checkpoint of `steps`, other libraries gave
+            the kept results, or networks must be trained and the directory of the results is not writable.
     """
     run = storage.text_path("run", run)
     store = None if store is None else storage.text_path("store", store)
@@ -113,6 +113,7 @@ def evaluate(
         kept = [read_result(task, opened) for task in tasks]
         results = [result for result in kept if result is not None]
         if missing := [task for task, result in zip(tasks, kept, strict=True) if result is None]:
+            storage.ensure_writable(opened.evaluation_directory)
             _check_visible(backend, opened)
             for result in backend.map(train_and_keep, missing, **place):
                 results.append(result)

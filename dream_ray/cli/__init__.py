@@ -3,8 +3,10 @@
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
+from typing import Any
 
 import typer
 
@@ -21,7 +23,23 @@ from dream_ray.cli.commands.runs import distill, resume, status
 from dream_ray.cli.commands.settings import presets, settings
 from dream_ray.cli.commands.stores import ingest, inspect
 from dream_ray.cli.commands.sweeps import sweep
+from dream_ray.engine.stopping import interrupt_at_sigterm, interrupt_code
 from dream_ray.errors import RunError, UsageError
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Ends a command at Ctrl-C or SIGTERM in one line; commands that keep their work say how to continue."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise SystemExit(interrupt_code()) from None
+
+    return run
+
 
 # In the order of `dream-ray --help`.
 for _command in (
@@ -42,12 +60,13 @@ for _command in (
     experiment,
     train,
 ):
-    app.command()(_command)
-app.command("list")(list_runs)
+    app.command()(_interruptible(_command))
+app.command("list")(_interruptible(list_runs))
 
 
 def main() -> None:
-    """Runs the command line: exit code 0, 2 for wrong usage, 1 for work that failed."""
+    """Runs the command line: exit code 0, 2 for wrong usage, 1 for work that failed, 130 or 143 after a signal."""
+    interrupt_at_sigterm()
     # A user's own `module:factory` network lies in the working directory, where `python script.py` would find it.
     sys.path.insert(0, "")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)

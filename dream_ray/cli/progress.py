@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.5
 _LINE_S = 60.0
-_INTERRUPTED = 130
 
 
 @contextmanager
 def interruptible(remedy: str, begun: str | None = None) -> Iterator[None]:
-    """Prints after Ctrl-C how to continue, if the file `begun` exists, and exits with 130 as a shell expects."""
+    """Prints after Ctrl-C or SIGTERM how to continue, if the file `begun` exists; exits with `interrupt_code`."""
     from dream_ray import storage
+    from dream_ray.engine.stopping import interrupt_code
 
     try:
         yield
     except KeyboardInterrupt:
         has_begun = begun is None or storage.exists(begun)
         echo(f"interrupted; {remedy if has_begun else 'nothing was written'}", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(interrupt_code()) from None
 
 
 @contextmanager

@@ -93,7 +93,8 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
             for expert in missing_experts(run):
                 make_expert(run.path, expert)
             queue = ending.enter_context(producing_threads(run, num_producers)) if num_producers else None
-            if spec.workers > 1:
+            # Networks trained on synthetic images cannot be retrained, so a checkpoint must be before a whole step.
+            if spec.workers > 1 or run.config.source.kind == "synthetic":
                 ending.enter_context(ctrl_c_as_before())
                 ask_at_ctrl_c(agreement.ask)
 

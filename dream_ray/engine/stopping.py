@@ -1,6 +1,7 @@
 """Agreement of the workers on the step at which all stop: a checkpoint needs the same step from all of them.
 
-On Ctrl-C, workers agree on the furthest step reached, run to it, write a checkpoint and exit.
+On Ctrl-C, workers agree on the furthest step reached, run to it, write a checkpoint and exit. SIGTERM, which SLURM,
+Kubernetes and `timeout` send before they kill, acts like Ctrl-C.
 """
 
 import logging
@@ -13,6 +14,10 @@ from typing import Protocol
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0
+_EXIT_BASE = 128
+# Of this process: the signal that interrupted it, and whether a shell told it to ignore Ctrl-C.
+_interrupted_by = signal.SIGINT
+_ignores_ctrl_c = False
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -154,6 +159,47 @@ class Stopping:
         self._agreement.break_off()
 
 
+def interrupt_at_sigterm() -> None:
+    """Makes SIGTERM act like Ctrl-C in this process, also in the background of a script, where Ctrl-C is ignored.
+
+    Ray sets handlers of its own when it is imported and when it starts, so a session calls this again.
+    """
+    global _ignores_ctrl_c
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        _ignores_ctrl_c = True
+        signal.signal(signal.SIGINT, _interrupt_after_sigterm)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def interrupts_at_sigterm() -> bool:
+    """Tells whether SIGTERM acts like Ctrl-C in this process."""
+    return signal.getsignal(signal.SIGTERM) is _interrupt
+
+
+def terminated() -> KeyboardInterrupt:
+    """Returns the exception of a SIGTERM that another handler has taken."""
+    global _interrupted_by
+    _interrupted_by = signal.SIGTERM
+    return KeyboardInterrupt()
+
+
+def interrupt_code() -> int:
+    """Returns the exit code after an interrupt as shells expect it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return _EXIT_BASE + _interrupted_by
+
+
+def _interrupt(number: int, frame: object) -> None:
+    terminated()
+    signal.raise_signal(signal.SIGINT)
+
+
+def _interrupt_after_sigterm(number: int, frame: object) -> None:
+    if _interrupted_by == signal.SIGTERM:
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def ctrl_c_as_before() -> Iterator[bool]:
     """Restores the handler of Ctrl-C after the block; yields whether this thread can handle signals."""
@@ -179,9 +225,11 @@ def ask_at_ctrl_c(ask: Callable[[], bool]) -> None:
     otherwise = signal.getsignal(signal.SIGINT)
 
     def answer(number: int, frame: object) -> None:
+        if _ignores_ctrl_c and _interrupted_by != signal.SIGTERM:
+            return
         signal.signal(signal.SIGINT, otherwise)
         if ask():
-            _LOG.warning("The workers save when all are at the same step; Ctrl-C again ends them at once.")
+            _LOG.warning("The workers save when all are at the same step; a second signal ends them at once.")
         else:
             signal.raise_signal(signal.SIGINT)
 

@@ -31,13 +31,14 @@ def claimed(path: str) -> Iterator[bool]:
 
     _, target = resolve(path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    lock = FileLock(target)
+    # A soft lock is a file that a killed process leaves behind: no process on another host would ever get the claim.
+    lock = FileLock(target, fallback_to_soft=False)
     ours = True
     try:
         lock.acquire(blocking=False)
     except Timeout:
         ours = False
-    except OSError:  # The file system has no locks.
+    except (OSError, NotImplementedError):  # The file system has no locks.
         pass
     try:
         yield ours

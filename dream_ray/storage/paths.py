@@ -1,5 +1,6 @@
 """Paths: texts that name a local file or a URI, and the errors for paths that cannot be used."""
 
+import atexit
 import os
 import re
 from collections.abc import Iterator
@@ -160,6 +161,10 @@ def _bucket(uri: str, environment: tuple[tuple[str, str], ...]) -> tuple[Any, st
     """Opens a bucket once: each file system opens its own connections and requests its own credentials."""
     opened: tuple[Any, str] = FileSystem.from_uri(uri)
     return opened
+
+
+# With credentials by web identity, a file system that lives at the end of the process blocks it (apache/arrow#50188).
+atexit.register(_bucket.cache_clear)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -201,17 +202,19 @@ class Sweep(Section):
             )
         return found
 
-    def grid_points(self) -> list[Values]:
-        """Returns all points of the space for the sampler grid, else none."""
-        if self.sampler.name != "grid":
-            return []
-        choices = [parameter.choices or () for parameter in self.space.values()]
-        return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*choices)]
+    def grid_points(self) -> Iterator[Values]:
+        """Yields the points of the space for the sampler grid that the budget allows, else none."""
+        if self.sampler.name == "grid":
+            choices = [parameter.choices or () for parameter in self.space.values()]
+            for values in itertools.islice(itertools.product(*choices), self.budget.trials):
+                yield dict(zip(self.space, values, strict=True))
 
     @property
     def most_trials(self) -> int:
         """The number of trials that budget and space allow."""
-        return min(self.budget.trials, len(self.grid_points()) or self.budget.trials)
+        if self.sampler.name != "grid":
+            return self.budget.trials
+        return min(self.budget.trials, math.prod(len(parameter.choices or ()) for parameter in self.space.values()))
 
 
 def read_sweep(path: str) -> Sweep:

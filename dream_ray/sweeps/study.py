@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.errors import RunError, UsageError
-from dream_ray.sweeps.file import Sweep, num_rungs
+from dream_ray.sweeps.file import Sweep, Values, num_rungs
 from dream_ray.sweeps.journal import BucketJournal, FileJournal
 from dream_ray.sweeps.metrics import METRICS
 
@@ -71,8 +71,8 @@ def open_study(directory: str, sweep: Sweep, store: str, url: str | None = None)
         found = study.user_attrs.get(_DIGEST)
     if found is None:
         # Before the results of earlier sweeps, which may contain the same points.
-        for point in [*sweep.start_points(), *sweep.grid_points()]:
-            study.enqueue_trial(point, skip_if_exists=True)
+        _enqueue(study, sweep.start_points())
+        _enqueue(study, sweep.grid_points())
         for other in sweep.earlier:
             _add_earlier(study, other, url)
         study.set_user_attr(_DIGEST, digest)
@@ -81,7 +81,19 @@ def open_study(directory: str, sweep: Sweep, store: str, url: str | None = None)
             f"resume needs the sweep that {directory} began with; its settings, space, metrics, seeds, sampler or "
             "store have changed"
         )
+    else:
+        _enqueue(study, sweep.grid_points())  # the budget may have grown
     return study
+
+
+def _enqueue(study: Study, points: Iterable[Values]) -> None:
+    """Enqueues the points that no trial of this sweep has."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if EARLIER not in trial.user_attrs]
+    known = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
+    for point in points:
+        if point not in known:
+            study.enqueue_trial(point)
+            known.append(point)
 
 
 def _digest_of(sweep: Sweep, store: str) -> str:

@@ -43,7 +43,8 @@ def evaluate(
     The same networks are trained on the baselines: random real images, k-means, the initial images, the whole set.
     Results are kept: a later call trains only the networks that are missing.
     """
-    with progress.counter("Evaluating") as on_result:
+    remedy = "run the same command again to continue; the results of finished networks are kept"
+    with progress.interruptible(remedy), progress.counter("Evaluating") as on_result:
         rows = dream_ray.evaluate(
             run,
             store=store,

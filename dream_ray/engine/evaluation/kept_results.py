@@ -5,6 +5,7 @@ A result names the network and the libraries that gave it, and the set and the s
 Results of others are refused, never mixed or overwritten.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,8 +19,10 @@ from dream_ray.engine.evaluation.plots import plot_evaluation, plot_steps
 from dream_ray.engine.evaluation.tasks import EvaluationTask, run_task
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import NUMERICS, differences, library_versions
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 from dream_ray.nets.user_networks import source_digest
+
+_LOG = logging.getLogger(__name__)
 
 Libraries = Mapping[str, Any]
 """The numerics of dream_ray and the versions of the libraries, under these names."""
@@ -59,14 +62,20 @@ def read_result(task: EvaluationTask, run: Run, libraries: Libraries | None = No
 
 
 def train_and_keep(task: EvaluationTask, device_name: str) -> EvaluationResult:
-    """Returns the kept result of a task, or trains the network and keeps its result; see `run_task`."""
+    """Returns the kept result of a task, or trains the network and keeps its result; see `run_task`.
+
+    If the result cannot be written, for example to a full disk, it is returned with a warning: it was dear.
+    """
     run = open_evaluated(task.run_path, task.store)
     result = read_result(task, run)
     if result is None:
         result = run_task(task, device_name)
         values = {name: value for name, value in asdict(result).items() if name not in ("step", "network")}
         origin = origin_of(run, task.network, present_libraries())
-        storage.write_json(_result_file(task, run), {"result": values, "origin": origin})
+        try:
+            storage.write_json(_result_file(task, run), {"result": values, "origin": origin})
+        except RunError as error:
+            _LOG.warning("The result of a network is not kept: %s", error)
     return result
 
 
@@ -103,6 +112,8 @@ def write_reports(
 ) -> list[dict[str, Any]]:
     """Writes the report of each network of an evaluation beside its results, as JSON and as a plot.
 
+    If a report cannot be written, a warning says so: the accuracies are worth more than their file.
+
     Args:
         run: The run.
         tasks: All tasks of the evaluation.
@@ -115,7 +126,10 @@ def write_reports(
     for network, of_network in _by_network(run, tasks).items():
         path = _report(run, of_network)
         own = summarise(result for result in results if result.network == network)
-        _write_report(path, run, of_network[0], own)
+        try:
+            _write_report(path, run, of_network[0], own)
+        except RunError as error:
+            _LOG.warning("The report is not written: %s", error)
         rows += [{**row, "class_names": class_names, "report": f"{path}.json"} for row in own]
     return rows
 
