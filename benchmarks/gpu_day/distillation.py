@@ -21,8 +21,9 @@ from dream_ray.engine.networks.stored_images import training_images
 from dream_ray.engine.run.artefacts import read_synthetic, write_synthetic
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import fixed_arithmetic, total_cost
-from dream_ray.engine.run.lifecycle import create_run, synthetic_set
+from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.programs.program_choice import form_of
+from dream_ray.engine.run.sets import synthetic_set
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import Stopped
 from dream_ray.engine.worker import WorkerContext, work

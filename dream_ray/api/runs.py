@@ -14,7 +14,7 @@ from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.progress.status import Status, read_status
-from dream_ray.engine.run.directory import Run, check_new, open_run
+from dream_ray.engine.run.directory import Run, check_new, check_unchanged, open_run, relocate
 from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store, warn_if_not_evaluable
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def resume(
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
     allow_different_bits: bool = False,
+    outer_steps: int | None = None,
+    store: storage.StrPath | None = None,
     observer: Observer = nullcontext,
 ) -> "SyntheticDataset":
     """Continues a run from its newest complete checkpoint, on any number of workers, to the same synthetic set.
@@ -139,12 +141,27 @@ def resume(
         wait: As for `distill`.
         allow_different_bits: Continue with other library versions or another CPU than the run began with. A run that
             began on a GPU needs one in any case.
+        outer_steps: New total number of outer steps of a finished or stopped run, at least as many as are done. The run
+            goes on to the bits that it would have had with this number from the start. None: as before.
+        store: New path of the store, if it was moved; None: where it was.
         observer: As for `distill`.
+
+    Raises:
+        UsageError: If an argument breaks a rule, or somebody changed the settings in the run's directory.
+        RunError: If the work failed; `resume` continues it.
     """
     run = storage.text_path("run", run)
     opened = open_run(run if local else storage.shared_path("run", run))
+    if store is not None:
+        opened = relocate(opened, storage.shared_path("store", storage.text_path("store", store)))
+    if outer_steps is not None:
+        from dream_ray.engine.run.lifecycle import change_length
+
+        check_unchanged(opened, may_change=["outer_steps"])
+        opened = change_length(opened, outer_steps)
     if opened.is_finished:
         return load_synthetic(opened.path)
+    check_unchanged(opened)
     spec = opened.spec
     if workers is not None or local:
         spec = replace(spec, workers=1 if workers is None else workers, min_workers=None, local=local)

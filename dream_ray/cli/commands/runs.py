@@ -104,12 +104,17 @@ def resume(
     allow_different_bits: Annotated[
         bool, typer.Option("--allow-different-bits", help="Continue with other library versions or another CPU.")
     ] = False,
+    outer_steps: Annotated[
+        int | None, typer.Option("--outer-steps", help="New total of outer steps, of a finished run too.")
+    ] = None,
+    store: Annotated[str | None, typer.Option("--store", help="New path of a store that was moved.")] = None,
     study: Study = None,
     max_concurrent: MaxConcurrent = None,
 ) -> None:
     """Continue a run or a sweep from its newest checkpoint.
 
     By default, it continues with the workers that it was started with. Any number of workers gives the same result.
+    --outer-steps lengthens a run, finished or not, to the result that it would have had from the start.
     """
     from dream_ray.cli import trials
     from dream_ray.experiments.file import is_experiment
@@ -125,6 +130,8 @@ def resume(
             "gpus-per-worker": gpus_per_worker is not None,
             "producers": producers is not None,
             "allow-different-bits": allow_different_bits,
+            "outer-steps": outer_steps is not None,
+            "store": store is not None,
         }
         refuse_options(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
         with progress.interruptible(_resume(run)), trials.live(run, study):
@@ -143,6 +150,8 @@ def resume(
             address=address,
             wait=wait,
             allow_different_bits=allow_different_bits,
+            outer_steps=outer_steps,
+            store=store,
             observer=progress.progress,
         )
     display.show_run(run)

@@ -19,7 +19,7 @@ from dream_ray.engine.networks.training import RealImages, TensorImages, Trainin
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.lifecycle import synthetic_set
+from dream_ray.engine.run.sets import synthetic_set
 
 Indices = Sequence[Sequence[int]]
 """Chosen real images of each class, by label."""

@@ -26,8 +26,8 @@ from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import NUMERICS, fixed_arithmetic, library_versions, resolve_device
-from dream_ray.engine.run.lifecycle import synthetic_set
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
+from dream_ray.engine.run.sets import synthetic_set
 from dream_ray.errors import RunError
 from dream_ray.nets import build_network
 from dream_ray.nets.user_networks import source_digest

@@ -15,7 +15,7 @@ from dream_ray.engine.networks.training import TrainingImages
 from dream_ray.engine.prefetch.snapshot_queue import Job
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
 from dream_ray.engine.progress.status import EXPERT, PRODUCER
-from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.directory import FIRST_OUTER_STEPS, Run, open_run
 from dream_ray.engine.run.environment import fixed_arithmetic
 from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors
 from dream_ray.engine.stopping import Stopped
@@ -134,7 +134,7 @@ def _identity(run: Run) -> dict[str, Any]:
     if run.config.source.kind == "expert" and run.config.selection.strategy != "random":
         settings |= {"selection": config["selection"]}
     # The path of the store, the distribution of the work and the matching change no network.
-    elsewhere = ("execution", "store", "class_batch", "matching")
+    elsewhere = ("execution", "store", "class_batch", "matching", FIRST_OUTER_STEPS)
     return settings | {key: value for key, value in run.environment.items() if key not in elsewhere}
 
 

@@ -144,7 +144,9 @@ class Checkpoints:
     def _check_identity(self, path: str, metadata: dict[str, str]) -> None:
         """Raises RunError if a file belongs to another run."""
         if metadata.get("identity") != self.identity:
-            raise RunError(f"{path} belongs to another run: its identity is {metadata.get('identity')}")
+            raise RunError(
+                f"{path} belongs to another run, or config.yaml was changed: its identity is {metadata.get('identity')}"
+            )
 
     def directory(self, step: int) -> str:
         """Returns the directory of a step."""

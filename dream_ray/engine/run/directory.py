@@ -1,6 +1,7 @@
 """The directory of a run, read without PyTorch; `lifecycle.py` writes it.
 
 config.yaml        the resolved configuration; it is written last and marks the directory as a run
+begun.yaml         the same, to find out which setting somebody changed in config.yaml
 env.json           store, threads, compile mode, device and versions, on which the bits depend
 checkpoints/       see checkpoint.py
 progress/          one small file per worker session, replaced about once a second
@@ -12,7 +13,7 @@ cost.json          time and memory of all sessions
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config, load_config
-from dream_ray.data.store.manifest import MANIFEST
+from dream_ray.config.nested import leaves
+from dream_ray.data.store.manifest import MANIFEST, Manifest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
@@ -38,8 +40,12 @@ FORMAT_VERSION = 4
 WHITENING_FILE = "whitening.safetensors"
 CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"
 """Whether a program matches one class or `class_batch` of them."""
-BEFORE_CONFIG = ("env.json", WHITENING_FILE)
+BEGUN_FILE = "begun.yaml"
+BEFORE_CONFIG = ("env.json", WHITENING_FILE, BEGUN_FILE)
 """Files that are written before config.yaml. A directory with these alone stems from a kill; they are replaced."""
+
+FIRST_OUTER_STEPS = "first_outer_steps"
+"""Key of env.json, of a run whose length was changed: the number of outer steps that it began with."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,9 @@ class Run:
 
     def checkpoints(self) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        identity = hashlib.sha256((dump_config(self.config) + self.environment["store_checksum"]).encode()).hexdigest()
+        first = self.environment.get(FIRST_OUTER_STEPS, self.config.outer_steps)
+        begun = dump_config(self.config.model_copy(update={"outer_steps": first}))
+        identity = hashlib.sha256((begun + self.environment["store_checksum"]).encode()).hexdigest()
         return Checkpoints(self.file("checkpoints"), self.environment["num_classes"], identity)
 
 
@@ -205,6 +213,51 @@ def open_run(path: str) -> Run:
             "began it, or distil again"
         )
     return Run(path, load_config(file=storage.join(path, "config.yaml")), environment)
+
+
+def as_begun(run: Run) -> Run:
+    """Returns a run with the settings that it has to have, whatever config.yaml says now.
+
+    Earlier versions of the package did not keep them elsewhere.
+    """
+    path = run.file(BEGUN_FILE)
+    return Run(run.path, load_config(file=path), run.environment) if storage.exists(path) else run
+
+
+def check_unchanged(run: Run, *, may_change: Collection[str] = ()) -> None:
+    """Raises UsageError if somebody changed config.yaml since the run began.
+
+    Args:
+        run: The run.
+        may_change: Paths of settings that may be others.
+    """
+    was, now = (leaves(one.config.model_dump(mode="json")) for one in (as_begun(run), run))
+    paths = [path for path in was | now if was.get(path) != now.get(path) and path not in may_change]
+    changed = [f"{path} was {was.get(path)}, is {now.get(path)}" for path in paths]
+    if changed:
+        raise UsageError(
+            f"{run.file('config.yaml')} must be as the run began; {'; '.join(changed)}. Put it back to resume. For "
+            f"other settings, begin a new run: `dream-ray distill --config {run.file('config.yaml')}`, with --from "
+            f"{run.path} to start at its images. For another length: `dream-ray resume {run.path} --outer-steps N`"
+        )
+
+
+def relocate(run: Run, store: str) -> Run:
+    """Writes the new path of the store of a run.
+
+    Raises:
+        UsageError: If it has other content.
+    """
+    checksum = Manifest.read(store).checksum
+    if checksum != run.environment["store_checksum"]:
+        raise UsageError(
+            f"store {store} must have the content that the run began with (checksum "
+            f"{run.environment['store_checksum'][:12]}); got {checksum[:12]}"
+        )
+    environment = {**run.environment, "store": storage.absolute(store)}
+    with storage.exclusive_lock("run", run.path):
+        storage.write_json(run.file("env.json"), environment, indent=2)
+    return Run(run.path, run.config, environment)
 
 
 def read_sessions(run: Run, role: str | None = None) -> list[dict[str, Any]]:

@@ -3,28 +3,25 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dream_ray import storage
 from dream_ray.config import Config, dump_config
-from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
-from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.state import STEP_SIZE
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
-from dream_ray.engine.run.checkpoint import StepImages
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.directory import (
     BEFORE_CONFIG,
+    BEGUN_FILE,
     CLASS_BY_CLASS,
     CLASSES_TOGETHER,
+    FIRST_OUTER_STEPS,
     FORMAT_VERSION,
     WHITENING_FILE,
     Run,
+    as_begun,
     check_new,
     read_sessions,
 )
@@ -36,8 +33,9 @@ from dream_ray.engine.run.environment import (
     total_cost,
 )
 from dream_ray.engine.run.metrics import merge_metrics
-from dream_ray.engine.run.normalisation import channel_statistics, write_whitening
+from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.programs.program_choice import choose_form
+from dream_ray.engine.run.sets import synthetic_set, write_partial
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
@@ -82,6 +80,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
             with fixed_arithmetic(spec.threads):
                 write_whitening(run.file(WHITENING_FILE), config, store)
         storage.write_json(run.file("env.json"), environment, indent=2)
+        storage.write_text(run.file(BEGUN_FILE), dump_config(config))
         storage.write_text(run.file("config.yaml"), dump_config(config))
     return run
 
@@ -119,6 +118,52 @@ def _forget(path: str) -> None:
         storage.delete(storage.join(path, name))
 
 
+def change_length(run: Run, outer_steps: int) -> Run:
+    """Gives a finished or stopped run another number of outer steps.
+
+    It then goes on to the bits that it would have had with this number from the start: no setting has a schedule that
+    depends on the number, and the last checkpoint of a finished run holds its whole state. The set of a finished run
+    stays, under the name of the set of a checkpoint.
+
+    Raises:
+        UsageError: If the number is below the steps done, the state at the end of a finished run is gone, or another
+            process executes the run.
+    """
+    run = as_begun(run)
+    inner_steps = run.config.inner_steps
+    with storage.exclusive_lock("run", run.path):
+        checkpoints = run.checkpoints()
+        done = max(checkpoints.steps(), default=0)
+        fewest = max(1, -(-done // inner_steps))
+        if outer_steps < fewest:
+            raise UsageError(
+                f"outer-steps must be at least {fewest}, because run {run.path} has done {done} steps of {inner_steps} "
+                f"per outer step; got {outer_steps}"
+            )
+        if run.is_finished:
+            if outer_steps == run.config.outer_steps:
+                return run
+            _keep_finished_set(run, checkpoints.newest())
+        config = run.config.model_copy(update={"outer_steps": outer_steps})
+        environment = {FIRST_OUTER_STEPS: run.config.outer_steps, **run.environment}
+        storage.write_json(run.file("env.json"), environment, indent=2)
+        storage.write_text(run.file(BEGUN_FILE), dump_config(config))
+        storage.write_text(run.file("config.yaml"), dump_config(config))
+    return Run(run.path, config, environment)
+
+
+def _keep_finished_set(run: Run, newest: int | None) -> None:
+    """Renames the set of a finished run to that of a checkpoint; raises UsageError if its last checkpoint is gone."""
+    total = run.config.total_steps
+    if newest != total:
+        raise UsageError(
+            f"run {run.path} must have the checkpoint of its last step, {total}, to be continued; its newest one is "
+            f"{newest}. Start a new run from its images with `dream-ray distill --from {run.path}`"
+        )
+    write_partial(run, total)
+    storage.delete(run.set_file)
+
+
 def check_device(run: Run) -> None:
     """Raises UsageError if this process does not see the kind of device that the run began with.
 
@@ -142,45 +187,6 @@ def check_same_bits(run: Run) -> None:
             f"resume needs the environment the run began with, for bit-equal results; {'; '.join(changed)}. "
             "Give --allow-different-bits to go on all the same"
         )
-
-
-@dataclass(frozen=True)
-class _UnitImages:
-    """The stored images of a checkpoint in [0, 1], read a class at a time; see `ClassImages`.
-
-    Attributes:
-        stored: Images in the pixel space of the run.
-        space: This space, on the CPU.
-        shape: (L, N, C, H, W).
-    """
-
-    stored: StepImages
-    space: PixelSpace
-    shape: tuple[int, ...]
-
-    def __getitem__(self, label: int, /) -> Tensor:
-        return self.space.to_unit(self.space.clamp(self.stored.read(label)))
-
-
-def synthetic_set(run: Run, store: Store, step: int) -> SyntheticSet:
-    """Opens the images of a complete checkpoint as a set, clamped as `pixels.space` requires.
-
-    Raises:
-        RunError: If the checkpoint is damaged or missing.
-    """
-    stored = run.checkpoints().open_images(step)
-    # On the CPU, because the head node of a cluster, where runs end, may have no GPU.
-    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, torch.device("cpu")))
-    step_size = stored.learned.get(STEP_SIZE)
-    return SyntheticSet(
-        _UnitImages(stored, space, (store.num_classes, run.config.ipc, *store.shape_CHW)),
-        store.manifest.class_names,
-        run.config.factor,
-        run.config.evaluation_decode,
-        run.config.batch_synthetic_max,
-        *channel_statistics(run.config, store),
-        None if step_size is None else float(step_size),
-    )
 
 
 def finish_run(run: Run) -> None:

@@ -4,12 +4,61 @@ The set of an unfinished run is assembled from its newest complete checkpoint wh
 beside the files of the run under a name with its step.
 """
 
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
 from dream_ray import storage
+from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
+from dream_ray.core.images.synthetic import SyntheticSet
+from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.state import STEP_SIZE
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
+from dream_ray.engine.run.checkpoint import StepImages
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.lifecycle import synthetic_set
+from dream_ray.engine.run.normalisation import channel_statistics
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sets.set_file import SET_FILE
+
+
+@dataclass(frozen=True)
+class _UnitImages:
+    """The stored images of a checkpoint in [0, 1], read a class at a time; see `ClassImages`.
+
+    Attributes:
+        stored: Images in the pixel space of the run.
+        space: This space, on the CPU.
+        shape: (L, N, C, H, W).
+    """
+
+    stored: StepImages
+    space: PixelSpace
+    shape: tuple[int, ...]
+
+    def __getitem__(self, label: int, /) -> Tensor:
+        return self.space.to_unit(self.space.clamp(self.stored.read(label)))
+
+
+def synthetic_set(run: Run, store: Store, step: int) -> SyntheticSet:
+    """Opens the images of a complete checkpoint as a set, clamped as `pixels.space` requires.
+
+    Raises:
+        RunError: If the checkpoint is damaged or missing.
+    """
+    stored = run.checkpoints().open_images(step)
+    # On the CPU, because the head node of a cluster, where runs end, may have no GPU.
+    space = PIXEL_SPACES[run.config.pixels.space](run.normalise(store, torch.device("cpu")))
+    step_size = stored.learned.get(STEP_SIZE)
+    return SyntheticSet(
+        _UnitImages(stored, space, (store.num_classes, run.config.ipc, *store.shape_CHW)),
+        store.manifest.class_names,
+        run.config.factor,
+        run.config.evaluation_decode,
+        run.config.batch_synthetic_max,
+        *channel_statistics(run.config, store),
+        None if step_size is None else float(step_size),
+    )
 
 
 def set_file(path: str) -> str:

@@ -22,7 +22,7 @@ from tests.frameworks import tiny_run
 from tests.runs import Killed, create_run
 
 CPU = torch.device("cpu")
-BEGUN = ["config.yaml", "env.json", WHITENING_FILE]
+BEGUN = ["begun.yaml", "config.yaml", "env.json", WHITENING_FILE]
 
 
 class KilledAt:
@@ -63,7 +63,7 @@ def is_run_or_accepted(out: str, config: Config, store: str) -> None:
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_run_killed_during_its_creation_can_be_created_again_or_resumed(
     whitened: Config,
     four_digits_store: str,
@@ -73,7 +73,7 @@ def test_a_run_killed_during_its_creation_can_be_created_again_or_resumed(
     done: bool,
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        # The whitening, env.json and config.yaml.
+        # The whitening, env.json, begun.yaml and config.yaml.
         KilledAt(patch, ("write_bytes", "write_json", "write_text"), number, done=done)
         begin(out, whitened, four_digits_store)
     is_run_or_accepted(out, whitened, four_digits_store)
@@ -117,7 +117,7 @@ def test_a_refused_run_can_be_tried_again(whitened: Config, four_digits_store: s
     is_run_or_accepted(out, whitened, four_digits_store)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_process_killed_while_it_deletes_a_refused_run(
     whitened: Config, four_digits_store: str, out: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
