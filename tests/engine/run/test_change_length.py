@@ -32,7 +32,7 @@ def copied(finished: str, out: str) -> Run:
 
 
 def of_length(outer_steps: int, framework: str, store: str, path: Path) -> Run:
-    settings = {**tiny_run(framework, "random"), "outer_steps": outer_steps, "checkpoint_every": 3}
+    settings = {**tiny_run(framework, "representative"), "outer_steps": outer_steps, "checkpoint_every": 3}
     run = create_run(str(path), parse_config(settings), store)
     run_all(run, 1)
     return run
@@ -76,9 +76,7 @@ def test_a_stopped_run_may_be_shortened_and_lengthened(
 
 def test_a_run_is_not_shortened_below_its_steps(copied: Run) -> None:
     api.resume(copied.path, outer_steps=2, local=True)
-    with pytest.raises(
-        UsageError, match=r"outer-steps must be at least 2, because run .* has done 8 steps of 4 .* got 1"
-    ):
+    with pytest.raises(UsageError, match=r"outer-steps must be at least 2, because run .* has done 8 steps .* got 1"):
         api.resume(copied.path, outer_steps=1, local=True)
     assert open_run(copied.path).is_finished
 

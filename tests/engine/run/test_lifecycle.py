@@ -134,7 +134,7 @@ def test_files_of_a_killed_try_are_replaced(
     begin(out, whitened, four_digits_store)
     storage.delete(f"{out}/config.yaml")
     begin(out, parse_config(tiny), four_digits_store)
-    assert storage.list_directory(out) == ["config.yaml", "env.json"]
+    assert storage.list_directory(out) == ["begun.yaml", "config.yaml", "env.json"]
 
 
 def test_a_directory_with_files_of_another_kind_is_refused(
