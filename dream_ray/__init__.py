@@ -15,6 +15,7 @@ a local one.
 Stores and settings:
     ingest          write an image set as a store
     load_config     read settings from a preset or a YAML file
+    suggest         suggest settings for a store and a time budget
 Runs:
     plan            predict memory, time and traffic of a run
     distill         distil a store into a synthetic set
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         resume,
         resume_sweep,
         status,
+        suggest,
         sweep,
         train,
     )
@@ -79,7 +81,7 @@ else:
     _MODULES = {
         **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
         **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
-        **dict.fromkeys(("resume_sweep", "status", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("resume_sweep", "status", "suggest", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("load_model", "train"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "Comparison": "dream_ray.engine.evaluation.comparison",
@@ -147,6 +149,7 @@ __all__ = [
     "resume",
     "resume_sweep",
     "status",
+    "suggest",
     "sweep",
     "train",
 ]

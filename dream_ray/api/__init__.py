@@ -10,7 +10,7 @@ from dream_ray.api.experiments import experiment
 from dream_ray.api.exports import export
 from dream_ray.api.listing import list_runs
 from dream_ray.api.models import load_model, train
-from dream_ray.api.plans import plan
+from dream_ray.api.plans import plan, suggest
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
@@ -30,6 +30,7 @@ __all__ = [
     "resume",
     "resume_sweep",
     "status",
+    "suggest",
     "sweep",
     "train",
 ]

@@ -1,16 +1,24 @@
-"""The function that plans a run."""
+"""The functions that predict a run, and suggest settings."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
-from dream_ray.config import Config
-from dream_ray.config.sizes import parse_bytes
+from dream_ray.config import Config, parse_config
+from dream_ray.config.load import read_assignments
+from dream_ray.config.nested import nested
+from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.store.store import Store
 from dream_ray.engine.run.spec import RunSpec, check_against_store, warn_if_not_evaluable
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.planning.suggest import Suggestion
+
+DEFAULT_BUDGET = "1h"
+"""Time budget of a suggested run."""
 
 
 def plan(
@@ -57,3 +65,64 @@ def plan(
     with open_backend(address, wait, local=local) as backend:
         resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
         return backend.call(plan_run, spec, backend.producers(spec), backend.cores(), **resources)
+
+
+def suggest(
+    store: str,
+    *,
+    time_budget: float | str | None = None,
+    ipc: int | None = None,
+    assignments: Sequence[str] = (),
+    workers: int | None = None,
+    producers: int | None = None,
+    local: bool = True,
+    device: str = "auto",
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    wait: float | str = DEFAULT_WAIT,
+) -> "Suggestion":
+    """Suggests settings for a store that fill a time budget on this machine.
+
+    The rules of published settings give most values; a measurement of single steps, which takes seconds for small
+    images, gives the number of steps. `Suggestion.config` is for `distill`, `Suggestion.to_yaml` a file to keep.
+
+    Args:
+        store: Store that `ingest` wrote.
+        time_budget: Time of the run in seconds, or as text such as "30min"; None: an hour.
+        ipc: Stored synthetic images per class; None: up to 10, by the sizes of the classes.
+        assignments: Settings that stay as they are given, "section.key=value"; the others follow them.
+        workers: Workers of the run; None: as many as the cores that exist suggest.
+        producers: As for `distill`.
+        local: Whether the run will be local; False: the steps are measured where the workers of Ray would run.
+        device: As for `distill`.
+        cpus_per_worker: As for `distill`.
+        gpus_per_worker: As for `distill`.
+        address: As for `distill`.
+        wait: As for `distill`.
+
+    Raises:
+        UsageError: If the time budget is less than the time of one step, or an assignment breaks a rule.
+    """
+    budget_s = parse_seconds(DEFAULT_BUDGET if time_budget is None else time_budget, "time-budget")
+    given = read_assignments(assignments) | ({} if ipc is None else {"ipc": ipc})
+    if "outer_steps" in given:
+        raise UsageError("outer_steps must be left to the time budget; use `dream-ray plan` to predict given steps")
+    spec = RunSpec(
+        config=parse_config(nested(given)),
+        store=store,
+        out=None,
+        device=device,
+        threads=cpus_per_worker,
+        local=local,
+        workers=1 if workers is None else workers,
+        gpus_per_worker=gpus_per_worker,
+        producers=producers,
+    )
+    check_against_store(spec, Store.open(spec.store))
+    from dream_ray.engine.planning.suggest import layout_of, suggest_settings
+
+    resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
+    with open_backend(address, wait, local=local) as backend:
+        layout = layout_of(spec, backend.producers(spec), backend.cores())
+        return backend.call(suggest_settings, spec, given, budget_s, layout, **resources)

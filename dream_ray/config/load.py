@@ -1,4 +1,4 @@
-"""Configurations from files, presets and `--set` assignments, with errors that name the setting."""
+"""Configurations from presets, files and `--set` assignments, with errors that name the setting."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dream_ray import storage
 from dream_ray.config.frameworks import Settings
-from dream_ray.config.nested import put
+from dream_ray.config.nested import leaves, nested, overlay, put
 from dream_ray.config.normalisation import FORMS
 from dream_ray.config.presets import preset_named, report_change, report_usual_scale
 from dream_ray.config.schema import Config
@@ -18,31 +17,28 @@ from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_ma
 from dream_ray.errors import UsageError
 
 
-def load_config(
-    *, preset: str | None = None, file: storage.StrPath | None = None, assignments: Sequence[str] = ()
-) -> Config:
-    """Builds a configuration from one base and assignments on top.
+def load_config(*, preset: str | None = None, file: str | None = None, assignments: Sequence[str] = ()) -> Config:
+    """Builds a configuration from a preset, a file on top of it, and assignments on top of both.
 
-    A preset is resolved for the assigned framework, ipc and factor; a line is logged that says which settings those
-    are.
+    A preset is resolved for the framework, ipc and factor of the file and the assignments; a line is logged that says
+    which settings those are.
 
     Args:
-        preset: Name of a preset.
-        file: Path of a YAML file. Give exactly one of `preset` and `file`.
+        preset: Name of a preset; None: the one that the file names as `preset`, or none.
+        file: Path of a YAML file of settings, as sections or by path ("pixels.lr: 0.1"). Give `preset`, `file` or both.
         assignments: "section.key=value" texts, value in YAML; later ones win.
 
     Raises:
         UsageError: If a setting breaks a rule.
     """
-    assigned = [(text, *parse_assignment(text, "--set", "section.key=value")) for text in assignments]
-    changes = {path: value for _, path, value in assigned}
-    path = None if file is None else storage.text_path("file", file)
-    values = read_settings(preset=preset, file=path, changes=changes)
-    for text, path, value in assigned:
+    assigned = read_assignments(assignments)
+    preset, written = _read_base(preset, file)
+    values, changes = _on_preset(preset, written, assigned), {**leaves(written), **assigned}
+    for path, value in assigned.items():
         try:
             put(values, path, value)
         except UsageError as error:
-            raise UsageError(f"--set {text!r}: {error}") from None
+            raise UsageError(f"--set {path}: {error}") from None
     config = parse_config(values)
     if preset is None:
         report_usual_scale(values)
@@ -51,10 +47,15 @@ def load_config(
     return config
 
 
+def read_assignments(assignments: Sequence[str]) -> Settings:
+    """Returns the values of "section.key=value" texts by path; later ones win."""
+    return dict(parse_assignment(text, "--set", "section.key=value") for text in assignments)
+
+
 def read_settings(
     *, preset: str | None = None, file: str | None = None, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> Settings:
-    """Returns the plain values of one base.
+    """Returns the plain values of a preset, a file, or a file on top of a preset.
 
     Args:
         preset: As for `load_config`.
@@ -62,11 +63,27 @@ def read_settings(
         changes: Settings, by path, that the caller puts on top. The values of a preset are those for the framework, ipc
             and factor among them.
     """
-    if (preset is None) == (file is None):
-        raise UsageError("give exactly one of --preset NAME and --config FILE")
-    if file is not None:
-        return read_yaml_mapping(file, "config file")
-    return preset_named(str(preset)).changed(changes).settings
+    return _on_preset(*_read_base(preset, file), changes)
+
+
+def _read_base(preset: str | None, file: str | None) -> tuple[str | None, Settings]:
+    """Returns the name of the preset, if there is one, and the values of the file."""
+    if file is None:
+        if preset is None:
+            raise UsageError("give --preset NAME, --config FILE or both")
+        return preset, {}
+    written = nested(read_yaml_mapping(file, "config file"))
+    named = written.pop("preset", None)
+    if named is not None and preset not in (None, named):
+        raise UsageError(f"preset must be {named} or left out with config file {file}, which names it; got {preset}")
+    return named if preset is None else preset, written
+
+
+def _on_preset(preset: str | None, written: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Returns written values on top of a preset, which is resolved for them and for changes by path."""
+    if preset is None:
+        return written
+    return overlay(preset_named(str(preset)).changed({**leaves(written), **changes}).settings, written)
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:

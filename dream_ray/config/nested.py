@@ -19,6 +19,18 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
     target[key] = value
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values whose keys may be paths ("pixels.lr") as sections; raises UsageError if two keys set one value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        one: dict[str, Any] = {}
+        put(one, str(key), value)
+        if twice := sorted(leaves(found).keys() & leaves(one).keys()):
+            raise UsageError(f"{twice[0]} must be set once; got two values: {leaves(found)[twice[0]]} and {value}")
+        found = overlay(found, one)
+    return found
+
+
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of both; those of `above` override those of `below`."""
     merged = {**below, **above}

@@ -21,7 +21,7 @@ def parse_bytes(size: int | str, name: str = "memory") -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def parse_seconds(time: float | str) -> float:
+def parse_seconds(time: float | str, name: str = "wait") -> float:
     """Returns a time such as 30, `30s`, `10min` or `2h` in seconds.
 
     Raises:
@@ -29,7 +29,7 @@ def parse_seconds(time: float | str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", str(time).strip().lower())
     if match is None or match[2] not in _SECONDS:
-        raise UsageError(f"wait must be a time such as 30s, 10min or 2h; got {time!r}")
+        raise UsageError(f"{name} must be a time such as 30s, 10min or 2h; got {time!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
