@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
     from dream_ray.engine.models.model import Model
     from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.planning.suggest import Suggestion
     from dream_ray.engine.progress.status import Status
     from dream_ray.engine.run.dataset import SyntheticDataset
     from dream_ray.errors import RunError, UsageError
@@ -93,6 +94,7 @@ else:
         "Network": "dream_ray.config.sections",
         "RunError": "dream_ray.errors",
         "RunPlan": "dream_ray.engine.planning.plan",
+        "Suggestion": "dream_ray.engine.planning.suggest",
         "Status": "dream_ray.engine.progress.status",
         "SweepResult": "dream_ray.distributed.tune.search",
         "SyntheticDataset": "dream_ray.engine.run.dataset",
@@ -130,6 +132,7 @@ __all__ = [
     "RunError",
     "RunPlan",
     "Status",
+    "Suggestion",
     "SweepResult",
     "SyntheticDataset",
     "UsageError",

@@ -99,7 +99,7 @@ def test_no_subpackage_hides_a_public_name() -> None:
 
 
 COMMAND_ONLY = {
-    "config": {"preset", "assignments"},
+    "config": {"preset", "assignments", "time_budget"},
     "networks": {"nets", "net_options"},
     "network": {"net", "net_options"},
     "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)} - {"source"},

@@ -68,12 +68,12 @@ def plan(
 
 
 def suggest(
-    store: str,
+    store: storage.StrPath,
     *,
     time_budget: float | str | None = None,
     ipc: int | None = None,
     assignments: Sequence[str] = (),
-    workers: int | None = None,
+    workers: int = 1,
     producers: int | None = None,
     local: bool = True,
     device: str = "auto",
@@ -92,7 +92,7 @@ def suggest(
         time_budget: Time of the run in seconds, or as text such as "30min"; None: an hour.
         ipc: Stored synthetic images per class; None: up to 10, by the sizes of the classes.
         assignments: Settings that stay as they are given, "section.key=value"; the others follow them.
-        workers: Workers of the run; None: as many as the cores that exist suggest.
+        workers: As for `distill`.
         producers: As for `distill`.
         local: Whether the run will be local; False: the steps are measured where the workers of Ray would run.
         device: As for `distill`.
@@ -110,12 +110,12 @@ def suggest(
         raise UsageError("outer_steps must be left to the time budget; use `dream-ray plan` to predict given steps")
     spec = RunSpec(
         config=parse_config(nested(given)),
-        store=store,
+        store=storage.text_path("store", store),
         out=None,
         device=device,
         threads=cpus_per_worker,
         local=local,
-        workers=1 if workers is None else workers,
+        workers=workers,
         gpus_per_worker=gpus_per_worker,
         producers=producers,
     )

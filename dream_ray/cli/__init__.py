@@ -10,14 +10,14 @@ from typing import Any
 
 import typer
 
-from dream_ray.cli.app import app
+from dream_ray.cli.app import SettingsCommand, app
 from dream_ray.cli.commands.comparison import compare, list_runs
 from dream_ray.cli.commands.diagnosis import diagnose
 from dream_ray.cli.commands.evaluation import evaluate
 from dream_ray.cli.commands.experiments import experiment
 from dream_ray.cli.commands.exports import export
 from dream_ray.cli.commands.models import train
-from dream_ray.cli.commands.plans import plan
+from dream_ray.cli.commands.plans import plan, suggest
 from dream_ray.cli.commands.quickstart import quickstart
 from dream_ray.cli.commands.runs import distill, resume, status
 from dream_ray.cli.commands.settings import presets, settings
@@ -48,6 +48,7 @@ for _command in (
     inspect,
     presets,
     settings,
+    suggest,
     plan,
     distill,
     resume,
@@ -60,7 +61,8 @@ for _command in (
     experiment,
     train,
 ):
-    app.command()(_interruptible(_command))
+    has_settings = _command in (suggest, plan, distill, diagnose)
+    app.command(cls=SettingsCommand if has_settings else None)(_interruptible(_command))
 app.command("list")(_interruptible(list_runs))
 
 

@@ -1,6 +1,5 @@
 """The results of commands: presets, runs, evaluations."""
 
-import json
 from typing import Any
 
 from typer import echo
@@ -32,21 +31,6 @@ def show_presets(name: str, framework: Any, presets: dict[str, Any]) -> None:
     ]
     numbers = map(number, ("factor", "real\nbatch", "pixel lr", "outer x\ninner steps"))
     print_table(["preset", "settings", *numbers], rows)
-
-
-def show_preset(name: str, preset: Any) -> None:
-    """Prints the values of a preset, origin by origin."""
-    echo(f"{name}: {preset.framework} at ipc {preset.scale.ipc} and factor {preset.scale.factor}")
-    by_origin: dict[str, list[str]] = {}
-    for path, one in preset.stated.items():
-        rule = "" if one.rule is None else f" ({one.rule})"
-        value = one.value if isinstance(one.value, str) else json.dumps(one.value)
-        by_origin.setdefault(str(one.origin), []).append(f"{path}: {value}{rule}")
-    for origin, lines in by_origin.items():
-        echo(f"\n{origin}")
-        for line in lines:
-            echo(f"  {line}")
-    echo("\nours: every other setting; `dream-ray settings` lists them with their defaults")
 
 
 def _joined(texts: Any) -> str:

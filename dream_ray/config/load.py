@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dream_ray.config.frameworks import Settings
-from dream_ray.config.nested import leaves, nested, overlay, put
+from dream_ray.config.nested import flatten, leaves, nested, overlay, put
 from dream_ray.config.normalisation import FORMS
 from dream_ray.config.presets import preset_named, report_change, report_usual_scale
 from dream_ray.config.schema import Config
@@ -66,6 +66,11 @@ def read_settings(
     return _on_preset(*_read_base(preset, file), changes)
 
 
+def preset_of(preset: str | None, file: str | None) -> str | None:
+    """Returns the preset that settings begin with, given by name or by a file; None: they begin with none."""
+    return _read_base(preset, file)[0]
+
+
 def _read_base(preset: str | None, file: str | None) -> tuple[str | None, Settings]:
     """Returns the name of the preset, if there is one, and the values of the file."""
     if file is None:
@@ -104,15 +109,28 @@ def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     path = [str(part) for part in detail["loc"] if part not in FORMS]
     name = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        known = _settings(path[:-1], model)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        prefix = "".join(f"{part}." for part in path[:-1])
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"settings there: {', '.join(known)}"
-        return f"{name} is not a known setting; {hint}"
+        return f"{name} is not a known setting; {_hint(path, model)}"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{name}.{message}" if name else message
     return f"{name} must follow the rule: {message[0].lower()}{message[1:]}; got {detail['input']!r}"
+
+
+def settings_named(name: str) -> list[str]:
+    """Returns the paths of the settings whose last part is a name, such as pixels.lr, update.lr and evaluation.lr."""
+    return [path for path, _ in flatten(Config().model_dump()) if path.rpartition(".")[2] == name]
+
+
+def _hint(path: Sequence[str], model: type[BaseModel]) -> str:
+    """Returns what an unknown setting may have meant, in a few words."""
+    *sections, name = path
+    elsewhere = settings_named(name) if model is Config else []
+    if not sections and elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    known = _settings(sections, model)
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.4):
+        return f"did you mean {'.'.join([*sections, near[0]])}?"
+    return f"settings there: {', '.join(known)}" if sections else "`dream-ray settings` lists all"
 
 
 def _settings(path: Sequence[str], model: type[BaseModel]) -> list[str]:

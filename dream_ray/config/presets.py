@@ -2,12 +2,14 @@
 
 import difflib
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeGuard
 
 from dream_ray.config.frameworks import DEFAULT_FRAMEWORK, FRAMEWORKS, Family, Framework, Layer, Scale, Settings, Stated
+from dream_ray.config.frameworks.data_sets import IMAGE_SETS, ImageSet
 from dream_ray.config.frameworks.origins import resolve, settings_of
 from dream_ray.config.nested import leaves
 from dream_ray.errors import UsageError
@@ -114,18 +116,20 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_named(name: str) -> Preset:
-    """Returns a preset; raises UsageError if there is none of that name."""
+    """Returns a preset; raises UsageError if there is none of that name, with the nearest one."""
     if name in PRESETS:
         return PRESETS[name]
     data, _, ipc = name.rpartition("-ipc")
-    if ipc.isdigit() and (known := [other for other in PRESETS if other.rpartition("-ipc")[0] == data]):
-        raise UsageError(
-            f"preset must be one of {', '.join(known)}; got {name!r}. For what the rules give, take {known[0]} and set "
-            f"ipc={ipc}"
-        )
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UsageError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}{hint}")
+    of_data = [other for other in PRESETS if other.rpartition("-ipc")[0] == (data or name)]
+    if ipc.isdigit() and int(ipc) > 0 and of_data:
+        nearest = min(of_data, key=lambda other: abs(math.log(PRESETS[other].scale.ipc / int(ipc))))
+        hint = f"use --preset {nearest} --set ipc={ipc}, whose settings follow the published rules"
+    elif of_data:
+        hint = f"did you mean {' or '.join(of_data)}?"
+    else:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`dream-ray presets` lists them"
+    raise UsageError(f"preset must be the name of one; got {name!r}: {hint}")
 
 
 def report_change(name: str, changes: Mapping[str, Any]) -> None:
@@ -154,6 +158,24 @@ def report_change(name: str, changes: Mapping[str, Any]) -> None:
         *(used.data, used.framework, used.scale.ipc, used.scale.factor),
         ", ".join(others) or f"all other settings are those of {before.name}",
     )
+
+
+def report_misfit(name: str, shape_CHW: tuple[int, int, int], num_classes: int) -> None:
+    """Logs in a line that a preset was published for other images than those of a store.
+
+    Args:
+        name: The preset.
+        shape_CHW: Shape of the images of the store.
+        num_classes: Its classes.
+    """
+    published = IMAGE_SETS.get(preset_named(name).data)
+    found = ImageSet(num_classes, shape_CHW[1], shape_CHW[0])
+    if published not in (None, found):
+        _LOG.warning(
+            "Preset %s was made for %s; the store has %s. Network, pixel rate, batches or normalisation may not fit: "
+            "`dream-ray suggest` has settings for the store.",
+            *(name, published, found),
+        )
 
 
 def report_usual_scale(values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ Times are in steps: an outer step has a fresh network, an inner step matches eve
 network.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -113,13 +114,15 @@ class Config(Section):
             ),
             (
                 self.evaluation.every % self.checkpoint_every > 0,
-                f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}); got "
-                f"{self.evaluation.every}",
+                f"evaluation.every must be a multiple of checkpoint_every ({self.checkpoint_every}), because it "
+                f"measures the accuracy of checkpoints; got {self.evaluation.every}: set "
+                + self._ways_to_a_multiple("evaluation.every", self.evaluation.every),
             ),
             (
                 self.checkpoint_keep_every % self.checkpoint_every > 0,
-                f"checkpoint_keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}); got "
-                f"{self.checkpoint_keep_every}",
+                f"checkpoint_keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), because it "
+                f"keeps some of the checkpoints; got {self.checkpoint_keep_every}: set "
+                + self._ways_to_a_multiple("checkpoint_keep_every", self.checkpoint_keep_every),
             ),
             (
                 objective == "trajectory" and kind != "expert",
@@ -152,6 +155,11 @@ class Config(Section):
                 f"of whitened images; got {self.pixels.space} and {self.factor}",
             ),
         ]
+
+    def _ways_to_a_multiple(self, name: str, steps: int) -> str:
+        """Returns the next value of a number of steps that works, and the number of `checkpoint_every` that does."""
+        every = self.checkpoint_every
+        return f"{name}={-(-steps // every) * every} or checkpoint_every={math.gcd(every, steps)}"
 
     @property
     def real_batch(self) -> int:

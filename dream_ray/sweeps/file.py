@@ -192,6 +192,11 @@ class Sweep(Section):
                 continue
             found[path] = point[path] if path in point else value_at(config, path)
             if not self.space[path].holds(found[path]):
+                if point.keys() <= {PRESET}:
+                    raise UsageError(
+                        f"the settings themselves are tried first, so they must lie in the space; got {path} "
+                        f"{found[path]!r}. Widen space.{path}, write other points as `start`, or none: `start: []`"
+                    )
                 raise UsageError(
                     f"start must lie in the space; got {path} {found[path]!r}. Widen space.{path}, or start elsewhere"
                 )

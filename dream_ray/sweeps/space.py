@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from dream_ray.config import Config
+from dream_ray.config.load import settings_named
 from dream_ray.config.nested import flatten
 from dream_ray.config.section import Section
 from dream_ray.errors import UsageError
@@ -123,6 +124,8 @@ def value_at(config: Config, path: str) -> Any:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
+    if elsewhere := settings_named(name):
+        return f"; did you mean {' or '.join(elsewhere)}?"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from dream_ray import api, cli, storage
 from dream_ray.cli import progress
-from dream_ray.config import load_config, parse_config
+from dream_ray.config import PRESETS, load_config, parse_config
+from dream_ray.config.yaml_text import parse_yaml
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.errors import UsageError
@@ -153,21 +154,32 @@ def test_presets_are_listed(call: Callable[..., Answer]) -> None:
     assert len(re.findall(r"^dream-imagenet10+-ipc\d+ +extrapolated ", text, re.M)) == 4
 
 
-def test_a_preset_is_printed_with_the_origins_of_its_values(call: Callable[..., Answer]) -> None:
-    code, text, _ = call("presets", "cifar10-ipc1")
+def test_a_preset_is_printed_as_a_file_with_the_source_of_its_values(
+    call: Callable[..., Answer], tmp_path: Path
+) -> None:
+    code, text, _ = call("presets", "idc-cifar10-ipc1")
     assert code == 0
-    assert "\n\npublished code: DREAM, --reproduce\n  outer_steps: 2000\n" in text
-    assert "  pixels.lr: 0.0005 (0.005 * (ipc / 10))\n" in text
-    assert re.search(r"^ours: every other setting", text, re.M)
+    assert "# published accuracy: 50.6 %\n#     source: README of IDC's authors\n" in text
+    assert re.search(r"^#   \[1\] published code: IDC, --reproduce$", text, re.M)
+    assert re.search(r"^  lr: 0\.0005 +# \[1\] 0\.005 \* \(ipc / 10\)$", text, re.M)
+    assert re.search(r"^checkpoint_every: 50$", text, re.M), "unsourced"
+    assert "not published, or not in a source that we read" in call("presets", "svhn-ipc1")[1]
+    assert all(len(line) <= 80 for line in text.splitlines())
     code, _, error = call("presets", "cifar10-ipc2")
     assert code == 2 and error == (
-        "error: preset must be one of cifar10-ipc1, cifar10-ipc10, cifar10-ipc50; got 'cifar10-ipc2'. For what the "
-        "rules give, take cifar10-ipc1 and set ipc=2\n"
+        "error: preset must be the name of one; got 'cifar10-ipc2': use --preset cifar10-ipc1 --set ipc=2, whose "
+        "settings follow the published rules\n"
     )
-    code, _, error = call("presets", "cifar-10-ipc1")
-    assert code == 2 and "did you mean cifar10-ipc1?" in error
+    code, _, error = call("presets", "cifar10")
+    assert code == 2 and error.endswith("did you mean cifar10-ipc1 or cifar10-ipc10 or cifar10-ipc50?\n")
     code, _, error = call("presets", "cifar10-ipc1", "--framework", "dm")
     assert code == 2 and "--framework is for the list of presets, not for cifar10-ipc1" in error
+
+
+def test_every_printed_preset_is_its_settings(call: Callable[..., Answer]) -> None:
+    for name, preset in PRESETS.items():
+        written = parse_yaml(call("presets", name)[1], name)
+        assert parse_config(written) == parse_config(preset.settings), name
 
 
 def test_a_changed_ipc_says_which_settings_it_gives(
@@ -260,7 +272,7 @@ def test_wrong_input_to_distill(
             "--net-option must look like key=value; got 'width'",
         ),
         (("distill", "--preset", "cifar10_ipc10", "--store", "s", "--out", "o"), "did you mean cifar10-ipc10?"),
-        (("distill", "--store", "s", "--out", "o"), "exactly one of --preset NAME and --config FILE"),
+        (("distill", "--store", "s", "--out", "o"), "give --preset NAME, --config FILE or both"),
         (
             ("distill", "--config", "nowhere.yaml", "--store", "s", "--out", "o"),
             "config file nowhere.yaml does not exist",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from dream_ray.config import FRAMEWORKS, PRESETS, Config, dump_config, load_config, parse_config
 from dream_ray.config.normalisation import ChannelStatistics
+from dream_ray.config.presets import report_misfit
 from dream_ray.config.sections import Evaluation, Matching, Network, Selection
 from dream_ray.core.images.decode_schedule import DECODE_MODES
 from dream_ray.core.matching.objectives import DISTANCES
@@ -27,9 +28,15 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"evaluation": {"every": 50}}, r"evaluation\.every needs data\.include_validation=false"),
     (
         {"evaluation": {"every": 60}, "data": {"include_validation": False}},
-        r"evaluation\.every must be a multiple of checkpoint_every \(50\); got 60",
+        r"evaluation\.every must be a multiple of checkpoint_every \(50\), because .*; got 60: "
+        r"set evaluation\.every=100 or checkpoint_every=10$",
     ),
     ({"version": 2}, r"version must be 1, the one this dream_ray reads; got 2"),
+    (
+        {"lr": 0.1},
+        r"lr is not a known setting; did you mean pixels\.lr or update\.lr or evaluation\.lr\?$",
+    ),
+    ({"zzzzzzz": 0.1}, r"zzzzzzz is not a known setting; `dream-ray settings` lists all$"),
     ({"ipx": 3}, r"ipx is not a known setting; did you mean ipc\?"),
     (
         {"selection": {"intervall": 3}},
@@ -256,3 +263,51 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 )
 def test_choices_of_settings_are_those_of_the_core(section: Any, setting: str, known: tuple[str, ...]) -> None:
     assert set(get_args(section.model_fields[setting].annotation)) == set(known)
+
+
+def test_a_file_lies_on_its_preset_and_assignments_on_both(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: cifar10-ipc10\npixels.momentum: 0.25\nupdate: {epochs: 2}\nipc: 1\n")
+    expected = load_config(preset="cifar10-ipc1", assignments=["pixels.momentum=0.25", "update.epochs=2"])
+    assert load_config(file=str(path)) == load_config(preset="cifar10-ipc10", file=str(path)) == expected
+    assert (
+        load_config(file=str(path), assignments=["ipc=50"]).pixels.lr == load_config(preset="cifar10-ipc50").pixels.lr
+    )
+    path.write_text(path.read_text().replace("preset: cifar10-ipc10\n", ""))
+    assert load_config(preset="cifar10-ipc10", file=str(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pixels: {lr: 1}\npixels.lr: 2", r"pixels\.lr must be set once; got two values: 1 and 2"),
+        ("preset: cifar10-ipc1", r"preset must be cifar10-ipc1 or left out with config file .*; got cifar10-ipc10"),
+        ("ipc.x: 1", r"ipc must follow the rule"),
+    ],
+)
+def test_a_file_that_contradicts_itself_or_the_preset_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_config(preset="cifar10-ipc10", file=str(path))
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape_CHW", "num_classes", "is_misfit"),
+    [
+        ("cifar10-ipc10", (3, 32, 32), 10, False),
+        ("cifar10-ipc10", (3, 64, 64), 10, True),
+        ("imagenet10-ipc10", (3, 32, 32), 10, True),
+        ("mnist-ipc1", (3, 28, 28), 10, True),
+        ("cifar10-ipc10", (3, 32, 32), 6, True),
+        ("smoke", (3, 64, 64), 6, False),
+    ],
+)
+def test_a_preset_for_other_images_is_named(
+    caplog: pytest.LogCaptureFixture, preset: str, shape_CHW: tuple[int, int, int], num_classes: int, is_misfit: bool
+) -> None:
+    report_misfit(preset, shape_CHW, num_classes)
+    assert len(caplog.messages) == is_misfit
+    if is_misfit:
+        channels, height, width = shape_CHW
+        assert f"{num_classes} classes of {channels} x {height} x {width} images" in caplog.messages[0]

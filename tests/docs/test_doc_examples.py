@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from dream_ray import api, cli
-from dream_ray.config import parse_config
+from dream_ray.config import load_config, parse_config
 from dream_ray.experiments.file import parse_experiment
 from dream_ray.sweeps.file import parse_sweep
 from tests.conftest import TINY
@@ -98,7 +98,7 @@ def check_that_it_learned(names: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.name)
-def test_yaml_is_read(block: Block) -> None:
+def test_yaml_is_read(block: Block, tmp_path: Path) -> None:
     """Sweep and experiment files are checked completely; other blocks are settings of a run."""
     values = yaml.safe_load(block.text)
     if "space" in values:
@@ -106,4 +106,5 @@ def test_yaml_is_read(block: Block) -> None:
     elif "arms" in values:
         parse_experiment(values)
     else:
-        parse_config(values)
+        (tmp_path / "settings.yaml").write_text(block.text)
+        load_config(file=str(tmp_path / "settings.yaml"))

@@ -1,11 +1,11 @@
-"""`dream-ray plan`."""
+"""`dream-ray plan` and `dream-ray suggest`."""
 
 from typing import Annotated
 
 import typer
 
 import dream_ray
-from dream_ray.cli import progress
+from dream_ray.cli import given_settings, progress
 from dream_ray.cli.options import (
     Address,
     Assignments,
@@ -23,6 +23,7 @@ from dream_ray.cli.options import (
     Wait,
     Workers,
 )
+from dream_ray.errors import UsageError
 
 
 def plan(
@@ -58,7 +59,7 @@ def plan(
     from dream_ray.config.sizes import parse_counts
 
     worker_counts = [] if scale is None else parse_counts(scale)
-    settings = dream_ray.load_config(preset=preset, file=config, assignments=assignments or ())
+    settings = given_settings.read_settings(store, preset, config, assignments)
     with progress.showing("Measuring the steps"):
         needed = dream_ray.plan(
             settings,
@@ -80,3 +81,40 @@ def plan(
     forecasts.show_time(needed, price_per_hour)
     if worker_counts:
         forecasts.show_scale(needed, worker_counts, price_per_hour)
+
+
+def suggest(
+    store: Annotated[str, typer.Argument(help="Store that `dream-ray ingest` wrote.")],
+    *,
+    time_budget: Annotated[
+        str, typer.Option("--time-budget", help="Time of the run on this machine, such as 30min or 2h.")
+    ] = "1h",
+    ipc: Annotated[
+        int | None, typer.Option("--ipc", help="Synthetic images per class. [default: up to 10, by the classes]")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting that the others follow, section.key=value; may be repeated."),
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="New YAML file for the settings, with the reasons.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Suggest settings for a store and a time budget.
+
+    Rules of published settings give most values. The number of steps follows from a measurement on this machine.
+    """
+    from dream_ray import storage
+    from dream_ray.cli import suggestions
+
+    if out is not None and storage.exists(out):
+        raise UsageError(f"out {out} exists already; delete it, or name another file")
+    with progress.showing("Measuring the steps"):
+        found = dream_ray.suggest(store, time_budget=time_budget, ipc=ipc, assignments=assignments or (), device=device)
+    suggestions.show_suggestion(found)
+    given = ["--time-budget", time_budget, *([] if ipc is None else ["--set", f"ipc={ipc}"])]
+    given += [part for text in assignments or () for part in ("--set", text)]
+    if out is not None:
+        storage.write_text(out, found.to_yaml())
+        typer.echo(f"settings: {out}")
+        given = ["--config", out]
+    suggestions.show_next(found, given)

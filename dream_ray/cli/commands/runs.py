@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import dream_ray
-from dream_ray.cli import display, progress
+from dream_ray.cli import display, given_settings, progress, suggestions
 from dream_ray.cli.options import (
     Address,
     Assignments,
@@ -43,6 +43,10 @@ def distill(
     config: ConfigFile = None,
     preset: Preset = None,
     assignments: Assignments = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option("--time-budget", help="Time of the run, such as 1h; `dream-ray suggest` then gives all settings."),
+    ] = None,
     workers: Workers = 1,
     min_workers: MinWorkers = None,
     local: Local = False,
@@ -66,7 +70,26 @@ def distill(
     """Distil a store into a synthetic set."""
     from dream_ray import storage
 
-    settings = dream_ray.load_config(preset=preset, file=config, assignments=assignments or ())
+    if time_budget is None:
+        settings = given_settings.read_settings(store, preset, config, assignments)
+    else:
+        found = given_settings.suggest_within(
+            time_budget,
+            store,
+            preset=preset,
+            config=config,
+            assignments=assignments or (),
+            workers=workers,
+            producers=producers,
+            local=local,
+            device=device,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+            wait=wait,
+        )
+        suggestions.show_suggestion(found)
+        settings = found.config
     with progress.interruptible(_resume(out), storage.join(out, "config.yaml")):
         dream_ray.distill(
             settings,

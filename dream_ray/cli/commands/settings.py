@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dream_ray.cli import display
+from dream_ray.cli import display, preset_page
 from dream_ray.cli.options import refuse_options
 from dream_ray.errors import UsageError
 
@@ -22,7 +22,7 @@ def presets(
         raise UsageError(f"framework must be one of {', '.join(FRAMEWORKS)}; got {framework!r}")
     if name is not None:
         refuse_options({"framework": framework is not None}, f"is for the list of presets, not for {name}")
-        display.show_preset(name, preset_named(name))
+        preset_page.show_preset(name, preset_named(name))
         return
     for one in FRAMEWORKS if framework is None else [framework]:
         display.show_presets(one, FRAMEWORKS[one], presets_of(one, FRAMEWORKS[one]))

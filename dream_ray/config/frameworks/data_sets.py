@@ -1,10 +1,37 @@
-"""The mean and standard deviation by which published code normalises a data set, for pixels in [0, 1].
+"""The image sets of published settings: their images, and how published code normalises them.
 
-They are constants of the code, rounded or of another set, and not the statistics of the images: the deviations of
-CIFAR-10 are 0.247, 0.243 and 0.262. A step of normalised pixels depends on their square.
+Mean and standard deviation are for pixels in [0, 1]. They are constants of the code, rounded or of another set, and not
+the statistics of the images: the deviations of CIFAR-10 are 0.247, 0.243 and 0.262. A step of normalised pixels depends
+on their square.
 """
 
+from typing import NamedTuple
+
 from dream_ray.config.frameworks.origins import Settings
+
+
+class ImageSet(NamedTuple):
+    """The images that settings were published for."""
+
+    classes: int
+    side: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.classes} classes of {self.channels} x {self.side} x {self.side} images"
+
+
+IMAGE_SETS = {
+    "mnist": ImageSet(10, 28, 1),
+    "fashion-mnist": ImageSet(10, 28, 1),
+    "svhn": ImageSet(10, 32, 3),
+    "cifar10": ImageSet(10, 32, 3),
+    "cifar100": ImageSet(100, 32, 3),
+    "tiny-imagenet": ImageSet(200, 64, 3),
+    "imagenet10": ImageSet(10, 224, 3),
+    "imagenet100": ImageSet(100, 224, 3),
+}
+"""By the names of the families. Settings of ours, such as those of smoke, are for any images."""
 
 
 def _normalised_by(mean: list[float], std: list[float]) -> Settings:

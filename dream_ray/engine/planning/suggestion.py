@@ -177,7 +177,7 @@ def suggest_steps(
     if found == 0:
         fewest = predict(of(candidates[0]))
         raise UsageError(
-            f"time-budget must be at least {math.ceil(fewest.wall_s / _USED_SHARE)} s, for the start "
+            f"time-budget must be at least {fewest.wall_s / _USED_SHARE:.3g} s, for the start "
             f"({fewest.start_s:.3g} s), the first {'step' if candidates[0][1] == 1 else 'outer step'} and the end of a "
             f"run; got {budget_s:g} s"
         )

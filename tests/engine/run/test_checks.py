@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dream_ray.config import PRESETS, Config, parse_config
+from dream_ray.config.frameworks.data_sets import IMAGE_SETS
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.run import checks
@@ -40,25 +41,12 @@ def test_other_factors_are_accepted(tiny: dict[str, Any], digits_store: str, fac
     check_fit(parse_config({**tiny, "factor": factor, "decode": decode}), Store.open(digits_store))
 
 
-# Channels and side of the images of every data set with presets; digits stand for them.
-SHAPES = {
-    "smoke": (1, 8),
-    "mnist": (1, 28),
-    "fashion-mnist": (1, 28),
-    "svhn": (3, 32),
-    "cifar10": (3, 32),
-    "cifar100": (3, 32),
-    "tiny-imagenet": (3, 64),
-    "imagenet10": (3, 224),
-    "imagenet100": (3, 224),
-}
-
-
-@pytest.mark.parametrize("data", SHAPES)
+@pytest.mark.parametrize("data", ["smoke", *IMAGE_SETS])
 def test_presets_fit_the_images_of_their_data_set(
     digits_store: str, data: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest, (channels, side) = Store.open(digits_store).manifest, SHAPES[data]
+    manifest = Store.open(digits_store).manifest
+    _, side, channels = IMAGE_SETS.get(data, (10, 8, 1))
     counts = dict.fromkeys(manifest.counts, (500,) * 10)
     store = Store("", replace(manifest, channels=channels, height=side, width=side, counts=counts))
     networks: dict[str, Any] = {}
@@ -76,8 +64,8 @@ def test_presets_fit_the_images_of_their_data_set(
     assert presets and not caplog.messages
 
 
-def test_every_data_set_has_a_shape_here() -> None:
-    assert {preset.data for preset in PRESETS.values()} == SHAPES.keys()
+def test_every_published_data_set_has_its_images() -> None:
+    assert {preset.data for preset in PRESETS.values()} == {"smoke", *IMAGE_SETS}
 
 
 DRAWING = """
