@@ -17,7 +17,7 @@ from dream_ray.engine.planning.suggestion import Choice, StoreFacts, config_of, 
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.environment import resolve_device
-from dream_ray.engine.run.program_choice import form_of
+from dream_ray.engine.run.programs.program_choice import form_of
 from dream_ray.engine.run.spec import RunSpec
 
 
