@@ -61,8 +61,8 @@ for _command in (
     experiment,
     train,
 ):
-    has_settings = _command in (suggest, plan, distill, diagnose)
-    app.command(cls=SettingsCommand if has_settings else None)(_interruptible(_command))
+    _has_settings = _command in (suggest, plan, distill, diagnose)
+    app.command(cls=SettingsCommand if _has_settings else None)(_interruptible(_command))
 app.command("list")(_interruptible(list_runs))
 
 
