@@ -23,12 +23,12 @@ import dream_ray
 from benchmarks.learning_curve import arm_config, settings
 from benchmarks.report import provenance, write_result
 from dream_ray.core.intervals import half_width
+from dream_ray.data.arrays import eight_bits
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation.evaluate import train_and_test
 from dream_ray.engine.networks.training import TensorImages
 from dream_ray.engine.run.directory import open_run
 from dream_ray.sets import ImageSet
-from dream_ray.sets.image_set import eight_bits
 
 REPEATS = 2
 

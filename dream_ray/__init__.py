@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from dream_ray.engine.evaluation.comparison import Comparison
     from dream_ray.engine.evaluation.evaluate import EvaluationResult
     from dream_ray.engine.models.model import Model
-    from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.planning.run_plan import RunPlan
     from dream_ray.engine.planning.suggest import Suggestion
     from dream_ray.engine.progress.status import Status
     from dream_ray.engine.run.dataset import SyntheticDataset
@@ -93,7 +93,7 @@ else:
         "Model": "dream_ray.engine.models.model",
         "Network": "dream_ray.config.sections",
         "RunError": "dream_ray.errors",
-        "RunPlan": "dream_ray.engine.planning.plan",
+        "RunPlan": "dream_ray.engine.planning.run_plan",
         "Suggestion": "dream_ray.engine.planning.suggest",
         "Status": "dream_ray.engine.progress.status",
         "SweepResult": "dream_ray.distributed.tune.search",

@@ -11,6 +11,7 @@ from dream_ray.config.sections import Network
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.engine.evaluation.opening import BareSet, open_evaluated
 from dream_ray.engine.evaluation.options import BASELINES, INITIAL, USUAL_REPEATS, check_evaluation
+from dream_ray.engine.evaluation.result import Evaluation
 from dream_ray.engine.run.directory import Run
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def evaluate(
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
     on_result: "Callable[[EvaluationResult, int, int], None]" = lambda result, done, total: None,
-) -> list[dict[str, Any]]:
+) -> Evaluation:
     """Trains networks from scratch on a distilled set and its baselines and tests them.
 
     The result of each network is kept in `run`/evaluation/networks, or beside the file of a set. Later calls use it.
@@ -76,8 +77,9 @@ def evaluate(
         on_result: Called with every result, the number of results so far and their total number.
 
     Returns:
-        One row per network and set, or step: mean, std and 95 % interval of the accuracy in [0, 1], n, balanced and
-        class accuracies, what the number of test images allows, and devices; see `summarise` and `summarise_scores`.
+        A list of one row per network and set, or step: mean, std and 95 % interval of the accuracy in [0, 1], n,
+        balanced and class accuracies, what the number of test images allows, and devices; see `summarise` and
+        `summarise_scores`. A console and a notebook show it as a table; `plot` draws it.
         The rows are also written, as JSON and as a plot, to the path in their report; see `evaluation_name`.
 
     Raises:
@@ -118,7 +120,7 @@ def evaluate(
             for result in backend.map(train_and_keep, missing, **place):
                 results.append(result)
                 on_result(result, len(results), len(tasks))
-    return write_reports(opened, tasks, results)
+    return Evaluation(write_reports(opened, tasks, results))
 
 
 def _newest_step(run: Run) -> int:

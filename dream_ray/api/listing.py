@@ -7,7 +7,7 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.config.nearest_preset import nearest_preset
-from dream_ray.core.tables import html_table, text_table
+from dream_ray.core.tables import ShownAsTables, Table
 from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
 from dream_ray.engine.evaluation.options import DISTILLED
 from dream_ray.engine.progress.status import read_status
@@ -53,21 +53,13 @@ class Entry:
         return "" if self.accuracy is None else f"{100 * self.accuracy:.1f} {self.split}"
 
 
-class Listing(list[Entry]):
+class Listing(ShownAsTables, list[Entry]):
     """Entries, which a console and a notebook show as a table."""
 
-    headings = ("directory", "kind", "state", "preset", "steps", "accuracy in %")
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """Cells of the table."""
-        return [[one.path, one.kind, one.state, one.preset, one.steps, one.accuracy_text] for one in self]
-
-    def __repr__(self) -> str:
-        return text_table(self.headings, self.rows)
-
-    def _repr_html_(self) -> str:
-        return html_table(self.headings, self.rows)
+    def tables(self) -> list[Table]:
+        """Returns a row for each entry."""
+        rows = [[one.path, one.kind, one.state, one.preset, one.steps, one.accuracy_text] for one in self]
+        return [Table("", ("directory", "kind", "state", "preset", "steps", "accuracy in %"), rows)]
 
 
 def list_runs(directory: storage.StrPath) -> Listing:

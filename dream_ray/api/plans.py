@@ -14,7 +14,7 @@ from dream_ray.engine.run.spec import RunSpec, check_against_store, warn_if_not_
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from dream_ray.engine.planning.plan import RunPlan
+    from dream_ray.engine.planning.run_plan import RunPlan
     from dream_ray.engine.planning.suggest import Suggestion
 
 DEFAULT_BUDGET = "1h"

@@ -6,8 +6,8 @@ from typing import Any
 from typer import echo
 
 from dream_ray.cli.console import number, print_table
-from dream_ray.cli.progress import duration
 from dream_ray.config.nested import flatten
+from dream_ray.core.tables import duration
 from dream_ray.errors import UsageError
 
 _HOUR_S = 3600

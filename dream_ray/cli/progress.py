@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typer import echo
 
 from dream_ray.cli.console import console
+from dream_ray.core.tables import duration
 from dream_ray.errors import RunError
 
 if TYPE_CHECKING:
@@ -134,10 +135,3 @@ def _read_progress(run: Any) -> tuple[str, int, int]:
     except RunError:  # slow storage is replacing a file; the next call reads it
         return "waiting", 0, total
     return ", ".join(parts), now.step, total
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time as people read it."""
-    whole = int(seconds or 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{whole % 60:02d}"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.engine.evaluation.plots import draw_curve, make_figure, save
+from dream_ray.core.figures import make_figure
+from dream_ray.engine.evaluation.plots import draw_curve, save
 from dream_ray.experiments.directory import Table
 from dream_ray.experiments.equal_accuracy import FLAT
 from dream_ray.experiments.results import Point, equal_accuracy, missing, read_points, summarise

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from dream_ray import storage
+from dream_ray.data.arrays import eight_bits
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sets.formats import FORMATS
 from dream_ray.sets.formats.content import Content, content_of
-from dream_ray.sets.image_set import ImageSet, eight_bits
+from dream_ray.sets.image_set import ImageSet
 from dream_ray.sets.pictures import CHANNELS, PICTURES
 from dream_ray.sets.set_file import check_description, set_shape
 

@@ -3,23 +3,29 @@
 L classes, N = ipc stored images of each, M decoded images of each; C channels, H, W.
 """
 
+import html
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dream_ray.core.figures import png_of
 from dream_ray.core.images.decode_schedule import Origins, decoded_count, decoded_origins
-from dream_ray.data.arrays import Float32Array, Int64Array, UInt8Array
+from dream_ray.data.arrays import Float32Array, Int64Array, eight_bits
 from dream_ray.errors import UsageError
 from dream_ray.sets.bilinear import decode
-from dream_ray.sets.set_file import Description
+from dream_ray.sets.plots import html_picture, plot_set
+from dream_ray.sets.set_file import Description, set_shape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DTYPES, LAYOUTS = ("float32", "uint8"), ("NHWC", "NCHW")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """A synthetic set as arrays.
 
@@ -100,6 +106,16 @@ class ImageSet:
             images_MCHW[:] = decode(stored_NCHW, factor, mode, bound)
         return ImageSet(images_LMCHW, {**self.description, "ipc": count, "factor": 1, "decode": "single"})
 
+    def __repr__(self) -> str:
+        return f"ImageSet: {describe_size(self.description, len(self.labels))}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{html_picture(png_of(self.plot()))}"
+
+    def plot(self) -> "Figure":
+        """Draws some stored images of some classes."""
+        return plot_set(self)
+
     @property
     def _decoding(self) -> tuple[int, int, str, int]:
         """Number of stored images of a class, factor, mode and bound."""
@@ -118,7 +134,14 @@ class ImageSet:
         return arranged if layout == "NCHW" else np.ascontiguousarray(arranged.transpose(0, 2, 3, 1))
 
 
-def eight_bits(images: Float32Array) -> UInt8Array:
-    """Returns images in [0, 1] as uint8: clamped, times 255, rounded half to even."""
-    rounded: UInt8Array = (images.clip(0, 1) * np.float32(255)).round().astype(np.uint8)
-    return rounded
+def describe_size(description: Description, num_images: int) -> str:
+    """Returns the numbers of a set as text, such as "400 images of 10 classes, 3 x 32 x 32, in 100 mosaics of 2 x 2".
+
+    Args:
+        description: Its description.
+        num_images: Number of its decoded images.
+    """
+    num_classes, ipc, *shape_CHW = set_shape(description)
+    text = f"{num_images} images of {num_classes} classes, {' x '.join(map(str, shape_CHW))}"
+    factor = description["factor"]
+    return text if factor == 1 else f"{text}, in {num_classes * ipc} mosaics of {factor} x {factor}"

@@ -50,6 +50,7 @@ def list_runs(
         echo(f"{directory}: no run, sweep or experiment")
         return
     prefix = "" if directory == "." else f"{directory.rstrip('/')}/"
-    rows = [[path.removeprefix("./").removeprefix(prefix) or ".", *cells] for path, *cells in found.rows]
-    *texts, steps, accuracy = found.headings
+    [(_, headings, rows)] = found.tables()
+    rows = [[path.removeprefix("./").removeprefix(prefix) or ".", *cells] for path, *cells in rows]
+    *texts, steps, accuracy = headings
     print_table([*texts, number(steps), number(accuracy)], rows)

@@ -7,7 +7,8 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import ray
@@ -17,6 +18,8 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig
 
 from dream_ray import storage
 from dream_ray.config import Config
+from dream_ray.core.figures import make_figure
+from dream_ray.core.tables import ShownAsTables, Table
 from dream_ray.data.store.store import Store
 from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_nodes
@@ -43,9 +46,12 @@ from dream_ray.sweeps.study import (
 )
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_final, run_trial
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class SweepResult:
+
+@dataclass(frozen=True, repr=False)
+class SweepResult(ShownAsTables):
     """Result of a sweep.
 
     Attributes:
@@ -55,6 +61,34 @@ class SweepResult:
 
     trials: list[dict[str, Any]]
     final: list[dict[str, Any]]
+
+    def tables(self) -> list[Table]:
+        """Returns the trials, the best first."""
+        rows = sorted(self.trials, key=lambda row: -(row["accuracy"] or 0.0))
+        headings = [name for name in (rows[0] if rows else ()) if name != "reason"]
+        return [
+            Table(
+                "trials",
+                headings,
+                [["" if row[name] is None else _cell(row[name]) for name in headings] for row in rows],
+            )
+        ]
+
+    def plot(self) -> "Figure":
+        """Draws the accuracy of each trial on the validation split, and the best one so far."""
+        found = [(row["trial"], 100 * row["accuracy"]) for row in self.trials if row["accuracy"] is not None]
+        figure = make_figure(6.4, 3.6)
+        axes = figure.add_subplot()
+        numbers, accuracies = [number for number, _ in found], [accuracy for _, accuracy in found]
+        axes.plot(numbers, accuracies, "o", markersize=4)
+        axes.step(numbers, list(accumulate(accuracies, max)), where="post", linewidth=1)
+        axes.set_xlabel("trial")
+        axes.set_ylabel("accuracy in %, validation split")
+        return figure
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str | None) -> SweepResult:

@@ -10,11 +10,12 @@ import numpy as np
 
 from dream_ray import storage
 from dream_ray.config import Config
+from dream_ray.core.figures import make_figure
 from dream_ray.data.store.image_grid import tiles, write_grid
 from dream_ray.data.store.store import Store
 from dream_ray.engine.diagnosis.measuring import Diagnosis
 from dream_ray.engine.diagnosis.options import HISTOGRAM, IMAGES, NUMBERS, PAGE
-from dream_ray.engine.evaluation.plots import make_figure, save
+from dream_ray.engine.evaluation.plots import save
 
 _BINS = 40
 _SHOWN_CLASSES, _SHOWN_IMAGES = 4, 16

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.nested import leaves
-from dream_ray.core.tables import accuracy_cell, html_table, text_table
+from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
 from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.metrics import merged_rows
@@ -64,8 +64,8 @@ class ComparedRun:
         return read(self.path) if self.is_finished else None
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(ShownAsTables):
     """Runs of one store side by side.
 
     Attributes:
@@ -137,25 +137,18 @@ class Comparison:
             "accuracies": self.accuracies,
         }
 
-    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        """Returns (title, headings, rows): the settings that differ, and a table for each kind of evaluation."""
+    def tables(self) -> list[Table]:
+        """Returns the settings that differ, and the accuracies by each kind of evaluation."""
         names = [run.name for run in self.runs]
         settings = [[path, *map(_text, values)] for path, values in self.settings.items()]
-        tables = [("settings that differ", ["setting", *names], settings)] if settings else []
+        tables = [Table("settings that differ", ["setting", *names], settings)] if settings else []
         kinds: dict[str, list[list[str]]] = {}
         for row in self.accuracies:
             title = f"{row['network']}; {row['protocol']} protocol, {row['split']} split; 95 % intervals"
             trained_on = row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
             kinds.setdefault(title, []).append([row["run"], trained_on, accuracy_cell(row), str(row["n"])])
         headings = ["run", "trained on", "accuracy in %", "n"]
-        return tables + [(title, headings, rows) for title, rows in kinds.items()]
-
-    def __repr__(self) -> str:
-        parts = [f"{title}\n{text_table(headings, rows)}" for title, headings, rows in self.tables()]
-        return "\n\n".join([f"Comparison of {', '.join(run.name for run in self.runs)}", *parts])
-
-    def _repr_html_(self) -> str:
-        return "".join(html_table(headings, rows, title=title) for title, headings, rows in self.tables())
+        return tables + [Table(title, headings, rows) for title, rows in kinds.items()]
 
 
 def compare_runs(paths: Sequence[str]) -> Comparison:

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dream_ray.data.arrays import Float32Array, UInt8Array
-from dream_ray.data.store.image_grid import drawable
-from dream_ray.engine.evaluation.plots import draw_curve, make_figure
-from dream_ray.sets.image_set import eight_bits
+from dream_ray.core.figures import make_figure
+from dream_ray.engine.evaluation.plots import draw_curve
+from dream_ray.sets.plots import IMAGES, draw_set
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +13,6 @@ if TYPE_CHECKING:
     from dream_ray.engine.evaluation.comparison import ComparedRun
 
 _X_LABELS = {"steps": "inner steps", "seconds": "seconds of these steps"}
-_CLASSES, _IMAGES = 10, 10
-_GAP = 1
 
 
 def plot_curves(runs: "Sequence[ComparedRun]") -> "Figure":
@@ -42,33 +37,16 @@ def plot_curves(runs: "Sequence[ComparedRun]") -> "Figure":
 
 def plot_images(runs: "Sequence[ComparedRun]") -> "Figure":
     """Draws the first stored images of the first classes of each run, the runs side by side, a class in each row."""
-    widths = [1.2 + 0.4 * min(run.config.ipc, _IMAGES) for run in runs]
+    widths = [1.2 + 0.4 * min(run.config.ipc, IMAGES) for run in runs]
     figure = make_figure(sum(widths), 4.8)
     panels = figure.subplots(1, len(runs), squeeze=False, width_ratios=widths)[0]
     for axes, run in zip(panels, runs, strict=True):
         axes.set_title(run.name, fontsize=9)
+        found = run.images()
+        if found is not None:
+            draw_set(axes, found)
+            continue
         axes.set_xticks([])
         axes.set_yticks([])
-        found = run.images()
-        if found is None:
-            axes.text(0.5, 0.5, "not finished", ha="center")
-            continue
-        shown = found.stored_LNCHW[:_CLASSES, :_IMAGES]
-        axes.imshow(_grid(shown), interpolation="nearest", vmin=0, vmax=255)
-        names = list(map(drawable, found.class_names[:_CLASSES]))
-        height = shown.shape[3] + _GAP
-        axes.set_yticks([height * (row + 0.5) for row in range(len(shown))], names, fontsize=7)
-        axes.tick_params(length=0)
+        axes.text(0.5, 0.5, "not finished", ha="center")
     return figure
-
-
-def _grid(images_LNCHW: Float32Array) -> UInt8Array:
-    """Returns images as one picture (H, W, 3) with white lines between them: a row for each class."""
-    num_rows, num_columns, _, height, width = images_LNCHW.shape
-    step_y, step_x = height + _GAP, width + _GAP
-    grid = np.full((num_rows * step_y, num_columns * step_x, 3), 255, dtype=np.uint8)
-    for row, images_NCHW in enumerate(eight_bits(images_LNCHW)):
-        for column, image_CHW in enumerate(images_NCHW):
-            top, left = row * step_y, column * step_x
-            grid[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
-    return grid

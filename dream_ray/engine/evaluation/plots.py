@@ -1,21 +1,27 @@
 """Plots of results; matplotlib is imported when a plot is drawn."""
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
+from dream_ray.core.figures import make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Rows = Sequence[dict[str, Any]]
 
-def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
+
+def plot_evaluation(path: str, rows: Rows, *, title: str) -> None:
+    """Writes `draw_evaluation` as PNG."""
+    save(path, draw_evaluation(rows, title=title))
+
+
+def draw_evaluation(rows: Rows, *, title: str) -> "Figure":
     """Draws the mean accuracy of every evaluated set as a bar with its standard deviation, and each network as a dot.
 
     Args:
-        path: Target PNG.
         rows: Rows of `evaluate.summarise`.
         title: Heading.
     """
@@ -34,23 +40,32 @@ def plot_evaluation(path: str, rows: list[dict[str, Any]], *, title: str) -> Non
         finite = [100 * accuracy for accuracy in row["accuracies"] if accuracy is not None]
         axes.plot(finite, [position] * len(finite), "k.", markersize=3)
         axes.text(1, position, _label(row), va="center", fontsize=8)
-    axes.set_yticks(positions, [f"{row['evaluated_set']} ({row['num_images']})" for row in rows])
+    axes.set_yticks(positions, [f"{_prefix(row, rows)}{row['evaluated_set']} ({row['num_images']})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy in %, last epoch")
     axes.set_title(title, fontsize=9)
-    save(path, figure)
+    return figure
+
+
+def _prefix(row: dict[str, Any], rows: Rows) -> str:
+    """Returns the name of the network, if the rows are of several ones."""
+    return f"{row['network']}, " if len({one.get("network") for one in rows}) > 1 else ""
 
 
 def _label(row: dict[str, Any]) -> str:
     return f"{row['diverged']} of {row['n']} diverged" if row["mean"] is None else f"{100 * row['mean']:.1f} %"
 
 
-def plot_steps(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
+def plot_steps(path: str, rows: Rows, *, title: str) -> None:
+    """Writes `draw_steps` as PNG."""
+    save(path, draw_steps(rows, title=title))
+
+
+def draw_steps(rows: Rows, *, title: str) -> "Figure":
     """Draws the mean accuracy of checkpoints against their steps with 95 % intervals, and each baseline as a line.
 
     Args:
-        path: Target PNG.
         rows: Rows of `evaluate.summarise`.
         title: Heading.
     """
@@ -72,7 +87,7 @@ def plot_steps(path: str, rows: list[dict[str, Any]], *, title: str) -> None:
     axes.set_ylabel("top-1 accuracy in %, last epoch")
     axes.legend(fontsize=8)
     axes.set_title(f"{title}, 95 % intervals", fontsize=9)
-    save(path, figure)
+    return figure
 
 
 def draw_curve(
@@ -81,15 +96,6 @@ def draw_curve(
     """Draws accuracies in [0, 1] as a curve in percent, with an error bar where there is a half width."""
     bars = [100 * (width or 0.0) for width in half_widths]
     axes.errorbar(xs, [100 * mean for mean in means], yerr=bars, label=label, marker=".", capsize=2, linewidth=1)
-
-
-def make_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of a size in inches."""
-    # It warns if its font cache is missing or cannot be written, which changes no plot.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(path: str, figure: "Figure") -> None:

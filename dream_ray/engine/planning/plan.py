@@ -1,8 +1,7 @@
 """A specification on a worker node: settings that fit its memory, the plan of the run, and the start of the run."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -14,7 +13,6 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks.device_images import MEGABYTE
 from dream_ray.engine.networks.program_form import ProgramForm
-from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
 from dream_ray.engine.planning.memory import (
     MemoryPlan,
@@ -23,84 +21,19 @@ from dream_ray.engine.planning.memory import (
     planned_residents,
     processes_per_gpu,
 )
+from dream_ray.engine.planning.run_plan import RunPlan
 from dream_ray.engine.prefetch.producer import networks_ahead
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import check_precision, resolve_device
 from dream_ray.engine.run.lifecycle import create_run
 from dream_ray.engine.run.process_memory import OutOfMemory
 from dream_ray.engine.run.programs.program_choice import choose_form, form_of
-from dream_ray.engine.run.spec import RunSpec, check_against_store
+from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 
 _EMBEDDING_BATCHES: tuple[int, ...] = get_args(Selection.model_fields["embedding_batch"].annotation)
 _SMALLEST_SYNTHETIC_BATCH = 8
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """Memory of a run and times of its steps.
-
-    Attributes:
-        spec: The run; if its memory is limited, its settings are those that fit.
-        store: Its store.
-        memory: Memory of its largest worker and of a producer.
-        costs: Measured times of its steps.
-        producers: Producers that will start.
-        reserve: Whether each of them reserves the CPUs of a worker.
-        cores: Cores that its processes can use, see `Backend.cores`.
-    """
-
-    spec: RunSpec
-    store: Store
-    memory: MemoryPlan
-    costs: StepCosts
-    producers: int
-    reserve: bool
-    cores: int
-
-    @property
-    def config(self) -> Config:
-        """Settings of the run."""
-        return self.spec.config
-
-    def forecast(self, workers: int | None = None) -> Forecast:
-        """Predicts time and traffic of the run, for another number of workers too.
-
-        Raises:
-            UsageError: If the run would be refused with so many workers.
-        """
-        spec = self.spec if workers is None else replace(self.spec, workers=workers)
-        check_against_store(spec, self.store)
-        counts = class_counts(self.config, self.store)
-        slots = self._slots(spec.workers)
-        return forecast(self.config, counts, self.costs, workers=spec.workers, producers=self.producers, slots=slots)
-
-    @property
-    def shares_cores(self) -> bool:
-        """Whether there are fewer cores than workers and producers need."""
-        return self.spec.workers + self.producers > self._slots(self.spec.workers)
-
-    def _slots(self, workers: int) -> float:
-        """Returns the processes that compute at a time; Ray adds nodes until every worker has the CPUs it reserves."""
-        if self.memory.gpu:
-            return math.inf
-        reserving = 0 if self.spec.local else workers + self.producers * self.reserve
-        return max(self.cores / self.spec.threads, reserving)
-
-    @property
-    def padding(self) -> float:
-        """Fraction of the slots of groups of classes that are padding, over all workers."""
-        classes = placement(self.config, class_counts(self.config, self.store), self.spec.workers)
-        size = self.spec.class_batch or 1
-        return 1 - sum(map(len, classes)) / sum(size * math.ceil(len(labels) / size) for labels in classes)
-
-    @property
-    def mean_class_size(self) -> float:
-        """Real images of a class, on average."""
-        counts = class_counts(self.config, self.store)
-        return sum(counts) / len(counts)
 
 
 def plan_run(spec: RunSpec, producers: Producers, cores: int) -> RunPlan:

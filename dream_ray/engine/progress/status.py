@@ -1,10 +1,15 @@
 """The progress and the status of a run, from the files of its heartbeats alone, on any machine."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
+from dream_ray.core.figures import make_figure
+from dream_ray.core.tables import ShownAsTables, Table, duration
 from dream_ray.engine.run.directory import Run, read_sessions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WORKER, EXPERT, PRODUCER = "worker", "expert", "producer"
 """Roles of a session: distils classes; trains an expert before the first step; trains networks ahead of the workers."""
@@ -75,8 +80,8 @@ def summarise_progress(sessions: list[dict[str, Any]]) -> Progress | None:
     )
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(ShownAsTables):
     """The state of a run.
 
     Attributes:
@@ -102,6 +107,31 @@ class Status:
     checkpoint_s: float | None
     outer_steps: int
     inner_steps: int
+
+    def tables(self) -> list[Table]:
+        """Returns the state, and what is known of the progress."""
+        now, rows = self.progress, [["state", self.state]]
+        if self.reason:
+            rows.append(["reason", self.reason])
+        if now is not None:
+            rows.append(["step", f"{now.step} of {now.total_steps}"])
+            rows += [["loss", f"{now.loss:.4g}"]] if now.loss is not None else []
+            rows += [["seconds per step", f"{now.seconds_per_step:.2f}"]] if now.seconds_per_step is not None else []
+            if self.state == "running" and now.seconds_left is not None:
+                rows.append(["time left", duration(now.seconds_left)])
+        if self.checkpoint_step is not None:
+            rows.append(["newest checkpoint", f"step {self.checkpoint_step}, {duration(self.checkpoint_s)} ago"])
+        return [Table("", ("run", ""), rows)]
+
+    def plot(self) -> "Figure":
+        """Draws the finished steps of each worker."""
+        figure = make_figure(6.4, 1.2 + 0.3 * len(self.sessions))
+        axes = figure.add_subplot()
+        axes.barh([f"worker {one['shard']}" for one in self.sessions], [one["step"] for one in self.sessions])
+        axes.set_xlim(0, self.outer_steps * self.inner_steps)
+        axes.set_xlabel("inner steps")
+        axes.set_title(self.state, fontsize=9)
+        return figure
 
 
 def read_status(run: Run, now: float) -> Status:

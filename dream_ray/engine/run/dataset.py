@@ -1,7 +1,9 @@
 """A synthetic set as a PyTorch dataset."""
 
+import html
 import math
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dream_ray import storage
+from dream_ray.core.figures import png_of
 from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.images.normalisation import Normalisation, Normalise
 from dream_ray.core.images.synthetic import SyntheticSet
@@ -17,7 +20,12 @@ from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import WHITENING_FILE
 from dream_ray.engine.run.normalisation import read_whitening
 from dream_ray.errors import RunError
-from dream_ray.sets.set_file import Description, read_description, set_shape
+from dream_ray.sets.image_set import ImageSet, describe_size
+from dream_ray.sets.plots import html_picture, plot_set
+from dream_ray.sets.set_file import Description, read_description, read_set, set_shape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SyntheticDataset(Dataset[tuple[Tensor, int]]):
@@ -69,6 +77,16 @@ class SyntheticDataset(Dataset[tuple[Tensor, int]]):
         if description != self._description:
             raise RunError(f"{self._path} is another set than when it was loaded: load it again")
         return synthetic
+
+    def __repr__(self) -> str:
+        return f"SyntheticDataset: {describe_size(self._description, len(self))}; {self._path}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{html_picture(png_of(self.plot()))}"
+
+    def plot(self) -> "Figure":
+        """Draws some stored images of some classes."""
+        return plot_set(ImageSet(*read_set(self._path)))
 
     def __len__(self) -> int:
         return len(self.labels_N)

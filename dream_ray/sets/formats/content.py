@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dream_ray.data.arrays import eight_bits
 from dream_ray.sets.folders import folder_names
-from dream_ray.sets.image_set import ImageSet, eight_bits
+from dream_ray.sets.image_set import ImageSet
 from dream_ray.sets.pictures import encode
 
 

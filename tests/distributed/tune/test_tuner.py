@@ -18,6 +18,7 @@ from dream_ray.distributed.cluster import capacity
 from dream_ray.distributed.cluster.capacity import Needs
 from dream_ray.distributed.tune import tuner
 from dream_ray.distributed.tune.executors import at_a_time
+from dream_ray.distributed.tune.search import SweepResult
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.file import parse_sweep
@@ -279,3 +280,15 @@ def test_concurrent_trials_are_those_that_fit_or_the_users_number_on_a_cluster(
     monkeypatch.setattr("dream_ray.distributed.tune.executors.is_cluster", lambda: grows)
     monkeypatch.setattr("dream_ray.distributed.tune.executors.present_nodes", lambda: [{"CPU": cpus}])
     assert at_a_time(Needs(), asked) == found
+
+
+def test_a_result_shows_the_trials_the_best_first() -> None:
+    trials = [
+        {"trial": number, "state": "done", "accuracy": accuracy, "reason": "", "weights.feature": 0.5}
+        for number, accuracy in enumerate((0.25, None, 0.75))
+    ]
+    found = SweepResult(trials, [])
+    assert [line.split()[0] for line in repr(found).splitlines()] == ["trials", "trial", "2", "0", "1"]
+    assert found._repr_html_().count("<td>0.5</td>") == 3
+    points, best = found.plot().axes[0].lines
+    assert list(points.get_ydata()) == list(best.get_ydata()) == [25.0, 75.0]

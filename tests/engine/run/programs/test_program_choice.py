@@ -15,7 +15,7 @@ from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning import plan as planning
-from dream_ray.engine.planning.plan import RunPlan
+from dream_ray.engine.planning.run_plan import RunPlan
 from dream_ray.engine.run.directory import CLASSES_TOGETHER, Run, open_run
 from dream_ray.engine.run.environment import check_precision, fixed_arithmetic
 from dream_ray.engine.run.programs.program_choice import choose_form

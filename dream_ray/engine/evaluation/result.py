@@ -1,0 +1,37 @@
+"""The result of an evaluation: the list of its rows, which is shown as a table. Imports no PyTorch."""
+
+from typing import TYPE_CHECKING, Any
+
+from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Evaluation(ShownAsTables, list[dict[str, Any]]):
+    """Rows of `evaluate.summarise`: a row for each network and set, or step."""
+
+    def tables(self) -> list[Table]:
+        """Returns the accuracies."""
+        rows = [
+            [
+                row["network"],
+                row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}",
+                str(row["num_images"]),
+                str(row["epochs"]),
+                accuracy_cell(row),
+                str(row["n"]),
+            ]
+            for row in self
+        ]
+        headings = ("network", "trained on", "images", "epochs", "accuracy in %", "n")
+        return [Table("top-1 accuracy, last epoch, 95 % intervals", headings, rows)]
+
+    def plot(self) -> "Figure":
+        """Draws a bar for each set; accuracies of several steps as a curve."""
+        from dream_ray.engine.evaluation.plots import draw_evaluation, draw_steps
+
+        of_several_steps = len({row["step"] for row in self if row["step"] is not None}) > 1
+        one_network = len({row["network"] for row in self}) == 1
+        draw = draw_steps if of_several_steps and one_network else draw_evaluation
+        return draw(self, title=self[0]["network"] if one_network else "")
