@@ -5,7 +5,7 @@ from typing import Any
 
 from typer import echo
 
-from dream_ray.cli.progress import duration
+from dream_ray.core.tables import duration
 
 
 def show_suggestion(found: Any) -> None:
