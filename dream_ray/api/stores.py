@@ -31,6 +31,7 @@ class IngestKeywords(TypedDict, total=False):
     channels: int | None
     encoding: str
     validation: float
+    pixel_range: int | None
     classes: Sequence[str] | str | None
     max_per_class: int | None
     image_column: str

@@ -42,6 +42,10 @@ def ingest(
         str, typer.Option("--encoding", help="raw or jpeg; jpeg is smaller and decoded when read.")
     ] = "raw",
     validation: Annotated[float, typer.Option("--validation", help="Fraction of the training data to hold out.")] = 0.1,
+    pixel_range: Annotated[
+        int | None,
+        typer.Option("--pixel-range", help="Largest value of 16-bit pixels, such as 4095. [default: as sampled]"),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option("--classes", help="imagenet-10, imagenet-100, imagenette, imagewoof, a file, or a,b,c."),
@@ -85,6 +89,7 @@ def ingest(
         channels=channels,
         encoding=encoding,
         validation=validation,
+        pixel_range=pixel_range,
         classes=None if classes is None else read_classes(classes),
         max_per_class=max_per_class,
         image_column=image_column,

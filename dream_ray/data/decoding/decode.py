@@ -7,7 +7,9 @@ Treatment of special cases:
 - EXIF orientation: applied. A damaged EXIF block is ignored.
 - Palette, CMYK, YCbCr, 1 bit: converted to RGB (or greyscale) by Pillow's formulas, without ICC profiles.
 - Transparency: composed over white, as in a viewer.
-- 16-bit greyscale: 0..65535 is scaled to 0..255 and rounded. Floating-point pixels have no range: unreadable.
+- More than 8 bits: the range of the file's tags, else the given one, is scaled to 0..255, see `deep.py`. Floating-point
+  pixels have no range: unreadable.
+- White-is-zero TIFFs are inverted.
 - Several frames: the first.
 - More pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb): unreadable.
 
@@ -18,15 +20,20 @@ holds more than its input and its output; docs/explanation/ingest.md gives the p
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dream_ray.data.arrays import UInt8Array
+from dream_ray.data.decoding.deep import UnknownRange, deep_pixels, in_8_bits, rawmode
 from dream_ray.data.decoding.jpeg import decode_plain_jpeg, has_exif, is_damage, plain_jpeg_pixels
 
-# Other formats of Pillow start programs (EPS) or contain no photographs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Other formats of Pillow start programs (EPS) or contain no photographs. Some builds of Pillow lack the last three, and
+# the package pillow-heif brings HEIF.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "ICO", "AVIF", "JPEG2000", "HEIF")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
 _STRIP_PIXELS = 1 << 20
@@ -48,13 +55,15 @@ class UnreadableImage(Exception):  # noqa: N818 - it names a finding about the d
     """The bytes are not a usable image; the message is the reason."""
 
 
-def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
+def decode(data: bytes, *, channels: int, size: int | None, pixel_range: int | None = None) -> UInt8Array:
     """Decodes an image file.
 
     Args:
-        data: Content of a JPEG, PNG, BMP, GIF, TIFF, WebP or PNM file.
+        data: Content of a JPEG, PNG, BMP, GIF, TIFF, WebP, PNM or ICO file; AVIF, JPEG 2000 and HEIF if there is a
+            decoder.
         channels: 1 for greyscale (ITU-R 601 luma), 3 for RGB.
         size: Side of the result, see `fit`; None keeps the image's own.
+        pixel_range: Largest value of pixels of more than 8 bits; None: 65535, for pixels that need all 16 bits.
 
     Returns:
         (channels, H, W) uint8.
@@ -76,9 +85,11 @@ def decode(data: bytes, *, channels: int, size: int | None) -> UInt8Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return pixels_of(_load(data), channels=channels, size=size)
+            return pixels_of(_load(data, pixel_range), channels=channels, size=size)
     except UnreadableImage:
         raise
+    except UnknownRange as reason:
+        raise UnreadableImage(str(reason)) from None
     except UnidentifiedImageError:
         raise UnreadableImage("it is not an image of a known format") from None
     except Exception as error:
@@ -159,10 +170,48 @@ def _turn(image_CHW: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(np.flip(turned, reversed_axes))
 
 
-def _load(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
-        file.load()
-        return _upright(file)
+def largest_sample(data: bytes) -> int | None:
+    """Returns the largest value of an image of more than 8 bits whose range its tags do not say; None for others."""
+    with warnings.catch_warnings(), suppress(Exception), Image.open(io.BytesIO(data), formats=_formats()) as file:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        pixels = deep_pixels(file, data)
+        if pixels is not None and pixels.largest is None:
+            return pixels.largest_sample
+    return None
+
+
+def _load(data: bytes, pixel_range: int | None) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_formats()) as file:
+        pixels = deep_pixels(file, data)
+        if pixels is None:
+            transparent = _transparent_bmp(file, data)
+            file.load()
+            return transparent or _upright(file)
+        image = in_8_bits(pixels, pixel_range)
+        image.getexif().update(file.getexif())
+        return _upright(image)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Returns the formats that can be read here."""
+    Image.init()
+    with suppress(ImportError):
+        import pillow_heif  # type: ignore[import-not-found]
+
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _transparent_bmp(file: ImageFile.ImageFile, data: bytes) -> Image.Image | None:
+    """Reads a BMP file of 32 bits per pixel whose fourth bytes are alpha; None: another file, or all of them are 0."""
+    if file.format != "BMP" or rawmode(file) != "BGRX":
+        return None
+    tile: Any = file.tile[0]
+    _, _, offset, (_, stride, direction) = tile
+    image = Image.frombytes("RGBA", file.size, data[offset:], "raw", "BGRA", stride, direction)
+    return image if image.getchannel("A").getextrema() != (0, 0) else None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -177,8 +226,6 @@ def _upright(image: Image.Image) -> Image.Image:
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImage("its pixels are floating-point numbers of no defined range")
-    if image.mode.startswith("I"):
-        return _from_16_bit(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return _over_white(image)
     return image if image.mode in _MODES.values() else image.convert("L" if image.mode == "1" else "RGB")
@@ -189,17 +236,6 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    pixels_HW = np.empty((image.height, image.width), dtype=np.uint8)
-    for top, strip in _strips(image):
-        values_HW = np.asarray(strip)
-        lowest, highest = int(values_HW.min()), int(values_HW.max())
-        if not 0 <= lowest <= highest <= 65535:
-            raise UnreadableImage(f"its pixels lie in {lowest}..{highest}, which is not 16 bit")
-        pixels_HW[top : top + strip.height] = (values_HW.astype(np.uint32) + 128) // 257
-    return Image.fromarray(pixels_HW)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -16,6 +16,7 @@ from dream_ray.data.decoding.decode import UnreadableImage, decode
 from dream_ray.data.holdout import num_held
 from dream_ray.data.ingest.plan import LISTED, gather
 from dream_ray.data.ingest.selection import Selection
+from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import note_name, read_ahead, read_rows
 from dream_ray.errors import UsageError
 
@@ -33,12 +34,14 @@ class DigestJob:
         number: Index of the batch.
         channels: Channels of the store.
         size: Side of its images in pixels; None: that of the image.
+        pixel_range: Largest value of pixels of more than 8 bits, if it is known.
     """
 
     work: str
     number: int
     channels: int
     size: int | None
+    pixel_range: int | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Contents:
     problems: list[str | None]
 
 
-def digest_jobs(selection: Selection, work: str, size: int | None) -> list[DigestJob]:
+def digest_jobs(selection: Selection, work: str, settings: IngestSettings) -> list[DigestJob]:
     """Returns the jobs whose digests are missing."""
     rows_N = np.concatenate(selection.rows["train"])
     path = storage.join(work, SELECTED)
@@ -65,7 +68,10 @@ def digest_jobs(selection: Selection, work: str, size: int | None) -> list[Diges
             for batch in gather(selection.listings["train"], together):
                 writer.write_batch(batch)
     done = set(storage.list_directory(storage.join(work, CONTENTS)))
-    jobs = (DigestJob(work, number, selection.channels, size) for number in range(len(starts)))
+    jobs = (
+        DigestJob(work, number, selection.channels, settings.size, settings.pixel_range)
+        for number in range(len(starts))
+    )
     return [job for job in jobs if note_name(job.number) not in done]
 
 
@@ -75,7 +81,7 @@ def digest_images(job: DigestJob) -> int:
     problems: list[str | None] = []
     for _, read in read_ahead(read_rows(job.work, job.number, SELECTED)):
         try:
-            image_CHW = decode(read(), channels=job.channels, size=job.size)
+            image_CHW = decode(read(), channels=job.channels, size=job.size, pixel_range=job.pixel_range)
         except UnreadableImage as reason:
             digests.append(None)
             problems.append(str(reason))

@@ -14,8 +14,9 @@ from dream_ray.data.ingest.contents import IMAGES_PER_JOB, check_test_fraction, 
 from dream_ray.data.ingest.finish import finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
 from dream_ray.data.ingest.listing import LISTINGS, keep_shards, list_shard, open_parts, shard_jobs
+from dream_ray.data.ingest.pixel_range import with_found_range
 from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
-from dream_ray.data.ingest.selection import select
+from dream_ray.data.ingest.selection import Selection, select
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear, is_cleared
 from dream_ray.data.ingest.usual_size import with_usual_size
@@ -123,10 +124,13 @@ def _run_stages(
         with_retries(clear, store, identity)
         raise
     try:
+        selection = with_retries(select, settings, work, parts)
         if settings.size is None:
-            settings = with_retries(with_usual_size, settings, with_retries(select, settings, work, parts))
+            settings = with_retries(with_usual_size, settings, selection)
+        if settings.pixel_range is None:
+            settings = with_retries(with_found_range, settings, selection)
         if settings.test_fraction is not None:
-            _digest_contents(settings, work, parts, run_jobs, progress)
+            _digest_contents(settings, selection, work, run_jobs, progress)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         plan = with_retries(load_or_make_plan, settings, work, parts, digest)
         _write(store, work, plan, run_jobs, progress)
@@ -138,14 +142,13 @@ def _run_stages(
 
 
 def _digest_contents(
-    settings: IngestSettings, work: str, parts: dict[str, Source], run_jobs: Mapper, progress: Progress
+    settings: IngestSettings, selection: Selection, work: str, run_jobs: Mapper, progress: Progress
 ) -> None:
     """Digests the training images, so that the plan can divide them by content."""
     assert settings.test_fraction is not None
-    selection = with_retries(select, settings, work, parts)
     sizes = list(map(len, selection.rows["train"]))
     check_test_fraction(settings.test_fraction, selection.class_names, sizes)
-    jobs = with_retries(digest_jobs, selection, work, settings.size)
+    jobs = with_retries(digest_jobs, selection, work, settings)
     digested = max(0, sum(sizes) - IMAGES_PER_JOB * len(jobs))
     for count in run_jobs(digest_images, jobs):
         digested += count

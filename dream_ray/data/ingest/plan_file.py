@@ -121,11 +121,14 @@ def _with_problems(listing: pa.Table, rows_N: Int64Array, problems: Sequence[str
 def _form(selection: Selection, settings: IngestSettings) -> Form:
     """Returns the form of the first readable image, which all images of the store must have."""
     listing, channels = selection.listings["train"], selection.channels
+    first = ""
     for number in chain.from_iterable(selection.rows["train"]):
         [row] = listing.slice(number, 1).to_pylist()
         try:
-            _, height, width = decode(read_image(row), channels=channels, size=settings.size).shape
-        except UnreadableImage:
+            image_CHW = decode(read_image(row), channels=channels, size=settings.size, pixel_range=settings.pixel_range)
+        except UnreadableImage as reason:
+            first = first or f"{row['name']}: {reason}"
             continue
-        return Form(channels, settings.size, settings.encoding, row["name"], height, width)
-    raise RunError("no training image of the source is readable")
+        _, height, width = image_CHW.shape
+        return Form(channels, settings.size, settings.encoding, row["name"], height, width, settings.pixel_range)
+    raise RunError(f"no training image of the source is readable; the first is {first}")

@@ -1,15 +1,21 @@
 """The classes and images that the settings select of the listings."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from dream_ray.data.arrays import Int64Array
+from dream_ray.data.decoding.decode import UnreadableImage
 from dream_ray.data.ingest.listing import class_names, read_listing
 from dream_ray.data.ingest.plan import choose_classes, rows_by_class
 from dream_ray.data.ingest.settings import IngestSettings
+from dream_ray.data.ingest.writing import read_image
 from dream_ray.data.sources import Source
 from dream_ray.errors import UsageError
+
+_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,20 @@ def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Sel
             raise UsageError("the test source has no images")
     channels = parts["train"].channels if settings.channels is None else settings.channels
     return Selection(names, channels, listings, rows)
+
+
+def sampled_images(selection: Selection, is_wanted: Callable[[str], bool] = lambda name: True) -> Iterator[bytes]:
+    """Reads up to 256 training images, evenly spaced over all classes; unreadable ones are skipped.
+
+    Args:
+        selection: The selected images.
+        is_wanted: Tells by the name of a sampled image whether to read it.
+    """
+    rows_N = np.concatenate(selection.rows["train"])
+    picked = np.unique(np.linspace(0, len(rows_N) - 1, min(_SAMPLES, len(rows_N))).astype(int))
+    for row in selection.listings["train"].take(rows_N[picked]).to_pylist():
+        if is_wanted(row["name"]):
+            try:
+                yield read_image(row)
+            except UnreadableImage:
+                continue  # the ingest counts it

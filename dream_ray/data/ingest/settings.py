@@ -8,6 +8,7 @@ from PIL import Image
 from dream_ray import storage
 from dream_ray.data.class_lists import repeated_name
 from dream_ray.data.decoding.decode import is_bomb
+from dream_ray.data.decoding.deep import RANGES
 from dream_ray.data.sources import SOURCES
 from dream_ray.data.store.encodings import ENCODINGS
 from dream_ray.errors import check_rules
@@ -29,6 +30,8 @@ class IngestSettings:
         channels: 1 (greyscale) or 3 (RGB). None: that of the set for digits and torchvision, 3 for image files.
         encoding: "raw" (uint8, used without decoding) or "jpeg" (about six times smaller, decoded on every read).
         validation: Fraction in [0, 1) of every training class, rounded down, that becomes the validation split.
+        pixel_range: Largest value of pixels of more than 8 bits whose file does not say it, in [1, 65535], such as 4095
+            for 12 bits. None: the least usual one that up to 256 sampled images fit into, with a warning.
         classes: Classes to store, in the order of their labels; None: all of the source. A text that is not a class of
             the source stands for its first word.
         max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
@@ -46,6 +49,7 @@ class IngestSettings:
     channels: int | None = None
     encoding: str = "raw"
     validation: float = 0.1
+    pixel_range: int | None = None
     classes: tuple[str, ...] | None = None
     max_per_class: int | None = None
     image_column: str = "image"
@@ -72,6 +76,10 @@ class IngestSettings:
                 self.test_fraction is not None and self.test is not None,
                 f"test_fraction divides the training images, so it must not be given with test; got "
                 f"{self.test_fraction} and {self.test}",
+            ),
+            (
+                self.pixel_range is not None and not 1 <= self.pixel_range <= RANGES[-1],
+                f"pixel_range must be an int in [1, {RANGES[-1]}]; got {self.pixel_range}",
             ),
             (
                 self.max_per_class is not None and self.max_per_class < 1,

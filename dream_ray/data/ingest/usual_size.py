@@ -7,19 +7,15 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
 from PIL import Image
 
-from dream_ray.data.decoding.decode import UnreadableImage
-from dream_ray.data.ingest.selection import Selection
+from dream_ray.data.ingest.selection import Selection, sampled_images
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.ingest.writing import read_image
 
 SIDES = (64, 32)
 """Sides to choose from, the usual one first. Steps at 128 pixels take four times as long."""
 LARGEST_KEPT = 256
 """Largest shorter side of images that keep their shape."""
-_SAMPLES = 256
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,14 +51,7 @@ def with_usual_size(settings: IngestSettings, selection: Selection) -> IngestSet
 def _shapes(selection: Selection) -> list[tuple[int, int]]:
     """Returns (width, height) of the sampled images whose header is readable."""
     shapes = []
-    rows_N = np.concatenate(selection.rows["train"])
-    picked = np.unique(np.linspace(0, len(rows_N) - 1, min(_SAMPLES, len(rows_N))).astype(int))
-    listing = selection.listings["train"].take(rows_N[picked])
-    for row in listing.to_pylist():
-        try:
-            content = read_image(row)
-        except UnreadableImage:
-            continue  # the ingest counts it
+    for content in sampled_images(selection):
         # Pillow raises many kinds of exception for damaged bytes.
         with warnings.catch_warnings(), suppress(Exception), Image.open(io.BytesIO(content)) as file:
             warnings.simplefilter("ignore")

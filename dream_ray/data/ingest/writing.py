@@ -41,6 +41,7 @@ class Form:
         first: Name of the image whose shape all others must have.
         height: Its height in pixels.
         width: Its width.
+        pixel_range: Largest value of pixels of more than 8 bits, if it is known.
     """
 
     channels: int
@@ -49,6 +50,7 @@ class Form:
     first: str
     height: int
     width: int
+    pixel_range: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def read_image(row: dict[str, Any]) -> bytes:
 def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
     for row, read in read_ahead(rows):
         try:
-            image_CHW = decode(read(), channels=job.form.channels, size=job.form.size)
+            form = job.form
+            image_CHW = decode(read(), channels=form.channels, size=form.size, pixel_range=form.pixel_range)
         except UnreadableImage as reason:
             rejects.append(
                 {
@@ -156,7 +159,7 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
                 }
             )
             continue
-        form, (_, height, width) = job.form, image_CHW.shape
+        _, height, width = image_CHW.shape
         if (height, width) != (form.height, form.width):
             raise UsageError(
                 f"images must have the same shape: {form.first} is {form.height} x {form.width} and {row['name']} is "

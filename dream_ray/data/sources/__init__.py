@@ -25,11 +25,11 @@ __all__ = [
 
 SOURCES: dict[str, SourceKind] = {
     "digits": DIGITS,
-    "in_memory": IN_MEMORY,
     "torchvision": TORCHVISION,
     "hf_parquet": HF_PARQUET,
     "tar_archive": TAR_ARCHIVE,
     "image_folder": IMAGE_FOLDER,
+    "in_memory": IN_MEMORY,
 }
 """Kinds of source; the first one that matches a text opens it."""
 

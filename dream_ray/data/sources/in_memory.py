@@ -6,6 +6,7 @@ spool of the store, from which the jobs read. Only one image is in memory at a t
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,10 @@ def _copied(
 
 
 def _encoded(image: Image.Image, channels: int, size: int | None) -> bytes:
+    if image.mode.startswith("I"):  # more than 8 bits, whose range is looked for in the copies
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
     pixels_CHW = pixels_of(image, channels=channels, size=size)
     return pnm(pixels_CHW[0] if channels == 1 else pixels_CHW.transpose(1, 2, 0))
 

@@ -51,7 +51,7 @@ def test_grey_images_in_one_and_three_channels():
         (Image.fromarray(np.full((2, 2), 65535, np.uint16)), "PNG", (255, 255, 255)),
         (Image.fromarray(np.full((2, 2), 25700, np.uint16)), "PNG", (100, 100, 100)),
         (Image.fromarray(np.full((2, 2), 25700, np.uint16)), "TIFF", (100, 100, 100)),
-        (Image.fromarray(np.full((2, 2), 257, np.int32)), "TIFF", (1, 1, 1)),
+        (Image.fromarray(np.full((2, 2), 25700, np.int32)), "TIFF", (100, 100, 100)),
     ],
 )
 def test_modes(image, kind, expected):

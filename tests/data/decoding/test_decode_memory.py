@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.corpus.test_pixels import RGB, png, tiff
 from tests.data.samples import encode
 
 WIDTH = HEIGHT = 4700
@@ -19,15 +20,18 @@ MAKE = {
     "rgb.png": lambda: encode(Image.new("RGB", (WIDTH, HEIGHT)), compress_level=1),
     "turned-rgba.png": lambda: encode(Image.new("RGBA", (WIDTH, HEIGHT)), compress_level=1, exif=EXIF),
     "palette.png": lambda: encode(Image.new("P", (WIDTH, HEIGHT)), compress_level=1, transparency=0),
-    "16-bit.png": lambda: encode(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)), compress_level=1),
+    "16-bit.png": lambda: encode(Image.fromarray(np.full((HEIGHT, WIDTH), 65535, np.uint16)), compress_level=1),
+    "16-bit-rgb.tiff": lambda: tiff(np.full((HEIGHT, WIDTH, 3), 65535, np.uint16), 2),
+    "16-bit-rgb.png": lambda: png(np.full((HEIGHT, WIDTH, 3), 65535, np.uint16), RGB),
     "cmyk.jpg": lambda: encode(Image.new("CMYK", (WIDTH, HEIGHT)), "JPEG"),
     "progressive.jpg": lambda: encode(Image.new("RGB", (WIDTH, HEIGHT)), "JPEG", progressive=True, subsampling=0),
     "lossless.webp": lambda: encode(Image.new("RGBA", (WIDTH, HEIGHT)), "WEBP", lossless=True, method=0, quality=0),
 }
 # Upper bounds of docs/explanation/ingest.md, without the file itself. Pillow's WebP decoder holds four frames.
-BYTES_A_PIXEL = dict.fromkeys(MAKE, 10) | {"lossless.webp": 17}
+BYTES_A_PIXEL = dict.fromkeys(MAKE, 10) | {"lossless.webp": 17, "16-bit-rgb.tiff": 21, "16-bit-rgb.png": 17}
 CHILD = """
 import os, sys
+import torchvision.io
 from benchmarks.processes import status_bytes
 from dream_ray.data.decoding.decode import decode
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dream_ray.data.ingest import usual_size
 from dream_ray.data.store.image_grid import contact_sheet, drawable, write_grid
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.store import Store
@@ -66,6 +67,7 @@ def test_a_contact_sheet_has_all_classes(tmp_path, make_folder):
 def test_a_contact_sheet_shows_large_images_small(tmp_path, make_folder, monkeypatch, height, width, tile):
     blue = encode(Image.new("RGB", (width, height), (9, 90, 200)))
     root = make_folder("f", {"a": 2, "b": {"0.png": blue}}, height, width)
+    monkeypatch.setattr(usual_size, "LARGEST_KEPT", 1024)
     ingest(str(root), str(tmp_path / "s"), validation=0.0)
     taken = []
     take = ImageChunks.take
