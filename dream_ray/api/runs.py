@@ -41,6 +41,7 @@ def distill(
     compile: str = "auto",
     class_batch: int | None = None,
     memory: int | str | None = None,
+    from_set: storage.StrPath | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
     observer: Observer = nullcontext,
@@ -69,6 +70,8 @@ def distill(
             results need equal numbers; a resumed run keeps its number.
         memory: Memory of all workers and producers together, in bytes or as text such as "8GB"; settings are changed so
             that the run fits, see `dream_ray.engine.planning.plan.fit_memory`. None: no limit.
+        from_set: Synthetic set to start from: a file, an export, or a run, finished or not; classes, shape, ipc and
+            factor must be those of this run. It becomes `initialisation` of the settings. None: as these say.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Returns a context that is entered while the run works, for example one that shows its progress.
@@ -81,6 +84,7 @@ def distill(
         RunError: If the work failed; `resume` continues it.
     """
     out = storage.text_path("out", out)
+    config = _with_start(config, from_set, local=local)
     spec = RunSpec(
         config=config,
         store=storage.text_path("store", store),
@@ -111,6 +115,17 @@ def distill(
         with executing(run, is_new=True), observer(run):
             backend.run_workers(run, spec)
     return load_synthetic(run.path)
+
+
+def _with_start(config: Config, from_set: storage.StrPath | None, *, local: bool) -> Config:
+    """Returns the settings with the digest of the set that the run starts from, if it does."""
+    start = config.initialisation
+    if from_set is None and (start.strategy != "set" or start.digest is not None):
+        return config
+    from dream_ray.engine.run.sets import starting_from
+
+    path = storage.text_path("from-set", from_set if from_set is not None else str(start.path))
+    return starting_from(config, path if local else storage.shared_path("from-set", path))
 
 
 def resume(

@@ -32,10 +32,11 @@ def _section(
     yield f"\n## {path or 'The run'}\n"
     inner = []
     for name, one in schema["properties"].items():
-        default, full = defaults[name], f"{path}.{name}".lstrip(".")
+        full = f"{path}.{name}".lstrip(".")
         if "$ref" in one:
-            inner.append((others[one["$ref"].rpartition("/")[2]], default, full))
+            inner.append((others[one["$ref"].rpartition("/")[2]], defaults[name], full))
         else:
+            default = defaults.get(name)  # a section may leave out what is null
             text = default if isinstance(default, str) else json.dumps(default)
             yield f"- `{full}`: {_rule(one)}; default `{text}`. {' '.join(one['description'].split())}"
     for section, values, full in inner:

@@ -125,6 +125,11 @@ class Config(Section):
                 + self._ways_to_a_multiple("checkpoint_keep_every", self.checkpoint_keep_every),
             ),
             (
+                self.initialisation.strategy == "set" and self.initialisation.path is None,
+                "initialisation.path must be a synthetic set with initialisation.strategy set; got null. `distill "
+                "--from SET` sets both",
+            ),
+            (
                 objective == "trajectory" and kind != "expert",
                 f"source.kind must be expert with matching.objective trajectory; got {kind}",
             ),

@@ -5,7 +5,7 @@ Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dream_ray.config.normalisation import NormalisationChoice
 from dream_ray.config.section import Section
@@ -25,13 +25,23 @@ class Network(Section):
 class Initialisation(Section):
     """Where the synthetic images start."""
 
-    strategy: Literal["representative", "random", "noise"] = "representative"
+    strategy: Literal["representative", "random", "noise", "set"] = "representative"
     """representative: images that k-means picks; random: random real images; noise: grey noise, around the mean of the
-    real images with pixels.space normalised."""
+    real images with pixels.space normalised; set: the stored images of another synthetic set, see `path`."""
+    path: str | None = None
+    """Set to start from, with strategy set: a file, the directory of a run, or an export. `distill --from` sets it."""
+    digest: str | None = None
+    """Digest of the images of `path`, so that the run never starts from others; `distill` sets it."""
     warmup_epochs: int = Field(default=1, ge=0)
     """Passes over the real data that train the network of the representative initialisation. With source.kind real
     this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool, which uses
     a member of the pool, and by the other strategies."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset_paths(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of settings name checkpoints and trials: those of settings without a set stay as they were before.
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name not in ("path", "digest") or value is not None}
 
 
 class Selection(Section):

@@ -184,6 +184,9 @@ def _check_paths(run: Run, spec: RunSpec) -> None:
     store = run.environment["store"]
     check_visible_on_all_nodes("store", store, storage.join(store, MANIFEST))
     check_visible_on_all_nodes("out", run.path, run.file("config.yaml"))
+    start = run.config.initialisation.path
+    if start is not None and not storage.is_directory(start):
+        check_visible_on_all_nodes("from", start, start)
     if spec.snapshot_cache is not None and not storage.is_remote(spec.snapshot_cache):
         storage.ensure_writable(spec.snapshot_cache)
         check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)

@@ -25,6 +25,7 @@ from dream_ray.engine.networks.sources import Snapshot, Source, blank_network
 from dream_ray.engine.prefetch.producer import experts, feature_cache, trained_networks
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.sets import starting_images
 
 Components = tuple[Source[Any], Callable[[Any, Assignments], dict[int, Selection]], Matcher[Any]]
 """Source, selection and matcher of `distill`; the source yields the step inputs that its matcher takes."""
@@ -63,6 +64,7 @@ def make_components(
         form=run.form,
         features=feature_cache(run),
         initial_network=None if trains_on_everything(config) else partial(_initial_network, run, store),
+        starting_images=partial(starting_images, config),
     )
     if snapshots is not None:
         snapshots.begin(config.step_of(state.outer, state.inner), state.network)
@@ -89,7 +91,8 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
     network = module_to_device(blank_network(lambda: build(config, store)), run.device)
 
     def initialise(segments: Segments) -> dict[int, ClassState]:
-        matcher = class_matcher(config, store, labels, normalise, form=run.form)
+        images = partial(starting_images, config)
+        matcher = class_matcher(config, store, labels, normalise, form=run.form, starting_images=images)
         return matcher.initial_states(_initial_network(run, store))
 
     def select(segments: Segments, previous: Assignments) -> dict[int, Selection]:

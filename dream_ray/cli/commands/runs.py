@@ -64,6 +64,9 @@ def distill(
     compile: Compile = "auto",
     class_batch: ClassBatch = None,
     memory: Memory = None,
+    from_set: Annotated[
+        str | None, typer.Option("--from", help="Set to start from: a file, a run or an export. [default: real images]")
+    ] = None,
     address: Address = None,
     wait: Wait = "10min",
 ) -> None:
@@ -107,6 +110,7 @@ def distill(
             compile=compile,
             class_batch=class_batch,
             memory=memory,
+            from_set=from_set,
             address=address,
             wait=wait,
             observer=lambda run: _observe(run, settings),

@@ -23,6 +23,7 @@ from dream_ray.core.matching.objectives import Objective
 from dream_ray.core.placement import Labels
 from dream_ray.core.selection.random_batches import random_batch, repeated, successive_batches
 from dream_ray.core.transfer import to_device
+from dream_ray.data.arrays import Float32Array
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.matching.state import ClassState, RunState
@@ -59,12 +60,20 @@ class ClassMatcher:
         selector: Selects the real images; its classes are those of this shard.
         num_classes: Classes of the whole run.
         initial_network: Returns the network of the initialisation; None: the first one of the run.
+        starting_images: Returns the stored images of all classes (L, N, C, H, W) in [0, 1], float32, of
+            initialisation.strategy set.
     """
 
     config: Config
     selector: ClassSelector
     num_classes: int
     initial_network: Callable[[], Snapshot] | None = None
+    starting_images: Callable[[], Float32Array] | None = None
+
+    @cached_property
+    def _starting_LNCHW(self) -> Float32Array:
+        assert self.starting_images is not None, "a run that starts from a set has its reader"
+        return self.starting_images()
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -196,6 +205,8 @@ class ClassMatcher:
             shape = (config.ipc, *images.shape_CHW)
             noise = self.selector.stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
             initial_NCHW = self.space.from_noise(to_device(noise, device))
+        elif config.initialisation.strategy == "set":
+            initial_NCHW = self.space.from_unit(to_device(self._starting_LNCHW[label], device))
         else:
             chosen = self._initial_indices(snapshot, label)
             # A class may have fewer images than the mosaics have tiles.

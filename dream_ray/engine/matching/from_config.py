@@ -9,6 +9,7 @@ import torch
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.transfer import module_to_device
+from dream_ray.data.arrays import Float32Array
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.class_selector import ClassSelector
@@ -30,12 +31,13 @@ def class_matcher(
     form: ProgramForm = EAGER,
     features: FeatureCache | None = None,
     initial_network: Callable[[], Snapshot] | None = None,
+    starting_images: Callable[[], Float32Array] | None = None,
 ) -> ClassMatcher:
     """Returns the matcher of some classes; see its attributes and those of its selector."""
     real = real_images(config, store, labels, normalise.device)
     largest_class = max(len(store.images(label, config.splits)) for label in range(store.num_classes))
     selector = ClassSelector(config, real, largest_class, normalise, form, features)
-    return ClassMatcher(config, selector, store.num_classes, initial_network)
+    return ClassMatcher(config, selector, store.num_classes, initial_network, starting_images)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int], device: torch.device) -> dict[int, RealPixels]:

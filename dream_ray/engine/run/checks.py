@@ -16,6 +16,7 @@ from dream_ray.engine.networks.from_config import build
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.ignored_settings import changed_in_vain
 from dream_ray.engine.run.normalisation import MOST_WHITENED_VALUES
+from dream_ray.engine.run.sets import check_start
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import foreign_code
 
@@ -43,6 +44,8 @@ def check_fit(config: Config, store: Store) -> None:
             f"data.zca needs images of at most {MOST_WHITENED_VALUES} values (32 x 32 pixels of 3 channels are 3072); "
             f"the store's have {num_values}"
         )
+    if config.initialisation.strategy == "set":
+        check_start(config, store.manifest)
     for line in [*small_classes(config, counts, store.manifest.class_names), *unusual_rates(config)]:
         _LOG.warning("%s", line)
     for name, reason in changed_in_vain(config):
@@ -70,7 +73,7 @@ def small_classes(config: Config, counts: Sequence[int], names: Sequence[str]) -
     fewest = min(counts)
     smallest = f"class {names[counts.index(fewest)]!r} has {fewest}"
     tiles = config.ipc * config.factor**2
-    if config.initialisation.strategy != "noise" and fewest < tiles:
+    if config.initialisation.strategy not in ("noise", "set") and fewest < tiles:
         ways = [f"ipc={fewest // config.factor**2}"] if fewest >= config.factor**2 else []
         ways += [f"factor={math.isqrt(fewest // config.ipc)}"] if config.factor > 1 and fewest >= config.ipc else []
         ways.append("initialisation.strategy=noise")

@@ -25,7 +25,7 @@ class Row(NamedTuple):
     ignored: tuple[str, ...]
 
 
-_NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise")}
+_NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise", "set")}
 _RANDOM_SELECTION = {"selection.strategy": ("random",)}
 _UNCLUSTERED = {"selection.strategy": ("random", "central", "boundary")}
 _UNLESS_REPRESENTATIVE = {"selection.strategy": ("random", "stratified", "central", "boundary")}
@@ -37,6 +37,10 @@ TABLE = (
     Row({"source.kind": ("real", "random", "synthetic", "expert")}, ("source.pool_size",)),
     Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
     Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
+    Row(
+        {"initialisation.strategy": ("representative", "random", "noise")},
+        ("initialisation.path", "initialisation.digest"),
+    ),
     Row(_RANDOM_SELECTION, ("selection.interval",)),
     Row(_UNCLUSTERED, _RESTART),
     Row({"selection.strategy": ("representative", "stratified", "central", "boundary")}, ("selection.in_passes",)),

@@ -1,17 +1,24 @@
-"""The set of any path: a file, a finished run, or an unfinished run.
+"""The set of any path: a file, a finished run, or an unfinished run; and the set that a run starts from.
 
 The set of an unfinished run is assembled from its newest complete checkpoint when somebody asks for it, and written
 beside the files of the run under a name with its step.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dream_ray import storage
+from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.images.synthetic import SyntheticSet
+from dream_ray.data.arrays import Float32Array
+from dream_ray.data.store.manifest import Manifest, shown_names
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.state import STEP_SIZE
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
@@ -19,6 +26,7 @@ from dream_ray.engine.run.checkpoint import StepImages
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.normalisation import channel_statistics
 from dream_ray.errors import RunError, UsageError
+from dream_ray.sets import ImageSet, read
 from dream_ray.sets.set_file import SET_FILE
 
 
@@ -116,3 +124,72 @@ def write_partial(run: Run, step: int) -> None:
     write_picture(path.removesuffix(".parquet") + ".png", synthetic)
     recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment, "step": step}
     write_synthetic(path, synthetic, recipe=recipe, cost={})
+
+
+def starting_from(config: Config, path: str) -> Config:
+    """Returns settings with which a run starts from the images of a set, which its digest pins.
+
+    Args:
+        config: Settings.
+        path: File of a set, directory of a run (see `set_file`), or export of a set.
+
+    Raises:
+        UsageError: If it is no set, or has another format version.
+        RunError: If it is damaged.
+    """
+    file = storage.absolute(set_file(path))
+    start = {"strategy": "set", "path": file, "digest": _images_digest(read(file))}
+    return config.model_copy(update={"initialisation": config.initialisation.model_copy(update=start)})
+
+
+def starting_images(config: Config) -> Float32Array:
+    """Reads the stored images (L, N, C, H, W) in [0, 1] that a run starts from, float32.
+
+    Raises:
+        UsageError: If they do not exist, or are others than when the run began.
+        RunError: If they are damaged.
+    """
+    return _read_start(config).stored_LNCHW
+
+
+def check_start(config: Config, manifest: Manifest) -> None:
+    """Raises UsageError if the set that a run starts from has other images than it had, or does not fit the run."""
+    found = _read_start(config)
+    both = {
+        "classes": (shown_names(found.class_names), shown_names(manifest.class_names)),
+        "shape": (found.stored_LNCHW.shape[2:], manifest.shape_CHW),
+        "ipc": (found.stored_LNCHW.shape[1], config.ipc),
+        "factor": (found.factor, config.factor),
+    }
+    # The text shows only some names.
+    different = ["classes"] if found.class_names != manifest.class_names else []
+    different += [name for name in ("shape", "ipc", "factor") if both[name][0] != both[name][1]]
+    if different:
+        raise UsageError(
+            f"initialisation.path must be a set of the same classes, shape, ipc and factor as the run; "
+            f"{config.initialisation.path} has {_listed(both, different, 0)}, the run has {_listed(both, different, 1)}"
+        )
+
+
+def _listed(both: Mapping[str, tuple[object, object]], names: Sequence[str], side: int) -> str:
+    return ", ".join(f"{name} {both[name][side]}" for name in names)
+
+
+def _read_start(config: Config) -> ImageSet:
+    start = config.initialisation
+    assert start.path is not None, "settings check it"
+    found = read(start.path)
+    if (digest := _images_digest(found)) != start.digest:
+        raise UsageError(
+            f"initialisation.digest must be the digest of the images of {start.path}, {digest}; got {start.digest}. "
+            "Give the set with --from, or correct the digest if the images are the right ones"
+        )
+    return found
+
+
+def _images_digest(found: ImageSet) -> str:
+    """Returns a SHA-256 of the stored images of a set, float32, and of its classes, whatever its file."""
+    digest = hashlib.sha256(json.dumps(found.class_names).encode())
+    for images_NCHW in found.stored_LNCHW:
+        digest.update(np.ascontiguousarray(images_NCHW, "<f4").data)
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,13 +48,16 @@ class ClassSteps:
     def __init__(
         self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, form: ProgramForm
     ) -> None:
+        start: dict[str, Any] = {"warmup_epochs": 0}
+        if config.initialisation.strategy == "set":
+            start["strategy"] = "noise"  # as many images, without reading the set
         short = config.model_copy(
             update={
                 "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
                 "update": config.update.model_copy(
                     update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
                 ),
-                "initialisation": config.initialisation.model_copy(update={"warmup_epochs": 0}),
+                "initialisation": config.initialisation.model_copy(update=start),
             }
         )
         self._config, self._store, self._timer = config, store, timer
