@@ -1,7 +1,7 @@
 """The trials of a sweep: a table or lines that follow them, and their results."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ def _counts(path: str, rows: list[dict[str, Any]]) -> str:
     return title
 
 
-def _table(rows: list[dict[str, Any]]) -> tuple[list[Any], list[list[str]]]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[list[str]]]:
     """Returns columns and cells of the rows of `sweeps.results.rows_of`; reasons of failure are left out."""
     headings = _headings([name for name in rows[0] if name != "reason"])
     columns = [heading if name == "state" else number(heading) for name, heading in headings.items()]
@@ -92,22 +92,41 @@ def _cell(name: str, value: Any) -> str:
 
 
 def show_trials(rows: list[dict[str, Any]]) -> None:
-    """Prints the trials, and why those that failed did."""
+    """Prints the trials, the best first, and why those that failed did."""
+    from dream_ray.sweeps.results import ranked
+
     if not rows:
         echo("No trial has started.")
         return
-    print_table(*_table(rows))
+    print_table(*_table(ranked(rows)))
     for row in rows:
         if row["reason"]:
             echo(f"trial {row['trial']} failed: {row['reason']}")
 
 
+def show_state(path: str, study: str | None) -> None:
+    """Prints the trials of a sweep, and whether a process works on it; a killed one leaves its trials running."""
+    from dream_ray import storage
+    from dream_ray.sweeps.results import read_rows
+
+    rows = read_rows(path, study)
+    unfinished = {"running", "waiting"} & {row["state"] for row in rows}
+    is_dead = bool(unfinished) and storage.is_in_use(path) is False
+    show_trials([{**row, "state": "interrupted"} if is_dead and row["state"] == "running" else row for row in rows])
+    if is_dead:
+        echo(f"No process works on this sweep: it was stopped or killed. Run `dream-ray resume {path}` to continue.")
+
+
 def show_sweep(path: str, found: Any) -> None:
-    """Prints the trials, the test of the best settings, and where the results are."""
+    """Prints the trials, why the search ended, which trial is best, the test of its settings, and the files."""
     from dream_ray import storage
     from dream_ray.sweeps.final_runs import NAMES
+    from dream_ray.sweeps.results import ranked
 
     show_trials(found.trials)
+    echo(f"ended: {found.ended}")
+    best = ranked(found.trials)[0]
+    echo(f"best: trial {best['trial']}, with a validation accuracy of {_cell('accuracy', best['accuracy'])} %")
     for row in found.final:
         echo(f"{NAMES[row['name']]}, tested with new seeds: {_tested(row)}")
     echo(f"report: {storage.join(path, 'report.html')}")

@@ -6,7 +6,7 @@ raises `UsageError`. A written file is either complete or absent.
 """
 
 from dream_ray.storage.cache import is_cached, make_room, mark_used, open_cached
-from dream_ray.storage.claims import CLAIM, claimed, exclusive_lock
+from dream_ray.storage.claims import CLAIM, claimed, exclusive_lock, is_in_use
 from dream_ray.storage.directories import (
     delete_temporaries,
     file_sizes,
@@ -65,6 +65,7 @@ __all__ = [
     "in_one_array",
     "is_cached",
     "is_directory",
+    "is_in_use",
     "is_remote",
     "is_within",
     "join",

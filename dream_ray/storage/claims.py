@@ -46,6 +46,30 @@ def claimed(path: str) -> Iterator[bool]:
         lock.release()
 
 
+def is_in_use(directory: str) -> bool | None:
+    """Tells whether a process has the `exclusive_lock` of a directory; None where there are no locks.
+
+    For the moment of the question, another process cannot take the lock.
+    """
+    claim = join(directory, CLAIM)
+    if is_remote(claim):
+        return None
+    from filelock import FileLock, Timeout
+
+    _, target = resolve(claim)
+    if not os.path.exists(target):
+        return False
+    lock = FileLock(target, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # The file system has no locks, or is read-only.
+        return None
+    lock.release()
+    return False
+
+
 @contextmanager
 def exclusive_lock(kind: str, directory: str) -> Iterator[None]:
     """Locks a directory, because another process would take unfinished work for that of a killed process.

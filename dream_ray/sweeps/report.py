@@ -44,7 +44,7 @@ figure { margin: 0; }
 .figure { height: 28rem; min-width: 40rem; }
 .images { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; border-radius: 0.3rem; background: white; }
-pre { overflow-x: auto; padding: 0.5rem; background: #8882; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 0.5rem; background: #8882; }
 """
 
 

@@ -21,9 +21,11 @@ from dream_ray.sweeps.study import (
     EARLIER,
     RUNG,
     best_trials,
+    counted_trials,
     has_begun,
     load_study,
     opening,
+    outer_steps_spent,
     reached_the_end,
 )
 
@@ -118,6 +120,28 @@ def write_results(out: str, sweep: Sweep, study: optuna.Study) -> Values:
         raise RunError(f"no trial of the sweep succeeded; the last reason: {reason}")
     storage.write_text(storage.join(out, BEST), dump_config(final_config(sweep, best[0].params)))
     return best[0].params
+
+
+def ranked(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns rows with the best whole trial first: then those that were stopped, the latest rung first, and others."""
+    states = ["done", "stopped", "running", "interrupted", "waiting", "earlier", "failed", "again"]
+
+    def place(row: Mapping[str, Any]) -> tuple[int, int, float]:
+        rung = row["rung"] or 0 if row["state"] == "stopped" else 0
+        return states.index(row["state"]), -rung, -(row["accuracy"] or 0.0)
+
+    return sorted(rows, key=place)
+
+
+def why_ended(sweep: Sweep, study: optuna.Study) -> str:
+    """Returns the limit that ended a search."""
+    counted, budget = len(counted_trials(study)), sweep.budget
+    if counted >= sweep.most_trials:
+        which = "points of the grid" if sweep.most_trials < budget.trials else "trials of the budget"
+        return f"all {sweep.most_trials} {which} were run"
+    if budget.outer_steps is not None and outer_steps_spent(sweep, study) >= budget.outer_steps:
+        return f"the {budget.outer_steps} outer steps of the budget are spent, after {counted} trials"
+    return f"the {budget.hours:g} hours of the budget are spent, after {counted} trials"
 
 
 def count_states(rows: Iterable[Mapping[str, Any]]) -> str:

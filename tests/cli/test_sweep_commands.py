@@ -19,7 +19,7 @@ from dream_ray.distributed.tune.search import SweepResult
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.results import BEST, write_results
+from dream_ray.sweeps.results import BEST, ranked, why_ended, write_results
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import RUNG, open_study
 
@@ -97,7 +97,7 @@ def test_a_sweep_in_use_by_another_process_is_refused(call: Call, begun: Path) -
     with storage.exclusive_lock("sweep", str(begun)):
         code, text = call("resume", begun)
     assert code == 2 and "only one process at a time may use sweep" in text
-    assert "running" in call("status", begun)[1], "its trial is unchanged"
+    assert "interrupted" in call("status", begun)[1], "its trial is unchanged"
 
 
 def test_a_sweep_that_was_killed_while_it_began_can_begin_again(call: Call, begun: Path) -> None:
@@ -185,7 +185,59 @@ def test_tested_settings_are_shown_with_their_cost(capsys: pytest.CaptureFixture
     row = {"trial": 0, "state": "done", "rung": 2, "accuracy": 0.8125, "seconds": 12.5, "reason": ""}
     best = {"name": "best", "mean": 0.8125, "std": 0.005, "n": 2, "steps": 240, "compute_s": 12.5, "reasons": []}
     base = {**best, "name": "base", "mean": None, "std": None, "n": 0, "compute_s": None, "reasons": ["not finite"]}
-    trials.show_sweep("out", SweepResult([row], [best, base]))
+    worse = {**row, "trial": 1, "accuracy": 0.5}
+    trials.show_sweep("out", SweepResult([worse, row], [best, base], "all 2 trials of the budget were run"))
     text = capsys.readouterr().out
+    assert re.search(r"^ *0 +done .*\n *1 +done ", text, re.M), "the best first"
+    assert "ended: all 2 trials of the budget were run\nbest: trial 0, with a validation accuracy of 81.2 %\n" in text
     assert "best settings, tested with new seeds: 81.2 +- 0.5 % (n = 2; 240 steps and 12.5 CPU and GPU" in text
     assert "settings of the sweep file, tested with new seeds: one run failed: not finite" in text
+
+
+def test_status_says_that_no_process_works_on_a_sweep(call: Call, begun: Path) -> None:
+    code, text = call("status", begun)
+    assert code == 0 and re.search(r"^ *0 +interrupted ", text, re.M)
+    assert f"No process works on this sweep: it was stopped or killed. Run `dream-ray resume {begun}`" in text
+    with storage.exclusive_lock("sweep", str(begun)):
+        code, text = call("status", begun)
+    assert code == 0 and re.search(r"^ *0 +running ", text, re.M) and "No process" not in text
+
+
+@pytest.mark.parametrize(
+    ("budget", "ended"),
+    [
+        ({"trials": 1}, "all 1 trials of the budget were run"),
+        ({"outer_steps": 6}, "the 6 outer steps of the budget are spent, after 1 trials"),
+        ({"hours": 2}, "the 2 hours of the budget are spent, after 1 trials"),
+    ],
+)
+def test_the_end_of_a_search_has_its_reason(begun: Path, budget: dict[str, Any], ended: str) -> None:
+    sweep, _ = open_sweep(str(begun))
+    study = open_study(str(begun), sweep, "store")
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, RUNG, 6)
+    study.tell(0, 0.5)
+    assert why_ended(parse_sweep({**SWEEP, "budget": budget}), study) == ended
+
+
+def test_trials_are_ranked() -> None:
+    rows = [
+        {"state": state, "rung": rung, "accuracy": accuracy, "trial": number}
+        for number, (state, rung, accuracy) in enumerate(
+            [
+                ("failed", None, None),
+                ("stopped", 1, 0.9),
+                ("done", 6, 0.5),
+                ("stopped", 2, 0.1),
+                ("done", 6, 0.6),
+                ("running", 1, 0.7),
+            ]
+        )
+    ]
+    assert [row["trial"] for row in ranked(rows)] == [4, 2, 3, 1, 5, 0]
+
+
+def test_a_start_outside_of_the_space_says_that_the_settings_are_tried_first(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump({**SWEEP, "space": {"pixels.lr": {"log": [0.1, 1]}}}))
+    code, text = call("sweep", file, "--store", "store")
+    assert code == 2 and "the settings themselves are tried first" in text and "`start: []`" in text

@@ -197,9 +197,7 @@ def status(
     from dream_ray.sweeps.directory import is_sweep
 
     if is_sweep(run):
-        from dream_ray.sweeps.results import read_rows
-
-        trials.show_trials(read_rows(run, study))
+        trials.show_state(run, study)
         return
     if is_experiment(run):
         from dream_ray.cli.commands import experiments
