@@ -36,7 +36,7 @@ from dream_ray.distributed.train.model_training import train_on_workers
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
-from dream_ray.engine.models.directory import BEGUN
+from dream_ray.engine.models.model import BEGUN
 from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts

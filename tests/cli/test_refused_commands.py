@@ -40,6 +40,8 @@ def runs(digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "typo.yaml").write_text(yaml.safe_dump({**sweep, "sampler": {"name": "tree"}}))
     (path / "table").mkdir()
     (path / "table" / "experiment.yaml").write_text(yaml.safe_dump(BASE))
+    (path / "model").mkdir()
+    (path / "model" / "training.json").write_text("{}")
     (path / "table.yaml").write_text(yaml.safe_dump({**BASE, "preset": "smok"}))
     create_sweep(parse_sweep(sweep), SweepContext(str(path / "sweep"), str(path / "store"), "cpu"))
     return path
@@ -78,6 +80,12 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("plan --preset smoke --store store --scale 1,x", "scale must be ints >= 1 with commas between them"),
         ("resume nowhere", "there is no config.yaml in it"),
         ("resume table", "table is an experiment; continue it with the `dream-ray experiment` command that began it"),
+        ("resume model", "model is a model; continue it with the `dream-ray train` command that began it"),
+        (
+            "train store --net convnet --out new",
+            "network and epochs must be given, with --net and --epochs",
+        ),
+        ("train store --net convnet --epochs 1 --out new --workers 3", "batch_size must be a multiple of workers (3)"),
         ("resume store --local", "there is no config.yaml in it"),
         ("resume run --max-concurrent 2", "--max-concurrent is for sweeps"),
         ("resume sweep --workers 2", "--workers is for runs"),

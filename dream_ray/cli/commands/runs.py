@@ -144,11 +144,14 @@ def resume(
     --outer-steps lengthens a run, finished or not, to the result that it would have had from the start.
     """
     from dream_ray.cli import trials
+    from dream_ray.engine.models.model import is_training
     from dream_ray.experiments.file import is_experiment
     from dream_ray.sweeps.directory import is_sweep
 
     if is_experiment(run):
         raise UsageError(f"{run} is an experiment; continue it with the `dream-ray experiment` command that began it")
+    if is_training(run):
+        raise UsageError(f"{run} is a model; continue it with the `dream-ray train` command that began it")
     if is_sweep(run):
         theirs = {
             "workers": workers is not None,

@@ -117,7 +117,7 @@ def data_parallel(module: nn.Module, shape_CHW: tuple[int, int, int]) -> nn.Modu
         module: Its parameters are on the device of the worker.
         shape_CHW: Shape of an image.
     """
-    wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+    wrapped = DistributedDataParallel(module)
     kept = copy.deepcopy(module.state_dict())
     device = next(module.parameters()).device
     wrapped(torch.zeros(2, *shape_CHW, device=device)).sum().backward()

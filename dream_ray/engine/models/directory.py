@@ -6,15 +6,14 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models.model import FORMAT_VERSION, is_model
+from dream_ray.engine.models.model import BEGUN, FORMAT_VERSION, is_model
 from dream_ray.engine.models.spec import TrainSpec, check_training_store
 from dream_ray.engine.networks.from_config import build_named
 from dream_ray.engine.run.environment import check_precision, describe_environment, differences, resolve_device
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
 
-BEGUN, CHECKPOINT, METRICS, COST, PROGRESS = (
-    "training.json",
+CHECKPOINT, METRICS, COST, PROGRESS = (
     "checkpoint.safetensors",
     "metrics.jsonl",
     "cost.json",

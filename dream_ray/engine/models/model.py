@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import
     from dream_ray.nets import Classifier
 
 FORMAT_VERSION = 1
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+DESCRIPTION, WEIGHTS, BEGUN = "model.json", "model.safetensors", "training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,11 @@ def write_model(path: str, network: "Classifier", description: Description) -> M
 def is_model(path: str) -> bool:
     """Returns whether a directory holds a finished model."""
     return storage.exists(storage.join(path, DESCRIPTION))
+
+
+def is_training(path: str) -> bool:
+    """Returns whether a directory was begun by a training, finished or not."""
+    return storage.exists(storage.join(path, BEGUN))
 
 
 def read_model(path: str) -> Model:
