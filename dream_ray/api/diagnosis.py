@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.config import Config
+from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.data.store.store import Store
 from dream_ray.engine.diagnosis.options import USUAL_CLASSES, USUAL_SELECTIONS, check_diagnosis, most_selections
 from dream_ray.engine.run.directory import open_run
@@ -15,7 +15,7 @@ from dream_ray.errors import UsageError, check_rules
 def diagnose(
     *,
     run: storage.StrPath | None = None,
-    config: Config | None = None,
+    config: GivenConfig | None = None,
     store: storage.StrPath | None = None,
     out: storage.StrPath | None = None,
     selections: int | None = None,
@@ -30,7 +30,7 @@ def diagnose(
 
     Args:
         run: Directory of a run, finished or not; None: `config` and `store` are given.
-        config: Settings, from `load_config` or `Config(...)`.
+        config: Settings, from `load_config` or `Config(...)`; or the name of a preset, or the path of a YAML file.
         store: Store that `ingest` wrote.
         out: Directory for the files; None: `diagnosis` in the directory of the run.
         selections: Number of selections; None: 3, or all of an outer step if there are fewer.
@@ -58,14 +58,14 @@ def diagnose(
         assert config is not None and store is not None
         if out is None:
             raise UsageError("out must be given without a run, with --out")
-        of_store = Store.open(storage.text_path("store", store))
+        checked, of_store = config_of(config, None, {}), Store.open(storage.text_path("store", store))
     else:
-        config, of_store, out = opened.config, opened.open_store(), out or opened.file("diagnosis")
-    selections = min(USUAL_SELECTIONS, most_selections(config)) if selections is None else selections
+        checked, of_store, out = opened.config, opened.open_store(), out or opened.file("diagnosis")
+    selections = min(USUAL_SELECTIONS, most_selections(checked)) if selections is None else selections
     num_classes = min(USUAL_CLASSES, of_store.num_classes) if num_classes is None else num_classes
     check_rules(device_rule(device))
     check_diagnosis(
-        config,
+        checked,
         of_store,
         out,
         selections=selections,
@@ -76,7 +76,7 @@ def diagnose(
     from dream_ray.engine.diagnosis.diagnose import write_diagnosis
 
     return write_diagnosis(
-        config,
+        checked,
         of_store,
         out,
         run=opened,

@@ -1,11 +1,12 @@
 """The functions that predict a run, and suggest settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
-from dream_ray.config import Config, parse_config
+from dream_ray.config import parse_config
+from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.config.load import read_assignments
 from dream_ray.config.nested import nested
 from dream_ray.config.sizes import parse_bytes, parse_seconds
@@ -22,9 +23,10 @@ DEFAULT_BUDGET = "1h"
 
 
 def plan(
-    config: Config,
+    config: GivenConfig,
     *,
     store: storage.StrPath,
+    settings: Mapping[str, Any] | None = None,
     workers: int = 1,
     producers: int | None = None,
     local: bool = False,
@@ -36,6 +38,7 @@ def plan(
     memory: int | str | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
+    **more: Any,
 ) -> "RunPlan":
     """Predicts memory, time and traffic of a run, without starting it.
 
@@ -43,9 +46,11 @@ def plan(
     time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`. With `memory`,
     `RunPlan.config` contains the settings that fit.
     """
+    store = storage.text_path("store", store)
+    config = config_of(config, settings, more)
     spec = RunSpec(
         config=config,
-        store=storage.text_path("store", store),
+        store=store,
         out=None,
         compile=compile,
         class_batch=class_batch,

@@ -1,7 +1,7 @@
 """Functions that start, continue and read runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.api.evaluation import load_synthetic
-from dream_ray.config import Config
+from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
@@ -25,10 +25,11 @@ Observer = Callable[[Run], AbstractContextManager[object]]
 
 
 def distill(
-    config: Config,
+    config: GivenConfig,
     *,
     store: storage.StrPath,
     out: storage.StrPath,
+    settings: Mapping[str, Any] | None = None,
     workers: int = 1,
     min_workers: int | None = None,
     local: bool = False,
@@ -45,13 +46,15 @@ def distill(
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
     observer: Observer = nullcontext,
+    **more: Any,
 ) -> "SyntheticDataset":
     """Distils a store into a synthetic set.
 
     Args:
-        config: Settings, from `load_config` or `Config(...)`.
+        config: Settings, from `load_config` or `Config(...)`; or the name of a preset, or the path of a YAML file.
         store: Store that `ingest` wrote.
         out: New directory of the run.
+        settings: Settings on top of `config`, as sections or by path, such as {"pixels.lr": 0.01}.
         workers: Ray Train workers, at most one per class; the classes are sharded over them. With `local`, threads.
         min_workers: Fewest workers to start with, and to continue with after a node loss; others, up to `workers`,
             join when there are resources for them. None: `workers`.
@@ -75,6 +78,7 @@ def distill(
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Returns a context that is entered while the run works, for example one that shows its progress.
+        **more: Further settings, such as ipc=10.
 
     Returns:
         The synthetic set, ready to train on; its file is `out`/synthetic.parquet, and is read on first use.
@@ -83,11 +87,11 @@ def distill(
         UsageError: If an argument breaks a rule.
         RunError: If the work failed; `resume` continues it.
     """
-    out = storage.text_path("out", out)
-    config = _with_start(config, from_set, local=local)
+    out, store = storage.text_path("out", out), storage.text_path("store", store)
+    config = _with_start(config_of(config, settings, more), from_set, local=local)
     spec = RunSpec(
         config=config,
-        store=storage.text_path("store", store),
+        store=store,
         out=out,
         compile=compile,
         class_batch=class_batch,

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dream_ray import storage
 from dream_ray.config.frameworks import Settings
 from dream_ray.config.nested import flatten, leaves, nested, overlay, put
 from dream_ray.config.normalisation import FORMS
@@ -17,7 +18,9 @@ from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_ma
 from dream_ray.errors import UsageError
 
 
-def load_config(*, preset: str | None = None, file: str | None = None, assignments: Sequence[str] = ()) -> Config:
+def load_config(
+    *, preset: str | None = None, file: storage.StrPath | None = None, assignments: Sequence[str] = ()
+) -> Config:
     """Builds a configuration from a preset, a file on top of it, and assignments on top of both.
 
     A preset is resolved for the framework, ipc and factor of the file and the assignments; a line is logged that says
@@ -31,14 +34,18 @@ def load_config(*, preset: str | None = None, file: str | None = None, assignmen
     Raises:
         UsageError: If a setting breaks a rule.
     """
-    assigned = read_assignments(assignments)
+    return load_with(preset, None if file is None else storage.text_path("file", file), read_assignments(assignments))
+
+
+def load_with(preset: str | None, file: str | None, assigned: Mapping[str, Any]) -> Config:
+    """Builds a configuration as `load_config` does, from values by path."""
     preset, written = _read_base(preset, file)
     values, changes = _on_preset(preset, written, assigned), {**leaves(written), **assigned}
     for path, value in assigned.items():
         try:
             put(values, path, value)
         except UsageError as error:
-            raise UsageError(f"--set {path}: {error}") from None
+            raise UsageError(f"{path}: {error}") from None
     config = parse_config(values)
     if preset is None:
         report_usual_scale(values)
