@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.api.evaluation import load_synthetic
+from dream_ray.config import Config
 from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.config.sizes import parse_bytes
 from dream_ray.data.store.store import Store
@@ -88,9 +89,9 @@ def distill(
         RunError: If the work failed; `resume` continues it.
     """
     out, store = storage.text_path("out", out), storage.text_path("store", store)
-    config = _with_start(config_of(config, settings, more), from_set, local=local)
+    chosen = _with_start(config_of(config, settings, more), from_set, local=local)
     spec = RunSpec(
-        config=config,
+        config=chosen,
         store=store,
         out=out,
         compile=compile,
@@ -109,7 +110,7 @@ def distill(
     opened = Store.open(spec.store)
     check_against_store(spec, opened)
     check_new(out)
-    warn_if_not_evaluable(config, opened)
+    warn_if_not_evaluable(chosen, opened)
     from dream_ray.engine.planning.plan import begin_run
     from dream_ray.engine.run.lifecycle import executing
 
