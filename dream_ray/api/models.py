@@ -52,7 +52,8 @@ def train(
         epochs: Passes over the training split; not with `weights`.
         recipe: Other settings of the training, by the names of `TrainingRecipe`; with `weights`, only normalisation.
         weights: Weights to take instead of training: torchvision:NAME, timm:NAME (both only from files that are on the
-            machine), or a file with a state dict (.safetensors, or .pt and .pth, which is read without unpickling).
+            machine), the directory of a model of another store, or a file with a state dict (.safetensors, or .pt and
+            .pth, which is read without unpickling).
         classes: Names of the outputs of `weights`, in their order, in the words of the store: a list of names, a file
             with one name per line, or a list that `ingest` knows.
         workers: Ray Train workers, each of which trains on an equal part of every batch.

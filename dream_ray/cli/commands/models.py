@@ -30,7 +30,7 @@ def train(
         str | None,
         typer.Option(
             "--weights",
-            help="Take weights instead of training: torchvision:NAME, timm:NAME (no download), or a state dict FILE.",
+            help="Take weights instead of training: torchvision:NAME, timm:NAME (no download), model or state dict.",
         ),
     ] = None,
     classes: Annotated[

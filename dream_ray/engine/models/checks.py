@@ -21,8 +21,8 @@ def check_fits_store(model: Model, store: Store) -> None:
     """Raises UsageError unless a model classifies the classes of a store, in their order, on images of its shape."""
     own, names = model.description.class_names, store.manifest.class_names
     remedy = (
-        "Train a model on this store, or bring the outputs into its order with `dream-ray train STORE --weights "
-        f"{model.path}/model.safetensors --classes FILE`"
+        "Train a model on this store, or bring the outputs into its order with `dream-ray train "
+        f"{store.path} --weights {model.path} --out NEW`, and --classes FILE if they have other names"
     )
     if set(own) != set(names):
         missing = [name for name in names if name not in own]

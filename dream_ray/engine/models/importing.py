@@ -13,7 +13,7 @@ from dream_ray.data.class_lists import possible_names
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.measuring import measure_held_out
 from dream_ray.engine.models.model import Description, write_model
-from dream_ray.engine.models.pretrained import FIND, classifier_tensors, read_state_dict
+from dream_ray.engine.models.pretrained import FIND, classifier_tensors, model_weights, read_state_dict
 from dream_ray.engine.models.spec import ImportSpec, channels_rule
 from dream_ray.engine.networks.from_config import build_named
 from dream_ray.engine.run.environment import fixed_arithmetic, library_versions, resolve_device
@@ -38,9 +38,9 @@ def import_model(spec: ImportSpec) -> None:
     if found := storage.list_directory(spec.out):
         raise UsageError(f"out must be a new or empty directory; {spec.out} has files in it, such as {found[0]}")
     network, file = spec.network, spec.weights
-    if spec.library is not None:
-        pretrained = FIND[spec.library](spec.weights.partition(":")[2])
-        network, file = Network(name=pretrained.network), pretrained.file
+    if network is None:
+        pretrained = FIND[spec.library](spec.weights.partition(":")[2]) if spec.library else model_weights(spec.weights)
+        network, file = pretrained.network, pretrained.file
         names, chosen = names or pretrained.class_names, chosen or pretrained.normalisation
     assert network is not None and names is not None and chosen is not None
     with (

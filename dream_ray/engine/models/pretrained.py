@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dream_ray import storage
 from dream_ray.config.normalisation import ChannelStatistics
+from dream_ray.config.sections import Network
+from dream_ray.engine.models.model import WEIGHTS, read_model
 from dream_ray.errors import UsageError
 from dream_ray.nets import Classifier
 from dream_ray.nets.classifier import foreign_code
@@ -21,16 +23,16 @@ _PARALLEL = "module."
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights of a library.
+    """Weights that name their network, outputs and normalisation.
 
     Attributes:
-        network: Name of the network for `build_network`.
+        network: The network.
         file: Their file.
         class_names: Names of the outputs, in their order.
         normalisation: Normalisation of the inputs.
     """
 
-    network: str
+    network: Network
     file: str
     class_names: tuple[str, ...]
     normalisation: ChannelStatistics
@@ -69,7 +71,9 @@ def torchvision_weights(name: str) -> Pretrained:
     chosen = members[found[0]]
     transforms = chosen.transforms()
     statistics = ChannelStatistics(mean=tuple(transforms.mean), std=tuple(transforms.std))
-    return Pretrained(f"torchvision:{model}", files[found[0]], tuple(chosen.meta["categories"]), statistics)
+    return Pretrained(
+        Network(name=f"torchvision:{model}"), files[found[0]], tuple(chosen.meta["categories"]), statistics
+    )
 
 
 def timm_weights(name: str) -> Pretrained:
@@ -96,7 +100,13 @@ def timm_weights(name: str) -> Pretrained:
     if config.num_classes == 1000:
         names = tuple(timm.data.ImageNetInfo().label_names())
     statistics = ChannelStatistics(mean=tuple(config.mean), std=tuple(config.std))
-    return Pretrained(f"timm:{name}", file, names, statistics)
+    return Pretrained(Network(name=f"timm:{name}"), file, names, statistics)
+
+
+def model_weights(path: str) -> Pretrained:
+    """Returns the weights of a model; raises RunError if it is torn or damaged."""
+    own = read_model(path).description
+    return Pretrained(own.network, storage.join(path, WEIGHTS), own.class_names, own.normalisation)
 
 
 FIND: dict[str, Callable[[str], Pretrained]] = {"torchvision": torchvision_weights, "timm": timm_weights}
@@ -113,8 +123,8 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     Raises:
         UsageError: If it does not exist or is none.
     """
-    if not storage.exists(path):
-        raise UsageError(f"weights must be torchvision:NAME, timm:NAME or an existing file; got {path!r}")
+    if not storage.exists(path) or storage.is_directory(path):
+        raise UsageError(f"weights must be torchvision:NAME, timm:NAME, a model or an existing file; got {path!r}")
     try:
         with foreign_code(f"reading the weights {path}"):
             found = _read(path)

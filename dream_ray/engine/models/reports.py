@@ -1,6 +1,7 @@
 """Checkpoints, progress and metrics of a training; the first worker writes them."""
 
 import json
+import logging
 import multiprocessing
 import statistics
 import time
@@ -12,9 +13,11 @@ from dream_ray.engine.models.directory import CHECKPOINT, COST, METRICS, PROGRES
 from dream_ray.engine.models.scores import Score
 from dream_ray.engine.models.throughput import synchronise
 
+_LOG = logging.getLogger(__name__)
+
 CHECKPOINT_S = 60.0
 """Longest time of training that a kill costs, besides the end of every epoch."""
-_BEAT_S = 1.0
+_BEAT_S, _REMOTE_BEAT_S = 1.0, 10.0  # a bucket takes a tenth of a second each time
 
 
 class TrainingReports:
@@ -31,6 +34,7 @@ class TrainingReports:
     def __init__(self, path: str, recipe: TrainingRecipe, identity: str, rank: int, num_steps: int) -> None:
         self._path, self._recipe, self._identity = path, recipe, identity
         self._is_first, self._num_steps = rank == 0, num_steps
+        self._beat_s = _REMOTE_BEAT_S if storage.is_remote(path) else _BEAT_S
         self._validation: float | None = None
         self._speed: float | None = None
         self._saved_at = self._beaten_at = time.monotonic()
@@ -43,7 +47,7 @@ class TrainingReports:
     def on_step(self, state: TrainingState) -> None:
         """Writes progress once a second, and a checkpoint once a minute."""
         now = time.monotonic()
-        if not self._is_first or now - self._beaten_at < _BEAT_S:
+        if not self._is_first or now - self._beaten_at < self._beat_s:
             return
         self._beaten_at = now
         self._speed = self._images_per_second(state, now)
@@ -57,7 +61,10 @@ class TrainingReports:
             "images_per_second": self._speed,
             "validation": self._validation,
         }
-        storage.write_json(storage.join(self._path, PROGRESS), document)
+        try:
+            storage.write_json(storage.join(self._path, PROGRESS), document)
+        except storage.RemoteError as error:  # later ones may succeed; a checkpoint would fail the training
+            _LOG.warning("The progress is not written: %s", error)
         if now - self._saved_at >= CHECKPOINT_S:
             self._save(state)
         self._elsewhere_s += time.monotonic() - now

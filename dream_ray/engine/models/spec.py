@@ -12,6 +12,7 @@ from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.sections import Network
 from dream_ray.config.training_recipe import TrainingRecipe
 from dream_ray.data.store.store import Store
+from dream_ray.engine.models.model import is_model
 from dream_ray.engine.run.spec import device_rule
 from dream_ray.errors import check_rules
 
@@ -102,12 +103,12 @@ class ImportSpec:
     """Weights from elsewhere that become a model.
 
     Attributes:
-        weights: torchvision:NAME, timm:NAME, or a file with a state dict.
+        weights: torchvision:NAME, timm:NAME, the directory of a model, or a file with a state dict.
         store: Store whose classes the model has, and on whose held-out splits it is measured.
         out: Directory of the model, new or empty.
-        network: Architecture of a file; None: the weights are those of a library, which names it.
-        classes: Names of the outputs, in their order; None: the library names them.
-        normalisation: Normalisation of the inputs; None: the library names it.
+        network: Architecture of a file; None: a library or a model, which names it.
+        classes: Names of the outputs, in their order; None: a library or a model, which names them.
+        normalisation: Normalisation of the inputs; None: that of a library or a model.
         local: Work in this process, without Ray.
         device: Device that measures it: "auto", "cpu" or "cuda".
         threads: CPU threads.
@@ -126,24 +127,25 @@ class ImportSpec:
     def __post_init__(self) -> None:
         """Checks the values, raising UsageError, and makes the paths absolute."""
         from_library = self.library is not None
+        is_file = not from_library and not is_model(self.weights)
         check_rules(
             device_rule(self.device),
             (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
             (
-                from_library and self.network is not None,
+                not is_file and self.network is not None,
                 f"net must be left out with weights {self.weights}, which name their network",
             ),
             (
-                not from_library and self.network is None,
+                is_file and self.network is None,
                 "net must be given with a file of weights, for example --net resnet18 or --net torchvision:resnet18",
             ),
             (
-                not from_library and self.classes is None,
+                is_file and self.classes is None,
                 "classes must be given with a file of weights, because it does not name them: --classes FILE with one "
                 "name per line, in the order of the outputs",
             ),
             (
-                not from_library and self.normalisation is None,
+                is_file and self.normalisation is None,
                 "normalisation must be given with a file of weights: --set normalisation=store for that of the store, "
                 "or --set 'normalisation={mean: [...], std: [...]}' for pixels in [0, 1]",
             ),
@@ -153,6 +155,6 @@ class ImportSpec:
 
     @property
     def library(self) -> str | None:
-        """Name of the library of the weights; None: a file."""
+        """Name of the library of the weights; None: a file or a model."""
         source, colon, _ = self.weights.partition(":")
         return source if colon and source in LIBRARIES else None

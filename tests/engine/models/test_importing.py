@@ -52,6 +52,8 @@ def test_a_store_may_have_fewer_classes(trained: Model, tmp_path: Path) -> None:
     model = train(
         few, tmp_path / "model", weights=file, classes=CLASSES, epochs=None, recipe={"normalisation": normalisation}
     )
+    again = train(few, tmp_path / "again", weights=trained.path, network=None, epochs=None, recipe={})
+    assert torch.equal(again.load(CPU).head.weight, model.load(CPU).head.weight)
     rows = [CLASSES.index(name) for name in model.description.class_names]
     assert torch.equal(model.load(CPU).head.weight, trained.load(CPU).head.weight[rows])
 
@@ -59,7 +61,7 @@ def test_a_store_may_have_fewer_classes(trained: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "missing.pth"}, "an existing file; got"),
+        ({"weights": "missing.pth"}, "a model or an existing file; got"),
         ({"network": None}, "net must be given with a file of weights"),
         ({"classes": None}, "classes must be given with a file of weights"),
         ({"recipe": {}}, "normalisation must be given with a file of weights"),
