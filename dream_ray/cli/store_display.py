@@ -34,6 +34,7 @@ def show_store(path: str, manifest: Manifest) -> None:
     for name, value in values.items():
         echo(f"{name}: {value}")
     _show_rejects(path)
+    _show_equal_images(manifest)
     echo()
     _show_classes(manifest)
 
@@ -43,6 +44,19 @@ def _images_of(counts: Sequence[int]) -> str:
         return "0 (none)"
     without = f"; {counts.count(0)} of {len(counts)} classes have none" if 0 in counts else ""
     return f"{sum(counts)} ({min(counts)} to {max(counts)} per class{without})"
+
+
+def _show_equal_images(manifest: Manifest) -> None:
+    """Prints how many images equal others, if any do."""
+    meanings = {
+        "train": "of train equal an earlier one",
+        "validation": "of validation equal one of train",
+        "test": "of test equal one of train or validation",
+        "classes": "equal one of another class",
+    }
+    found = [f"{count} {meanings[kind]}" for kind, count in manifest.equal_images.items() if count]
+    if found:
+        echo("equal images: " + "; ".join(found))
 
 
 def _show_classes(manifest: Manifest) -> None:

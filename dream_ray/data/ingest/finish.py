@@ -1,5 +1,6 @@
 """Last stage: the notes of all files become rejects.parquet and the manifest."""
 
+import logging
 import platform
 from contextlib import suppress
 from fractions import Fraction
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 import dream_ray
 from dream_ray import storage
+from dream_ray.data.ingest.equal_images import count_equal_images
 from dream_ray.data.ingest.jobs import with_retries
 from dream_ray.data.ingest.plan_file import Plan
 from dream_ray.data.ingest.settings import IngestSettings
@@ -22,6 +24,7 @@ from dream_ray.data.store.statistics import mean_and_std
 from dream_ray.errors import RunError
 
 _NAMED_REJECTS = 3
+_LOG = logging.getLogger(__name__)
 
 
 def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_rejects: float) -> Manifest:
@@ -71,9 +74,24 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
         settings=given,
         num_rejects=len(rejects),
         versions=versions(),
+        equal_images=count_equal_images(notes),
     )
+    _warn_of_equal_images(manifest)
     manifest.write(store)
     return manifest
+
+
+def _warn_of_equal_images(manifest: Manifest) -> None:
+    for split, others in (("test", "training or validation"), ("validation", "training")):
+        if manifest.equal_images[split]:
+            _LOG.warning(
+                "%d of %d %s images are %s images too, so accuracies on them are too high. --test-fraction keeps equal "
+                "images in one split.",
+                manifest.equal_images[split],
+                sum(manifest.counts[split]),
+                split,
+                others,
+            )
 
 
 def versions() -> dict[str, str]:

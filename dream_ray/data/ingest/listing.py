@@ -81,8 +81,20 @@ def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, 
         parts["test"] = flat_folder(settings.test, settings.test_labels, opened.train.class_names or ())
     else:
         test = kinds["test"].open(settings.test, options)
+        if test.open_test is None and _is_same_place(settings.source, settings.test):
+            raise UsageError(
+                f"test must not be the source of the training images, which has no test images; got {settings.test}: "
+                "give --test-fraction 0.2 instead of --test, or other images"
+            )
         parts["test"] = test.train if test.open_test is None else test.open_test()
     return parts
+
+
+def _is_same_place(source: str, other: str) -> bool:
+    if source == other:
+        return True
+    are_paths = all(storage.exists(path) for path in (source, other))
+    return are_paths and storage.is_within(source, other) and storage.is_within(other, source)
 
 
 def _warn_of_ignored(kinds: Iterable[SourceKind], options: SourceOptions) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.decoding.decode import UnreadableImage, decode
+from dream_ray.data.ingest.equal_images import image_digest
 from dream_ray.data.store.image_file import write_images
 from dream_ray.errors import RunError, UsageError
 
@@ -96,16 +97,17 @@ def write_file(job: WriteJob) -> int:
     if storage.exists(note_path):  # A task of several jobs was repeated.
         return len(rows)
     rejects: list[dict[str, Any]] = []
+    digests: list[str] = []
     note: dict[str, Any] = {"path": job.path, "split": job.split, "label": job.label, "rows": 0}
     sums_3C = np.zeros((3, job.form.channels), dtype=np.int64)
-    images = _images(rows, job, rejects)
+    images = _images(rows, job, rejects, digests)
     first = next(images, None)
     if first is not None:
         shape_CHW = (job.form.channels, job.form.height, job.form.width)
         path = storage.join(job.store, job.path)
         written, sums_3C = write_images(path, chain([first], images), shape_CHW, job.form.encoding)
         note |= written
-    storage.write_json(note_path, {**note, "rejects": rejects, "sums": sums_3C.tolist()})
+    storage.write_json(note_path, {**note, "rejects": rejects, "digests": digests, "sums": sums_3C.tolist()})
     return len(rows)
 
 
@@ -143,7 +145,10 @@ def read_image(row: dict[str, Any]) -> bytes:
         raise UnreachedImage(str(error)) from None
 
 
-def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]]) -> Iterator[UInt8Array]:
+def _images(
+    rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, Any]], digests: list[str]
+) -> Iterator[UInt8Array]:
+    """Yields the readable images in order; collects their digests, and the rejects."""
     for row, read in read_ahead(rows):
         try:
             form = job.form
@@ -165,6 +170,7 @@ def _images(rows: list[dict[str, Any]], job: WriteJob, rejects: list[dict[str, A
                 f"images must have the same shape: {form.first} is {form.height} x {form.width} and {row['name']} is "
                 f"{height} x {width} (height x width); use --size to resize and crop them"
             )
+        digests.append(image_digest(image_CHW))
         yield image_CHW
 
 

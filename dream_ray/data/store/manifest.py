@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,6 +57,8 @@ class Manifest:
         settings: The other settings of the ingest.
         num_rejects: Number of images that could not be read; rejects.parquet lists them.
         versions: Versions of the libraries that wrote the store.
+        equal_images: Numbers of images with equal pixels, see `count_equal_images` of the ingest; empty in stores of
+            earlier versions.
     """
 
     schema_version: int
@@ -73,6 +75,7 @@ class Manifest:
     settings: dict[str, Any]
     num_rejects: int
     versions: dict[str, str]
+    equal_images: dict[str, int] = field(default_factory=dict)
 
     @property
     def shape_CHW(self) -> tuple[int, int, int]:
