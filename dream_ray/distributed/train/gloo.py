@@ -54,7 +54,7 @@ class GlooConfig(BackendConfig):
     backend_cls = GlooBackend
 
 
-def _join(rank: int, address: str, port: int, size: int, backend: str) -> None:
+def _join(address: str, port: int, rank: int, size: int, backend: str) -> None:
     import torch.distributed as dist
 
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
