@@ -37,7 +37,7 @@ class TrainingReports:
         self._beat_s = _REMOTE_BEAT_S if storage.is_remote(path) else _BEAT_S
         self._validation: float | None = None
         self._speed: float | None = None
-        self._saved_at = self._beaten_at = time.monotonic()
+        self._saved_at, self._beaten_at = time.monotonic(), float("-inf")
         self._begun_at, self._begun_step, self._elsewhere_s = time.monotonic(), 0, 0.0
 
     def begin_epoch(self, state: TrainingState) -> None:
