@@ -11,12 +11,13 @@ from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.api.evaluation import load_synthetic
 from dream_ray.config import Config
 from dream_ray.config.given import GivenConfig, config_of
-from dream_ray.config.sizes import parse_bytes
+from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
-from dream_ray.engine.progress.status import Status, read_status
+from dream_ray.engine.progress.status import Status, outer_steps_within, read_status
 from dream_ray.engine.run.directory import Run, check_new, check_unchanged, open_run, relocate
 from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store, warn_if_not_evaluable
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.run.dataset import SyntheticDataset
@@ -145,6 +146,7 @@ def resume(
     wait: float | str = DEFAULT_WAIT,
     allow_different_bits: bool = False,
     outer_steps: int | None = None,
+    time_budget: float | str | None = None,
     store: storage.StrPath | None = None,
     observer: Observer = nullcontext,
 ) -> "SyntheticDataset":
@@ -163,6 +165,8 @@ def resume(
             began on a GPU needs one in any case.
         outer_steps: New total number of outer steps of a finished or stopped run, at least as many as are done. The run
             goes on to the bits that it would have had with this number from the start. None: as before.
+        time_budget: Instead of `outer_steps`, time to go on for, in seconds or as text such as "30min"; the speed of
+            the run so far gives the number.
         store: New path of the store, if it was moved; None: where it was.
         observer: As for `distill`.
 
@@ -174,6 +178,10 @@ def resume(
     opened = open_run(run if local else storage.shared_path("run", run))
     if store is not None:
         opened = relocate(opened, storage.shared_path("store", storage.text_path("store", store)))
+    if time_budget is not None:
+        if outer_steps is not None:
+            raise UsageError("give at most one of outer-steps and time-budget")
+        outer_steps = outer_steps_within(opened, parse_seconds(time_budget, "time-budget"))
     if outer_steps is not None:
         from dream_ray.engine.run.lifecycle import change_length
 

@@ -134,6 +134,9 @@ def resume(
     outer_steps: Annotated[
         int | None, typer.Option("--outer-steps", help="New total of outer steps, of a finished run too.")
     ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", help="Time to go on for, such as 30min, instead of --outer-steps.")
+    ] = None,
     store: Annotated[str | None, typer.Option("--store", help="New path of a store that was moved.")] = None,
     study: Study = None,
     max_concurrent: MaxConcurrent = None,
@@ -141,7 +144,7 @@ def resume(
     """Continue a run or a sweep from its newest checkpoint.
 
     By default, it continues with the workers that it was started with. Any number of workers gives the same result.
-    --outer-steps lengthens a run, finished or not, to the result that it would have had from the start.
+    --outer-steps or --time-budget lengthens a run, finished or not: the result is that of a long run from the start.
     """
     from dream_ray.cli import trials
     from dream_ray.engine.models.model import is_training
@@ -161,6 +164,7 @@ def resume(
             "producers": producers is not None,
             "allow-different-bits": allow_different_bits,
             "outer-steps": outer_steps is not None,
+            "time-budget": time_budget is not None,
             "store": store is not None,
         }
         refuse_options(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
@@ -181,6 +185,7 @@ def resume(
             wait=wait,
             allow_different_bits=allow_different_bits,
             outer_steps=outer_steps,
+            time_budget=time_budget,
             store=store,
             observer=progress.progress,
         )

@@ -1,5 +1,6 @@
 """The progress and the status of a run, from the files of its heartbeats alone, on any machine."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from dream_ray import storage
 from dream_ray.core.figures import make_figure
 from dream_ray.core.tables import ShownAsTables, Table, duration
 from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,6 +162,32 @@ def read_status(run: Run, now: float) -> Status:
         outer_steps=run.config.outer_steps,
         inner_steps=run.config.inner_steps,
     )
+
+
+def outer_steps_within(run: Run, budget_s: float) -> int:
+    """Returns the total of outer steps that a run may have if it goes on for some time at the speed that it had.
+
+    Args:
+        run: A finished or stopped run.
+        budget_s: Seconds from its newest checkpoint on.
+
+    Raises:
+        UsageError: If the speed is not known, or no outer step fits.
+    """
+    progress, done = summarise_progress(read_sessions(run)), run.checkpoints().newest()
+    if progress is None or progress.seconds_per_step is None or done is None:
+        raise UsageError(
+            f"time-budget needs the speed of the run, and {run.path} has not done two steps; give --outer-steps"
+        )
+    inner_steps = run.config.inner_steps
+    total = int(done + budget_s / progress.seconds_per_step) // inner_steps
+    if total * inner_steps <= done:
+        needed_s = ((done // inner_steps + 1) * inner_steps - done) * progress.seconds_per_step
+        raise UsageError(
+            f"time-budget must be at least {math.ceil(needed_s)} s, to the end of the next outer step of {run.path}; "
+            f"got {budget_s:g} s"
+        )
+    return total
 
 
 def _state(

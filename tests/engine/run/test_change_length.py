@@ -74,6 +74,24 @@ def test_a_stopped_run_may_be_shortened_and_lengthened(
     assert open_run(out).environment[FIRST_OUTER_STEPS] == 3
 
 
+def test_a_time_budget_gives_the_length(copied: Run) -> None:
+    for name in storage.list_directory(copied.file("progress")):
+        progress = copied.file("progress", name)
+        storage.write_json(progress, {**storage.read_json(progress), "seconds_per_step": 0.5})
+    with pytest.raises(UsageError, match=r"time-budget must be at least 2 s, to the end of .*; got 1.9 s"):
+        api.resume(copied.path, time_budget=1.9, local=True)
+    with pytest.raises(UsageError, match=r"give at most one of outer-steps and time-budget"):
+        api.resume(copied.path, time_budget=1, outer_steps=2, local=True)
+    api.resume(copied.path, time_budget="3.9s", local=True)
+    assert open_run(copied.path).config.outer_steps == 2
+
+
+def test_a_run_without_steps_has_no_speed(four_digits_store: str, out: str) -> None:
+    run = create_run(out, parse_config(TINY), four_digits_store)
+    with pytest.raises(UsageError, match="time-budget needs the speed of the run, and .* give --outer-steps"):
+        api.resume(run.path, time_budget="1h", local=True)
+
+
 def test_a_run_is_not_shortened_below_its_steps(copied: Run) -> None:
     api.resume(copied.path, outer_steps=2, local=True)
     with pytest.raises(UsageError, match=r"outer-steps must be at least 2, because run .* has done 8 steps .* got 1"):
