@@ -39,13 +39,13 @@ CLASSES = {
 
 def write_photographs(data: Path, folder: Path) -> int:
     """Writes the folder of photographs, whose sizes differ; returns the number of files."""
-    for name in CLASSES:
-        (folder / name).mkdir(parents=True)
+    for folder_name in CLASSES:
+        (folder / folder_name).mkdir(parents=True)
     names = {wnid: name for name, (wnid, _) in CLASSES.items()}
     written = dict.fromkeys(CLASSES, 0)
     for wnid, content in _members(data / "tiny-imagenet-50.tar", "/train/"):
-        name = names.get(wnid)
-        if name is not None and written[name] < CLASSES[name][1]:
+        if wnid in names and written[names[wnid]] < CLASSES[names[wnid]][1]:
+            name = names[wnid]
             _enlarge(content, folder / name / f"IMG_{written[name]:04d}.jpg")
             written[name] += 1
     for wnid, content in _members(data / "imagenet-samples.tar", "/"):
@@ -59,8 +59,8 @@ def write_photographs(data: Path, folder: Path) -> int:
         "ladybug/zeros.png": bytes(2000),
         "birdhouse/notes.jpeg": b"taken in the garden\n",
     }
-    for name, content in broken.items():
-        (folder / name).write_bytes(content)
+    for path, content in broken.items():
+        (folder / path).write_bytes(content)
     return sum(1 for path in folder.rglob("*") if path.is_file())
 
 

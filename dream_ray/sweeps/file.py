@@ -192,14 +192,11 @@ class Sweep(Section):
                 continue
             found[path] = point[path] if path in point else value_at(config, path)
             if not self.space[path].holds(found[path]):
-                if point.keys() <= {PRESET}:
-                    raise UsageError(
-                        f"the settings themselves are tried first, so they must lie in the space; got {path} "
-                        f"{found[path]!r}. Widen space.{path}, write other points as `start`, or none: `start: []`"
-                    )
-                raise UsageError(
-                    f"start must lie in the space; got {path} {found[path]!r}. Widen space.{path}, or start elsewhere"
-                )
+                is_own = point.keys() <= {PRESET}
+                what = "the settings themselves, which are tried first," if is_own else "start"
+                way = "write other points as `start`, or none: `start: []`" if is_own else "start elsewhere"
+                got = f"{path} {found[path]!r}"
+                raise UsageError(f"{what} must lie in the space; got {got}. Widen space.{path}, or {way}")
         unused = [path for path in point if path not in found]
         if unused:
             raise UsageError(

@@ -206,7 +206,6 @@ WRONG = {
     "wrong value": (("--set", "ipc=0"), r"ipc .*greater than or equal to 1; got 0"),
     "not a setting": (("--set", "ipc"), r"--set must look like section\.key=value; got 'ipc'"),
     "other version": (("--set", "version=99"), r"version must be 1.*got 99"),
-    "class too small": (("--set", "ipc=50"), r"every class must have at least ipc \* factor\^2 = 200 images"),
     "factor too large": (
         ("--set", "factor=9"),
         r"factor must have .* < side \(8\), .*; got 9 \(the next smaller one is 8\)",

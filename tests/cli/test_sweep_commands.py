@@ -240,4 +240,5 @@ def test_a_start_outside_of_the_space_says_that_the_settings_are_tried_first(cal
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({**SWEEP, "space": {"pixels.lr": {"log": [0.1, 1]}}}))
     code, text = call("sweep", file, "--store", "store")
-    assert code == 2 and "the settings themselves are tried first" in text and "`start: []`" in text
+    assert code == 2 and "`start: []`" in text
+    assert "the settings themselves, which are tried first, must lie in the space" in " ".join(text.split())

@@ -100,4 +100,4 @@ def flat(values: dict[str, object], prefix: str = "") -> Iterator[str]:
             yield from flat(value, f"{prefix}{key}.")
 
 
-SETTINGS = set(flat(Config().model_dump()))
+SETTINGS = {*flat(Config().model_dump()), "initialisation.path", "initialisation.digest"}
