@@ -59,7 +59,7 @@ def show_run(path: str) -> None:
 
 
 _ADVICE = {
-    "silent": "All workers are dead: none has written its progress for {silent}. Run `dream-ray resume {run}`.",
+    "silent": "Not running since {silent} ago, the last sign of life of a worker. Run `dream-ray resume {run}`.",
     "stopped": "The workers wrote a checkpoint and stopped. Run `dream-ray resume {run}`.",
     "failed": "{reason}\nCorrect the cause, then run `dream-ray resume {run}`.",
     "waiting": "No worker has started: Ray starts them or waits for nodes.",
@@ -84,6 +84,8 @@ def show_status(run: str, status: Any) -> None:
         if status.state == "running" and now.seconds_left is not None:
             echo(f"last step: {duration(status.step_s)} ago")
             echo(f"time left: {duration(now.seconds_left)}")
+        if status.state == "running":
+            echo(f"last sign of life: {duration(status.silent_s)} ago")
     if status.checkpoint_step is not None:
         echo(f"newest checkpoint: step {status.checkpoint_step}, {duration(status.checkpoint_s)} ago")
     if status.sessions:

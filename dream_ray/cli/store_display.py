@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from typer import echo
 
-from dream_ray import storage
 from dream_ray.cli.console import number, print_table
-from dream_ray.data.store.manifest import Manifest
-from dream_ray.data.store.rejects import REJECTS, read_rejects
+
+if TYPE_CHECKING:
+    from dream_ray.data.store.manifest import Manifest
 
 # More classes are shown by the biggest and the smallest ones.
 _ALL_CLASSES = 20
@@ -17,7 +18,7 @@ _NAME_CELLS = 40
 _REASONS = 5
 
 
-def show_store(path: str, manifest: Manifest) -> None:
+def show_store(path: str, manifest: "Manifest") -> None:
     """Prints what a store holds."""
     values = {
         "store": path,
@@ -46,7 +47,7 @@ def _images_of(counts: Sequence[int]) -> str:
     return f"{sum(counts)} ({min(counts)} to {max(counts)} per class{without})"
 
 
-def _show_equal_images(manifest: Manifest) -> None:
+def _show_equal_images(manifest: "Manifest") -> None:
     """Prints how many images equal others, if any do."""
     meanings = {
         "train": "of train equal an earlier one",
@@ -59,7 +60,7 @@ def _show_equal_images(manifest: Manifest) -> None:
         echo("equal images: " + "; ".join(found))
 
 
-def _show_classes(manifest: Manifest) -> None:
+def _show_classes(manifest: "Manifest") -> None:
     """Prints the images of every class by split, or those of the biggest and smallest classes."""
     splits = [split for split, counts in manifest.counts.items() if any(counts)]
     by_label = list(zip(*(manifest.counts[split] for split in splits), strict=True))
@@ -86,6 +87,9 @@ def _folded(name: str) -> str:
 
 def _show_rejects(store: str) -> None:
     """Prints how often each reason for a reject occurs, the most frequent first, with an example."""
+    from dream_ray import storage
+    from dream_ray.data.store.rejects import REJECTS, read_rejects
+
     rejects = read_rejects(store)
     reasons = Counter(reason for _, reason in rejects)
     examples = {reason: name for name, reason in reversed(rejects)}

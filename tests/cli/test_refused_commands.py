@@ -1,5 +1,6 @@
 """Refused commands, and commands that only read, import neither PyTorch nor Ray; refused ones no Rich either."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,17 @@ DISTILL = "distill --preset smoke --store store --out new"
         (f"{DISTILL} --set framework=x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt; got 'x'"),
         (f"{DISTILL} --set matching.distance=x", "matching.distance must follow the rule: input should be 'mse'"),
         (f"{DISTILL} --set update.augmentation=x", "augmentation must be 'none' or operations of flip, color"),
-        ("distill --preset smok --store store --out new", "got 'smok'; did you mean smoke?"),
+        ("distill --preset smok --store store --out new", "got 'smok': did you mean smoke?"),
         ("distill --config nowhere.yaml --store store --out new", "config file nowhere.yaml does not exist"),
         ("distill --preset smoke --store nowhere --out new", "it contains no manifest.json"),
         ("distill --preset smoke --store nowhere --out new --local", "it contains no manifest.json"),
         ("distill --preset smoke --store store --out run", "already holds a run; continue it with `dream-ray resume"),
+        (f"{DISTILL} --ipc 10", "--ipc is a setting, not an option; use --set ipc=VALUE"),
+        (f"{DISTILL} --lr=0.1", "use --set pixels.lr=0.1 or --set update.lr=0.1 or --set evaluation.lr=0.1"),
+        (f"{DISTILL} --time-budget 1h", "--preset must be left out with --time-budget"),
+        ("suggest store --time-budget soon", "time-budget must be a time such as 30s, 10min or 2h; got 'soon'"),
+        ("suggest store --out run/config.yaml", "out run/config.yaml exists already"),
+        ("suggest nowhere", "it contains no manifest.json"),
         ("plan --preset smoke --store nowhere", "it contains no manifest.json"),
         ("plan --preset smoke --store store --scale 1,x", "scale must be ints >= 1 with commas between them"),
         ("resume nowhere", "there is no config.yaml in it"),
@@ -115,7 +122,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("sweep sweep.yaml --store nowhere --out new", "it contains no manifest.json"),
         ("sweep sweep.yaml --store store --out sweep", "already holds a sweep"),
         ("experiment nowhere.yaml --store store --out new", "experiment must be a file or one of"),
-        ("experiment table.yaml --store store --out new --local", "got 'smok'; did you mean smoke?"),
+        ("experiment table.yaml --store store --out new --local", "got 'smok': did you mean smoke?"),
         ("experiment equal_accuracy --store store --out new --wait soon", "wait must be a time"),
         ("experiment equal_accuracy --store store --out new --local --max-concurrent 2", "must be 1 with local; got 2"),
         ("status nowhere", "there is no config.yaml in it"),
@@ -131,7 +138,9 @@ def test_a_refused_command_imports_neither_torch_nor_ray_nor_rich(arguments: str
     assert not (runs / "new").exists()
 
 
-@pytest.mark.parametrize("command", ["status run", "status sweep", "presets", "settings", "--help", "distill --help"])
+@pytest.mark.parametrize(
+    "command", ["status run", "status sweep", "presets", "settings", "--help", "distill --help", "--version"]
+)
 def test_a_command_that_reads_imports_neither_torch_nor_ray(command: str, runs: Path) -> None:
     done = run_without(("torch", "ray"), command, runs)
     assert (done.returncode, done.stderr) == (0, "")
@@ -144,3 +153,15 @@ def test_help_imports_no_library_but_typer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("dream-ray sug", "suggest"), ("dream-ray distill --pre", "--preset")]
+)
+def test_a_shell_completes_words_without_heavy_libraries(typed: str, completed: str, tmp_path: Path) -> None:
+    words = {"_DREAM_RAY_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    code = WITHOUT.replace("LIBRARIES", "('torch', 'ray', 'rich')")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env={**os.environ, **words}
+    )
+    assert (done.returncode, done.stderr) == (0, "") and completed in done.stdout.split()

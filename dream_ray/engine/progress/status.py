@@ -20,6 +20,8 @@ STOPPED = "stopped"
 
 # Several times the longest interval between two writes of a live worker, see `heartbeat.py`.
 _SILENT_S = 60.0
+# The same if no process has the lock of the run, which a node without the lock's host may not see.
+_UNLOCKED_SILENT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Status(ShownAsTables):
 
     Attributes:
         state: "waiting" (no worker has started), "running", "stopped" (all workers wrote a checkpoint and ended, as
-            they were asked to), "silent" (no worker has written its progress for a minute), "failed" or "finished".
+            they were asked to), "silent" (no worker has written its progress for a minute, or for 20 s if no process
+            has the lock of the run), "failed" or "finished".
         reason: Message of the failure, or "".
         progress: Progress of the workers; None while the run is waiting.
         sessions: The newest session of every worker.
@@ -150,8 +153,9 @@ def read_status(run: Run, now: float) -> Status:
     step, written = _newest_checkpoint(run)
     failure = run.file("failure.json")
     reason = storage.read_json(failure)["message"] if storage.exists(failure) else ""
+    is_silent = silent_s is not None and (silent_s > _SILENT_S or _is_abandoned(run, silent_s))
     return Status(
-        state=_state(current, progress, silent_s, finished=run.is_finished, failed=bool(reason)),
+        state=_state(current, progress, is_silent=is_silent, finished=run.is_finished, failed=bool(reason)),
         reason=reason,
         progress=progress,
         sessions=current,
@@ -191,17 +195,22 @@ def outer_steps_within(run: Run, budget_s: float) -> int:
 
 
 def _state(
-    current: list[dict[str, Any]], progress: Progress | None, silent_s: float | None, *, finished: bool, failed: bool
+    current: list[dict[str, Any]], progress: Progress | None, *, is_silent: bool, finished: bool, failed: bool
 ) -> str:
     if finished:
         return "finished"
     if failed:
         return "failed"
-    if progress is None or silent_s is None:
+    if progress is None:
         return "waiting"
     if all(session["phase"] == STOPPED for session in current):
         return "stopped"
-    return "silent" if silent_s > _SILENT_S else "running"
+    return "silent" if is_silent else "running"
+
+
+def _is_abandoned(run: Run, silent_s: float) -> bool:
+    # Asked late, because for a moment the question keeps others from taking the lock.
+    return silent_s > _UNLOCKED_SILENT_S and storage.is_in_use(run.path) is False
 
 
 def _newest_checkpoint(run: Run) -> tuple[int | None, float | None]:

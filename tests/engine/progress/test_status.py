@@ -73,10 +73,15 @@ def test_status_of_a_stopped_run(run: Run, capsys: pytest.CaptureFixture[str]) -
     assert status.state == "stopped" and "`dream-ray resume RUN`" in shown(status, capsys)
 
 
-def test_status_of_a_run_with_dead_workers(run: Run) -> None:
+def test_status_of_a_run_with_dead_workers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tell(run, 0, 5, updated_at=100.0)
-    assert read_status(run, now=150.0).state == "running"
-    assert read_status(run, now=200.0).state == "silent"
+    with storage.exclusive_lock("run", run.path):
+        assert read_status(run, now=150.0).state == "running"
+        assert read_status(run, now=200.0).state == "silent"
+    assert "last sign of life: 0:15 ago" in shown(read_status(run, now=115.0), capsys)
+    status = read_status(run, now=125.0)
+    assert status.state == "silent", "no process has the lock"
+    assert "Not running since 0:25 ago" in shown(status, capsys)
 
 
 def test_a_worker_in_a_long_step_is_not_silent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
