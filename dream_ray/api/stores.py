@@ -37,6 +37,7 @@ class IngestKeywords(TypedDict, total=False):
     image_column: str
     label_column: str
     root: storage.StrPath | None
+    layout: str | None
 
 
 def ingest(

@@ -61,6 +61,10 @@ def ingest(
         str,
         typer.Option("--label-column", help="Parquet column, or JSON field of a WebDataset, that holds the labels."),
     ] = "label",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="What several tar archives are: archives (one per class) or webdataset."),
+    ] = None,
     root: Annotated[str | None, typer.Option("--root", help="Directory of torchvision datasets.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision download missing files.")] = False,
     workers: Annotated[
@@ -95,6 +99,7 @@ def ingest(
         image_column=image_column,
         label_column=label_column,
         root=root,
+        layout=layout,
     )
     with (
         interruptible("run the same command again to continue"),

@@ -57,6 +57,7 @@ def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, 
         image_column=settings.image_column,
         label_column=settings.label_column,
         root=settings.root,
+        layout=settings.layout,
         download=download,
         classes=None if chosen is None else tuple(name for text in chosen for name in possible_names(composed(text))),
         channels=settings.channels,
@@ -99,7 +100,7 @@ def _is_same_place(source: str, other: str) -> bool:
 
 def _warn_of_ignored(kinds: Iterable[SourceKind], options: SourceOptions) -> None:
     used = frozenset[str]().union(*(kind.uses for kind in kinds))
-    for name in ("image_column", "label_column", "root", "download"):
+    for name in ("image_column", "label_column", "root", "download", "layout"):
         if name not in used and getattr(options, name) != getattr(SourceOptions(), name):
             _log.warning("%s is ignored: no given source uses it", name)
 

@@ -10,6 +10,7 @@ from dream_ray.data.class_lists import repeated_name
 from dream_ray.data.decoding.decode import is_bomb
 from dream_ray.data.decoding.deep import RANGES
 from dream_ray.data.sources import SOURCES
+from dream_ray.data.sources.base import LAYOUTS
 from dream_ray.data.store.encodings import ENCODINGS
 from dream_ray.errors import check_rules
 
@@ -39,6 +40,8 @@ class IngestSettings:
         image_column: Parquet column of the images.
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision sets.
+        layout: What several tar archives are: "archives" (one per class) or "webdataset" (shards). None: their first
+            files tell; archives with running numbers are refused if they do not.
     """
 
     source: str
@@ -55,6 +58,7 @@ class IngestSettings:
     image_column: str = "image"
     label_column: str = "label"
     root: str | None = None
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         most = f"the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every image"
@@ -76,6 +80,10 @@ class IngestSettings:
                 self.test_fraction is not None and self.test is not None,
                 f"test_fraction divides the training images, so it must not be given with test; got "
                 f"{self.test_fraction} and {self.test}",
+            ),
+            (
+                self.layout not in (None, *LAYOUTS),
+                f"layout must be one of {', '.join(LAYOUTS)}; got {self.layout!r}",
             ),
             (
                 self.pixel_range is not None and not 1 <= self.pixel_range <= RANGES[-1],

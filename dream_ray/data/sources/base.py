@@ -21,6 +21,9 @@ _SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "tes
 
 _ROWS_PER_BATCH = 4096
 
+LAYOUTS = ("archives", "webdataset")
+"""What several tar archives can be: one per class, or shards of a WebDataset."""
+
 LISTING = pa.schema(
     [
         pa.field("class", pa.string()),  # null if unknown; `problem` then gives the reason
@@ -64,6 +67,7 @@ class SourceOptions:
         label_column: Parquet column, or JSON field of a WebDataset, of the labels.
         root: Folder of the torchvision datasets.
         download: Let torchvision download missing files.
+        layout: Key of `LAYOUTS`; None: the first files of the archives tell.
         classes: Candidate names of the classes to store; None: all. A source may skip other classes.
         channels: Channels of the store; None: those of the source.
         size: Side of the store's images; None: not known yet.
@@ -74,6 +78,7 @@ class SourceOptions:
     label_column: str = "label"
     root: str | None = None
     download: bool = False
+    layout: str | None = None
     classes: tuple[str, ...] | None = None
     channels: int | None = None
     size: int | None = None
@@ -200,6 +205,18 @@ def directories_are_splits(directories: Sequence[str], source: str) -> bool:
     """
     if _are_splits(directories):
         return True
+    words = [_split_word(name) for name in directories]
+    plain = {name.casefold() for name in directories} <= _SPLIT_WORDS
+    if not plain and None not in words and look_like_splits(filter(None, words)):
+        train, other = (
+            next(name for name, word in zip(directories, words, strict=True) if (word in _TRAIN_WORDS) == is_train)
+            for is_train in (True, False)
+        )
+        named = f"name the training images, {storage.join(source, train)}, with --test {storage.join(source, other)}"
+        raise UsageError(
+            f"source {source} has directories with names of splits ({', '.join(directories)}), which are no classes: "
+            + (named if storage.is_directory(source) else "rename them to train and test")
+        )
     splits = [name for name in directories if name.casefold() in _SPLIT_WORDS]
     if not look_like_splits(splits):
         return False
@@ -209,6 +226,12 @@ def directories_are_splits(directories: Sequence[str], source: str) -> bool:
         f"source {source} must contain either class directories, or only train and val or test; got {found}, "
         "or name the training images and --test separately"
     )
+
+
+def _split_word(name: str) -> str | None:
+    """Returns the one word of a split in a name such as seg_train or val2012; None if there is none, or several."""
+    found = [word for word in re.findall(r"[^\W\d_]+", name.casefold()) if word in _SPLIT_WORDS]
+    return found[0] if len(found) == 1 else None
 
 
 def _are_splits(names: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 An object is recognised by its interface and the package of its type, so that none of these packages is imported here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -75,7 +75,7 @@ def given_images(name: str, value: Any, *, image_column: str = "image", label_co
     if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (dict, bytes)):
         return _pairs(name, value, lambda: (value[number] for number in range(len(value))))
     if _is_torch_dataset(value):
-        return _pairs(name, value, lambda: iter(value))
+        return _pairs(name, value, lambda: value)
     raise UsageError(f"{name} must be a path, or images: {_ACCEPTED}; got {type(value).__name__}")
 
 
@@ -91,7 +91,7 @@ def _arrays(name: str, images: Any, labels: Any) -> GivenImages:
     return _pairs(name, images, lambda: zip(images, labels, strict=True))
 
 
-def _pairs(name: str, dataset: Any, items: Callable[[], Iterator[Any]]) -> GivenImages:
+def _pairs(name: str, dataset: Any, items: Callable[[], Iterable[Any]]) -> GivenImages:
     """Items (image, label), the form of torchvision's datasets."""
     class_names = _named_classes(dataset)
 
@@ -119,13 +119,13 @@ def _hugging_face(name: str, dataset: Any, image_column: str, label_column: str)
             dataset = dataset.cast_column(image_column, type(features[image_column])(decode=False))
     names = getattr(features.get(label_column), "names", None)
     class_names = None if names is None else tuple(names)
-    return _columns(name, "datasets.Dataset", lambda: iter(dataset), image_column, label_column, class_names)
+    return _columns(name, "datasets.Dataset", lambda: dataset, image_column, label_column, class_names)
 
 
 def _columns(
     name: str,
     kind: str,
-    items: Callable[[], Iterator[Any]],
+    items: Callable[[], Iterable[Any]],
     image_column: str,
     label_column: str,
     class_names: tuple[str, ...] | None,
@@ -142,12 +142,13 @@ def _columns(
     return GivenImages(name, kind, rows, class_names)
 
 
-def _located(name: str, items: Iterator[Any]) -> Iterator[tuple[str, Any]]:
+def _located(name: str, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yields each item with its place for messages; an error of the user's dataset becomes one that names the place."""
+    remaining = iter(items)
     for number in count():
         where = f"row {number} of {name}"
         try:
-            item = next(items)
+            item = next(remaining)
         except StopIteration:
             return
         except Exception as error:

@@ -8,6 +8,7 @@
 Compressed archives (`.tar.gz`, `.tgz`) have no random access; listing one copies its images to the spool.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -41,10 +42,17 @@ def open_tar(source: str, options: SourceOptions) -> OpenedSource:
     """Opens archives."""
     paths = find_files(source, *SUFFIXES)
     first = list(islice(members(paths[0], None), _SNIFFED))
-    if has_samples(first):
+    if options.layout == "webdataset" or (options.layout is None and has_samples(first)):
         return open_files(paths, source, lambda chosen: web_dataset(chosen, options.label_column))
     if len(paths) == 1:
         return _open_folder(paths[0])
+    names = [_class_of(path) for path in paths]
+    if options.layout is None and _are_numbered(names):
+        raise UsageError(
+            f"source {source} has {len(paths)} archives with running numbers ({names[0]}, {names[1]} and so on), which "
+            f"may be shards of a WebDataset or classes. The first {len(first)} files of {paths[0]} are no image and "
+            "label under one key, KEY.jpg and KEY.cls or KEY.json. Choose with --layout webdataset or --layout archives"
+        )
     deep = next((member.name for member in first if len(member.parts) > 1), None)
     if deep is not None:
         raise UsageError(
@@ -58,6 +66,20 @@ def open_tar(source: str, options: SourceOptions) -> OpenedSource:
             f"{', '.join(classes.class_names or ())}, which are names of splits, without class directories in them"
         )
     return OpenedSource(classes)
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Tells whether names differ in one number alone, and these numbers follow each other or have leading zeros."""
+    parts = [re.split(r"(\d+)", name) for name in names]
+    if len({len(part) for part in parts}) > 1:
+        return False
+    varied = [texts for texts in zip(*parts, strict=True) if len(set(texts)) > 1]
+    if len(varied) != 1 or not all(text.isdecimal() for text in varied[0]):
+        return False
+    numbers = sorted(map(int, varied[0]))
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers))) or any(
+        len(text) > 1 and text.startswith("0") and parts[0][0] == "" for text in varied[0]
+    )
 
 
 def tar_per_class(paths: Sequence[str], only: Sequence[str] | None) -> Source:
@@ -120,5 +142,5 @@ TAR_ARCHIVE = SourceKind(
         source.endswith(SUFFIXES) or (storage.is_directory(source) and bool(storage.glob(source, *SUFFIXES)))
     ),
     open_tar,
-    frozenset({"label_column"}),
+    frozenset({"label_column", "layout"}),
 )

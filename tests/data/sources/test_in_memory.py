@@ -48,7 +48,7 @@ def ray_like():
     class Rows:
         def iter_rows(self):
             assert context.execution_options.preserve_order
-            return iter(rows)
+            return rows  # iterable, but no iterator, as in Ray
 
     Rows.__module__ = "ray.data.dataset"
     made = Rows()

@@ -656,14 +656,14 @@ class TestTar:
     def test_an_archive_per_class(self, tmp_path):
         root = tmp_path / "imagenet"
         root.mkdir()
-        for key, name in enumerate(("n02", "n01", "n03")):
+        for key, name in enumerate(("n25", "n11", "n34")):
             write_tar(root / f"{name}.tar", [(f"{name}_{i}.JPEG", png(10 * key + i)) for i in range(2)])
-        source = open_source(root, classes=("n01", "n02")).train
-        assert source.class_names == ("n01", "n02", "n03") and len(source.shards) == 2
+        source = open_source(root, classes=("n11", "n25")).train
+        assert source.class_names == ("n11", "n25", "n34") and len(source.shards) == 2
         rows = listed(source, tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [
-            *(("n01", png(key)) for key in (10, 11)),
-            *(("n02", png(key)) for key in (0, 1)),
+            *(("n11", png(key)) for key in (10, 11)),
+            *(("n25", png(key)) for key in (0, 1)),
         ]
 
     @pytest.mark.parametrize("name", ["x/a/../../../etc/passwd", "/x/a/0.png", "../x/a/1.png"])
