@@ -65,7 +65,8 @@ class TrainingReports:
             storage.write_json(storage.join(self._path, PROGRESS), document)
         except storage.RemoteError as error:  # later ones may succeed; a checkpoint would fail the training
             _LOG.warning("The progress is not written: %s", error)
-        if now - self._saved_at >= CHECKPOINT_S:
+        ends_epoch = state.step % (self._num_steps // self._recipe.epochs) == 0
+        if now - self._saved_at >= CHECKPOINT_S and not ends_epoch:  # `end_epoch` also writes the row of metrics
             self._save(state)
         self._elsewhere_s += time.monotonic() - now
 

@@ -30,6 +30,10 @@ def recipe_of(**changes: Any) -> TrainingRecipe:
     return parse_recipe({"network": NETWORK, "epochs": 4, **changes})
 
 
+def rows_of(model: Model) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(model.path, "metrics.jsonl").read_text().splitlines()]
+
+
 def plain_training(store: Store, recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
     """Trains by the plainest loop: every image of the store in an array, no functional calls."""
     images, labels = store.training_set(("train",))
@@ -74,7 +78,7 @@ def test_a_model_has_learned_and_says_how_well(trained: Model, split_store: str)
     assert trained.description.accuracy["test"].lowest > 0.5
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    rows = [json.loads(line) for line in Path(trained.path, "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(trained)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["validation"] == trained.description.accuracy["validation"].accuracy
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -82,9 +86,19 @@ def test_a_model_has_learned_and_says_how_well(trained: Model, split_store: str)
     assert files == {"model.json", "model.safetensors", "training.json", "metrics.jsonl", "cost.json"}
 
 
-@pytest.mark.parametrize(("killed_at", "every_s"), [(13, 60.0), (9, 0.0)], ids=["after an epoch", "within an epoch"])
+@pytest.mark.parametrize(
+    ("killed_at", "every_s", "saved"),
+    [(13, 60.0, 12), (9, 0.0, 9), (12, 0.0, 11)],
+    ids=["after an epoch", "within an epoch", "at the end of an epoch"],
+)
 def test_a_killed_training_goes_on_to_the_same_bits(
-    trained: Model, split_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, every_s: float
+    trained: Model,
+    split_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    every_s: float,
+    saved: int,
 ) -> None:
     on_step = reports.TrainingReports.on_step
 
@@ -102,9 +116,11 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     with pytest.raises(UsageError, match="is not finished"):
         read_model(str(tmp_path / "model"))
     _, metadata = read_tensors(str(tmp_path / "model" / "checkpoint.safetensors"))
-    assert int(metadata["step"]) == (killed_at if every_s == 0 else killed_at - 1)
+    assert int(metadata["step"]) == saved
     again = train(split_store, tmp_path / "model")
     assert again.digest == trained.digest
+    whole, resumed = (rows_of(model) for model in (trained, again))
+    assert [(row["epoch"], row["loss"]) for row in resumed] == [(row["epoch"], row["loss"]) for row in whole]
 
 
 def test_a_finished_training_is_returned(trained: Model, split_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
