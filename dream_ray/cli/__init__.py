@@ -1,5 +1,6 @@
 """The command line (layer 4): the only place that prints, exits and parses arguments."""
 
+import io
 import logging
 import sys
 import warnings
@@ -69,6 +70,10 @@ app.command("list")(_interruptible(list_runs))
 def main() -> None:
     """Runs the command line: exit code 0, 2 for wrong usage, 1 for work that failed, 130 or 143 after a signal."""
     interrupt_at_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        # A name of a class or a file may have letters that a terminal in ASCII has not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A user's own `module:factory` network lies in the working directory, where `python script.py` would find it.
     sys.path.insert(0, "")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
@@ -76,17 +81,26 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        _refuse_empty(sys.argv[1:])
+        _check_arguments(sys.argv[1:])
         app(prog_name="dream-ray")
     except (UsageError, RunError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
-def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Raises UsageError for an empty argument, which an unset variable of a shell leaves behind."""
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an argument that is empty, as unset variables of a shell are, or in another encoding."""
     for before, argument in pairwise(["dream-ray", *arguments]):
+        if any(_is_undecoded(letter) for letter in argument):
+            raise UsageError(
+                f"the argument after {before} must be text in the encoding of the locale, "
+                f"{sys.getfilesystemencoding()}; got {argument!r}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+            )
         if not argument:
             raise UsageError(f"the argument after {before} must not be empty; got ''")
         if argument.startswith("--") and argument.endswith("="):
             raise UsageError(f"the argument {argument.rstrip('=')} must not be empty; got ''")
+
+
+def _is_undecoded(letter: str) -> bool:
+    return "\udc80" <= letter <= "\udcff"  # a byte, see PEP 383

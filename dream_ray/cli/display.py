@@ -1,5 +1,6 @@
 """The results of commands: presets, runs, evaluations."""
 
+import shlex
 from typing import Any
 
 from typer import echo
@@ -91,7 +92,7 @@ def show_status(run: str, status: Any) -> None:
     if status.sessions:
         _show_workers(status.sessions)
     if status.state in _ADVICE:
-        echo(_ADVICE[status.state].format(run=run, reason=status.reason, silent=duration(status.silent_s)))
+        echo(_ADVICE[status.state].format(run=shlex.quote(run), reason=status.reason, silent=duration(status.silent_s)))
 
 
 def _show_workers(sessions: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from dream_ray.storage.directories import (
 )
 from dream_ray.storage.files import (
     atomic_output,
+    check_temporary_space,
     delete,
     ensure_writable,
     exists,
@@ -57,6 +58,7 @@ __all__ = [
     "claimed",
     "delete",
     "delete_temporaries",
+    "check_temporary_space",
     "ensure_writable",
     "exclusive_lock",
     "exists",

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ _TEMPORARY_SUFFIX = ".partial"
 # Less than the smallest part of a multipart upload (5 MiB).
 _ONE_UPLOAD_BYTES = 4 << 20
 _JSON_READS = 3
+_ROOM_BYTES = 1 << 20
 
 
 def exists(path: str) -> bool:
@@ -45,6 +47,24 @@ def ensure_writable(path: str) -> None:
         filesystem.delete_file(probe)
     except OSError as error:
         raise UsageError(f"{path} is not writable: {reason(error)}") from None
+
+
+def check_temporary_space(what: str, directory: str | None = None) -> None:
+    """Raises RunError if no megabyte of temporary files can be written: libraries name other causes.
+
+    Args:
+        what: What needs them, for the error.
+        directory: Directory of temporary files; None: that of the process.
+    """
+    directory = directory or tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_ROOM_BYTES))
+    except OSError as error:
+        raise RunError(
+            f"{what} needs temporary files, and {directory} cannot hold them: {reason(error)}; set TMPDIR to a "
+            "directory with free space"
+        ) from None
 
 
 def open_input(path: str) -> Any:

@@ -10,6 +10,7 @@ results.parquet, best.yaml, final.json, report.html
 """
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 
 from dream_ray import storage
@@ -90,7 +91,7 @@ def create_sweep(sweep: Sweep, context: SweepContext) -> None:
 def _check_new_directory(out: str) -> None:
     found = set(storage.list_directory(out))
     if SWEEP in found:
-        raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {out}`")
+        raise UsageError(f"out {out} already holds a sweep; continue it with `dream-ray resume {shlex.quote(out)}`")
     # A process that was killed between the two files leaves context.json alone.
     if found - {_CONTEXT}:
         raise UsageError(f"out must be a new or empty directory; {out} has files in it")

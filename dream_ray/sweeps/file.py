@@ -205,18 +205,16 @@ class Sweep(Section):
         return found
 
     def grid_points(self) -> Iterator[Values]:
-        """Yields the points of the space for the sampler grid that the budget allows, else none."""
-        if self.sampler.name == "grid":
-            choices = [parameter.choices or () for parameter in self.space.values()]
-            for values in itertools.islice(itertools.product(*choices), self.budget.trials):
-                yield dict(zip(self.space, values, strict=True))
+        """Returns the points of the space for the sampler grid that the budget allows, else none."""
+        choices = [parameter.choices or () for parameter in self.space.values()]
+        points = (dict(zip(self.space, values, strict=True)) for values in itertools.product(*choices))
+        return itertools.islice(points, self.budget.trials if self.sampler.name == "grid" else 0)
 
     @property
     def most_trials(self) -> int:
         """The number of trials that budget and space allow."""
-        if self.sampler.name != "grid":
-            return self.budget.trials
-        return min(self.budget.trials, math.prod(len(parameter.choices or ()) for parameter in self.space.values()))
+        sizes = [len(parameter.choices or ()) for parameter in self.space.values() if self.sampler.name == "grid"]
+        return min(self.budget.trials, math.prod(sizes)) if sizes else self.budget.trials
 
 
 def read_sweep(path: str) -> Sweep:

@@ -4,6 +4,7 @@ Heavy imports happen inside the commands, or when a name of `dream_ray` is first
 once.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -226,4 +227,4 @@ def _observe(run: Any, settings: Any) -> Iterator[None]:
 
 
 def _resume(run: str) -> str:
-    return f"run `dream-ray resume {run}` to continue from the newest checkpoint"
+    return f"run `dream-ray resume {shlex.quote(run)}` to continue from the newest checkpoint"

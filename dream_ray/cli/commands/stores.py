@@ -12,6 +12,7 @@ import dream_ray
 from dream_ray.cli.options import Address, Local, Wait
 from dream_ray.cli.progress import interruptible, showing
 from dream_ray.cli.store_display import show_store
+from dream_ray.errors import UsageError
 
 
 def ingest(
@@ -126,6 +127,7 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Compare all files with their checksums.")] = False,
 ) -> None:
     """Print what a store holds and draw a contact sheet of its classes."""
+    from dream_ray import storage
     from dream_ray.data.store.image_grid import contact_sheet
     from dream_ray.data.store.store import Store as ImageStore
 
@@ -136,6 +138,11 @@ def inspect(
         with showing("Verifying") as progress:
             opened.verify(progress)
         typer.echo(f"checksums: all {len(opened.manifest.files)} files match")
+    try:
+        storage.ensure_writable(store)
+    except UsageError as error:
+        typer.echo(f"contact sheet: none, because {error}")
+        return
     with showing("Drawing") as progress:
         sheets = contact_sheet(opened, store, progress=progress)
     typer.echo(f"contact sheet: {sheets[0]}")

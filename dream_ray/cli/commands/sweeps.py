@@ -1,5 +1,6 @@
 """`dream-ray sweep`."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ def sweep(
     if out is None:
         name = file.rpartition("/")[2]
         out = f"runs/{name.rpartition('.')[0] or name}"
-    remedy = f"run `dream-ray resume {out}` to continue"
+    remedy = f"run `dream-ray resume {shlex.quote(out)}` to continue"
     with progress.interruptible(remedy, storage.join(out, "sweep.yaml")), trials.live(out, study):
         found = dream_ray.sweep(
             file,

@@ -4,12 +4,15 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from dream_ray import storage
+from dream_ray.engine.stopping import interrupt_at_sigterm, interrupts_at_sigterm, terminated
 from dream_ray.errors import RunError
 
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2
@@ -23,7 +26,12 @@ _QUIET = {
     # An actor that watches for preempted nodes. Workers write checkpoints as often as the settings say.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Workers would start by `uv run` if the driver did, which fails outside of the project's directory.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
+_DIRECTORY, _SHORT_DIRECTORIES = "ray", ("/tmp", "/var/tmp", "/dev/shm")
+# A socket's path has at most 107 bytes; Ray adds a session of 46 bytes and a name of 21.
+_LONGEST_DIRECTORY = 107 - len("/session_2026-01-01_00-00-00_000000_0000000") - len("/sockets/plasma_store")
 
 
 @contextmanager
@@ -47,24 +55,89 @@ def ray_session(address: str | None) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     address = cluster_address(address)
-    try:
-        if address:
-            _knock(address)
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-            )
-    except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
-        raise RunError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+    directory = _directory()
+    if not address:
+        storage.check_temporary_space("Ray", directory)
+    with _hearing_sigterm():
+        try:
+            _join(address) if address else _start(directory)
+        except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
+            what = f"Ray at {address} cannot be reached" if address else "Ray cannot start on this machine"
+            raise RunError(f"{what}: {_cause(error)}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    _knock(address)
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+
+
+def _start(directory: str) -> None:
+    """Starts a private local Ray, which keeps its sessions in a directory of temporary files."""
+    with _own_process_group():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+            _temp_dir=os.path.join(directory, _DIRECTORY),
+        )
+
+
+def _directory() -> str:
+    """Returns the directory of temporary files, or a shorter one if the paths of Ray's sockets would be too long."""
+    given = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    fits = len(os.fsencode(os.path.join(given, _DIRECTORY))) <= _LONGEST_DIRECTORY
+    return given if fits else next((path for path in _SHORT_DIRECTORIES if os.access(path, os.W_OK)), given)
+
+
+@contextmanager
+def _own_process_group() -> Iterator[None]:
+    """Gives the processes that the block starts another process group than this one has.
+
+    `timeout`, SLURM and shells send SIGTERM to whole groups. It would end Ray before the workers have saved. The leader
+    of a group cannot leave it.
+    """
+    before = os.getpgrp()
+    if before == os.getpid():
+        yield
+        return
+    os.setpgid(0, 0)
+    try:
+        yield
+    finally:
+        os.setpgid(0, before)
+
+
+@contextmanager
+def _hearing_sigterm() -> Iterator[None]:
+    """Restores the handler of SIGTERM after the block, in which Ray sets one that exits at once."""
+    if not interrupts_at_sigterm():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        raise terminated() from None
+    finally:
+        interrupt_at_sigterm()
+
+
+def _cause(error: Exception) -> str:
+    """Returns the reason of an error in one line; errors about tokens and the home directory say what to do."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError):
+        remedy = "Set RAY_AUTH_MODE=token, and give the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        return f"{reason} {remedy}"
+    if isinstance(error, OSError) and str(error.filename or "").startswith(os.path.expanduser("~")):
+        return (
+            f"{reason}: Ray keeps its token there; set HOME to a directory that is writable, or RAY_AUTH_MODE=disabled"
+        )
+    return reason
 
 
 def cluster_address(address: str | None) -> str | None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from ray.util.metrics import Gauge
 
@@ -36,7 +37,7 @@ def report_to_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
         run: Path of the run, which names it in metrics and logs.
         rank: Rank of the worker.
     """
-    tags = {"run": run, "rank": str(rank)}
+    tags = {"run": ascii_path(run), "rank": str(rank)}
     _log_as_json(run, rank)
 
     def report(progress: dict[str, Any]) -> None:
@@ -46,6 +47,11 @@ def report_to_ray(run: str, rank: int) -> Callable[[dict[str, Any]], None]:
         _LOG.info(progress["phase"], extra={"progress": progress})
 
     return report
+
+
+def ascii_path(path: str) -> str:
+    """Returns a path for a tag, which Ray encodes as ASCII: other characters as %xx."""
+    return path if path.isascii() else quote(path, safe="/:")
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ cost.json          time and memory of all sessions
 """
 
 import hashlib
+import shlex
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -192,7 +193,7 @@ def check_new(path: str) -> None:
     """Raises UsageError if a directory cannot be used for a new run."""
     found = set(storage.list_directory(path))
     if "config.yaml" in found:
-        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {path}`")
+        raise UsageError(f"out {path} already holds a run; continue it with `dream-ray resume {shlex.quote(path)}`")
     if not found <= set(BEFORE_CONFIG):
         raise UsageError(f"out must be a new or empty directory; {path} has files in it")
 

@@ -6,6 +6,7 @@ beside the files of the run under a name with its step.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,8 +111,8 @@ def write_newest(run: Run) -> int:
             if step == before:  # otherwise the workers have deleted it meanwhile
                 raise
     raise UsageError(
-        f"run {run.path} must have a complete checkpoint; it has none yet: `dream-ray status {run.path}` says how far "
-        "it is"
+        f"run {run.path} must have a complete checkpoint; it has none yet: "
+        f"`dream-ray status {shlex.quote(run.path)}` says how far it is"
     )
 
 

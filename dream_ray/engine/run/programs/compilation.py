@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import sample_params
@@ -104,6 +105,7 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda values_N: values_N.sin() + 1, fullgraph=True)(torch.zeros(8, device=device))
     except TorchDynamoException as error:
+        storage.check_temporary_space("compile on")
         needs = "a C++ compiler (g++ or clang++, or the one named in CXX)" if device.type == "cpu" else "triton"
         raise UsageError(f"compile on needs {needs}; got: {_first_line(error)}") from None
 

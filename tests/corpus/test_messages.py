@@ -1,0 +1,152 @@
+"""Messages that name the cause: what stands in the way, not what failed after it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dream_ray import storage
+from dream_ray.cli import display
+from dream_ray.cli.commands import runs
+from dream_ray.engine.progress.status import Status
+from dream_ray.engine.run.directory import check_new
+from dream_ray.engine.run.programs import compilation
+from dream_ray.errors import RunError, UsageError
+from dream_ray.storage import files
+
+WITH_BLANKS = "/runs/a b$(c)"
+QUOTED = "'/runs/a b$(c)'"
+
+
+class Full:
+    """A temporary file on a full disk."""
+
+    def __init__(self, **options: Any) -> None: ...
+
+    def __enter__(self) -> "Full":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        raise OSError(28, os.strerror(28))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", Full)
+
+
+def test_a_full_tmpdir_is_no_missing_compiler(full_disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(*arguments: Any, **options: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        raise TorchDynamoException("CppCompileError: C++ compile error")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(RunError, match="^compile on needs temporary files, and .* No space left .*set TMPDIR"):
+        compilation.check_compiler(torch.device("cpu"))
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(UsageError, match=r"^compile on needs a C\+\+ compiler"):
+        compilation.check_compiler(torch.device("cpu"))
+
+
+def test_a_full_directory_is_named(full_disk: None, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"^Ray needs temporary files, and {tmp_path} cannot hold them: No space left"):
+        storage.check_temporary_space("Ray", str(tmp_path))
+
+
+def test_a_missing_tmpdir_is_named() -> None:
+    with pytest.raises(RunError, match="^Ray needs temporary files, and /no/where cannot hold them: No such file"):
+        storage.check_temporary_space("Ray", "/no/where")
+
+
+def status_of(state: str, capsys: pytest.CaptureFixture[str]) -> str:
+    display.show_status(WITH_BLANKS, Status(state, "reason", None, [], None, None, None, None, 1, 1))
+    return capsys.readouterr().out
+
+
+HINTS: dict[str, Callable[[pytest.CaptureFixture[str]], str]] = {
+    "after Ctrl-C": lambda capsys: runs._resume(WITH_BLANKS),
+    "status of a stopped run": lambda capsys: status_of("stopped", capsys),
+    "status of a failed run": lambda capsys: status_of("failed", capsys),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_hints_are_quoted_for_the_shell(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"`dream-ray resume {QUOTED}`" in HINTS[name](capsys)
+
+
+def test_the_hint_of_a_taken_directory_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "a b"
+    path.mkdir()
+    (path / "config.yaml").touch()
+    with pytest.raises(UsageError, match=f"`dream-ray resume '{path}'`"):
+        check_new(str(path))
+
+
+@pytest.fixture(scope="module")
+def odd_store(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store below a directory with letters that are not ASCII; nothing can be written to it."""
+    path = tmp_path_factory.mktemp("läufe") / "störe"
+    path.symlink_to(four_digits_store)
+    yield path
+
+
+PYTHON = [sys.executable, "-m", "dream_ray"]
+ENVIRONMENTS = {
+    "ASCII terminal": {"PYTHONIOENCODING": "ascii"},
+    "POSIX locale": {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_letters_that_a_terminal_lacks_are_escaped(name: str, odd_store: Path) -> None:
+    command, environment = [*PYTHON, "inspect", f"{odd_store}x"], {**os.environ, **ENVIRONMENTS[name]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_a_command_without_a_word() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m dream_ray settings | head -1"], capture_output=True, text=True
+    )
+    assert done.stderr == "" and done.stdout.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_written_is_inspected(
+    odd_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dream_ray.cli.commands.stores import inspect
+
+    def refuse(path: str) -> None:
+        raise UsageError(f"{path} is not writable: Read-only file system")
+
+    monkeypatch.setattr(storage, "ensure_writable", refuse)
+    inspect(str(odd_store))
+    assert (
+        capsys.readouterr()
+        .out.rstrip()
+        .endswith(f"contact sheet: none, because {odd_store} is not writable: Read-only file system")
+    )
+
+
+WITHOUT_GUARD = """
+import dream_ray
+dream_ray.plan(dream_ray.load_config(preset="smoke"), store={store!r})
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_of_it(four_digits_store: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(WITHOUT_GUARD.format(store=four_digits_store))
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True)
+    assert 'call it below `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
