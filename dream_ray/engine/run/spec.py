@@ -126,7 +126,8 @@ def warn_if_not_evaluable(config: Config, store: Store) -> None:
         way = "ingest them with --validation 0.1 and set data.include_validation=false"
     _LOG.warning(
         "This run could not be evaluated: the store has no test images, and %s. Ingest the images again with "
-        "--test-fraction 0.2 or --test SOURCE, or %s.",
+        "--test-fraction 0.2 or --test SOURCE, %s, or test the set on another store with `dream-ray evaluate RUN "
+        "--store STORE`.",
         reason,
         way,
     )

@@ -11,8 +11,8 @@ from dream_ray.config import parse_config
 from dream_ray.data.store.manifest import Manifest
 
 WAYS = {
-    "validation": "or keep the validation images out with --set data.include_validation=false",
-    "neither": "or ingest them with --validation 0.1 and set data.include_validation=false",
+    "validation": "keep the validation images out with --set data.include_validation=false",
+    "neither": "ingest them with --validation 0.1 and set data.include_validation=false",
 }
 
 
