@@ -1,12 +1,12 @@
 """The function that shows what the strategies select."""
 
-from collections.abc import Callable
 from typing import Any
 
 from dream_ray import storage
 from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.data.store.store import Store
 from dream_ray.engine.diagnosis.options import USUAL_CLASSES, USUAL_SELECTIONS, check_diagnosis, most_selections
+from dream_ray.engine.progress.display import Show, showing
 from dream_ray.engine.run.directory import open_run
 from dream_ray.engine.run.spec import device_rule
 from dream_ray.errors import UsageError, check_rules
@@ -22,7 +22,7 @@ def diagnose(
     num_classes: int | None = None,
     device: str = "auto",
     cpus_per_worker: int = 1,
-    progress: Callable[[str, int, int], None] = lambda status, done, total: None,
+    progress: Show | bool = True,
 ) -> dict[str, Any]:
     """Selects real images by every strategy, and compares gradients, diversity and time; needs no Ray.
 
@@ -37,7 +37,7 @@ def diagnose(
         num_classes: Number of classes, from the first one on; None: 10, or all.
         device: "auto", "cpu" or "cuda".
         cpus_per_worker: Threads of the CPU.
-        progress: Called as the work proceeds: (status, number done, total number).
+        progress: As for `ingest`.
 
     Returns:
         The numbers that are also written to `out`/diagnosis.json: for each strategy the norms of gradients, distinct
@@ -75,14 +75,15 @@ def diagnose(
     )
     from dream_ray.engine.diagnosis.diagnose import write_diagnosis
 
-    return write_diagnosis(
-        checked,
-        of_store,
-        out,
-        run=opened,
-        selections=selections,
-        num_classes=num_classes,
-        device_name=device,
-        threads=cpus_per_worker,
-        progress=progress,
-    )
+    with showing("Diagnosing", progress=progress) as show:
+        return write_diagnosis(
+            checked,
+            of_store,
+            out,
+            run=opened,
+            selections=selections,
+            num_classes=num_classes,
+            device_name=device,
+            threads=cpus_per_worker,
+            progress=show,
+        )

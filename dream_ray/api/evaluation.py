@@ -1,7 +1,8 @@
 """Functions that read and evaluate synthetic sets."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.engine.evaluation.opening import BareSet, open_evaluated
 from dream_ray.engine.evaluation.options import BASELINES, INITIAL, USUAL_REPEATS, check_evaluation
 from dream_ray.engine.evaluation.result import Evaluation
+from dream_ray.engine.progress.display import describe_result, ignore, shown
 from dream_ray.engine.run.directory import Run
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ def evaluate(
     local: bool = False,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
-    on_result: "Callable[[EvaluationResult, int, int], None]" = lambda result, done, total: None,
+    on_result: "Callable[[EvaluationResult, int, int], None] | None" = None,
+    progress: bool = True,
 ) -> Evaluation:
     """Trains networks from scratch on a distilled set and its baselines and tests them.
 
@@ -75,6 +78,7 @@ def evaluate(
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         on_result: Called with every result, the number of results so far and their total number.
+        progress: Show the progress on a terminal or in a notebook, unless there is `on_result`.
 
     Returns:
         A list of one row per network and set, or step: mean, std and 95 % interval of the accuracy in [0, 1], n,
@@ -117,10 +121,22 @@ def evaluate(
         if missing := [task for task, result in zip(tasks, kept, strict=True) if result is None]:
             storage.ensure_writable(opened.evaluation_directory)
             _check_visible(backend, opened)
-            for result in backend.map(train_and_keep, missing, **place):
-                results.append(result)
-                on_result(result, len(results), len(tasks))
+            with _showing(on_result, progress=progress) as show:
+                for result in backend.map(train_and_keep, missing, **place):
+                    results.append(result)
+                    show(result, len(results), len(tasks))
     return Evaluation(write_reports(opened, tasks, results))
+
+
+@contextmanager
+def _showing(
+    on_result: "Callable[[EvaluationResult, int, int], None] | None", *, progress: bool
+) -> "Iterator[Callable[[EvaluationResult, int, int], None]]":
+    if on_result is not None:
+        yield on_result
+        return
+    with shown("Evaluating") if progress else nullcontext(ignore) as show:
+        yield lambda result, done, total: show(describe_result(result), done, total)
 
 
 def _newest_step(run: Run) -> int:

@@ -14,6 +14,7 @@ from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
+from dream_ray.engine.progress.display import follow_run
 from dream_ray.engine.progress.status import Status, outer_steps_within, read_status
 from dream_ray.engine.run.directory import Run, check_new, check_unchanged, open_run, relocate
 from dream_ray.engine.run.spec import DEFAULT_CACHE_BYTES, RunSpec, check_against_store, warn_if_not_evaluable
@@ -47,7 +48,8 @@ def distill(
     from_set: storage.StrPath | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
-    observer: Observer = nullcontext,
+    observer: Observer | None = None,
+    progress: bool = True,
     **more: Any,
 ) -> "SyntheticDataset":
     """Distils a store into a synthetic set.
@@ -80,6 +82,7 @@ def distill(
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Returns a context that is entered while the run works, for example one that shows its progress.
+        progress: Show the progress on a terminal or in a notebook, unless there is an observer.
         **more: Further settings, such as ipc=10.
 
     Returns:
@@ -118,7 +121,7 @@ def distill(
     with open_backend(address, wait, local=local) as backend:
         starting = Producers() if spec.memory_bytes is None else backend.producers(spec)
         run = backend.call(begin_run, spec, starting, device=device, cpus=cpus_per_worker, gpus=gpus_per_worker)
-        with executing(run, is_new=True), observer(run):
+        with executing(run, is_new=True), _observe(observer, run, progress=progress):
             backend.run_workers(run, spec)
     return load_synthetic(run.path)
 
@@ -132,6 +135,12 @@ def _with_start(config: Config, from_set: storage.StrPath | None, *, local: bool
 
     path = storage.text_path("from-set", from_set if from_set is not None else str(start.path))
     return starting_from(config, path if local else storage.shared_path("from-set", path))
+
+
+def _observe(observer: Observer | None, run: Run, *, progress: bool) -> AbstractContextManager[object]:
+    if observer is not None:
+        return observer(run)
+    return follow_run(run) if progress else nullcontext()
 
 
 def resume(
@@ -148,7 +157,8 @@ def resume(
     outer_steps: int | None = None,
     time_budget: float | str | None = None,
     store: storage.StrPath | None = None,
-    observer: Observer = nullcontext,
+    observer: Observer | None = None,
+    progress: bool = True,
 ) -> "SyntheticDataset":
     """Continues a run from its newest complete checkpoint, on any number of workers, to the same synthetic set.
 
@@ -169,6 +179,7 @@ def resume(
             the run so far gives the number.
         store: New path of the store, if it was moved; None: where it was.
         observer: As for `distill`.
+        progress: As for `distill`.
 
     Raises:
         UsageError: If an argument breaks a rule, or somebody changed the settings in the run's directory.
@@ -201,7 +212,7 @@ def resume(
     with open_backend(address, wait, local=spec.local) as backend:
         check = check_device if allow_different_bits else check_same_bits
         backend.call(check, opened, device=spec.device, cpus=spec.threads, gpus=spec.gpus_per_worker)
-        with executing(opened), observer(opened):
+        with executing(opened), _observe(observer, opened, progress=progress):
             backend.run_workers(opened, spec)
     return load_synthetic(opened.path)
 

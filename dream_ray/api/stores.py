@@ -13,6 +13,7 @@ from dream_ray.data.ingest import ingest as write_store
 from dream_ray.data.sources.given_images import given_images
 from dream_ray.data.sources.in_memory import SurveyedImages, survey
 from dream_ray.data.store.manifest import Manifest
+from dream_ray.engine.progress.display import Show, showing
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ingest(
     local: bool = False,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Show | bool = True,
     **settings: "Unpack[IngestKeywords]",
 ) -> Manifest:
     """Writes an image set as a store, or continues an unfinished one, and returns its manifest.
@@ -70,7 +71,8 @@ def ingest(
         local: Run in this process, without Ray.
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
-        progress: Called as the work proceeds: (unit, number done, total number).
+        progress: True: shown on a terminal or in a notebook; False: not shown; or a function that is called as the work
+            proceeds: (unit, number done, total number).
         **settings: The other settings, by the names of `IngestSettings`. `test` takes images as `source` does;
             `classes` also takes a text, as `--classes` does.
 
@@ -87,7 +89,8 @@ def ingest(
             )
         chosen = source
     else:
-        chosen, given = _settings({"source": source, **settings}, progress)
+        with showing("Reading images", progress=progress) as show:
+            chosen, given = _settings({"source": source, **settings}, show)
     chosen = chosen.absolute()
     if local:
         if workers not in (None, 1):
@@ -101,9 +104,10 @@ def ingest(
         store = storage.shared_path("store", store)
         memory_bytes = None if memory is None else parse_bytes(memory)
         runner = _ray_jobs(chosen, store, workers, memory_bytes, address, wait_s)
-    return write_store(
-        chosen, store, max_rejects=max_rejects, download=download, given=given, runner=runner, progress=progress
-    )
+    with showing("Ingesting", progress=progress) as show:
+        return write_store(
+            chosen, store, max_rejects=max_rejects, download=download, given=given, runner=runner, progress=show
+        )
 
 
 def _settings(

@@ -8,7 +8,7 @@ from typing import Any
 from typer import echo
 
 from dream_ray.cli.console import console, make_tables, number, percent, print_table
-from dream_ray.cli.progress import polling
+from dream_ray.engine.progress.display import polling
 from dream_ray.errors import RunError, UsageError
 
 _POLL_S = 2.0

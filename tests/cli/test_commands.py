@@ -19,9 +19,11 @@ from PIL import Image
 
 from dream_ray import api, cli, storage
 from dream_ray.cli import progress
+from dream_ray.cli.console import console
 from dream_ray.config import PRESETS, load_config, parse_config
 from dream_ray.config.yaml_text import parse_yaml
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.progress.display import make_bar
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.errors import UsageError
 from tests.runs import create_run
@@ -286,7 +288,7 @@ def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ..
 
 
 def test_progress_shows_names_without_markup() -> None:
-    bar = progress.make_bar()
+    bar = make_bar(console(stderr=True))
     bar.add_task("Ingesting b[/x]", total=None, status="[y] of [/z]")
     texts = [str(column(bar.tasks[0])) for column in bar.columns if not isinstance(column, str)]
     assert texts[0] == "Ingesting b[/x]" and texts[-1] == "[y] of [/z]"
