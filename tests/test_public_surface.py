@@ -76,7 +76,38 @@ def test_every_path_is_text_or_a_pathlib_path(name: str) -> None:
         function(*positional, **given)
 
 
+SCRIPT = """
+import pathlib
+
+import dream_ray
+
+
+def main() -> None:
+    store = pathlib.Path("stores/photos")
+    manifest = dream_ray.ingest("photos", store, size=64, test_fraction=0.2, local=True)
+    config = dream_ray.config.load_config(preset="smoke")
+    print(manifest.class_names, dream_ray.plan(config, store=store, local=True).forecast().wall_s)
+    data = dream_ray.distill("cifar10-ipc10", store=store, out="runs/a", local=True, settings={"pixels.lr": 1}, ipc=10)
+    images, labels = data.images_NCHW, data.labels_N
+    print(len(images), len(labels))
+    rows = dream_ray.evaluate("runs/a", local=True, progress=False)
+    accuracy: float = rows[0]["mean"]
+    print(accuracy)
+    rows.plot().savefig("accuracy.png")
+    print(dream_ray.export("runs/a", pathlib.Path("shared"), to="npz").num_images)
+    print(dream_ray.sets.read("shared").images("uint8", layout="NHWC").shape)
+    dream_ray.compare(["runs/a", pathlib.Path("runs/b")]).plot_images()
+    for entry in dream_ray.list_runs("runs"):
+        print(entry.path, entry.accuracy)
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
 def test_type_checkers_see_the_types(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "snippet.py").write_text(
         "import dream_ray\nreveal_type(dream_ray.load_synthetic('x'))\ndream_ray.distil\n"
     )
@@ -86,12 +117,15 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
         "mypy",
         "--config-file",
         str(ROOT / "pyproject.toml"),
+        "--strict",
         str(tmp_path / "snippet.py"),
+        str(tmp_path / "script.py"),
     ]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert 'Revealed type is "dream_ray.engine.run.dataset.SyntheticDataset"' in done.stdout
     assert 'Module has no attribute "distil"' in done.stdout
+    assert "script.py" not in done.stdout, "mypy --strict passes over a user's script"
     assert (ROOT / "dream_ray" / "py.typed").exists()
 
 
