@@ -1,7 +1,6 @@
 """The form of a source of labelled images: independent shards, each of which lists its images."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,11 +12,6 @@ from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.class_lists import composed
 from dream_ray.errors import UsageError
-
-_SPLITS = ("train", "val", "validation", "test")
-# Other common names of splits, in any case of letters. They are refused: their meaning is not guessed.
-_TRAIN_WORDS = frozenset({"train", "training"})
-_SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "testing", "eval"}
 
 _ROWS_PER_BATCH = 4096
 
@@ -189,109 +183,6 @@ def order_of_names(names: set[str]) -> tuple[str, ...]:
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
-
-
-def look_like_splits(names: Iterable[str]) -> bool:
-    """Tells whether names are those of splits in any spelling: training images and others."""
-    words = {name.casefold() for name in names}
-    return words <= _SPLIT_WORDS and not words.isdisjoint(_TRAIN_WORDS) and not words <= _TRAIN_WORDS
-
-
-def directories_are_splits(directories: Sequence[str], source: str) -> bool:
-    """Tells whether directories are splits (`train` and any of `val`, `validation`, `test`) rather than classes.
-
-    Raises:
-        UsageError: If splits lie beside other directories, or have other names.
-    """
-    if _are_splits(directories):
-        return True
-    words = [_split_word(name) for name in directories]
-    plain = {name.casefold() for name in directories} <= _SPLIT_WORDS
-    if not plain and None not in words and look_like_splits(filter(None, words)):
-        train, other = (
-            next(name for name, word in zip(directories, words, strict=True) if (word in _TRAIN_WORDS) == is_train)
-            for is_train in (True, False)
-        )
-        named = f"name the training images, {storage.join(source, train)}, with --test {storage.join(source, other)}"
-        raise UsageError(
-            f"source {source} has directories with names of splits ({', '.join(directories)}), which are no classes: "
-            + (named if storage.is_directory(source) else "rename them to train and test")
-        )
-    splits = [name for name in directories if name.casefold() in _SPLIT_WORDS]
-    if not look_like_splits(splits):
-        return False
-    others = [name for name in directories if name not in splits]
-    found = ", ".join(splits) + (f" beside {others[0]}: move it away" if others else ": rename them")
-    raise UsageError(
-        f"source {source} must contain either class directories, or only train and val or test; got {found}, "
-        "or name the training images and --test separately"
-    )
-
-
-def _split_word(name: str) -> str | None:
-    """Returns the one word of a split in a name such as seg_train or val2012; None if there is none, or several."""
-    found = [word for word in re.findall(r"[^\W\d_]+", name.casefold()) if word in _SPLIT_WORDS]
-    return found[0] if len(found) == 1 else None
-
-
-def _are_splits(names: Sequence[str]) -> bool:
-    return "train" in names and set(names) <= set(_SPLITS)
-
-
-def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], Source]) -> OpenedSource:
-    """Opens a set that is divided into splits.
-
-    Args:
-        names: Its splits: `train` and any of `val`, `validation` and `test`.
-        source: The set, for messages.
-        open_part: Opens one split.
-    """
-    others = [name for name in names if name != "train"]
-
-    def open_test() -> Source:
-        if len(others) > 1:
-            raise UsageError(f"source {source} contains {' and '.join(others)}: name the test split with --test")
-        return open_part(others[0])
-
-    return OpenedSource(open_part("train"), open_test if others else None)
-
-
-def open_files(paths: Sequence[str], source: str, open_part: Callable[[Sequence[str]], Source]) -> OpenedSource:
-    """Opens files whose names may contain their split: `train-00000.tar`, `imagenet_validation_3.parquet`.
-
-    Args:
-        paths: The files. If all names contain the same split, or none, the files are one set.
-        source: The set, for messages.
-        open_part: Opens some of the files.
-
-    Raises:
-        UsageError: If only some names contain a split, one contains several, none contains `train`, or they use other
-            words for splits.
-    """
-    by_split = _by_words(paths, _SPLITS)
-    if len(by_split) == 1:
-        called = _by_words(paths, sorted(_SPLIT_WORDS))
-        if not look_like_splits(called):
-            return OpenedSource(open_part(paths))
-        by_split = called
-    if not _are_splits(list(by_split)):
-        path = next((by_split[word] for word in by_split if word in _TRAIN_WORDS), paths)[0]
-        pattern = storage.sibling(path, re.sub(r"\d+", "*", path.rpartition("/")[2]))
-        found = ", ".join(f"{of_split[0].rpartition('/')[2]} ({split})" for split, of_split in by_split.items())
-        raise UsageError(
-            f"files of {source} must all belong to one split, or each contain one of {', '.join(_SPLITS)} in its name, "
-            f"train among them; got {found}: select files by a pattern such as {pattern}"
-        )
-    return open_splits(list(by_split), source, lambda name: open_part(by_split[name]))
-
-
-def _by_words(paths: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:
-    """Groups files by the given words that occur in their names; a word is a run of letters."""
-    by_words: dict[str, list[str]] = {}
-    for path in paths:
-        of_name = re.findall(r"[^\W\d_]+", path.rpartition("/")[2].lower())
-        by_words.setdefault(" and ".join(word for word in words if word in of_name) or "none", []).append(path)
-    return by_words
 
 
 def append(file: Any, data: Any) -> dict[str, int]:

@@ -28,8 +28,8 @@ from dream_ray.data.sources.base import (
     append,
     find_files,
     listing_of,
-    open_files,
 )
+from dream_ray.data.sources.splits import open_files
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256

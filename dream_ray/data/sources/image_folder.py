@@ -20,13 +20,12 @@ from dream_ray.data.sources.base import (
     Source,
     SourceKind,
     SourceOptions,
-    directories_are_splits,
     is_hidden,
     listing_of,
     names_of,
-    open_splits,
     rows_below,
 )
+from dream_ray.data.sources.splits import directories_are_splits, open_splits
 from dream_ray.data.sources.tar_members import SUFFIXES
 from dream_ray.errors import RunError, UsageError
 

@@ -22,14 +22,11 @@ from dream_ray.data.sources.base import (
     Source,
     SourceKind,
     SourceOptions,
-    directories_are_splits,
     find_files,
     listing_of,
-    look_like_splits,
     names_of,
-    open_files,
-    open_splits,
 )
+from dream_ray.data.sources.splits import directories_are_splits, look_like_splits, open_files, open_splits
 from dream_ray.data.sources.tar_members import SUFFIXES, members
 from dream_ray.data.sources.webdataset import has_samples, web_dataset
 from dream_ray.errors import UsageError

@@ -18,8 +18,9 @@ import pytest
 from dream_ray import storage
 from dream_ray.data.decoding.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, SourceOptions, find_source, flat_folder, order_of_names
-from dream_ray.data.sources.base import open_files, pnm
+from dream_ray.data.sources.base import pnm
 from dream_ray.data.sources.hf_parquet import _list_batch, hf_parquet
+from dream_ray.data.sources.splits import open_files
 from dream_ray.data.sources.tar_archive import tar_per_class
 from dream_ray.data.sources.webdataset import web_dataset
 from dream_ray.errors import RunError, UsageError
