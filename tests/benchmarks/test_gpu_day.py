@@ -154,6 +154,7 @@ def a_day(work: Path, **options: Any) -> Day:
     return Day(CPU, SCALES["tiny"], work, deadline=monotonic() + 600, **options)
 
 
+@pytest.mark.slow
 def test_errors_are_recorded_and_a_later_call_measures_what_is_missing(tmp_path: Path) -> None:
     broken, calls = [NotMeasured("no data"), CutShort("at step 3"), ValueError("out of memory")], list[str]()
 
@@ -204,6 +205,7 @@ def test_time_that_a_part_leaves_is_for_the_next_ones() -> None:
     assert ends_of_parts((20, 40, 140), 100) == [10, 30, 100]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_continues_at_its_checkpoint(images: Path, tmp_path: Path) -> None:
     def distil(day: Day) -> list[str]:
         day.append(variants.PART, "class by class", "measured", result={"inner_step_ms": 1.0})

@@ -38,6 +38,7 @@ def test_features_have_a_library_call_for_each_convolution() -> None:
     assert any(is_kernel(launch) for launch in launches)
 
 
+@pytest.mark.slow
 def test_images_and_networks_of_any_size_take_the_same_operations() -> None:
     form = form_of("eager", 10)
     small, larger = (counts_of_parts(form, 128, scale) for scale in (FEW, Scale(16, 8, FEW.images_per_class)))

@@ -179,6 +179,7 @@ def test_the_ceiling_stops_a_run_between_two_steps(
     assert open_run(first).checkpoints().newest() == 4
 
 
+@pytest.mark.slow
 def test_more_seeds_and_arms_continue_a_table(copied: Table) -> None:
     arms = {**BASE["arms"], "third": {"settings": {**RANDOM, "pixels.lr": 0.5}}}
     more = {"equal_accuracy": COMPARISON, "arms": arms, "seeds": 2}

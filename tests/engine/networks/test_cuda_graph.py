@@ -87,6 +87,7 @@ def test_a_program_that_needs_the_host_is_not_captured(program: object, message:
         GraphedProgram(program)(on_gpu(1.0, 2.0, 3.0))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_from_graphs_has_the_bits_of_its_programs(
     four_digits_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
