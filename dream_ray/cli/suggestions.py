@@ -18,7 +18,8 @@ def show_suggestion(found: Any) -> None:
     with_producer = f" with {layout.producers} producer" if layout.producers else ""
     echo(
         f"\npredicted: {duration(seen.wall_s)} for {steps} steps of {seen.step_s:.3g} s, on {layout.workers} "
-        f"worker{'s' if layout.workers > 1 else ''}{with_producer}{'s' if layout.producers > 1 else ''}"
+        f"worker{'s' if layout.workers > 1 else ''}{with_producer}{'s' if layout.producers > 1 else ''};\n"
+        "    longer if other programs use the cores, because CPU time was measured"
     )
     echo(f"accuracy to expect: {_known(found.measured)}")
 
