@@ -29,11 +29,11 @@ from dream_ray.config.frameworks import FRAMEWORKS, Settings, overlay
 from dream_ray.core.intervals import half_width
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.backend import Producers
-from dream_ray.engine.evaluation.kept_reports import read_validation
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.directory import read_sessions
 from dream_ray.engine.run.lifecycle import finish_run
+from dream_ray.engine.run.metrics import read_validation
 from dream_ray.engine.run.spec import RunSpec
 
 STRATEGIES = ("random", "representative")

@@ -141,7 +141,7 @@ COMMAND_ONLY = {
     "settings": {field.name for field in dataclasses.fields(dream_ray.IngestSettings)} - {"source"},
 }
 """Options from which a command makes an argument of the function."""
-OF_THE_SCREEN = {"observer", "on_result", "progress", "price_per_hour", "scale"}
+OF_THE_SCREEN = {"watch", "observer", "on_result", "progress", "price_per_hour", "scale"}
 OF_SWEEPS = {"study", "max_concurrent"}
 """`resume` and `status` take sweeps too; the functions are `resume_sweep` and none."""
 

@@ -8,10 +8,11 @@ from typing import Any
 from dream_ray import storage
 from dream_ray.config.nearest_preset import nearest_preset
 from dream_ray.core.tables import ShownAsTables, Table
-from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
+from dream_ray.engine.evaluation.kept_reports import read_reports
 from dream_ray.engine.evaluation.options import DISTILLED
 from dream_ray.engine.progress.status import read_status
 from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.metrics import read_validation
 from dream_ray.errors import RunError, UsageError
 
 _MOST_LEVELS = 6

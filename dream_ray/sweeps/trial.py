@@ -11,13 +11,13 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend, Producers
-from dream_ray.engine.evaluation.kept_reports import read_validation
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import validate_step
 from dream_ray.engine.planning.plan import begin_run
 from dream_ray.engine.run.directory import Run, open_run, read_sessions
 from dream_ray.engine.run.environment import total_cost
 from dream_ray.engine.run.lifecycle import check_device, finish_run
+from dream_ray.engine.run.metrics import read_validation
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.directory import REASON, TROUBLE, cached_failure, run_directory

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from dream_ray.cli import console, display, evaluations, forecasts, trials
+from dream_ray.cli import console, display, evaluations, forecasts, run_state, trials
 from dream_ray.config import FRAMEWORKS, PRESETS, parse_config
 from dream_ray.config.presets import presets_of
 from dream_ray.engine.evaluation.options import BASELINES
@@ -64,7 +64,7 @@ def test_workers_of_a_run(printed: list[Table]) -> None:
         "networks_s": 10.0, "selecting_s": 1.0, "peak_rss_bytes": 10**12,
     }  # fmt: skip
     now = Progress("matching", 5, 8, 0.5, 2.0, 9.0)
-    display.show_status("RUN", Status("running", "", now, [session], 1.0, 1.0, 4, 3.0, 2, 4))
+    run_state.show_status("RUN", Status("running", "", now, [session], 1.0, 1.0, 4, 3.0, 2, 4))
     assert_is_whole(*printed)
 
 

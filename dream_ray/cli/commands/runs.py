@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import dream_ray
-from dream_ray.cli import display, given_settings, progress, suggestions
+from dream_ray.cli import display, given_settings, progress, run_state, suggestions
 from dream_ray.cli.options import (
     Address,
     Assignments,
@@ -195,7 +195,9 @@ def resume(
 
 def status(
     run: Annotated[str, typer.Argument(help="Directory or URI of a run, a sweep or an experiment.")],
+    *,
     study: Study = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a run until it ends.")] = False,
 ) -> None:
     """Print the state of a run, a sweep or an experiment.
 
@@ -205,6 +207,8 @@ def status(
     from dream_ray.experiments.file import is_experiment
     from dream_ray.sweeps.directory import is_sweep
 
+    if is_sweep(run) or is_experiment(run):
+        refuse_options({"watch": watch}, f"is for runs, and {run} is a sweep or an experiment")
     if is_sweep(run):
         trials.show_state(run, study)
         return
@@ -213,7 +217,10 @@ def status(
 
         experiments.show_state(run)
         return
-    display.show_status(run, dream_ray.status(run))
+    if watch:
+        run_state.watch(run)
+    else:
+        run_state.show_status(run, dream_ray.status(run))
 
 
 @contextmanager

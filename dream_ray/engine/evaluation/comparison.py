@@ -9,9 +9,9 @@ from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.config.nested import leaves
 from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
-from dream_ray.engine.evaluation.kept_reports import read_reports, read_validation
+from dream_ray.engine.evaluation.kept_reports import read_reports
 from dream_ray.engine.run.directory import Run, open_run
-from dream_ray.engine.run.metrics import merged_rows
+from dream_ray.engine.run.metrics import merged_rows, read_validation
 from dream_ray.errors import UsageError
 from dream_ray.sets import ImageSet, read
 

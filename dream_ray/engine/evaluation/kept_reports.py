@@ -3,7 +3,7 @@
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.directory import open_run
 from dream_ray.sets.set_file import SET_FILE
 
 
@@ -27,13 +27,6 @@ def read_reports_of_set(path: str) -> list[dict[str, Any]]:
     return [
         report for store in storage.list_directories(beside) for report in read_reports(storage.join(beside, store))
     ]
-
-
-def read_validation(run: Run) -> list[tuple[int, float]]:
-    """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
-    names = storage.list_directory(run.file("validation"))
-    rows = [storage.read_json(run.file("validation", name)) for name in names]
-    return sorted((row["step"], row["accuracy"]) for row in rows)
 
 
 def validation_file(step: int) -> str:

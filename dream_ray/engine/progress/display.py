@@ -116,24 +116,28 @@ def polling(look: Callable[[], None], every_s: float) -> Iterator[None]:
 
 def read_progress(run: Any) -> tuple[str, int, int]:
     """Returns a summary, the steps done, and all steps."""
-    from dream_ray import storage
     from dream_ray.engine.progress.status import summarise_progress
     from dream_ray.engine.run.directory import read_sessions
+    from dream_ray.engine.run.metrics import read_validation
 
     total = run.config.total_steps
     try:
-        now = summarise_progress(read_sessions(run))
-        if now is None:
-            return "starting workers", 0, total
-        if now.loss is None or now.seconds_per_step is None:
-            return now.phase, now.step, total
-        parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
-        if validations := storage.list_directory(run.file("validation")):
-            row = storage.read_json(run.file("validation", validations[-1]))
-            parts.append(f"validation {100 * row['accuracy']:.1f} % at {row['step']}")
+        now, validations = summarise_progress(read_sessions(run)), read_validation(run)
     except RunError:  # slow storage is replacing a file; the next call reads it
         return "waiting", 0, total
-    return ", ".join(parts), now.step, total
+    if now is None:
+        return "starting workers", 0, total
+    return describe_progress(now, validations[-1] if validations else None), now.step, total
+
+
+def describe_progress(now: Any, validation: tuple[int, float] | None) -> str:
+    """Returns loss, speed, time left and the last validation accuracy of a run, or its phase before its second step."""
+    if now.loss is None or now.seconds_per_step is None:
+        return str(now.phase)
+    parts = [f"loss {now.loss:.4g}", f"{now.seconds_per_step:.2f} s/step", f"{duration(now.seconds_left)} left"]
+    if validation is not None:
+        parts.append(f"validation {100 * validation[1]:.1f} % at {validation[0]}")
+    return ", ".join(parts)
 
 
 def _reached(accuracy: float | None) -> str:

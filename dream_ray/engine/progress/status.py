@@ -8,6 +8,7 @@ from dream_ray import storage
 from dream_ray.core.figures import make_figure
 from dream_ray.core.tables import ShownAsTables, Table, duration
 from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.engine.run.metrics import read_validation
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Status(ShownAsTables):
         checkpoint_step: Step of the newest complete checkpoint, or None.
         checkpoint_s: Its age in seconds, or None.
         outer_steps, inner_steps: Number of outer steps of the run, and of inner steps in each.
+        validation: Steps and accuracy in [0, 1] of the last validation, or None.
     """
 
     state: str
@@ -112,6 +114,7 @@ class Status(ShownAsTables):
     checkpoint_s: float | None
     outer_steps: int
     inner_steps: int
+    validation: tuple[int, float] | None = None
 
     def tables(self) -> list[Table]:
         """Returns the state, and what is known of the progress."""
@@ -153,6 +156,7 @@ def read_status(run: Run, now: float) -> Status:
     step, written = _newest_checkpoint(run)
     failure = run.file("failure.json")
     reason = storage.read_json(failure)["message"] if storage.exists(failure) else ""
+    validations = read_validation(run)
     is_silent = silent_s is not None and (silent_s > _SILENT_S or _is_abandoned(run, silent_s))
     return Status(
         state=_state(current, progress, is_silent=is_silent, finished=run.is_finished, failed=bool(reason)),
@@ -165,6 +169,7 @@ def read_status(run: Run, now: float) -> Status:
         checkpoint_s=None if written is None else max(0.0, now - written),
         outer_steps=run.config.outer_steps,
         inner_steps=run.config.inner_steps,
+        validation=validations[-1] if validations else None,
     )
 
 

@@ -18,11 +18,23 @@ def merge_metrics(run: Run) -> None:
     """Merges the rows of all shards into metrics.jsonl, one row per step.
 
     A step that ran before and after a crash counts once. Rows of one step are in memory, and the text of the files that
-    contain it.
+    contain it. If the run was validated, a row has the last accuracy before its end, and the steps until then.
     """
+    waiting = read_validation(run)
+    last: dict[str, Any] = {}
     with storage.atomic_output(run.file("metrics.jsonl")) as file:
         for row in merged_rows(run):
-            file.write((json.dumps(row) + "\n").encode())
+            while waiting and waiting[0][0] <= row["step"] + 1:
+                step, accuracy = waiting.pop(0)
+                last = {"validation_step": step, "validation_accuracy": accuracy}
+            file.write((json.dumps({**row, **last}) + "\n").encode())
+
+
+def read_validation(run: Run) -> list[tuple[int, float]]:
+    """Returns (step, accuracy in [0, 1]) of every validation so far, by step."""
+    names = storage.list_directory(run.file("validation"))
+    rows = [storage.read_json(run.file("validation", name)) for name in names]
+    return sorted((row["step"], row["accuracy"]) for row in rows)
 
 
 def cpu_seconds(run: Run, steps: Iterable[int]) -> dict[int, float]:

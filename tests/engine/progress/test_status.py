@@ -1,15 +1,20 @@
 """The status of a run from its directory: before, during and after the run."""
 
+import io
 import json
 import logging
+import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from dream_ray import api, storage
-from dream_ray.cli.display import show_status
+from dream_ray.cli import run_state
+from dream_ray.cli.run_state import show_status
 from dream_ray.config import Config
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat
@@ -59,6 +64,8 @@ def test_status_of_a_running_run(run: Run, capsys: pytest.CaptureFixture[str]) -
     status = read_status(run, now=200.0)
     assert status.state == "running" and status.silent_s == 5.0
     text = shown(status, capsys)
+    assert "state: running, last sign of life 0:05 ago\n" in text
+    assert "loss: 0.5 (over new networks and images, so it need not fall: compare accuracies)" in text
     assert "step: 5 of 8 (62 %)" in text and "outer step: 1 of 2, inner step: 1 of 4" in text
     assert "time left: 0:06" in text
     assert [one["shard"] for one in status.sessions] == [0, 1]
@@ -78,10 +85,42 @@ def test_status_of_a_run_with_dead_workers(run: Run, capsys: pytest.CaptureFixtu
     with storage.exclusive_lock("run", run.path):
         assert read_status(run, now=150.0).state == "running"
         assert read_status(run, now=200.0).state == "silent"
-    assert "last sign of life: 0:15 ago" in shown(read_status(run, now=115.0), capsys)
+    assert "state: running, last sign of life 0:15 ago\n" in shown(read_status(run, now=115.0), capsys)
     status = read_status(run, now=125.0)
     assert status.state == "silent", "no process has the lock"
-    assert "Not running since 0:25 ago" in shown(status, capsys)
+    state = r"^state: not running since \d{4}-.* \d\d:\d\d:\d\d, last sign of life 0:25 ago$"
+    assert re.search(state, shown(status, capsys), re.M)
+
+
+def test_watching_ends_with_the_run(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(run, 0, 5, updated_at=time.time())
+    storage.write_json(run.file("validation", "step-00000004.json"), {"step": 4, "accuracy": 0.5})
+    states = []
+
+    def sleep(seconds: float) -> None:
+        states.append(seconds)
+        storage.write_text(run.file("failure.json"), json.dumps({"kind": "RunError", "message": "a full disk"}))
+
+    monkeypatch.setattr(run_state.time, "sleep", sleep)
+    run_state.watch(run.path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step 5 of 8, loss 0.5, 2.00 s/step, 0:06 left, validation 50.0 % at 4"
+    assert lines[1:3] == [f"run: {run.path}", "state: failed"] and len(states) == 1
+    assert "validation accuracy: 50.0 % at step 4" in lines and "a full disk" in lines
+
+
+def test_watching_refreshes_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, running = Console(file=io.StringIO(), force_terminal=True, width=80), [True, True, False]
+    tell(run, 0, 5, updated_at=time.time())
+    running_status, failed = api.status(run.path), replace(api.status(run.path), state="failed")
+    monkeypatch.setattr(run_state.dream_ray, "status", lambda path: running_status if running.pop(0) else failed)
+    monkeypatch.setattr(run_state, "console", lambda: screen)
+    monkeypatch.setattr(run_state.time, "sleep", lambda seconds: None)
+    run_state._watch_on_terminal(run.path)
+    written = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert written.count("step: 5 of 8 (62 %)") >= 2 and "matching" in written
 
 
 def test_a_worker_in_a_long_step_is_not_silent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ OTHER: dict[str, Any] = {
     "batch_real": 3,
     "data.normalisation": {"mean": [0.5], "std": [0.25]},
     "initialisation.warmup_epochs": 2,
+    "initialisation.path": "nowhere.parquet",
+    "initialisation.digest": "0",
     "matching.distance": "cosine",
     "matching.real_chunk": 2,
     "selection.interval": 1,

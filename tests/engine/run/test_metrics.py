@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dream_ray import storage
+from dream_ray import api, storage
 from dream_ray.config import parse_config
-from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.metrics import cpu_seconds, merge_metrics
+from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.metrics import cpu_seconds, merge_metrics, read_validation
 
 LOSS = st.floats(0, 10, allow_nan=False)
 ROWS = st.dictionaries(
@@ -103,3 +103,15 @@ def test_the_memory_of_the_merge_does_not_grow_with_the_steps(out: str) -> None:
     text = storage.read_text(run.file("metrics.jsonl"))
     assert text.count("\n") == 2000
     assert peak < len(text) / 4
+
+
+def test_rows_have_the_last_validation_accuracy_before_their_end(
+    tiny: dict[str, Any], four_digits_store: str, out: str
+) -> None:
+    settings = {**tiny, "data": {"include_validation": False}, "evaluation": {"every": 4, "quick_epochs": 1}}
+    api.distill(parse_config(settings), store=four_digits_store, out=out, local=True)
+    run = open_run(out)
+    rows = [json.loads(line) for line in storage.read_text(run.file("metrics.jsonl")).splitlines()]
+    assert [row["validation_step"] for row in rows] == [0, 0, 0, 4, 4, 4, 4, 8]
+    known = dict(read_validation(run))
+    assert all(row["validation_accuracy"] == known[row["validation_step"]] for row in rows)
