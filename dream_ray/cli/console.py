@@ -42,7 +42,12 @@ def percent(mean: float, std: float | None) -> str:
 
 def print_table(columns: "Sequence[str | Column]", *sections: Rows, title: str | None = None) -> None:
     """Prints the tables of `make_tables` that fit on stdout, each with an empty line after it."""
-    for table in make_tables(columns, *sections, title=title, width=console().width):
+    print_tables(make_tables(columns, *sections, title=title, width=console().width))
+
+
+def print_tables(tables: "Sequence[Table]") -> None:
+    """Prints tables on stdout, each with an empty line after it."""
+    for table in tables:
         console().print(table)
         console().print()
 

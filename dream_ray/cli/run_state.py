@@ -8,7 +8,7 @@ from typing import Any
 from typer import echo
 
 import dream_ray
-from dream_ray.cli.console import console, make_tables, number
+from dream_ray.cli.console import console, make_tables, number, print_tables
 from dream_ray.cli.progress import interruptible
 from dream_ray.core.tables import duration
 from dream_ray.engine.progress.display import describe_progress
@@ -29,9 +29,7 @@ def show_status(run: str, status: Any) -> None:
     """Prints the state of a run."""
     for line in _lines(run, status):
         echo(line)
-    for table in _tables(status, console().width):
-        console().print(table)
-        console().print()
+    print_tables(_tables(status, console().width))
     for line in _advice(run, status):
         echo(line)
 

@@ -120,15 +120,19 @@ def show_state(path: str, study: str | None) -> None:
 def show_sweep(path: str, found: Any) -> None:
     """Prints the trials, why the search ended, which trial is best, the test of its settings, and the files."""
     from dream_ray import storage
-    from dream_ray.sweeps.final_runs import NAMES
+    from dream_ray.sweeps.final_runs import NAMES, compare_final
     from dream_ray.sweeps.results import ranked
 
     show_trials(found.trials)
     echo(f"ended: {found.ended}")
     best = ranked(found.trials)[0]
     echo(f"best: trial {best['trial']}, with a validation accuracy of {_cell('accuracy', best['accuracy'])} %")
+    if found.noise:
+        echo(f"{found.noise}.")
     for row in found.final:
         echo(f"{NAMES[row['name']]}, tested with new seeds: {_tested(row)}")
+    for line in compare_final(found.final):
+        echo(f"  {line}")
     echo(f"report: {storage.join(path, 'report.html')}")
     echo(f"best settings: {storage.join(path, 'best.yaml')}")
 

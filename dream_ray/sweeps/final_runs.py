@@ -4,12 +4,14 @@ This module plans the runs and reads their results; `trial.py` executes one.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dream_ray import storage
 from dream_ray.config import Config
+from dream_ray.core.intervals import half_width
 from dream_ray.data.store.store import Store
+from dream_ray.engine.evaluation.scores import compare_with, describe_images
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import cached_failure, run_directory
 from dream_ray.sweeps.file import Sweep, Values
@@ -75,7 +77,8 @@ def write_final(out: str, planned: Mapping[str, Mapping[str, Config]]) -> list[d
     """Writes final.json: one row for each of `final_runs` with a settled run.
 
     Returns:
-        The rows: name, mean and std of the test accuracy in [0, 1] (None if too few runs are tested), n, steps per run,
+        The rows: name, mean, std and half width of the 95 % interval of the test accuracy in [0, 1] (None if too few
+        runs are tested), n, tested (number of images) and balanced accuracy (None in earlier versions), steps per run,
         mean compute_s per run (CPU and GPU seconds), reasons of failed runs, and directories of the runs.
     """
     rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
@@ -90,9 +93,30 @@ def _row(name: str, runs: Mapping[str, Config]) -> dict[str, Any]:
         "name": name,
         "mean": statistics.mean(accuracies) if tested else None,
         "std": statistics.stdev(accuracies) if len(tested) > 1 else None,
+        "half_width": half_width(accuracies),
         "n": len(tested),
+        "tested": tested[0].get("tested") if tested else None,
+        "balanced": _mean([one.get("balanced") for one in tested]),
         "steps": next(iter(runs.values())).total_steps,
         "compute_s": statistics.mean(one["compute_s"] for one in tested) if tested else None,
         "reasons": [reason for path in runs if (reason := cached_failure(path)) is not None],
         "runs": list(runs),
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known and len(known) == len(values) else None
+
+
+def compare_final(final: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the difference between the best settings and those of the file as text, with whether it is within noise.
+
+    Args:
+        final: Rows of `write_final`.
+    """
+    by_name = {row["name"]: row for row in final if row["mean"] is not None and row.get("tested")}
+    if by_name.keys() != NAMES.keys():
+        return []
+    lines = compare_with(by_name["base"], [(NAMES["best"], by_name["best"])])
+    return [*lines, describe_images(by_name["best"]["tested"])]

@@ -13,10 +13,10 @@ from dream_ray import storage
 from dream_ray.sweeps import report_figures as figures
 from dream_ray.sweeps.directory import SweepContext, run_directory
 from dream_ray.sweeps.file import Sweep
-from dream_ray.sweeps.final_runs import NAMES
+from dream_ray.sweeps.final_runs import NAMES, compare_final
 from dream_ray.sweeps.metrics import METRICS
 from dream_ray.sweeps.report_figures import as_text
-from dream_ray.sweeps.results import BEST, count_states, rows_of
+from dream_ray.sweeps.results import BEST, count_states, describe_noise, rows_of
 from dream_ray.sweeps.space import Parameter
 from dream_ray.sweeps.study import (
     EARLIER,
@@ -70,7 +70,7 @@ def write_report(context: SweepContext, sweep: Sweep, study: optuna.Study, final
         _section("One setting at a time", (figures.slices(trials, whole, name) for name in sweep.metrics if whole)),
         _section("All settings together", _parallel(sweep, trials, whole) if whole else []),
         _section("Distilled images", _images(context.out, sweep, best)),
-        _section("Trials", [_table(_columns(sweep), rows)]),
+        _section("Trials", [*_noise(context, sweep, study), _table(_columns(sweep), rows)]),
     ]
     body = "".join(sections)
     scripts = figures.scripts() if figures.MARK in body else []
@@ -96,6 +96,11 @@ def _rows(out: str, sweep: Sweep, study: optuna.Study) -> list[Row]:
             kept["accuracy"] *= METRICS["accuracy"].factor
         found.append(kept)
     return found
+
+
+def _noise(context: SweepContext, sweep: Sweep, study: optuna.Study) -> list[str]:
+    text = describe_noise(rows_of(context.out, sweep, study), context.store)
+    return [f"<p>{_text(text)}.</p>"] if text else []
 
 
 def _columns(sweep: Sweep) -> dict[str, str]:
@@ -167,6 +172,7 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
     columns = {
         "settings": "settings",
         "accuracy": "test accuracy %",
+        "balanced": "balanced %",
         "n": "n",
         "steps": "steps of a run",
         "compute_s": METRICS["compute_s"].heading,
@@ -177,6 +183,7 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
             **{name: row[name] for name in ("n", "steps", "compute_s") if row[name] is not None},
             "settings": NAMES[row["name"]],
             "accuracy": _accuracy(row),
+            **({} if row.get("balanced") is None else {"balanced": f"{100 * row['balanced']:.1f}"}),
             "reasons": "\n".join(row["reasons"]),
         }
         for row in final
@@ -185,7 +192,8 @@ def _tested(final: Sequence[dict[str, Any]]) -> str:
         "<p>Mean and standard deviation over fresh seeds; the search never saw the test split. Seconds are per run, "
         "without the networks that other runs trained.</p>"
     )
-    return _section("Test", [_table(columns, rows), note])
+    compared = f"<p>{_text('; '.join(lines))}.</p>" if (lines := compare_final(final)) else ""
+    return _section("Test", [_table(columns, rows), compared, note])
 
 
 def _accuracy(row: Row) -> str:

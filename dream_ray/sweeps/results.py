@@ -12,6 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dream_ray import storage
 from dream_ray.config import dump_config
+from dream_ray.data.store.manifest import MANIFEST, Manifest
+from dream_ray.engine.evaluation.scores import describe_images, is_within_noise
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweeps.directory import open_sweep, read_reason
 from dream_ray.sweeps.file import Sweep, Values
@@ -154,3 +156,22 @@ def _column(values: list[Any]) -> pa.Array:
     """Makes a column; choices of several types become text."""
     kinds = {type(value) for value in values if value is not None}
     return pa.array(values if len(kinds) <= 1 else [None if value is None else str(value) for value in values])
+
+
+def describe_noise(rows: Iterable[Mapping[str, Any]], store: str) -> str:
+    """Returns how many trials the validation images cannot tell from the best one (95 %), as text; "" without a trial.
+
+    Args:
+        rows: Rows of `rows_of`.
+        store: Store of the sweep; if it is gone, the text is "" too.
+    """
+    accuracies = sorted((row["accuracy"] for row in rows if row["state"] == "done"), reverse=True)
+    if not accuracies or not storage.exists(storage.join(store, MANIFEST)):
+        return ""
+    tested = sum(Manifest.read(store).counts["validation"])
+    if not tested:
+        return ""
+    best, *others = ({"mean": accuracy, "half_width": None, "tested": tested} for accuracy in accuracies)
+    alike = sum(is_within_noise(best, other) for other in others)
+    images = describe_images(tested, kind="validation")
+    return f"{images}; {alike} of {len(others)} other whole trials are within noise of the best one (95 %)"

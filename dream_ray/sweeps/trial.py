@@ -11,6 +11,7 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend, Producers
+from dream_ray.engine.evaluation.scores import balanced_accuracy
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import validate_step
 from dream_ray.engine.planning.plan import begin_run
@@ -184,7 +185,13 @@ def run_final(path: str, config: Config, store: str, executor: TrialExecutor) ->
             run = executor.begin(path, config, store)
             executor.finish(run)
             tested = run_task(distilled_task(run, "test"), run.device.type)
-            row = {"accuracy": tested.finite_accuracy(), "epochs": tested.epochs, "compute_s": _compute_s(run)}
+            row = {
+                "accuracy": tested.finite_accuracy(),
+                "balanced": balanced_accuracy(tested.hits_L, tested.images_L),
+                "tested": sum(tested.images_L),
+                "epochs": tested.epochs,
+                "compute_s": _compute_s(run),
+            }
             storage.write_json(run.file(TESTED), row)
     except Exception:
         if cached_failure(path) is None:

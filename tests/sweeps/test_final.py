@@ -11,7 +11,15 @@ from dream_ray import storage
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
 from dream_ray.errors import RunError, TransientError, UsageError
 from dream_ray.sweeps.file import parse_sweep
-from dream_ray.sweeps.final_runs import check_final_seeds, final_runs, is_settled, num_tested, write_final
+from dream_ray.sweeps.final_runs import (
+    check_final_seeds,
+    compare_final,
+    final_runs,
+    is_settled,
+    num_tested,
+    write_final,
+)
+from dream_ray.sweeps.results import describe_noise
 from dream_ray.sweeps.trial import TrialExecutor, run_final
 from tests.runs import TRIAL_OPTIONS, FailingBackend
 from tests.sweeps.conftest import SETTINGS, Page, made, written
@@ -93,3 +101,24 @@ def test_final_runs_need_test_images() -> None:
         check_final_seeds(sweep, store)
     check_final_seeds(parse_sweep({**SWEEP, "final_seeds": 0}), store)
     check_final_seeds(sweep, SimpleNamespace(splits=lambda: ("train", "test")))
+
+
+def test_the_difference_of_the_final_settings_says_whether_it_is_noise() -> None:
+    base = {"name": "base", "mean": 0.5, "half_width": None, "tested": 100}
+    best = {**base, "name": "best", "mean": 0.7}
+    assert compare_final([best, base]) == [
+        "best settings +20.0 +- 13.3 points: beyond noise",
+        "100 test images: one image = 1 points",
+    ]
+    assert compare_final([best]) == [], "the best settings are those of the file"
+    assert compare_final([best, {**base, "tested": None}]) == [], "an earlier version did not count the images"
+
+
+def test_trials_within_noise_of_the_best_one_are_counted(digits_store: str) -> None:
+    done = [{"state": "done", "accuracy": accuracy} for accuracy in (0.5, 0.8, 0.75)]
+    rows = [*done, {"state": "stopped", "accuracy": 0.8}]
+    assert describe_noise(rows, digits_store) == (
+        "140 validation images: one image = 0.71 points; 1 of 2 other whole trials are within noise of the best one "
+        "(95 %)"
+    )
+    assert describe_noise(rows[3:], digits_store) == describe_noise(rows, "nowhere") == ""

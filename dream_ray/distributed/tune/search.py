@@ -33,7 +33,7 @@ from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_wor
 from dream_ray.sweeps.file import Sweep
 from dream_ray.sweeps.final_runs import check_final_seeds, final_runs, is_settled, write_final
 from dream_ray.sweeps.report import write_report
-from dream_ray.sweeps.results import rows_of, why_ended, write_results
+from dream_ray.sweeps.results import describe_noise, rows_of, why_ended, write_results
 from dream_ray.sweeps.study import (
     RUNG,
     counted_trials,
@@ -58,11 +58,13 @@ class SweepResult(ShownAsTables):
         trials: A row for every trial, see `sweeps.results.rows_of`.
         final: Test accuracies of the best settings and of those of the file, see `sweeps.final_runs.write_final`.
         ended: The limit that ended the search.
+        noise: What the validation images can tell of the trials, see `sweeps.results.describe_noise`.
     """
 
     trials: list[dict[str, Any]]
     final: list[dict[str, Any]]
     ended: str
+    noise: str = ""
 
     def tables(self) -> list[Table]:
         """Returns the trials, the best first."""
@@ -135,7 +137,8 @@ def run_search(sweep: Sweep, context: SweepContext, address: str | None) -> Swee
         finally:  # a sweep without results gets a report too
             final = write_final(context.out, planned)
             write_report(context, sweep, study, final)
-    return SweepResult(rows_of(context.out, sweep, study), final, why_ended(sweep, study))
+    rows = rows_of(context.out, sweep, study)
+    return SweepResult(rows, final, why_ended(sweep, study), describe_noise(rows, context.store))
 
 
 def run_trials(sweep: Sweep, context: SweepContext, study: optuna.Study, address: str | None) -> None:

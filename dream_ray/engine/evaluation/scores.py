@@ -84,9 +84,9 @@ def is_within_noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
     return width is not None and abs(first["mean"] - second["mean"]) < width
 
 
-def describe_images(tested: int, majority: float | None = None) -> str:
+def describe_images(tested: int, majority: float | None = None, *, kind: str = "test") -> str:
     """Returns the number of images that tested networks, and what one of them is worth, as text."""
-    text = f"{tested} test images: one image = {100 / tested:.2g} points"
+    text = f"{tested} {kind} images: one image = {100 / tested:.2g} points"
     return text if majority is None else f"{text}; always naming the largest class gives {100 * majority:.1f} %"
 
 
