@@ -132,6 +132,7 @@ def distill(
                         state.classes[label].weights = chosen.weights
                 for labels in class_groups(state.classes, matcher.class_batch):
                     losses.add(step, matcher.match(step_input, labels, state))
+                kept[:] = _state_after(config, state, step) or kept
 
                 if (step + 1) % config.log_every == 0:
                     losses.send(step)
@@ -154,6 +155,12 @@ def _saving_at_ctrl_c(*actions: Callable[[RunState], None]) -> Iterator[list[Run
             for act in actions:
                 act(state)
         raise
+
+
+def _state_after(config: Config, state: RunState, step: int) -> list[RunState]:
+    """Returns the state after a step, without its network; nothing after the last step, which has yet to clamp."""
+    outer, inner = divmod(step + 1, config.inner_steps)
+    return [replace(state.copy(), outer=outer, inner=inner, network=None)] if step + 1 < config.total_steps else []
 
 
 def _clamp(state: RunState, space: PixelSpace) -> None:
