@@ -24,6 +24,7 @@ from dream_ray.cli.commands.runs import distill, resume, status
 from dream_ray.cli.commands.settings import presets, settings
 from dream_ray.cli.commands.stores import ingest, inspect
 from dream_ray.cli.commands.sweeps import sweep
+from dream_ray.cli.logs import Lines
 from dream_ray.engine.stopping import interrupt_at_sigterm, interrupt_code
 from dream_ray.errors import RunError, UsageError
 
@@ -76,7 +77,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # A user's own `module:factory` network lies in the working directory, where `python script.py` would find it.
     sys.path.insert(0, "")
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, handlers=[Lines()])
     for name in ("dream_ray.config", "dream_ray.data.ingest"):  # changes of a preset; a store that exists already
         logging.getLogger(name).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
