@@ -4,10 +4,9 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import typer
 
@@ -29,18 +28,14 @@ from dream_ray.engine.stopping import interrupt_at_sigterm, interrupt_code
 from dream_ray.errors import RunError, UsageError
 
 
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+@contextmanager
+def _interruptible() -> Iterator[None]:
     """Ends a command at Ctrl-C or SIGTERM in one line; commands that keep their work say how to continue."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise SystemExit(interrupt_code()) from None
-
-    return run
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(interrupt_code()) from None
 
 
 # In the order of `dream-ray --help`.
@@ -64,8 +59,8 @@ for _command in (
     train,
 ):
     _has_settings = _command in (suggest, plan, distill, diagnose)
-    app.command(cls=SettingsCommand if _has_settings else None)(_interruptible(_command))
-app.command("list")(_interruptible(list_runs))
+    app.command(cls=SettingsCommand if _has_settings else None)(_interruptible()(_command))
+app.command("list")(_interruptible()(list_runs))
 
 
 def main() -> None:

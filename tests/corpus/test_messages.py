@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dream_ray import storage
-from dream_ray.cli import display
+from dream_ray.cli import run_state
 from dream_ray.cli.commands import runs
 from dream_ray.engine.progress.status import Status
 from dream_ray.engine.run.directory import check_new
@@ -68,7 +68,7 @@ def test_a_missing_tmpdir_is_named() -> None:
 
 
 def status_of(state: str, capsys: pytest.CaptureFixture[str]) -> str:
-    display.show_status(WITH_BLANKS, Status(state, "reason", None, [], None, None, None, None, 1, 1))
+    run_state.show_status(WITH_BLANKS, Status(state, "reason", None, [], None, None, None, None, 1, 1))
     return capsys.readouterr().out
 
 

@@ -27,9 +27,10 @@ from dream_ray import api, cli, storage
 from dream_ray.config import parse_config
 from dream_ray.distributed import ray_backend
 from dream_ray.distributed.cluster.capacity import Needs
-from dream_ray.distributed.ray_backend import RayBackend, _raise_failure
+from dream_ray.distributed.ray_backend import RayBackend
 from dream_ray.distributed.train import controller_callbacks, trainer
 from dream_ray.distributed.train.controller_callbacks import NotStartedError
+from dream_ray.distributed.train.failure import raise_failure
 from dream_ray.distributed.train.trainer import fitting
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.progress.heartbeat import Heartbeat, discard_report
@@ -173,7 +174,7 @@ def test_the_driver_raises_the_error_of_a_worker(kind: type[Exception], tmp_path
     failure.write_text(json.dumps({"kind": kind.__name__, "message": "no room"}))
     run: Any = SimpleNamespace(file=lambda name: str(tmp_path / name))
     with pytest.raises(kind, match="no room") as met:
-        _raise_failure(run)
+        raise_failure(run.file("failure.json"))
     assert type(met.value) is kind
 
 
@@ -207,7 +208,7 @@ def test_a_worker_whose_error_would_recur_is_not_started_again(
     agreement: Any = LocalAgreement()
     work(run.path, partial(trainer._join, counts, None, agreement))
     with pytest.raises(met, match=message):
-        _raise_failure(run)
+        raise_failure(run.file("failure.json"))
 
 
 @pytest.mark.parametrize(

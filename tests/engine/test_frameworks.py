@@ -205,7 +205,6 @@ class TestEveryFramework:
     def test_evaluates(self, runs: Any, case: tuple[str, str]) -> None:
         tasks = plan_tasks(
             runs(case),
-            network=None,
             repeats=1,
             protocol="quick",
             split="test",
@@ -329,7 +328,7 @@ def test_a_whitened_run_keeps_its_whitening_beside_the_images(store: str, tmp_pa
     real = to_unit(opened.training_set(run.config.splits)[0].take(np.arange(160)), CPU)
     whitened = data.normalise(real).flatten(1)
     assert whitened.mean(dim=0).abs().max() < 0.05, "a few of the images it was fitted to"
-    tasks = plan_tasks(run, network=None, repeats=1, protocol="quick", split="test", baselines=["whole set"])
+    tasks = plan_tasks(run, repeats=1, protocol="quick", split="test", baselines=["whole set"])
     assert all(0 <= run_task(task, "cpu").accuracy <= 1 for task in tasks)
 
 

@@ -29,8 +29,8 @@ def test_everything_is_on_the_page(full: str) -> None:
     page = Page(full)
     assert page.titles == [TITLES[0], "Test", *TITLES[1:]]
     tested = page.cells.index("best settings")
-    assert page.cells[tested : tested + 6] == ["best settings", "81.2 ± 0.5", "3", "240", "12.5", ""]
-    assert page.cells[tested + 6 : tested + 12] == ["settings of the sweep file", "", "0", "120", "", HOSTILE]
+    assert page.cells[tested : tested + 7] == ["best settings", "81.2 ± 0.5", "", "3", "240", "12.5", ""]
+    assert page.cells[tested + 7 : tested + 14] == ["settings of the sweep file", "", "", "0", "120", "", HOSTILE]
     assert page.cells.count("done") == 3 and page.cells.count("stopped") == 1 and page.cells.count("failed") == 1
     assert page.cells[page.cells.index("weights.feature") :][:4] == ["weights.feature", "5", "1", "0.01 to 10, log"]
     row = page.cells.index("stopped") - 1

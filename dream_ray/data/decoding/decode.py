@@ -85,7 +85,8 @@ def decode(data: bytes, *, channels: int, size: int | None, pixel_range: int | N
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return pixels_of(_load(data, pixel_range), channels=channels, size=size)
+            # Without a name for the loaded image, which is as large as the result, it is freed before the next step.
+            return _finish(_plain(_load(data, pixel_range)), channels, size)
     except UnreadableImage:
         raise
     except UnknownRange as reason:

@@ -287,7 +287,7 @@ def test_a_result_shows_the_trials_the_best_first() -> None:
         {"trial": number, "state": "done", "accuracy": accuracy, "reason": "", "weights.feature": 0.5}
         for number, accuracy in enumerate((0.25, None, 0.75))
     ]
-    found = SweepResult(trials, [])
+    found = SweepResult(trials, [], "the budget of trials")
     assert [line.split()[0] for line in repr(found).splitlines()] == ["trials", "trial", "2", "0", "1"]
     assert found._repr_html_().count("<td>0.5</td>") == 3
     points, best = found.plot().axes[0].lines

@@ -1,4 +1,4 @@
-"""Training by SGD: steps, passes and accuracy."""
+"""Training by SGD: steps, passes and correct images."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.engine.networks import training
-from dream_ray.engine.networks.training import TensorImages, accuracy, train_pass
+from dream_ray.engine.networks.training import TensorImages, count_hits, train_pass
 from dream_ray.engine.networks.update_program import Recipe, UpdateProgram
 from dream_ray.nets import Classifier, build_network
 
@@ -33,7 +33,7 @@ def test_training_learns_an_easy_set() -> None:
     optimizer, program = recipe.optimizer(classifier), UpdateProgram(recipe, NORMALISATION)
     for epoch in range(5):
         train_pass(classifier, optimizer, easy_set(), np.arange(40), program, rng.stream(0, "x", inner=epoch))
-    assert accuracy(classifier, easy_set(), NORMALISATION) == 1.0
+    assert count_hits(classifier, easy_set(), NORMALISATION, 2) == (20, 20)
 
 
 @pytest.mark.parametrize(("options", "steps"), [({"norm": "batch"}, 5), ({}, 6)])
@@ -53,14 +53,14 @@ def test_a_last_batch_of_one_image_has_no_statistics(
     assert taken == [8] * 5 + [1] * (steps - 5)
 
 
-def test_accuracy_counts_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hits_count_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_EVALUATION_BATCH", 7)
     classifier = network()
     with torch.no_grad():
         classifier.head.weight.zero_()
         classifier.head.bias.copy_(torch.tensor([1.0, 0.0]))
     data = TensorImages(torch.rand(30, 1, 8, 8), (torch.arange(30) >= 24).long())
-    assert accuracy(classifier, data, NORMALISATION) == pytest.approx(24 / 30)
+    assert count_hits(classifier, data, NORMALISATION, 2) == (24, 0)
 
 
 def test_equal_streams_train_equal_networks() -> None:

@@ -21,6 +21,7 @@ from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.data.store.images import ImageChunks
 from dream_ray.data.store.parallel_reading import TASK_BYTES
 from dream_ray.data.store.store import Store
+from dream_ray.engine import distill
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
@@ -32,7 +33,6 @@ from dream_ray.engine.planning.memory import (
     processes_per_gpu,
 )
 from dream_ray.engine.planning.plan import fit_memory
-from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.checkpoint import Checkpoints
 from dream_ray.engine.run.spec import RunSpec
 from tests.conftest import TINY
@@ -174,22 +174,22 @@ def test_a_run_holds_as_many_copies_of_the_synthetic_images_as_planned(
 ) -> None:
     """While a checkpoint is written, the run continues and keeps the state before its step."""
     ipc, most, done = 7, 0, threading.Event()
-    save, report = Checkpoints.save, Heartbeat.on_step
+    save, state_after = Checkpoints.save, distill._state_after
 
     def slowly(self: Any, *what: Any, **how: Any) -> None:
         save(self, *what, **how)
         done.wait(60)
 
-    def counting(self: Any, step: int, losses: dict[int, float]) -> None:
+    def counting(config: Config, state: Any, step: int) -> list[Any]:
         nonlocal most
-        report(self, step, losses)
         held = (found for found in gc.get_objects() if type(found) is torch.Tensor and found.shape == (ipc, 1, 8, 8))
         most = max(most, len({found.data_ptr() for found in held}))
         if step == 2:  # the one before step 0 is written until now, the next one waits for it
             done.set()
+        return state_after(config, state, step)
 
     monkeypatch.setattr(Checkpoints, "save", slowly)
-    monkeypatch.setattr(Heartbeat, "on_step", counting)
+    monkeypatch.setattr(distill, "_state_after", counting)
     config = parse_config({**tiny, "ipc": ipc, "factor": 1, "checkpoint_every": 4, "batch_synthetic_max": 5})
     api.distill(config, store=four_digits_store, out=out, local=True, producers=0)
     assert most == 4 * 2 * 3, "four classes, images and velocities"
