@@ -56,7 +56,7 @@ def test_more_workers_than_cpus_are_refused_with_the_numbers(
 
 def test_ctrl_c_is_an_interruption_not_the_end_of_the_program() -> None:
     """Ray Train turns it into sys.exit(0), which would look like success."""
-    with pytest.raises(KeyboardInterrupt), fitting():
+    with pytest.raises(KeyboardInterrupt), fitting("repeat the command"):
         raise SystemExit(0)
 
 
