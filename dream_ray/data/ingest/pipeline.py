@@ -15,7 +15,7 @@ from dream_ray.data.ingest.finish import finish, versions
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
 from dream_ray.data.ingest.listing import LISTINGS, keep_shards, list_shard, open_parts, shard_jobs
 from dream_ray.data.ingest.pixel_range import with_found_range
-from dream_ray.data.ingest.plan_file import Plan, load_or_make_plan
+from dream_ray.data.ingest.plan_file import Plan, load_plan, make_plan
 from dream_ray.data.ingest.selection import Selection, select
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.target import IDENTITY, WORK, check_apart, check_begun, check_target, clear, is_cleared
@@ -124,21 +124,38 @@ def _run_stages(
         with_retries(clear, store, identity)
         raise
     try:
-        selection = with_retries(select, settings, work, parts)
-        if settings.size is None:
-            settings = with_retries(with_usual_size, settings, selection)
-        if settings.pixel_range is None:
-            settings = with_retries(with_found_range, settings, selection)
-        if settings.test_fraction is not None:
-            _digest_contents(settings, selection, work, run_jobs, progress)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        plan = with_retries(load_or_make_plan, settings, work, parts, digest)
+        plan = with_retries(load_plan, work, digest)
+        if plan is None:
+            plan = _plan(settings, work, parts, digest, run_jobs, progress)
         _write(store, work, plan, run_jobs, progress)
     except UsageError:
         # The listed images do not make a store with these settings, and other settings need other listings.
         with_retries(clear, store, identity)
         raise
     return plan
+
+
+def _plan(
+    settings: IngestSettings,
+    work: str,
+    parts: dict[str, Source],
+    identity: str,
+    run_jobs: Mapper,
+    progress: Progress,
+) -> Plan:
+    """Makes the plan. The listings, which may be large, are in memory until it returns, not while images are written.
+
+    Images are sampled only here, so an ingest that goes on after the plan reads none of them again.
+    """
+    selection = with_retries(select, settings, work, parts)
+    if settings.size is None:
+        settings = with_retries(with_usual_size, settings, selection)
+    if settings.pixel_range is None:
+        settings = with_retries(with_found_range, settings, selection)
+    if settings.test_fraction is not None:
+        _digest_contents(settings, selection, work, run_jobs, progress)
+    return with_retries(make_plan, settings, selection, work, identity)
 
 
 def _digest_contents(

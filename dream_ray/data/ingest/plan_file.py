@@ -13,10 +13,9 @@ from dream_ray.data.arrays import Int64Array
 from dream_ray.data.decoding.decode import UnreadableImage, decode
 from dream_ray.data.ingest.contents import check_test_images, read_contents
 from dream_ray.data.ingest.plan import LISTED, gather, plan_files, split_by_content, split_by_order
-from dream_ray.data.ingest.selection import Selection, select
+from dream_ray.data.ingest.selection import Selection
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.ingest.writing import FILES, Form, read_image
-from dream_ray.data.sources import Source
 from dream_ray.errors import RunError
 
 PLAN = "plan.json"
@@ -45,34 +44,36 @@ class Plan:
     identity: str
 
 
-def load_or_make_plan(settings: IngestSettings, work: str, parts: dict[str, Source], identity: str) -> Plan:
-    """Returns the plan of an ingest whose shards are listed.
+def load_plan(work: str, identity: str) -> Plan | None:
+    """Returns the plan that an earlier call has made, or None.
+
+    Raises:
+        RunError: If the plan has another identity, or storage fails.
+    """
+    path = storage.join(work, PLAN)
+    if not storage.exists(path):
+        return None
+    values = storage.read_json(path)
+    if values.get("identity") != identity:
+        raise RunError(f"{path} belongs to an ingest with other settings, which writes to the same store")
+    return Plan(
+        tuple(values["class_names"]),
+        Form(**values["form"]),
+        tuple((split, label, chunk) for split, label, chunk in values["files"]),
+        tuple(values["counts"]),
+        tuple(values["rejects"]),
+        values["num_listed"],
+        identity,
+    )
+
+
+def make_plan(settings: IngestSettings, selection: Selection, work: str, identity: str) -> Plan:
+    """Makes the plan of an ingest and writes it.
 
     Raises:
         UsageError: If these settings allow no plan.
-        RunError: If there is a plan of another identity, no image is readable, or storage fails.
+        RunError: If no image is readable, or storage fails.
     """
-    path = storage.join(work, PLAN)
-    if storage.exists(path):
-        values = storage.read_json(path)
-        if values.get("identity") != identity:
-            raise RunError(f"{path} belongs to an ingest with other settings, which writes to the same store")
-        return Plan(
-            tuple(values["class_names"]),
-            Form(**values["form"]),
-            tuple((split, label, chunk) for split, label, chunk in values["files"]),
-            tuple(values["counts"]),
-            tuple(values["rejects"]),
-            values["num_listed"],
-            identity,
-        )
-    plan = _make(settings, work, parts, identity)
-    storage.write_json(path, asdict(plan))
-    return plan
-
-
-def _make(settings: IngestSettings, work: str, parts: dict[str, Source], identity: str) -> Plan:
-    selection = select(settings, work, parts)
     rejects = tuple(
         {"path": row["name"], "split": part, "label": None, "reason": row["problem"]}
         for part, listing in selection.listings.items()
@@ -85,7 +86,9 @@ def _make(settings: IngestSettings, work: str, parts: dict[str, Source], identit
         for batch in gather(listing, list(files.values())):
             writer.write_batch(batch)
     counts = tuple(map(len, files.values()))
-    return Plan(selection.class_names, form, tuple(files), counts, rejects, len(listing), identity)
+    plan = Plan(selection.class_names, form, tuple(files), counts, rejects, len(listing), identity)
+    storage.write_json(storage.join(work, PLAN), asdict(plan))
+    return plan
 
 
 def _divide(settings: IngestSettings, selection: Selection, work: str) -> tuple[dict[str, list[Int64Array]], pa.Table]:

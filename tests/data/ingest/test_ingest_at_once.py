@@ -47,7 +47,7 @@ def stop_after_planning(root: str, store: Path, **settings) -> None:
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        meanwhile(patch, "load_or_make_plan", stop)
+        meanwhile(patch, "make_plan", stop)
         with pytest.raises(Stopped):
             ingest(root, str(store), **settings)
 
@@ -139,7 +139,7 @@ class TestWithoutLocks:
         def begin():
             storage.write_json(str(path), identity) if other else path.unlink()
 
-        meanwhile(monkeypatch, "load_or_make_plan", begin)
+        meanwhile(monkeypatch, "make_plan", begin)
         with pytest.raises(UsageError, match=AT_ONCE):
             ingest(root, str(store))
         assert not (store / "manifest.json").exists() and (store / "images").exists()

@@ -119,14 +119,14 @@ class TestBadShards:
         last.write_bytes(data)
 
         times = {}
-        plan = pipeline.load_or_make_plan
+        plan = pipeline.load_plan
         with pytest.MonkeyPatch.context() as patch:
 
             def note_times(*arguments):
                 times.update({path: path.stat().st_mtime_ns for path in kept})
                 return plan(*arguments)
 
-            patch.setattr(pipeline, "load_or_make_plan", note_times)
+            patch.setattr(pipeline, "load_plan", note_times)
             assert ingest(str(root), str(store)) == whole
         assert times == kept, "listed shards are not listed again"
         assert content(store) == content(tmp_path / "whole")
@@ -179,7 +179,7 @@ class TestChangedSources:
             raise Killed
 
         with patch.context() as during:
-            during.setattr(pipeline, "load_or_make_plan", die)
+            during.setattr(pipeline, "load_plan", die)
             with pytest.raises(Killed):
                 ingest(str(source), str(store), **choice)
 

@@ -543,14 +543,14 @@ class TestFaults:
 
     def test_a_file_deleted_after_listing_is_a_reject(self, tmp_path, make_folder, monkeypatch):
         root = make_folder("f", {"a": 3, "b": 3})
-        load = pipeline.load_or_make_plan
+        load = pipeline.make_plan
 
         def plan_and_remove(*arguments):
             plan = load(*arguments)
             (root / "b" / "001.png").unlink()
             return plan
 
-        monkeypatch.setattr(pipeline, "load_or_make_plan", plan_and_remove)
+        monkeypatch.setattr(pipeline, "make_plan", plan_and_remove)
         manifest = ingest(str(root), str(tmp_path / "s"), max_rejects=0.5)
         assert manifest.num_rejects == 1 and manifest.counts["train"] == (3, 2)
         assert "No such file" in pq.read_table(str(tmp_path / "s" / "rejects.parquet"))["reason"][0].as_py()
@@ -621,7 +621,7 @@ class TestVanishedSources:
                 aside.rename(path)
 
         def hide(*paths):
-            load = pipeline.load_or_make_plan
+            load = pipeline.make_plan
 
             def plan_and_hide(*arguments):
                 plan = load(*arguments)
@@ -629,7 +629,7 @@ class TestVanishedSources:
                     moved[path] = path.rename(tmp_path / f"aside-{number}")
                 return plan
 
-            monkeypatch.setattr(pipeline, "load_or_make_plan", plan_and_hide)
+            monkeypatch.setattr(pipeline, "make_plan", plan_and_hide)
             return restore
 
         return hide
@@ -696,7 +696,8 @@ class TestRetries:
             (storage, "ensure_writable"),
             (pipeline, "keep_shards"),
             (pipeline, "shard_jobs"),
-            (pipeline, "load_or_make_plan"),
+            (pipeline, "load_plan"),
+            (pipeline, "make_plan"),
             (pipeline, "check_begun"),
             (storage, "delete_temporaries"),
             (pipeline, "finish"),

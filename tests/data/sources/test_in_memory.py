@@ -134,7 +134,7 @@ def test_the_same_images_continue_an_interrupted_ingest(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "load_or_make_plan", die)
+        patch.setattr(pipeline, "load_plan", die)
         with pytest.raises(Killed):
             api.ingest(dataset, store, local=True)
     assert dataset.reads == 2 * 20, "one pass to digest, one to copy"
