@@ -107,9 +107,11 @@ def test_the_difference_of_the_final_settings_says_whether_it_is_noise() -> None
     base = {"name": "base", "mean": 0.5, "half_width": None, "tested": 100}
     best = {**base, "name": "best", "mean": 0.7}
     assert compare_final([best, base]) == [
-        "best settings +20.0 +- 13.3 points: beyond noise",
+        "best settings +20.0 +- 13.3 points: beyond the noise of images, but n = 1",
         "100 test images: one image = 1 points",
     ]
+    several = [{**row, "half_width": 0.01} for row in (best, base)]
+    assert compare_final(several)[0] == "best settings +20.0 +- 13.4 points: beyond noise"
     assert compare_final([best]) == [], "the best settings are those of the file"
     assert compare_final([best, {**base, "tested": None}]) == [], "an earlier version did not count the images"
 

@@ -91,12 +91,21 @@ def describe_images(tested: int, majority: float | None = None, *, kind: str = "
 
 
 def compare_with(reference: Mapping[str, Any], rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Returns a text per row: its difference from the reference in points, and whether it is within noise."""
+    """Returns a text per row: its difference from the reference in points, and whether it is within noise.
+
+    With one network on either side, the noise of the networks is not known: a difference may then be within noise, but
+    is never called beyond it.
+    """
     lines = []
     for name, row in rows:
         if (width := noise(reference, row)) is None:
             continue
         difference = 100 * (row["mean"] - reference["mean"])
-        verdict = "within noise" if is_within_noise(reference, row) else "beyond noise"
+        if is_within_noise(reference, row):
+            verdict = "within noise"
+        elif reference["half_width"] is None or row["half_width"] is None:
+            verdict = "beyond the noise of images, but n = 1"
+        else:
+            verdict = "beyond noise"
         lines.append(f"{name} {difference:+.1f} +- {100 * width:.1f} points: {verdict}")
     return lines

@@ -58,8 +58,18 @@ def test_noise_adds_networks_and_images() -> None:
     second = {"mean": 0.9, "half_width": None, "tested": 400}
     assert noise(first, second) == pytest.approx(math.sqrt(0.03**2 + 1.96**2 * (0.25 + 0.09) / 400), rel=1e-4)
     assert noise(first, {**second, "tested": None}) is None, "an earlier version did not count the images"
-    assert compare_with(first, [("whole set", second), ("old", {**second, "tested": None})]) == [
-        "whole set +40.0 +- 6.5 points: beyond noise"
+    three = {**second, "half_width": 0.02}
+    assert compare_with(first, [("whole set", three), ("old", {**three, "tested": None})]) == [
+        "whole set +40.0 +- 6.8 points: beyond noise"
+    ]
+
+
+def test_a_difference_of_single_networks_is_never_beyond_all_noise() -> None:
+    first = {"mean": 0.5, "half_width": None, "tested": 400}
+    rows = [(name, {"mean": mean, "half_width": 0.02, "tested": 400}) for name, mean in (("near", 0.52), ("far", 0.9))]
+    assert compare_with(first, rows) == [
+        "near +2.0 +- 7.2 points: within noise",
+        "far +40.0 +- 6.1 points: beyond the noise of images, but n = 1",
     ]
 
 
