@@ -7,7 +7,8 @@ import sys
 class Lines(logging.Handler):
     """Prints each line once, above the bar of a command if there is one.
 
-    Two stages of a command may check the same settings. While there is a bar, `sys.stderr` is an object that knows it.
+    Two stages of a command may check the same settings. While there is a bar, rich puts an object in
+    place of `sys.stderr` that prints above it.
     """
 
     def __init__(self) -> None:

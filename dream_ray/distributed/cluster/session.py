@@ -58,7 +58,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     directory = _directory()
     if not address:
         storage.check_temporary_space("Ray", directory)
-    with _hearing_sigterm():
+    with _sigterm_restored():
         try:
             _join(address) if address else _start(directory)
         except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
@@ -114,7 +114,7 @@ def _own_process_group() -> Iterator[None]:
 
 
 @contextmanager
-def _hearing_sigterm() -> Iterator[None]:
+def _sigterm_restored() -> Iterator[None]:
     """Restores the handler of SIGTERM after the block, in which Ray sets one that exits at once."""
     if not interrupts_at_sigterm():
         yield

@@ -111,8 +111,8 @@ def write_newest(run: Run) -> int:
             if step == before:  # otherwise the workers have deleted it meanwhile
                 raise
     raise UsageError(
-        f"run {run.path} must have a complete checkpoint; it has none yet: "
-        f"`dream-ray status {shlex.quote(run.path)}` says how far it is"
+        f"run {run.path} must have a complete checkpoint; it has none yet. "
+        f"`dream-ray status {shlex.quote(run.path)}` shows its progress"
     )
 
 
