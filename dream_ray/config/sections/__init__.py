@@ -1,0 +1,23 @@
+"""The sections of the settings: frozen, validated on construction, with their help beside them.
+
+Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
+"""
+
+from dream_ray.config.sections.evaluation import Evaluation
+from dream_ray.config.sections.images import Data, Initialisation, Selection
+from dream_ray.config.sections.matching import Matching, Pixels, Weights
+from dream_ray.config.sections.networks import Network, Source, Trajectory, Update
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "Initialisation",
+    "Matching",
+    "Network",
+    "Pixels",
+    "Selection",
+    "Source",
+    "Trajectory",
+    "Update",
+    "Weights",
+]

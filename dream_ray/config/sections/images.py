@@ -1,0 +1,83 @@
+"""Real images: which ones are used, where the synthetic images start, and which ones they are matched against."""
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from dream_ray.config.normalisation import NormalisationChoice
+from dream_ray.config.section import Section
+
+
+class Data(Section):
+    """Which real images are used, and how they become network inputs."""
+
+    include_validation: bool = True
+    """true: distil the training and validation splits together; false: the training split alone, so that validation
+    can guide choices."""
+    normalisation: NormalisationChoice = "store"
+    """Mean and standard deviation of each channel of the network inputs. store: those of the training and validation
+    images of the store; or {mean: [...], std: [...]}, for pixels in [0, 1]. With pixels.space normalised, a step of
+    size s moves a pixel by s * std^2."""
+    zca: bool = False
+    """Whiten images by ZCA (MTT) instead of normalising each channel."""
+    resident_mb: int | None = Field(default=None, ge=0)
+    """Megabytes of decoded real images that a worker keeps in the memory of its device. The others are mapped, or
+    decoded on every read. null: none on a CPU; up to an eighth of the memory of a GPU."""
+
+
+class Initialisation(Section):
+    """Where the synthetic images start."""
+
+    strategy: Literal["representative", "random", "noise", "set"] = "representative"
+    """representative: images that k-means picks; random: random real images; noise: grey noise, around the mean of the
+    real images with pixels.space normalised; set: the stored images of another synthetic set, see `path`."""
+    path: str | None = None
+    """Set to start from, with strategy set: a file, the directory of a run, or an export. `distill --from` sets it."""
+    digest: str | None = None
+    """Digest of the images of `path`, so that the run never starts from others; `distill` sets it."""
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Passes over the real data that train the network of the representative initialisation. With source.kind real
+    this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool, which uses
+    a member of the pool, and by the other strategies."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset_paths(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of settings name checkpoints and trials: those of settings without a set stay as they were before.
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name not in ("path", "digest") or value is not None}
+
+
+class Selection(Section):
+    """Which real images a class is matched against."""
+
+    strategy: Literal["representative", "stratified", "central", "boundary", "random"] = "representative"
+    """representative: the images nearest to the centres of clusters (DREAM); stratified: a random image of each
+    cluster, weighted by its size; central, boundary: the images nearest to the mean of the class, or farthest from it
+    (DREAM's ablations); random: a fresh batch every inner step, without interval. With source.kind expert, this selects
+    the training images of the experts."""
+    num_clusters: int = Field(default=128, ge=1)
+    """K of k-means."""
+    per_cluster: int = Field(default=1, ge=1)
+    """Images picked for each cluster; the real batch is num_clusters * per_cluster."""
+    in_passes: bool = True
+    """Random batches visit a class in passes, without replacement (IDC); false: each is drawn from the whole class (DC,
+    DSA, DM)."""
+    interval: int = Field(default=10, ge=1)
+    """Inner steps between two selections."""
+    rule: Literal["each", "any"] = "each"
+    """each: the images nearest to each centre; any: the images nearest to any centre (the Tiny-ImageNet variant). For
+    representative selection and initialisation."""
+    max_steps: int = Field(default=25, ge=1)
+    """Largest number of Lloyd steps after k-means++, at the first selection of an outer step and at the
+    initialisation."""
+    restart: Literal["random", "plus_plus", "warm"] = "random"
+    """Where k-means starts at the other selections of an outer step. random: at random images; plus_plus: at those of
+    k-means++; warm: from the last clustering, so that successive selections share many images."""
+    restart_steps: int = Field(default=5, ge=0)
+    """Lloyd steps after a restart."""
+    normalise: bool = True
+    """Embed normalised images; false reproduces the published code."""
+    embedding_batch: Literal[8, 16, 32, 64, 128, 256, 512, 1024] = 128
+    """Images per forward pass when features are computed; smaller values need less memory."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the features; bfloat16 is faster where the processor has it (docs/explanation/speed.md)."""
