@@ -1,0 +1,146 @@
+"""The easiest real images of a class: those with the lowest mean score of frozen models.
+
+The order depends on the class alone, never on other classes, so any worker finds the same. N images or candidates of a
+class, M crops of each, n chosen ones, C channels, H = W.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dream_ray.core.images.normalisation import Normalisation, to_unit
+from dream_ray.core.images.random_crops import cut, draw_boxes, pad_around
+from dream_ray.core.selection.easiness import SCORES
+from dream_ray.core.selection.random_batches import random_batch
+from dream_ray.engine.models.model import read_model
+from dream_ray.engine.networks.device_images import RealPixels
+from dream_ray.errors import RunError
+from dream_ray.nets import Classifier
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A model on the device that computes.
+
+    Attributes:
+        path: Its directory.
+        network: Its network, in evaluation mode.
+        normalise: Its own normalisation, whatever that of the run is.
+    """
+
+    path: str
+    network: Classifier
+    normalise: Normalisation
+
+    @classmethod
+    def open(cls, path: str, device: torch.device) -> "FrozenModel":
+        """Reads a model; errors as for `read_model` and `Model.load`."""
+        model = read_model(path)
+        return cls(path, model.load(device), model.normalise(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyRules:
+    """Which images are ranked, and by what.
+
+    Attributes:
+        score: Key of `SCORES`.
+        candidates: Random images of a class that are ranked; None: all of them.
+        crops: Random crops of each candidate, the best of which represents it; 0: whole images.
+        tile_side: Side to which crops are resized, at most that of the images. Networks see a crop of this side with
+            zeros around it, after normalisation (RDED).
+        batch: Images per forward pass.
+    """
+
+    score: str
+    candidates: int | None
+    crops: int
+    tile_side: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Real images of a class in the order of the tiles that they fill.
+
+    Attributes:
+        indices: (n,) positions in the class, int64.
+        boxes_n3: (n, 3) crops as (top, left, side), int64; None: the whole images.
+    """
+
+    indices: np.ndarray
+    boxes_n3: np.ndarray | None = None
+
+
+def easiest(
+    models: Sequence[FrozenModel],
+    images: RealPixels,
+    label: int,
+    count: int,
+    rules: EasyRules,
+    stream: Callable[[str], np.random.Generator],
+) -> Anchors:
+    """Returns the easiest images of a class, the easiest first; of equal scores, that with the lowest position.
+
+    A batch of images is in memory at a time.
+
+    Args:
+        models: One or more; their scores are averaged.
+        images: All images of the class.
+        label: The class.
+        count: Images to return; fewer if there are fewer candidates.
+        rules: See there.
+        stream: Returns the random stream of a purpose.
+
+    Raises:
+        RunError: If a logit is not finite.
+    """
+    num_images = len(images)
+    drawn = random_batch(num_images, rules.candidates or num_images, stream("easy-candidates"))
+    candidates_N = np.sort(drawn)
+    boxes_NM3 = None
+    if rules.crops:
+        boxes_NM3 = draw_boxes(len(candidates_N), rules.crops, images.shape_CHW[1], stream("easy-crops"))
+    scores_NM = torch.cat(list(_scores(models, images, label, candidates_N, boxes_NM3, rules)))
+    if not scores_NM.isfinite().all():
+        paths = ", ".join(model.path for model in models)
+        raise RunError(f"logits must be finite; those of {paths} on images of class {label} are not. Train it again")
+    best_N = scores_NM.argmin(dim=1)  # the first one on ties
+    scores_N = scores_NM.gather(1, best_N[:, None]).squeeze(1)
+    order_n = torch.sort(scores_N, stable=True).indices[:count].cpu().numpy()
+    if boxes_NM3 is None:
+        return Anchors(candidates_N[order_n])
+    return Anchors(candidates_N[order_n], boxes_NM3[order_n, best_N.cpu().numpy()[order_n]])
+
+
+@torch.no_grad()
+def _scores(
+    models: Sequence[FrozenModel],
+    images: RealPixels,
+    label: int,
+    candidates_N: np.ndarray,
+    boxes_NM3: np.ndarray | None,
+    rules: EasyRules,
+) -> Iterator[Tensor]:
+    """Yields the scores (n, M) of one batch of candidates after the other, float64; M = 1 for whole images."""
+    device, side = models[0].normalise.device, images.shape_CHW[1]
+    numbers = np.split(np.arange(len(candidates_N)), range(rules.batch, len(candidates_N), rules.batch))
+    pixels: Iterator[np.ndarray | Tensor] = iter(images.batches([candidates_N[batch] for batch in numbers]))
+    for batch, pixels_NCHW in zip(numbers, pixels, strict=True):
+        whole_NCHW = to_unit(pixels_NCHW, device)
+        views: Iterable[Tensor] = [whole_NCHW]
+        if boxes_NM3 is not None:
+            views = (cut(whole_NCHW, boxes_N3, rules.tile_side) for boxes_N3 in boxes_NM3[batch].swapaxes(0, 1))
+        yield torch.stack([_mean_score(models, view, side, label, rules.score) for view in views], dim=1)
+
+
+def _mean_score(models: Sequence[FrozenModel], images_NCHW: Tensor, side: int, label: int, score: str) -> Tensor:
+    """Returns the mean score (N,) of all models, float64."""
+    total_N = torch.zeros(len(images_NCHW), dtype=torch.float64, device=images_NCHW.device)
+    for model in models:
+        _, logits_NK = model.network(pad_around(model.normalise(images_NCHW), side))
+        total_N += SCORES[score](logits_NK, label)
+    return total_N / len(models)
