@@ -1,11 +1,14 @@
 """The function that runs experiments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
+from dream_ray.engine.progress.display import showing
 from dream_ray.errors import UsageError, check_rules
 
 
@@ -19,7 +22,8 @@ def experiment(
     device: str = "auto",
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
-    on_result: Callable[[str], None] = lambda line: None,
+    on_result: Callable[[str], None] | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Runs the table of an experiment file, or what earlier calls left of it, until it is whole or reaches its ceiling.
 
@@ -36,6 +40,7 @@ def experiment(
         address: As for `distill`.
         wait: As for `distill`.
         on_result: Called with a line for each evaluated network; on Ray, for each run.
+        progress: Show the progress on a terminal or in a notebook, unless there is `on_result`.
 
     Returns:
         The content of `out`/results.json: accuracies in [0, 1] with intervals, what is missing and what failed.
@@ -60,7 +65,8 @@ def experiment(
         from dream_ray.distributed.experiments import run_on_ray
 
         shared = storage.shared_path("store", store), storage.shared_path("out", out)
-        return run_on_ray(opened, *shared, device, max_concurrent, address, wait_s, on_result)
+        with _showing(on_result, len(opened.cells()), progress=progress) as report:
+            return run_on_ray(opened, *shared, device, max_concurrent, address, wait_s, report)
     if opened.resources.workers > 1:
         raise UsageError(
             f"resources.workers must be 1 with local; got {opened.resources.workers}. Leave out local, so that the "
@@ -69,9 +75,23 @@ def experiment(
     from dream_ray.engine.run.environment import resolve_device
     from dream_ray.experiments.directory import Table, begin_or_continue
     from dream_ray.experiments.report import write_report
+    from dream_ray.experiments.results import missing, read_points
     from dream_ray.experiments.work import work_through
 
     table = Table(storage.absolute(out), storage.absolute(store), opened, resolve_device(device).type)
     begin_or_continue(table)
-    work_through(table, on_result)
+    left = sum(row["networks"] for row in missing(read_points(table), opened))
+    with _showing(on_result, left, progress=progress) as report:
+        work_through(table, report)
     return write_report(table)
+
+
+@contextmanager
+def _showing(on_result: Callable[[str], None] | None, total: int, *, progress: bool) -> Iterator[Callable[[str], None]]:
+    """Yields the function of the caller, or one that shows each line and how many of all there were."""
+    if on_result is not None:
+        yield on_result
+        return
+    counted = count(1)
+    with showing("Experiment", progress=progress) as show:
+        yield lambda line: show(line, next(counted), total)

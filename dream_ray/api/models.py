@@ -1,7 +1,7 @@
 """Functions that train, import and read models."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +14,14 @@ from dream_ray.data.class_lists import read_classes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import Model, read_model
 from dream_ray.engine.models.spec import ImportSpec, TrainSpec, check_training_store
+from dream_ray.engine.progress.display import POLL_S, polling, shown
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.backend import Backend
+
+Observer = Callable[[str], AbstractContextManager[object]]
+"""Returns a context for the work on a model, for example one that shows its progress."""
 
 
 def train(
@@ -37,7 +41,8 @@ def train(
     allow_different_bits: bool = False,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
-    observer: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    observer: Observer | None = None,
+    progress: bool = True,
 ) -> Model:
     """Trains a network once on a store, or takes its weights from elsewhere, and writes it as a model.
 
@@ -65,6 +70,7 @@ def train(
         address: Ray cluster; None: RAY_ADDRESS, else a private local Ray.
         wait: How long to wait for free resources of Ray, in seconds or as text such as "10min".
         observer: Returns a context that is entered while the training works, from the directory of the model.
+        progress: Show the progress on a terminal or in a notebook, unless there is an observer.
 
     Raises:
         UsageError: If an argument breaks a rule.
@@ -115,14 +121,14 @@ def train(
     check_training_store(spec.recipe, opened)
     storage.ensure_writable(spec.out)
     with open_backend(address, wait, local=local) as backend, storage.exclusive_lock("model", spec.out):
-        _train(backend, spec, observer, place)
+        _train(backend, spec, observer or (_follow if progress else nullcontext), place)
     return read_model(spec.out)
 
 
 def _train(
     backend: "Backend",
     spec: TrainSpec,
-    observer: Callable[[str], AbstractContextManager[object]],
+    observer: Observer,
     place: dict[str, Any],
 ) -> None:
     from dream_ray.engine.models.directory import begin_training, clean_up
@@ -133,6 +139,15 @@ def _train(
         with observer(spec.out):
             backend.train_model(spec, begun)
     clean_up(spec.out)
+
+
+@contextmanager
+def _follow(path: str) -> Iterator[None]:
+    """Shows the progress of a training from its directory while the block executes it."""
+    from dream_ray.engine.models.directory import read_progress
+
+    with shown("Training") as show, polling(lambda: show(*read_progress(path)), POLL_S):
+        yield
 
 
 def _normalisation(recipe: Mapping[str, Any]) -> Literal["store"] | ChannelStatistics | None:

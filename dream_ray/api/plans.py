@@ -11,6 +11,7 @@ from dream_ray.config.load import read_assignments
 from dream_ray.config.nested import nested
 from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.store.store import Store
+from dream_ray.engine.progress.display import Show, showing
 from dream_ray.engine.run.spec import RunSpec, check_against_store, warn_if_not_evaluable
 from dream_ray.errors import UsageError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = "1h"
 """Time budget of a suggested run."""
+_WORK = "Measuring the steps"
 
 
 def plan(
@@ -38,13 +40,14 @@ def plan(
     memory: int | str | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
+    progress: Show | bool = True,
     **more: Any,
 ) -> "RunPlan":
     """Predicts memory, time and traffic of a run, without starting it.
 
     Memory and the times of single steps are measured in a process of its own, on a machine that workers run on; the
-    time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`. With `memory`,
-    `RunPlan.config` contains the settings that fit.
+    time of the whole run is a prediction (`RunPlan.forecast`). Arguments as for `distill`, `progress` as for `ingest`.
+    With `memory`, `RunPlan.config` contains the settings that fit.
     """
     store = storage.text_path("store", store)
     config = config_of(config, settings, more)
@@ -67,7 +70,7 @@ def plan(
     warn_if_not_evaluable(config, opened)
     from dream_ray.engine.planning.plan import plan_run
 
-    with open_backend(address, wait, local=local) as backend:
+    with showing(_WORK, progress=progress), open_backend(address, wait, local=local) as backend:
         resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
         return backend.call(plan_run, spec, backend.producers(spec), backend.cores(), **resources)
 
@@ -86,6 +89,7 @@ def suggest(
     gpus_per_worker: float | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
+    progress: Show | bool = True,
 ) -> "Suggestion":
     """Suggests settings for a store that fill a time budget on this machine.
 
@@ -105,6 +109,7 @@ def suggest(
         gpus_per_worker: As for `distill`.
         address: As for `distill`.
         wait: As for `distill`.
+        progress: As for `ingest`.
 
     Raises:
         UsageError: If the time budget is less than the time of one step, or an assignment breaks a rule.
@@ -128,6 +133,6 @@ def suggest(
     from dream_ray.engine.planning.suggest import layout_of, suggest_settings
 
     resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
-    with open_backend(address, wait, local=local) as backend:
+    with showing(_WORK, progress=progress), open_backend(address, wait, local=local) as backend:
         layout = layout_of(spec, backend.producers(spec), backend.cores())
         return backend.call(suggest_settings, spec, given, budget_s, layout, **resources)

@@ -1,5 +1,7 @@
 """Functions that search for settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -7,10 +9,15 @@ from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
 from dream_ray.data.store.store import Store
+from dream_ray.engine.progress.display import ignore, polling, showing
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.distributed.tune.search import SweepResult
+    from dream_ray.sweeps.directory import SweepContext
+
+_POLL_S = 2.0
+"""Seconds between two looks at the study."""
 
 
 def sweep(
@@ -23,6 +30,7 @@ def sweep(
     device: str = "auto",
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
+    progress: bool = True,
 ) -> "SweepResult":
     """Searches for settings as a sweep file says, and tests the best; `resume_sweep` continues it.
 
@@ -35,6 +43,7 @@ def sweep(
         device: As for `distill`.
         address: As for `distill`.
         wait: As for `distill`.
+        progress: Show the trials so far on a terminal or in a notebook.
     """
     from dream_ray.sweeps.directory import SweepContext, check_new_sweep
     from dream_ray.sweeps.file import read_sweep
@@ -55,7 +64,8 @@ def sweep(
     images = Store.open(context.store)
     from dream_ray.distributed.tune.search import begin_search
 
-    return begin_search(opened, context, images, address)
+    with _following(context, progress=progress):
+        return begin_search(opened, context, images, address)
 
 
 def resume_sweep(
@@ -65,10 +75,11 @@ def resume_sweep(
     max_concurrent: int | None = None,
     address: str | None = None,
     wait: float | str = DEFAULT_WAIT,
+    progress: bool = True,
 ) -> "SweepResult":
     """Continues a sweep: finished trials stay, running ones continue from their checkpoints; see `sweep`.
 
-    `max_concurrent` None: as the sweep was started.
+    `max_concurrent` None: as the sweep was started. `progress`: as for `sweep`.
     """
     from dream_ray.sweeps.directory import open_sweep
 
@@ -77,4 +88,18 @@ def resume_sweep(
     context = replace(context, max_concurrent=limit, wait_s=parse_seconds(wait))
     from dream_ray.distributed.tune.search import run_search
 
-    return run_search(opened, context, address)
+    with _following(context, progress=progress):
+        return run_search(opened, context, address)
+
+
+@contextmanager
+def _following(context: "SweepContext", *, progress: bool) -> Iterator[None]:
+    """Shows the trials of a sweep from its directory while the block runs it."""
+    from dream_ray.sweeps.progress import read_progress
+
+    with showing("Searching", progress=progress) as show:
+        if show is ignore:
+            yield
+            return
+        with polling(lambda: show(*read_progress(context.out, context.study)), _POLL_S):
+            yield

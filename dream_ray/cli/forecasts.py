@@ -7,7 +7,7 @@ from typer import echo
 
 from dream_ray.cli.console import number, print_table
 from dream_ray.config.nested import flatten
-from dream_ray.core.tables import duration
+from dream_ray.core.tables import counted, duration
 from dream_ray.errors import UsageError
 
 _HOUR_S = 3600
@@ -41,8 +41,8 @@ def show_memory(plan: Any) -> None:
     sections = ([(name, f"{size / 1e6:,.0f}") for name, size in part.items()] for part in (rows, totals))
     print_table(["memory of the largest worker", number("MB")], *sections)
     echo(
-        f"{plan.workers} workers, {plan.producers} producers of {plan.producer / 1e6:,.0f} MB and "
-        f"{plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.all_processes / 1e6:,.0f} MB"
+        f"{counted(plan.workers, 'worker')}, {counted(plan.producers, 'producer')} of {plan.producer / 1e6:,.0f} MB "
+        f"and {plan.ahead / 1e6:,.0f} MB of queued snapshots: {plan.all_processes / 1e6:,.0f} MB"
     )
     if not plan.fits_gpu:
         echo(
@@ -81,8 +81,8 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     run["snapshots fetched in the run"] = _size(seen.total_bytes)
     if price_per_hour is not None:
         run["cost"] = _cost(seen.wall_s, workers + producers, price_per_hour)
-    trained = f"{producers} producers" if producers else "each trains the networks"
-    print_table([f"prediction for {workers} workers, {trained}", number("")], list(run.items()))
+    trained = counted(producers, "producer") if producers else "each trains the networks"
+    print_table([f"prediction for {counted(workers, 'worker')}, {trained}", number("")], list(run.items()))
     if plan.shares_cores:
         echo(f"{workers + producers} processes share {plan.cores} cores; this is part of the prediction")
     echo(
@@ -121,7 +121,7 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
     if first is None:
         return
     if plan.producers:
-        echo(f"each with {plan.producers} producers")
+        echo(f"each with {counted(plan.producers, 'producer')}")
     else:
         echo(f"all workers train the same networks: at most {first.inline_limit:.1f} times as fast as one worker")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from typer import echo
 
-from dream_ray.core.tables import duration
+from dream_ray.core.tables import counted, duration
 
 
 def show_suggestion(found: Any) -> None:
@@ -15,12 +15,14 @@ def show_suggestion(found: Any) -> None:
         value = f"{choice.value:.6g}" if isinstance(choice.value, float) else choice.value
         echo(f"{choice.path} = {value}\n    {choice.why}")
     layout, seen, steps = found.layout, found.forecast, found.config.total_steps
-    with_producer = f" with {layout.producers} producer" if layout.producers else ""
+    with_producers = f" with {counted(layout.producers, 'producer')}" if layout.producers else ""
     echo(
-        f"\npredicted: {duration(seen.wall_s)} for {steps} steps of {seen.step_s:.3g} s, on {layout.workers} "
-        f"worker{'s' if layout.workers > 1 else ''}{with_producer}{'s' if layout.producers > 1 else ''};\n"
+        f"\npredicted: {duration(seen.wall_s)} for {steps} steps of {seen.step_s:.3g} s, on "
+        f"{counted(layout.workers, 'worker')}{with_producers};\n"
         "    longer if other programs use the cores, because CPU time was measured"
     )
+    if layout.slots > (used := layout.workers + layout.producers):
+        echo(f"    {used} of {layout.slots:g} cores are used; `dream-ray plan --scale 1,2,4,8` predicts more workers")
     echo(f"accuracy to expect: {_known(found.measured)}")
 
 

@@ -9,7 +9,6 @@ from typer import echo
 
 from dream_ray.cli.console import console, make_tables, number, percent, print_table
 from dream_ray.engine.progress.display import polling
-from dream_ray.errors import RunError, UsageError
 
 _POLL_S = 2.0
 _LINE_S = 60.0
@@ -20,53 +19,35 @@ _MOST_ROWS = 20
 def live(path: str, study: str | None) -> Iterator[None]:
     """Follows the study of a sweep while the block runs: a table on a terminal, a line per minute in a log."""
     if not sys.stderr.isatty():
-        with polling(lambda: _print_counts(path, _read(path, study)), _LINE_S):
+        with polling(lambda: _print_counts(path, study), _LINE_S):
             yield
         return
     from rich.live import Live
+
+    from dream_ray.sweeps.progress import describe_trials, read_rows_so_far
 
     screen = console(stderr=True)
     with Live(console=screen, transient=True, refresh_per_second=2) as picture:
 
         def look() -> None:
-            rows = _read(path, study)
+            rows = read_rows_so_far(path, study)
             if rows:
                 # Running and good trials, as many as a screen holds.
                 order = {"running": 0, "done": 1, "stopped": 2}
                 rows.sort(key=lambda row: (order.get(row["state"], 3), -(row.get("accuracy") or 0)))
                 shown = _table(rows[:_MOST_ROWS])
-                picture.update(make_tables(*shown, title=_counts(path, rows), width=screen.width)[0])
+                picture.update(make_tables(*shown, title=describe_trials(path, rows), width=screen.width)[0])
 
         # In a thread of its own: the display holds a lock while it draws, and lines of a log wait for it.
         with polling(look, _POLL_S):
             yield
 
 
-def _print_counts(path: str, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        best = max((row["accuracy"] for row in rows if row["state"] == "done"), default=None)
-        more = "" if best is None else f"; best validation accuracy: {100 * best:.1f} %"
-        echo(_counts(path, rows) + more, err=True)
+def _print_counts(path: str, study: str | None) -> None:
+    from dream_ray.sweeps.progress import describe_trials, read_rows_so_far
 
-
-def _read(path: str, study: str | None) -> list[dict[str, Any]]:
-    from dream_ray.sweeps.results import read_rows
-
-    try:
-        return read_rows(path, study)
-    except (UsageError, RunError):  # not begun, or being written
-        return []
-
-
-def _counts(path: str, rows: list[dict[str, Any]]) -> str:
-    from dream_ray import storage
-    from dream_ray.sweeps.final_runs import num_tested
-    from dream_ray.sweeps.results import BEST, count_states
-
-    title = f"trials: {count_states(rows)}"
-    if storage.exists(storage.join(path, BEST)) and not {"running", "waiting"} & {row["state"] for row in rows}:
-        title += f"; testing the best settings with new seeds, {num_tested(path)} runs tested"
-    return title
+    if rows := read_rows_so_far(path, study):
+        echo(describe_trials(path, rows), err=True)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[list[str]]]:

@@ -59,6 +59,11 @@ def accuracy_cell(row: Mapping[str, Any]) -> str:
     return f"{100 * row['mean']:.1f}" + ("" if width is None else f" +- {100 * width:.1f}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as "1 worker" and "2 workers"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float | None) -> str:
     """Returns a time as people read it."""
     whole = int(seconds or 0)

@@ -6,7 +6,9 @@ from typing import Any
 
 from dream_ray import storage
 from dream_ray.core.figures import make_figure
+from dream_ray.core.tables import accuracy_cell
 from dream_ray.engine.evaluation.plots import draw_curve, save
+from dream_ray.engine.evaluation.scores import compare_with, describe_images
 from dream_ray.experiments.directory import Table
 from dream_ray.experiments.equal_accuracy import FLAT
 from dream_ray.experiments.results import Point, equal_accuracy, missing, read_points, summarise
@@ -65,6 +67,8 @@ def page(results: dict[str, Any]) -> list[str]:
         "",
         *_summary(results["summary"]),
     ]
+    if verdicts := compare_arms(results):
+        lines += ["", *(f"- {line}" for line in verdicts)]
     if results["equal_accuracy"] is not None:
         lines += ["", *_comparison(results["equal_accuracy"])]
     lines += [f"\nFailed: {name}: {reason}" for name, reason in results["failed"].items()]
@@ -88,17 +92,45 @@ def last_rows(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _summary(summary: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| arm | network | steps | accuracy % | n | CPU s |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| arm | network | steps | accuracy % | n | balanced % | 95 % by test images | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in last_rows(summary):
         seconds = "" if row["cpu_s"] is None else f"{row['cpu_s']:.0f}"
-        lines.append(f"| {row['arm']} | {row['network']} | {row['step']} | {interval(row)} | {row['n']} | {seconds} |")
+        by_images = "" if row["test_interval"] is None else " to ".join(map(_percent, row["test_interval"]))
+        cells = [row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"])]
+        cells += [balanced(row), by_images, seconds]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def interval(row: dict[str, Any]) -> str:
-    """Returns the mean accuracy of a row in percent with its 95 % interval, if it has one."""
-    width = row["half_width"]
-    return f"{100 * row['mean']:.1f}" + ("" if width is None else f" +- {100 * width:.1f}")
+def compare_arms(results: dict[str, Any]) -> list[str]:
+    """Returns a line per arm and network: its difference from the reference at the last step of both, or none.
+
+    The reference is that of equal accuracy, or the first arm with results.
+    """
+    rows = last_rows(results["summary"])
+    asked = results["experiment"].get("equal_accuracy")
+    reference = asked["reference"] if asked is not None else rows[0]["arm"] if rows else None
+    lines = []
+    for network, of_reference in {row["network"]: row for row in rows if row["arm"] == reference}.items():
+        others = [row for row in rows if row["network"] == network and row["arm"] != reference]
+        compared = compare_with(of_reference, [(row["arm"], row) for row in others])
+        lines += [f"{network}, against {reference}: {line}" for line in compared]
+    if lines and (tested := rows[0]["tested"]) is not None:
+        lines.append(describe_images(tested, kind=results["experiment"]["evaluation"]["split"]))
+    return lines
+
+
+def balanced(row: dict[str, Any]) -> str:
+    """Returns the balanced accuracy of a row in percent, if it is known."""
+    return "" if row["balanced"] is None else _percent(row["balanced"])
+
+
+def _percent(fraction: float) -> str:
+    """Returns a fraction in percent with one decimal."""
+    return f"{100 * fraction:.1f}"
 
 
 def _comparison(found: dict[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dream_ray.core.intervals import half_width
+from dream_ray.core.intervals import half_width, wilson_interval
+from dream_ray.engine.evaluation.evaluate import EvaluationResult
 from dream_ray.engine.evaluation.kept_results import Libraries, read_result
 from dream_ray.engine.evaluation.options import DISTILLED
+from dream_ray.engine.evaluation.scores import summarise_scores
 from dream_ray.engine.evaluation.tasks import EvaluationTask
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.metrics import cpu_seconds
@@ -29,6 +31,8 @@ class Point:
         step: Finished inner steps.
         accuracies: Accuracy of each network in [0, 1]; fewer than `evaluation.repeats` if some are missing.
         cpu_s: CPU seconds of the distillation until then; None if no metrics cover it.
+        balanced: Mean balanced accuracy of the networks in [0, 1]; None if their results do not count images.
+        tested: Number of images that tested each network; likewise.
     """
 
     arm: str
@@ -37,6 +41,8 @@ class Point:
     step: int
     accuracies: tuple[float, ...]
     cpu_s: float | None
+    balanced: float | None = None
+    tested: int | None = None
 
 
 def tasks_of(experiment: Experiment, cell: Cell, run: Run) -> list[tuple[str, EvaluationTask]]:
@@ -65,7 +71,7 @@ def read_points(table: Table) -> list[Point]:
 def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
     run = table.open_run(cell)
     steps, networks = table.experiment.points_of(cell.arm), table.experiment.networks(cell.config)
-    found: dict[tuple[int, str], list[float]] = {(step, name): [] for step in steps for name in networks}
+    found: dict[tuple[int, str], list[EvaluationResult]] = {(step, name): [] for step in steps for name in networks}
     spent: dict[int, float] = {}
     if run is not None:
         spent = cpu_seconds(run, steps)
@@ -73,11 +79,17 @@ def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
             result = read_result(task, run, libraries)
             if result is not None and result.accuracy is not None:
                 assert task.step is not None
-                found[task.step, name].append(result.accuracy)
-    return [
-        Point(cell.arm, cell.seed, name, step, tuple(accuracies), spent.get(step))
-        for (step, name), accuracies in found.items()
-    ]
+                found[task.step, name].append(result)
+    return [_point(cell, name, step, results, spent.get(step)) for (step, name), results in found.items()]
+
+
+def _point(cell: Cell, network: str, step: int, results: Sequence[EvaluationResult], cpu_s: float | None) -> Point:
+    accuracies = tuple(result.finite_accuracy() for result in results)
+    scores: dict[str, Any] = {"balanced": None, "tested": None}
+    if results and all(result.images_L for result in results):
+        found = summarise_scores(statistics.fmean(accuracies), [r.hits_L for r in results], results[0].images_L)
+        scores = {name: found[name] for name in scores}
+    return Point(cell.arm, cell.seed, network, step, accuracies, cpu_s, **scores)
 
 
 def whole(points: Iterable[Point], experiment: Experiment) -> list[Point]:
@@ -89,7 +101,8 @@ def summarise(points: Sequence[Point], experiment: Experiment) -> list[dict[str,
     """Returns a row per arm, network and step with whole points.
 
     A row has mean and sample standard deviation of the accuracy over seeds, half the width of the 95 % interval of the
-    mean, n (seeds) and mean CPU seconds of the distillation. A seed counts with the mean of its networks.
+    mean, n (seeds) and mean CPU seconds of the distillation. A seed counts with the mean of its networks. It also has
+    balanced accuracy, tested (number of images) and test_interval as `summarise_scores`; None if they are not known.
     """
     groups: dict[tuple[str, str, int], list[Point]] = {}
     for point in whole(points, experiment):
@@ -99,16 +112,21 @@ def summarise(points: Sequence[Point], experiment: Experiment) -> list[dict[str,
     for (arm, network, step), group in sorted(groups.items(), key=lambda item: (arms.index(item[0][0]), *item[0][1:])):
         means = [statistics.fmean(point.accuracies) for point in group]
         seconds = [point.cpu_s for point in group if point.cpu_s is not None]
+        balanced = [point.balanced for point in group if point.balanced is not None]
+        mean, tested = statistics.fmean(means), group[0].tested
         rows.append(
             {
                 "arm": arm,
                 "network": network,
                 "step": step,
-                "mean": statistics.fmean(means),
+                "mean": mean,
                 "std": statistics.stdev(means) if len(means) > 1 else None,
                 "half_width": half_width(means),
                 "n": len(means),
                 "cpu_s": statistics.fmean(seconds) if seconds else None,
+                "balanced": statistics.fmean(balanced) if len(balanced) == len(group) else None,
+                "tested": tested,
+                "test_interval": None if tested is None else list(wilson_interval(mean, tested)),
             }
         )
     return rows

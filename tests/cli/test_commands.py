@@ -376,7 +376,7 @@ def test_plan_gives_the_memory_of_a_run_on_ray(
     code, text, _ = call(*base, "--memory", "64GB")
     assert code == 0
     assert re.search(r"total +[0-9,]+", text)
-    assert re.search(r"2 workers, 1 producers of [0-9,]+ MB and [0-9,]+ MB of queued snapshots", " ".join(text.split()))
+    assert re.search(r"2 workers, 1 producer of [0-9,]+ MB and [0-9,]+ MB of queued snapshots", " ".join(text.split()))
     # The smallest batches: the first attempt of the fit fails at once.
     code, _, error = call(*base, "--set", "selection.embedding_batch=8", "--memory", "100MB")
     assert code == 2
@@ -387,7 +387,7 @@ def test_plan_predicts_the_time_of_a_run(call: Callable[..., Answer], settings_f
     base = ("plan", "--local", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,10")
     assert code == 0, error
-    assert "prediction for 2 workers, 1 producers" in text and "prediction, not a measurement" in text
+    assert "prediction for 2 workers, 1 producer" in text and "prediction, not a measurement" in text
     assert re.search(r"time of an inner step +[0-9.]+ s", text) and re.search(r"cost +[0-9,.]+", text)
     assert len(re.findall(r"^ +(?:1|2|10)  ", text, flags=re.MULTILINE)) == 3
     code, _, error = call(*base, "--scale", "4,two")

@@ -19,6 +19,7 @@ from dream_ray.distributed.tune.search import SweepResult
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.directory import SweepContext, create_sweep, open_sweep
 from dream_ray.sweeps.file import parse_sweep
+from dream_ray.sweeps.progress import read_progress
 from dream_ray.sweeps.results import BEST, ranked, why_ended, write_results
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import RUNG, open_study
@@ -63,6 +64,17 @@ def test_status_shows_the_accuracy_of_a_running_trial(call: Call, begun: Path) -
     code, text = call("status", begun)
     assert code == 0 and "accuracy %" in text and "62.5" in text
     assert "pixels.lr" in text and "update.lr" in text, "lr alone is ambiguous"
+
+
+def test_progress_counts_the_ended_trials(begun: Path, tmp_path: Path) -> None:
+    assert read_progress(str(tmp_path / "nothing"), None) == ("starting", 0, 0)
+    most = parse_sweep(SWEEP).most_trials
+    assert read_progress(str(begun), None) == ("trials: 1 running", 0, most)
+    study = open_study(str(begun), parse_sweep(SWEEP), "store")
+    study.tell(0, [0.625, *[1.0] * (len(parse_sweep(SWEEP).metrics) - 1)])
+    text, ended, total = read_progress(str(begun), None)
+    assert (ended, total) == (1, most)
+    assert re.match(r"trials: .*1 (done|stopped)", text)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from dream_ray import api, cli, storage
+from dream_ray.core.intervals import wilson_interval
 from dream_ray.engine.evaluation import kept_results
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import open_run
@@ -21,6 +24,7 @@ from dream_ray.errors import UsageError
 from dream_ray.experiments import directory, report
 from dream_ray.experiments.directory import Session, Table, begin_or_continue, open_table
 from dream_ray.experiments.report import read_results, write_report
+from dream_ray.experiments.results import read_points, tasks_of
 from tests.experiments.tables import BASE, RANDOM, run_table, table_of
 from tests.runs import Killed, kill_at
 
@@ -71,6 +75,20 @@ def test_the_results_are_those_of_evaluate(finished: Table) -> None:
     assert [row["accuracies"] for row in rows] == [found["dream_plus", 0, 4], found["dream_plus", 0, 8]]
 
 
+def test_balanced_accuracy_is_the_mean_over_the_classes(finished: Table) -> None:
+    experiment = finished.experiment
+    run = finished.open_run(experiment.cells()[0])
+    assert run is not None
+    found = [kept_results.read_result(task, run) for _, task in tasks_of(experiment, experiment.cells()[0], run)]
+    by_hand = [
+        statistics.fmean(hits / images for hits, images in zip(one.hits_L, one.images_L, strict=True))
+        for one in found
+        if one is not None and one.step == 8
+    ]
+    (point,) = [one for one in read_points(finished) if (one.arm, one.step) == ("random", 8)]
+    assert len(by_hand) == 2 and point.balanced == pytest.approx(statistics.fmean(by_hand))
+
+
 def test_a_whole_table_does_nothing_again(finished: Table) -> None:
     assert run_table(finished) == []
 
@@ -81,6 +99,10 @@ def test_the_report_shows_everything(copied: Table) -> None:
     assert json.loads(files["results.json"]) == results and len(files["curves.png"]) > 1000
     page = storage.read_text(storage.join(copied.out, "results.md"))
     assert "| dream_plus | own | 8 |" in page and "95 % (Student's t)" in page and "of 1. Commits: " in page
+    last = results["summary"][-1]
+    by_images = " to ".join(f"{100 * bound:.1f}" for bound in wilson_interval(last["mean"], 141))
+    assert f"| {100 * last['balanced']:.1f} | {by_images} |" in page and last["tested"] == 141
+    assert "own, against random: dream_plus " in page and "141 test images: one image = 0.71 points" in page
     (comparison,) = results["equal_accuracy"]["arms"].values()
     assert [ratio["target"] for ratio in comparison["steps"]] == [0.01, 0.999]
     assert comparison["steps"][1]["arm"] == [8.0, None], "never reached"
@@ -102,7 +124,7 @@ def test_status_prints_the_results(
         cli.main()
     assert not stop.value.code
     shown = capsys.readouterr().out
-    assert "Tiny runs" in shown and "random  own" in shown
+    assert "Tiny runs" in shown and re.search(r"random\s+own", shown) and "balanced" in shown
     assert "failed: random-seed-0: loss must be finite" in shown
     assert "missing: dream_plus, seed 0: 6 networks at steps 0, 4, 8" in shown
     assert "CPU hours: 0.0" in shown

@@ -53,15 +53,19 @@ def show_state(out: str) -> None:
 
 
 def show_results(results: dict[str, Any]) -> None:
-    """Prints the end of every arm, what is missing and what failed."""
+    """Prints the end of every arm, differences from the reference, what is missing and what failed."""
     from dream_ray.cli.console import number, print_table
-    from dream_ray.experiments.report import describe_missing, interval, last_rows
+    from dream_ray.core.tables import accuracy_cell
+    from dream_ray.experiments.report import balanced, compare_arms, describe_missing, last_rows
 
     rows = [
-        (row["arm"], row["network"], str(row["step"]), interval(row), str(row["n"]))
+        (row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"]), balanced(row))
         for row in last_rows(results["summary"])
     ]
-    print_table(["arm", "network", *map(number, ("step", "accuracy in %", "n"))], rows, title=results["title"])
+    numbers = [number(heading) for heading in ("step", "accuracy in %", "n", "balanced")]
+    print_table(["arm", "network", *numbers], rows, title=results["title"])
+    for line in compare_arms(results):
+        echo(line)
     for name, reason in results["failed"].items():
         echo(f"failed: {name}: {reason}")
     for line in describe_missing(results["missing"]):

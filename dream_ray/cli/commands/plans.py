@@ -60,7 +60,7 @@ def plan(
 
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = given_settings.read_settings(store, preset, config, assignments)
-    with progress.showing("Measuring the steps"):
+    with progress.showing("Measuring the steps") as show:
         needed = dream_ray.plan(
             settings,
             store=store,
@@ -75,6 +75,7 @@ def plan(
             memory=memory,
             address=address,
             wait=wait,
+            progress=show,
         )
     forecasts.show_changes(settings, needed.config)
     forecasts.show_memory(needed.memory)
@@ -108,8 +109,10 @@ def suggest(
 
     if out is not None and storage.exists(out):
         raise UsageError(f"out {out} exists already; delete it, or name another file")
-    with progress.showing("Measuring the steps"):
-        found = dream_ray.suggest(store, time_budget=time_budget, ipc=ipc, assignments=assignments or (), device=device)
+    with progress.showing("Measuring the steps") as show:
+        found = dream_ray.suggest(
+            store, time_budget=time_budget, ipc=ipc, assignments=assignments or (), device=device, progress=show
+        )
     suggestions.show_suggestion(found)
     given = ["--time-budget", time_budget, *([] if ipc is None else ["--set", f"ipc={ipc}"])]
     given += [part for text in assignments or () for part in ("--set", text)]

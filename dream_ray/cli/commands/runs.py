@@ -170,7 +170,9 @@ def resume(
         }
         refuse_options(theirs, f"is for runs, and {run} is a sweep; its file sets the resources of a trial")
         with progress.interruptible(_resume(run)), trials.live(run, study):
-            found = dream_ray.resume_sweep(run, study=study, max_concurrent=max_concurrent, address=address, wait=wait)
+            found = dream_ray.resume_sweep(
+                run, study=study, max_concurrent=max_concurrent, address=address, wait=wait, progress=False
+            )
         trials.show_sweep(run, found)
         return
     refuse_options({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")

@@ -45,5 +45,6 @@ def sweep(
             device=device,
             address=address,
             wait=wait,
+            progress=False,
         )
     trials.show_sweep(out, found)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from dream_ray.config import Config
+from dream_ray.core.tables import counted
 from dream_ray.data.store.parallel_reading import TASK_BYTES
 from dream_ray.data.store.store import Store
 from dream_ray.engine.networks.device_images import resident_bytes
@@ -117,8 +118,8 @@ class MemoryPlan:
     def gpu_rule(self) -> str:
         """The rule for the memory of a GPU, with the numbers."""
         return (
-            f"a GPU must have at least {self.on_gpu / 1e9:.2f} GB free, for {self.workers_per_gpu} workers of "
-            f"{self.worker_on_gpu / 1e9:.2f} GB and {self.producers_per_gpu} producers of "
+            f"a GPU must have at least {self.on_gpu / 1e9:.2f} GB free, for {counted(self.workers_per_gpu, 'worker')} "
+            f"of {self.worker_on_gpu / 1e9:.2f} GB and {counted(self.producers_per_gpu, 'producer')} of "
             f"{self.producer_on_gpu / 1e9:.2f} GB"
         )
 

@@ -9,6 +9,7 @@ import torch
 from dream_ray.config import Config
 from dream_ray.config.sections import Selection
 from dream_ray.core.images.decode_schedule import decoded_count
+from dream_ray.core.tables import counted
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.networks.device_images import MEGABYTE
@@ -175,8 +176,8 @@ def _needed(memory: MemoryPlan, budget_bytes: int) -> str:
     if memory.all_processes <= budget_bytes:
         return memory.gpu_rule
     return (
-        f"memory must be at least {memory.all_processes / 1e9:.2f} GB, for {memory.workers} workers of "
-        f"{memory.total / 1e9:.2f} GB, {memory.producers} producers of {memory.producer / 1e9:.2f} GB and "
+        f"memory must be at least {memory.all_processes / 1e9:.2f} GB, for {counted(memory.workers, 'worker')} of "
+        f"{memory.total / 1e9:.2f} GB, {counted(memory.producers, 'producer')} of {memory.producer / 1e9:.2f} GB and "
         f"{memory.ahead / 1e9:.2f} GB of queued snapshots"
     )
 

@@ -82,7 +82,7 @@ def test_the_embedding_batch_shrinks_before_the_synthetic_batch(
 
 def test_too_small_a_budget_is_refused_with_the_numbers(fit: Callable[..., Fitted]) -> None:
     with pytest.raises(
-        UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producers .*_max 8; got"
+        UsageError, match=r"memory must be at least 0\.00 GB, for 2 workers .* 1 producer .*_max 8; got"
     ):
         fit(2 * 24_000 + PRODUCER - 1)
 
@@ -113,7 +113,7 @@ def test_the_free_memory_of_the_gpu_must_suffice_for_all_processes_on_it(
     gpu_of(900_000_000)
     with pytest.raises(
         UsageError,
-        match=r"a GPU must have at least 1\.00 GB free, for 1 workers of 0\.50 GB and 1 producers of 0\.50 GB, with .*"
+        match=r"a GPU must have at least 1\.00 GB free, for 1 worker of 0\.50 GB and 1 producer of 0\.50 GB, with .*"
         r"_max 8; got 1\.00 GB and a GPU with 0\.90 GB free",
     ):
         fit(10**9, device="cuda")
@@ -128,7 +128,7 @@ def test_without_a_budget_the_plan_says_whether_the_gpu_is_too_small(
     spec, memory = fit(None, device="cuda")
     assert spec.config.selection.embedding_batch == 128
     assert not memory.fits_gpu and memory.gpu_rule == (
-        "a GPU must have at least 1.00 GB free, for 1 workers of 0.50 GB and 1 producers of 0.50 GB"
+        "a GPU must have at least 1.00 GB free, for 1 worker of 0.50 GB and 1 producer of 0.50 GB"
     )
 
 

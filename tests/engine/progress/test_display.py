@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import dream_ray
+from dream_ray.api import models
 from dream_ray.config import Config
 from dream_ray.engine.progress import display
+from tests.models import train
 
 
 class Terminal(io.StringIO):
@@ -36,6 +38,9 @@ def test_a_function_of_the_api_shows_its_progress_on_a_terminal_only(
     terminal = use_terminal(monkeypatch)
     dream_ray.distill(tiny_config, out=out, **keywords)
     assert "Distilling" in terminal.getvalue()
+    monkeypatch.setattr(models, "POLL_S", 0.01)
+    train(four_digits_store, f"{out}-model")
+    assert "Training" in terminal.getvalue()
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     dream_ray.evaluate(out, local=True, repeats=1, baselines=())
