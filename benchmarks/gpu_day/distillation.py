@@ -119,7 +119,7 @@ def _keep(day: Day, run: Run, step: int, wall_s: float) -> None:
     outer, inner = divmod(step, run.config.inner_steps)
     if inner == 0 and outer in (0, *day.scale.evaluated):
         path = _set_path(day, outer)
-        write_synthetic(str(path), synthetic_set(run, run.open_store(), step), recipe={}, cost={})
+        write_synthetic(str(path), synthetic_set(run, run.open_store(), step), recipe={})
         day.append(PART, AFTER.format(outer), MEASURED, result={"wall_s": wall_s})
 
 

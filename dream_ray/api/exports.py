@@ -3,7 +3,7 @@
 from dream_ray import storage
 from dream_ray.engine.evaluation.kept_reports import read_reports_of_set
 from dream_ray.sets import read
-from dream_ray.sets.exports import Exported, check_export, write_export
+from dream_ray.sets.exports import Exported, check_export, read_cost, write_export
 from dream_ray.sets.set_file import SET_FILE
 
 
@@ -45,5 +45,12 @@ def export(
     found = read(file)
     check_export(found, out, to=to, picture=picture)
     return write_export(
-        found, out, to=to, mosaics=mosaics, picture=picture, licence=licence, reports=read_reports_of_set(path)
+        found,
+        out,
+        to=to,
+        mosaics=mosaics,
+        picture=picture,
+        licence=licence,
+        reports=read_reports_of_set(path),
+        cost=read_cost(path),
     )

@@ -1,7 +1,7 @@
 """The README of an export: what the set is, how it was made and how good it is; valid for the Hugging Face Hub."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dream_ray import __version__
@@ -39,6 +39,7 @@ def card(
     load: str,
     licence: str | None,
     reports: Sequence[dict[str, Any]],
+    cost: Mapping[str, float],
     outside: float,
     preview: str | None,
 ) -> str:
@@ -51,6 +52,7 @@ def card(
         load: Python code that loads it.
         licence: As for `exports.write_export`.
         reports: Likewise.
+        cost: Likewise.
         outside: Share of the pixel values outside [0, 1], which 8 bits cut off.
         preview: Name of the preview beside it, or None.
     """
@@ -69,7 +71,7 @@ def card(
         load,
         "```",
         "",
-        *_recipe(found),
+        *_recipe(found, cost),
         "## Accuracy",
         "",
         *_accuracies(reports),
@@ -151,8 +153,8 @@ def _summary(found: ImageSet, content: Content, to: str, outside: float) -> Iter
     yield ""
 
 
-def _recipe(found: ImageSet) -> Iterator[str]:
-    config, environment, cost = found.recipe.get("config"), found.recipe.get("environment"), found.description["cost"]
+def _recipe(found: ImageSet, cost: Mapping[str, float]) -> Iterator[str]:
+    config, environment = found.recipe.get("config"), found.recipe.get("environment")
     if not config or not environment:
         return
     framework = FRAMEWORKS[config["framework"]]

@@ -9,7 +9,7 @@ preview.png   some of the images, except in an image folder, whose readers would
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ from dream_ray.sets.formats import FORMATS
 from dream_ray.sets.formats.content import Content, content_of
 from dream_ray.sets.image_set import ImageSet
 from dream_ray.sets.pictures import CHANNELS, PICTURES
-from dream_ray.sets.set_file import check_description, set_shape
+from dream_ray.sets.set_file import SET_FILE, check_description, set_shape
 
 EXPORT_VERSION = 1
 MARK = "export.json"
 _CARD, _SETTINGS, _PREVIEW = "README.md", "settings.yaml", "preview.png"
+_COST = "cost.json"  # beside the set in the directory of a run
 _SHOWN_CLASSES, _SHOWN_IMAGES = 10, 10
 # A share of the pixels below it changes nothing that can be seen or measured.
 _FEW_OUTSIDE = 1e-3
@@ -73,6 +74,7 @@ def write_export(
     picture: str,
     licence: str | None,
     reports: Sequence[dict[str, Any]],
+    cost: Mapping[str, float],
 ) -> Exported:
     """Writes a set to a directory.
 
@@ -84,6 +86,7 @@ def write_export(
         picture: Kind of picture files, of `PICTURES`; formats that keep float32 have none.
         licence: Licence of the images that were distilled, as the user states it; None: not stated.
         reports: Evaluations of the set, see `engine.evaluation.kept_results.write_report`.
+        cost: Time and memory of the run that made it, see `read_cost`; empty: not known.
     """
     # They need YAML and the settings, which reading does not.
     from dream_ray.config.yaml_text import dump_yaml
@@ -108,6 +111,7 @@ def write_export(
         load=load.format(path=".", picture=picture),
         licence=licence,
         reports=reports,
+        cost=cost,
         outside=outside,
         preview=preview,
     )
@@ -120,6 +124,7 @@ def write_export(
         "dtype": "float32" if FORMATS[to].is_exact else "uint8",
         "folders": content.folders if to == "imagefolder" else None,
         "description": content.images.description,
+        "cost": cost,
     }
     storage.write_json(storage.join(out, MARK), mark, indent=1)
     loading = load.format(path=out, picture=picture)
@@ -152,6 +157,20 @@ def _write_preview(out: str, content: Content) -> str | None:
     pixels_NCHW = eight_bits(shown.reshape(-1, *shown.shape[2:]))
     write_grid(storage.join(out, _PREVIEW), pixels_NCHW, columns=shown.shape[1], row_labels=names)
     return _PREVIEW
+
+
+def read_cost(path: str) -> dict[str, float]:
+    """Returns time and memory of the run that made a set; empty if it is not known.
+
+    Args:
+        path: The set in a run, the directory of a finished run, or an export.
+    """
+    if storage.exists(mark := storage.join(path, MARK)):
+        return dict(storage.read_json(mark).get("cost", {}))
+    in_run = storage.join(path, SET_FILE)
+    file = in_run if storage.exists(in_run) else path
+    cost = storage.sibling(file, _COST)
+    return storage.read_json(cost) if file.rpartition("/")[2] == SET_FILE and storage.exists(cost) else {}
 
 
 def read_export(path: str) -> ImageSet:

@@ -51,9 +51,11 @@ def describe(
     step_size: float | None,
     class_names: Sequence[str],
     recipe: dict[str, Any],
-    cost: dict[str, Any],
 ) -> Description:
-    """Returns the description of a set; values as for `SyntheticSet`, recipe and cost as for `write_synthetic`."""
+    """Returns the description of a set; values as for `SyntheticSet`, recipe as for `write_synthetic`.
+
+    The cost of the run is no part of it: a resumed run costs more, and writes the same bytes.
+    """
     num_classes, ipc, *shape_CHW = shape_LNCHW
     return {
         "format_version": FORMAT_VERSION,
@@ -70,7 +72,6 @@ def describe(
         "step_size": step_size,
         "class_names": list(class_names),
         "recipe": recipe,
-        "cost": cost,
     }
 
 

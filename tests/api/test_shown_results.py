@@ -60,7 +60,7 @@ def test_several_steps_of_one_network_are_a_curve(rows: list[dict[str, Any]], la
 def test_a_dataset_shows_its_images(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     synthetic = SyntheticSet(images, ("<b>", "猫"), 2, "single", 128, (0.4,), (0.2,))
-    write_synthetic(str(tmp_path / "set.parquet"), synthetic, recipe={}, cost={})
+    write_synthetic(str(tmp_path / "set.parquet"), synthetic, recipe={})
     for found in (dream_ray.load_synthetic(tmp_path / "set.parquet"), dream_ray.sets.read(tmp_path / "set.parquet")):
         check_shown(found, "24 images of 2 classes, 1 x 4 x 4, in 6 mosaics of 2 x 2")
         assert '<img src="data:image/png;base64,' in found._repr_html_()

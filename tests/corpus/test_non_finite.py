@@ -241,11 +241,11 @@ def synthetic(pixel: float) -> SyntheticSet:
 def test_a_synthetic_set_is_neither_written_nor_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, text = str(tmp_path / "set.parquet"), "images must be finite; image 2 of class 1"
     with pytest.raises(RunError, match=text):
-        artefacts.write_synthetic(path, synthetic(math.nan), recipe={}, cost={})
+        artefacts.write_synthetic(path, synthetic(math.nan), recipe={})
     assert not Path(path).exists()
     with monkeypatch.context() as patch:
         patch.setattr(set_file, "_check_finite", lambda *arguments: None)
-        artefacts.write_synthetic(path, synthetic(math.inf), recipe={}, cost={})
+        artefacts.write_synthetic(path, synthetic(math.inf), recipe={})
     with pytest.raises(RunError, match=text):
         artefacts.read_synthetic(path)
 

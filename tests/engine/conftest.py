@@ -8,21 +8,31 @@ import pytest
 from torch import Tensor
 
 from dream_ray.config import parse_config
-from tests.runs import create_run, final_images, run_all
+from dream_ray.engine.run.artefacts import read_synthetic
+from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.lifecycle import finish_run
+from tests.runs import create_run, run_all
 
 
 @pytest.fixture(scope="session")
-def reference(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Tensor]:
-    """Images of an uninterrupted run of one worker without producers, by settings."""
-    known: dict[str, Tensor] = {}
+def reference_run(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Run]:
+    """An uninterrupted run of one worker without producers, by settings."""
+    known: dict[str, Run] = {}
 
-    def images(settings: dict[str, Any]) -> Tensor:
+    def finished(settings: dict[str, Any]) -> Run:
         key = json.dumps(settings, sort_keys=True)
         if key not in known:
             path = str(tmp_path_factory.mktemp("reference") / "run")
             run = create_run(path, parse_config(settings), four_digits_store, threads=1)
             run_all(run, 1)
-            known[key] = final_images(run)
+            finish_run(run)
+            known[key] = run
         return known[key]
 
-    return images
+    return finished
+
+
+@pytest.fixture(scope="session")
+def reference(reference_run: Callable[[dict[str, Any]], Run]) -> Callable[[dict[str, Any]], Tensor]:
+    """The images of `reference_run`."""
+    return lambda settings: read_synthetic(reference_run(settings).set_file)[0].images_LNCHW

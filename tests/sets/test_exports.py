@@ -59,7 +59,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     images = torch.rand(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     synthetic = SyntheticSet(images, NAMES, 2, "single", 128, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
-    write_synthetic(str(directory / "synthetic.parquet"), synthetic, recipe=RECIPE, cost=COST)
+    write_synthetic(str(directory / "synthetic.parquet"), synthetic, recipe=RECIPE)
+    (directory / "cost.json").write_text(json.dumps(COST))
     evaluation = directory / "synthetic-evaluation" / "store-01234567"
     evaluation.mkdir(parents=True)
     (evaluation / "convnet-quick-test.json").write_text(json.dumps(REPORT))
@@ -208,7 +209,7 @@ def test_no_path_of_the_machine_is_exported(run: Path, tmp_path: Path) -> None:
 def test_pixels_that_8_bits_cut_off_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = torch.tensor([-0.5, 0.0, 1.0, 1.5] * 4).reshape(1, 1, 1, 4, 4)
     synthetic = SyntheticSet(images, ("a",), 1, "single", 128, (0.4,), (0.2,))
-    write_synthetic(str(tmp_path / "set.parquet"), synthetic, recipe={}, cost={})
+    write_synthetic(str(tmp_path / "set.parquet"), synthetic, recipe={})
     dream_ray.export(tmp_path / "set.parquet", tmp_path / "out", to="imagefolder")
     assert "50.0 % of the pixel values lie outside [0, 1]" in caplog.text
     assert "50 % of the values lay outside" in (tmp_path / "out" / "README.md").read_text()

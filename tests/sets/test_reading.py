@@ -50,7 +50,7 @@ def write(path: Path, *, side: int = 7, factor: int = 2, mode: str = "single", b
     """Writes a set of 3 classes with 3 stored images, some of them outside [0, 1]."""
     images = torch.rand(3, 3, 2, side, side, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
     synthetic = SyntheticSet(images, ("cat", "dög", "eel/2"), factor, mode, bound, (0.4, 0.5), (0.2, 0.3))
-    write_synthetic(str(path), synthetic, recipe={"config": {"seed": 7}}, cost={})
+    write_synthetic(str(path), synthetic, recipe={"config": {"seed": 7}})
     return str(path)
 
 

@@ -12,14 +12,13 @@ from dream_ray.sets.set_file import Description, describe, read_set, write_set
 _GRID_CLASSES, _GRID_IMAGES = 20, 10
 
 
-def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any], cost: dict[str, Any]) -> None:
+def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any]) -> None:
     """Writes a synthetic set as Parquet.
 
     Args:
         path: Target file.
         synthetic: The set.
         recipe: Settings and environment of the run that made it.
-        cost: Time and memory of the run.
     """
     description = describe(
         tuple(synthetic.images_LNCHW.shape),
@@ -31,7 +30,6 @@ def write_synthetic(path: str, synthetic: SyntheticSet, *, recipe: dict[str, Any
         step_size=synthetic.step_size,
         class_names=synthetic.class_names,
         recipe=recipe,
-        cost=cost,
     )
     write_set(path, description, lambda label: synthetic.images_LNCHW[label].numpy())
 

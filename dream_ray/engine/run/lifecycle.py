@@ -197,11 +197,10 @@ def finish_run(run: Run) -> None:
     """
     store = run.open_store()
     merge_metrics(run)
-    cost = total_cost(read_sessions(run))
-    storage.write_json(run.file("cost.json"), cost, indent=2)
+    storage.write_json(run.file("cost.json"), total_cost(read_sessions(run)), indent=2)
     recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
-    write_synthetic(run.file("initial.parquet"), synthetic_set(run, store, 0), recipe=recipe, cost={})
+    write_synthetic(run.file("initial.parquet"), synthetic_set(run, store, 0), recipe=recipe)
     final = synthetic_set(run, store, run.config.total_steps)
     write_picture(run.file("grid.png"), final)
     # Last, because this file marks the run as finished.
-    write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe, cost=cost)
+    write_synthetic(run.file("synthetic.parquet"), final, recipe=recipe)

@@ -124,7 +124,7 @@ def write_partial(run: Run, step: int) -> None:
     synthetic = synthetic_set(run, run.open_store(), step)
     write_picture(path.removesuffix(".parquet") + ".png", synthetic)
     recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment, "step": step}
-    write_synthetic(path, synthetic, recipe=recipe, cost={})
+    write_synthetic(path, synthetic, recipe=recipe)
 
 
 def starting_from(config: Config, path: str) -> Config:

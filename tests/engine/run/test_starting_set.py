@@ -105,7 +105,7 @@ def test_a_set_of_another_format_version_is_refused(
     synthetic, _ = read_synthetic(f"{first}/synthetic.parquet")
     with monkeypatch.context() as patch:
         patch.setattr(set_file, "FORMAT_VERSION", 99)
-        write_synthetic(later, synthetic, recipe={}, cost={})
+        write_synthetic(later, synthetic, recipe={})
     with pytest.raises(UsageError, match="later.parquet has format_version 99; this dream_ray reads 1"):
         distil(Path(out), four_digits_store, from_set=later)
 
