@@ -7,7 +7,7 @@ from typing import Any
 from typer import echo
 
 from dream_ray.cli.console import number, percent, print_table
-from dream_ray.engine.evaluation.scores import compare_with, describe_images
+from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells, trained_on
 
 _MOST_CLASSES = 20
 _NAME_CHARACTERS = 32
@@ -27,13 +27,12 @@ def show_evaluation(rows: Sequence[Row], *, protocol: str, split: str) -> None:
 def _show_network(rows: list[Row], title: str) -> None:
     cells = [
         (
-            _name(row),
+            trained_on(row),
             str(row["num_images"]),
             str(row["epochs"]),
             _accuracy(row),
             str(row["n"]),
-            "" if row["balanced"] is None else f"{100 * row['balanced']:.1f}",
-            "" if row["test_interval"] is None else " to ".join(f"{100 * end:.1f}" for end in row["test_interval"]),
+            *score_cells(row),
         )
         for row in rows
     ]
@@ -43,9 +42,9 @@ def _show_network(rows: list[Row], title: str) -> None:
     if reference["tested"] is None:
         return
     echo(f"{describe_images(reference['tested'], reference['majority'])}.")
-    others = [(_name(row), row) for row in rows if row is not reference]
+    others = [(trained_on(row), row) for row in rows if row is not reference]
     if lines := compare_with(reference, others):
-        echo(f"Compared with {_name(reference)} (95 %, over networks and test images):")
+        echo(f"Compared with {trained_on(reference)} (95 %, over networks and test images):")
         for line in lines:
             echo(f"  {line}")
     echo()
@@ -62,10 +61,6 @@ def split_images(rows: Sequence[Row]) -> str:
     """Returns the heading of the interval: the number of tested images, if it is known."""
     tested = next((row["tested"] for row in rows if row["tested"] is not None), None)
     return "images" if tested is None else f"{tested} images"
-
-
-def _name(row: Row) -> str:
-    return str(row["evaluated_set"]) if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
 
 
 def _show_classes(rows: list[Row], reference: Row) -> None:
@@ -85,7 +80,7 @@ def _show_classes(rows: list[Row], reference: Row) -> None:
     title = "Accuracy of classes in %, lowest first"
     if len(shown) < len(tested):
         title += f": {len(shown)} of {len(tested)}; the file has all"
-    headings = [_name(row).replace(" ", "\n", 1) for row in counted]
+    headings = [trained_on(row).replace(" ", "\n", 1) for row in counted]
     print_table(["class", *map(number, ("images", *headings))], cells, title=title)
 
 

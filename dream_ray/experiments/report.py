@@ -8,7 +8,7 @@ from dream_ray import storage
 from dream_ray.core.figures import make_figure
 from dream_ray.core.tables import accuracy_cell
 from dream_ray.engine.evaluation.plots import draw_curve, save
-from dream_ray.engine.evaluation.scores import compare_with, describe_images
+from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells
 from dream_ray.experiments.directory import Table
 from dream_ray.experiments.equal_accuracy import FLAT
 from dream_ray.experiments.results import Point, equal_accuracy, missing, read_points, summarise
@@ -98,9 +98,8 @@ def _summary(summary: Sequence[dict[str, Any]]) -> list[str]:
     ]
     for row in last_rows(summary):
         seconds = "" if row["cpu_s"] is None else f"{row['cpu_s']:.0f}"
-        by_images = "" if row["test_interval"] is None else " to ".join(map(_percent, row["test_interval"]))
         cells = [row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"])]
-        cells += [balanced(row), by_images, seconds]
+        cells += [*score_cells(row), seconds]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -121,16 +120,6 @@ def compare_arms(results: dict[str, Any]) -> list[str]:
     if lines and (tested := rows[0]["tested"]) is not None:
         lines.append(describe_images(tested, kind=results["experiment"]["evaluation"]["split"]))
     return lines
-
-
-def balanced(row: dict[str, Any]) -> str:
-    """Returns the balanced accuracy of a row in percent, if it is known."""
-    return "" if row["balanced"] is None else _percent(row["balanced"])
-
-
-def _percent(fraction: float) -> str:
-    """Returns a fraction in percent with one decimal."""
-    return f"{100 * fraction:.1f}"
 
 
 def _comparison(found: dict[str, Any]) -> list[str]:

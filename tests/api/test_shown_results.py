@@ -45,6 +45,13 @@ def test_an_evaluation_is_a_list_that_shows_a_table() -> None:
     check_shown(found, "50.0 +- 2.0", "1 of 2 diverged", "random real")
 
 
+def test_an_evaluation_says_what_its_test_images_can_tell() -> None:
+    tested = {"tested": 100, "balanced": 0.45, "test_interval": [0.4, 0.6]}
+    found = Evaluation([row("distilled", **tested), row("random real", mean=0.52, **tested)])
+    # By hand: 100 * sqrt(2 * 0.02**2 + 1.96**2 * (0.25 + 0.52 * 0.48) / 100) = 14.1
+    check_shown(found, "45.0", "40.0 to 60.0", "random real +2.0 +- 14.1 points: within noise", "one image = 1 points")
+
+
 @pytest.mark.parametrize(
     ("rows", "label"),
     [

@@ -7,10 +7,11 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dream_ray import api, storage
+from dream_ray import api, sets, storage
 from dream_ray.config import parse_config
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.checkpoint import Checkpoints
@@ -66,6 +67,17 @@ def test_ingest_distil_resume_evaluate(
         "networks",
     ]
     assert api.evaluate(run, repeats=1, baselines=("whole set",), local=True) == rows, "results are kept in the bucket"
+
+    # Compare, list and export read and write the bucket.
+    compared = api.compare([run, out], out=storage.join(bucket, "comparison"))
+    assert [row["evaluated_set"] for row in compared.accuracies] == ["distilled", "whole set"]
+    assert len(storage.list_files(storage.join(bucket, "comparison"))) == 3
+    listed = {entry.path: (entry.kind, entry.state, entry.steps) for entry in api.list_runs(bucket)}
+    assert listed == {run: ("run", "finished", "8/8")}
+    api.export(run, storage.join(bucket, "folders"), to="imagefolder")
+    exported, own = (sets.read(path).images() for path in (storage.join(bucket, "folders"), run))
+    # The decoded images, rounded to 8 bits.
+    assert np.abs(exported - np.clip(own, 0, 1)).max() <= 0.5 / 255 + 1e-6
     for name in storage.list_files(run):
         text = storage.read_bytes(storage.join(run, name))
         assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in text, "credentials stay in the environment"

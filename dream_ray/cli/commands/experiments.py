@@ -56,10 +56,11 @@ def show_results(results: dict[str, Any]) -> None:
     """Prints the end of every arm, differences from the reference, what is missing and what failed."""
     from dream_ray.cli.console import number, print_table
     from dream_ray.core.tables import accuracy_cell
-    from dream_ray.experiments.report import balanced, compare_arms, describe_missing, last_rows
+    from dream_ray.engine.evaluation.scores import score_cells
+    from dream_ray.experiments.report import compare_arms, describe_missing, last_rows
 
     rows = [
-        (row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"]), balanced(row))
+        (row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"]), score_cells(row)[0])
         for row in last_rows(results["summary"])
     ]
     numbers = [number(heading) for heading in ("step", "accuracy in %", "n", "balanced")]

@@ -10,6 +10,8 @@ from dream_ray.config import Config
 from dream_ray.config.nested import leaves
 from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
 from dream_ray.engine.evaluation.kept_reports import read_reports
+from dream_ray.engine.evaluation.options import DISTILLED
+from dream_ray.engine.evaluation.scores import compare_with, score_cells, trained_on
 from dream_ray.engine.run.directory import Run, open_run
 from dream_ray.engine.run.metrics import merged_rows, read_validation
 from dream_ray.errors import UsageError
@@ -138,17 +140,28 @@ class Comparison(ShownAsTables):
         }
 
     def tables(self) -> list[Table]:
-        """Returns the settings that differ, and the accuracies by each kind of evaluation."""
+        """Returns the settings that differ, and by each kind of evaluation the accuracies and their differences."""
         names = [run.name for run in self.runs]
         settings = [[path, *map(_text, values)] for path, values in self.settings.items()]
         tables = [Table("settings that differ", ["setting", *names], settings)] if settings else []
-        kinds: dict[str, list[list[str]]] = {}
+        kinds: dict[str, list[dict[str, Any]]] = {}
         for row in self.accuracies:
             title = f"{row['network']}; {row['protocol']} protocol, {row['split']} split; 95 % intervals"
-            trained_on = row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
-            kinds.setdefault(title, []).append([row["run"], trained_on, accuracy_cell(row), str(row["n"])])
-        headings = ["run", "trained on", "accuracy in %", "n"]
-        return tables + [Table(title, headings, rows) for title, rows in kinds.items()]
+            kinds.setdefault(title, []).append(row)
+        return tables + [table for title, rows in kinds.items() for table in _accuracy_tables(title, rows)]
+
+
+def _accuracy_tables(title: str, rows: Sequence[dict[str, Any]]) -> list[Table]:
+    headings = ["run", "trained on", "accuracy in %", "n", "balanced %", "by test images"]
+    cells = [[row["run"], trained_on(row), accuracy_cell(row), str(row["n"]), *score_cells(row)] for row in rows]
+    tables = [Table(title, headings, cells)]
+    distilled = [row for row in rows if row["evaluated_set"] == DISTILLED]
+    for reference in distilled[:1]:
+        others = [(f"{row['run']}, {trained_on(row)}", row) for row in distilled if row is not reference]
+        if lines := compare_with(reference, others):
+            compared = f"compared with {reference['run']}, {trained_on(reference)} (95 %)"
+            tables.append(Table(compared, ["difference"], [[line] for line in lines]))
+    return tables
 
 
 def compare_runs(paths: Sequence[str]) -> Comparison:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
+from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells, trained_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,20 +13,27 @@ class Evaluation(ShownAsTables, list[dict[str, Any]]):
     """Rows of `evaluate.summarise`: a row for each network and set, or step."""
 
     def tables(self) -> list[Table]:
-        """Returns the accuracies."""
+        """Returns the accuracies, and for each network the differences from its first set."""
         rows = [
             [
                 row["network"],
-                row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}",
+                trained_on(row),
                 str(row["num_images"]),
                 str(row["epochs"]),
                 accuracy_cell(row),
                 str(row["n"]),
+                *score_cells(row),
             ]
             for row in self
         ]
-        headings = ("network", "trained on", "images", "epochs", "accuracy in %", "n")
-        return [Table("top-1 accuracy, last epoch, 95 % intervals", headings, rows)]
+        headings = ("network", "trained on", "images", "epochs", "accuracy in %", "n", "balanced %", "by test images")
+        tables = [Table("top-1 accuracy, last epoch, 95 % intervals", headings, rows)]
+        for network in dict.fromkeys(row["network"] for row in self):
+            reference, *others = [row for row in self if row["network"] == network]
+            if lines := compare_with(reference, [(trained_on(row), row) for row in others]):
+                title = f"{network}, compared with {trained_on(reference)}; {describe_images(reference['tested'])}"
+                tables.append(Table(title, ("difference (95 %)",), [[line] for line in lines]))
+        return tables
 
     def plot(self) -> "Figure":
         """Draws a bar for each set; accuracies of several steps as a curve."""

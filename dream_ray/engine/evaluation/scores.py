@@ -68,7 +68,7 @@ def noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> float | None:
             images; None if it is unknown.
         second: Likewise.
     """
-    if first["tested"] is None or second["tested"] is None:
+    if any(row["mean"] is None or row.get("tested") is None for row in (first, second)):
         return None
     return math.sqrt(sum(_variance(row) for row in (first, second)))
 
@@ -82,6 +82,20 @@ def is_within_noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
     """Returns whether the difference of two mean accuracies is smaller than `noise`, which is known."""
     width = noise(first, second)
     return width is not None and abs(first["mean"] - second["mean"]) < width
+
+
+def trained_on(row: Mapping[str, Any]) -> str:
+    """Returns the name of the set, with the step of its checkpoint if it is not the finished one."""
+    return str(row["evaluated_set"]) if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
+
+
+def score_cells(row: Mapping[str, Any]) -> list[str]:
+    """Returns balanced accuracy and the interval by the number of images of a row in percent; "" for unknown ones."""
+    balanced, interval = row.get("balanced"), row.get("test_interval")
+    return [
+        "" if balanced is None else f"{100 * balanced:.1f}",
+        "" if interval is None else " to ".join(f"{100 * end:.1f}" for end in interval),
+    ]
 
 
 def describe_images(tested: int, majority: float | None = None, *, kind: str = "test") -> str:

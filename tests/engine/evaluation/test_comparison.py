@@ -11,7 +11,7 @@ from PIL import Image
 
 import dream_ray
 from dream_ray.config import parse_config
-from dream_ray.engine.evaluation.comparison import Curve
+from dream_ray.engine.evaluation.comparison import Curve, _accuracy_tables
 from dream_ray.errors import UsageError
 from tests.conftest import TINY
 from tests.runs import create_run, run_all
@@ -70,6 +70,21 @@ def test_curves_have_steps_and_the_seconds_until_them(runs: tuple[Path, Path]) -
     assert finished.losses.seconds == pytest.approx(seconds)
     assert finished.validation == Curve([0, 4], [0.0, pytest.approx(seconds[3])], [0.5, 0.75])
     assert waiting.losses == waiting.validation == Curve([], [], [])
+
+
+def test_distilled_sets_are_compared_with_the_first_one() -> None:
+    scores = {"step": None, "n": 3, "half_width": 0.01, "tested": 1000, "balanced": 0.4, "test_interval": [0.4, 0.6]}
+    rows = [
+        {"run": "a", "evaluated_set": "random real", "mean": 0.3, **scores},
+        {"run": "a", "evaluated_set": "distilled", "mean": 0.5, **scores},
+        {"run": "b", "evaluated_set": "distilled", "mean": 0.6, **scores},
+        {"run": "c", "evaluated_set": "distilled", "mean": 0.51, **scores, "half_width": None, "n": 1},
+    ]
+    accuracies, differences = _accuracy_tables("kind", rows)
+    assert accuracies.rows[1] == ["a", "distilled", "50.0 +- 1.0", "3", "40.0", "40.0 to 60.0"]
+    # By hand: 1.96**2 * (0.25 + 0.24) / 1000 and 2 * 0.01**2 under the root.
+    assert differences.rows[0] == ["b, distilled +10.0 +- 4.6 points: beyond noise"]
+    assert differences.rows[1][0].endswith(": within noise") and len(differences.rows) == 2
 
 
 def test_files_and_tables(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_set_is_that_of_the_newest_checkpoint_if_the_first_one_looked_at_is_de
 
 def test_a_run_without_a_checkpoint_has_no_set(four_digits_store: str, out: str) -> None:
     create_run(out, parse_config(TINY), four_digits_store)
-    with pytest.raises(UsageError, match=r"must have a complete checkpoint; it has none yet: `dream-ray status"):
+    with pytest.raises(UsageError, match=r"must have a complete checkpoint; it has none yet\. `dream-ray status"):
         api.load_synthetic(out)
 
 
