@@ -126,7 +126,7 @@ def run_seed(store_path: str, shared: dict[str, Any], seed: int, checkpoints: li
 def _initialise(arms: list[Arm], snapshot: Snapshot) -> None:
     for arm in arms:
         started = time.monotonic()
-        arm.classes = {label: arm.matcher.initial_state(snapshot, label) for label in arm.matcher.selector.real}
+        arm.classes = {label: arm.matcher.initial_images.state(snapshot, label) for label in arm.matcher.selector.real}
         arm.seconds += time.monotonic() - started
 
 

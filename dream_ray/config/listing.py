@@ -36,7 +36,7 @@ def _section(
         if "$ref" in one:
             inner.append((others[one["$ref"].rpartition("/")[2]], defaults[name], full))
         else:
-            default = defaults.get(name)  # a section may leave out what is null
+            default = defaults.get(name, one.get("default"))  # a section may leave out what is not used
             text = default if isinstance(default, str) else json.dumps(default)
             yield f"- `{full}`: {_rule(one)}; default `{text}`. {' '.join(one['description'].split())}"
     for section, values, full in inner:

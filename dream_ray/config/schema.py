@@ -102,6 +102,7 @@ class Config(Section):
         kind, objective = self.source.kind, self.matching.objective
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
+            *self.initialisation.rules(self.ipc * self.factor**2),
             (
                 self.selection.strategy != "random" and self.batch_real not in (None, picked),
                 f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with selection.strategy "

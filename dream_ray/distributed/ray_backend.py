@@ -36,7 +36,7 @@ from dream_ray.distributed.train.model_training import train_on_workers
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
-from dream_ray.engine.models.model import BEGUN
+from dream_ray.engine.models.model import BEGUN, DESCRIPTION
 from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
@@ -187,6 +187,8 @@ def _check_paths(run: Run, spec: RunSpec) -> None:
     start = run.config.initialisation.path
     if start is not None and not storage.is_directory(start):
         check_visible_on_all_nodes("from", start, start)
+    for model in run.config.initialisation.used_models:
+        check_visible_on_all_nodes("initialisation.models", model, storage.join(model, DESCRIPTION))
     if spec.snapshot_cache is not None and not storage.is_remote(spec.snapshot_cache):
         storage.ensure_writable(spec.snapshot_cache)
         check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)

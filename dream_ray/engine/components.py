@@ -19,6 +19,7 @@ from dream_ray.engine.matching.gathering import Gathering
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
+from dream_ray.engine.models.ranking import InitialModels
 from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trains_on_everything, warmed_up
 from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
 from dream_ray.engine.networks.sources import Snapshot, Source, blank_network
@@ -65,6 +66,7 @@ def make_components(
         features=feature_cache(run),
         initial_network=None if trains_on_everything(config) else partial(_initial_network, run, store),
         starting_images=partial(starting_images, config),
+        open_models=partial(InitialModels.open, run, store, run.device),
     )
     if snapshots is not None:
         snapshots.begin(config.step_of(state.outer, state.inner), state.network)
@@ -91,8 +93,15 @@ def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: 
     network = module_to_device(blank_network(lambda: build(config, store)), run.device)
 
     def initialise(segments: Segments) -> dict[int, ClassState]:
-        images = partial(starting_images, config)
-        matcher = class_matcher(config, store, labels, normalise, form=run.form, starting_images=images)
+        matcher = class_matcher(
+            config,
+            store,
+            labels,
+            normalise,
+            form=run.form,
+            starting_images=partial(starting_images, config),
+            open_models=partial(InitialModels.open, run, store, run.device),
+        )
         return matcher.initial_states(_initial_network(run, store))
 
     def select(segments: Segments, previous: Assignments) -> dict[int, Selection]:

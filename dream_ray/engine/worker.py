@@ -167,7 +167,7 @@ def _newest(checkpoints: Checkpoints, context: WorkerContext) -> tuple[int, RunS
 def _move(state: RunState, device: torch.device) -> None:
     for class_state in state.classes.values():
         for name, tensor in vars(class_state).items():
-            if name != "indices" and tensor is not None:  # the host reads the indices
+            if name not in ("indices", "boxes") and tensor is not None:  # the host reads these
                 setattr(class_state, name, tensor.to(device))
     state.learned = {name: tensor.to(device) for name, tensor in state.learned.items()}
 

@@ -31,6 +31,22 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         r"evaluation\.every must be a multiple of checkpoint_every \(50\), because .*; got 60: "
         r"set evaluation\.every=100 or checkpoint_every=10$",
     ),
+    (
+        {"initialisation": {"strategy": "easy"}},
+        r"initialisation\.models must name one model or more, .* `dream-ray train` wrote, .* easy; got none$",
+    ),
+    (
+        {"initialisation": {"strategy": "herding", "models": ["a", "b"]}},
+        r"initialisation\.models must name one model, .* with initialisation\.strategy herding; got 2$",
+    ),
+    (
+        {"initialisation": {"strategy": "representative", "models": ["a", "b"]}},
+        r"initialisation\.models must name at most one model with .* representative; got 2$",
+    ),
+    (
+        {"initialisation": {"strategy": "easy", "models": ["a"], "candidates": 39}, "ipc": 10, "factor": 2},
+        r"initialisation\.candidates must be at least ipc \* factor\^2 \(40\), the tiles of a class; got 39$",
+    ),
     ({"version": 2}, r"version must be 1, the one this dream_ray reads; got 2"),
     (
         {"lr": 0.1},

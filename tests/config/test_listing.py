@@ -27,15 +27,18 @@ def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str], monkeyp
 def test_the_page_lists_every_setting_with_its_values() -> None:
     lines = list_settings().splitlines()
     paths = [line.partition("`")[2].partition("`")[0] for line in lines if line.startswith("- ")]
-    # A dump leaves out those of a starting set if there is none.
-    of_a_set = ["initialisation.path", "initialisation.digest"]
-    assert sorted(paths) == sorted([*flat(Config().model_dump(mode="json")), *of_a_set])
+    # A dump leaves out those of other initialisations.
+    of_others = ["path", "digest", "models", "allow_weak_models", "score", "candidates", "crops"]
+    shown = [*flat(Config().model_dump(mode="json")), *(f"initialisation.{name}" for name in of_others)]
+    assert sorted(paths) == sorted(shown)
     starts = (
         "- `batch_real`: int >= 1, or null; default `null`. Real batch of a class",
         "- `pixels.momentum`: number >= 0 and < 1; default `0.5`. Momentum",
         "- `pixels.lr`: number > 0; default `0.005`. Learning rate",
         "- `decode`: `single` or `multi` or `bound`; default `single`. Decode",
         "- `selection.embedding_batch`: `8` or `16` or",
+        "- `initialisation.candidates`: int >= 1, or null; default `300`. Random images of a class",
+        "- `initialisation.models`: list; default `[]`. Directories of models",
         "- `evaluation.network`: section, or null; default `null`. Network",
         "- `data.normalisation`: `store`, or section; default `store`. Mean",
         "- `data.zca`: true or false; default `false`. Whiten",

@@ -78,7 +78,7 @@ def results_of_a_step(config: Config, store: Store, device: torch.device) -> dic
     network = blank_network(lambda: build(config, store)).to(device)
     snapshot = Snapshot(0, 0, network, recipe_of(config).optimizer(network))
     matcher = class_matcher(config, store, [0], normalise)
-    state = RunState(classes={0: matcher.initial_state(snapshot, 0)})
+    state = RunState(classes={0: matcher.initial_images.state(snapshot, 0)})
     state.classes[0].indices = torch.arange(config.real_batch)
     losses = matcher.match(snapshot, (0,), state)
     return {

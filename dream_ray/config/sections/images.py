@@ -1,6 +1,6 @@
 """Real images: which ones are used, where the synthetic images start, and which ones they are matched against."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -28,9 +28,10 @@ class Data(Section):
 class Initialisation(Section):
     """Where the synthetic images start."""
 
-    strategy: Literal["representative", "random", "noise", "set"] = "representative"
-    """representative: images that k-means picks; random: random real images; noise: grey noise, around the mean of the
-    real images with pixels.space normalised; set: the stored images of another synthetic set, see `path`."""
+    strategy: Literal["representative", "random", "herding", "easy", "noise", "set"] = "representative"
+    """representative: images that k-means picks; random: random real images; herding: images whose mean features follow
+    that of the class (iCaRL); easy: images with the lowest `score`; noise: grey noise, around the mean of the real
+    images with pixels.space normalised; set: the stored images of another synthetic set, see `path`."""
     path: str | None = None
     """Set to start from, with strategy set: a file, the directory of a run, or an export. `distill --from` sets it."""
     digest: str | None = None
@@ -38,13 +39,68 @@ class Initialisation(Section):
     warmup_epochs: int = Field(default=1, ge=0)
     """Passes over the real data that train the network of the representative initialisation. With source.kind real
     this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool, which uses
-    a member of the pool, and by the other strategies."""
+    a member of the pool, by the other strategies, and with `models`."""
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Directories of models that `dream-ray train` wrote. easy averages their scores; herding takes the features of the
+    only one, and so does representative instead of training a network."""
+    allow_weak_models: bool = False
+    """Accept models whose accuracy may be below twice chance, or is unknown."""
+    score: Literal["cross_entropy", "el2n"] = "cross_entropy"
+    """Score of easy images, averaged over `models`: cross_entropy at the class (RDED, CIM), or el2n, the norm of the
+    error of the probabilities (PCA)."""
+    candidates: int | None = Field(default=300, ge=1)
+    """Random images of a class that easy scores (RDED, CIM: 300); null: all of them (PCA)."""
+    crops: int = Field(default=0, ge=0)
+    """Random crops of each candidate, the best of which becomes a tile (RDED: 5); 0: whole images (PCA, CIM)."""
 
     @model_serializer(mode="wrap")
-    def _without_unset_paths(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Digests of settings name checkpoints and trials: those of settings without a set stay as they were before.
         values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if name not in ("path", "digest") or value is not None}
+        unused = {name for name in ("path", "digest") if getattr(self, name) is None}
+        unused |= set() if self.models else {"models", "allow_weak_models"}
+        unused |= set() if self.strategy == "easy" else {"score", "candidates", "crops"}
+        return {name: value for name, value in values.items() if name not in unused}
+
+    @property
+    def used_models(self) -> tuple[str, ...]:
+        """The models that decide where the images start."""
+        return self.models if self.strategy in ("representative", "herding", "easy") else ()
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether the features of a network that this run trains decide where the images start."""
+        return self.strategy == "representative" and not self.models
+
+    def rules(self, tiles: int) -> list[tuple[bool, str]]:
+        """Returns the rules of the strategies that use models, see `check_rules`.
+
+        Args:
+            tiles: Tiles of all stored images of a class, ipc * factor^2.
+        """
+        by_train = "directories that `dream-ray train` wrote"
+        return [
+            (
+                self.strategy == "easy" and not self.models,
+                f"initialisation.models must name one model or more, {by_train}, with initialisation.strategy easy; "
+                "got none",
+            ),
+            (
+                self.strategy == "herding" and len(self.models) != 1,
+                f"initialisation.models must name one model, {by_train}, with initialisation.strategy herding; got "
+                f"{len(self.models) or 'none'}",
+            ),
+            (
+                self.strategy == "representative" and len(self.models) > 1,
+                "initialisation.models must name at most one model with initialisation.strategy representative; got "
+                f"{len(self.models)}",
+            ),
+            (
+                self.strategy == "easy" and self.candidates is not None and self.candidates < tiles,
+                f"initialisation.candidates must be at least ipc * factor^2 ({tiles}), the tiles of a class; got "
+                f"{self.candidates}",
+            ),
+        ]
 
 
 class Selection(Section):

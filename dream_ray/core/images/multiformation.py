@@ -67,9 +67,24 @@ def compose(images_NCHW: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return images_NCHW
-    total, channels, height, width = images_NCHW.shape
+    _, _, height, width = images_NCHW.shape
     side = tile_side(height, factor)
-    tiles = F.interpolate(images_NCHW, size=(side, side), mode="nearest")
-    tiles = tiles.reshape(factor, factor, total // factor**2, channels, side, side).permute(2, 3, 0, 4, 1, 5)
+    return arrange(F.interpolate(images_NCHW, size=(side, side), mode="nearest"), factor, (height, width))
+
+
+def arrange(tiles_NCHW: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """Puts tiles into mosaics.
+
+    Args:
+        tiles_NCHW: (M * factor^2, C, side, side) tiles, tile by tile as `decode_factor` orders them; side ceil(H / f).
+        factor: f >= 1.
+        size: H and W.
+
+    Returns:
+        (M, C, H, W) mosaics; if f does not divide the side, the last tiles lose their outermost pixels.
+    """
+    total, channels, side, _ = tiles_NCHW.shape
+    height, width = size
+    tiles = tiles_NCHW.reshape(factor, factor, total // factor**2, channels, side, side).permute(2, 3, 0, 4, 1, 5)
     mosaics = tiles.reshape(total // factor**2, channels, factor * side, factor * side)
     return mosaics[:, :, :height, :width].contiguous()

@@ -143,7 +143,7 @@ class _Bench:
         """Selects from a class by every strategy, and matches it by that of the settings."""
         selector, timer, states = self._matcher.selector, self.timer, self._state.classes
         if label not in states:
-            states[label] = self._matcher.initial_state(snapshot, label)
+            states[label] = self._matcher.initial_images.state(snapshot, label)
         with timer.phase(_EMBEDDING):
             points_ND = selector.embed(snapshot, label)
         kernel, device = ClassKernel.of(points_ND), points_ND.device

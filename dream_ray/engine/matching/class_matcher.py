@@ -15,16 +15,16 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, sample_params
 from dream_ray.core.images.decode_schedule import decoded_count
-from dream_ray.core.images.multiformation import compose, decode
-from dream_ray.core.images.normalisation import to_unit
+from dream_ray.core.images.multiformation import decode
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
 from dream_ray.core.placement import Labels
-from dream_ray.core.selection.random_batches import random_batch, repeated, successive_batches
+from dream_ray.core.selection.random_batches import random_batch, successive_batches
 from dream_ray.core.transfer import to_device
 from dream_ray.data.arrays import Float32Array
 from dream_ray.engine.matching.class_selector import ClassSelector
+from dream_ray.engine.matching.initial_images import InitialImages, RankingModels
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.functional import dtype_of
@@ -60,8 +60,8 @@ class ClassMatcher:
         selector: Selects the real images; its classes are those of this shard.
         num_classes: Classes of the whole run.
         initial_network: Returns the network of the initialisation; None: the first one of the run.
-        starting_images: Returns the stored images of all classes (L, N, C, H, W) in [0, 1], float32, of
-            initialisation.strategy set.
+        starting_images: See `InitialImages`.
+        open_models: Likewise.
     """
 
     config: Config
@@ -69,11 +69,12 @@ class ClassMatcher:
     num_classes: int
     initial_network: Callable[[], Snapshot] | None = None
     starting_images: Callable[[], Float32Array] | None = None
+    open_models: Callable[[], RankingModels] | None = None
 
     @cached_property
-    def _starting_LNCHW(self) -> Float32Array:
-        assert self.starting_images is not None, "a run that starts from a set has its reader"
-        return self.starting_images()
+    def initial_images(self) -> InitialImages:
+        """Makes the initial images."""
+        return InitialImages(self.selector, self.space, self.open_models, self.starting_images)
 
     @cached_property
     def space(self) -> PixelSpace:
@@ -196,34 +197,7 @@ class ClassMatcher:
             # The feature cache stores features under the run's own networks only.
             selector = replace(self.selector, cache=None)
             return replace(self, selector=selector, initial_network=None).initial_states(self.initial_network())
-        return {label: self.initial_state(snapshot, label) for label in self.selector.real}
-
-    def initial_state(self, snapshot: Snapshot, label: int) -> ClassState:
-        """Returns the initial state of a class."""
-        config, images, device = self.config, self.selector.real[label], self.selector.normalise.device
-        if config.initialisation.strategy == "noise":
-            shape = (config.ipc, *images.shape_CHW)
-            noise = self.selector.stream("noise", snapshot, label).standard_normal(shape, dtype=np.float32)
-            initial_NCHW = self.space.from_noise(to_device(noise, device))
-        elif config.initialisation.strategy == "set":
-            initial_NCHW = self.space.from_unit(to_device(self._starting_LNCHW[label], device))
-        else:
-            chosen = self._initial_indices(snapshot, label)
-            # A class may have fewer images than the mosaics have tiles.
-            filled = repeated(chosen, config.ipc * config.factor**2, self.selector.stream("repeats", snapshot, label))
-            real = to_unit(images.take(filled), device)
-            initial_NCHW = self.space.from_unit(compose(real, config.factor))
-        nothing = torch.empty(0, dtype=torch.int64)
-        return ClassState(initial_NCHW, torch.zeros_like(initial_NCHW), nothing, nothing.to(device))
-
-    def _initial_indices(self, snapshot: Snapshot, label: int) -> np.ndarray:
-        """Returns as many distinct real images as the tiles of all mosaics, or all images of a smaller class."""
-        count = self.config.ipc * self.config.factor**2
-        if self.config.initialisation.strategy == "random":
-            generator = self.selector.stream("initialisation", snapshot, label)
-            return random_batch(len(self.selector.real[label]), count, generator)
-        rule = self.config.selection.rule
-        return self.selector.representatives(snapshot, label, count, rule=rule, purpose="initialisation")
+        return {label: self.initial_images.state(snapshot, label) for label in self.selector.real}
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

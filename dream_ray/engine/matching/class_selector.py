@@ -44,6 +44,24 @@ def rules_of(settings: sections.Selection, *, is_first: bool) -> strategies.Rule
     )
 
 
+def representatives(points_ND: Tensor, count: int, rng: np.random.Generator, rule: str, max_steps: int) -> np.ndarray:
+    """Selects `count` images of a class by their features, each from a cluster of its own.
+
+    Args:
+        points_ND: Features of all images of the class.
+        count: Number of images.
+        rng: Stream of k-means.
+        rule: See `strategies.Rules`.
+        max_steps: Likewise.
+
+    Returns:
+        Positions in the class, int64; all of them if the class is smaller.
+    """
+    rules = strategies.Rules(num_clusters=count, per_cluster=1, max_steps=max_steps, rule=rule)
+    (chosen,) = strategies.representative(strategies.Group(points_ND[None], [len(points_ND)], [rng]), rules)
+    return chosen.indices.numpy()
+
+
 @dataclass(frozen=True)
 class ClassSelector:
     """Selects real images; stateless.
@@ -145,13 +163,9 @@ class ClassSelector:
         Returns:
             Positions in the class, int64.
         """
-        rngs = [self.stream(purpose, snapshot, label)]
-        group = strategies.Group(self.embed(snapshot, label)[None], [len(self.real[label])], rngs)
-        max_steps = self.config.selection.max_steps
-        rules = strategies.Rules(num_clusters=count, per_cluster=1, max_steps=max_steps, rule=rule)
+        points_ND, max_steps = self.embed(snapshot, label), self.config.selection.max_steps
         with self._naming(snapshot, (label,)):
-            (chosen,) = strategies.representative(group, rules)
-        return chosen.indices.numpy()
+            return representatives(points_ND, count, self.stream(purpose, snapshot, label), rule, max_steps)
 
     @contextmanager
     def _naming(self, snapshot: Snapshot, labels: Labels) -> Iterator[None]:

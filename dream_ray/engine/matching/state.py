@@ -16,9 +16,11 @@ class ClassState:
     Attributes:
         images_NCHW: Stored synthetic images S_c, N = ipc, float32; clamped to [0, 1] at the start of an outer step.
         velocity_NCHW: Momentum of the images.
-        indices: Selected real images, int64, on the CPU; empty before the first selection.
+        indices: Selected real images, int64, on the CPU; before the first selection those that fill the initial tiles,
+            see `Anchors`, or none.
         assignment: Cluster of every real image at the last selection, int64; empty likewise, and without clusters.
         weights: Weights of the selected images, see `Selection`; None: all are equal.
+        boxes: Crops of the real images that fill the initial tiles, see `Anchors`, on the CPU; None: whole images.
     """
 
     images_NCHW: "Tensor"
@@ -26,6 +28,7 @@ class ClassState:
     indices: "Tensor"
     assignment: "Tensor"
     weights: "Tensor | None" = None
+    boxes: "Tensor | None" = None
 
 
 ALL_CLASSES = -1

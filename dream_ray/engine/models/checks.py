@@ -66,18 +66,22 @@ def check_normalisation(model: Model, mean: Sequence[float], std: Sequence[float
         )
 
 
-def check_accuracy(model: Model) -> None:
+def check_accuracy(model: Model, allow: str = "allow weak models") -> None:
     """Raises UsageError if the accuracy of a model may be below twice chance: if its 95 % interval begins below it.
 
     With two classes, where twice chance is 100 %, the level is halfway between chance and 100 %.
+
+    Args:
+        model: The model.
+        allow: What to do to use it all the same, for the message.
     """
     of, num_classes = model.description.accuracy, len(model.description.class_names)
-    remedy = "Train it longer, check the order of its classes and its normalisation, or allow weak models"
+    remedy = f"Train it longer, check the order of its classes and its normalisation, or {allow}"
     split = next((split for split in _SPLITS if split in of), None)
     if split is None:
         raise UsageError(
             f"model {model.path} must have a known accuracy; its store had neither a validation nor a test split. "
-            "Ingest with --validation 0.1, or allow weak models"
+            f"Ingest with --validation 0.1, or {allow}"
         )
     level = min(2 / num_classes, (1 + 1 / num_classes) / 2)
     if of[split].lowest < level:

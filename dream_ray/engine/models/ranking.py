@@ -1,23 +1,31 @@
-"""The easiest real images of a class: those with the lowest mean score of frozen models.
+"""The models of `initialisation.models`, and the easiest real images: those with their lowest mean score.
 
 The order depends on the class alone, never on other classes, so any worker finds the same. N images or candidates of a
-class, M crops of each, n chosen ones, C channels, H = W.
+class, M crops of each, n chosen ones, C channels, H = W, D features.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dream_ray.config import Config
+from dream_ray.core import rng
+from dream_ray.core.images.decode_schedule import tile_side
 from dream_ray.core.images.normalisation import Normalisation, to_unit
 from dream_ray.core.images.random_crops import cut, draw_boxes, pad_around
+from dream_ray.core.selection.anchors import Anchors
 from dream_ray.core.selection.easiness import SCORES
 from dream_ray.core.selection.random_batches import random_batch
+from dream_ray.data.store.store import Store
+from dream_ray.engine.models.checks import check_accuracy, check_fits_store
 from dream_ray.engine.models.model import read_model
 from dream_ray.engine.networks.device_images import RealPixels
-from dream_ray.errors import RunError
+from dream_ray.engine.run.directory import INITIAL_MODELS, Run
+from dream_ray.errors import RunError, UsageError
 from dream_ray.nets import Classifier
 
 
@@ -36,9 +44,24 @@ class FrozenModel:
     normalise: Normalisation
 
     @classmethod
-    def open(cls, path: str, device: torch.device) -> "FrozenModel":
-        """Reads a model; errors as for `read_model` and `Model.load`."""
+    def open(cls, path: str, device: torch.device, digest: str | None = None) -> "FrozenModel":
+        """Reads a model.
+
+        Args:
+            path: Its directory.
+            device: Device that computes.
+            digest: Digest that it must have; None: any.
+
+        Raises:
+            UsageError: If it does not exist, or has another digest.
+            RunError: If it is damaged.
+        """
         model = read_model(path)
+        if digest is not None and model.digest != digest:
+            raise UsageError(
+                f"model {path} must be the one that the run began with (digest {digest[:12]}); got "
+                f"{model.digest[:12]}. Put it back, or begin a new run"
+            )
         return cls(path, model.load(device), model.normalise(device))
 
 
@@ -60,19 +83,6 @@ class EasyRules:
     crops: int
     tile_side: int
     batch: int
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """Real images of a class in the order of the tiles that they fill.
-
-    Attributes:
-        indices: (n,) positions in the class, int64.
-        boxes_n3: (n, 3) crops as (top, left, side), int64; None: the whole images.
-    """
-
-    indices: np.ndarray
-    boxes_n3: np.ndarray | None = None
 
 
 def easiest(
@@ -127,7 +137,7 @@ def _scores(
 ) -> Iterator[Tensor]:
     """Yields the scores (n, M) of one batch of candidates after the other, float64; M = 1 for whole images."""
     device, side = models[0].normalise.device, images.shape_CHW[1]
-    numbers = np.split(np.arange(len(candidates_N)), range(rules.batch, len(candidates_N), rules.batch))
+    numbers = _batches(len(candidates_N), rules.batch)
     pixels: Iterator[np.ndarray | Tensor] = iter(images.batches([candidates_N[batch] for batch in numbers]))
     for batch, pixels_NCHW in zip(numbers, pixels, strict=True):
         whole_NCHW = to_unit(pixels_NCHW, device)
@@ -144,3 +154,78 @@ def _mean_score(models: Sequence[FrozenModel], images_NCHW: Tensor, side: int, l
         _, logits_NK = model.network(pad_around(model.normalise(images_NCHW), side))
         total_N += SCORES[score](logits_NK, label)
     return total_N / len(models)
+
+
+def _batches(num_images: int, size: int) -> list[np.ndarray]:
+    return np.split(np.arange(num_images), range(size, num_images, size))
+
+
+@dataclass(frozen=True)
+class InitialModels:
+    """The models that decide where synthetic images start, see `RankingModels` of engine/matching.
+
+    Attributes:
+        models: In the order of the settings.
+        rules: Rules of strategy easy.
+        seed: Seed of the run.
+    """
+
+    models: tuple[FrozenModel, ...]
+    rules: EasyRules
+    seed: int
+
+    @classmethod
+    def open(cls, run: Run, store: Store, device: torch.device) -> "InitialModels":
+        """Reads the models of a run.
+
+        Raises:
+            UsageError: If one does not exist, or is another one than the run began with.
+            RunError: If one is damaged.
+        """
+        config, settings = run.config, run.config.initialisation
+        rules = EasyRules(
+            score=settings.score,
+            candidates=settings.candidates,
+            crops=settings.crops,
+            tile_side=tile_side(store.shape_CHW[1], config.factor),
+            batch=config.selection.embedding_batch,
+        )
+        digests = run.environment[INITIAL_MODELS]
+        models = (FrozenModel.open(path, device, digest) for path, digest in zip(settings.models, digests, strict=True))
+        return cls(tuple(models), rules, config.seed)
+
+    def easiest(self, images: RealPixels, label: int, count: int) -> Anchors:
+        """Returns the easiest images of a class, or crops of them, the easiest first; see `easiest`."""
+        return easiest(self.models, images, label, count, self.rules, partial(rng.stream, self.seed, label=label))
+
+    @torch.no_grad()
+    def features(self, images: RealPixels, label: int) -> Tensor:
+        """Returns the features (N, D) of all images of a class under the only model, float32.
+
+        Raises:
+            RunError: If one is not finite.
+        """
+        (model,) = self.models
+        device = model.normalise.device
+        pixels: Iterator[np.ndarray | Tensor] = iter(images.batches(_batches(len(images), self.rules.batch)))
+        features = [model.network(model.normalise(to_unit(pixels_NCHW, device)))[0] for pixels_NCHW in pixels]
+        features_ND = torch.cat(features)
+        if not features_ND.isfinite().all():
+            raise RunError(f"features must be finite; those of {model.path} of class {label} are not. Train it again")
+        return features_ND
+
+
+def check_initial_models(config: Config, store: Store) -> list[str]:
+    """Returns the digests of the models of `initialisation.models`, which a run records.
+
+    Raises:
+        UsageError: If one does not exist, does not fit the store, or may be too weak.
+        RunError: If one is damaged.
+    """
+    settings = config.initialisation
+    found = [read_model(path) for path in settings.used_models]
+    for model in found:
+        check_fits_store(model, store)
+        if not settings.allow_weak_models:
+            check_accuracy(model, "set initialisation.allow_weak_models=true")
+    return [model.digest for model in found]

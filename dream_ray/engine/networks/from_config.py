@@ -64,7 +64,7 @@ def first_warmup_epochs(config: Config) -> int:
 
     If the representative initialisation uses this network, its `warmup_epochs` apply.
     """
-    if config.source.kind == "real" and config.initialisation.strategy == "representative":
+    if config.source.kind == "real" and config.initialisation.trains_network:
         return config.initialisation.warmup_epochs
     return config.update.warmup_epochs
 
@@ -74,7 +74,7 @@ def first_passes(config: Config) -> int:
     if trains_on_everything(config):
         return first_warmup_epochs(config)
     # The representative initialisation trains a network of its own; the others need none.
-    return config.initialisation.warmup_epochs if config.initialisation.strategy == "representative" else 0
+    return config.initialisation.warmup_epochs if config.initialisation.trains_network else 0
 
 
 def networks_on(

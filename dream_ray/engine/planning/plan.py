@@ -12,6 +12,7 @@ from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.tables import counted
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
+from dream_ray.engine.models.ranking import check_initial_models
 from dream_ray.engine.networks.device_images import MEGABYTE
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
@@ -70,7 +71,7 @@ def begin_run(spec: RunSpec, producers: Producers) -> Run:
     device = resolve_device(spec.device)
     if spec.memory_bytes is not None:
         spec, _ = fit_memory(spec, producers, device)
-    return create_run(spec, device)
+    return create_run(spec, device, check_initial_models(spec.config, Store.open(spec.store)))
 
 
 def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:

@@ -31,6 +31,7 @@ _FIELDS = {
     "indices": "indices",
     "assignment": "assignment",
     "weights": "weights",
+    "boxes": "boxes",
 }
 _LEARNED = "learned/"
 

@@ -47,6 +47,8 @@ BEFORE_CONFIG = ("env.json", WHITENING_FILE, BEGUN_FILE)
 
 FIRST_OUTER_STEPS = "first_outer_steps"
 """Key of env.json, of a run whose length was changed: the number of outer steps that it began with."""
+INITIAL_MODELS = "initial_models"
+"""Key of env.json, of a run with `initialisation.models`: their digests."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ class Row(NamedTuple):
     ignored: tuple[str, ...]
 
 
-_NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "noise", "set")}
+_NO_MODELS = {"initialisation.strategy": ("random", "noise", "set")}
+# Strategies that take the features of models embed images as the models do, whatever the settings of a selection are.
+_NO_FEATURES_AT_FIRST = {"initialisation.strategy": ("random", "herding", "easy", "noise", "set")}
 _RANDOM_SELECTION = {"selection.strategy": ("random",)}
 _UNCLUSTERED = {"selection.strategy": ("random", "central", "boundary")}
 _UNLESS_REPRESENTATIVE = {"selection.strategy": ("random", "stratified", "central", "boundary")}
@@ -37,8 +39,13 @@ TABLE = (
     Row({"source.kind": ("real", "random", "synthetic", "expert")}, ("source.pool_size",)),
     Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
     Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
+    Row(_NO_MODELS, ("initialisation.models", "initialisation.allow_weak_models")),
     Row(
-        {"initialisation.strategy": ("representative", "random", "noise")},
+        {"initialisation.strategy": ("representative", "random", "herding", "noise", "set")},
+        ("initialisation.score", "initialisation.candidates", "initialisation.crops"),
+    ),
+    Row(
+        {"initialisation.strategy": ("representative", "random", "herding", "easy", "noise")},
         ("initialisation.path", "initialisation.digest"),
     ),
     Row(_RANDOM_SELECTION, ("selection.interval",)),

@@ -1,7 +1,7 @@
 """The start and the end of a run; `directory.py` lists its files."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from dream_ray.engine.run.directory import (
     CLASSES_TOGETHER,
     FIRST_OUTER_STEPS,
     FORMAT_VERSION,
+    INITIAL_MODELS,
     WHITENING_FILE,
     Run,
     as_begun,
@@ -43,12 +44,13 @@ from dream_ray.nets.user_networks import source_digest
 _LOG = logging.getLogger(__name__)
 
 
-def create_run(spec: RunSpec, device: torch.device) -> Run:
+def create_run(spec: RunSpec, device: torch.device, initial_models: Sequence[str] = ()) -> Run:
     """Checks the settings and creates the directory of a run.
 
     Args:
         spec: The run; its directory is new or empty, or a process was killed while it created the run there.
         device: Device of the workers.
+        initial_models: Digests of the models of `initialisation.models`, which fit the store.
 
     Raises:
         UsageError: If the settings do not fit the store, or the directory is in use or not writable.
@@ -70,6 +72,7 @@ def create_run(spec: RunSpec, device: torch.device) -> Run:
         "class_batch": form.class_batch,
         "matching": CLASSES_TOGETHER if form.is_batched else CLASS_BY_CLASS,
         "execution": spec.execution(),
+        **({INITIAL_MODELS: list(initial_models)} if initial_models else {}),
         **_describe(config, device),
     }
     run = Run(path, config, environment)

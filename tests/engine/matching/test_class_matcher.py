@@ -53,7 +53,7 @@ def snapshot(name: str = "convnet", inner: int = 0) -> Snapshot:
 
 
 def started(work: ClassMatcher, at: Snapshot) -> ClassState:
-    state = work.initial_state(at, LABEL)
+    state = work.initial_images.state(at, LABEL)
     if work.config.selection.strategy != "random":
         (chosen,) = work.selector.select(at, (LABEL,), {LABEL: state.assignment})
         state.indices, state.assignment, state.weights = chosen.indices, chosen.assignment_N, chosen.weights
@@ -86,7 +86,7 @@ def test_bidirectional_matching_works_on_every_network(name: str) -> None:
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_initial_images(strategy: str, factor: int) -> None:
     work = matcher(config(factor=factor, initialisation={"strategy": strategy}))
-    state = work.initial_state(snapshot(), LABEL)
+    state = work.initial_images.state(snapshot(), LABEL)
     assert state.images_NCHW.shape == (2, 3, SIDE, SIDE)
     assert 0 <= float(state.images_NCHW.min()) < float(state.images_NCHW.max()) <= 1
     assert not state.velocity_NCHW.any()
@@ -94,7 +94,7 @@ def test_initial_images(strategy: str, factor: int) -> None:
 
 def test_the_initial_images_are_real_where_nothing_is_shrunk() -> None:
     work = matcher(config(factor=1))
-    state = work.initial_state(snapshot(), LABEL)
+    state = work.initial_images.state(snapshot(), LABEL)
     real = work.selector.real[LABEL].take(np.arange(NUM_IMAGES)).astype(np.float32) / 255
     for image in state.images_NCHW.numpy():
         assert any(np.allclose(image, candidate, atol=1e-6) for candidate in real)
@@ -115,7 +115,7 @@ def test_a_selection_holds_until_the_next_and_a_random_batch_does_not() -> None:
 
 def batches_of(work: ClassMatcher, num_steps: int) -> list[np.ndarray]:
     """Returns the random batches of the first steps, in the last of which a new outer step begins."""
-    state = work.initial_state(snapshot(), LABEL)
+    state = work.initial_images.state(snapshot(), LABEL)
     steps = (divmod(step, work.config.inner_steps) for step in range(num_steps))
     at = [replace(snapshot(inner=inner), outer=outer) for outer, inner in steps]
     return [work.real_indices(one, LABEL, state) for one in at]

@@ -91,7 +91,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     )
 
     first = next(source.trajectory(0))
-    initial = [matcher.initial_state(first, label).images_NCHW for label in range(NUM_CLASSES)]
+    initial = [matcher.initial_images.state(first, label).images_NCHW for label in range(NUM_CLASSES)]
     oracle = PublishedLoop(
         config,
         [torch.from_numpy(images).float() / 255 for images in real],

@@ -51,6 +51,8 @@ class ClassSteps:
         start: dict[str, Any] = {"warmup_epochs": 0}
         if config.initialisation.strategy == "set":
             start["strategy"] = "noise"  # as many images, without reading the set
+        elif config.initialisation.used_models:
+            start["strategy"] = "random"  # as many images, without reading the models
         short = config.model_copy(
             update={
                 "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
@@ -90,7 +92,7 @@ class ClassSteps:
 
     def begin(self) -> None:
         """Makes the states of the classes with their first selection."""
-        states = {label: self._matcher.initial_state(self._snapshot, label) for label in self._labels}
+        states = {label: self._matcher.initial_images.state(self._snapshot, label) for label in self._labels}
         self._state = RunState(classes=states)
         if self._config.selection.strategy != "random":
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch

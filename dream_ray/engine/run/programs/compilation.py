@@ -83,7 +83,7 @@ def _passes_of_experts(config: Config, num_images: int) -> int:
     of_update = update.epochs * (num_images if update.num_images is None else min(update.num_images, num_images))
     gradients = 2 if update.sam_radius else 1
     updates = config.trajectory.num_experts * (trajectory_length(config) - 1)
-    embedded = num_images if config.initialisation.strategy == "representative" else 0
+    embedded = num_images if config.initialisation.trains_network else 0
     return 3 * gradients * (updates * of_update + first_passes(config) * num_images) + embedded
 
 
