@@ -383,6 +383,7 @@ def test_plan_gives_the_memory_of_a_run_on_ray(
     assert re.search(r"memory must be at least \d+\.\d\d GB, for 2 workers of \d+\.\d\d GB.*; got 0\.10 GB", error)
 
 
+@pytest.mark.slow
 def test_plan_predicts_the_time_of_a_run(call: Callable[..., Answer], settings_file: Path, digits_store: str) -> None:
     base = ("plan", "--local", "--config", settings_file, "--store", digits_store, "--workers", 2)
     code, text, error = call(*base, "--producers", 1, "--price-per-hour", "3600", "--scale", "1,2,10")

@@ -163,6 +163,7 @@ def test_a_run_records_its_mode_and_resume_keeps_it(
         assert open_run(path).compiled == (recorded == "on")
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_the_same_on_any_number_of_workers(
     four_digits_store: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
