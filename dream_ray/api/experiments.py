@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
 from dream_ray.engine.progress.display import showing
 from dream_ray.errors import UsageError, check_rules
+
+if TYPE_CHECKING:
+    from dream_ray.experiments.report import Results
 
 
 def experiment(
@@ -24,7 +27,7 @@ def experiment(
     wait: float | str = DEFAULT_WAIT,
     on_result: Callable[[str], None] | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> "Results":
     """Runs the table of an experiment file, or what earlier calls left of it, until it is whole or reaches its ceiling.
 
     The same call continues after a kill at any time. Several processes may work on one experiment, each on runs that no
@@ -43,7 +46,8 @@ def experiment(
         progress: Show the progress on a terminal or in a notebook, unless there is `on_result`.
 
     Returns:
-        The content of `out`/results.json: accuracies in [0, 1] with intervals, what is missing and what failed.
+        The content of `out`/results.json, a dictionary: accuracies in [0, 1] with intervals, what is missing and what
+        failed. A console and a notebook show it as tables; `plot` draws the curves.
 
     Raises:
         UsageError: If an argument or the file breaks a rule, or results in `out` belong to another table.

@@ -13,7 +13,7 @@ from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
 from dream_ray.experiments.directory import Session, Table, begin_or_continue
 from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment
-from dream_ray.experiments.report import write_report
+from dream_ray.experiments.report import Results, write_report
 from dream_ray.experiments.work import CeilingReached, work_on
 from dream_ray.sweeps.trial import TrialExecutor
 
@@ -27,7 +27,7 @@ def run_on_ray(
     address: str | None,
     wait_s: float,
     report: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Results:
     """Runs a table on Ray, see `api.experiment`; returns the content of results.json."""
     with ray_session(address):
         needs = check_cluster(experiment.resources, device, store, wait_s)

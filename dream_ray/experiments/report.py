@@ -2,49 +2,91 @@
 
 import platform
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dream_ray import storage
 from dream_ray.core.figures import make_figure
-from dream_ray.core.tables import accuracy_cell
+from dream_ray.core.tables import ShownAsTables, accuracy_cell
+from dream_ray.core.tables import Table as ShownTable
 from dream_ray.engine.evaluation.plots import draw_curve, save
 from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells
 from dream_ray.experiments.directory import Table
 from dream_ray.experiments.equal_accuracy import FLAT
 from dream_ray.experiments.results import Point, equal_accuracy, missing, read_points, summarise
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 RESULTS, PAGE, CURVES = "results.json", "results.md", "curves.png"
 
 
-def write_report(table: Table) -> dict[str, Any]:
+class Results(ShownAsTables, dict[str, Any]):
+    """The content of results.json, which a console and a notebook show as tables; see `read_results`."""
+
+    def tables(self) -> list[ShownTable]:
+        """Returns the end of every arm, and the differences from the reference."""
+        rows = [
+            [row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"]), score_cells(row)[0]]
+            for row in last_rows(self["summary"])
+        ]
+        headings = ("arm", "network", "step", "accuracy in %", "n", "balanced %")
+        tables = [ShownTable(self["title"], headings, rows)]
+        if lines := compare_arms(self):
+            tables.append(ShownTable("", ("difference (95 %)",), [[line] for line in lines]))
+        return tables
+
+    def plot(self) -> "Figure":
+        """Draws accuracy against steps and against CPU seconds, one curve per arm and network."""
+        figure = make_figure(10, 4)
+        panels = figure.subplots(1, 2, sharey=True)
+        curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self["summary"]:
+            curves.setdefault((row["arm"], row["network"]), []).append(row)
+        networks = {network for _, network in curves}
+        for (arm, network), rows in curves.items():
+            label = arm if len(networks) == 1 else f"{arm}, {network}"
+            for axes, x in zip(panels, ("step", "cpu_s"), strict=True):
+                shown = [row for row in rows if row[x] is not None]
+                means, widths = [row["mean"] for row in shown], [row["half_width"] for row in shown]
+                draw_curve(axes, [row[x] for row in shown], means, widths, label=label)
+        for axes, label in zip(panels, ("inner steps", "CPU seconds of the distillation"), strict=True):
+            axes.set_xlabel(label)
+        panels[0].set_ylabel("top-1 accuracy in %, last epoch")
+        if curves:
+            panels[0].legend(fontsize=7)
+        figure.suptitle(f"{self['title']}; 95 % intervals over seeds", fontsize=9)
+        return figure
+
+
+def write_report(table: Table) -> Results:
     """Writes results.json, results.md and curves.png into the directory of an experiment, and returns the results."""
     results = read_results(table)
     storage.write_json(storage.join(table.out, RESULTS), results, indent=1)
     storage.write_text(storage.join(table.out, PAGE), "\n".join(page(results)) + "\n")
-    _plot(storage.join(table.out, CURVES), results)
+    save(storage.join(table.out, CURVES), results.plot())
     return results
 
 
-def read_results(table: Table) -> dict[str, Any]:
+def read_results(table: Table) -> Results:
     """Returns everything that an experiment ran so far; accuracies are fractions in [0, 1]."""
     experiment, points = table.experiment, read_points(table)
     runs = [run for cell in experiment.cells() if (run := table.open_run(cell)) is not None]
     failed = {cell.name: reason for cell in experiment.cells() if (reason := table.failure_of(cell)) is not None}
-    return {
-        "title": experiment.title,
-        "experiment": experiment.model_dump(mode="json", exclude_none=True),
-        "origin": table.read_origin(),
-        "settings_digests": table.settings_digests(),
-        "cpus": sorted({run.environment["cpu"] for run in runs}),
-        "sessions": table.read_sessions(),
-        "system": platform.system(),
-        "cpu_hours": table.spent_s() / 3600,
-        "summary": summarise(points, experiment),
-        "equal_accuracy": equal_accuracy(points, experiment),
-        "missing": missing(points, experiment),
-        "failed": failed,
-        "points": [_row(point) for point in points if point.accuracies],
-    }
+    return Results(
+        title=experiment.title,
+        experiment=experiment.model_dump(mode="json", exclude_none=True),
+        origin=table.read_origin(),
+        settings_digests=table.settings_digests(),
+        cpus=sorted({run.environment["cpu"] for run in runs}),
+        sessions=table.read_sessions(),
+        system=platform.system(),
+        cpu_hours=table.spent_s() / 3600,
+        summary=summarise(points, experiment),
+        equal_accuracy=equal_accuracy(points, experiment),
+        missing=missing(points, experiment),
+        failed=failed,
+        points=[_row(point) for point in points if point.accuracies],
+    )
 
 
 def _row(point: Point) -> dict[str, Any]:
@@ -156,26 +198,3 @@ def _bounds(bounds: Sequence[float | None], digits: int) -> str:
 def _range(bounds: Sequence[float | None]) -> str:
     low, high = ("inf" if bound is None else f"{bound:.2f}" for bound in bounds)
     return f"{low} to {high}"
-
-
-def _plot(path: str, results: dict[str, Any]) -> None:
-    """Draws accuracy against steps and against CPU seconds, one curve per arm and network."""
-    figure = make_figure(10, 4)
-    panels = figure.subplots(1, 2, sharey=True)
-    curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in results["summary"]:
-        curves.setdefault((row["arm"], row["network"]), []).append(row)
-    networks = {network for _, network in curves}
-    for (arm, network), rows in curves.items():
-        label = arm if len(networks) == 1 else f"{arm}, {network}"
-        for axes, x in zip(panels, ("step", "cpu_s"), strict=True):
-            shown = [row for row in rows if row[x] is not None]
-            means, widths = [row["mean"] for row in shown], [row["half_width"] for row in shown]
-            draw_curve(axes, [row[x] for row in shown], means, widths, label=label)
-    for axes, label in zip(panels, ("inner steps", "CPU seconds of the distillation"), strict=True):
-        axes.set_xlabel(label)
-    panels[0].set_ylabel("top-1 accuracy in %, last epoch")
-    if curves:
-        panels[0].legend(fontsize=7)
-    figure.suptitle(f"{results['title']}; 95 % intervals over seeds", fontsize=9)
-    save(path, figure)

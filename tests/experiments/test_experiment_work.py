@@ -99,6 +99,7 @@ def test_the_report_shows_everything(copied: Table) -> None:
     assert json.loads(files["results.json"]) == results and len(files["curves.png"]) > 1000
     page = storage.read_text(storage.join(copied.out, "results.md"))
     assert "| dream_plus | own | 8 |" in page and "95 % (Student's t)" in page and "of 1. Commits: " in page
+    assert "dream_plus  own" in repr(results) and results._repr_html_().count("<table>") == 2
     last = results["summary"][-1]
     by_images = " to ".join(f"{100 * bound:.1f}" for bound in wilson_interval(last["mean"], 141))
     assert f"| {100 * last['balanced']:.1f} | {by_images} |" in page and last["tested"] == 141

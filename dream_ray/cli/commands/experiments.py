@@ -1,12 +1,15 @@
 """`dream-ray experiment`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import echo
 
 import dream_ray
 from dream_ray.cli.options import Address, Device, Local, MaxConcurrent, Store, Wait
+
+if TYPE_CHECKING:
+    from dream_ray.experiments.report import Results
 
 
 def experiment(
@@ -52,19 +55,14 @@ def show_state(out: str) -> None:
     show_results(read_results(open_table(out)))
 
 
-def show_results(results: dict[str, Any]) -> None:
+def show_results(results: "Results") -> None:
     """Prints the end of every arm, differences from the reference, what is missing and what failed."""
     from dream_ray.cli.console import number, print_table
-    from dream_ray.core.tables import accuracy_cell
-    from dream_ray.engine.evaluation.scores import score_cells
-    from dream_ray.experiments.report import compare_arms, describe_missing, last_rows
+    from dream_ray.experiments.report import compare_arms, describe_missing
 
-    rows = [
-        (row["arm"], row["network"], str(row["step"]), accuracy_cell(row), str(row["n"]), score_cells(row)[0])
-        for row in last_rows(results["summary"])
-    ]
-    numbers = [number(heading) for heading in ("step", "accuracy in %", "n", "balanced")]
-    print_table(["arm", "network", *numbers], rows, title=results["title"])
+    title, headings, rows = results.tables()[0]
+    arm, network, *numbers = headings
+    print_table([arm, network, *map(number, numbers)], rows, title=title)
     for line in compare_arms(results):
         echo(line)
     for name, reason in results["failed"].items():
