@@ -20,7 +20,7 @@ def _takes_truth(annotation: Any) -> bool:
 class Section(BaseModel):
     """A part of the configuration: immutable, keyword-only, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -132,7 +132,7 @@ def test_assignments(assignment: str, section: str, expected: object) -> None:
         ("ipc", "--set must look like section.key=value; got 'ipc'"),
         ("ipc.x=1", "ipc is a value, not a section"),
         ("ipc=[", r"--set 'ipc=\[': the value must be YAML"),
-        ("ipc=2020-13-45", "--set 'ipc=2020-13-45': the value must be YAML: month must be in"),
+        ("ipc=2020-13-45", "ipc must follow the rule: .*; got '2020-13-45'"),
     ],
 )
 def test_wrong_assignments(assignment: str, message: str) -> None:
@@ -154,7 +154,6 @@ def test_an_assignment_changes_no_other_configuration() -> None:
         ("- a list", "contain a mapping"),
         ("a: [", "be YAML"),
         ("just text", "contain a mapping"),
-        ("ipc: 2020-13-45", "be YAML"),
     ],
 )
 def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str, rule: str) -> None:
