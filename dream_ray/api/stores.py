@@ -8,7 +8,7 @@ from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.class_lists import read_classes
-from dream_ray.data.ingest import IngestSettings, Mapper
+from dream_ray.data.ingest import PATHS, IngestSettings, Mapper
 from dream_ray.data.ingest import ingest as write_store
 from dream_ray.data.sources.given_images import given_images
 from dream_ray.data.sources.in_memory import SurveyedImages, survey
@@ -18,8 +18,6 @@ from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_PATHS = ("source", "test", "test_labels", "root")
 
 
 class IngestKeywords(TypedDict, total=False):
@@ -39,6 +37,8 @@ class IngestKeywords(TypedDict, total=False):
     label_column: str
     root: storage.StrPath | None
     layout: str | None
+    labels: storage.StrPath | None
+    label_pattern: str | None
 
 
 def ingest(
@@ -127,7 +127,7 @@ def _settings(
         values["classes"] = read_classes(classes) if isinstance(classes, str) else tuple(classes)
     objects = {name: values[name] for name in ("source", "test") if _is_object(values.get(name))}
     plain = {name: value for name, value in values.items() if name not in objects}
-    for name in _PATHS:
+    for name in PATHS:
         if plain.get(name) is not None:
             plain[name] = storage.text_path(name, plain[name])
     # Checked before a pass over the images, which may take minutes.

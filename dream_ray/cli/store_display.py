@@ -35,6 +35,7 @@ def show_store(path: str, manifest: "Manifest") -> None:
     for name, value in values.items():
         echo(f"{name}: {value}")
     _show_rejects(path)
+    _show_other_files(manifest)
     _show_equal_images(manifest)
     echo()
     _show_classes(manifest)
@@ -58,6 +59,14 @@ def _show_equal_images(manifest: "Manifest") -> None:
     found = [f"{count} {meanings[kind]}" for kind, count in manifest.equal_images.items() if count]
     if found:
         echo("equal images: " + "; ".join(found))
+
+
+def _show_other_files(manifest: "Manifest") -> None:
+    """Prints how many files of the source are no images, if there are any."""
+    found = Counter(manifest.other_files)
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.most_common(_REASONS))
+        echo(f"other files: {found.total()} ({kinds}{', ...' if len(found) > _REASONS else ''})")
 
 
 def _show_classes(manifest: "Manifest") -> None:

@@ -11,7 +11,7 @@ import ray
 import ray.data
 
 from dream_ray import storage
-from dream_ray.data.ingest import IDENTITY, IngestSettings, Mapper, with_retries
+from dream_ray.data.ingest import IDENTITY, PATHS, IngestSettings, Mapper, with_retries
 from dream_ray.distributed.cluster.capacity import (
     Needs,
     check_local_capacity,
@@ -68,7 +68,7 @@ def ray_jobs(
 
 def _places(settings: IngestSettings) -> dict[str, str]:
     """Returns the paths of the sources by parameter; a pattern is replaced by its directory."""
-    named = {name: getattr(settings, name) for name in ("source", "test", "test_labels", "root")}
+    named = {name: getattr(settings, name) for name in PATHS}
     places = {name: path.rpartition("/")[0] if "*" in path else path for name, path in named.items() if path}
     return {name: path for name, path in places.items() if path and storage.exists(path)}
 

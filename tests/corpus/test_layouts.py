@@ -95,5 +95,5 @@ def test_shards_whose_labels_come_late_are_read_when_chosen(tmp_path: Path) -> N
 
 
 def test_an_unknown_layout_is_refused() -> None:
-    with pytest.raises(UsageError, match="layout must be one of archives, webdataset; got 'folders'"):
-        IngestSettings(source="digits", layout="folders")
+    with pytest.raises(UsageError, match="layout must be one of folders, archives, webdataset, parquet; got 'flat'"):
+        IngestSettings(source="digits", layout="flat")

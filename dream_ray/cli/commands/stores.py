@@ -19,16 +19,26 @@ def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            help="digits, torchvision:NAME, Hugging Face .parquet files, an image folder, or .tar archives (an image "
-            "folder, one archive per class, or WebDataset shards). A path, a URI such as s3://bucket/key, or a pattern "
-            "with *."
+            help="digits, torchvision:NAME, Hugging Face .parquet files, an image folder, or tar or zip archives (an "
+            "image folder, one archive per class, or WebDataset shards). A path, a URI such as s3://bucket/key, or a "
+            "pattern with *."
         ),
     ],
     store: Annotated[str, typer.Argument(help="New directory of the store.")],
     *,
     test: Annotated[str | None, typer.Option("--test", help="Source of the test split.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="Label file (CSV, TSV, metadata.jsonl), if SOURCE has no class directories."),
+    ] = None,
+    label_pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--label-pattern", help="Class in the names of files: imagenet, oxford-pets, or a regex with one group."
+        ),
+    ] = None,
     test_labels: Annotated[
-        str | None, typer.Option("--test-labels", help="Label file, if --test is a flat directory or .tar file.")
+        str | None, typer.Option("--test-labels", help="Label file, if --test has no class directories.")
     ] = None,
     test_fraction: Annotated[
         float | None,
@@ -56,15 +66,23 @@ def ingest(
     ] = None,
     max_rejects: Annotated[float, typer.Option("--max-rejects", help="Largest fraction of unreadable images.")] = 0.01,
     image_column: Annotated[
-        str, typer.Option("--image-column", help="Parquet column that holds the images.")
+        str,
+        typer.Option(
+            "--image-column", help="Parquet column that holds the images; of a WebDataset, a kind such as .input.jpg."
+        ),
     ] = "image",
     label_column: Annotated[
         str,
-        typer.Option("--label-column", help="Parquet column, or JSON field of a WebDataset, that holds the labels."),
+        typer.Option(
+            "--label-column",
+            help="Column or JSON field that holds the labels; of a WebDataset, also a kind such as .output.cls.",
+        ),
     ] = "label",
     layout: Annotated[
         str | None,
-        typer.Option("--layout", help="What several tar archives are: archives (one per class) or webdataset."),
+        typer.Option(
+            "--layout", help="What the files are, if they can be several: folders, archives, webdataset or parquet."
+        ),
     ] = None,
     root: Annotated[str | None, typer.Option("--root", help="Directory of torchvision datasets.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision download missing files.")] = False,
@@ -101,6 +119,8 @@ def ingest(
         label_column=label_column,
         root=root,
         layout=layout,
+        labels=labels,
+        label_pattern=label_pattern,
     )
     with (
         interruptible("run the same command again to continue"),

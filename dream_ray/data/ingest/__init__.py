@@ -12,7 +12,7 @@ the store is the same whatever was killed.
 
 from dream_ray.data.ingest.jobs import Mapper, run_here, with_retries
 from dream_ray.data.ingest.pipeline import ingest
-from dream_ray.data.ingest.settings import IngestSettings
+from dream_ray.data.ingest.settings import PATHS, IngestSettings
 from dream_ray.data.ingest.target import IDENTITY
 
-__all__ = ["IDENTITY", "IngestSettings", "Mapper", "ingest", "run_here", "with_retries"]
+__all__ = ["IDENTITY", "PATHS", "IngestSettings", "Mapper", "ingest", "run_here", "with_retries"]

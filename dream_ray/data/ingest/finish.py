@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -75,6 +76,7 @@ def finish(settings: IngestSettings, store: str, work: str, plan: Plan, max_reje
         num_rejects=len(rejects),
         versions=versions(),
         equal_images=count_equal_images(notes),
+        other_files=plan.other_files,
     )
     _warn_of_equal_images(manifest)
     manifest.write(store)
@@ -125,8 +127,20 @@ def _check_rejects(store: str, plan: Plan, rejects: list[dict[str, Any]], max_re
     if without_class:
         counted += f" and {without_class} of all {plan.num_listed} without a class, together {float(lost):.4g} of them"
     first = "; ".join(f"{reject['path']}: {reject['reason']}" for reject in rejects[:_NAMED_REJECTS])
+    causes = {_cause(reject) for reject in rejects}
+    if len(rejects) > 1 and len(causes) == 1:
+        remedy = f"All have one cause, which may be the wrong layout, label file or decoder: remove it, delete {store}"
+        remedy += " and repeat the command"
+    else:
+        remedy = "Readable images are kept: repeat the command with a larger --max-rejects to accept the rest. To read "
+        remedy += f"repaired images, delete {store} first"
     raise RunError(
         f"{counted}, more than max_rejects = {max_rejects:g} allows; {storage.join(store, REJECTS)} lists all; the "
-        f"first: {first}. Readable images are kept: repeat the command with a larger --max-rejects to accept the "
-        f"rest. To read repaired images, delete {store} first"
+        f"first: {first}. {remedy}"
     )
+
+
+def _cause(reject: dict[str, Any]) -> str:
+    """Returns the reason of a reject without what differs between images: its path and numbers."""
+    reason: str = reject["reason"]
+    return re.sub(r"\d+", "0", reason.replace(reject["path"], "it"))

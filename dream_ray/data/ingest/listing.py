@@ -1,8 +1,9 @@
 """First stage: list every shard of the sources, independently of the others, into a file of its own."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import pyarrow as pa
@@ -11,12 +12,24 @@ import pyarrow.compute as pc
 from dream_ray import storage
 from dream_ray.data.class_lists import composed, possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
-from dream_ray.data.sources import LISTING, Source, SourceKind, SourceOptions, find_source, flat_folder, order_of_names
+from dream_ray.data.sources import (
+    LISTING,
+    SOURCES,
+    Source,
+    SourceKind,
+    SourceOptions,
+    find_source,
+    images_with_labels,
+    order_of_names,
+    other_files,
+)
 from dream_ray.data.sources.in_memory import SurveyedImages
+from dream_ray.data.sources.label_patterns import ways_to_labels
 from dream_ray.errors import UsageError
 
 LISTINGS, SPOOL = "listing", "spool"
 SHARDS = "shards.json"
+_SHOWN = 16
 
 _log = logging.getLogger(__name__)
 
@@ -58,15 +71,19 @@ def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, 
         label_column=settings.label_column,
         root=settings.root,
         layout=settings.layout,
+        labels=settings.labels,
+        label_pattern=settings.label_pattern,
         download=download,
         classes=None if chosen is None else tuple(name for text in chosen for name in possible_names(composed(text))),
         channels=settings.channels,
         size=settings.size,
         given=given,
     )
-    kinds = {"train": find_source(settings.source)}
+    kinds = {"train": find_source(settings.source, options)}
+    test_options = replace(options, labels=None)
     if settings.test is not None and settings.test_labels is None:
-        kinds["test"] = find_source(settings.test)
+        test_options = _fitting(settings.test, test_options)
+        kinds["test"] = find_source(settings.test, test_options)
     _warn_of_ignored(kinds.values(), options)
     opened = kinds["train"].open(settings.source, options)
     parts = {"train": opened.train}
@@ -79,9 +96,10 @@ def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, 
         if opened.open_test is not None:
             parts["test"] = opened.open_test()
     elif settings.test_labels is not None:
-        parts["test"] = flat_folder(settings.test, settings.test_labels, opened.train.class_names or ())
+        names = opened.train.class_names or ()
+        parts["test"] = images_with_labels(settings.test, settings.test_labels, names, settings.label_column)
     else:
-        test = kinds["test"].open(settings.test, options)
+        test = kinds["test"].open(settings.test, test_options)
         if test.open_test is None and _is_same_place(settings.source, settings.test):
             raise UsageError(
                 f"test must not be the source of the training images, which has no test images; got {settings.test}: "
@@ -89,6 +107,12 @@ def open_parts(settings: IngestSettings, *, download: bool, given: Mapping[str, 
             )
         parts["test"] = test.train if test.open_test is None else test.open_test()
     return parts
+
+
+def _fitting(test: str, options: SourceOptions) -> SourceOptions:
+    """Returns the options of the test images, which may have another layout than the one chosen for the others."""
+    fits = any(options.layout in kind.layouts and kind.matches(test) for kind in SOURCES.values())
+    return options if fits else replace(options, layout=None)
 
 
 def _is_same_place(source: str, other: str) -> bool:
@@ -100,7 +124,7 @@ def _is_same_place(source: str, other: str) -> bool:
 
 def _warn_of_ignored(kinds: Iterable[SourceKind], options: SourceOptions) -> None:
     used = frozenset[str]().union(*(kind.uses for kind in kinds))
-    for name in ("image_column", "label_column", "root", "download", "layout"):
+    for name in ("image_column", "label_column", "root", "download", "layout"):  # the others choose the kind
         if name not in used and getattr(options, name) != getattr(SourceOptions(), name):
             _log.warning("%s is ignored: no given source uses it", name)
 
@@ -149,13 +173,15 @@ def list_shard(job: ShardJob) -> None:
         writer.write_table(table)
 
 
-def read_listing(work: str, part: str, num_shards: int) -> pa.Table:
-    """Maps the listings of all shards of a part as one table."""
-    tables = [LISTING.empty_table()]
+def read_listing(work: str, part: str, num_shards: int) -> tuple[pa.Table, Counter[str]]:
+    """Maps the listings of all shards of a part as one table, and adds up the other files that they left out."""
+    tables, others = [LISTING.empty_table()], Counter[str]()
     for number in range(num_shards):
         with storage.open_arrow(storage.join(work, _file(part, number))) as reader:
-            tables.append(reader.read_all())
-    return pa.concat_tables(tables)
+            listing = reader.read_all()
+        others.update(other_files(listing))
+        tables.append(listing.replace_schema_metadata(None))
+    return pa.concat_tables(tables), others
 
 
 def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]:
@@ -180,7 +206,12 @@ def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]
     if not names:
         raise UsageError(f"source {name} has no images")
     if len(names) < 2:
-        raise UsageError(f"source {name} must have at least 2 classes; got {len(names)} ({', '.join(names)})")
+        without = listing.filter(listing["class"].is_null()).slice(0, 1).to_pylist()
+        lost = f"; others have none, the first: {without[0]['name']}: {without[0]['problem']}" if without else ""
+        raise UsageError(
+            f"source {name} must have at least 2 classes; got {len(names)} ({', '.join(names)}){lost}. If its "
+            f"directories are the classes, name it; {ways_to_labels(listing['name'].slice(0, _SHOWN).to_pylist())}"
+        )
     return names
 
 

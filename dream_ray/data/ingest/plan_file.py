@@ -32,6 +32,7 @@ class Plan:
         counts: Listed images of every file.
         rejects: Rows of rejects.parquet for listed images without a class.
         num_listed: All listed images, including those of classes that are not stored.
+        other_files: Numbers of listed files that are no images, by the ends of their names.
         identity: Digest of the settings and versions of the ingest.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     counts: tuple[int, ...]
     rejects: tuple[dict[str, Any], ...]
     num_listed: int
+    other_files: dict[str, int]
     identity: str
 
 
@@ -63,6 +65,7 @@ def load_plan(work: str, identity: str) -> Plan | None:
         tuple(values["counts"]),
         tuple(values["rejects"]),
         values["num_listed"],
+        values["other_files"],
         identity,
     )
 
@@ -86,7 +89,9 @@ def make_plan(settings: IngestSettings, selection: Selection, work: str, identit
         for batch in gather(listing, list(files.values())):
             writer.write_batch(batch)
     counts = tuple(map(len, files.values()))
-    plan = Plan(selection.class_names, form, tuple(files), counts, rejects, len(listing), identity)
+    plan = Plan(
+        selection.class_names, form, tuple(files), counts, rejects, len(listing), selection.other_files, identity
+    )
     storage.write_json(storage.join(work, PLAN), asdict(plan))
     return plan
 

@@ -1,5 +1,6 @@
 """The classes and images that the settings select of the listings."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,12 +28,14 @@ class Selection:
         channels: Channels of the store.
         listings: All listed images of the parts "train" and, if there are test images, "test".
         rows: Selected rows of these listings by part and label.
+        other_files: Numbers of files of all parts that are no images, by the ends of their names.
     """
 
     class_names: tuple[str, ...]
     channels: int
     listings: dict[str, pa.Table]
     rows: dict[str, list[Int64Array]]
+    other_files: dict[str, int]
 
 
 def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Selection:
@@ -41,7 +44,10 @@ def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Sel
     Raises:
         UsageError: If a chosen class does not exist or has no images, or the test images are of other classes.
     """
-    listings = {part: read_listing(work, part, len(source.shards)) for part, source in parts.items()}
+    listings, others = {}, Counter[str]()
+    for part, source in parts.items():
+        listings[part], of_part = read_listing(work, part, len(source.shards))
+        others.update(of_part)
     known = class_names(settings.source, parts["train"], listings["train"])
     names = choose_classes(settings.source, known, settings.classes)
     rows = {part: rows_by_class(listing, names, settings.max_per_class) for part, listing in listings.items()}
@@ -55,7 +61,7 @@ def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Sel
         if not any(map(len, rows["test"])):
             raise UsageError("the test source has no images")
     channels = parts["train"].channels if settings.channels is None else settings.channels
-    return Selection(names, channels, listings, rows)
+    return Selection(names, channels, listings, rows, dict(sorted(others.items())))
 
 
 def sampled_images(selection: Selection, is_wanted: Callable[[str], bool] = lambda name: True) -> Iterator[bytes]:

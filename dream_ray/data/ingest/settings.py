@@ -11,8 +11,12 @@ from dream_ray.data.decoding.decode import is_bomb
 from dream_ray.data.decoding.deep import RANGES
 from dream_ray.data.sources import SOURCES
 from dream_ray.data.sources.base import LAYOUTS
+from dream_ray.data.sources.label_patterns import compiled
 from dream_ray.data.store.encodings import ENCODINGS
 from dream_ray.errors import check_rules
+
+PATHS = ("source", "test", "labels", "test_labels", "root")
+"""Settings that are paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class IngestSettings:
             by name. None: the test images of `source`, if it has any.
         test_fraction: Fraction in (0, 1) of every class, rounded down, that becomes the test split of a source without
             test images. It is chosen by content: equal images of the store are all training, validation or test images.
-        test_labels: Label file, if `test` is a directory or archive of images without class directories.
+        test_labels: Label file as `labels`, if `test` is a directory or archive of images without class directories.
         size: Side in pixels: the shorter side is resized to it and the centre cropped. None: as
             `with_usual_size` chooses it; images that are small and have the same shape are kept as they are.
         channels: 1 (greyscale) or 3 (RGB). None: that of the set for digits and torchvision, 3 for image files.
@@ -37,11 +41,18 @@ class IngestSettings:
             the source stands for its first word.
         max_per_class: Largest number of training images, and of test images, of a class: the first ones of the source.
             With `test_fraction`, of both together.
-        image_column: Parquet column of the images.
-        label_column: Parquet column, or JSON field of a WebDataset, of the labels.
+        image_column: Parquet column of the images; in a WebDataset the end of the names of its image files, if it
+            begins with a dot, such as ".input.jpg".
+        label_column: Column of the labels in Parquet files and label files, and their JSON field in a WebDataset; there
+            also the end of the names of its label files, such as ".output.cls".
         root: Folder of the torchvision sets.
-        layout: What several tar archives are: "archives" (one per class) or "webdataset" (shards). None: their first
-            files tell; archives with running numbers are refused if they do not.
+        layout: What the files of `source` are, and of `test` if it can be that: "folders" (a directory per class, also
+            in an archive), "archives" (one per class), "webdataset" (shards) or "parquet". None: the files tell; a
+            source that can be read in several ways is refused.
+        labels: File with the labels of the training images, if `source` is a directory or archive of images without
+            class directories: CSV, TSV, `metadata.jsonl`, or lines of file name and class.
+        label_pattern: What finds the class in the names of the files of `source`, and of `test` without `test_labels`:
+            a key of `LABEL_PATTERNS`, or a regular expression with one group.
     """
 
     source: str
@@ -59,6 +70,8 @@ class IngestSettings:
     label_column: str = "label"
     root: str | None = None
     layout: str | None = None
+    labels: str | None = None
+    label_pattern: str | None = None
 
     def __post_init__(self) -> None:
         most = f"the side of a square of at most {Image.MAX_IMAGE_PIXELS} pixels, the limit of every image"
@@ -98,16 +111,27 @@ class IngestSettings:
                 self.test_labels is not None and self.test is None,
                 "test_labels needs test, the directory or archive of the images that it labels",
             ),
+            (
+                self.labels is not None and self.label_pattern is not None,
+                f"labels and label_pattern must not both be given; got {self.labels} and {self.label_pattern}",
+            ),
+            (
+                self.layout is not None and (self.labels or self.label_pattern) is not None,
+                f"layout must not be given with labels or label_pattern, which read images wherever they lie; got "
+                f"{self.layout!r}",
+            ),
         )
+        if self.label_pattern is not None:
+            compiled(self.label_pattern)
 
     def absolute(self) -> "IngestSettings":
         """Returns the settings with paths that do not depend on the working directory."""
-        given = {name: getattr(self, name) for name in ("source", "test", "test_labels", "root")}
+        given = {name: getattr(self, name) for name in PATHS}
         names = (SOURCES["digits"], SOURCES["torchvision"], SOURCES["in_memory"])
         absolute: dict[str, Any] = {
             name: storage.absolute(path)
             for name, path in given.items()
-            if path and (name in ("test_labels", "root") or not any(kind.matches(path) for kind in names))
+            if path and (name not in ("source", "test") or not any(kind.matches(path) for kind in names))
         }
         return replace(self, **absolute)
 

@@ -1,13 +1,22 @@
 """Sources of labelled images, one file each, and the table of them."""
 
 from dream_ray import storage
-from dream_ray.data.sources.base import LISTING, OpenedSource, Source, SourceKind, SourceOptions, order_of_names
+from dream_ray.data.sources.archive import ARCHIVE
+from dream_ray.data.sources.base import (
+    LISTING,
+    OpenedSource,
+    Source,
+    SourceKind,
+    SourceOptions,
+    order_of_names,
+    other_files,
+)
 from dream_ray.data.sources.digits import DIGITS
-from dream_ray.data.sources.flat_folder import flat_folder
+from dream_ray.data.sources.flat_images import FLAT_IMAGES, images_with_labels
 from dream_ray.data.sources.hf_parquet import HF_PARQUET
 from dream_ray.data.sources.image_folder import IMAGE_FOLDER
 from dream_ray.data.sources.in_memory import IN_MEMORY
-from dream_ray.data.sources.tar_archive import TAR_ARCHIVE
+from dream_ray.data.sources.kaggle_imagenet import KAGGLE_IMAGENET
 from dream_ray.data.sources.torchvision_dataset import TORCHVISION
 from dream_ray.errors import UsageError
 
@@ -19,30 +28,47 @@ __all__ = [
     "SourceKind",
     "SourceOptions",
     "find_source",
-    "flat_folder",
+    "images_with_labels",
     "order_of_names",
+    "other_files",
 ]
+
+_NO_OPTIONS = SourceOptions()
 
 SOURCES: dict[str, SourceKind] = {
     "digits": DIGITS,
     "torchvision": TORCHVISION,
     "hf_parquet": HF_PARQUET,
-    "tar_archive": TAR_ARCHIVE,
+    "archive": ARCHIVE,
+    "kaggle_imagenet": KAGGLE_IMAGENET,
     "image_folder": IMAGE_FOLDER,
     "in_memory": IN_MEMORY,
+    "flat_images": FLAT_IMAGES,
 }
 """Kinds of source; the first one that matches a text opens it."""
 
 
-def find_source(source: str) -> SourceKind:
+def find_source(source: str, options: SourceOptions = _NO_OPTIONS) -> SourceKind:
     """Returns the kind of source that a text names.
+
+    Args:
+        source: The text.
+        options: Labels and label pattern choose the kind; a layout chooses among those of files.
 
     Raises:
         UsageError: If no kind matches; the message lists all of them.
     """
-    for kind in SOURCES.values():
-        if kind.matches(source):
-            return kind
+    if options.labels is not None or options.label_pattern is not None:
+        return FLAT_IMAGES
+    matching = [kind for kind in SOURCES.values() if kind.matches(source)]
+    chosen = [kind for kind in matching if options.layout in (None, *kind.layouts) or not kind.layouts]
+    if chosen:
+        # Directories come after archives, which lie beside them if the user has to choose.
+        return chosen[0 if options.layout is None else -1]
+    if matching:
+        raise UsageError(
+            f"layout {options.layout} does not fit {source}, which can be {' or '.join(matching[0].layouts)}"
+        )
     found = "a file of another kind" if storage.exists(source) else "which does not exist"
     accepted = "; ".join(kind.accepts for kind in SOURCES.values())
     raise UsageError(f"source must be one of: {accepted}; got {source!r}, {found}")

@@ -1,7 +1,11 @@
 """The form of a source of labelled images: independent shards, each of which lists its images."""
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -11,12 +15,15 @@ import pyarrow as pa
 from dream_ray import storage
 from dream_ray.data.arrays import UInt8Array
 from dream_ray.data.class_lists import composed
+from dream_ray.data.file_names import is_hidden, is_other_file
 from dream_ray.errors import UsageError
 
 _ROWS_PER_BATCH = 4096
+_OTHERS = b"other_files"
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
-LAYOUTS = ("archives", "webdataset")
-"""What several tar archives can be: one per class, or shards of a WebDataset."""
+LAYOUTS = ("folders", "archives", "webdataset", "parquet")
+"""What files can be: directories of classes, an archive per class, shards of a WebDataset, Parquet files."""
 
 LISTING = pa.schema(
     [
@@ -57,11 +64,14 @@ class SourceOptions:
     """Settings of the sources; each kind of source uses some.
 
     Attributes:
-        image_column: Parquet column of the images.
-        label_column: Parquet column, or JSON field of a WebDataset, of the labels.
+        image_column: Parquet column of the images, or kind of their files in a WebDataset, such as ".input.jpg".
+        label_column: Column of the labels in Parquet files and label files, JSON field of a WebDataset, or kind of its
+            label files, such as ".output.cls".
         root: Folder of the torchvision datasets.
         download: Let torchvision download missing files.
-        layout: Key of `LAYOUTS`; None: the first files of the archives tell.
+        layout: One of `LAYOUTS`; None: the files tell.
+        labels: File with the labels of the images, see `label_file.py`.
+        label_pattern: What gives the class in the name of a file, see `label_patterns.py`.
         classes: Candidate names of the classes to store; None: all. A source may skip other classes.
         channels: Channels of the store; None: those of the source.
         size: Side of the store's images; None: not known yet.
@@ -73,6 +83,8 @@ class SourceOptions:
     root: str | None = None
     download: bool = False
     layout: str | None = None
+    labels: str | None = None
+    label_pattern: str | None = None
     classes: tuple[str, ...] | None = None
     channels: int | None = None
     size: int | None = None
@@ -101,38 +113,42 @@ class SourceKind:
         matches: Whether a text names a source of this kind.
         open: Opens a source; raises UsageError if it is missing or has the wrong form.
         uses: Names of the options that this kind reads.
+        layouts: Those of `LAYOUTS` that it reads; empty: it has a form of its own.
     """
 
     accepts: str
     matches: Callable[[str], bool]
     open: Callable[[str, SourceOptions], OpenedSource]
     uses: frozenset[str] = frozenset()
+    layouts: frozenset[str] = frozenset()
 
 
-def find_files(source: str, *suffixes: str) -> list[str]:
+def find_files(source: str, layout: str | None, *suffixes: str) -> list[str]:
     """Returns the files that a text names, see `storage.glob`.
 
+    Args:
+        source: The text.
+        layout: The layout that the user chose.
+        suffixes: Ends of the names of the files.
+
     Raises:
-        UsageError: If there are none, or if they lie beside directories, which may be the classes of an image folder.
+        UsageError: If there are none, or if they lie beside directories, which may be the classes of an image folder,
+            and no layout is chosen.
     """
     paths = storage.glob(source, *suffixes)
     if not paths:
         raise UsageError(f"source must be a file, or a pattern with * that matches files; got {source!r}: no such file")
     beside = storage.list_directories(source) if storage.is_directory(source) else []
     directories = [name for name in beside if not is_hidden(name)]
-    if directories:
+    if directories and layout is None:
         name = paths[0].rpartition("/")[2]
         pattern = storage.join(source, "*" + next(suffix for suffix in suffixes if name.endswith(suffix)))
         raise UsageError(
             f"source {source} must contain either class directories or files such as {name!r}; got "
-            f"{name!r} beside {directories[0]}/: move one of them, or name the files by a pattern such as {pattern}"
+            f"{name!r} beside {directories[0]}/: name the files by a pattern such as {pattern}, or choose the "
+            "directories with --layout folders"
         )
     return paths
-
-
-def is_hidden(path: str) -> bool:
-    """Tells whether a part of a relative path starts with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
 
 
 def listing_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
@@ -142,6 +158,32 @@ def listing_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
     while some := list(islice(remaining, _ROWS_PER_BATCH)):
         batches.append(pa.RecordBatch.from_pylist(some, schema=LISTING))
     return pa.Table.from_batches(batches, schema=LISTING)
+
+
+def listing_of_files(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Returns the listing of files without other files (`is_other_file`), whose numbers it keeps, see `other_files`."""
+    others: Counter[str] = Counter()
+
+    def images() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            if is_other_file(row["name"]) and row["problem"] is None:
+                others[_kind(row["name"])] += 1
+            else:
+                yield row
+
+    table = listing_of(images())
+    return table.replace_schema_metadata({_OTHERS: json.dumps(others)})
+
+
+def other_files(listing: pa.Table) -> dict[str, int]:
+    """Returns the numbers of other files that a listing left out, by the ends of their names."""
+    found: dict[str, int] = json.loads((listing.schema.metadata or {}).get(_OTHERS, b"{}"))
+    return found
+
+
+def _kind(name: str) -> str:
+    base = name.rpartition("/")[2].lower()
+    return base[base.rindex(".") :] if "." in base else base
 
 
 def rows_below(directory: str) -> dict[str, dict[str, Any]]:
@@ -179,17 +221,10 @@ def names_of(files: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def order_of_names(names: set[str]) -> tuple[str, ...]:
-    """Returns discovered class names in order: by value if all are numbers, else as text."""
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    """Returns discovered class names in order: by value if all are numbers, such as 9 and 10.5, else as text."""
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (Fraction(name), name)))
     return tuple(sorted(names))
-
-
-def append(file: Any, data: Any) -> dict[str, int]:
-    """Appends an encoded image to a spool; returns its offset and length as fields of a listing."""
-    offset = file.tell()
-    file.write(data)
-    return {"offset": offset, "length": len(data)}
 
 
 def pnm(pixels: UInt8Array) -> bytes:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from dream_ray import storage
 from dream_ray.data.holdout import held_out
-from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, append, listing_of, pnm
+from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, listing_of, pnm
+from dream_ray.data.spool import append
 
 _CLASS_NAMES = tuple(str(digit) for digit in range(10))
 _LARGEST_VALUE = 16

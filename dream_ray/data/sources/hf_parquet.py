@@ -25,11 +25,11 @@ from dream_ray.data.sources.base import (
     Source,
     SourceKind,
     SourceOptions,
-    append,
     find_files,
     listing_of,
 )
 from dream_ray.data.sources.splits import open_files
+from dream_ray.data.spool import append
 from dream_ray.errors import RunError, UsageError
 
 _ROWS_PER_BATCH = 256
@@ -47,7 +47,7 @@ _Shard = tuple[str, tuple[int, ...], int]
 def open_hf_parquet(source: str, options: SourceOptions) -> OpenedSource:
     """Opens Parquet files; their names may contain splits, see `open_files`."""
     part = partial(hf_parquet, image_column=options.image_column, label_column=options.label_column)
-    return open_files(find_files(source, ".parquet"), source, part)
+    return open_files(find_files(source, options.layout, ".parquet"), source, part)
 
 
 def hf_parquet(paths: Sequence[str], *, image_column: str, label_column: str) -> Source:
@@ -213,5 +213,6 @@ HF_PARQUET = SourceKind(
         source.endswith(".parquet") or (storage.is_directory(source) and bool(storage.glob(source, ".parquet")))
     ),
     open_hf_parquet,
-    frozenset({"image_column", "label_column"}),
+    frozenset({"image_column", "label_column", "layout"}),
+    frozenset({"parquet"}),
 )

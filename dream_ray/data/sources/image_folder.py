@@ -4,60 +4,96 @@ If the subdirectories of ROOT are `train` and any of `val`, `validation` and `te
 `train` holds the training images and the other one the test images, unless `--test` names others. If there are several,
 `--test` must name one. The validation split of the store always comes from the training images.
 
-Every file in a class directory is listed, at any depth, except hidden ones (".name"). Files that are no images become
-rejects. Links to files and directories are followed, except links to a parent directory.
+Every file in a class directory is listed, at any depth, except hidden ones (".name") and other files, see
+`file_names.py`. Unreadable images become rejects. Links are followed, except those to a parent directory.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import pyarrow as pa
 
 from dream_ray import storage
+from dream_ray.data.archives import SUFFIXES
 from dream_ray.data.class_lists import composed
+from dream_ray.data.file_names import is_hidden
 from dream_ray.data.sources.base import (
     OpenedSource,
     Source,
     SourceKind,
     SourceOptions,
-    is_hidden,
-    listing_of,
+    listing_of_files,
     names_of,
     rows_below,
 )
-from dream_ray.data.sources.splits import directories_are_splits, open_splits
-from dream_ray.data.sources.tar_members import SUFFIXES
+from dream_ray.data.sources.label_patterns import image_names, ways_to_labels
+from dream_ray.data.sources.splits import directories_are_splits, look_like_splits, open_splits
 from dream_ray.errors import RunError, UsageError
+
+# Names of directories that hold the parts of a data set: two of them are no classes.
+_PARTS = frozenset(
+    {
+        *("images", "image", "imgs", "img", "jpegimages", "data"),
+        *("annotations", "annotation", "labels", "label", "masks", "mask", "trimaps", "segmentations", "boxes"),
+        *("imagesets", "splits", "lists", "metadata", "meta", "docs"),
+    }
+)
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     """Opens an image folder, or one per split."""
     names = _subdirectories(source)
-    within = storage.join(source, names[0]) if len(names) == 1 else None
-    if within is not None and (files := storage.glob(within, ".parquet", *SUFFIXES)):
+    _check_classes(source, names, options.layout)
+
+    def open_part(root: str) -> Source:
+        return _open_folder(root, options.classes, options.layout)
+
+    if not directories_are_splits(names, source, options.layout):
+        return OpenedSource(open_part(source))
+    return open_splits(names, source, lambda name: open_part(storage.join(source, name)))
+
+
+def _check_classes(source: str, names: Sequence[str], layout: str | None) -> None:
+    """Raises UsageError if directories are no classes: there is none, one of archives, or parts of a data set."""
+    if not names:
+        files = storage.list_directory(source)
+        ways = f": {ways_to_labels(files)}" if image_names(files) else ""
+        raise UsageError(f"source {source} has no subdirectories; an image folder contains one per class{ways}")
+    if len(names) == 1 and (files := storage.glob(storage.join(source, names[0]), ".parquet", *SUFFIXES)):
         raise UsageError(
             f"source {source} must contain at least 2 class directories; got {names[0]} alone, which contains "
-            f"{files[0].rpartition('/')[2]}: did you mean {within}?"
+            f"{files[0].rpartition('/')[2]}: did you mean {storage.join(source, names[0])}?"
         )
-    if not directories_are_splits(names, source):
-        return OpenedSource(_open_folder(source, options.classes))
-    return open_splits(names, source, lambda name: _open_folder(storage.join(source, name), options.classes))
+    if layout is None and len(parts := [name for name in names if name.casefold() in _PARTS]) > 1:
+        raise UsageError(
+            f"source {source} must contain class directories; got {', '.join(parts)}, which have the names of parts of "
+            "a data set: name the directory of the classes; if all of them are classes, give --layout folders"
+        )
 
 
-def _open_folder(root: str, only: Collection[str] | None) -> Source:
+def _open_folder(root: str, only: Collection[str] | None, layout: str | None) -> Source:
     """Opens a directory of class directories, which are the shards; `only` are the classes to list, None: all."""
     names = _subdirectories(root)
     if not names:
-        raise UsageError(f"source {root} has no subdirectories; an image folder contains one per class")
+        _check_classes(root, names, layout)
     shards = tuple(name for name in names if only is None or composed(name) in only)
-    return Source(class_names=names_of(names, root), shards=shards, list_shard=partial(_list_class, root, shards))
+    list_shard = partial(_list_class, root, shards, layout)
+    return Source(class_names=names_of(names, root), shards=shards, list_shard=list_shard)
 
 
-def _list_class(root: str, class_names: tuple[str, ...], number: int, spool: str) -> pa.Table:
+def _list_class(root: str, class_names: tuple[str, ...], layout: str | None, number: int, spool: str) -> pa.Table:
     directory = storage.join(root, class_names[number])
     if not storage.is_directory(directory):
         raise RunError(f"cannot list {directory}: it does not exist on this machine")
-    return listing_of({**row, "class": class_names[number]} for row in rows_below(directory).values())
+    rows = rows_below(directory)
+    inner = sorted({file.partition("/")[0] for file in rows if "/" in file})
+    if layout is None and look_like_splits(inner):
+        raise UsageError(
+            f"directory {directory} of a class must not contain the splits {' and '.join(inner)}, whose images would "
+            "all be training images: move the classes into directories train and test; if all images are of one "
+            "split, give --layout folders"
+        )
+    return listing_of_files({**row, "class": class_names[number]} for row in rows.values())
 
 
 def _subdirectories(root: str) -> list[str]:
@@ -79,4 +115,6 @@ IMAGE_FOLDER = SourceKind(
     "a directory (DIR/CLASS/IMAGE, or DIR/train and DIR/val or DIR/test of that form)",
     storage.is_directory,
     open_image_folder,
+    frozenset({"layout"}),
+    frozenset({"folders"}),
 )

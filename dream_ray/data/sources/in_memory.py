@@ -17,8 +17,9 @@ from PIL import Image
 
 from dream_ray import storage
 from dream_ray.data.decoding.decode import UnreadableImage, pixels_of
-from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, append, listing_of, pnm
+from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, listing_of, pnm
 from dream_ray.data.sources.given_images import GivenImages, Row
+from dream_ray.data.spool import append
 from dream_ray.errors import UsageError
 
 _PREFIX = "in-memory:"

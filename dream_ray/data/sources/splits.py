@@ -19,25 +19,29 @@ def look_like_splits(names: Iterable[str]) -> bool:
     return words <= _SPLIT_WORDS and not words.isdisjoint(_TRAIN_WORDS) and not words <= _TRAIN_WORDS
 
 
-def directories_are_splits(directories: Sequence[str], source: str) -> bool:
+def directories_are_splits(directories: Sequence[str], source: str, layout: str | None) -> bool:
     """Tells whether directories are splits (`train` and any of `val`, `validation`, `test`) rather than classes.
+
+    Args:
+        directories: Their names.
+        source: What contains them, for messages.
+        layout: The layout that the user chose; with "folders", all others are classes.
 
     Raises:
         UsageError: If splits lie beside other directories, or have other names.
     """
     if _are_splits(directories):
         return True
-    words = [_split_word(name) for name in directories]
-    plain = {name.casefold() for name in directories} <= _SPLIT_WORDS
-    if not plain and None not in words and look_like_splits(filter(None, words)):
-        train, other = (
-            next(name for name, word in zip(directories, words, strict=True) if (word in _TRAIN_WORDS) == is_train)
-            for is_train in (True, False)
-        )
+    if layout == "folders":
+        return False
+    pair = split_pair(directories)
+    if pair is not None:
+        train, other = pair
         named = f"name the training images, {storage.join(source, train)}, with --test {storage.join(source, other)}"
         raise UsageError(
             f"source {source} has directories with names of splits ({', '.join(directories)}), which are no classes: "
             + (named if storage.is_directory(source) else "rename them to train and test")
+            + "; if they are classes, give --layout folders"
         )
     splits = [name for name in directories if name.casefold() in _SPLIT_WORDS]
     if not look_like_splits(splits):
@@ -46,8 +50,36 @@ def directories_are_splits(directories: Sequence[str], source: str) -> bool:
     found = ", ".join(splits) + (f" beside {others[0]}: move it away" if others else ": rename them")
     raise UsageError(
         f"source {source} must contain either class directories, or only train and val or test; got {found}, "
-        "or name the training images and --test separately"
+        "or name the training images and --test separately; if all of them are classes, give --layout folders"
     )
+
+
+def split_pair(names: Sequence[str]) -> tuple[str, str] | None:
+    """Returns the names of training and other images, such as seg_train and seg_test, if names are those of splits.
+
+    They are if each has one word of a split beside other text, or if two differ in this word alone.
+    """
+    words = {name: _split_word(name) for name in names}
+    train = {name: word for name, word in words.items() if word in _TRAIN_WORDS and name.casefold() != word}
+    others = {name: word for name, word in words.items() if word and word not in _TRAIN_WORDS}
+    if not train or not others:
+        return None
+    if None not in words.values():
+        return next(iter(train)), next(iter(others))
+    return next(
+        (
+            (name, other)
+            for name, word in train.items()
+            for other, other_word in others.items()
+            if word and other_word and _frame(name, word) == _frame(other, other_word)
+        ),
+        None,
+    )
+
+
+def _frame(name: str, word: str) -> str:
+    """Returns the letters of a name around a word."""
+    return re.sub(r"[\d\W_]+", "_", name.casefold().replace(word, "*", 1))
 
 
 def _split_word(name: str) -> str | None:
@@ -72,7 +104,10 @@ def open_splits(names: Sequence[str], source: str, open_part: Callable[[str], So
 
     def open_test() -> Source:
         if len(others) > 1:
-            raise UsageError(f"source {source} contains {' and '.join(others)}: name the test split with --test")
+            raise UsageError(
+                f"source {source} contains {' and '.join(others)}: name the test split with --test, and the file of "
+                "its labels with --test-labels if it has no class directories"
+            )
         return open_part(others[0])
 
     return OpenedSource(open_part("train"), open_test if others else None)

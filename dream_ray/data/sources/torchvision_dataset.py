@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from dream_ray import storage
-from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, append, listing_of, pnm
+from dream_ray.data.sources.base import OpenedSource, Source, SourceKind, SourceOptions, listing_of, pnm
+from dream_ray.data.spool import append
 from dream_ray.errors import RunError, UsageError
 
 _PREFIX = "torchvision:"

@@ -59,6 +59,7 @@ class Manifest:
         versions: Versions of the libraries that wrote the store.
         equal_images: Numbers of images with equal pixels, see `count_equal_images` of the ingest; empty in stores of
             earlier versions.
+        other_files: Numbers of files that are no images by the ends of their names, which the ingest left out.
     """
 
     schema_version: int
@@ -76,6 +77,7 @@ class Manifest:
     num_rejects: int
     versions: dict[str, str]
     equal_images: dict[str, int] = field(default_factory=dict)
+    other_files: dict[str, int] = field(default_factory=dict)
 
     @property
     def shape_CHW(self) -> tuple[int, int, int]:

@@ -172,7 +172,7 @@ class TestSizeAndChannels:
 
 
 class TestRejects:
-    BROKEN = {"zero.png": b"", "text.txt": b"hello", "cut.png": png(9, 40, 40)[:300]}
+    BROKEN = {"zero.png": b"", "text.png": b"hello", "cut.png": png(9, 40, 40)[:300]}
 
     def test_rejects_are_listed(self, tmp_path, make_folder):
         train = make_folder("f", {"a": 5, "b": {"ok.png": png(99), **self.BROKEN}})

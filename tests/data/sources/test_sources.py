@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_ray import storage
+from dream_ray.data.archives import Archive
 from dream_ray.data.decoding.decode import decode
-from dream_ray.data.sources import LISTING, SOURCES, SourceOptions, find_source, flat_folder, order_of_names
+from dream_ray.data.sources import LISTING, SOURCES, SourceOptions, find_source, images_with_labels, order_of_names
+from dream_ray.data.sources.archive import archive_per_class
 from dream_ray.data.sources.base import pnm
 from dream_ray.data.sources.hf_parquet import _list_batch, hf_parquet
 from dream_ray.data.sources.splits import open_files
-from dream_ray.data.sources.tar_archive import tar_per_class
-from dream_ray.data.sources.webdataset import web_dataset
+from dream_ray.data.sources.webdataset import kinds_of, web_dataset
 from dream_ray.errors import RunError, UsageError
 from tests.data.samples import FOLDER_TAR, SAMPLES, noise, png, write_tar
 
@@ -62,7 +63,7 @@ def opened(request, tmp_path, make_folder, make_parquet):
         return open_source("torchvision:MNIST", root=str(write_mnist(tmp_path / "sets")))
     if request.param == "hf_parquet":
         return open_source(make_parquet("a.parquet", [png(i) for i in range(8)], [0, 1] * 4))
-    if request.param == "tar_archive":
+    if request.param == "archive":
         return open_source(write_tar(tmp_path / "f.tar", FOLDER_TAR))
     if request.param == "compressed":
         return open_source(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz"))
@@ -106,9 +107,9 @@ def test_an_unknown_source_lists_all_kinds(source):
 
 
 def test_a_file_of_another_kind(tmp_path):
-    (tmp_path / "x.zip").write_bytes(b"")
+    (tmp_path / "x.rar").write_bytes(b"Rar!")
     with pytest.raises(UsageError, match="a file of another kind"):
-        find_source(str(tmp_path / "x.zip"))
+        find_source(str(tmp_path / "x.rar"))
 
 
 @pytest.mark.parametrize(
@@ -236,11 +237,12 @@ class TestLostConnections:
     @pytest.mark.parametrize("name", ["f.tar", "f.tar.gz", "w.tar"])
     @pytest.mark.parametrize("limit", [0, 5000])
     def test_tar(self, tmp_path, bucket, monkeypatch, name, limit):
-        monkeypatch.setattr("dream_ray.data.sources.tar_members._BUFFER_BYTES", 1024)
+        monkeypatch.setattr("dream_ray.data.archives.tar_members._BUFFER_BYTES", 1024)
         files = [*FOLDER_TAR, ("x/b/9.bin", noise(0, 30_000).tobytes()), *SAMPLES]
         write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
         path = f"s3://b/{name}"
-        source = web_dataset([path], "label") if name == "w.tar" else tar_per_class([path], None)
+        archives, kinds = [Archive.of_file(path)], kinds_of("image", "label")
+        source = web_dataset(archives, kinds) if name == "w.tar" else archive_per_class(archives, None)
         bucket(limit)
         with pytest.raises(storage.RemoteError, match=f"cannot read {path}: connection lost"):
             source.list_shard(0, str(tmp_path / "spool"))
@@ -269,8 +271,8 @@ class TestLostConnections:
             source = open_source(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz")).train
         else:
             source = open_source(make_parquet("a.parquet", [png(0), png(1)], [0, 1])).train
-        module = "tar_members" if kind == "tar" else "hf_parquet"
-        monkeypatch.setattr(f"dream_ray.data.sources.{module}.append", full)
+        module = "archives.tar_members" if kind == "tar" else "sources.hf_parquet"
+        monkeypatch.setattr(f"dream_ray.data.{module}.append", full)
         with pytest.raises(RunError, match=rf"cannot write {tmp_path}/spool-0: No space left on device"):
             listed(source, tmp_path)
 
@@ -808,7 +810,7 @@ class TestFlatFolder:
     )
     def test_forms_of_the_label_file(self, root, tmp_path, text):
         (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
 
     @pytest.mark.parametrize(
@@ -824,16 +826,16 @@ class TestFlatFolder:
     def test_names_with_blanks(self, root, tmp_path, text):
         (root / "v0.png").rename(root / "v 0.png")
         (tmp_path / "labels.txt").write_text(text)
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), ("great", "great white")), tmp_path)
         assert [row["class"] for row in rows] == ["great white", "great", "great white"]
         assert [content(row) for row in rows] == [png(0), png(1), png(2)]
 
     def test_a_labelled_image_that_does_not_exist_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0 n01\nv9.png n02\nv1 n01\nv2 n02\nv8.png n99\n")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == ["n01", "n01", "n02", "n02"], "n99 is no training class"
         assert rows[3]["name"] == "v9.png" and rows[3]["problem"].endswith("labels.txt names it, but it does not exist")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [(row["class"], row["name"]) for row in rows[3:]] == [(None, "v9.png"), (None, "v8.png")]
 
     @pytest.mark.parametrize(
@@ -848,14 +850,14 @@ class TestFlatFolder:
             ("v0.png,\nv1.png,n01", r"must all contain a file name and a class; got 'v0\.png'"),
             (
                 "x0 n01\nx1 n02",
-                r"test_labels must name images of .*val, which contains 3; .*, its first line is for 'x0'",
+                r"test_labels must name images of .*val, which contains 3, such as v0.png; .* first line is for 'x0'",
             ),
         ],
     )
     def test_wrong_labels(self, root, tmp_path, text, message):
         (tmp_path / "labels.txt").write_text(text)
         with pytest.raises(UsageError, match=message):
-            listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+            listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
 
     @pytest.mark.parametrize("directory", ["", "./", "val/"])
     @pytest.mark.parametrize(("name", "mode"), [("val.tar", "w"), ("val.tgz", "w:gz")])
@@ -863,40 +865,40 @@ class TestFlatFolder:
         files = [(f"{directory}v{key}.png", png(key)) for key in (2, 0, 1)]
         path = write_tar(tmp_path / name, [*files, (f"{directory}.hidden", b"")], mode)
         (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
-        rows = listed(flat_folder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [(row["class"], content(row)) for row in rows] == [("n02", png(0)), ("n01", png(1)), ("n02", png(2))]
         (tmp_path / "labels.txt").write_text("ImageId,PredictionString\nv1,n03 1 2 3 4\nv2,n01 1 2 3 4")
-        rows = listed(flat_folder(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(path), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == [None, "n03", "n01"] and "does not name it" in rows[0]["problem"]
 
     def test_a_link_to_nothing_is_a_reject(self, root, tmp_path):
         (root / "v0.png").unlink()
         (root / "v0.png").symlink_to("nowhere.png")
         (tmp_path / "labels.txt").write_text("n02\nn01\nn02\n")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert [row["class"] for row in rows] == ["n02", "n01", "n02"]
         assert [row["problem"] for row in rows] == ["a link to nothing, or no regular file", None, None]
 
     def test_an_image_without_a_label_is_a_reject(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png n01\nv1.png n01")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), self.CLASSES), tmp_path)
         assert rows[2]["class"] is None and "does not name it" in rows[2]["problem"]
 
     def test_numbers_are_names_if_the_training_classes_are_unknown(self, root, tmp_path):
         (tmp_path / "labels.txt").write_text("v0.png 12\nv1.png 3\nv2.png 12")
-        rows = listed(flat_folder(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
+        rows = listed(images_with_labels(str(root), str(tmp_path / "labels.txt"), ()), tmp_path)
         assert [row["class"] for row in rows] == ["12", "3", "12"]
 
     def test_no_directory_and_no_archive(self, tmp_path):
         (tmp_path / "file").touch()
         for root in ("nothing", "nothing.tar", "file"):
-            with pytest.raises(UsageError, match=f"test must be a directory or a tar archive of images.*/{root}$"):
-                flat_folder(str(tmp_path / root), "labels.txt", self.CLASSES)
+            with pytest.raises(UsageError, match=f"test must be a directory or an archive of images.*/{root}$"):
+                images_with_labels(str(tmp_path / root), "labels.txt", self.CLASSES)
 
     @pytest.mark.parametrize("labels", ["nothing.csv", "val"])
     def test_no_label_file(self, root, tmp_path, labels):
         with pytest.raises(UsageError, match=f"test_labels must be a file; got .*/{labels}$"):
-            flat_folder(str(root), str(tmp_path / labels), self.CLASSES)
+            images_with_labels(str(root), str(tmp_path / labels), self.CLASSES)
 
 
 class TestTorchvision:

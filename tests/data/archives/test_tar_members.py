@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from dream_ray import storage
+from dream_ray.data.archives import Archive, compression, member, tar_members
 from dream_ray.data.ingest import writing
-from dream_ray.data.sources import SourceOptions, base, find_source, tar_members
-from dream_ray.data.sources.flat_folder import flat_folder
-from dream_ray.data.sources.tar_archive import tar_per_class
-from dream_ray.data.sources.webdataset import web_dataset
+from dream_ray.data.sources import SourceOptions, base, find_source, images_with_labels
+from dream_ray.data.sources.archive import archive_per_class
+from dream_ray.data.sources.webdataset import kinds_of, web_dataset
 from dream_ray.errors import UsageError
 from tests.data.samples import FOLDER_TAR, SAMPLES, png, write_tar
 
@@ -156,7 +156,7 @@ class TestNames:
 
     def test_paths_that_lead_out_of_an_archive_of_a_class(self, tmp_path, name, mode):
         files = [("0.png", png(0)), ("../1.png", png(1)), ("/2.png", png(2)), (".", png(3)), ("._0.png", b"")]
-        source = tar_per_class([str(write_tar(tmp_path / name, files, mode))], None)
+        source = archive_per_class([Archive.of_file(str(write_tar(tmp_path / name, files, mode)))], None)
         problems = source.list_shard(0, str(tmp_path / "spool"))["problem"].to_pylist()
         out = "its path leads out of the archive"
         assert problems == [None, out, out, "it has no name"]
@@ -166,7 +166,7 @@ class TestNames:
         labels.write_text("0.png a\nlink.png a\n../1.png a\n/2.png a\n")
         files = [("0.png", png(0)), ("../1.png", png(1)), ("/2.png", png(2))]
         root = str(write_with(tmp_path / name, mode, files, special("link.png", tarfile.SYMTYPE, "0.png")))
-        rows = flat_folder(root, str(labels), ("a", "b")).list_shard(0, str(tmp_path / "spool")).to_pylist()
+        rows = images_with_labels(root, str(labels), ("a", "b")).list_shard(0, str(tmp_path / "spool")).to_pylist()
         out = "its path leads out of the archive"
         problems = {row["name"].rpartition(": ")[2]: row["problem"] for row in rows}
         assert problems["0.png"] is None and problems["../1.png"] == problems["/2.png"] == out
@@ -191,12 +191,17 @@ class TestMemory:
     @pytest.mark.parametrize("suffixes", [(".png",), (".png", ".cls")], ids=["folder", "webdataset"])
     def test_memory_per_member_is_small(self, tmp_path, monkeypatch, name, mode, suffixes):
         monkeypatch.setattr(base, "_ROWS_PER_BATCH", 100)
-        monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 1 << 12)
+        monkeypatch.setattr(compression, "BLOCK_BYTES", 1 << 12)
+        monkeypatch.setattr(tar_members, "BLOCK_BYTES", 1 << 12)
 
         def peak(num_members):
             names = [f"{key:060}{suffix}" for key in range(num_members // len(suffixes)) for suffix in suffixes]
-            path = str(write_tar(tmp_path / name, [(each, b"1") for each in names], mode))
-            source = web_dataset([path], "label") if ".cls" in suffixes else tar_per_class([path], None)
+            archive = Archive.of_file(str(write_tar(tmp_path / name, [(each, b"1") for each in names], mode)))
+            source = (
+                web_dataset([archive], kinds_of("image", "label"))
+                if ".cls" in suffixes
+                else archive_per_class([archive], None)
+            )
             measured, listing = peak_bytes(lambda: source.list_shard(0, str(tmp_path / "spool")))
             assert len(listing) == num_members // len(suffixes)
             return measured
@@ -205,12 +210,12 @@ class TestMemory:
         assert (peak(2000) - peak(500)) / 1500 < 350
 
     def test_a_member_of_many_blocks_keeps_the_offsets(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tar_members, "_BLOCK_BYTES", 7)
+        monkeypatch.setattr(tar_members, "BLOCK_BYTES", 7)
         rows = listed(write_tar(tmp_path / "f.tar.gz", FOLDER_TAR, "w:gz"), tmp_path)
         assert [content(row) for row in rows] == [png(0), png(1), png(2)]
 
     def test_a_member_above_the_size_limit_is_not_copied(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tar_members, "_MAX_BYTES", 1000)
+        monkeypatch.setattr(tar_members, "MAX_BYTES", 1000)
         files = [("x/a/film.png", bytes(1001)), *FOLDER_TAR]
         rows = listed(write_tar(tmp_path / "f.tar.gz", files, "w:gz"), tmp_path)
         assert rows[0]["problem"] == "it must have at most 1000 bytes; it has 1001"
@@ -218,11 +223,11 @@ class TestMemory:
         assert (tmp_path / "spool-0").stat().st_size == sum(len(data) for _, data in FOLDER_TAR)
 
     def test_the_size_limit_equals_that_of_the_ingest(self):
-        assert tar_members._MAX_BYTES == writing._MAX_BYTES
+        assert member.MAX_BYTES == writing._MAX_BYTES
 
     @pytest.mark.parametrize(("name", "mode"), FORMS)
     def test_a_long_label(self, tmp_path, monkeypatch, name, mode):
-        monkeypatch.setattr(tar_members, "_MAX_TEXT_BYTES", 20)
+        monkeypatch.setattr(tar_members, "MAX_TEXT_BYTES", 20)
         files = [*SAMPLES, ("s/2.jpg", png(2)), ("s/2.cls", b"2" * 21)]
         rows = listed(write_tar(tmp_path / name, files, mode), tmp_path)
         assert [row["class"] for row in rows] == ["3", "12", None]

@@ -1,0 +1,199 @@
+"""Files that give the classes of images by their names.
+
+Forms, of which the content decides:
+
+- lines of a file name (the extension may be missing) and a class, separated by a comma (with CSV quotes), tabs or
+  blanks; file names with blanks need a comma or a tab. Further columns are ignored;
+- the same with a header of column names (CSV, TSV): the column of the images is found by its values, and that of the
+  classes is `label_column`, or the only other one. Kaggle's `LOC_val_solution.csv` has this form;
+- JSON lines with the same columns as fields: the `metadata.jsonl` of Hugging Face;
+- classes alone, in the order of the sorted file names.
+
+A class is the name of a training class if those are known; else its first word is a name, or a number: the position in
+the order of the training classes. Numbers that run with the lines are no classes: the lists of ILSVRC have them.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+from dream_ray import storage
+from dream_ray.data.class_lists import composed
+from dream_ray.errors import UsageError
+
+DEFAULT_COLUMN = "label"
+# The class is the first word; boxes follow it.
+_KAGGLE_COLUMN = "PredictionString"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The label of an image.
+
+    Attributes:
+        name: Name of the image, as the file writes it; empty if it gives classes alone.
+        label: Text that stands for the class.
+        is_whole: Whether the text is one value of a table, and not the rest of a line.
+    """
+
+    name: str
+    label: str
+    is_whole: bool = False
+
+
+def read_labels(
+    labels: str, names: Sequence[frozenset[str]], class_names: Sequence[str], label_column: str
+) -> tuple[int, list[Entry]]:
+    """Reads a label file.
+
+    Args:
+        labels: The file.
+        names: Names that the file may use for the images, in several ways, the likeliest first.
+        class_names: Training classes, if they are known.
+        label_column: Column of the classes.
+
+    Returns:
+        The number of the way in which the file names the images, and its entries. A file of classes alone, and one that
+        names no image, uses the first way.
+
+    Raises:
+        UsageError: If it has the wrong form.
+    """
+    # Windows editors begin a file with a byte order mark, which is not part of the first name.
+    text = composed(storage.read_text(labels).removeprefix("\ufeff"))
+    ways = [_entries(labels, text, known, class_names, label_column) for known in names]
+    for number, (entries, known) in enumerate(zip(ways, names, strict=True)):
+        if any(entry.name in known for entry in entries):
+            return number, entries
+    return 0, ways[0]
+
+
+def class_of(labels: str, entry: Entry, class_names: Sequence[str]) -> str:
+    """Returns the class that an entry names; raises UsageError for a number beyond the training classes."""
+    word = entry.label.split()[0]
+    if entry.label in class_names:
+        return entry.label
+    if not class_names:
+        return entry.label if entry.is_whole else word
+    if word in class_names or not word.isdecimal():
+        return word
+    if int(word) >= len(class_names):
+        raise UsageError(f"labels in {labels} must be in [0, {len(class_names)}); got {word}")
+    return class_names[int(word)]
+
+
+def check_labels(labels: str, entries: Sequence[Entry], class_names: Sequence[str]) -> None:
+    """Raises UsageError if an entry lacks name or label, occurs twice, or if the labels are numbers of the lines."""
+    seen: set[str] = set()
+    for entry in entries:
+        if not (entry.name and entry.label):
+            raise UsageError(
+                f"lines of {labels} must all contain a file name and a class; got {entry.name or entry.label!r}"
+            )
+        if entry.name in seen:
+            raise UsageError(f"{labels} must name an image once; {entry.name!r} occurs twice")
+        seen.add(entry.name)
+    words = [entry.label for entry in entries]
+    if len(words) < 2 or not all(word.isdecimal() for word in words) or set(words) <= set(class_names):
+        return
+    if all(int(later) == int(word) + 1 for word, later in pairwise(words)):
+        raise UsageError(
+            f"labels in {labels} must be classes; got the running numbers {words[0]}, {words[1]} and so on, one per "
+            "image. For ImageNet use Kaggle's LOC_val_solution.csv"
+        )
+
+
+def _entries(
+    labels: str, text: str, known: frozenset[str], class_names: Sequence[str], label_column: str
+) -> list[Entry]:
+    """Returns the entries of a file whose names of images are in `known`."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("{"):
+        records = [_record(labels, number, line) for number, line in enumerate(lines, 1)]
+        header = list(dict.fromkeys(chain.from_iterable(records)))
+        return _of_table(
+            labels, header, [[record.get(name, "") for name in header] for record in records], known, label_column
+        )
+    for separator in (",", "\t"):
+        table = [row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if row]
+        if len(table) > 1 and _is_header(lines[0], table[0], known) and _image_column(table[1:], known) >= 0:
+            return _of_table(labels, [name.strip() for name in table[0]], table[1:], known, label_column)
+    if class_names and all(line in class_names for line in lines):
+        return [Entry("", line) for line in lines]
+    entries = [_of_line(line, known) for line in lines]
+    if any(entry.label for entry in entries):
+        return entries
+    return [Entry("", entry.name) for entry in entries]
+
+
+def _is_header(line: str, cells: Sequence[str], known: frozenset[str]) -> bool:
+    """Tells whether a first line, also given as cells, holds names of columns: it names no image in any form."""
+    return len(cells) > 1 and known.isdisjoint(map(str.strip, cells)) and _of_line(line, known).name not in known
+
+
+def _record(labels: str, number: int, line: str) -> dict[str, str]:
+    """Returns the fields of a JSON line that are texts or whole numbers."""
+    try:
+        fields: Any = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{labels} must contain an object of JSON in every line; line {number}: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"{labels} must contain an object of JSON in every line; got {line!r} in line {number}")
+    plain = {name: value for name, value in fields.items() if isinstance(value, (str, int)) and value is not True}
+    return {name: composed(str(value)) for name, value in plain.items() if value is not False}
+
+
+def _image_column(rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:
+    """Returns the first column that names most images; -1 if none does.
+
+    A name with its extension counts twice, because numbers of rows may be names without it.
+    """
+    counts = [
+        sum((1 + ("." in cell)) * (cell in known) for cell in (_cell(row, column) for row in rows))
+        for column in range(max(map(len, rows), default=0))
+    ]
+    return counts.index(max(counts)) if any(counts) else -1
+
+
+def _of_table(
+    labels: str, header: Sequence[str], rows: Sequence[Sequence[str]], known: frozenset[str], label_column: str
+) -> list[Entry]:
+    """Returns the entries of a table with names of columns."""
+    image = max(_image_column(rows, known), 0)
+    others = [number for number in range(len(header)) if number != image]
+    if label_column in header:
+        label = header.index(label_column)
+    elif label_column == DEFAULT_COLUMN and len(others) == 1:
+        [label] = others
+    else:
+        columns = ", ".join(header[number] for number in others)
+        raise UsageError(
+            f"label_column must be a column of {labels} ({columns}); got {label_column!r}: give --label-column"
+        )
+    is_whole = header[label] != _KAGGLE_COLUMN
+    return [Entry(_cell(row, image), _cell(row, label), is_whole) for row in rows]
+
+
+def _cell(row: Sequence[str], number: int) -> str:
+    return row[number].strip() if number < len(row) else ""
+
+
+def _of_line(line: str, known: Iterable[str]) -> Entry:
+    """Returns name and label of a line; the label is empty if there is none.
+
+    Labels may contain commas and tabs too (`v1.jpg n01 sea snake, marine`): the form whose name is an image wins.
+    """
+    forms: list[list[str]] = []
+    if "," in line:
+        forms.append(next(csv.reader([line], skipinitialspace=True)))
+    if "\t" in line:
+        forms.append(re.split(r"\t+", line))
+    forms.append(line.split(maxsplit=1))
+    chosen = next((form for form in forms if form[0].strip() in known), forms[0])
+    name, *columns = chosen
+    return Entry(name.strip(), columns[0].strip() if columns else "", chosen is not forms[-1])
