@@ -111,7 +111,7 @@ def _accuracy(run: Run) -> tuple[float | None, str]:
     """Returns the accuracy of the distilled set by the most networks, on the test split if there is one."""
     rows = [
         (report["split"], row)
-        for report in read_reports(run.evaluation_directory)
+        for report in read_reports(run)
         for row in report["evaluated_sets"]
         if row["evaluated_set"] == DISTILLED and row["step"] is None and row["mean"] is not None
     ]

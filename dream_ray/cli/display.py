@@ -46,14 +46,14 @@ def _matched(configs: list[Any]) -> str:
 
 
 _NEXT = (
-    "dream-ray evaluate {run}                      # train networks on it",
-    "dream-ray export {run} DIR --to imagefolder   # share it, or look at the images",
-    "dream-ray resume {run} --outer-steps N        # go on, to N outer steps in all",
+    ("evaluate {run}{local}", "train networks on it"),
+    ("export {run} DIR --to imagefolder", "share it, or look at the images"),
+    ("resume {run} --outer-steps N{local}", "go on, to N outer steps in all"),
 )
 
 
-def show_run(path: str) -> None:
-    """Prints where the products of a run are and what it cost."""
+def show_run(path: str, *, local: bool) -> None:
+    """Prints where the products of a run are, what it cost, and the next commands, without Ray if the run had none."""
     from dream_ray import storage
 
     cost = storage.read_json(storage.join(path, "cost.json"))
@@ -64,8 +64,9 @@ def show_run(path: str) -> None:
         f"{cost['peak_rss_bytes'] / 2**20:.0f} MiB largest worker"
     )
     echo("next commands:")
-    for command in _NEXT:
-        echo(f"  {command.format(run=shlex.quote(path))}")
+    for command, what in _NEXT:
+        given = command.format(run=shlex.quote(path), local=" --local" if local else "")
+        echo(f"  {f'dream-ray {given}':<58}  # {what}")
 
 
 def show_diagnosis(numbers: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ def show_changes(before: Any, after: Any) -> None:
     """Prints the settings that were changed so that a run fits into its memory."""
     old = dict(flatten(before.model_dump()))
     for name, value in flatten(after.model_dump()):
-        if not isinstance(value, dict) and value != old[name]:
+        # The initialisation changes for another reason: it gets the digest of the set or of the models to start from.
+        if not isinstance(value, dict) and not name.startswith("initialisation.") and value != old[name]:
             echo(f"changed to fit the memory: {name} from {old[name]} to {value}")
 
 

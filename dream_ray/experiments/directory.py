@@ -228,9 +228,10 @@ def _check_set(experiment: Experiment, store: Store) -> None:
     }
     for name, value in found.items():
         if getattr(wanted, name) != value:
+            of = f" ({' and '.join(splits)})" if name == "train" else ""
             raise UsageError(
-                f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}. Use a store of "
-                "that set, or correct `set` in the file"
+                f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}{of}. Use a store "
+                "of that set, or correct `set` in the file"
             )
 
 

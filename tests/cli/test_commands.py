@@ -198,6 +198,20 @@ def test_a_changed_ipc_says_which_settings_it_gives(
     assert by_rule.startswith("Nothing is published for cifar10 with dream_plus at ipc 5 and factor 2: ")
 
 
+def test_a_run_from_the_set_of_another(
+    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+) -> None:
+    base = ("distill", "--config", settings_file, "--store", digits_store, "--local", "--set", "outer_steps=1")
+    assert call(*base, "--out", out)[0] == 0
+    code, text, error = call(*base, "--out", f"{out}-next", "--from", out)
+    assert code == 0, error
+    assert "changed to fit" not in text + error, "there is no limit of memory"
+    assert f"dream-ray evaluate {out}-next --local" in text
+    again = ("distill", "--time-budget", "1min", "--store", digits_store, "--out", out)
+    code, text, error = call(*again)
+    assert (code, text) == (2, "") and f"out {out} already holds a run" in error, "refused before the measurement"
+
+
 WRONG = {
     "no store": (("--store", "nowhere"), r"nowhere"),
     "unknown setting": (

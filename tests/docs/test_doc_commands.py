@@ -10,6 +10,7 @@ import typer
 
 from dream_ray.cli import app
 from dream_ray.config import Config, load_config
+from dream_ray.config.section import Section
 from tests.docs.pages import ROOT, Block, blocks, commands, inline_code, name_of, pages
 
 MARKS = r"parsed|executed(?: by tests/[\w./]+\.py)?"
@@ -93,11 +94,11 @@ def test_inline_commands_options_and_settings_exist(page: Path) -> None:
     assert not wrong, wrong
 
 
-def flat(values: dict[str, object], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
+def paths_of(section: type[Section], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from paths_of(field.annotation, f"{prefix}{name}.")
 
 
-SETTINGS = {*flat(Config().model_dump()), "initialisation.path", "initialisation.digest"}
+SETTINGS = set(paths_of(Config))

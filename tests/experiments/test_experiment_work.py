@@ -349,7 +349,12 @@ def test_a_run_that_can_never_succeed_is_reported_and_the_table_goes_on(finished
 
 @pytest.mark.parametrize(
     ("key", "value", "got"),
-    [("classes", 10, 4), ("shape", [3, 8, 8], r"\(1, 8, 8\)"), ("train", 1, 240), ("test", 1, 141)],
+    [
+        ("classes", 10, 4),
+        ("shape", [3, 8, 8], r"\(1, 8, 8\)"),
+        ("train", 1, r"240 \(train and validation\)"),
+        ("test", 1, 141),
+    ],
 )
 def test_a_store_of_another_set_is_refused(finished: Table, out: str, key: str, value: Any, got: Any) -> None:
     with pytest.raises(UsageError, match=rf"store must hold four digits with set\.{key} .*; got {got}. Use a store"):

@@ -20,6 +20,7 @@ from dream_ray.engine.run.artefacts import write_synthetic
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sets.folders import folder_names
 from dream_ray.sets.formats import FORMATS
+from dream_ray.sets.set_file import read_digest
 
 NAMES = ("Katzen & Hunde", "zürich/2021", "猫")
 RECIPE = {
@@ -63,7 +64,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "cost.json").write_text(json.dumps(COST))
     evaluation = directory / "synthetic-evaluation" / "store-01234567"
     evaluation.mkdir(parents=True)
-    (evaluation / "convnet-quick-test.json").write_text(json.dumps(REPORT))
+    own = {**REPORT, "origin": {"set": read_digest(str(directory / "synthetic.parquet"))}}
+    (evaluation / "convnet-quick-test.json").write_text(json.dumps(own))
+    (evaluation / "resnet-quick-test.json").write_text(json.dumps({**REPORT, "origin": {"set": "of another set"}}))
     return directory
 
 

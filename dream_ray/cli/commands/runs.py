@@ -73,7 +73,9 @@ def distill(
 ) -> None:
     """Distil a store into a synthetic set."""
     from dream_ray import storage
+    from dream_ray.engine.run.directory import check_new
 
+    check_new(out)  # before seconds of measurements
     if time_budget is None:
         settings = given_settings.read_settings(store, preset, config, assignments)
     else:
@@ -116,7 +118,7 @@ def distill(
             wait=wait,
             observer=lambda run: _observe(run, settings),
         )
-    display.show_run(out)
+    display.show_run(out, local=local)
 
 
 def resume(
@@ -192,7 +194,7 @@ def resume(
             store=store,
             observer=progress.progress,
         )
-    display.show_run(run)
+    display.show_run(run, local=local)
 
 
 def status(

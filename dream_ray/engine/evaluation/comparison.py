@@ -216,7 +216,7 @@ def _compared(name: str, run: Run) -> ComparedRun:
         run.is_finished,
         _thinned(losses),
         Curve(steps, [until[step] for step in steps], accuracies),
-        read_reports(run.evaluation_directory),
+        read_reports(run),
     )
 
 

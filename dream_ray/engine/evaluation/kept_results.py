@@ -141,6 +141,7 @@ def _write_report(path: str, run: Run, first: EvaluationTask, rows: list[dict[st
         "split": first.split,
         "class_names": run.open_store().manifest.class_names,
         "seed": run.config.seed,
+        "steps": run.config.total_steps,
         "origin": origin_of(run, first.network, present_libraries()),
         "evaluated_sets": rows,
     }

@@ -14,6 +14,7 @@ from typing import Any
 from dream_ray.config import Config, parse_config, put
 from dream_ray.config.frameworks import Scale, Settings
 from dream_ray.config.frameworks.origins import scaled_rate
+from dream_ray.config.sections import Evaluation
 from dream_ray.engine.planning.forecast import Forecast
 from dream_ray.errors import UsageError
 
@@ -85,7 +86,7 @@ def suggest_values(facts: StoreFacts, given: Mapping[str, Any], *, on_gpu: bool)
     factor = given.get("factor", _factor(side, typical))
     ipc = given.get("ipc", max(1, min(USUAL_IPC, typical // factor**2)))
     choices = [
-        Choice("ipc", ipc, f"at most {USUAL_IPC}, and a class of median size ({typical} images) fills its mosaics"),
+        Choice("ipc", ipc, _why_ipc(facts, typical, ipc * factor**2)),
         Choice("factor", factor, f"tiles of {math.ceil(side / factor)} px; published: 2 at 28 to 64 px, 3 at 224 px"),
         Choice("network.options.depth", _depth(side), f"blocks halve {side} px to about 4 px; published: 3 at 32 px"),
         Choice("network.options.width", 128, "as published")
@@ -94,12 +95,21 @@ def suggest_values(facts: StoreFacts, given: Mapping[str, Any], *, on_gpu: bool)
         *_matching(facts, Scale(ipc, factor)),
         _clusters(facts),
         *_update(total),
+        *_whole_set(total, len(counts) * ipc * factor**2),
     ]
     if not facts.distils_validation:
         why = "the store has no test split, so the validation split stays unseen for the evaluation"
         choices.append(Choice(path="data.include_validation", value=False, why=why))
     as_given = [Choice(path, value, "as given") for path, value in given.items()]
     return [one for one in choices if one.path not in given] + as_given
+
+
+def _why_ipc(facts: StoreFacts, typical: int, tiles: int) -> str:
+    why = f"at most {USUAL_IPC}, and a class of median size ({typical} images) fills its mosaics"
+    fewest = min(facts.distilled)
+    if fewest >= tiles:
+        return why
+    return f"{why}; with the {fewest} images of {facts.class_names[facts.distilled.index(fewest)]!r}, some tiles repeat"
 
 
 def _factor(side: int, typical: int) -> int:
@@ -135,9 +145,22 @@ def _clusters(facts: StoreFacts) -> Choice:
 def _update(total: int) -> list[Choice]:
     num_images = min(total, 2000, max(256, total // 25))
     batch = min(total, 128 if num_images >= 1000 else 64)
+    of_all = f"a 25th of {total} images as published for CIFAR-10, at least 256"
     return [
-        Choice("update.num_images", num_images, f"a 25th of {total} images as published for CIFAR-10, at least 256"),
+        Choice("update.num_images", num_images, "all images" if num_images == total else of_all),
         Choice("update.batch_size", batch, "128 as published, 64 with fewer than 1000 images per update"),
+    ]
+
+
+def _whole_set(total: int, num_decoded: int) -> list[Choice]:
+    """Returns longer trainings of the whole-set baseline for small sets; none where the default is long enough."""
+    usual = Evaluation()
+    # Quick evaluations divide the epochs of the whole set by ten, see `evaluate.num_epochs`.
+    epochs = 10 * math.ceil(usual.quick_epochs * num_decoded / total)
+    if epochs <= usual.whole_set_epochs:
+        return []
+    return [
+        Choice("evaluation.whole_set_epochs", epochs, "the baseline sees as many images as the distilled set gives")
     ]
 
 
@@ -185,7 +208,7 @@ def suggest_steps(
     seen = predict(of((outer, inner)))
     measured = f"a step takes {seen.step_s:.3g} s here, the start {one_step.start_s:.3g} s"
     limit = "the published number" if outer == _MOST_OUTER_STEPS else f"{measured}; together {seen.wall_s:.0f} s"
-    every = max(1, min(config.checkpoint_every, round(_CHECKPOINT_S / seen.step_s)))
+    every = max(1, min(config.checkpoint_every, outer * inner, round(_CHECKPOINT_S / seen.step_s)))
     return [
         Choice("outer_steps", outer, limit),
         Choice("inner_steps", inner, "per network, of which the warm-up takes at most a fifth; published: 100"),

@@ -194,7 +194,7 @@ def outer_steps_within(run: Run, budget_s: float) -> int:
         needed_s = ((done // inner_steps + 1) * inner_steps - done) * progress.seconds_per_step
         raise UsageError(
             f"time-budget must be at least {math.ceil(needed_s)} s, to the end of the next outer step of {run.path}; "
-            f"got {budget_s:g} s"
+            f"got {budget_s:g} s. Or give --outer-steps {done // inner_steps + 1}"
         )
     return total
 

@@ -72,6 +72,19 @@ def test_curves_have_steps_and_the_seconds_until_them(runs: tuple[Path, Path]) -
     assert waiting.losses == waiting.validation == Curve([], [], [])
 
 
+def test_the_accuracy_before_a_run_was_lengthened_names_its_step(runs: tuple[Path, Path]) -> None:
+    document = json.loads((runs[0] / "evaluation" / "n=3.json").read_text())
+    (runs[0] / "evaluation" / "n=3.json").write_text(json.dumps({**document, "steps": 4}))
+    rows = dream_ray.compare(runs).accuracies
+    assert [(row["evaluated_set"], row["step"], row["n"]) for row in rows] == [
+        ("random real", None, 1),
+        ("distilled", None, 1),
+        ("distilled", 4, 3),
+    ]
+    assert dream_ray.list_runs(runs[0])[0].accuracy == 0.25, "that of the present set"
+    (runs[0] / "evaluation" / "n=3.json").write_text(json.dumps(document))
+
+
 def test_distilled_sets_are_compared_with_the_first_one() -> None:
     scores = {"step": None, "n": 3, "half_width": 0.01, "tested": 1000, "balanced": 0.4, "test_interval": [0.4, 0.6]}
     rows = [

@@ -8,6 +8,7 @@ import pytest
 
 from dream_ray import api
 from dream_ray.config import PRESETS, Config, load_config, parse_config
+from dream_ray.config.sections import Evaluation
 from dream_ray.data.store.store import Store
 from dream_ray.engine.planning import suggest
 from dream_ray.engine.planning.forecast import Forecast, StepCosts, forecast
@@ -69,6 +70,22 @@ def test_other_values_follow_given_ones() -> None:
     assert (found["pixels.lr"], found["ipc"], found["update.num_images"]) == (0.0005, 1, 77)
 
 
+def test_the_whole_set_is_trained_on_as_many_images_as_the_distilled_one() -> None:
+    small = chosen(facts(64, [61] * 4))
+    epochs = small["evaluation.whole_set_epochs"] // 10
+    decoded = 4 * small["ipc"] * small["factor"] ** 2
+    assert (epochs - 1) * 244 < Evaluation().quick_epochs * decoded <= epochs * 244
+    assert "evaluation.whole_set_epochs" not in chosen(facts(32, [5000] * 10))
+
+
+def test_reasons_say_what_a_small_class_means() -> None:
+    why = {one.path: one.why for one in suggest_values(facts(64, [15, 90, 90]), {}, on_gpu=False)}
+    assert (
+        why["ipc"].endswith("with the 15 images of 'class 0', some tiles repeat")
+        and why["update.num_images"] == "all images"
+    )
+
+
 def test_without_a_test_split_validation_stays_unseen() -> None:
     assert chosen(facts(32, [50] * 4, test=0, validation=5))["data.include_validation"] is False
     assert facts(32, [50] * 4, test=0, validation=5).distilled == [50] * 4
@@ -95,8 +112,8 @@ def predicting(costs: StepCosts) -> Callable[[Config], Forecast]:
     ("budget_s", "costs", "given", "expected"),
     [
         # The start takes 2 s, a step 1 s for four classes and 0.1 s for the network.
-        (4, COSTS, {}, (1, 1, 50)),
-        (20, COSTS, {}, (1, 14, 50)),
+        (4, COSTS, {}, (1, 1, 1)),
+        (20, COSTS, {}, (1, 14, 14)),
         (200, COSTS, {}, (7, 20, 50)),
         (10**9, COSTS, {}, (2000, 20, 50)),
         (200, COSTS, {"inner_steps": 5}, (24, 5, 41)),
