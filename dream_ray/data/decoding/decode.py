@@ -34,6 +34,17 @@ from dream_ray.data.decoding.jpeg import decode_plain_jpeg, has_exif, is_damage,
 # Other formats of Pillow start programs (EPS) or contain no photographs. Some builds of Pillow lack the last three, and
 # the package pillow-heif brings HEIF.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "ICO", "AVIF", "JPEG2000", "HEIF")
+# Begin and first bytes -> format and decoder, of formats that some machines cannot read.
+_BUILD = "install a build of Pillow that has it"
+_DECODERS: dict[tuple[int, bytes], tuple[str, str]] = {
+    **{
+        (4, b"ftyp" + brand): ("HEIF", "pip install pillow-heif")
+        for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+    },
+    **{(4, b"ftyp" + brand): ("AVIF", _BUILD) for brand in (b"avif", b"avis")},
+    (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n"): ("JPEG 2000", _BUILD),
+    (0, b"\xff\x4f\xff\x51"): ("JPEG 2000", _BUILD),
+}
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
 _STRIP_PIXELS = 1 << 20
@@ -92,7 +103,7 @@ def decode(data: bytes, *, channels: int, size: int | None, pixel_range: int | N
     except UnknownRange as reason:
         raise UnreadableImage(str(reason)) from None
     except UnidentifiedImageError:
-        raise UnreadableImage("it is not an image of a known format") from None
+        raise UnreadableImage(_why_unidentified(data)) from None
     except Exception as error:
         # Pillow raises many kinds of exception for damaged bytes, and none of them may end an ingest.
         raise UnreadableImage(f"{type(error).__name__}: {error}") from None
@@ -192,6 +203,14 @@ def _load(data: bytes, pixel_range: int | None) -> Image.Image:
         image = in_8_bits(pixels, pixel_range)
         image.getexif().update(file.getexif())
         return _upright(image)
+
+
+def _why_unidentified(data: bytes) -> str:
+    """Returns why no decoder takes the bytes: it is missing, or there is none."""
+    for (start, first), (name, remedy) in _DECODERS.items():
+        if data.startswith(first, start):
+            return f"it is {name}, for which no decoder is installed: {remedy}"
+    return "it is not an image of a known format"
 
 
 @cache

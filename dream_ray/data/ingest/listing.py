@@ -2,9 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -206,13 +207,19 @@ def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]
     if not names:
         raise UsageError(f"source {name} has no images")
     if len(names) < 2:
-        without = listing.filter(listing["class"].is_null()).slice(0, 1).to_pylist()
-        lost = f"; others have none, the first: {without[0]['name']}: {without[0]['problem']}" if without else ""
-        raise UsageError(
-            f"source {name} must have at least 2 classes; got {len(names)} ({', '.join(names)}){lost}. If its "
-            f"directories are the classes, name it; {ways_to_labels(listing['name'].slice(0, _SHOWN).to_pylist())}"
-        )
+        _refuse_few(name, names, listing)
     return names
+
+
+def _refuse_few(name: str, names: Sequence[str], listing: pa.Table) -> NoReturn:
+    """Raises UsageError for a source with too few classes, with what other reading its files may have."""
+    without = listing.filter(listing["class"].is_null()).slice(0, 1).to_pylist()
+    lost = f"; others have none, the first: {without[0]['name']}: {without[0]['problem']}" if without else ""
+    files = listing["name"].slice(0, _SHOWN).to_pylist()
+    raise UsageError(
+        f"source {name} must have at least 2 classes; got {len(names)} ({', '.join(names)}){lost}. If {names[0]} "
+        f"contains the directories of the classes, name it; {ways_to_labels(files)}"
+    )
 
 
 def _file(part: str, number: int) -> str:

@@ -286,3 +286,18 @@ def test_exif_is_found_in_any_segment_before_the_pixels():
     assert not has_exif(data[:scan] + b"\xff" + data[scan:] + exif)
     assert not has_exif(data + exif)
     assert not any(has_exif(data[:length]) for length in range(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIF, .*: pip install pillow-heif"),
+        (b"\0\0\0\x18ftypmif1", "HEIF, .*: pip install pillow-heif"),
+        (b"\0\0\0\x18ftypavif", "AVIF, .*a build of Pillow"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000, .*a build of Pillow"),
+    ],
+)
+def test_a_missing_decoder_is_named(monkeypatch, data, name):
+    monkeypatch.setattr("dream_ray.data.decoding.decode._formats", lambda: ("PNG",))
+    with pytest.raises(UnreadableImage, match=f"it is {name}"):
+        decode(data + bytes(100), channels=3, size=None)

@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import lzma
 import os
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_ray import storage
-from dream_ray.data.archives import Archive
+from dream_ray.data.archives import Archive, inner_archives
 from dream_ray.data.decoding.decode import decode
 from dream_ray.data.sources import LISTING, SOURCES, SourceOptions, find_source, images_with_labels, order_of_names
 from dream_ray.data.sources.archive import archive_per_class
@@ -248,6 +249,32 @@ class TestLostConnections:
             source.list_shard(0, str(tmp_path / "spool"))
         bucket()
         assert source.list_shard(0, str(tmp_path / "spool")).num_rows >= 4
+
+    def test_a_tar_of_tars(self, tmp_path, bucket):
+        inner = [(f"{name}.tar", write_tar(tmp_path / "i.tar", FOLDER_TAR).read_bytes()) for name in "ab"]
+        whole = write_tar(tmp_path / "f.tar", inner)
+        archive = Archive.of_file("s3://b/f.tar")
+        reads = bucket()
+        found = inner_archives(archive)
+        source = archive_per_class(found, None)
+        assert source.shards == ("s3://b/f.tar: a.tar", "s3://b/f.tar: b.tar")
+        rows = source.list_shard(1, str(tmp_path / "spool")).to_pylist()
+        data = whole.read_bytes()
+        assert [data[row["offset"] :][: row["length"]] for row in rows] == [png(0), png(1), png(2)]
+        assert sum(reads) < 4 * len(data) and {row["path"] for row in rows} == {"s3://b/f.tar"}
+        bucket(0)
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/f\.tar: connection lost"):
+            source.list_shard(1, str(tmp_path / "spool"))
+
+    @pytest.mark.parametrize("pack", [lzma.compress, lambda data: pa.compress(data, "zstd", asbytes=True)])
+    def test_packed_streams(self, tmp_path, bucket, monkeypatch, pack):
+        monkeypatch.setattr("dream_ray.data.archives.tar_members._BUFFER_BYTES", 1024)
+        files = [*FOLDER_TAR, ("x/b/9.bin", noise(0, 30_000).tobytes())]
+        (tmp_path / "f.tar").write_bytes(pack(write_tar(tmp_path / "plain.tar", files).read_bytes()))
+        source = archive_per_class([Archive.of_file("s3://b/f.tar")], None)
+        bucket(5000)
+        with pytest.raises(storage.RemoteError, match=r"cannot read s3://b/f\.tar: connection lost"):
+            source.list_shard(0, str(tmp_path / "spool"))
 
     def test_parquet(self, tmp_path, bucket, make_parquet):
         path = make_parquet("a.parquet", [noise(i, 100_000).tobytes() for i in range(9)], [0, 1, 2] * 3)
