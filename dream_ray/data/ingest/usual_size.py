@@ -22,8 +22,9 @@ _LOG = logging.getLogger(__name__)
 def with_usual_size(settings: IngestSettings, selection: Selection) -> IngestSettings:
     """Returns settings without a size with one, if the images need it; a line is logged that says so.
 
-    Up to 256 images tell, evenly spaced over all classes. They keep their shape if at least half of them share it and
-    it is small. Otherwise images are resized to the first of `SIDES` that at most a quarter of them are smaller than.
+    Up to 256 images tell, evenly spaced over all classes. They keep their shape if at least nine in ten share it and it
+    is small; the others are then refused, because they may have come there by mistake. Otherwise images are resized to
+    the first of `SIDES` that at most a quarter of them are smaller than.
 
     Args:
         settings: Settings of the ingest, whose size is None.
@@ -33,7 +34,7 @@ def with_usual_size(settings: IngestSettings, selection: Selection) -> IngestSet
     if not shapes:
         return settings  # the plan says that no image is readable
     [(common, count)] = Counter(shapes).most_common(1)
-    if 2 * count >= len(shapes) and min(common) <= LARGEST_KEPT:
+    if 10 * count >= 9 * len(shapes) and min(common) <= LARGEST_KEPT:
         return settings
     sides = sorted(map(min, shapes))
     size = next((side for side in SIDES if sides[len(sides) // 4] >= side), SIDES[-1])

@@ -168,7 +168,7 @@ def _images(
         if (height, width) != (form.height, form.width):
             raise UsageError(
                 f"images must have the same shape: {form.first} is {form.height} x {form.width} and {row['name']} is "
-                f"{height} x {width} (height x width); use --size to resize and crop them"
+                f"{height} x {width} (height x width); --size {min(form.height, form.width)} resizes and crops them"
             )
         digests.append(image_digest(image_CHW))
         yield image_CHW

@@ -75,7 +75,7 @@ def test_a_killed_ingest_resumes_to_identical_bytes(tmp_path, monkeypatch, by_co
 
 def test_an_impossible_ingest_is_deleted(tmp_path, monkeypatch, make_folder):
     """All images are readable, but these settings allow no store."""
-    root = make_folder("f", {"a": 3, "b": {"odd.png": png(9, 6, 9)}})
+    root = make_folder("f", {"a": 9, "b": {"odd.png": png(9, 6, 9)}})
     for number in count(1):
         store = tmp_path / str(number)
         with monkeypatch.context() as patch:

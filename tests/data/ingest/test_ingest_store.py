@@ -148,8 +148,9 @@ class TestTest:
 
 class TestSizeAndChannels:
     def test_differing_shapes(self, tmp_path, make_folder):
-        root = make_folder("f", {"a": {"0.png": png(0, 6, 6)}, "b": {"1.png": png(1, 6, 9)}})
-        with pytest.raises(UsageError, match=r"0\.png is 6 x 6 and .*1\.png is 6 x 9 .*use --size"):
+        equal = {f"{number}.png": png(number, 6, 6) for number in range(9)}
+        root = make_folder("f", {"a": equal, "b": {"1.png": png(10, 6, 9)}})
+        with pytest.raises(UsageError, match=r"0\.png is 6 x 6 and .*1\.png is 6 x 9 .*--size 6 resizes"):
             ingest(str(root), str(tmp_path / "s"))
         assert storage.list_directory(str(tmp_path / "s")) == []
         assert ingest(str(root), str(tmp_path / "s"), size=4).height == 4

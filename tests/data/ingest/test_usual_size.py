@@ -3,6 +3,7 @@
 import pytest
 
 from dream_ray.data.store.store import Store
+from dream_ray.errors import UsageError
 from tests.data.samples import ingest, png
 
 
@@ -13,18 +14,21 @@ def photographs(sides: list[tuple[int, int]]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("sides", "kept"),
     [
-        ([(40, 50)] * 4 + [(300, 200)], "40 x 50"),
+        ([(40, 50)] * 9 + [(300, 200)], "40 x 50"),
+        ([(64, 64)] * 7 + [(148, 266), (90, 90)], "64 x 64"),
         ([(80, 90), (90, 80), (64, 200), (100, 100), (70, 71)], "64 x 64"),
         ([(50, 90), (40, 80), (64, 200), (100, 100), (70, 71)], "32 x 32"),
         ([(20, 30), (16, 16), (24, 20), (300, 400), (200, 200)], "32 x 32"),
         ([(300, 260)] * 5, "64 x 64"),
     ],
-    ids=["common", "varied", "a quarter is smaller", "small", "large"],
+    ids=["common", "most are common", "varied", "a quarter is smaller", "small", "large"],
 )
 def test_images_without_a_common_small_shape_are_resized(sides, kept, make_folder, tmp_path, caplog):
     root = make_folder("photos", {"a": photographs(sides), "b": {**photographs(sides[:1]), "cut.png": b"no image"}})
     if kept == "40 x 50":
-        (root / "a" / "4.png").unlink()
+        with pytest.raises(UsageError, match=r"9.png is 300 x 200 .*--size 40 resizes and crops"):
+            ingest(str(root), str(tmp_path / "refused"), max_rejects=0.5)
+        (root / "a" / "9.png").unlink()
     ingest(str(root), str(tmp_path / "store"), max_rejects=0.5)
     manifest = Store.open(str(tmp_path / "store")).manifest
     assert f"{manifest.height} x {manifest.width}" == kept

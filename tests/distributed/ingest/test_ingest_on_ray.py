@@ -87,9 +87,9 @@ def _kill_a_task(notes: Path, killed: list[int]) -> None:
 def test_errors_of_tasks_reach_the_driver_unchanged(local_ray: None, photos: str, tmp_path: Path) -> None:
     (tmp_path / "folder" / "a").mkdir(parents=True)
     (tmp_path / "folder" / "b").mkdir()
-    for name, size in (("a/0.png", (4, 4)), ("b/0.png", (5, 4))):
+    for name, size in (*((f"a/{number}.png", (4, 4)) for number in range(9)), ("b/0.png", (5, 4))):
         Image.new("RGB", size).save(tmp_path / "folder" / name)
-    with pytest.raises(UsageError, match=r"0\.png is 4 x 4 and .*0\.png is 4 x 5 .*use --size"):
+    with pytest.raises(UsageError, match=r"0\.png is 4 x 4 and .*0\.png is 4 x 5 .*--size 4 resizes"):
         api.ingest(IngestSettings(source=str(tmp_path / "folder")), str(tmp_path / "s"), workers=2)
     with pytest.raises(RunError, match="1 of 241 images are unreadable"):
         api.ingest(IngestSettings(source=photos, size=8), str(tmp_path / "t"), workers=2, max_rejects=0.0)
