@@ -10,8 +10,11 @@ from torch import Tensor
 from dream_ray.config import Config
 from dream_ray.core.placement import place_classes
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
+from dream_ray.data.store.store import Store
 from dream_ray.engine import worker
 from dream_ray.engine.local_backend import LocalBackend
+from dream_ray.engine.models.pool import with_models
+from dream_ray.engine.models.ranking import check_initial_models
 from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run import lifecycle as run_module
 from dream_ray.engine.run.artefacts import read_synthetic
@@ -31,8 +34,9 @@ def create_run(
     path: str, config: Config, store: str, *, device: torch.device = CPU, compile: str = "off", **options: Any
 ) -> Run:
     """Makes the directory of a run; options are fields of `RunSpec`."""
+    config = with_models(config, Store.open(store))
     spec = RunSpec(config=config, store=store, out=path, compile=compile, **{"local": True, **options})
-    return run_module.create_run(spec, device)
+    return run_module.create_run(spec, device, check_initial_models(config, Store.open(store)))
 
 
 def work(

@@ -17,8 +17,8 @@ def show_changes(before: Any, after: Any) -> None:
     """Prints the settings that were changed so that a run fits into its memory."""
     old = dict(flatten(before.model_dump()))
     for name, value in flatten(after.model_dump()):
-        # The initialisation changes for another reason: it gets the digest of the set or of the models to start from.
-        if not isinstance(value, dict) and not name.startswith("initialisation.") and value != old[name]:
+        # Sets and models are named by their full paths and their digests, whatever the memory.
+        if not isinstance(value, dict) and not name.startswith(("initialisation.", "source.")) and value != old[name]:
             echo(f"changed to fit the memory: {name} from {old[name]} to {value}")
 
 
@@ -27,6 +27,7 @@ def show_memory(plan: Any) -> None:
     rows = {
         "process that embeds, matches and trains (measured)": plan.step,
         "features of the largest class": 0 if plan.gpu else plan.features,
+        "features that are kept, in float16": 0 if plan.gpu else plan.kept,
         "synthetic images": 0 if plan.gpu else plan.synthetic,
         "checkpoint being written": plan.writing,
         "real images kept in memory": 0 if plan.gpu else plan.resident,
@@ -34,6 +35,8 @@ def show_memory(plan: Any) -> None:
         "networks of the pool": 0 if plan.gpu else plan.pool,
         "Ray": plan.ray,
     }
+    if not plan.kept:
+        del rows["features that are kept, in float16"]
     totals = {"total": plan.total}
     if plan.gpu:
         totals["on the GPU, with features, images and the pool"] = plan.worker_on_gpu
@@ -62,9 +65,10 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     }
     if plan.config.source.kind == "random":
         steps["draw a network"] = costs.update_s
-    else:
+    elif plan.config.source.kind != "frozen":
         steps |= {"update the network": costs.update_s, "warm up the network": costs.warm_up_s}
-    steps["prepare the first step"] = costs.first_warm_up_s
+    if plan.config.source.kind != "frozen":
+        steps["prepare the first step"] = costs.first_warm_up_s
     print_table(["step (measured)", number("seconds")], [(name, f"{cost_s:,.3f}") for name, cost_s in steps.items()])
 
     seen = plan.forecast()
@@ -82,7 +86,9 @@ def show_time(plan: Any, price_per_hour: float | None) -> None:
     run["snapshots fetched in the run"] = _size(seen.total_bytes)
     if price_per_hour is not None:
         run["cost"] = _cost(seen.wall_s, workers + producers, price_per_hour)
-    trained = counted(producers, "producer") if producers else "each trains the networks"
+    is_frozen = plan.config.source.kind == "frozen"
+    trained = "frozen networks" if is_frozen else "each trains the networks"
+    trained = counted(producers, "producer") if producers else trained
     print_table([f"prediction for {counted(workers, 'worker')}, {trained}", number("")], list(run.items()))
     if plan.shares_cores:
         echo(f"{workers + producers} processes share {plan.cores} cores; this is part of the prediction")
@@ -123,7 +129,7 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
         return
     if plan.producers:
         echo(f"each with {counted(plan.producers, 'producer')}")
-    else:
+    elif plan.config.source.kind != "frozen":
         echo(f"all workers train the same networks: at most {first.inline_limit:.1f} times as fast as one worker")
 
 

@@ -102,7 +102,7 @@ class Config(Section):
         kind, objective = self.source.kind, self.matching.objective
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
-            *self.initialisation.rules(self.ipc * self.factor**2),
+            *self.initialisation.rules(self.ipc * self.factor**2, has_pool=kind == "frozen"),
             (
                 self.selection.strategy != "random" and self.batch_real not in (None, picked),
                 f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with selection.strategy "
@@ -156,6 +156,10 @@ class Config(Section):
                 "update.epochs must be an int >= 1 with source.kind expert, because experts are trained; got 0",
             ),
             (
+                self.data.zca and kind == "frozen",
+                "data.zca must be false with source.kind frozen, whose networks take normalised images; got true",
+            ),
+            (
                 self.data.zca and (self.pixels.space, self.factor) != ("normalised", 1),
                 "pixels.space must be normalised and factor 1 with data.zca, because a whitened image is not a mosaic "
                 f"of whitened images; got {self.pixels.space} and {self.factor}",
@@ -186,11 +190,9 @@ class Config(Section):
 
     def selects_at(self, inner: int) -> bool:
         """Tells whether images are selected by their features before an inner step."""
-        return (
-            self.matching.objective != "trajectory"
-            and self.selection.strategy != "random"
-            and inner % self.selection.interval == 0
-        )
+        # A frozen network has the same features at every inner step.
+        interval = self.inner_steps if self.source.kind == "frozen" else self.selection.interval
+        return self.matching.objective != "trajectory" and self.selection.strategy != "random" and inner % interval == 0
 
     @property
     def total_steps(self) -> int:

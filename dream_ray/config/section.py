@@ -1,8 +1,8 @@
 """The base of all sections of settings."""
 
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 def takes_numbers_only(annotation: Any) -> bool:
@@ -18,9 +18,21 @@ def _takes_truth(annotation: Any) -> bool:
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, keyword-only, no unknown keys."""
+    """A part of the configuration: immutable, keyword-only, no unknown keys.
+
+    Attributes:
+        later: Settings that are written only if they differ from their default. Digests of settings name checkpoints
+            and trials, so those of settings from before these existed stay as they were.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        unused = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in values.items() if name not in unused}
 
     @model_validator(mode="before")
     @classmethod

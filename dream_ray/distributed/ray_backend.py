@@ -187,8 +187,12 @@ def _check_paths(run: Run, spec: RunSpec) -> None:
     start = run.config.initialisation.path
     if start is not None and not storage.is_directory(start):
         check_visible_on_all_nodes("from", start, start)
-    for model in run.config.initialisation.used_models:
-        check_visible_on_all_nodes("initialisation.models", model, storage.join(model, DESCRIPTION))
+    for name, models in (
+        ("initialisation.models", run.config.initialisation.used_models),
+        ("source.models", run.config.source.models if run.config.source.kind == "frozen" else ()),
+    ):
+        for model in models:
+            check_visible_on_all_nodes(name, model, storage.join(model, DESCRIPTION))
     if spec.snapshot_cache is not None and not storage.is_remote(spec.snapshot_cache):
         storage.ensure_writable(spec.snapshot_cache)
         check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)
@@ -209,7 +213,7 @@ def _plan_producers(spec: RunSpec, gpus: float) -> ProducerPlan:
     # In an elastic run, a worker may take any free slot later.
     is_fixed = spec.fewest_workers == spec.workers
     return plan_producers(
-        spec.producers if spec.config.source.is_independent else 0,
+        spec.producers if spec.config.source.is_trained_ahead else 0,
         workers=spec.workers,
         cpus=spec.threads,
         gpus=gpus,

@@ -14,11 +14,14 @@ from dream_ray.engine.distill import Matcher
 from dream_ray.engine.matching.class_matcher import decoder
 from dream_ray.engine.matching.class_selector import Assignments
 from dream_ray.engine.matching.expert_segments import ExpertSegments, Segments
+from dream_ray.engine.matching.feature_cache import FrozenFeatures
 from dream_ray.engine.matching.from_config import class_matcher
 from dream_ray.engine.matching.gathering import Gathering
+from dream_ray.engine.matching.pool_weights import pool_weights
 from dream_ray.engine.matching.prefetched_selection import prefetch_selection
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.matching.trajectory_matcher import TrajectoryMatcher
+from dream_ray.engine.models.pool import load_pool
 from dream_ray.engine.models.ranking import InitialModels
 from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trains_on_everything, warmed_up
 from dream_ray.engine.networks.prefetched import ConsumerSide, FetchedNetworks
@@ -57,6 +60,9 @@ def make_components(
     if config.matching.objective == "trajectory":
         yield _trajectory_components(run, store, labels, world_group)
         return
+    if config.source.kind == "frozen":
+        yield _frozen_components(run, store, labels)
+        return
     matcher = class_matcher(
         config,
         store,
@@ -86,6 +92,23 @@ def make_components(
 def _initial_network(run: Run, store: Store) -> Snapshot:
     """Trains the network of the initialisation, for runs whose own networks are not trained on real images."""
     return warmed_up(run.config, store, run.normalise(store), first_passes(run.config), run.form)
+
+
+def _frozen_components(run: Run, store: Store, labels: Labels) -> Components:
+    normalise = run.normalise(store)
+    pool = load_pool(run.config, run.device)
+    matcher = class_matcher(
+        run.config,
+        store,
+        labels,
+        normalise,
+        form=run.form,
+        features=FrozenFeatures(),
+        starting_images=partial(starting_images, run.config),
+        open_models=partial(InitialModels.open, run, store, run.device),
+        weights_M2=pool_weights(run.config, store, pool, normalise),
+    )
+    return pool, matcher.selector.select_all, matcher
 
 
 def _trajectory_components(run: Run, store: Store, labels: Labels, world_group: ProcessGroup) -> Components:

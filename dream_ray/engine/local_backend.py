@@ -67,7 +67,7 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
 
     def producers(self, spec: RunSpec) -> Producers:
         """See `Backend.producers`; the default is one if a core is free or several workers need it."""
-        if not spec.config.source.is_independent:
+        if not spec.config.source.is_trained_ahead:
             return Producers()
         if spec.producers is not None:
             return Producers(spec.producers)
@@ -133,23 +133,33 @@ def _other_workers(
     queue: SnapshotQueue[NetworkState] | None,
     agreement: LocalAgreement,
 ) -> Iterator[list[Future[None]]]:
-    """Runs all workers but the first in threads; after the block they end at their next snapshot or step."""
+    """Runs all workers but the first in threads; after the block they end at their next snapshot or step.
+
+    Args:
+        run: The run.
+        join: Makes a thread a worker.
+        num_workers: Number of workers.
+        queue: Snapshot queue, which ends the workers that wait at it; None: the networks of the run are frozen.
+        agreement: Ends the workers before a step.
+    """
     if num_workers == 1:
         yield []
         return
-    assert queue is not None  # `check_against_store` refuses several workers without producers
 
     def work_beside(rank: int) -> None:
         try:
             work(run.path, partial(join, rank))
         except Exception as error:
             is_ours = isinstance(error, (UsageError, RunError))
-            queue.close(str(error) if is_ours else f"a worker failed: {error!r}")
+            if queue is None:
+                agreement.ask()
+            else:
+                queue.close(str(error) if is_ours else f"a worker failed: {error!r}")
             raise
 
     with ExitStack() as ending:
         threads = ending.enter_context(ThreadPoolExecutor(num_workers - 1, thread_name_prefix="worker"))
-        ending.callback(queue.close)
+        ending.callback(agreement.ask if queue is None else queue.close)
         ending.callback(agreement.break_off)
         yield [threads.submit(work_beside, rank) for rank in range(1, num_workers)]
 

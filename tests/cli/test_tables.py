@@ -158,7 +158,7 @@ class LongRun:
     memory = SimpleNamespace(
         step=1e12, features=1e12, synthetic=1e12, writing=1e12, resident=1e12, pool=1e12, ray=1e12, gpu=True,
         total=1e13, on_gpu=1e13, workers=1000, producers=1000, producer=1e12, ahead=1e12, all_processes=1e15,
-        mapped=1e13, worker_on_gpu=1e12, decoding=1e12, free_gpu=1e9, fits_gpu=False, gpu_rule="a GPU must",
+        mapped=1e13, worker_on_gpu=1e12, decoding=1e12, free_gpu=1e9, fits_gpu=False, gpu_rule="a GPU must", kept=1e12,
     )  # fmt: skip
     costs = SimpleNamespace(match_s=1234.0, select_s=1234.0, update_s=1234.0, warm_up_s=1234.0, first_warm_up_s=1234.0)
     config = parse_config(PRESETS["smoke"].settings)

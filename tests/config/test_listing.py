@@ -29,7 +29,10 @@ def test_the_page_lists_every_setting_with_its_values() -> None:
     paths = [line.partition("`")[2].partition("`")[0] for line in lines if line.startswith("- ")]
     # A dump leaves out those of other initialisations.
     of_others = ["path", "digest", "models", "allow_weak_models", "score", "candidates", "crops"]
-    shown = [*flat(Config().model_dump(mode="json")), *(f"initialisation.{name}" for name in of_others)]
+    of_frozen = ["models", "found", "allow_weak_models"]
+    left_out = {"initialisation": of_others, "source": of_frozen}
+    shown = list(flat(Config().model_dump(mode="json")))
+    shown += [f"{section}.{name}" for section, names in left_out.items() for name in names]
     assert sorted(paths) == sorted(shown)
     starts = (
         "- `batch_real`: int >= 1, or null; default `null`. Real batch of a class",

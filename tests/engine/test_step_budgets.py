@@ -15,12 +15,14 @@ import torch
 
 from dream_ray.config import parse_config
 from dream_ray.config.frameworks import overlay
+from dream_ray.config.sections import Network
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.engine.components import make_components
 from dream_ray.engine.matching.state import RunState
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.directory import Run
 from tests.frameworks import Settings, tiny_run
+from tests.models import untrained
 from tests.runs import create_run
 from tests.standin_gpu.allowed_waits import ALLOWED_WAITS
 from tests.standin_gpu.gpu import standin_gpu
@@ -41,6 +43,9 @@ SETTINGS = {
     "boundary": overlay(tiny_run("dream_plus", "boundary"), {**ONCE, "selection": {"interval": 1}}),
     "dc": overlay(tiny_run("dc", "random"), ONCE),
     "mtt": overlay(tiny_run("mtt", "random"), ONCE),
+    "frozen": overlay(
+        tiny_run("dream_plus", "representative"), {**ONCE, "source": {"kind": "frozen", "allow_weak_models": True}}
+    ),
 }
 """Settings of an outer step of four inner steps on four classes. In the first three, each inner step selects."""
 
@@ -79,6 +84,9 @@ BUDGETS = {
     "dc: update": Budget(calls=3, operations=214, waits={}),
     "mtt: class step": Budget(calls=4, operations=16285, waits={}),
     "mtt: update": Budget(calls=3, operations=180, waits={}),
+    "frozen: class step": Budget(calls=4, operations=1646, waits={}),
+    "frozen: update": Budget(calls=3, operations=0, waits={}),
+    "frozen: first selection": Budget(calls=1, operations=313, waits={"core/selection/picking.py nearest_to_each": 1}),
 }
 """By framework and part. A class step matches all four classes, in MTT on three segments. An update trains on two
 batches, in DC on one, in MTT on none. A selection is for four classes."""
@@ -90,9 +98,13 @@ def counts(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
     @cache
     def counted(framework: str) -> dict[str, list[Tally]]:
-        path = str(tmp_path_factory.mktemp(framework) / "run")
+        path, settings = str(tmp_path_factory.mktemp(framework) / "run"), SETTINGS[framework]
+        if framework == "frozen":
+            network = Network(**settings["network"])
+            models = [untrained(four_digits_store, f"{path}-{seed}", network, seed).path for seed in (0, 1)]
+            settings = overlay(settings, {"source": {"models": models}})
         with standin_gpu():
-            run = create_run(path, parse_config(SETTINGS[framework]), four_digits_store, device=torch.device("cuda"))
+            run = create_run(path, parse_config(settings), four_digits_store, device=torch.device("cuda"))
             for expert in missing_experts(run):
                 make_expert(run.path, expert)
             return count(run)

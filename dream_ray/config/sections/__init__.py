@@ -6,7 +6,7 @@ Defaults are DREAM+'s published setting for CIFAR-10 at 10 images per class.
 from dream_ray.config.sections.evaluation import Evaluation
 from dream_ray.config.sections.images import Data, Initialisation, Selection
 from dream_ray.config.sections.matching import Matching, Pixels, Weights
-from dream_ray.config.sections.networks import Network, Source, Trajectory, Update
+from dream_ray.config.sections.networks import Network, PinnedModel, Source, Trajectory, Update
 
 __all__ = [
     "Data",
@@ -14,6 +14,7 @@ __all__ = [
     "Initialisation",
     "Matching",
     "Network",
+    "PinnedModel",
     "Pixels",
     "Selection",
     "Source",

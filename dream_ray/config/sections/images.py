@@ -38,11 +38,12 @@ class Initialisation(Section):
     """Digest of the images of `path`, so that the run never starts from others; `distill` sets it."""
     warmup_epochs: int = Field(default=1, ge=0)
     """Passes over the real data that train the network of the representative initialisation. With source.kind real
-    this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool, which uses
-    a member of the pool, by the other strategies, and with `models`."""
+    this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool and
+    frozen, which use a network of theirs, by the other strategies, and with `models`."""
     models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Directories of models that `dream-ray train` wrote. easy averages their scores; herding takes the features of the
-    only one, and so does representative instead of training a network."""
+    only one, and so does representative instead of training a network. With source.kind frozen, easy takes the networks
+    of the run if there are none here, and herding the first of them."""
     allow_weak_models: bool = False
     """Accept models whose accuracy may be below twice chance, or is unknown."""
     score: Literal["cross_entropy", "el2n"] = "cross_entropy"
@@ -72,21 +73,22 @@ class Initialisation(Section):
         """Whether the features of a network that this run trains decide where the images start."""
         return self.strategy == "representative" and not self.models
 
-    def rules(self, tiles: int) -> list[tuple[bool, str]]:
+    def rules(self, tiles: int, *, has_pool: bool) -> list[tuple[bool, str]]:
         """Returns the rules of the strategies that use models, see `check_rules`.
 
         Args:
             tiles: Tiles of all stored images of a class, ipc * factor^2.
+            has_pool: Whether the run has frozen networks, which easy and herding take if `models` is empty.
         """
         by_train = "directories that `dream-ray train` wrote"
         return [
             (
-                self.strategy == "easy" and not self.models,
+                self.strategy == "easy" and not self.models and not has_pool,
                 f"initialisation.models must name one model or more, {by_train}, with initialisation.strategy easy; "
                 "got none",
             ),
             (
-                self.strategy == "herding" and len(self.models) != 1,
+                self.strategy == "herding" and len(self.models) != 1 and not (has_pool and not self.models),
                 f"initialisation.models must name one model, {by_train}, with initialisation.strategy herding; got "
                 f"{len(self.models) or 'none'}",
             ),

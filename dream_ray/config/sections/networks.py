@@ -1,6 +1,6 @@
 """Networks: what they are, where they come from, and how they are trained."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,23 +18,46 @@ class Network(Section):
     {width: 0.5} of resnet10 and {growth: 12} of densenet121."""
 
 
+class PinnedModel(Section):
+    """A model as a run found it, so that it never goes on with another one."""
+
+    digest: str
+    """Digest of the model."""
+    network: Network
+    """Its architecture."""
+
+
 class Source(Section):
     """Where the matching networks come from."""
 
-    kind: Literal["real", "random", "pool", "synthetic", "expert"] = "real"
+    later: ClassVar[tuple[str, ...]] = ("models", "found", "allow_weak_models")
+    kind: Literal["real", "random", "pool", "synthetic", "expert", "frozen"] = "real"
     """real: a fresh network per outer step, trained on real data (IDC, DREAM, DREAM+); random: a fresh untrained one
     per inner step (DM); pool: one of pool_size warmed-up networks per outer step, trained further (ImageNet-100);
     synthetic: a fresh one per outer step, trained on the synthetic images (DC, DSA); expert: segments of the
-    trajectories of trajectory.num_experts networks, trained on real data (MTT)."""
+    trajectories of trajectory.num_experts networks, trained on real data (MTT); frozen: the networks of `models` in
+    turn, never trained."""
     pool_size: int = Field(default=10, ge=1)
     """Networks of the pool."""
+    models: tuple[str, ...] = ()
+    """Models of kind frozen: directories that `dream-ray train` wrote. Inner step j of outer step t is matched at
+    number (t + j) mod n of n models; images are selected once per outer step."""
+    found: tuple[PinnedModel, ...] | None = None
+    """Digest and architecture of each model, so that the run never goes on with others; `distill` sets it."""
+    allow_weak_models: bool = False
+    """Accept models whose accuracy may be below twice chance, or is unknown."""
 
     @property
     def is_independent(self) -> bool:
-        """Whether the networks do not depend on the synthetic images, so that any process can compute them in advance.
+        """Whether the networks do not depend on the synthetic images, so that any process can compute them.
 
         Workers then exchange nothing; with the other kinds they exchange tensors at every step.
         """
+        return self.kind in ("real", "random", "pool", "frozen")
+
+    @property
+    def is_trained_ahead(self) -> bool:
+        """Whether producers can train or draw the networks ahead of the workers."""
         return self.kind in ("real", "random", "pool")
 
 

@@ -8,7 +8,7 @@ R real images, N synthetic images, M decoded synthetic images, C channels, H, W.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class ClassInputs(NamedTuple):
         label: The class, a scalar int64.
         part_M: Decoded images to match, int64; None: all of them.
         weight_R: Weights of the real images, float32, with the sum 1; None: all are equal.
+        weights_2: Factors of the two parts of the loss, see `matching_loss`; None: both are 1.
     """
 
     images_NCHW: Tensor
@@ -49,15 +50,16 @@ class ClassInputs(NamedTuple):
     label: Tensor
     part_M: Tensor | None
     weight_R: Tensor | None = None
+    weights_2: Tensor | None = None
 
     def of_only_class(self) -> "ClassInputs":
         """Returns the inputs of a class without the first axis, along which one class is stacked."""
         view = {operation: values[0] for operation, values in self.view.items()}
-        part_M = None if self.part_M is None else self.part_M[0]
-        weight_R = None if self.weight_R is None else self.weight_R[0]
-        return ClassInputs(
-            self.images_NCHW[0], self.velocity_NCHW[0], self.real_RCHW[0], view, self.label[0], part_M, weight_R
-        )
+        of_class: dict[str, Any] = {
+            name: view if name == "view" else None if values is None else values[0]
+            for name, values in self._asdict().items()
+        }
+        return ClassInputs(**of_class)
 
 
 class ClassOutputs(NamedTuple):
@@ -147,7 +149,9 @@ class ClassStep:
             images_MCHW = augment(to_inputs(decoded_MCHW), inputs.view)
             return signals(forward, parameters, images_MCHW, inputs.label, self.objective, differentiate, again=True)
 
-        loss, gradient_NCHW = matching_gradient(synthetic, inputs.images_NCHW, target, self.objective, differentiate)
+        loss, gradient_NCHW = matching_gradient(
+            synthetic, inputs.images_NCHW, target, self.objective, differentiate, inputs.weights_2
+        )
         moved_NCHW, velocity_NCHW = pixel_step(
             inputs.images_NCHW,
             inputs.velocity_NCHW,

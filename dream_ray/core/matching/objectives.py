@@ -154,19 +154,39 @@ def _flatten(one: Signals) -> Tensor:
     return torch.cat([one.mean_feature_D, *(gradient.flatten() for gradient in one.gradients.values())])
 
 
-def matching_loss(real: Signals, synthetic: Signals, objective: Objective) -> Tensor:
+def matching_loss(real: Signals, synthetic: Signals, objective: Objective, weights_2: Tensor | None = None) -> Tensor:
     """Returns w_feature * dist(mean features) + w_gradient * sum over layers of dist(gradients), a scalar.
 
     Source: DREAM+, equations of the bidirectional matching; with one weight at 0 it is DM's or IDC's loss.
+
+    Args:
+        real: Signals of the real batch.
+        synthetic: Signals of the synthetic batch.
+        objective: The objective.
+        weights_2: Further factors of the two parts, see `scales`; None: both are 1.
     """
     distance = DISTANCES[objective.distance]
+    of_feature, of_gradient = (1.0, 1.0) if weights_2 is None else weights_2
     loss = real.mean_feature_D.new_zeros(())
     if objective.feature_weight > 0:
         gap = distance(real.mean_feature_D[None], synthetic.mean_feature_D[None])
-        loss = loss + objective.feature_weight * gap
+        loss = loss + objective.feature_weight * of_feature * gap
     for name, gradient in real.gradients.items():
-        loss = loss + objective.gradient_weight * distance(gradient, synthetic.gradients[name])
+        loss = loss + objective.gradient_weight * of_gradient * distance(gradient, synthetic.gradients[name])
     return loss
+
+
+def scales(real: Signals, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Returns the sizes of the two parts of the loss under a network: the distances of real signals from zero.
+
+    The parts of a network are in their unit. With distances l1 and l1_mean, that of the features is D * mean |feature|
+    and mean |feature|; with cosine, the sizes count rows.
+    """
+    distance = DISTANCES[objective.distance]
+    feature_1D = real.mean_feature_D[None]
+    gradients = [distance(gradient, torch.zeros_like(gradient)) for gradient in real.gradients.values()]
+    of_gradients = torch.stack(gradients).sum() if gradients else feature_1D.new_ones(())
+    return distance(feature_1D, torch.zeros_like(feature_1D)), of_gradients
 
 
 def matching_gradient(
@@ -175,6 +195,7 @@ def matching_gradient(
     target: Signals,
     objective: Objective,
     differentiate: Differentiate = by_autograd,
+    weights_2: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the matching loss of synthetic images, a scalar, and its gradient in them.
 
@@ -184,10 +205,11 @@ def matching_gradient(
         target: Signals of the real batch.
         objective: The objective.
         differentiate: Computes the gradient.
+        weights_2: See `matching_loss`.
     """
 
     def loss_of(values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return matching_loss(target, synthetic(values["images"]), objective), {}
+        return matching_loss(target, synthetic(values["images"]), objective, weights_2), {}
 
     gradients, (loss, _) = differentiate(loss_of, {"images": images})
     return loss, gradients["images"]

@@ -33,9 +33,9 @@ def check_diagnosis(
         ),
         (threads < 1, f"cpus-per-worker must be an int >= 1; got {threads}"),
         (
-            not config.source.is_independent,
-            f"source.kind must be real, random or pool, whose networks need no synthetic images; got {kind}. Set "
-            "source.kind=real to see the selections under networks that are trained on real images",
+            not config.source.is_trained_ahead,
+            f"source.kind must be real, random or pool, whose networks change from selection to selection; got {kind}. "
+            "Set source.kind=real to see the selections under networks that are trained on real images",
         ),
         (
             config.data.zca and not has_run,

@@ -16,6 +16,7 @@ from dream_ray.core import rng
 from dream_ray.core.images.augment import AugmentParams, sample_params
 from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.images.multiformation import decode
+from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
@@ -51,6 +52,19 @@ def class_step(config: Config, num_classes: int) -> ClassStep:
     )
 
 
+def step_program(config: Config, num_classes: int, normalise: Normalise, form: ProgramForm = EAGER) -> StepProgram:
+    """Returns the program of the steps of a run."""
+    return StepProgram(
+        class_step(config, num_classes),
+        config.matching.augmentation,
+        normalise,
+        dtype_of(config.precision),
+        form,
+        chunk=config.matching.real_chunk,
+        frozen=config.source.kind == "frozen",
+    )
+
+
 @dataclass(frozen=True)
 class ClassMatcher:
     """Matches classes; stateless.
@@ -62,6 +76,8 @@ class ClassMatcher:
         initial_network: Returns the network of the initialisation; None: the first one of the run.
         starting_images: See `InitialImages`.
         open_models: Likewise.
+        weights_M2: Factors of the feature loss and the gradient loss of every network of a frozen pool, see
+            `pool_weights`; None: all are 1.
     """
 
     config: Config
@@ -70,6 +86,7 @@ class ClassMatcher:
     initial_network: Callable[[], Snapshot] | None = None
     starting_images: Callable[[], Float32Array] | None = None
     open_models: Callable[[], RankingModels] | None = None
+    weights_M2: Tensor | None = None
 
     @cached_property
     def initial_images(self) -> InitialImages:
@@ -92,15 +109,7 @@ class ClassMatcher:
         return self._step_program(EAGER)
 
     def _step_program(self, form: ProgramForm) -> StepProgram:
-        matching = self.config.matching
-        return StepProgram(
-            class_step(self.config, self.num_classes),
-            matching.augmentation,
-            self.selector.normalise,
-            dtype_of(self.config.precision),
-            form,
-            chunk=matching.real_chunk,
-        )
+        return step_program(self.config, self.num_classes, self.selector.normalise, form)
 
     @property
     def class_batch(self) -> int:
@@ -139,7 +148,7 @@ class ClassMatcher:
         groups += [(self._program_of_one, [label]) for label in labels if label not in full]
         losses: dict[int, Tensor] = {}
         for program, group in groups:
-            take_step = program.of(snapshot.network)
+            take_step = program.of(snapshot.network, snapshot.architecture)
             # Padding repeats the first class, so that every group has the same shape.
             slots = group + group[:1] * (program.size - len(group))
             inputs = self._inputs(program, snapshot, slots, indices, state)
@@ -162,6 +171,7 @@ class ClassMatcher:
         real = [self.selector.real[label].take(indices[label]) for label in labels]
         parts = [part for label in labels if (part := self._synthetic_part(snapshot, label)) is not None]
         weights = [one.weights for one in classes if one.weights is not None]
+        member, weights_M2 = snapshot.member, self.weights_M2
         return ClassInputs(
             images_NCHW=_stacked([one.images_NCHW for one in classes]),
             velocity_NCHW=_stacked([one.velocity_NCHW for one in classes]),
@@ -170,6 +180,9 @@ class ClassMatcher:
             label=to_device(np.array(labels, dtype=np.int64), device),
             part_M=to_device(np.stack(parts), device) if parts else None,
             weight_R=_stacked(weights) if weights else None,
+            weights_2=None
+            if member is None or weights_M2 is None
+            else weights_M2[member.number].expand(len(labels), 2),
         )
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:

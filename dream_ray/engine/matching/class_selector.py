@@ -19,7 +19,7 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.placement import Labels, class_groups
 from dream_ray.core.selection import strategies
 from dream_ray.core.transfer import to_device
-from dream_ray.engine.matching.feature_cache import FeatureCache
+from dream_ray.engine.matching.feature_cache import KeptFeatures
 from dream_ray.engine.matching.programs import FeatureProgram
 from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.networks.functional import dtype_of
@@ -72,7 +72,7 @@ class ClassSelector:
         largest_class: Images of the largest class of the whole run.
         normalise: Maps images to network inputs; all tensors live on its device.
         form: How programs are executed.
-        cache: Cache of the results of `embed`; None: no cache.
+        cache: Keeps the results of `embed`; None: nothing is kept.
     """
 
     config: Config
@@ -80,7 +80,7 @@ class ClassSelector:
     largest_class: int
     normalise: Normalise
     form: ProgramForm = EAGER
-    cache: FeatureCache | None = None
+    cache: KeptFeatures | None = None
 
     @cached_property
     def features(self) -> FeatureProgram:
@@ -94,13 +94,14 @@ class ClassSelector:
         """Returns the features (N, D) of the real images of a class, float32."""
         if self.cache is None:
             return self._embed(snapshot, label)
-        features_ND = self.cache.features(snapshot.outer, snapshot.inner, label, lambda: self._embed(snapshot, label))
+        numbers = (snapshot.outer, snapshot.inner) if snapshot.member is None else (snapshot.member.number, 0)
+        features_ND = self.cache.features(*numbers, label, lambda: self._embed(snapshot, label))
         return features_ND.to(self.normalise.device)
 
     def _embed(self, snapshot: Snapshot, label: int) -> Tensor:
         """Computes the features in bounded batches."""
         images, size = self.real[label], self.config.selection.embedding_batch
-        features = self.features.of(snapshot.network)
+        features = self.features.of(snapshot.network, snapshot.architecture)
         batches = np.split(np.arange(len(images)), range(size, len(images), size))
         return torch.cat([features(to_device(pixels, self.normalise.device)) for pixels in images.batches(batches)])
 
@@ -175,7 +176,9 @@ class ClassSelector:
         except strategies.NotFiniteError as error:
             lr, name = self.config.update.lr, self.config.network.name
             advice = f"Check network {name} on this image"
-            if len(error.images) == error.num_images:
+            if snapshot.member is not None:
+                advice = f"Check model {self.config.source.models[snapshot.member.number]} on this image"
+            elif len(error.images) == error.num_images:
                 advice = f"The network diverged: lower update.lr ({lr}), or check network {name}"
             where = f"class {labels[error.slot]}, outer step {snapshot.outer}, inner step {snapshot.inner}"
             raise RunError(f"{error}: {where}. {advice}") from None

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.images.normalisation import Normalise
@@ -13,7 +14,7 @@ from dream_ray.data.arrays import Float32Array
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.class_selector import ClassSelector
-from dream_ray.engine.matching.feature_cache import FeatureCache
+from dream_ray.engine.matching.feature_cache import KeptFeatures
 from dream_ray.engine.matching.initial_images import RankingModels
 from dream_ray.engine.networks.device_images import RealPixels, resident, resident_bytes
 from dream_ray.engine.networks.from_config import build, networks_on, recipe_of, trajectory_length
@@ -30,16 +31,17 @@ def class_matcher(
     normalise: Normalise,
     *,
     form: ProgramForm = EAGER,
-    features: FeatureCache | None = None,
+    features: KeptFeatures | None = None,
     initial_network: Callable[[], Snapshot] | None = None,
     starting_images: Callable[[], Float32Array] | None = None,
     open_models: Callable[[], RankingModels] | None = None,
+    weights_M2: Tensor | None = None,
 ) -> ClassMatcher:
     """Returns the matcher of some classes; see its attributes and those of its selector."""
     real = real_images(config, store, labels, normalise.device)
     largest_class = max(len(store.images(label, config.splits)) for label in range(store.num_classes))
     selector = ClassSelector(config, real, largest_class, normalise, form, features)
-    return ClassMatcher(config, selector, store.num_classes, initial_network, starting_images, open_models)
+    return ClassMatcher(config, selector, store.num_classes, initial_network, starting_images, open_models, weights_M2)
 
 
 def real_images(config: Config, store: Store, labels: Sequence[int], device: torch.device) -> dict[int, RealPixels]:

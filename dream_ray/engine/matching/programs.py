@@ -18,7 +18,7 @@ from dream_ray.core.images.augment import AugmentParams, View, views_of
 from dream_ray.core.images.normalisation import Normalise, unit
 from dream_ray.core.matching.class_step import ClassInputs, ClassOutputs, ClassStep
 from dream_ray.core.matching.derivatives import by_autograd, by_transforms
-from dream_ray.core.matching.objectives import Parameters
+from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.engine.networks.functional import FromFirst, apply, cast, function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm, compile_whole
 from dream_ray.nets import Classifier
@@ -46,7 +46,7 @@ class FeatureProgram:
         self._normalise, self._dtype, self._batch, self._backend = normalise, dtype, batch, backend
         self._program = FromFirst(self._build)
 
-    def _build(self, network: Classifier) -> Callable[..., Tensor]:
+    def _build(self, network: Classifier, architecture: int) -> Callable[..., Tensor]:
         structure, dtype = structure_of(network, training=False), self._dtype
 
         def features(tensors: Parameters, normalise: Normalise | None, images_NCHW: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ class FeatureProgram:
 
         return compile_whole(features, self._backend)
 
-    def of(self, network: Classifier) -> Callable[[Tensor], Tensor]:
+    def of(self, network: Classifier, architecture: int = 0) -> Callable[[Tensor], Tensor]:
         """Returns the function of a network from uint8 images (N, C, H, W) to features (N, D), float32."""
-        program, tensors = self._program(network), cast(network, tensors_of(network), self._dtype)
+        program, tensors = self._program(network, architecture), cast(network, tensors_of(network), self._dtype)
         # On a CPU, eager features in float32 are faster with channels last.
         is_on_cpu = network.head.weight.device.type == "cpu"
         is_last = is_on_cpu and self._backend is None and self._dtype == torch.float32
@@ -88,6 +88,7 @@ class StepProgram:
         dtype: Type in which the network computes.
         form: How the program is executed, and the classes of a group.
         chunk: Real images per forward pass; None: all at once.
+        frozen: Whether the networks are frozen; they compute in evaluation mode, where batch norms couple no images.
     """
 
     def __init__(
@@ -99,21 +100,22 @@ class StepProgram:
         form: ProgramForm = EAGER,
         *,
         chunk: int | None = None,
+        frozen: bool = False,
     ) -> None:
         self.size = form.match_batch
         self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
-        self._chunk, self._form = chunk, form
+        self._chunk, self._form, self._frozen = chunk, form, frozen
         self._structure = FromFirst(self._structure_of)
         self._program = FromFirst(self._build)
 
-    def _structure_of(self, network: Classifier) -> Classifier:
-        structure = structure_of(network, training=True)
+    def _structure_of(self, network: Classifier, architecture: int) -> Classifier:
+        structure = structure_of(network, training=not self._frozen)
         # A compiler fuses the derivatives of norms; the closed form would lose digits in bfloat16.
         is_split = self.size > 1 and self._form.backend is None and self._dtype == torch.float32
         return with_closed_norms(structure) if is_split else structure
 
-    def _build(self, network: Classifier) -> Callable[..., ClassOutputs]:
-        structure, dtype, step = self._structure(network), self._dtype, self._step
+    def _build(self, network: Classifier, architecture: int) -> Callable[..., ClassOutputs]:
+        structure, dtype, step = self._structure(network, architecture), self._dtype, self._step
         chunk, is_batched = self._chunk_of(network), self.size > 1
 
         def program(tensors: Parameters, normalise: Normalise, inputs: ClassInputs) -> ClassOutputs:
@@ -128,20 +130,23 @@ class StepProgram:
         return self._form.prepared(program)
 
     def _chunk_of(self, network: Classifier) -> int | None:
-        return None if network.couples_images else self._chunk
+        return None if network.couples_images and not self._frozen else self._chunk
 
-    def of(self, network: Classifier) -> Callable[[ClassInputs], ClassOutputs]:
-        """Returns the step under a network.
+    def of(self, network: Classifier, architecture: int = 0) -> Callable[[ClassInputs], ClassOutputs]:
+        """Returns the step under a network, with the number of its architecture.
 
         It takes the inputs of `size` classes, stacked along a first axis, and returns its results alike; with size 1,
         there is no such axis.
         """
-        tensors = tensors_of(network)
         if self.size > 1 or self._form.is_fixed:
-            return partial(self._program(network), tensors, self._normalise)
-        forward, parameters = function_of(self._structure(network), tensors, self._dtype)
+            return partial(self._program(network, architecture), tensors_of(network), self._normalise)
+        forward, parameters = self.function_of(network, architecture)
         chunk = self._chunk_of(network)
         return partial(self._step, forward, parameters, self._normalise, differentiate=by_autograd, chunk=chunk)
+
+    def function_of(self, network: Classifier, architecture: int = 0) -> tuple[Forward, Parameters]:
+        """Returns a network as steps use it, as a function, and its parameters."""
+        return function_of(self._structure(network, architecture), tensors_of(network), self._dtype)
 
     def views(self, draws: Sequence[AugmentParams]) -> View:
         """Moves the draws of a group to the device; a compiled program needs the same shapes for all."""

@@ -60,9 +60,11 @@ def check_normalisation(model: Model, mean: Sequence[float], std: Sequence[float
     own = model.description.normalisation
     expected, found = (*own.mean, *own.std), (*mean, *std)
     if len(expected) != len(found) or any(abs(e - f) > _TOLERANCE for e, f in zip(expected, found, strict=True)):
+        own_mean, own_std, mean, std = ([round(one, 5) for one in values] for values in (own.mean, own.std, mean, std))
         raise UsageError(
-            f"data.normalisation must be that of model {model.path}, mean {list(own.mean)} and std {list(own.std)}; "
-            f"got mean {list(mean)} and std {list(std)}"
+            f"data.normalisation must be that of model {model.path}, mean {own_mean} and std {own_std}; got mean "
+            f"{mean} and std {std}. Set data.normalisation='{{mean: {own_mean}, std: {own_std}}}', or store if the "
+            "model was trained on this store"
         )
 
 

@@ -33,6 +33,17 @@ def build_named(network: Network, store: Store) -> Classifier:
     )
 
 
+def matched_networks(config: Config) -> tuple[list[Network], list[int]]:
+    """Returns the architectures that a run is matched at, and the number of that of each network of a frozen pool."""
+    if config.source.kind != "frozen" or not config.source.found:
+        return [config.network], [0]
+    architectures: list[Network] = []
+    for one in config.source.found:
+        if one.network not in architectures:
+            architectures.append(one.network)
+    return architectures, [architectures.index(one.network) for one in config.source.found]
+
+
 def trajectory_length(config: Config) -> int:
     """Returns the number of networks in a trajectory: inner steps, or updates of an expert that students follow."""
     if config.source.kind == "expert":
@@ -56,7 +67,7 @@ def recipe_of(config: Config) -> Recipe:
 
 def trains_on_everything(config: Config) -> bool:
     """Returns whether the networks of a run are trained on real data before they are matched."""
-    return config.source.kind in ("real", "pool")
+    return config.source.kind in ("real", "pool", "frozen")
 
 
 def first_warmup_epochs(config: Config) -> int:
@@ -71,6 +82,8 @@ def first_warmup_epochs(config: Config) -> int:
 
 def first_passes(config: Config) -> int:
     """Returns the passes over the real data before the first match, for every kind of source."""
+    if config.source.kind == "frozen":
+        return 0
     if trains_on_everything(config):
         return first_warmup_epochs(config)
     # The representative initialisation trains a network of its own; the others need none.
@@ -86,7 +99,8 @@ def networks_on(
     form: ProgramForm = EAGER,
     check: Callable[[], None] = lambda: None,
 ) -> NetworkSource:
-    """Returns the network source of some settings on any labelled images."""
+    """Returns the network source of some settings on any labelled images; a frozen pool is read from its models."""
+    assert config.source.kind != "frozen"
     if config.source.kind == "random":
         return RandomNetworks(build_one, recipe_of(config), normalise.device, config.seed, config.inner_steps)
     networks = replace(_trained_networks(config, images, normalise, build_one, form), check=check)

@@ -18,18 +18,18 @@ Built = TypeVar("Built")
 
 
 class FromFirst(Generic[Built]):
-    """What `build` returns for the first network; threads may ask at the same time."""
+    """What `build` returns for the first network of an architecture; threads may ask at the same time."""
 
-    def __init__(self, build: Callable[[Classifier], Built]) -> None:
+    def __init__(self, build: Callable[[Classifier, int], Built]) -> None:
         self._build, self._lock = build, threading.Lock()
-        self._built: Built | None = None
+        self._built: dict[int, Built] = {}
 
-    def __call__(self, network: Classifier) -> Built:
-        """Returns it; builds it at the first call."""
+    def __call__(self, network: Classifier, architecture: int = 0) -> Built:
+        """Returns it for an architecture, by its number; builds it at the first call."""
         with self._lock:
-            if self._built is None:
-                self._built = self._build(network)
-            return self._built
+            if architecture not in self._built:
+                self._built[architecture] = self._build(network, architecture)
+            return self._built[architecture]
 
 
 def structure_of(network: Classifier, *, training: bool, updates_statistics: bool = False) -> Classifier:

@@ -1,4 +1,4 @@
-"""Network sources: trained, random or pooled networks.
+"""Network sources: trained, random or pooled networks; `frozen.py` has the frozen ones.
 
 A trajectory theta(t, 0), theta(t, 1), ... of networks trained on real data is a pure function of the seed, the outer
 step t, the data and the settings. Any process may compute it, ahead of time or again. Networks trained on the synthetic
@@ -43,6 +43,19 @@ def network_tensors(state: NetworkState) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
+class Member:
+    """The place of a frozen network in its pool.
+
+    Attributes:
+        number: Number of the network, from 0.
+        architecture: Number of its architecture; networks of one architecture share their programs.
+    """
+
+    number: int
+    architecture: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One network theta(t, j) of a trajectory, valid until the next one is requested.
 
@@ -50,16 +63,24 @@ class Snapshot:
         outer: t.
         inner: j.
         network: The network.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; None: the network is frozen.
+        member: Its place in a pool of frozen networks; None: the network is trained or drawn for the run.
     """
 
     outer: int
     inner: int
     network: Classifier
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.SGD | None
+    member: Member | None = None
+
+    @property
+    def architecture(self) -> int:
+        """Number of the architecture of the network."""
+        return 0 if self.member is None else self.member.architecture
 
     def state(self) -> NetworkState:
         """Returns copies of all tensors that the rest of the trajectory depends on."""
+        assert self.optimizer is not None, "frozen networks have no state"
         network = {f"{_NETWORK}{name}": tensor for name, tensor in self.network.state_dict().items()}
         momentum = {
             f"{_MOMENTUM}{name}": self.optimizer.state[parameter]["momentum_buffer"]
@@ -69,7 +90,9 @@ class Snapshot:
         return {name: tensor.detach().clone() for name, tensor in {**network, **momentum}.items()}
 
     def restart_state(self) -> NetworkState | None:
-        """Returns the state from which training can resume; None if this snapshot lacks the momentum."""
+        """Returns the state from which training can resume; None if this snapshot lacks the momentum, or is frozen."""
+        if self.optimizer is None:
+            return None
         state = self.state()
         has_momentum = any(name.startswith(_MOMENTUM) for name in state)
         return state if has_momentum or not self.optimizer.defaults["momentum"] else None
@@ -160,6 +183,7 @@ class TrainedNetworks:
     def _train(self, snapshot: Snapshot, parts: int, num_images: int | None, purpose: str) -> None:
         if parts == 0:
             return
+        assert snapshot.optimizer is not None, "frozen networks are not trained"
         images = self.images(snapshot)
         generator = rng.stream(self.seed, purpose, outer=snapshot.outer, inner=snapshot.inner)
         batches = -(-(num_images or len(images)) // self.program.recipe.batch_size)

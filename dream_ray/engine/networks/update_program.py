@@ -206,8 +206,8 @@ class UpdateProgram:
         form: ProgramForm = EAGER,
     ) -> None:
         self.recipe, self.normalise, self._dtype, self._form = recipe, normalise, dtype, form
-        self._eager = FromFirst(lambda network: self._gradients(network, by_autograd))
-        self._whole = FromFirst(self._prepare)
+        self._eager = FromFirst(lambda network, _: self._gradients(network, by_autograd))
+        self._whole = FromFirst(lambda network, _: self._prepare(network))
 
     def _gradients(self, network: Classifier, differentiate: Differentiate) -> Gradients:
         structure = structure_of(network, training=True, updates_statistics=True)

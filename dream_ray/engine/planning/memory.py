@@ -5,6 +5,7 @@ images and classes is added by formula.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from dream_ray.config import Config
 from dream_ray.core.tables import counted
 from dream_ray.data.store.parallel_reading import TASK_BYTES
 from dream_ray.data.store.store import Store
+from dream_ray.engine.matching.feature_cache import FROZEN_BYTES
 from dream_ray.engine.networks.device_images import resident_bytes
 from dream_ray.engine.planning.measuring.steps import CONTEXT_BYTES, StepMemory
 from dream_ray.engine.run.class_costs import class_counts, placement, training_count
@@ -62,6 +64,7 @@ class MemoryPlan:
         workers_per_gpu: Most workers that share a GPU.
         producers_per_gpu: Most producers that share a GPU with them.
         free_gpu: Free memory of the GPU before the measurement; 0 on a CPU.
+        kept: Features of all its classes under all frozen networks, in float16; 0 without frozen networks.
     """
 
     step: int
@@ -82,6 +85,7 @@ class MemoryPlan:
     workers_per_gpu: int
     producers_per_gpu: int
     free_gpu: int
+    kept: int = 0
 
     @property
     def all_processes(self) -> int:
@@ -126,7 +130,7 @@ class MemoryPlan:
     @property
     def _beside_the_steps(self) -> int:
         """Memory on the worker's device besides that of the steps."""
-        return self.features + self.synthetic + self.pool + self.resident
+        return self.features + self.kept + self.synthetic + self.pool + self.resident
 
 
 def plan_memory(
@@ -186,6 +190,7 @@ def plan_memory(
         step=int(_MARGIN * measured.peak_rss_bytes),
         gpu=measured.peak_gpu_bytes,
         features=floats * _FLOAT_BYTES,
+        kept=_kept_images(config, counts, workers) * measured.kept_features * FROZEN_BYTES,
         synthetic=_STATES * state + gathered * _FLOAT_BYTES,
         writing=(_WRITTEN_FROM_GPU if on_gpu else _WRITTEN) * state,
         resident=planned_residents(config, store, workers, device),
@@ -202,6 +207,12 @@ def plan_memory(
         producers_per_gpu=producers_per_gpu,
         free_gpu=free_gpu,
     )
+
+
+def _kept_images(config: Config, counts: Sequence[int], workers: int) -> int:
+    """Returns the images of the worker with the most of them whose features it keeps, if it keeps any."""
+    embeds = config.selection.strategy != "random" or config.initialisation.strategy == "representative"
+    return largest_share(config, counts, workers) if embeds else 0
 
 
 def processes_per_gpu(
@@ -236,6 +247,9 @@ def planned_residents(config: Config, store: Store, workers: int, device: torch.
 
 def largest_share_bytes(config: Config, store: Store, workers: int) -> int:
     """Returns the bytes of the decoded real images of the worker with the most images."""
-    counts = class_counts(config, store)
-    shares = (sum(counts[label] for label in labels) for labels in placement(config, counts, workers))
-    return max(shares) * math.prod(store.shape_CHW)
+    return largest_share(config, class_counts(config, store), workers) * math.prod(store.shape_CHW)
+
+
+def largest_share(config: Config, counts: Sequence[int], workers: int) -> int:
+    """Returns the real images of the worker with the most of them, from those of each class."""
+    return max(sum(counts[label] for label in labels) for labels in placement(config, counts, workers))

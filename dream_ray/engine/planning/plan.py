@@ -12,6 +12,7 @@ from dream_ray.core.images.decode_schedule import decoded_count
 from dream_ray.core.tables import counted
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
+from dream_ray.engine.models.pool import with_models
 from dream_ray.engine.models.ranking import check_initial_models
 from dream_ray.engine.networks.device_images import MEGABYTE
 from dream_ray.engine.networks.program_form import ProgramForm
@@ -69,6 +70,7 @@ def begin_run(spec: RunSpec, producers: Producers) -> Run:
         UsageError: If the run is refused, see `create_run` and `fit_memory`.
     """
     device = resolve_device(spec.device)
+    spec = replace(spec, config=with_models(spec.config, Store.open(spec.store)))
     if spec.memory_bytes is not None:
         spec, _ = fit_memory(spec, producers, device)
     return create_run(spec, device, check_initial_models(spec.config, Store.open(spec.store)))
@@ -97,6 +99,7 @@ def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tup
         OutOfMemory: If there is no budget and the given settings run out of memory.
     """
     store = Store.open(spec.store)
+    spec = replace(spec, config=with_models(spec.config, store))
     check_fit(spec.config, store)
     check_precision(spec.config.precision, device)
     form = choose_form(spec, store, device)

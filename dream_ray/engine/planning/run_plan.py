@@ -86,7 +86,9 @@ class RunPlan(ShownAsTables):
     def tables(self) -> list[Table]:
         """Returns the prediction for the number of workers that was asked for; `cli/forecasts.py` prints more."""
         seen, workers = self.forecast(), self.spec.workers
-        trained = f"{self.producers} producers" if self.producers else "each trains the networks"
+        is_frozen = self.config.source.kind == "frozen"
+        trained = "frozen networks" if is_frozen else "each trains the networks"
+        trained = f"{self.producers} producers" if self.producers else trained
         rows = [
             ["time of the run", duration(seen.wall_s)],
             ["seconds per step", f"{seen.step_s:.2f}"],

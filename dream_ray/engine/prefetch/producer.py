@@ -117,7 +117,7 @@ def feature_cache(run: Run) -> FeatureCache | None:
 
     No other run can use the features under networks that are trained on this run's synthetic images.
     """
-    if run.spec.snapshot_cache is None or run.spec.feature_cache_bytes == 0 or not run.config.source.is_independent:
+    if run.spec.snapshot_cache is None or run.spec.feature_cache_bytes == 0 or not run.config.source.is_trained_ahead:
         return None
     selection = run.config.selection
     embedded = selection.model_dump(mode="json", include={"normalise", "precision", "embedding_batch"})

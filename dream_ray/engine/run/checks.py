@@ -48,8 +48,13 @@ def check_fit(config: Config, store: Store) -> None:
         check_start(config, store.manifest)
     for line in [*small_classes(config, counts, store.manifest.class_names), *unusual_rates(config)]:
         _LOG.warning("%s", line)
-    for name, reason in changed_in_vain(config):
-        _LOG.warning("%s was changed; with %s it has no effect on the synthetic set.", name, reason)
+    if config.source.kind == "frozen":
+        _LOG.info("The networks of source.models stay as they are: the settings of update have no effect.")
+    for reason, names in changed_in_vain(config).items():
+        verb, subject = ("was", "it has") if len(names) == 1 else ("were", "they have")
+        _LOG.warning(
+            "%s %s changed; with %s %s no effect on the synthetic set.", ", ".join(names), verb, reason, subject
+        )
     network = build(config, store)  # raises if the network does not fit the images
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
     with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):

@@ -4,7 +4,7 @@ The rows are about distillation. The baseline "k-means real" of an evaluation al
 `initialisation.warmup_epochs`. Settings that `--memory` chooses, such as `selection.embedding_batch`, are in no row.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -36,8 +36,13 @@ TABLE = (
     # These networks are never trained; only that of the representative initialisation is, for `warmup_epochs`.
     Row({"source.kind": ("random",)}, ("update.warmup_epochs", "update.epochs", "update.num_images")),
     Row({"source.kind": ("random",), **_NO_FEATURES_AT_FIRST}, ("update",)),
-    Row({"source.kind": ("real", "random", "synthetic", "expert")}, ("source.pool_size",)),
-    Row({"source.kind": ("pool",)}, ("initialisation.warmup_epochs",)),
+    Row({"source.kind": ("frozen",)}, ("update", "selection.interval", *_RESTART)),
+    Row({"source.kind": ("real", "random", "synthetic", "expert", "frozen")}, ("source.pool_size",)),
+    Row(
+        {"source.kind": ("real", "random", "pool", "synthetic", "expert")},
+        ("source.models", "source.allow_weak_models"),
+    ),
+    Row({"source.kind": ("pool", "frozen")}, ("initialisation.warmup_epochs",)),
     Row(_NO_FEATURES_AT_FIRST, ("initialisation.warmup_epochs",)),
     Row(_NO_MODELS, ("initialisation.models", "initialisation.allow_weak_models")),
     Row(
@@ -72,16 +77,18 @@ TABLE = (
 )
 
 
-def changed_in_vain(config: Config) -> Iterator[tuple[str, str]]:
-    """Yields each setting that was changed without effect, and the settings that are the reason.
+def changed_in_vain(config: Config) -> dict[str, list[str]]:
+    """Returns the settings that were changed without effect, by the settings that are the reason.
 
     A setting was changed if neither its framework nor one of the framework's presets has this value. Presets contain
     settings for other selections and initialisations too.
     """
+    found: dict[str, list[str]] = {}
     for path, reason in ignored(config).items():
         value = attrgetter(path)
         if value(config) not in [value(one) for one in usual_configs(config.framework)]:
-            yield path, reason
+            found.setdefault(reason, []).append(path)
+    return found
 
 
 def ignored(config: Config) -> dict[str, str]:

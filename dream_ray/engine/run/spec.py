@@ -94,9 +94,16 @@ class RunSpec:
                 self._replace(name, storage.shared_path(name.replace("_", "-"), path))
         if self.snapshot_cache is not None:
             self._replace("snapshot_cache", storage.absolute(self.snapshot_cache))
+        if (source := self.config.source).models:
+            models = tuple(
+                storage.absolute(path) if self.local else storage.shared_path("source.models", path)
+                for path in source.models
+            )
+            located = source.model_copy(update={"models": models})
+            self._replace("config", self.config.model_copy(update={"source": located}))
 
-    def _replace(self, name: str, path: str) -> None:
-        object.__setattr__(self, name, path)  # the instance is frozen, but not shared yet
+    def _replace(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # the instance is frozen, but not shared yet
 
     @property
     def fewest_workers(self) -> int:
@@ -151,14 +158,16 @@ def check_against_store(spec: RunSpec, store: Store) -> None:
             "workers for 10 classes (CIFAR-10) were predicted to be 2.74 times as fast as one, and 10 workers 2.59 "
             f"times. Use at most {store.num_classes} workers, and --producers for the networks"
         )
-    if spec.config.source.is_independent:
+    if spec.config.source.is_trained_ahead:
         if spec.local and workers > 1 and spec.producers == 0:
             raise UsageError(f"producers must be an int >= 1 with local and {workers} workers; got 0")
         return
-    if spec.local and workers > 1:
-        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {workers}")
     if spec.producers:
         raise UsageError(f"producers must be 0 with source.kind {kind}; got {spec.producers}")
+    if spec.config.source.is_independent:
+        return
+    if spec.local and workers > 1:
+        raise UsageError(f"workers must be 1 with local and source.kind {kind}; got {workers}")
     segments = spec.config.trajectory.segments
     if kind == "expert" and workers > segments:
         raise UsageError(

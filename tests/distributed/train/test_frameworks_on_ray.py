@@ -1,4 +1,4 @@
-"""Frameworks whose workers exchange tensors at every step, on Ray Train: the same bits as in one process."""
+"""Frameworks whose workers exchange tensors at every step, and frozen networks, on Ray Train: the same bits."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
 from tests.frameworks import tiny_run
+from tests.models import untrained
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -33,6 +34,17 @@ def test_mtt_on_two_workers_equals_one(local_ray: None, four_digits_store: str, 
     api.distill(config, store=four_digits_store, out=out, workers=2)
     assert equals_one_worker(config, four_digits_store, out)
     assert [one["gathered_bytes"] for one in read_sessions(open_run(out)) if one["num_shards"] == 2] == [0, 0]
+
+
+def test_frozen_networks_on_two_workers_equal_one(
+    local_ray: None, four_digits_store: str, tmp_path: Path, out: str
+) -> None:
+    """Each worker loads the models; there are neither producers nor a snapshot queue."""
+    models = [untrained(four_digits_store, tmp_path / str(seed), seed=seed).path for seed in (0, 1)]
+    source = {"source": {"kind": "frozen", "models": models, "allow_weak_models": True}}
+    config = parse_config(overlay(tiny_run("dream_plus", "representative"), source))
+    api.distill(config, store=four_digits_store, out=out, workers=2)
+    assert equals_one_worker(config, four_digits_store, out)
 
 
 def kill_second_worker(path: str, killed: list[int]) -> None:

@@ -20,6 +20,7 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import ClassMatcher
 from dream_ray.engine.matching.class_selector import ClassSelector, rules_of
 from dream_ray.engine.matching.state import RunState
+from dream_ray.engine.models.pool import load_pool
 from dream_ray.engine.networks.from_config import build, first_passes, networks_on
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
@@ -39,7 +40,8 @@ class ClassSteps:
 
     Attributes:
         more_bytes: Memory of a run beyond that of the measured steps.
-        num_features: Features of an image.
+        num_features: Features of an image, the most under any network.
+        kept_features: Features of an image under all frozen networks together, which are kept; 0 without frozen ones.
         snapshot_bytes: Size of a network snapshot.
     """
 
@@ -55,7 +57,7 @@ class ClassSteps:
             start["strategy"] = "random"  # as many images, without reading the models
         short = config.model_copy(
             update={
-                "inner_steps": 1 + MOST_ROUNDS + _TOGETHER,
+                "inner_steps": 1 + max(MOST_ROUNDS, len(config.source.models)) + _TOGETHER,
                 "update": config.update.model_copy(
                     update={"num_images": config.update.batch_size, "epochs": 1, "warmup_epochs": 0}
                 ),
@@ -70,8 +72,11 @@ class ClassSteps:
         self._selector, self._matcher = selector, ClassMatcher(short, selector, store.num_classes)
         self._matched = self._labels[: self._matcher.class_batch]
         data = RealImages(images, np.zeros(len(images), dtype=np.int64))
+        pool = load_pool(short, normalise.device) if config.source.kind == "frozen" else None
 
         def trajectory(kind: str) -> Iterator[Snapshot]:
+            if pool is not None:
+                return pool.trajectory(0)
             of_kind = short.model_copy(update={"source": config.source.model_copy(update={"kind": kind})})
             networks = networks_on(of_kind, lambda _: data, normalise, lambda: build(short, store), form=form)
             return networks.trajectory(0)
@@ -83,7 +88,8 @@ class ClassSteps:
         next(self._trajectory)
         self._next_network()
         network = self._snapshot.network
-        self.num_features = network.head.in_features
+        frozen = [one.head.in_features for one in pool.networks] if pool else []
+        self.num_features, self.kept_features = max(frozen, default=network.head.in_features), sum(frozen)
         self.snapshot_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
 
     def _next_network(self) -> None:
@@ -120,7 +126,8 @@ class ClassSteps:
         if config.selection.strategy != "random":
             num_points = min(sum(counts) // len(counts), _MOST_POINTS)
             choosing_s = _choosing_s(config, self._features_ND, num_points, timer)
-            select_s = timer.median("embedding") / len(self._features_ND) + choosing_s / num_points
+            embedding_s = timer.median("embedding") / len(self._features_ND)
+            select_s = _share_of_embeddings(config) * embedding_s + choosing_s / num_points
         update_s, warm_up_s, first_warm_up_s = self._network_costs_s(counts)
         return StepCosts(
             update_s=update_s,
@@ -134,6 +141,8 @@ class ClassSteps:
     def _network_costs_s(self, counts: list[int]) -> tuple[float, float, float]:
         """Returns the seconds of a network update, of a warm-up, and of the first warm-up."""
         config, timer = self._config, self._timer
+        if config.source.kind == "frozen":
+            return 0.0, 0.0, 0.0
         if self._is_drawn:
             draw_s = timer.median("draw")
             looking_s = 0.0 if self._looking is None else first_passes(config) * pass_s(config, timer, sum(counts))
@@ -155,6 +164,13 @@ class ClassSteps:
                 self._matcher.match(now, self._matched, self._state)
                 for one in running:
                     one.result()
+
+
+def _share_of_embeddings(config: Config) -> float:
+    """Returns the fraction of the selections that embed the images; features under frozen networks are kept."""
+    if config.source.kind != "frozen":
+        return 1.0
+    return min(1.0, len(config.source.models) / config.outer_steps)
 
 
 def pass_s(config: Config, timer: RoundTimer, num_images: int, most: int | None = None) -> float:

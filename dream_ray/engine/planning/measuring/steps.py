@@ -59,7 +59,8 @@ class StepMemory:
         peak_gpu_bytes: Largest memory that PyTorch reserved on its GPU, with fragmentation; 0 on a CPU.
         training_gpu_bytes: The same after the training steps.
         snapshot_bytes: Size of a network snapshot.
-        num_features: Features of an image.
+        num_features: Features of an image, the most under any network.
+        kept_features: Features of an image under all frozen networks together, which are kept; 0 without frozen ones.
     """
 
     peak_rss_bytes: int
@@ -68,6 +69,7 @@ class StepMemory:
     training_gpu_bytes: int
     snapshot_bytes: int
     num_features: int
+    kept_features: int = 0
 
 
 def in_new_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -127,7 +129,7 @@ def measure_memory(
     with _steps(config, store, threads, device, form) as (steps, _):
         trained = meter.read()
         steps.begin()
-        for number in range(1, 1 + _MEMORY_ROUNDS):
+        for number in range(1, 1 + max(_MEMORY_ROUNDS, len(config.source.models))):
             steps.run_round(number)
         steps.run_together(beside)
         used = meter.read()
@@ -138,6 +140,7 @@ def measure_memory(
             training_gpu_bytes=int(trained["peak_gpu_bytes"]),
             snapshot_bytes=steps.snapshot_bytes,
             num_features=steps.num_features,
+            kept_features=steps.kept_features,
         )
 
 

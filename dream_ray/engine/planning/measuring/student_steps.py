@@ -32,8 +32,11 @@ class StudentSteps:
     Attributes:
         more_bytes: Memory of a whole student beyond that of the measured one.
         num_features: Features of an image.
+        kept_features: None are kept.
         snapshot_bytes: Size of a network snapshot.
     """
+
+    kept_features = 0
 
     def __init__(
         self, config: Config, store: Store, normalise: Normalise, timer: RoundTimer, form: ProgramForm

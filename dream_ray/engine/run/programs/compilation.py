@@ -15,9 +15,15 @@ from dream_ray.core import rng
 from dream_ray.core.images.augment import sample_params
 from dream_ray.core.matching.class_step import ClassInputs
 from dream_ray.data.store.store import Store
-from dream_ray.engine.matching.class_matcher import class_step
-from dream_ray.engine.matching.programs import FeatureProgram, StepProgram
-from dream_ray.engine.networks.from_config import build, first_passes, recipe_of, trajectory_length
+from dream_ray.engine.matching.class_matcher import step_program
+from dream_ray.engine.matching.programs import FeatureProgram
+from dream_ray.engine.networks.from_config import (
+    build_named,
+    first_passes,
+    matched_networks,
+    recipe_of,
+    trajectory_length,
+)
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.update_program import UpdateProgram
 from dream_ray.engine.run.class_costs import class_costs, class_counts
@@ -71,7 +77,9 @@ def run_flop(config: Config, store: Store) -> float:
     counts = class_counts(config, store)
     follows_experts = config.source.kind == "expert"
     forward_passes = _passes_of_experts(config, sum(counts)) if follows_experts else sum(class_costs(config, counts))
-    return float(forward_flop(build(config, store), store.shape_CHW)) * forward_passes
+    networks, architectures = matched_networks(config)
+    flop = [forward_flop(build_named(network, store), store.shape_CHW) for network in networks]
+    return sum(flop[one] for one in architectures) / len(architectures) * forward_passes
 
 
 def _passes_of_experts(config: Config, num_images: int) -> int:
@@ -111,22 +119,26 @@ def check_compiler(device: torch.device) -> None:
 
 
 def _check_network(config: Config, store: Store) -> None:
-    """Raises UsageError if torch.compile cannot trace the network of a run."""
+    """Raises UsageError if torch.compile cannot trace a network of a run."""
     from torch._dynamo.exc import TorchDynamoException
 
     normalise = channel_normalisation(config, store, torch.device("cpu"))
-    network, real = build(config, store), torch.zeros(2, *store.shape_CHW, dtype=torch.uint8)
+    real, label = torch.zeros(2, *store.shape_CHW, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
     strategy, (_, height, width) = config.matching.augmentation, store.shape_CHW
     draw = sample_params(strategy, rng.stream(0, "traced"), height=height, width=width)
-    step = StepProgram(class_step(config, store.num_classes), strategy, normalise, form=_ONLY_TRACED)
-    synthetic, label = torch.zeros(1, 1, *store.shape_CHW), torch.zeros(1, dtype=torch.int64)
+    step = step_program(config, store.num_classes, normalise, _ONLY_TRACED)
+    features = FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED.backend)
+    synthetic = torch.zeros(1, 1, *store.shape_CHW)
     recipe = replace(recipe_of(config), batch_size=len(real))
     update = UpdateProgram(recipe, normalise, form=_ONLY_TRACED)
     try:
-        FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED.backend).of(network)(real)
-        inputs = ClassInputs(synthetic, synthetic, real[None], step.views([draw]), label, None)
-        step.of(network)(inputs.of_only_class())
-        update(network, recipe.optimizer(network), real, label.expand(len(real)), rng.stream(0, "traced"))
+        for architecture, named in enumerate(matched_networks(config)[0]):
+            network = build_named(named, store)
+            features.of(network, architecture)(real)
+            inputs = ClassInputs(synthetic, synthetic, real[None], step.views([draw]), label, None)
+            step.of(network, architecture)(inputs.of_only_class())
+            if config.source.kind != "frozen":
+                update(network, recipe.optimizer(network), real, label.expand(len(real)), rng.stream(0, "traced"))
     except TorchDynamoException as error:
         raise UsageError(
             f"compile on needs a network that torch can compile whole; got: {_first_line(error)}"

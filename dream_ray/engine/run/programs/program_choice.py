@@ -4,15 +4,16 @@ It changes the last bits, so it must not depend on the number of workers.
 """
 
 import logging
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dream_ray.config import Config
 from dream_ray.core.matching.derivatives import by_transforms
-from dream_ray.core.matching.objectives import Objective, signals
+from dream_ray.core.matching.objectives import Forward, Objective, Parameters, signals
 from dream_ray.data.store.store import Store
-from dream_ray.engine.networks.from_config import build
+from dream_ray.engine.networks.from_config import build_named, matched_networks
 from dream_ray.engine.networks.functional import function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import INDUCTOR, ProgramForm
 from dream_ray.engine.networks.sources import blank_network
@@ -56,19 +57,21 @@ def form_of(spec: RunSpec, store: Store, device: torch.device, *, is_compiled: b
 
 
 def _can_be_batched(config: Config, store: Store) -> bool:
-    """Returns whether one program can match several classes; says why if the network has, say, shapes of its data."""
-    network = blank_network(lambda: build(config, store))
-    forward, parameters = function_of(structure_of(network, training=True), tensors_of(network))
+    """Returns whether one program can match several classes; says why if a network has, say, shapes of its data."""
     objective = Objective(1.0, 1.0, "mse", match_biases=True, match_classifier=True)
-
-    def of_class(images_NCHW: Tensor, label: Tensor) -> Tensor:
-        return signals(forward, parameters, images_NCHW, label, objective, by_transforms).mean_feature_D
-
+    is_trained = config.source.kind != "frozen"
     images_LNCHW, labels_L = torch.zeros(2, 2, *store.shape_CHW), torch.zeros(2, dtype=torch.int64)
-    try:
-        with foreign_code(f"network {config.network.name!r} over a batch of classes"):
-            torch.func.vmap(of_class)(images_LNCHW, labels_L)
-    except UsageError as error:
-        _LOG.warning("Classes are matched one by one, which takes longer: %s", str(error).partition("\n")[0])
-        return False
+    for named in matched_networks(config)[0]:
+        network = blank_network(partial(build_named, named, store))
+        function = function_of(structure_of(network, training=is_trained), tensors_of(network))
+
+        def of_class(images_NCHW: Tensor, label: Tensor, function: tuple[Forward, Parameters] = function) -> Tensor:
+            return signals(*function, images_NCHW, label, objective, by_transforms).mean_feature_D
+
+        try:
+            with foreign_code(f"network {named.name!r} over a batch of classes"):
+                torch.func.vmap(of_class)(images_LNCHW, labels_L)
+        except UsageError as error:
+            _LOG.warning("Classes are matched one by one, which takes longer: %s", str(error).partition("\n")[0])
+            return False
     return True
