@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.store.manifest import Manifest
+from dream_ray.data.store.store import Store
 from dream_ray.errors import RunError, UsageError
 from tests.data.samples import encode, noise, png, write_tar
 
@@ -356,6 +358,29 @@ def test_a_larger_share_of_rejects_is_not_advised_where_they_share_a_cause(tmp_p
         ingested(tmp_path / "another", source=str(tmp_path / "x"))
 
 
+LABEL_FILES = {
+    "semicolons": "file;kind\n0.png;a\n1.png;b\n2.png;a\n3.png;b\n",
+    "paths of Windows": ".\\x\\0.png,a\n.\\x\\1.png,b\n.\\x\\2.png,a\n.\\x\\3.png,b\n",
+    "paths from the label file": "name\tlabel\tnote\nx/0\ta\tb\nx/1\tb\tb\nx/2\ta\tb\nx/3\tb\tb\n",
+    "rows numbered otherwise": "row,file,label\n3,0.png,a\n2,1.png,b\n1,2.png,a\n0,3.png,b\n",
+    "quoted lines": '"0.png", "a"\n"1.png", "b"\n"2.png", "a"\n"3.png", "b"\n',
+    "blanks": "0.png a the first\n1.png b x\n2.png a y\n3.png b z\n",
+    "classes alone": "a\nb\na\nb\n",
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_forms_of_label_files(tmp_path: Path, name: str) -> None:
+    put_images(tmp_path / "x", [f"{key}.png" for key in range(4)])
+    put(tmp_path / "labels", LABEL_FILES[name].encode())
+    ingested(tmp_path / "store", source=str(tmp_path / "x"), labels=str(tmp_path / "labels"))
+    store = Store.open(str(tmp_path / "store"))
+    assert store.manifest.class_names == ("a", "b")
+    images_NCHW = store.images(0, ("train",)).take(np.arange(2))
+    expected_NCHW = np.stack([noise(key, 6, 6, 3).transpose(2, 0, 1) for key in (0, 2)])
+    assert np.array_equal(images_NCHW, expected_NCHW)
+
+
 WRONG_LABELS = {
     "running numbers": ("0.png 1\n1.png 2\n2.png 3\n3.png 4\n", "must be classes; got the running numbers 1, 2"),
     "a class for every image": ("0.png,a\n1.png,b\n2.png,c\n3.png,d\n", "must give several images the same class"),
@@ -396,9 +421,31 @@ def test_layouts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ingested(tmp_path / "store", source=str(tmp_path / "x"), layout="webdataset")
 
 
-def test_parts_of_a_data_set_are_no_classes(tmp_path: Path) -> None:
-    oxford_pets(tmp_path)
-    with pytest.raises(UsageError, match="got annotations, images, which have the names of parts of a data set"):
+@pytest.mark.parametrize("in_archive", [False, True])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (oxford_pets, "got annotations, images, which have the names of parts of a data set"),
+        (splits_in_classes, "x/a of a class must not contain the splits test and train"),
+    ],
+)
+def test_directories_beside_or_in_classes(
+    tmp_path: Path, make: Callable[[Path], None], message: str, in_archive: bool
+) -> None:
+    make(tmp_path)
+    source = tmp_path / "x"
+    if in_archive:
+        files = [(str(path.relative_to(tmp_path)), path.read_bytes()) for path in sorted(source.rglob("*.*"))]
+        source = tmp_path / "f.zip"
+        put(source, zipped(files))
+    with pytest.raises(UsageError, match=message):
+        ingested(tmp_path / "store", source=str(source))
+
+
+def test_class_directories_of_other_files_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        put(tmp_path / "x" / name / "0.npy", b"x")
+    with pytest.raises(UsageError, match=r"no images; 2 other files, such as \.npy, were left out"):
         ingested(tmp_path / "store", source=str(tmp_path / "x"))
 
 

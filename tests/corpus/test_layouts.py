@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     "images": ("train_images", "val_images"),
     "years": ("train2012", "val2012"),
     "three": ("train-a", "testing-a", "valid-a"),
+    "a plain name": ("train", "test_images"),
     "capitals": ("Train_data", "Test_data"),
 }
 

@@ -42,7 +42,7 @@ def zip_members(archive: Archive, spool: str | None, texts: tuple[str, ...]) -> 
         try:
             with zipfile.ZipFile(cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))) as opened:
                 for info in opened.infolist():
-                    parts = path_parts(info.filename)
+                    parts = path_parts(info.filename.replace("\\", "/"))  # as some programs of Windows write
                     is_link = stat.S_ISLNK(info.external_attr >> 16)
                     if info.is_dir() or (is_link and not info.filename.lower().endswith(IMAGE_SUFFIXES)):
                         continue

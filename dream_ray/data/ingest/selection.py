@@ -53,7 +53,8 @@ def select(settings: IngestSettings, work: str, parts: dict[str, Source]) -> Sel
     rows = {part: rows_by_class(listing, names, settings.max_per_class) for part, listing in listings.items()}
     for name, rows_N in zip(names, rows["train"], strict=True):
         if not len(rows_N):
-            raise UsageError(f"class {name!r} of {settings.source} has no images")
+            left_out = f"; {others.total()} other files, such as {min(others)}, were left out" if others else ""
+            raise UsageError(f"class {name!r} of {settings.source} has no images{left_out}")
     if "test" in rows:
         unknown = sorted(set(listings["test"]["class"].unique().drop_null().to_pylist()) - set(known))
         if unknown:

@@ -60,14 +60,17 @@ def find_source(source: str, options: SourceOptions = _NO_OPTIONS) -> SourceKind
     """
     if options.labels is not None or options.label_pattern is not None:
         return FLAT_IMAGES
-    matching = [kind for kind in SOURCES.values() if kind.matches(source)]
-    chosen = [kind for kind in matching if options.layout in (None, *kind.layouts) or not kind.layouts]
-    if chosen:
+    matching = (kind for kind in SOURCES.values() if kind.matches(source))
+    first = next(matching, None)
+    if first is not None and (options.layout is None or not first.layouts):
+        return first
+    if first is not None:
         # Directories come after archives, which lie beside them if the user has to choose.
-        return chosen[0 if options.layout is None else -1]
-    if matching:
+        fitting = [kind for kind in (first, *matching) if options.layout in kind.layouts]
+        if fitting:
+            return fitting[-1]
         raise UsageError(
-            f"layout {options.layout} does not fit {source}, which can be {' or '.join(matching[0].layouts)}"
+            f"layout {options.layout} does not fit {source}, which can be {' or '.join(sorted(first.layouts))}"
         )
     found = "a file of another kind" if storage.exists(source) else "which does not exist"
     accepted = "; ".join(kind.accepts for kind in SOURCES.values())

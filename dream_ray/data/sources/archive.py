@@ -31,6 +31,7 @@ from dream_ray.data.sources.base import (
 from dream_ray.data.sources.flat_images import with_inner
 from dream_ray.data.sources.label_patterns import fitting_pattern, ways_to_labels
 from dream_ray.data.sources.splits import (
+    check_class,
     directories_are_splits,
     look_like_splits,
     open_files,
@@ -151,7 +152,11 @@ def _open_folder(archive: Archive, layout: str | None) -> OpenedSource:
 
     def open_part(*inner: str) -> Source:
         around = (*prefix, *inner)
-        class_names = names_of(_names_below(directories, around), archive.name)
+        names = _names_below(directories, around)
+        for name in names:
+            within = _names_below(directories, (*around, name))
+            check_class(f"{archive.name}: {'/'.join((*around, name))}", within, layout)
+        class_names = names_of(names, archive.name)
         list_shard = partial(_list_folder, archive, around)
         return Source(class_names=class_names, shards=(archive.name,), list_shard=list_shard)
 

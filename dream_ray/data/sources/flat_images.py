@@ -133,8 +133,8 @@ def _entries(
             f"{entries[0].name!r}"
         )
     check_labels(labels, entries, class_names)
-    labelled = {entry.label for entry in entries}
-    if not class_names and len(entries) > 2 and len(labelled) == len(entries):
+    classes = {class_of(labels, entry, ()) for entry in entries}
+    if not class_names and len(entries) > 2 and len(classes) == len(entries):
         raise UsageError(
             f"{option} must give several images the same class; {labels} gives each of {len(entries)} images another "
             f"one, such as {entries[0].label!r}: name the column of the classes with --label-column"

@@ -27,23 +27,14 @@ from dream_ray.data.sources.base import (
     rows_below,
 )
 from dream_ray.data.sources.label_patterns import image_names, ways_to_labels
-from dream_ray.data.sources.splits import directories_are_splits, look_like_splits, open_splits
+from dream_ray.data.sources.splits import check_class, directories_are_splits, open_splits
 from dream_ray.errors import RunError, UsageError
-
-# Names of directories that hold the parts of a data set: two of them are no classes.
-_PARTS = frozenset(
-    {
-        *("images", "image", "imgs", "img", "jpegimages", "data"),
-        *("annotations", "annotation", "labels", "label", "masks", "mask", "trimaps", "segmentations", "boxes"),
-        *("imagesets", "splits", "lists", "metadata", "meta", "docs"),
-    }
-)
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     """Opens an image folder, or one per split."""
     names = _subdirectories(source)
-    _check_classes(source, names, options.layout)
+    _check_classes(source, names)
 
     def open_part(root: str) -> Source:
         return _open_folder(root, options.classes, options.layout)
@@ -53,8 +44,8 @@ def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
     return open_splits(names, source, lambda name: open_part(storage.join(source, name)))
 
 
-def _check_classes(source: str, names: Sequence[str], layout: str | None) -> None:
-    """Raises UsageError if directories are no classes: there is none, one of archives, or parts of a data set."""
+def _check_classes(source: str, names: Sequence[str]) -> None:
+    """Raises UsageError if directories are no classes: there is none, or one that contains archives."""
     if not names:
         files = storage.list_directory(source)
         ways = f": {ways_to_labels(files)}" if image_names(files) else ""
@@ -64,18 +55,13 @@ def _check_classes(source: str, names: Sequence[str], layout: str | None) -> Non
             f"source {source} must contain at least 2 class directories; got {names[0]} alone, which contains "
             f"{files[0].rpartition('/')[2]}: did you mean {storage.join(source, names[0])}?"
         )
-    if layout is None and len(parts := [name for name in names if name.casefold() in _PARTS]) > 1:
-        raise UsageError(
-            f"source {source} must contain class directories; got {', '.join(parts)}, which have the names of parts of "
-            "a data set: name the directory of the classes; if all of them are classes, give --layout folders"
-        )
 
 
 def _open_folder(root: str, only: Collection[str] | None, layout: str | None) -> Source:
     """Opens a directory of class directories, which are the shards; `only` are the classes to list, None: all."""
     names = _subdirectories(root)
     if not names:
-        _check_classes(root, names, layout)
+        _check_classes(root, names)
     shards = tuple(name for name in names if only is None or composed(name) in only)
     list_shard = partial(_list_class, root, shards, layout)
     return Source(class_names=names_of(names, root), shards=shards, list_shard=list_shard)
@@ -86,13 +72,8 @@ def _list_class(root: str, class_names: tuple[str, ...], layout: str | None, num
     if not storage.is_directory(directory):
         raise RunError(f"cannot list {directory}: it does not exist on this machine")
     rows = rows_below(directory)
-    inner = sorted({file.partition("/")[0] for file in rows if "/" in file})
-    if layout is None and look_like_splits(inner):
-        raise UsageError(
-            f"directory {directory} of a class must not contain the splits {' and '.join(inner)}, whose images would "
-            "all be training images: move the classes into directories train and test; if all images are of one "
-            "split, give --layout folders"
-        )
+    inner = {file.partition("/")[0] for file in rows if "/" in file}
+    check_class(directory, inner, layout)
     return listing_of_files({**row, "class": class_names[number]} for row in rows.values())
 
 

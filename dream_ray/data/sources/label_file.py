@@ -2,8 +2,8 @@
 
 Forms, of which the content decides:
 
-- lines of a file name (the extension may be missing) and a class, separated by a comma (with CSV quotes), tabs or
-  blanks; file names with blanks need a comma or a tab. Further columns are ignored;
+- lines of a file name (the extension may be missing) and a class, separated by a comma or semicolon (with CSV
+  quotes), tabs or blanks; file names with blanks need one of the first three. Further columns are ignored;
 - the same with a header of column names (CSV, TSV): the column of the images is found by its values, and that of the
   classes is `label_column`, or the only other one. Kaggle's `LOC_val_solution.csv` has this form;
 - JSON lines with the same columns as fields: the `metadata.jsonl` of Hugging Face;
@@ -119,10 +119,13 @@ def _entries(
         return _of_table(
             labels, header, [[record.get(name, "") for name in header] for record in records], known, label_column
         )
-    for separator in (",", "\t"):
-        table = [row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if row]
-        if len(table) > 1 and _is_header(lines[0], table[0], known) and _image_column(table[1:], known) >= 0:
-            return _of_table(labels, [name.strip() for name in table[0]], table[1:], known, label_column)
+    for separator in (",", ";", "\t"):
+        rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        header = [name.strip() for name in next(filter(None, rows), [])]
+        if len(lines) > 1 and _is_header(lines[0], header, known):
+            table = [row for row in rows if row]
+            if _image_column(table, known) >= 0:
+                return _of_table(labels, header, table, known, label_column)
     if class_names and all(line in class_names for line in lines):
         return [Entry("", line) for line in lines]
     entries = [_of_line(line, known) for line in lines]
@@ -133,7 +136,7 @@ def _entries(
 
 def _is_header(line: str, cells: Sequence[str], known: frozenset[str]) -> bool:
     """Tells whether a first line, also given as cells, holds names of columns: it names no image in any form."""
-    return len(cells) > 1 and known.isdisjoint(map(str.strip, cells)) and _of_line(line, known).name not in known
+    return len(cells) > 1 and known.isdisjoint(cells) and _of_line(line, known).name not in known
 
 
 def _record(labels: str, number: int, line: str) -> dict[str, str]:
@@ -154,7 +157,7 @@ def _image_column(rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:
     A name with its extension counts twice, because numbers of rows may be names without it.
     """
     counts = [
-        sum((1 + ("." in cell)) * (cell in known) for cell in (_cell(row, column) for row in rows))
+        sum((1 + ("." in cell)) * (cell in known) for cell in (_path(_cell(row, column), known) for row in rows))
         for column in range(max(map(len, rows), default=0))
     ]
     return counts.index(max(counts)) if any(counts) else -1
@@ -176,11 +179,16 @@ def _of_table(
             f"label_column must be a column of {labels} ({columns}); got {label_column!r}: give --label-column"
         )
     is_whole = header[label] != _KAGGLE_COLUMN
-    return [Entry(_cell(row, image), _cell(row, label), is_whole) for row in rows]
+    return [Entry(_path(_cell(row, image), known), _cell(row, label), is_whole) for row in rows]
 
 
 def _cell(row: Sequence[str], number: int) -> str:
     return row[number].strip() if number < len(row) else ""
+
+
+def _path(name: str, known: Iterable[str]) -> str:
+    """Returns the path that a name stands for: some programs begin it with ./, or write backslashes."""
+    return name if name in known else name.replace("\\", "/").removeprefix("./")
 
 
 def _of_line(line: str, known: Iterable[str]) -> Entry:
@@ -191,9 +199,11 @@ def _of_line(line: str, known: Iterable[str]) -> Entry:
     forms: list[list[str]] = []
     if "," in line:
         forms.append(next(csv.reader([line], skipinitialspace=True)))
+    if ";" in line:
+        forms.append(next(csv.reader([line], delimiter=";", skipinitialspace=True)))
     if "\t" in line:
         forms.append(re.split(r"\t+", line))
     forms.append(line.split(maxsplit=1))
-    chosen = next((form for form in forms if form[0].strip() in known), forms[0])
+    chosen = next((form for form in forms if _path(form[0].strip(), known) in known), forms[0])
     name, *columns = chosen
-    return Entry(name.strip(), columns[0].strip() if columns else "", chosen is not forms[-1])
+    return Entry(_path(name.strip(), known), columns[0].strip() if columns else "", chosen is not forms[-1])

@@ -1,7 +1,7 @@
 """Directories and files that are splits of a set, by their names."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dream_ray import storage
 from dream_ray.data.sources.base import OpenedSource, Source
@@ -11,6 +11,14 @@ _SPLITS = ("train", "val", "validation", "test")
 # Other common names of splits, in any case of letters. They are refused: their meaning is not guessed.
 _TRAIN_WORDS = frozenset({"train", "training"})
 _SPLIT_WORDS = _TRAIN_WORDS | {"val", "valid", "validation", "dev", "test", "testing", "eval"}
+# Names of directories that hold the parts of a data set: two of them are no classes.
+_PARTS = frozenset(
+    {
+        *("images", "image", "imgs", "img", "jpegimages", "data"),
+        *("annotations", "annotation", "labels", "label", "masks", "mask", "trimaps", "segmentations", "boxes"),
+        *("imagesets", "splits", "lists", "metadata", "meta", "docs"),
+    }
+)
 
 
 def look_like_splits(names: Iterable[str]) -> bool:
@@ -28,12 +36,17 @@ def directories_are_splits(directories: Sequence[str], source: str, layout: str 
         layout: The layout that the user chose; with "folders", all others are classes.
 
     Raises:
-        UsageError: If splits lie beside other directories, or have other names.
+        UsageError: If splits lie beside other directories, or have other names, or directories are parts of a data set.
     """
     if _are_splits(directories):
         return True
     if layout == "folders":
         return False
+    if len(parts := [name for name in directories if name.casefold() in _PARTS]) > 1:
+        raise UsageError(
+            f"source {source} must contain class directories; got {', '.join(parts)}, which have the names of parts of "
+            "a data set: name the directory of the classes; if all of them are classes, give --layout folders"
+        )
     pair = split_pair(directories)
     if pair is not None:
         train, other = pair
@@ -54,32 +67,36 @@ def directories_are_splits(directories: Sequence[str], source: str, layout: str 
     )
 
 
+def check_class(directory: str, inner: Collection[str], layout: str | None) -> None:
+    """Raises UsageError if the directories in a class directory are splits, and no layout is chosen."""
+    if layout is None and look_like_splits(inner):
+        raise UsageError(
+            f"directory {directory} of a class must not contain the splits {' and '.join(sorted(inner))}, whose images "
+            "would all be training images: move the classes into directories train and test; if all images are of one "
+            "split, give --layout folders"
+        )
+
+
 def split_pair(names: Sequence[str]) -> tuple[str, str] | None:
     """Returns the names of training and other images, such as seg_train and seg_test, if names are those of splits.
 
     They are if each has one word of a split beside other text, or if two differ in this word alone.
     """
     words = {name: _split_word(name) for name in names}
-    train = {name: word for name, word in words.items() if word in _TRAIN_WORDS and name.casefold() != word}
-    others = {name: word for name, word in words.items() if word and word not in _TRAIN_WORDS}
-    if not train or not others:
-        return None
+    pairs = [
+        (name, other)
+        for name, word in words.items()
+        for other, other_word in words.items()
+        if word in _TRAIN_WORDS and other_word and other_word not in _TRAIN_WORDS
+    ]
     if None not in words.values():
-        return next(iter(train)), next(iter(others))
-    return next(
-        (
-            (name, other)
-            for name, word in train.items()
-            for other, other_word in others.items()
-            if word and other_word and _frame(name, word) == _frame(other, other_word)
-        ),
-        None,
-    )
+        return next((pair for pair in pairs if {name.casefold() for name in words} != set(words.values())), None)
+    return next(((name, other) for name, other in pairs if _frame(name) == _frame(other) != "_"), None)
 
 
-def _frame(name: str, word: str) -> str:
-    """Returns the letters of a name around a word."""
-    return re.sub(r"[\d\W_]+", "_", name.casefold().replace(word, "*", 1))
+def _frame(name: str) -> str:
+    """Returns the letters of a name around the word of its split; "_" if there are none."""
+    return re.sub(r"[\d\W_]+", "_", name.casefold().replace(_split_word(name) or "", "*", 1))
 
 
 def _split_word(name: str) -> str | None:
