@@ -113,6 +113,12 @@ def tar_of_tars(root: Path) -> None:
     write_tar(root / "x", [(name, path.read_bytes()) for name, path in inner])
 
 
+def tar_of_packed_tars(root: Path) -> None:
+    packs = {"a": gzip.compress, "b": lzma.compress}
+    inner = {name: pack(tarred([(f"{key}.png", png(key)) for key in range(2)])) for name, pack in packs.items()}
+    put(root / "x.tar", tarred([(f"top/{name}.tar", data) for name, data in inner.items()]))
+
+
 def kaggle_imagenet(root: Path) -> None:
     images = root / "x/ILSVRC/Data/CLS-LOC"
     put_images(images / "train", [f"{wnid}/{wnid}_{key}.JPEG" for wnid in WNIDS for key in range(3)])
@@ -224,6 +230,7 @@ LAYOUTS = {
     ),
     "a tar of tars without a suffix": Layout(tar_of_tars, {}, (dict.fromkeys(WNIDS, 4), {}), None),
     "Kaggle's tree of ImageNet": Layout(kaggle_imagenet, {}, (dict.fromkeys(WNIDS, 3), dict.fromkeys(WNIDS, 2)), None),
+    "a tar of packed tars": Layout(tar_of_packed_tars, {}, ({"a": 2, "b": 2}, {}), None, "x.tar"),
     "class directories beside an archive": Layout(
         folders_beside_archives, {"layout": "folders"}, ({"a": 2, "b": 1}, {}), "--layout folders"
     ),
@@ -337,6 +344,18 @@ def test_a_packed_archive_that_is_cut_short_is_refused(tmp_path: Path, kind: str
     put(tmp_path / "f", data[: len(data) // 2])
     with pytest.raises(UsageError, match="source .*/f is not a complete (tar|zip) archive"):
         ingested(tmp_path / "store", source=str(tmp_path / "f"))
+
+
+def test_a_packed_archive_of_archives_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "f.tar.gz", gzip.compress(tarred([(f"{name}.tar", tarred([("0.png", png(0))])) for name in "ab"])))
+    with pytest.raises(UsageError, match="a compressed archive of archives.*: unpack it.*; it contains a.tar"):
+        ingested(tmp_path / "store", source=str(tmp_path / "f.tar.gz"))
+
+
+def test_numbered_archives_in_an_archive_are_refused_as_in_a_directory(tmp_path: Path) -> None:
+    put(tmp_path / "f.tar", tarred([(f"{number:03}.tar", tarred([("0.png", png(number))])) for number in range(3)]))
+    with pytest.raises(UsageError, match="3 archives with running numbers.*--layout webdataset or --layout archives"):
+        ingested(tmp_path / "store", source=str(tmp_path / "f.tar"))
 
 
 def test_paths_that_lead_out_of_a_zip_archive_are_rejects(tmp_path: Path) -> None:

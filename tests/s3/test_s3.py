@@ -1,9 +1,11 @@
 """Sources and stores in a bucket."""
 
 import io
+import json
 import os
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -148,7 +150,43 @@ def folder_and_labels(bucket: str) -> dict[str, str]:
     return {"source": source, "test_labels": labels}
 
 
-@pytest.mark.parametrize("write", [tar, parquet, webdataset, flat_directory, flat_archive])
+def labelled_training_images(bucket: str) -> dict[str, str]:
+    settings = {"source": storage.join(bucket, "f.zip"), "labels": storage.join(bucket, "train/metadata.jsonl")}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for key in TRAIN:
+            archive.writestr(f"{key:02}.jpg", jpeg(key))
+    storage.write_bytes(settings["source"], buffer.getvalue())
+    lines = [json.dumps({"file_name": f"{key:02}.jpg", "label": class_of(key)}) for key in TRAIN]
+    storage.write_text(settings["labels"], "\n".join(lines))
+    return settings | {"test": flat_archive(bucket)["test"], "test_labels": storage.join(bucket, "labels.csv")}
+
+
+def tar_of_tars(bucket: str) -> dict[str, str]:
+    for part, keys in (("train", TRAIN), ("val", TEST)):
+        inner = []
+        for name in "ab":
+            path = storage.join(bucket, "inner.tar")
+            write_tar(path, [(f"{key:02}.jpg", jpeg(key)) for key in keys if class_of(key) == name])
+            inner.append((f"{name}.tar", storage.read_bytes(path)))
+        write_tar(storage.join(bucket, part), inner)
+    return {"source": storage.join(bucket, "train"), "test": storage.join(bucket, "val")}
+
+
+def names_with_classes(bucket: str) -> dict[str, str]:
+    for part, keys in (("train", TRAIN), ("val", TEST)):
+        for key in keys:
+            storage.write_bytes(storage.join(bucket, "set", part, f"{class_of(key)}_{key:02}.jpg"), jpeg(key))
+    return {"source": storage.join(bucket, "set"), "label_pattern": "oxford-pets"}
+
+
+SOURCES = [
+    *(tar, parquet, webdataset, flat_directory, flat_archive),
+    *(labelled_training_images, tar_of_tars, names_with_classes),
+]
+
+
+@pytest.mark.parametrize("write", SOURCES)
 def test_other_sources_in_a_bucket(
     bucket: str, local: Store, tmp_path: Path, write: Callable[[str], dict[str, str]]
 ) -> None:

@@ -26,7 +26,7 @@ from dream_ray.data.sources.base import (
     listing_of_files,
     rows_below,
 )
-from dream_ray.data.sources.label_file import DEFAULT_COLUMN, Entry, check_labels, class_of, read_labels
+from dream_ray.data.sources.label_file import Entry, check_labels, class_of, read_labels
 from dream_ray.data.sources.label_patterns import class_in, compiled
 from dream_ray.data.sources.splits import directories_are_splits, look_like_splits, open_files, open_splits
 from dream_ray.errors import UsageError
@@ -44,7 +44,7 @@ def images_with_labels(
     root: str,
     labels: str,
     class_names: tuple[str, ...],
-    label_column: str = DEFAULT_COLUMN,
+    label_column: str = "label",
     *,
     parameter: str = "test",
 ) -> Source:

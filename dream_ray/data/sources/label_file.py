@@ -26,7 +26,6 @@ from dream_ray import storage
 from dream_ray.data.class_lists import composed
 from dream_ray.errors import UsageError
 
-DEFAULT_COLUMN = "label"
 # The class is the first word; boxes follow it.
 _KAGGLE_COLUMN = "PredictionString"
 
@@ -171,7 +170,7 @@ def _of_table(
     others = [number for number in range(len(header)) if number != image]
     if label_column in header:
         label = header.index(label_column)
-    elif label_column == DEFAULT_COLUMN and len(others) == 1:
+    elif len(others) == 1:
         [label] = others
     else:
         columns = ", ".join(header[number] for number in others)
