@@ -10,10 +10,11 @@ from dream_ray.core.tables import counted, duration
 
 def show_suggestion(found: Any) -> None:
     """Prints each suggested value with its reason, the predicted time and what is known about the accuracy."""
+    from dream_ray.engine.planning.suggest import as_value
+
     echo(f"settings for {found.store} within {duration(found.budget_s)}; all others are those of DREAM+\n")
     for choice in found.choices:
-        value = f"{choice.value:.6g}" if isinstance(choice.value, float) else choice.value
-        echo(f"{choice.path} = {value}\n    {choice.why}")
+        echo(f"{choice.path} = {as_value(choice.value)}\n    {choice.why}")
     layout, seen, steps = found.layout, found.forecast, found.config.total_steps
     with_producers = f" with {counted(layout.producers, 'producer')}" if layout.producers else ""
     echo(

@@ -34,7 +34,7 @@ _FEW_OUTSIDE = 1e-3
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported:
     """A finished export.
 
@@ -51,6 +51,9 @@ class Exported:
     num_images: int
     num_classes: int
     load: str
+
+    def __repr__(self) -> str:
+        return f"{self.num_images} images of {self.num_classes} classes in {self.path} ({self.to})\n{self.load}"
 
 
 def check_export(found: ImageSet, out: str, *, to: str, picture: str) -> None:

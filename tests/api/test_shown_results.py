@@ -1,7 +1,7 @@
 """Results in a console and in a notebook: text, HTML and plots."""
 
 import html
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,16 @@ def test_an_evaluation_says_what_its_test_images_can_tell() -> None:
 )
 def test_several_steps_of_one_network_are_a_curve(rows: list[dict[str, Any]], label: str) -> None:
     assert Evaluation(rows).plot().axes[0].get_xlabel() == label
+
+
+def test_a_manifest_shows_its_classes(four_digits_store: str) -> None:
+    manifest = Store.open(four_digits_store).manifest
+    images = sum(map(sum, manifest.counts.values()))
+    assert repr(manifest).splitlines()[0] == f"{images} images of 4 classes, 1 x 8 x 8; 0 rejects"
+    assert repr(manifest).splitlines()[2].split() == ["0", *(str(of[0]) for of in manifest.counts.values() if any(of))]
+    many = replace(manifest, class_names=tuple(map(str, range(30))), counts={"train": (1,) * 30})
+    assert repr(many).splitlines()[-1] == "and 10 more"
+    assert html.escape("0 rejects") in manifest._repr_html_()
 
 
 def test_a_dataset_shows_its_images(tmp_path: Path) -> None:

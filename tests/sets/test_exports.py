@@ -76,6 +76,7 @@ def test_an_export_is_read_back(run: Path, tmp_path: Path, to: str, mosaics: boo
     done = dream_ray.export(run, tmp_path / "out", to=to, mosaics=mosaics)
     original, found = sets.read(run), sets.read(tmp_path / "out")
     assert (done.num_images, done.num_classes) == (6 if mosaics else 24, 3)
+    assert repr(done) == f"{done.num_images} images of 3 classes in {tmp_path / 'out'} ({to})\n{done.load}"
     assert found.class_names == original.class_names and found.mean == original.mean
     assert np.array_equal(found.labels, original.labels)
     expected = original.mosaics() if mosaics else original.images()

@@ -9,12 +9,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dream_ray import storage
+from dream_ray.core.tables import ShownAsTables, Table
 from dream_ray.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 _MOST_NAMES = 5
+_MOST_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class ImageFile:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Description of a store.
+@dataclass(frozen=True, repr=False)
+class Manifest(ShownAsTables):
+    """Description of a store; a console and a notebook show its classes as a table.
 
     Attributes:
         schema_version: Version of the layout.
@@ -90,6 +92,19 @@ class Manifest:
         files = sorted((file.split, file.label, file.path, file.rows, file.sha256) for file in self.files)
         content = [self.class_names, [self.channels, self.height, self.width], files]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def tables(self) -> list[Table]:
+        """Returns the images of each class by split, of the first classes if there are many."""
+        splits = [split for split, counts in self.counts.items() if any(counts)]
+        rows = [
+            [name, *(str(self.counts[split][label]) for split in splits)]
+            for label, name in enumerate(self.class_names[:_MOST_ROWS])
+        ]
+        if (others := len(self.class_names) - _MOST_ROWS) > 0:
+            rows.append([f"and {others} more", *("" for _ in splits)])
+        images, shape = sum(map(sum, self.counts.values())), " x ".join(map(str, self.shape_CHW))
+        title = f"{images} images of {len(self.class_names)} classes, {shape}; {self.num_rejects} rejects"
+        return [Table(title, ["class", *splits], rows)]
 
     def write(self, store: str) -> None:
         """Writes the manifest, which completes the store."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dream_ray.config import Config
 from dream_ray.config.yaml_text import dump_yaml
+from dream_ray.core.tables import ShownAsTables, Table, duration
 from dream_ray.data.store.manifest import Manifest
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
@@ -36,9 +37,9 @@ class Layout:
     slots: float
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """Settings for a store and a time budget.
+@dataclass(frozen=True, repr=False)
+class Suggestion(ShownAsTables):
+    """Settings for a store and a time budget; a console and a notebook show them as a table.
 
     Attributes:
         store: The store.
@@ -58,10 +59,24 @@ class Suggestion:
     layout: Layout
     measured: Measurement | None
 
+    def tables(self) -> list[Table]:
+        """Returns the choices with the reason of each."""
+        rows = [[one.path, as_value(one.value), one.why] for one in self.choices]
+        title = (
+            f"settings for {self.store} within {duration(self.budget_s)}; predicted: {duration(self.forecast.wall_s)} "
+            f"for {self.config.total_steps} steps"
+        )
+        return [Table(title, ("setting", "value", "why"), rows)]
+
     def to_yaml(self) -> str:
         """Returns the choices as a file for `load_config`, with the reasons as comments."""
         head = f"# Suggested for {self.store} and {self.budget_s:g} s on this machine, by `dream-ray suggest`.\n"
         return head + "".join(f"\n# {one.why}\n{dump_yaml({one.path: one.value})}" for one in self.choices)
+
+
+def as_value(value: Any) -> str:
+    """Returns a suggested value as text."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def layout_of(spec: RunSpec, producers: Producers, cores: int) -> Layout:

@@ -1,5 +1,6 @@
 """Suggested settings, by tables: from facts of stores, time budgets and step times."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -155,6 +156,7 @@ def test_a_suggestion_is_a_file_that_reads_back_equal(four_digits_store: str, tm
     path = tmp_path / "settings.yaml"
     path.write_text(found.to_yaml())
     assert load_config(file=str(path)) == found.config
+    assert re.search(r"\nipc +3 +as given\n", repr(found)), "a table"
     assert (found.config.ipc, found.config.update.epochs, found.measured) == (3, 2, None)
     assert found.forecast.wall_s <= 270
     counts = Store.open(four_digits_store).manifest.counts
