@@ -11,7 +11,7 @@ ALLOWED_WAITS = {
     "engine/networks/sources.py on_host": "a cached network is checked before it is written",
     # At the start of a run or a resume.
     "core/images/normalisation.py of": "mean and standard deviation are copied",
-    "engine/matching/class_matcher.py initial_state": "the empty assignment is copied",
+    "engine/matching/initial_images.py state": "the empty assignment is copied",
     "engine/networks/functional.py structure_of": "the stand-in takes the copy of a network on meta for one on the GPU",
     "engine/worker.py _move": "the state of a checkpoint is copied",
 }
