@@ -21,6 +21,7 @@ Runs:
     distill         distil a store into a synthetic set
     resume          continue a run from its last checkpoint
     status          read the state of a run from its directory
+    select          write a set of real images: random, k-means, herding or easy ones
     evaluate        train networks on a synthetic set and test them
     diagnose        compare what the selection strategies select
     load_synthetic  load a synthetic set as a PyTorch dataset
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         plan,
         resume,
         resume_sweep,
+        select,
         status,
         suggest,
         sweep,
@@ -82,7 +84,7 @@ else:
     _MODULES = {
         **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
         **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
-        **dict.fromkeys(("resume_sweep", "status", "suggest", "sweep"), "dream_ray.api"),
+        **dict.fromkeys(("resume_sweep", "select", "status", "suggest", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("load_model", "train"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "Comparison": "dream_ray.engine.evaluation.comparison",
@@ -151,6 +153,7 @@ __all__ = [
     "plan",
     "resume",
     "resume_sweep",
+    "select",
     "status",
     "suggest",
     "sweep",

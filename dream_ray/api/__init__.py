@@ -12,6 +12,7 @@ from dream_ray.api.listing import list_runs
 from dream_ray.api.models import load_model, train
 from dream_ray.api.plans import plan, suggest
 from dream_ray.api.runs import distill, resume, status
+from dream_ray.api.selections import select
 from dream_ray.api.stores import ingest
 from dream_ray.api.sweeps import resume_sweep, sweep
 
@@ -29,6 +30,7 @@ __all__ = [
     "plan",
     "resume",
     "resume_sweep",
+    "select",
     "status",
     "suggest",
     "sweep",

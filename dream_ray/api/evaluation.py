@@ -104,7 +104,7 @@ def evaluate(
     if not steps and not opened.is_finished:
         steps = (_newest_step(opened),)
     if baselines is None:
-        has_start = not isinstance(opened, BareSet)
+        has_start = not isinstance(opened, BareSet) and not opened.config.is_selection
         baselines = () if steps else [name for name in BASELINES if has_start or name != INITIAL]
     asked: dict[str, Any] = {"steps": steps, "repeats": repeats, "protocol": protocol, "split": split}
     asked["baselines"] = baselines

@@ -21,13 +21,13 @@ _MOST_LEVELS = 6
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, a sweep or an experiment.
+    """A run, a set of real images, a sweep or an experiment.
 
     Attributes:
-        kind: "run", "sweep" or "experiment".
+        kind: "run", "real images", "sweep" or "experiment".
         path: Its directory.
         state: State of a run, see `Status`, with "unreadable" if its files cannot be read; numbers of trials or runs.
-        preset: Preset that its settings resemble; image set and ipc of an experiment.
+        preset: Preset that its settings resemble; strategy of real images; image set and ipc of an experiment.
         step: Finished inner steps of a run, or None.
         total_steps: Inner steps of the whole run, or None.
         accuracy: Accuracy in [0, 1] of the distilled set of a run, of the best trial or of the best arm; or None.
@@ -101,6 +101,10 @@ def _described(kind: str, path: str) -> Entry:
 def _run(path: str) -> Entry:
     run = open_run(path)
     status = read_status(run, time.time())
+    if run.config.is_selection:
+        what = f"{run.config.initialisation.strategy}, {run.config.ipc} x {run.config.factor}^2"
+        accuracy, split = _accuracy(run)
+        return Entry("real images", path, status.state, what, accuracy=accuracy, split=split)
     step = 0 if status.progress is None else status.progress.step
     accuracy, split = _accuracy(run)
     preset = nearest_preset(run.config)

@@ -20,6 +20,7 @@ from dream_ray.cli.commands.models import train
 from dream_ray.cli.commands.plans import plan, suggest
 from dream_ray.cli.commands.quickstart import quickstart
 from dream_ray.cli.commands.runs import distill, resume, status
+from dream_ray.cli.commands.selections import select
 from dream_ray.cli.commands.settings import presets, settings
 from dream_ray.cli.commands.stores import ingest, inspect
 from dream_ray.cli.commands.sweeps import sweep
@@ -50,6 +51,7 @@ for _command in (
     distill,
     resume,
     status,
+    select,
     evaluate,
     compare,
     export,
@@ -58,7 +60,7 @@ for _command in (
     experiment,
     train,
 ):
-    _has_settings = _command in (suggest, plan, distill, diagnose)
+    _has_settings = _command in (suggest, plan, distill, select, diagnose)
     app.command(cls=SettingsCommand if _has_settings else None)(_interruptible()(_command))
 app.command("list")(_interruptible()(list_runs))
 

@@ -82,7 +82,7 @@ def _watch_in_lines(run: str) -> None:
 def _lines(run: str, status: Any) -> list[str]:
     """Returns what is known of a run, a fact per line."""
     lines, now = [f"run: {run}", f"state: {_state(status)}"], status.progress
-    if now is not None:
+    if now is not None and now.total_steps:  # a set of real images has no steps
         lines.append(f"step: {now.step} of {now.total_steps} ({100 * now.step / now.total_steps:.0f} %)")
         if status.state != "finished":
             outer, inner = divmod(now.step, status.inner_steps)

@@ -54,8 +54,8 @@ class Config(Section):
     10 bits; bfloat16: parameters and images are cast. Distances, losses, k-means and pixel steps are float32."""
     batch_real: int | None = Field(default=None, ge=1)
     """Real batch of a class; null: num_clusters * per_cluster. Only random selection allows another value."""
-    outer_steps: int = Field(default=2000, ge=1)
-    """Fresh networks of the run."""
+    outer_steps: int = Field(default=2000, ge=0)
+    """Fresh networks of the run; 0 in sets of real images, which `dream-ray select` writes."""
     inner_steps: int = Field(default=100, ge=1)
     """Matching steps per network."""
     checkpoint_every: int = Field(default=50, ge=1)
@@ -198,6 +198,11 @@ class Config(Section):
     def total_steps(self) -> int:
         """Inner steps of the whole run."""
         return self.outer_steps * self.inner_steps
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether the run is a set of real images, without steps."""
+        return self.outer_steps == 0
 
     @property
     def splits(self) -> tuple[str, ...]:

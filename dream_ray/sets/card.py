@@ -1,7 +1,7 @@
 """The README of an export: what the set is, how it was made and how good it is; valid for the Hugging Face Hub."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from dream_ray import __version__
@@ -90,7 +90,13 @@ def card(
 
 
 def _title(found: ImageSet) -> str:
-    return f"Distilled images of {len(found.class_names)} classes, {found.stored_LNCHW.shape[1]} per class"
+    kind = "Real" if _is_real(found) else "Distilled"
+    return f"{kind} images of {len(found.class_names)} classes, {found.stored_LNCHW.shape[1]} per class"
+
+
+def _is_real(found: ImageSet) -> bool:
+    """Returns whether a set was selected from real images, without a step."""
+    return bool(found.recipe.get("config", {}).get("outer_steps") == 0)
 
 
 def _front_matter(content: Content, to: str, licence: str | None) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _front_matter(content: Content, to: str, licence: str | None) -> dict[str, A
     matter: dict[str, Any] = {
         "pretty_name": _title(content.images),
         "task_categories": ["image-classification"],
-        "tags": ["dataset-distillation", "synthetic", "dream-ray"],
+        "tags": ["coreset" if _is_real(content.images) else "synthetic", "dataset-distillation", "dream-ray"],
         "size_categories": [next((name for most, name in _SIZES if total < most), _LARGEST)],
         **_hub_licence(licence),
     }
@@ -125,8 +131,9 @@ def _hub_licence(licence: str | None) -> dict[str, str]:
 
 def _summary(found: ImageSet, content: Content, to: str, outside: float) -> Iterator[str]:
     num_classes, ipc, channels, height, width = found.stored_LNCHW.shape
+    what = "A training set of real images, selected" if _is_real(found) else "A synthetic training set, distilled"
     yield (
-        f"A synthetic training set, distilled with dream_ray. Classes: {num_classes}. Stored images of a class: {ipc}, "
+        f"{what} with dream_ray. Classes: {num_classes}. Stored images of a class: {ipc}, "
         f"each of {channels} x {height} x {width} (channels, height, width)."
     )
     yield ""
@@ -157,13 +164,10 @@ def _recipe(found: ImageSet, cost: Mapping[str, float]) -> Iterator[str]:
     config, environment = found.recipe.get("config"), found.recipe.get("environment")
     if not config or not environment:
         return
-    framework = FRAMEWORKS[config["framework"]]
-    yield from ("## Recipe", "", f"{framework.title}: {framework.paper}.", "")
-    yield from ("```bash", "dream-ray distill --config settings.yaml --store STORE --out RUN", "```", "")
-    steps = config["outer_steps"] * config["inner_steps"]
+    yield from ("## Recipe", "")
+    made = _selected if _is_real(found) else _distilled
     rows = {
-        "network": ", ".join([config["network"]["name"], *_options(config["network"]["options"])]),
-        "steps": f"{steps} ({config['outer_steps']} networks, {config['inner_steps']} steps each)",
+        **(yield from made(config, environment)),
         "seed": config["seed"],
         "store": f"checksum {environment['store_checksum'][:16]}",
         "device": environment["device_name"],
@@ -173,6 +177,28 @@ def _recipe(found: ImageSet, cost: Mapping[str, float]) -> Iterator[str]:
     if cost:
         rows["cost"] = f"{cost['wall_s']:.0f} s wall, {cost['cpu_s']:.0f} s CPU, {cost['gpu_s']:.0f} s GPU"
     yield from ("| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items()), "")
+
+
+def _distilled(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Generator[str, None, dict[str, str]]:
+    """Yields method and command of a distillation; returns its first rows."""
+    framework = FRAMEWORKS[config["framework"]]
+    yield from (f"{framework.title}: {framework.paper}.", "")
+    yield from ("```bash", "dream-ray distill --config settings.yaml --store STORE --out RUN", "```", "")
+    steps = config["outer_steps"] * config["inner_steps"]
+    return {
+        "network": ", ".join([config["network"]["name"], *_options(config["network"]["options"])]),
+        "steps": f"{steps} ({config['outer_steps']} networks, {config['inner_steps']} steps each)",
+    }
+
+
+def _selected(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Generator[str, None, dict[str, str]]:
+    """Yields what names the images of a selection; returns its first rows."""
+    yield from ("`real_images` in the recipe of the set names position, file and row of each image in the store.", "")
+    start = config["initialisation"]
+    rows = {"strategy": start["strategy"]}
+    rows |= {name: str(start[name]) for name in ("score", "candidates", "crops") if name in start}
+    models = environment.get("initial_models", [])
+    return rows | ({"models": ", ".join(f"digest {digest[:16]}" for digest in models)} if models else {})
 
 
 def _options(options: dict[str, Any]) -> list[str]:
@@ -191,7 +217,8 @@ def _accuracies(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
         )
         yield from ("", "| trained on | images | epochs | accuracy | n |", "|---|---|---|---|---|")
         for row in report["evaluated_sets"]:
-            name = row["evaluated_set"] if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
+            name = row.get("shown_as", row["evaluated_set"])
+            name = name if row["step"] is None else f"{name}, step {row['step']}"
             yield f"| {name} | {row['num_images']} | {row['epochs']} | {accuracy_cell(row)} | {row['n']} |"
         yield ""
 

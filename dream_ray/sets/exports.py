@@ -139,7 +139,8 @@ def shareable_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     shared = copy.deepcopy(recipe)
     for name in ("store", "execution"):
         shared.get("environment", {}).pop(name, None)
-    shared.get("config", {}).get("initialisation", {}).pop("path", None)
+    for name in ("path", "models"):
+        shared.get("config", {}).get("initialisation", {}).pop(name, None)
     return shared
 
 

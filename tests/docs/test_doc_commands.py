@@ -10,6 +10,8 @@ import typer
 
 from dream_ray.cli import app
 from dream_ray.config import Config, load_config
+from dream_ray.config.given import config_of
+from dream_ray.config.load import read_assignments
 from dream_ray.config.section import Section
 from tests.docs.pages import ROOT, Block, blocks, commands, inline_code, name_of, pages
 
@@ -64,8 +66,11 @@ def parse(command: str) -> None:
         assert name in CLI, f"{command}: no such command"
         context = CLI[name].make_context(name, arguments)
         values = context.params
-        if values.get("preset") or values.get("assignments"):
-            load_config(preset=values.get("preset"), assignments=values.get("assignments") or ())
+        preset, assignments = values.get("preset"), values.get("assignments") or ()
+        if name == "select" and not preset:  # the only command that needs no preset to set something
+            config_of(Config(), read_assignments(assignments), {})
+        elif preset or assignments:
+            load_config(preset=preset, assignments=assignments)
     elif found := BENCHMARK.search(command):
         source = benchmark(found[1]).read_text()
         unknown = [option for option in re.findall(r"--[\w-]+", found[2]) if f'"{option}"' not in source]

@@ -14,7 +14,7 @@ from dream_ray import storage
 from dream_ray.config.sections import Network
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
 from dream_ray.engine.evaluation.opening import BareSet, open_evaluated
-from dream_ray.engine.evaluation.options import DISTILLED, evaluation_name, network_label, recipe_name
+from dream_ray.engine.evaluation.options import DISTILLED, SELECTED_REAL, evaluation_name, network_label, recipe_name
 from dream_ray.engine.evaluation.plots import plot_evaluation, plot_steps
 from dream_ray.engine.evaluation.tasks import EvaluationTask, run_task
 from dream_ray.engine.run.directory import Run
@@ -126,6 +126,8 @@ def write_reports(
     for network, of_network in _by_network(run, tasks).items():
         path = _report(run, of_network)
         own = summarise(result for result in results if result.network == network)
+        if run.config.is_selection:
+            own = [row | ({"shown_as": SELECTED_REAL} if row["evaluated_set"] == DISTILLED else {}) for row in own]
         try:
             _write_report(path, run, of_network[0], own)
         except RunError as error:

@@ -13,7 +13,8 @@ from dream_ray.engine.run.directory import Run
 from dream_ray.errors import UsageError
 
 PROTOCOLS, SPLITS = ("quick", "published"), ("test", "validation")
-DISTILLED = "distilled"
+DISTILLED, SELECTED_REAL = "distilled", "selected real"
+"""The set that is evaluated: its name in results, and in tables if it is one of real images."""
 RANDOM_REAL, KMEANS_REAL, INITIAL, WHOLE_SET = "random real", "k-means real", "initial mosaics", "whole set"
 BASELINES = (RANDOM_REAL, KMEANS_REAL, INITIAL, WHOLE_SET)
 """Names of the baselines; `baselines.py` makes them."""
@@ -43,6 +44,10 @@ def check_evaluation(
         raise UsageError(f"repeats must be an int >= 1; got {repeats}")
     if steps:
         _check_steps(run, steps)
+    if INITIAL in baselines and run.config.is_selection:
+        raise UsageError(
+            f"baselines of the real images {run.evaluated_path} must not have {INITIAL}, which are the same images"
+        )
     if INITIAL in baselines and isinstance(run, BareSet):
         raise UsageError(
             f"baselines of the set {run.set_path} must not have {INITIAL}, which only the directory of its run has. "

@@ -86,7 +86,8 @@ def is_within_noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
 
 def trained_on(row: Mapping[str, Any]) -> str:
     """Returns the name of the set, with the step of its checkpoint if it is not the finished one."""
-    return str(row["evaluated_set"]) if row["step"] is None else f"{row['evaluated_set']}, step {row['step']}"
+    name = row.get("shown_as", row["evaluated_set"])
+    return str(name) if row["step"] is None else f"{name}, step {row['step']}"
 
 
 def score_cells(row: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _DIGEST, _OWN_DIGESTS = "sha256", "own_sha256"
 # A file begins with the length of its header, which the format limits.
+_TYPES, _SIZES = {"F32": "float32", "I64": "int64"}, {"float32": 4, "int64": 8}
+"""Types of tensors that can be read alone by their name in the file, and their bytes."""
 _LENGTH_BYTES, _MAX_HEADER_BYTES = 8, 100_000_000
 
 
@@ -41,7 +43,7 @@ class TensorFile:
     own_digests: dict[str, str]
 
     def read(self, name: str) -> "Tensor":
-        """Reads one float32 tensor, without the rest of the file, and compares it with its own digest if it has one.
+        """Reads one tensor, float32 or int64, without the rest of the file, and checks its own digest if it has one.
 
         Raises:
             RunError: If the file is missing or changed.
@@ -50,15 +52,17 @@ class TensorFile:
 
         try:
             begin, end = self.tensors[name]["data_offsets"]
-            shape = tuple(self.tensors[name]["shape"])
+            shape, dtype = tuple(self.tensors[name]["shape"]), _TYPES[self.tensors[name]["dtype"]]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path} is damaged: its header does not locate {name}: {error!r}") from None
         data = bytearray(storage.read_bytes(self.path, self.start + begin, end - begin))
-        if len(data) != 4 * math.prod(shape):
+        if len(data) != _SIZES[dtype] * math.prod(shape):
             raise RunError(f"{self.path} is damaged: its tensor {name} has {len(data)} bytes for the shape {shape}")
         if self.own_digests.get(name) not in (None, hashlib.sha256(data).hexdigest()):
             raise RunError(f"{self.path} is damaged: its tensor {name} does not match its digest")
-        return torch.frombuffer(data, dtype=torch.float32).reshape(shape)
+        if not data:
+            return torch.empty(shape, dtype=getattr(torch, dtype))
+        return torch.frombuffer(data, dtype=getattr(torch, dtype)).reshape(shape)
 
 
 def open_tensors(path: str) -> TensorFile:

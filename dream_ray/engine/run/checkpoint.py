@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from dream_ray import storage
+from dream_ray.core.selection.anchors import Anchors
 from dream_ray.engine.matching.state import ClassState, RunState
 from dream_ray.engine.networks.tensor_file import TensorFile, open_tensors, read_metadata, read_tensors, write_tensors
 from dream_ray.errors import RunError
@@ -34,6 +35,8 @@ _FIELDS = {
     "boxes": "boxes",
 }
 _LEARNED = "learned/"
+_READ_ALONE = ("/images", "/indices", "/boxes")
+"""Ends of the names of tensors that are read without the rest of a state."""
 
 
 Write = Callable[[RunState], Future[None]]
@@ -78,6 +81,12 @@ class StepImages:
     def read(self, label: int) -> "Tensor":
         """Reads the images (N, C, H, W) of a class, float32; raises RunError if the file is missing or damaged."""
         return self.files[label].read(f"{label}/images")
+
+    def read_anchors(self, label: int) -> Anchors:
+        """Reads the real images of a class that its state names, at step 0 those of its tiles; errors as for `read`."""
+        file, boxes = self.files[label], f"{label}/boxes"
+        boxes_n3 = file.read(boxes).numpy() if boxes in file.tensors else None
+        return Anchors(file.read(f"{label}/indices").numpy(), boxes_n3)
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,10 @@ class Checkpoints:
         names = storage.list_directory(directory)
         return [storage.join(directory, name) for name in names if name.startswith("shard-") and "." in name]
 
+    def shard_file(self, step: int, shard: int, num_shards: int) -> str:
+        """Returns the path of the file of a shard of a step."""
+        return storage.join(self.directory(step), f"shard-{shard:04d}-of-{num_shards:04d}.safetensors")
+
     def save(self, state: RunState, *, step: int, shard: int, num_shards: int) -> None:
         """Writes the classes of one shard; shard 0 also writes the network."""
         common = {
@@ -176,9 +189,9 @@ class Checkpoints:
             if getattr(class_state, attribute) is not None
         }
         tensors |= {f"{_LEARNED}{name}": tensor for name, tensor in state.learned.items()}
-        path = storage.join(self.directory(step), f"shard-{shard:04d}-of-{num_shards:04d}.safetensors")
+        path = self.shard_file(step, shard, num_shards)
         metadata = {**common, "classes": json.dumps(sorted(state.classes))}
-        read_alone = [name for name in tensors if name.endswith("/images") or name.startswith(_LEARNED)]
+        read_alone = [name for name in tensors if name.endswith(_READ_ALONE) or name.startswith(_LEARNED)]
         write_tensors(path, tensors, metadata, single=read_alone)
 
     def load(self, step: int, labels: Collection[int] | None = None) -> RunState:

@@ -86,7 +86,7 @@ def small_classes(config: Config, counts: Sequence[int], names: Sequence[str]) -
             f"{_of_classes(counts, tiles)} fewer images than the {tiles} of ipc * factor^2 ({smallest}): their initial "
             f"images repeat real ones. If all should differ, set {' or '.join(ways)}."
         )
-    if config.selection.strategy != "random" and fewest < config.real_batch:
+    if not config.is_selection and config.selection.strategy != "random" and fewest < config.real_batch:
         yield (
             f"{_of_classes(counts, config.real_batch)} fewer images than the real batch of {config.real_batch} "
             f"({smallest}): a selection takes all of theirs, so nothing is selected."

@@ -36,7 +36,7 @@ from dream_ray.engine.run.environment import (
 from dream_ray.engine.run.metrics import merge_metrics
 from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.programs.program_choice import choose_form
-from dream_ray.engine.run.sets import synthetic_set, write_partial
+from dream_ray.engine.run.sets import real_images, synthetic_set, write_partial
 from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.errors import UsageError
 from dream_ray.nets.user_networks import source_digest
@@ -55,10 +55,15 @@ def create_run(spec: RunSpec, device: torch.device, initial_models: Sequence[str
     Raises:
         UsageError: If the settings do not fit the store, or the directory is in use or not writable.
     """
+    check_against_store(spec, Store.open(spec.store))
+    return create_directory(spec, device, initial_models)
+
+
+def create_directory(spec: RunSpec, device: torch.device, initial_models: Sequence[str] = ()) -> Run:
+    """Creates the directory of a run, with or without steps; see `create_run`."""
     assert spec.out is not None
     config, path, store = spec.config, spec.out, Store.open(spec.store)
     check_fit(config, store)
-    check_against_store(spec, store)
     check_precision(config.precision, device)
     form = choose_form(spec, store, device)
     storage.ensure_writable(path)
@@ -201,8 +206,11 @@ def finish_run(run: Run) -> None:
     store = run.open_store()
     merge_metrics(run)
     storage.write_json(run.file("cost.json"), total_cost(read_sessions(run)), indent=2)
-    recipe = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
-    write_synthetic(run.file("initial.parquet"), synthetic_set(run, store, 0), recipe=recipe)
+    recipe: dict[str, Any] = {"config": run.config.model_dump(mode="json"), "environment": run.environment}
+    if run.config.is_selection:
+        recipe["real_images"] = real_images(run, store)
+    else:
+        write_synthetic(run.file("initial.parquet"), synthetic_set(run, store, 0), recipe=recipe)
     final = synthetic_set(run, store, run.config.total_steps)
     write_picture(run.file("grid.png"), final)
     # Last, because this file marks the run as finished.

@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from dream_ray.config import Config
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.images.synthetic import SyntheticSet
 from dream_ray.data.arrays import Float32Array
-from dream_ray.data.store.manifest import Manifest, shown_names
+from dream_ray.data.store.manifest import ImageFile, Manifest, shown_names
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.state import STEP_SIZE
 from dream_ray.engine.run.artefacts import write_picture, write_synthetic
@@ -68,6 +69,37 @@ def synthetic_set(run: Run, store: Store, step: int) -> SyntheticSet:
         *channel_statistics(run.config, store),
         None if step_size is None else float(step_size),
     )
+
+
+def real_images(run: Run, store: Store) -> list[dict[str, Any]]:
+    """Returns which real images fill the initial tiles of a run, a class at a time.
+
+    Returns:
+        For every class, by label: index (position in the class, over the splits of the run), file (number in files) and
+        row in it, all tile by tile as `decode_factor` orders them; files (paths in the store, in order); for crops also
+        boxes (top, left, side in pixels).
+
+    Raises:
+        RunError: If the first checkpoint is damaged or missing.
+    """
+    files: dict[int, list[ImageFile]] = {label: [] for label in range(store.num_classes)}
+    for split in run.config.splits:
+        for file in store.manifest.files:
+            if file.split == split:
+                files[file.label].append(file)
+    stored, found = run.checkpoints().open_images(0), []
+    for label, of_class in files.items():
+        anchors, ends = stored.read_anchors(label), np.cumsum([file.rows for file in of_class])
+        numbers = np.searchsorted(ends, anchors.indices, side="right")
+        firsts = ends - [file.rows for file in of_class]
+        values: dict[str, Any] = {
+            "index": anchors.indices.tolist(),
+            "file": numbers.tolist(),
+            "row": (anchors.indices - firsts[numbers]).tolist(),
+            "files": [file.path for file in of_class],
+        }
+        found.append(values if anchors.boxes_n3 is None else {**values, "boxes": anchors.boxes_n3.tolist()})
+    return found
 
 
 def set_file(path: str) -> str:

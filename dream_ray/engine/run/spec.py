@@ -140,8 +140,17 @@ def warn_if_not_evaluable(config: Config, store: Store) -> None:
     )
 
 
+def _check_has_steps(config: Config) -> None:
+    if config.is_selection:
+        raise UsageError(
+            "outer_steps must be an int >= 1; got 0. A set of real images, which has no steps, is written and "
+            "continued by `dream-ray select`"
+        )
+
+
 def check_against_store(spec: RunSpec, store: Store) -> None:
     """Raises UsageError if workers, producers or slots of a program would be idle, or threads repeat the same work."""
+    _check_has_steps(spec.config)
     kind, workers = spec.config.source.kind, spec.workers
     if spec.class_batch is not None and spec.class_batch > store.num_classes:
         raise UsageError(
