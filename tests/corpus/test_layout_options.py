@@ -384,6 +384,7 @@ LABEL_FILES = {
     "rows numbered otherwise": "row,file,label\n3,0.png,a\n2,1.png,b\n1,2.png,a\n0,3.png,b\n",
     "quoted lines": '"0.png", "a"\n"1.png", "b"\n"2.png", "a"\n"3.png", "b"\n',
     "blanks": "0.png a the first\n1.png b x\n2.png a y\n3.png b z\n",
+    "lines of old Macs": "file,label\r0.png,a\r1.png,b\r2.png,a\r3.png,b\r",
     "classes alone": "a\nb\na\nb\n",
 }
 
@@ -407,6 +408,13 @@ WRONG_LABELS = {
     "a list of JSON": ('{"file_name": "0.png", "label": 0}\n[1]\n', "an object of JSON in every line.*line 2"),
     "an image twice": ("0.png,a\n1.png,b\n0.png,b\n", "must name an image once; '0.png' occurs twice"),
     "no label": ("0.png,a\n1.png,\n2.png,b\n", "must all contain a file name and a class; got '1.png'"),
+    "an index without a name": (
+        "file,label\n1,0.png,a\n2,1.png,b\n",
+        "as many columns as the first line, 2; got 3: 1",
+    ),
+    "a quote that does not end": ('0.png,"a\n' + "1.png,b\n" * 20_000, "must be a table of file names and classes"),
+    "deep JSON": ('{"a": ' + "[" * 200_000, "an object of JSON in every line; line 1"),
+    "numbers of many digits": (f"0.png {'9' * 5000}\n1.png {'8' * 5000}\n2.png 7\n", "several images the same class"),
     "other images": ("9.png,a\n8.png,b\n", "labels must name images of .*, such as 0.png; .* names none of them"),
 }
 

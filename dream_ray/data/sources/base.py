@@ -20,7 +20,7 @@ from dream_ray.errors import UsageError
 
 _ROWS_PER_BATCH = 4096
 _OTHERS = b"other_files"
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NUMBER = re.compile(r"\d{1,100}(\.\d{1,100})?")
 
 LAYOUTS = ("folders", "archives", "webdataset", "parquet")
 """What files can be: directories of classes, an archive per class, shards of a WebDataset, Parquet files."""

@@ -28,6 +28,8 @@ from dream_ray.errors import UsageError
 
 # The class is the first word; boxes follow it.
 _KAGGLE_COLUMN = "PredictionString"
+# Python converts no text of thousands of digits; no list has so many lines.
+_LONGEST_NUMBER = 18
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def read_labels(
     """
     # Windows editors begin a file with a byte order mark, which is not part of the first name.
     text = composed(storage.read_text(labels).removeprefix("\ufeff"))
-    ways = [_entries(labels, text, known, class_names, label_column) for known in names]
+    try:
+        ways = [_entries(labels, text, known, class_names, label_column) for known in names]
+    except csv.Error as error:
+        raise UsageError(f"{labels} must be a table of file names and classes: {error}") from None
     for number, (entries, known) in enumerate(zip(ways, names, strict=True)):
         if any(entry.name in known for entry in entries):
             return number, entries
@@ -79,11 +84,15 @@ def class_of(labels: str, entry: Entry, class_names: Sequence[str]) -> str:
         return entry.label
     if not class_names:
         return entry.label if entry.is_whole else word
-    if word in class_names or not word.isdecimal():
+    if word in class_names or not _is_number(word):
         return word
     if int(word) >= len(class_names):
         raise UsageError(f"labels in {labels} must be in [0, {len(class_names)}); got {word}")
     return class_names[int(word)]
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) <= _LONGEST_NUMBER
 
 
 def check_labels(labels: str, entries: Sequence[Entry], class_names: Sequence[str]) -> None:
@@ -98,7 +107,7 @@ def check_labels(labels: str, entries: Sequence[Entry], class_names: Sequence[st
             raise UsageError(f"{labels} must name an image once; {entry.name!r} occurs twice")
         seen.add(entry.name)
     words = [entry.label for entry in entries]
-    if len(words) < 2 or not all(word.isdecimal() for word in words) or set(words) <= set(class_names):
+    if len(words) < 2 or not all(map(_is_number, words)) or set(words) <= set(class_names):
         return
     if all(int(later) == int(word) + 1 for word, later in pairwise(words)):
         raise UsageError(
@@ -119,7 +128,7 @@ def _entries(
             labels, header, [[record.get(name, "") for name in header] for record in records], known, label_column
         )
     for separator in (",", ";", "\t"):
-        rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        rows = csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True)
         header = [name.strip() for name in next(filter(None, rows), [])]
         if len(lines) > 1 and _is_header(lines[0], header, known):
             table = [row for row in rows if row]
@@ -142,7 +151,7 @@ def _record(labels: str, number: int, line: str) -> dict[str, str]:
     """Returns the fields of a JSON line that are texts or whole numbers."""
     try:
         fields: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{labels} must contain an object of JSON in every line; line {number}: {error}") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{labels} must contain an object of JSON in every line; got {line!r} in line {number}")
@@ -166,6 +175,12 @@ def _of_table(
     labels: str, header: Sequence[str], rows: Sequence[Sequence[str]], known: frozenset[str], label_column: str
 ) -> list[Entry]:
     """Returns the entries of a table with names of columns."""
+    longer = next((row for row in rows if any(map(str.strip, row[len(header) :]))), None)
+    if longer is not None:
+        raise UsageError(
+            f"rows of {labels} must have as many columns as the first line, {len(header)}; got {len(longer)}: "
+            f"{', '.join(longer)}"
+        )
     image = max(_image_column(rows, known), 0)
     others = [number for number in range(len(header)) if number != image]
     if label_column in header:
