@@ -1,5 +1,6 @@
 """Functions that start, continue and read runs."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,7 @@ from dream_ray.errors import UsageError
 if TYPE_CHECKING:
     from dream_ray.engine.run.dataset import SyntheticDataset
 
+_LOG = logging.getLogger(__name__)
 Observer = Callable[[Run], AbstractContextManager[object]]
 """Returns a context for the work of a run, for example one that shows its progress."""
 
@@ -207,6 +209,7 @@ def resume(
         check_unchanged(opened, may_change=["outer_steps"])
         opened = change_length(opened, outer_steps)
     if opened.is_finished:
+        _LOG.warning("Run %s was finished before; nothing was done. A larger outer_steps lengthens it.", opened.path)
         return load_synthetic(opened.path)
     check_unchanged(opened)
     spec = opened.spec

@@ -57,9 +57,7 @@ ClassBatch = Annotated[
 ]
 MaxConcurrent = Annotated[
     int | None,
-    typer.Option(
-        "--max-concurrent", min=1, help="Trials of a sweep at a time. [default: as many as fit, or as before]"
-    ),
+    typer.Option("--max-concurrent", min=1, help="Trials or runs at a time. [default: as many as fit, or as before]"),
 ]
 Study = Annotated[
     str | None,

@@ -10,12 +10,16 @@ from pydantic_core import ErrorDetails
 
 from dream_ray import storage
 from dream_ray.config.frameworks import Settings
-from dream_ray.config.nested import flatten, leaves, nested, overlay, put
+from dream_ray.config.nested import leaves, nested, overlay, put
 from dream_ray.config.normalisation import FORMS
 from dream_ray.config.presets import preset_named, report_change, report_usual_scale
 from dream_ray.config.schema import Config
+from dream_ray.config.section import paths_of
 from dream_ray.config.yaml_text import dump_yaml, parse_assignment, read_yaml_mapping
 from dream_ray.errors import UsageError
+
+_SYNONYMS = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "images_per_class": "ipc"}
+"""Usual words for settings that have shorter or longer names here."""
 
 
 def load_config(
@@ -82,7 +86,9 @@ def _read_base(preset: str | None, file: str | None) -> tuple[str | None, Settin
     """Returns the name of the preset, if there is one, and the values of the file."""
     if file is None:
         if preset is None:
-            raise UsageError("give --preset NAME, --config FILE or both")
+            raise UsageError(
+                "give --preset NAME, --config FILE or both; `dream-ray suggest STORE` finds settings for your images"
+            )
         return preset, {}
     written = nested(read_yaml_mapping(file, "config file"))
     named = written.pop("preset", None)
@@ -120,17 +126,20 @@ def explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{name}.{message}" if name else message
+    if detail["type"] == "missing":  # its input is everything around it
+        return f"{name} must be given"
     return f"{name} must follow the rule: {message[0].lower()}{message[1:]}; got {detail['input']!r}"
 
 
 def settings_named(name: str) -> list[str]:
     """Returns the paths of the settings whose last part is a name, such as pixels.lr, update.lr and evaluation.lr."""
-    return [path for path, _ in flatten(Config().model_dump()) if path.rpartition(".")[2] == name]
+    return [path for path in paths_of(Config) if path.rpartition(".")[2] == name]
 
 
 def _hint(path: Sequence[str], model: type[BaseModel]) -> str:
     """Returns what an unknown setting may have meant, in a few words."""
     *sections, name = path
+    name = _SYNONYMS.get(name, name)
     elsewhere = settings_named(name) if model is Config else []
     if not sections and elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"

@@ -1,5 +1,6 @@
 """The base of all sections of settings."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -46,3 +47,11 @@ class Section(BaseModel):
                 truth = "YAML reads yes, no, on, off, true and false as truth values"
                 raise ValueError(f"{name} must have numbers only; got {value!r}. {truth}")
         return values
+
+
+def paths_of(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Yields the paths of all settings of a section, and of the sections in it, each before what it contains."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from paths_of(field.annotation, f"{prefix}{name}.")

@@ -199,10 +199,16 @@ def test_a_changed_ipc_says_which_settings_it_gives(
 
 
 def test_a_run_from_the_set_of_another(
-    call: Callable[..., Answer], settings_file: Path, digits_store: str, out: str
+    call: Callable[..., Answer],
+    settings_file: Path,
+    digits_store: str,
+    out: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     base = ("distill", "--config", settings_file, "--store", digits_store, "--local", "--set", "outer_steps=1")
     assert call(*base, "--out", out)[0] == 0
+    assert call("resume", out, "--local")[0] == 0
+    assert "was finished before; nothing was done" in caplog.text
     code, text, error = call(*base, "--out", f"{out}-next", "--from", out)
     assert code == 0, error
     assert "changed to fit" not in text + error, "there is no limit of memory"
@@ -278,6 +284,7 @@ def test_wrong_input_to_distill(
         (("inspect", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
         (("evaluate", "nowhere"), "/nowhere does not exist: there is no config.yaml in it"),
+        (("train", ".", "--net", "convnet", "--epochs", "1", "--out", "m", "--local"), "ingest IMAGES STORE` makes"),
         (
             ("evaluate", "nowhere", "--net", "convnet", "--net-option", "width=["),
             "--net-option 'width=[': the value must be YAML",
@@ -299,6 +306,13 @@ def test_other_wrong_input(call: Callable[..., Answer], arguments: tuple[str, ..
     assert code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_directory_that_is_no_run_is_named(call: Callable[..., Answer], digits_store: str) -> None:
+    code, _, error = call("evaluate", digits_store)
+    assert code == 2 and f"{digits_store} must be the directory of a run; it is that of a store" in error
+    code, _, error = call("status", Path(digits_store).parent)
+    assert code == 2 and f"`dream-ray list {Path(digits_store).parent}` lists the runs below it" in error
 
 
 def test_progress_shows_names_without_markup() -> None:

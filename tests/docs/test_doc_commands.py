@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from dream_ray.cli import app
 from dream_ray.config import Config, load_config
 from dream_ray.config.given import config_of
 from dream_ray.config.load import read_assignments
-from dream_ray.config.section import Section
+from dream_ray.config.section import paths_of
 from tests.docs.pages import ROOT, Block, blocks, commands, inline_code, name_of, pages
 
 MARKS = r"parsed|executed(?: by tests/[\w./]+\.py)?"
@@ -97,13 +96,6 @@ def test_inline_commands_options_and_settings_exist(page: Path) -> None:
         elif re.fullmatch(rf"(?:{'|'.join(SECTIONS)})\.[\w.]+(?:[:=].*)?", code):
             wrong += [code] if re.split("[:=]", code)[0] not in SETTINGS and "options." not in code else []
     assert not wrong, wrong
-
-
-def paths_of(section: type[Section], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from paths_of(field.annotation, f"{prefix}{name}.")
 
 
 SETTINGS = set(paths_of(Config))

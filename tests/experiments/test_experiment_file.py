@@ -122,7 +122,7 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
         ),
         ({"arms": {"a/b": {}}}, r"arms\.a/b.* must follow the rule"),
         ({"cpu_hours": 0}, r"cpu_hours must follow the rule: .*greater than 0; got 0"),
-        ({"set": {"name": "digits"}}, r"set\.classes must follow the rule: field required"),
+        ({"set": {"name": "digits"}}, r"set\.classes must be given"),
         ({"version": 2}, r"version must follow the rule"),
     ],
 )

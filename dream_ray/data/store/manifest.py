@@ -120,7 +120,10 @@ class Manifest(ShownAsTables):
         """
         path = storage.join(store, MANIFEST)
         if not storage.exists(path):
-            raise UsageError(f"store {store} does not exist: it contains no {MANIFEST}; create it with `ingest`")
+            found = "is no store" if storage.list_directory(store) else "does not exist"
+            raise UsageError(
+                f"store {store} {found}: it contains no {MANIFEST}. `dream-ray ingest IMAGES STORE` makes a store"
+            )
         values = storage.read_json(path)
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:

@@ -45,6 +45,13 @@ BEGUN_FILE = "begun.yaml"
 BEFORE_CONFIG = ("env.json", WHITENING_FILE, BEGUN_FILE)
 """Files that are written before config.yaml. A directory with these alone stems from a kill; they are replaced."""
 
+_OTHERS = {
+    "manifest.json": "a store, which `dream-ray distill --store` takes",
+    "model.json": "a model",
+    "sweep.yaml": "a sweep",
+    "experiment.yaml": "an experiment",
+}
+"""What a directory is that has a file, if it is not a run."""
 FIRST_OUTER_STEPS = "first_outer_steps"
 """Key of env.json, of a run whose length was changed: the number of outer steps that it began with."""
 INITIAL_MODELS = "initial_models"
@@ -208,7 +215,7 @@ def open_run(path: str) -> Run:
         RunError: If it is damaged.
     """
     if not storage.exists(storage.join(path, "config.yaml")):
-        raise UsageError(f"run {path} does not exist: there is no config.yaml in it")
+        raise UsageError(_no_run(path))
     environment = storage.read_json(storage.join(path, "env.json"))
     if (version := environment.get("format_version")) != FORMAT_VERSION:
         raise UsageError(
@@ -216,6 +223,17 @@ def open_run(path: str) -> Run:
             "began it, or distil again"
         )
     return Run(path, load_config(file=storage.join(path, "config.yaml")), environment)
+
+
+def _no_run(path: str) -> str:
+    """Returns why a path is not that of a run, by what it holds."""
+    for file, what in _OTHERS.items():
+        if storage.exists(storage.join(path, file)):
+            return f"{path} must be the directory of a run; it is that of {what}"
+    if storage.list_directories(path):
+        listing = f"`dream-ray list {shlex.quote(path)}` lists the runs below it"
+        return f"{path} must be the directory of a run; there is no config.yaml in it. {listing}"
+    return f"run {path} does not exist: there is no config.yaml in it"
 
 
 def as_begun(run: Run) -> Run:

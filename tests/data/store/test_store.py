@@ -256,5 +256,5 @@ class TestManifest:
             Store.open(str(copy))
 
     def test_no_store(self, tmp_path):
-        with pytest.raises(UsageError, match="does not exist: it contains no manifest.json"):
+        with pytest.raises(UsageError, match="it contains no manifest.json"):
             Store.open(str(tmp_path / "nothing"))
