@@ -346,6 +346,19 @@ def test_a_packed_archive_that_is_cut_short_is_refused(tmp_path: Path, kind: str
         ingested(tmp_path / "store", source=str(tmp_path / "f"))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_a_zip_archive_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "f.zip", "w", method) as archive:
+        for name in ("x/a/0.png", "x/b/0.png"):
+            archive.writestr(name, png(0))
+        start = archive.infolist()[1].header_offset
+    data = bytearray((tmp_path / "f.zip").read_bytes())
+    data[start + 50 : start + 60] = b"\xff" * 10
+    put(tmp_path / "f.zip", bytes(data))
+    with pytest.raises(UsageError, match="f.zip is not a complete zip archive"):
+        ingested(tmp_path / "store", source=str(tmp_path / "f.zip"))
+
+
 def test_a_packed_archive_of_archives_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "f.tar.gz", gzip.compress(tarred([(f"{name}.tar", tarred([("0.png", png(0))])) for name in "ab"])))
     with pytest.raises(UsageError, match="a compressed archive of archives.*: unpack it.*; it contains a.tar"):

@@ -1,11 +1,13 @@
 """The files in a zip archive. Their content is compressed one by one, so listing one copies it to the spool."""
 
 import io
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -28,6 +30,8 @@ from dream_ray.errors import UsageError
 _FIRST_BYTES = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED = 0x1
 _BUFFER_BYTES = 1 << 20
+# Errors of the storage are no OSError here (`storage.open_raw`). A name of another code is a UnicodeDecodeError.
+_DEFECTS = (OSError, EOFError, ValueError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError)
 
 
 def is_zip(head: bytes) -> bool:
@@ -40,7 +44,9 @@ def zip_members(archive: Archive, spool: str | None, texts: tuple[str, ...]) -> 
     earlier: set[bytes] = set()
     with nullcontext() if spool is None else storage.atomic_output(spool) as copy, open_window(archive) as file:
         try:
-            with zipfile.ZipFile(cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))) as opened:
+            with _defects():
+                opened = zipfile.ZipFile(cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES)))
+            with opened:
                 for info in opened.infolist():
                     parts = path_parts(info.filename.replace("\\", "/"))  # as some programs of Windows write
                     is_link = stat.S_ISLNK(info.external_attr >> 16)
@@ -58,7 +64,7 @@ def zip_members(archive: Archive, spool: str | None, texts: tuple[str, ...]) -> 
                     member = replace(member, problem=problem)
                     if member.escapes or not is_hidden(member.name):
                         yield member
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except zipfile.BadZipFile as error:
             raise UsageError(f"source {archive.name} is not a complete zip archive: {error}") from None
 
 
@@ -79,11 +85,26 @@ def _content(
     opened: zipfile.ZipFile, info: zipfile.ZipInfo, copy: IO[bytes] | None, *, is_text: bool
 ) -> dict[str, Any]:
     """Returns offset and text of a member; copies it if there is a spool."""
-    text = opened.read(info) if is_text and info.file_size <= MAX_TEXT_BYTES else None
+    text = b"".join(_blocks(opened, info)) if is_text and info.file_size <= MAX_TEXT_BYTES else None
     if copy is None:
         return {"text": text}
     offset = append(copy, b"")["offset"]
-    with opened.open(info) as file:
-        while block := file.read(BLOCK_BYTES):
-            copy.write(block)
+    for block in _blocks(opened, info):
+        copy.write(block)
     return {"text": text, "offset": offset}
+
+
+def _blocks(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yields the content of a member; its defects become BadZipFile, unlike failures of the spool."""
+    with _defects(), opened.open(info) as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+@contextmanager
+def _defects() -> Iterator[None]:
+    """Turns what zipfile raises for damaged archives into BadZipFile."""
+    try:
+        yield
+    except _DEFECTS as error:
+        raise zipfile.BadZipFile(str(error)) from None
