@@ -41,7 +41,8 @@ def _show_network(rows: list[Row], title: str) -> None:
     reference = [row for row in rows if row["evaluated_set"] == rows[0]["evaluated_set"]][-1]
     if reference["tested"] is None:
         return
-    echo(f"{describe_images(reference['tested'], reference['majority'])}.")
+    counts = reference["images_of_classes"]
+    echo(f"{describe_images(reference['tested'], reference['majority'], images_L=counts)}.")
     others = [(trained_on(row), row) for row in rows if row is not reference]
     if lines := compare_with(reference, others):
         echo(f"Compared with {trained_on(reference)} (95 %, over networks and test images):")

@@ -40,7 +40,7 @@ from dream_ray.engine.models.model import BEGUN, DESCRIPTION
 from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
-from dream_ray.engine.run.directory import Run, open_run
+from dream_ray.engine.run.directory import FAILURE, Run, open_run
 from dream_ray.engine.run.spec import RunSpec
 
 Item = TypeVar("Item")
@@ -136,7 +136,7 @@ class RayBackend:
         needs = Needs(spec.fewest_workers, spec.threads, gpus)
         wait_for_workers(needs, self._wait_s)
         _check_paths(run, spec)
-        storage.delete(run.file("failure.json"))
+        storage.delete(run.file(FAILURE))
         with ExitStack() as ending:
             _train_experts(run, gpus)
             plan = _plan_producers(spec, gpus)
@@ -157,7 +157,7 @@ class RayBackend:
                         raise
                 except NotStartedError:
                     _LOG.warning("The workers did not start within a minute; trying again.")
-            raise_failure(run.file("failure.json"))
+            raise_failure(run.file(FAILURE))
             if agreement.is_asked_here and newest() != run.config.total_steps:
                 raise KeyboardInterrupt
         storage.delete(run.file("ray_train"))

@@ -22,6 +22,8 @@ _OPTIONS = re.compile(
     r"\?(region|scheme|endpoint_override|allow_\w+|background_writes|check_directory_existence_before_creation|"
     r"default_bucket_location|force_virtual_addressing|project_id|retry_limit_seconds|smart_defaults|tls_\w+)="
 )
+# Answers of S3 to wrong credentials, which a retry does not change.
+_REFUSED = re.compile(r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH)\b")
 # Environment variable that Ray sets for a submitted job.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # What a pathlib.Path leaves of a URI; a drive of Windows has one letter.
@@ -177,6 +179,7 @@ def named_errors(verb: str, path: str) -> Iterator[None]:
 
     Raises:
         NotReadable: If the file is missing or not permitted, or a directory and a file are confused.
+        RunError: If a bucket refuses the credentials.
         RemoteError: If another operation on a remote path fails.
         TransientError: If another operation on a local path fails.
     """
@@ -186,6 +189,11 @@ def named_errors(verb: str, path: str) -> Iterator[None]:
         message = f"cannot {verb} {path}: {reason(error)}"
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
             raise NotReadable(message) from None
+        if _REFUSED.search(message):
+            raise RunError(
+                f"{message.rstrip('. ')}. Check the credentials in the environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY, AWS_PROFILE) and what they permit"
+            ) from None
         kind = RemoteError if is_remote(path) else TransientError
         raise kind(message) from None
 

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from dream_ray import storage
+from dream_ray import api, storage
 from dream_ray.cli import run_state
 from dream_ray.cli.commands import runs
+from dream_ray.config import parse_config
+from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.progress.status import Status
 from dream_ray.engine.run.directory import check_new
 from dream_ray.engine.run.programs import compilation
 from dream_ray.errors import RunError, UsageError
-from dream_ray.storage import files
+from dream_ray.storage import files, paths
+from tests.data.samples import png, write_tar
+from tests.frameworks import tiny_run
 
 WITH_BLANKS = "/runs/a b$(c)"
 QUOTED = "'/runs/a b$(c)'"
@@ -137,6 +141,52 @@ def test_a_store_that_cannot_be_written_is_inspected(
         .out.rstrip()
         .endswith(f"contact sheet: none, because {odd_store} is not writable: Read-only file system")
     )
+
+
+ANSWERS = {
+    "wrong secret": ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", RunError),
+    "wrong key": ("AWS Error INVALID_ACCESS_KEY_ID during GetObject operation: unknown", RunError),
+    "wrong signature": ("AWS Error SIGNATURE_DOES_NOT_MATCH during GetObject operation: x", RunError),
+    "busy": ("AWS Error SLOW_DOWN during GetObject operation: x", storage.RemoteError),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_only_answers_that_may_change_are_worth_a_retry(name: str) -> None:
+    answer, kind = ANSWERS[name]
+    with pytest.raises(RunError, match=answer.rstrip(".")) as error, paths.named_errors("read", "s3://b/x"):
+        raise OSError(answer)
+    assert type(error.value) is kind
+    assert ("Check the credentials" in str(error.value)) == (kind is RunError)
+
+
+LOST: dict[str, tuple[Callable[[Path], None], str]] = {
+    "deleted": (Path.unlink, "cannot read .*b.tar: No such file or directory"),
+    "cut off": (lambda path: os.truncate(path, 600), "ends before byte"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_archive_is_no_unreadable_image(tmp_path: Path, name: str) -> None:
+    lose, reason = LOST[name]
+    (tmp_path / "f").mkdir()
+    for number, label in enumerate("ab"):
+        write_tar(tmp_path / "f" / f"{label}.tar", [(f"{label}{key}.png", png(10 * number + key)) for key in range(4)])
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "images" and not done:
+            lose(tmp_path / "f" / "b.tar")
+
+    with pytest.raises(RunError, match=rf"^source .*b\.tar has changed since it was listed: .*{reason}.*; restore it"):
+        ingest(IngestSettings(source=str(tmp_path / "f")), str(tmp_path / "s"), progress=progress)
+
+
+def test_a_run_that_failed_in_this_process_says_why(four_digits_store: str, out: str) -> None:
+    settings = {**tiny_run("dm", "random"), "pixels": {"lr": 1e38}}
+    with pytest.raises(RunError):
+        api.distill(parse_config(settings), store=four_digits_store, out=out, local=True, progress=False)
+    status = api.status(out)
+    assert status.state == "failed" and "must be finite" in status.reason
 
 
 WITHOUT_GUARD = """

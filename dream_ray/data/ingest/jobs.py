@@ -1,5 +1,6 @@
 """Execution of ingest jobs: in this process, or by another `Mapper`, with retries if remote storage fails."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ Result = TypeVar("Result")
 # A bucket that does not answer is tried again after 1, 2, 4 and 8 seconds.
 _ATTEMPTS = 5
 _FIRST_WAIT_S = 1.0
+_LOG = logging.getLogger(__name__)
 
 
 def run_here(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
@@ -32,6 +34,8 @@ def with_retries(
     for attempt in range(_ATTEMPTS - 1):
         try:
             return function(*arguments, **keywords)
-        except storage.RemoteError:
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
+        except storage.RemoteError as error:
+            wait_s = _FIRST_WAIT_S * 2**attempt
+            _LOG.warning("%s. Trying again in %.0f s.", str(error).rstrip("."), wait_s)
+            time.sleep(wait_s)
     return function(*arguments, **keywords)

@@ -128,13 +128,20 @@ def read_image(row: dict[str, Any]) -> bytes:
 
     Raises:
         UnreadableImage: If there are none; `UnreachedImage` if a later read may succeed.
-        RunError: If the whole directory is missing or cannot be reached.
+        RunError: If a file of many images, or the whole directory, is missing or cannot be reached.
     """
+    is_part = row["length"] is not None
     if row["problem"] is not None:
         raise UnreadableImage(row["problem"])
+    if is_part and row["length"] > _MAX_BYTES:
+        raise UnreadableImage(f"it must have at most {_MAX_BYTES} bytes; it has {row['length']}")
     try:
         return storage.read_bytes(row["path"], row["offset"], row["length"], most=_MAX_BYTES)
     except storage.NotReadable as error:
+        if is_part:
+            raise RunError(
+                f"source {row['path']} has changed since it was listed: {error}; restore it and repeat the command"
+            ) from None
         # One missing file is a reject, but without its disk or bucket every image would become one. In both cases
         # nothing is left beside the file: a mount point stays as an empty directory, and a bucket has no directories.
         directory = storage.sibling(storage.absolute(row["path"]), "")

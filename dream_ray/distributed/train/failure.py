@@ -10,11 +10,6 @@ from dream_ray.errors import RunError, TransientError, UsageError
 _ERRORS = {kind.__name__: kind for kind in (UsageError, RunError, TransientError, OutOfMemory, storage.NotReadable)}
 
 
-def write_failure(path: str, error: Exception) -> None:
-    """Writes a failure; its type is one of ours."""
-    storage.write_json(path, {"kind": type(error).__name__, "message": str(error)})
-
-
 def raise_failure(path: str) -> None:
     """Raises the failure that workers wrote, if there is one."""
     if storage.exists(path):

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dream_ray import storage
 from dream_ray.distributed.train.controller_callbacks import NotStartedError, StartTimeout
-from dream_ray.distributed.train.failure import raise_failure, write_failure
+from dream_ray.distributed.train.failure import raise_failure
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.process_group import join_world_group
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
@@ -24,6 +24,7 @@ from dream_ray.engine.models.model import is_model
 from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.models.training import ALONE, TrainingContext, train
 from dream_ray.engine.networks.tensor_file import read_metadata
+from dream_ray.engine.run.lifecycle import write_failure
 from dream_ray.errors import RunError, UsageError
 
 _LOG = logging.getLogger(__name__)

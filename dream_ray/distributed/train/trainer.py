@@ -15,13 +15,13 @@ from dream_ray.core.process_group import SINGLE_PROCESS_GROUP
 from dream_ray.distributed.prefetch.coordinator_client import RayAgreement
 from dream_ray.distributed.prefetch.snapshot_queue import RayConsumerSide
 from dream_ray.distributed.train.controller_callbacks import AfterDeath, NotStartedError, StartTimeout
-from dream_ray.distributed.train.failure import write_failure
 from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.metrics import report_to_ray
 from dream_ray.distributed.train.process_group import incarnation_number, join_world_group
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
 from dream_ray.engine.run.class_costs import placement
-from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.directory import FAILURE, Run
+from dream_ray.engine.run.lifecycle import write_failure
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import Stopped, Stopping, ctrl_c_as_before
 from dream_ray.engine.worker import WorkerContext, work
@@ -112,7 +112,7 @@ def _join(counts: Sequence[int], queue: str | None, agreement: RayAgreement, run
     """
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    failure = run.file("failure.json")
+    failure = run.file(FAILURE)
     has_failed = partial(storage.exists, failure)
     incarnation = incarnation_number(num_workers)
     works_in_step = not run.config.source.is_independent

@@ -31,7 +31,8 @@ class Evaluation(ShownAsTables, list[dict[str, Any]]):
         for network in dict.fromkeys(row["network"] for row in self):
             reference, *others = [row for row in self if row["network"] == network]
             if lines := compare_with(reference, [(trained_on(row), row) for row in others]):
-                title = f"{network}, compared with {trained_on(reference)}; {describe_images(reference['tested'])}"
+                images = describe_images(reference["tested"], images_L=reference.get("images_of_classes", ()))
+                title = f"{network}, compared with {trained_on(reference)}; {images}"
                 tables.append(Table(title, ("difference (95 %)",), [[line] for line in lines]))
         return tables
 

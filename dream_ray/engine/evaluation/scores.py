@@ -79,9 +79,9 @@ def _variance(row: Mapping[str, Any]) -> float:
 
 
 def is_within_noise(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Returns whether the difference of two mean accuracies is smaller than `noise`, which is known."""
+    """Returns whether the difference of two mean accuracies is at most `noise`, which is known."""
     width = noise(first, second)
-    return width is not None and abs(first["mean"] - second["mean"]) < width
+    return width is not None and abs(first["mean"] - second["mean"]) <= width
 
 
 def trained_on(row: Mapping[str, Any]) -> str:
@@ -99,9 +99,19 @@ def score_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def describe_images(tested: int, majority: float | None = None, *, kind: str = "test") -> str:
-    """Returns the number of images that tested networks, and what one of them is worth, as text."""
-    text = f"{tested} {kind} images: one image = {100 / tested:.2g} points"
+def describe_images(
+    tested: int, majority: float | None = None, *, kind: str = "test", images_L: CountsOfClasses = ()
+) -> str:
+    """Returns the number of images that tested networks, and what one of them is worth, as text.
+
+    Args:
+        tested: Number of the images.
+        majority: Accuracy of always naming the largest class; None: left out.
+        kind: Split of the images.
+        images_L: Images of each class, to say that some have none; empty: not known.
+    """
+    of_classes = f" of {len(images_L) - images_L.count(0)} of {len(images_L)} classes" if 0 in images_L else ""
+    text = f"{tested} {kind} images{of_classes}: one image = {100 / tested:.2g} points"
     return text if majority is None else f"{text}; always naming the largest class gives {100 * majority:.1f} %"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.core.figures import make_figure
 from dream_ray.core.tables import ShownAsTables, Table, duration
-from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.engine.run.directory import FAILURE, Run, read_sessions
 from dream_ray.engine.run.metrics import read_validation
 from dream_ray.errors import UsageError
 
@@ -154,7 +154,7 @@ def read_status(run: Run, now: float) -> Status:
     current = current_sessions(sessions)
     silent_s = max(0.0, now - max(float(one["updated_at"]) for one in current)) if current else None
     step, written = _newest_checkpoint(run)
-    failure = run.file("failure.json")
+    failure = run.file(FAILURE)
     reason = storage.read_json(failure)["message"] if storage.exists(failure) else ""
     validations = read_validation(run)
     is_silent = silent_s is not None and (silent_s > _SILENT_S or _is_abandoned(run, silent_s))

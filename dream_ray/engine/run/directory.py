@@ -10,6 +10,7 @@ validation/        accuracies on the validation split during the run
 synthetic.parquet  the product; initial.parquet: the initial images; grid.png: a picture of the product
 partial-step-*     set and picture of a checkpoint, written when somebody asks for them, see sets.py
 cost.json          time and memory of all sessions
+failure.json       why the run failed, until it is resumed
 """
 
 import hashlib
@@ -42,6 +43,7 @@ WHITENING_FILE = "whitening.safetensors"
 CLASS_BY_CLASS, CLASSES_TOGETHER = "class by class", "classes together"
 """Whether a program matches one class or `class_batch` of them."""
 BEGUN_FILE = "begun.yaml"
+FAILURE = "failure.json"
 BEFORE_CONFIG = ("env.json", WHITENING_FILE, BEGUN_FILE)
 """Files that are written before config.yaml. A directory with these alone stems from a kill; they are replaced."""
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from dream_ray.engine.run.directory import (
     BEGUN_FILE,
     CLASS_BY_CLASS,
     CLASSES_TOGETHER,
+    FAILURE,
     FIRST_OUTER_STEPS,
     FORMAT_VERSION,
     INITIAL_MODELS,
@@ -38,7 +39,7 @@ from dream_ray.engine.run.normalisation import write_whitening
 from dream_ray.engine.run.programs.program_choice import choose_form
 from dream_ray.engine.run.sets import real_images, synthetic_set, write_partial
 from dream_ray.engine.run.spec import RunSpec, check_against_store
-from dream_ray.errors import UsageError
+from dream_ray.errors import RunError, UsageError
 from dream_ray.nets.user_networks import source_digest
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _describe(config: Config, device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
-    """Locks a run while the block executes it, and writes its products after the block.
+    """Locks a run while the block executes it, and writes its products after the block, or why it failed.
 
     Args:
         run: The run.
@@ -110,14 +111,24 @@ def executing(run: Run, *, is_new: bool = False) -> Iterator[None]:
     Raises:
         UsageError: If another process executes it.
     """
+    failure = run.file(FAILURE)
     with storage.exclusive_lock("run", run.path):
+        storage.delete(failure)
         try:
             yield
-        except UsageError:
-            if is_new and not storage.list_directory(run.file("progress")):
+            finish_run(run)
+        except (UsageError, RunError) as error:
+            if isinstance(error, UsageError) and is_new and not storage.list_directory(run.file("progress")):
                 _forget(run.path)
+            else:
+                with suppress(RunError):  # the storage may be the cause
+                    write_failure(failure, error)
             raise
-        finish_run(run)
+
+
+def write_failure(path: str, error: Exception) -> None:
+    """Writes why a run failed; the type of the error is one of ours."""
+    storage.write_json(path, {"kind": type(error).__name__, "message": str(error)})
 
 
 def _forget(path: str) -> None:

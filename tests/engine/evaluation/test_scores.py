@@ -64,6 +64,11 @@ def test_noise_adds_networks_and_images() -> None:
     ]
 
 
+def test_equal_accuracies_without_any_noise_do_not_differ() -> None:
+    first = {"mean": 0.0, "half_width": 0.0, "tested": 6}
+    assert compare_with(first, [("same", first)]) == ["same +0.0 +- 0.0 points: within noise"]
+
+
 def test_a_difference_of_single_networks_is_never_beyond_all_noise() -> None:
     first = {"mean": 0.5, "half_width": None, "tested": 400}
     rows = [(name, {"mean": mean, "half_width": 0.02, "tested": 400}) for name, mean in (("near", 0.52), ("far", 0.9))]
@@ -75,6 +80,7 @@ def test_a_difference_of_single_networks_is_never_beyond_all_noise() -> None:
 
 def test_one_image_has_its_worth() -> None:
     assert describe_images(66) == "66 test images: one image = 1.5 points"
+    assert describe_images(6, images_L=[3, 0, 3, 0]) == "6 test images of 2 of 4 classes: one image = 17 points"
     assert describe_images(200, 0.4) == (
         "200 test images: one image = 0.5 points; always naming the largest class gives 40.0 %"
     )
