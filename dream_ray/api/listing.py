@@ -1,4 +1,4 @@
-"""The function that lists what lies below a directory: runs, sweeps and experiments."""
+"""The function that lists what lies below a directory: runs, sweeps, experiments and models."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,10 +27,12 @@ class Entry:
         kind: "run", "real images", "sweep" or "experiment".
         path: Its directory.
         state: State of a run, see `Status`, with "unreadable" if its files cannot be read; numbers of trials or runs.
-        preset: Preset that its settings resemble; strategy of real images; image set and ipc of an experiment.
+        preset: Preset that its settings resemble; strategy of real images; image set and ipc of an experiment; network
+            of a model.
         step: Finished inner steps of a run, or None.
         total_steps: Inner steps of the whole run, or None.
-        accuracy: Accuracy in [0, 1] of the distilled set of a run, of the best trial or of the best arm; or None.
+        accuracy: Accuracy in [0, 1] of the distilled set of a run, of the best trial, of the best arm, or of a
+            model; or None.
         split: Split that `accuracy` was measured on, or "".
     """
 
@@ -64,7 +66,7 @@ class Listing(ShownAsTables, list[Entry]):
 
 
 def list_runs(directory: storage.StrPath) -> Listing:
-    """Lists the runs, sweeps and experiments below a directory, by path; those inside of a sweep are left out.
+    """Lists the runs, sweeps, experiments and models below a directory, by path; runs inside of a sweep are left out.
 
     Args:
         directory: A local directory or a URI.
@@ -158,6 +160,29 @@ def _experiment(path: str) -> Entry:
     return Entry("experiment", path, state, what, accuracy=best, split=split)
 
 
-_KINDS = {"experiment.yaml": "experiment", "sweep.yaml": "sweep", "config.yaml": "run", "manifest.json": "store"}
+def _model(path: str) -> Entry:
+    begun, finished = (storage.join(path, name) for name in ("training.json", "model.json"))
+    if not storage.exists(finished):
+        return Entry("model", path, "unfinished", storage.read_json(begun)["asked"]["recipe"]["network"]["name"])
+    found: dict[str, Any] = storage.read_json(finished)
+    split = next((name for name in ("test", "validation") if name in found["accuracy"]), "")
+    score = found["accuracy"].get(split)
+    accuracy = None if score is None else score["correct"] / score["n"]
+    return Entry("model", path, "finished", found["network"]["name"], accuracy=accuracy, split=split)
+
+
+_KINDS = {
+    "experiment.yaml": "experiment",
+    "sweep.yaml": "sweep",
+    "config.yaml": "run",
+    "manifest.json": "store",
+    "model.json": "model",
+    "training.json": "model",
+}
 """Kinds of directories by the file that marks them."""
-_DESCRIBE: dict[str, Callable[[str], Entry]] = {"run": _run, "sweep": _sweep, "experiment": _experiment}
+_DESCRIBE: dict[str, Callable[[str], Entry]] = {
+    "run": _run,
+    "sweep": _sweep,
+    "experiment": _experiment,
+    "model": _model,
+}

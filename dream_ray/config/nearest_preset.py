@@ -8,14 +8,14 @@ from dream_ray.config.nested import leaves
 from dream_ray.config.presets import PRESETS
 from dream_ray.config.schema import Config
 
-_MOST_CHANGES = 9
+_MOST_CHANGES = 5
 _NO_CHANGE = "seed"
 
 
 def nearest_preset(config: Config) -> str:
     """Returns the preset that differs in the fewest settings, such as "cifar10-ipc10, 2 changed"; seeds do not count.
 
-    If ten or more settings differ from those of every preset, it returns framework and images per class.
+    If more than five settings differ from those of every preset, it returns framework and images per class.
     """
     values = leaves(config.model_dump(mode="json"))
     changes = {

@@ -54,6 +54,19 @@ def test_every_kind_is_listed_with_its_state(root: Path) -> None:
     assert (validated.state, validated.accuracy_text, validated.steps) == ("failed", "40.0 validation", "0/8")
 
 
+def test_models_are_listed_with_their_accuracy(tmp_path: Path) -> None:
+    for name in ("done", "begun"):
+        (tmp_path / name).mkdir()
+        asked = {"recipe": {"network": {"name": "convnet"}}}
+        (tmp_path / name / "training.json").write_text(json.dumps({"asked": asked}))
+    accuracy = {"validation": {"correct": 5, "n": 10}, "test": {"correct": 3, "n": 4}}
+    description = {"network": {"name": "convnet"}, "accuracy": accuracy}
+    (tmp_path / "done" / "model.json").write_text(json.dumps(description))
+    begun, done = dream_ray.list_runs(tmp_path)
+    assert (begun.kind, begun.state, begun.preset) == ("model", "unfinished", "convnet")
+    assert (done.kind, done.state, done.accuracy_text) == ("model", "finished", "75.0 test")
+
+
 def test_the_list_is_a_table(root: Path) -> None:
     found = dream_ray.list_runs(str(root))
     lines = repr(found).splitlines()

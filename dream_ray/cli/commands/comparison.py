@@ -39,7 +39,7 @@ def compare(
 def list_runs(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Local directory or URI.")] = ".",
 ) -> None:
-    """List the runs, sweeps and experiments below a directory.
+    """List the runs, sweeps, experiments and models below a directory.
 
     The command reads only files. Runs inside of a sweep or an experiment are left out.
     """
@@ -47,7 +47,7 @@ def list_runs(
 
     found = dream_ray.list_runs(directory)
     if not found:
-        echo(f"{directory}: no run, sweep or experiment")
+        echo(f"{directory}: no run, sweep, experiment or model")
         return
     prefix = "" if directory == "." else f"{directory.rstrip('/')}/"
     [(_, headings, rows)] = found.tables()
