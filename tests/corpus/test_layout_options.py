@@ -399,6 +399,7 @@ LABEL_FILES = {
     "blanks": "0.png a the first\n1.png b x\n2.png a y\n3.png b z\n",
     "lines of old Macs": "file,label\r0.png,a\r1.png,b\r2.png,a\r3.png,b\r",
     "classes alone": "a\nb\na\nb\n",
+    "classes alone, with commas": "a,\nb,\na,\nb\n",
 }
 
 
@@ -420,6 +421,7 @@ WRONG_LABELS = {
     "several columns": ("id,kind,file\n1,a,0.png\n2,b,1.png\n", r"label_column .*\(id, kind\).*give --label-column"),
     "a list of JSON": ('{"file_name": "0.png", "label": 0}\n[1]\n', "an object of JSON in every line.*line 2"),
     "an image twice": ("0.png,a\n1.png,b\n0.png,b\n", "must name an image once; '0.png' occurs twice"),
+    "no names": (",a\n,b\n,a\n./\n", "must all contain a class, or a file name and a class"),
     "no label": ("0.png,a\n1.png,\n2.png,b\n", "must all contain a file name and a class; got '1.png'"),
     "an index without a name": (
         "file,label\n1,0.png,a\n2,1.png,b\n",

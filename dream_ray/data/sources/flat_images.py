@@ -163,9 +163,11 @@ def _with_stems(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _check_list(labels: str, entries: Sequence[Entry], images: Sequence[str]) -> None:
-    """Raises UsageError if classes alone are not one per image, or numbers."""
+    """Raises UsageError if classes alone are not one per image, or are empty or numbers."""
     if len(entries) != len(images):
         raise UsageError(f"{labels} must have one line per image; it has {len(entries)} for {len(images)} images")
+    if not all(entry.label for entry in entries):
+        raise UsageError(f"lines of {labels} must all contain a class, or a file name and a class")
     if all(entry.label.isdecimal() for entry in entries):
         raise UsageError(
             f"{labels} must contain class names, or image and class names; it contains only numbers, whose "

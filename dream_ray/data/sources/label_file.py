@@ -139,7 +139,7 @@ def _entries(
     entries = [_of_line(line, known) for line in lines]
     if any(entry.label for entry in entries):
         return entries
-    return [Entry("", entry.name) for entry in entries]
+    return [Entry("", entry.name or line) for entry, line in zip(entries, lines, strict=True)]
 
 
 def _is_header(line: str, cells: Sequence[str], known: frozenset[str]) -> bool:
