@@ -1,6 +1,7 @@
 """Archives and their files as values."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ BLOCK_BYTES = 1 << 20
 # The ingest refuses larger images (`writing.py`), so they are not copied.
 MAX_BYTES = 256 << 20
 MAX_TEXT_BYTES = 16 << 20
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ class Member:
 
 
 def path_parts(name: str) -> tuple[str, ...]:
-    """Returns the parts of a member's path without "." parts.
+    """Returns the parts of a member's path without "." parts, with line breaks escaped: messages are one line.
 
     An absolute name, and one of dots only, keeps an empty first part, which `path_problem` detects.
     """
+    name = _LINE_BREAK.sub(lambda found: repr(found[0])[1:-1], name)
     absolute = ("",) if name.startswith("/") else ()
     return absolute + tuple(part for part in name.split("/") if part not in ("", ".")) or ("",)
 
