@@ -26,6 +26,7 @@ TINY: dict[str, Settings] = {
     "idc": {},
     "dream": {},
     "dream_plus": {},
+    "cim": {"pixels": {"lr": 0.01}, "source": {"allow_weak_models": True}},
     "mtt": {
         "update": {"num_images": None},
         "pixels": {"lr": 0.01},

@@ -129,12 +129,12 @@ class _Step:
         for label in range(len(self.real)):
             own = _of_class(inputs, label)
             target = step.target(forward, parameters, self._normalise(), own, by_autograd, None)
-            targets += [target.mean_feature_D, *(gradient.flatten() for gradient in target.gradients.values())]
+            targets += [target.features_ND.flatten(), *(gradient.flatten() for gradient in target.gradients.values())]
             outputs.append(program.of(network)(own))
         return {
             "target": torch.cat(targets),
             "loss": torch.stack([one.loss for one in outputs]),
-            "gradient": torch.stack([one.velocity_NCHW for one in outputs]),
+            "gradient": torch.stack([one.momenta for one in outputs]),
             "update": self._update(network),
             "selection": self._selection(features_LND),
         }
@@ -143,7 +143,7 @@ class _Step:
         """Returns loss and gradient by the program that takes all classes."""
         program, inputs = self._program(ProgramForm(len(self.real), True))
         found: ClassOutputs = program.of(self._network())(inputs)
-        return {"loss, together": found.loss, "gradient, together": found.velocity_NCHW}
+        return {"loss, together": found.loss, "gradient, together": found.momenta}
 
     def _program(self, form: ProgramForm) -> tuple[StepProgram, ClassInputs]:
         """Returns a step in a form, and the inputs of all classes, stacked; the first momentum is zero."""
@@ -184,5 +184,5 @@ def _of_class(inputs: ClassInputs, label: int) -> ClassInputs:
     """Returns the inputs of a class from those of all, which are stacked."""
     only = slice(label, label + 1)
     view = {operation: values[only] for operation, values in inputs.view.items()}
-    images, velocity, real, labels = inputs.images_NCHW, inputs.velocity_NCHW, inputs.real_RCHW, inputs.label
+    images, velocity, real, labels = inputs.images_NCHW, inputs.momenta, inputs.real_RCHW, inputs.label
     return ClassInputs(images[only], velocity[only], real[only], view, labels[only], None).of_only_class()

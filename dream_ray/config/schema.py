@@ -37,7 +37,7 @@ class Config(Section):
     version: int = CONFIG_VERSION
     """Version of this schema."""
     framework: str = DEFAULT_FRAMEWORK
-    """dc, dsa, dm, idc, dream, dream_plus or mtt: sets defaults, which all other settings override."""
+    """dc, dsa, dm, idc, dream, dream_plus, mtt or cim: sets defaults, which all other settings override."""
     seed: int = Field(default=0, ge=0)
     """Seed of every random stream."""
     ipc: int = Field(default=10, ge=1)
@@ -102,6 +102,7 @@ class Config(Section):
         kind, objective = self.source.kind, self.matching.objective
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
+            *self._rules_of_pairs(),
             *self.initialisation.rules(self.ipc * self.factor**2, has_pool=kind == "frozen"),
             (
                 self.selection.strategy != "random" and self.batch_real not in (None, picked),
@@ -166,6 +167,37 @@ class Config(Section):
             ),
         ]
 
+    def _rules_of_pairs(self) -> list[tuple[bool, str]]:
+        """Returns the rules of matching.pairing anchor and of a feature layer, see `_rules`."""
+        is_paired, start = self.matching.pairing == "anchor", self.initialisation.strategy
+        follows = self.matching.objective == "trajectory"
+        return [
+            (
+                is_paired and start in ("noise", "set"),
+                "initialisation.strategy must be one that starts from real images with matching.pairing anchor; got "
+                f"{start}",
+            ),
+            (
+                is_paired and start == "easy" and self.initialisation.crops > 0,
+                "initialisation.crops must be 0 with matching.pairing anchor, whose partners are whole images; got "
+                f"{self.initialisation.crops}",
+            ),
+            (
+                is_paired and self.decode != "single",
+                f"decode must be single with matching.pairing anchor, which pairs tiles; got {self.decode}",
+            ),
+            (
+                is_paired and self.matching.real_chunk is not None,
+                f"matching.real_chunk must be null with matching.pairing anchor; got {self.matching.real_chunk}",
+            ),
+            (
+                follows and (is_paired or self.matching.feature_layer is not None or self.pixels.optimizer != "sgd"),
+                "matching.pairing, matching.feature_layer and pixels.optimizer must be mean, null and sgd with "
+                f"matching.objective trajectory; got {self.matching.pairing}, {self.matching.feature_layer} and "
+                f"{self.pixels.optimizer}",
+            ),
+        ]
+
     def _ways_to_a_multiple(self, name: str, steps: int) -> str:
         """Returns the next value of a number of steps that works, and the number of `checkpoint_every` that does."""
         every = self.checkpoint_every
@@ -174,6 +206,8 @@ class Config(Section):
     @property
     def real_batch(self) -> int:
         """Number of real images per class and step."""
+        if self.matching.pairing == "anchor":
+            return min(self.ipc * self.factor**2, self.batch_synthetic_max)
         return self.batch_real or self.selection.num_clusters * self.selection.per_cluster
 
     def step_of(self, outer: int, inner: int) -> int:
@@ -188,11 +222,17 @@ class Config(Section):
         """Tells whether the checkpoint of a step stays when newer ones are written."""
         return self.checkpoint_keep_every > 0 and step % self.checkpoint_keep_every == 0
 
+    @property
+    def selects(self) -> bool:
+        """Whether real batches are selected by their features."""
+        is_paired = self.matching.pairing == "anchor"
+        return self.matching.objective != "trajectory" and self.selection.strategy != "random" and not is_paired
+
     def selects_at(self, inner: int) -> bool:
         """Tells whether images are selected by their features before an inner step."""
         # A frozen network has the same features at every inner step.
         interval = self.inner_steps if self.source.kind == "frozen" else self.selection.interval
-        return self.matching.objective != "trajectory" and self.selection.strategy != "random" and inner % interval == 0
+        return self.selects and inner % interval == 0
 
     @property
     def total_steps(self) -> int:

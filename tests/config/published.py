@@ -50,7 +50,7 @@ PUBLISHED_MEANS: list[tuple[str, str, dict[str, list[float]]]] = [
     ),
     (rf".*fashion-mnist-ipc{SIZES}", f"{DC_CODE}, get_dataset; IDC's data.py", {"mean": [0.2861], "std": [0.3530]}),
     (
-        rf".*imagenet(10|100|)-ipc{SIZES}",
+        rf"(?!cim-).*imagenet(10|100|)-ipc{SIZES}",
         f"{DC_CODE} and MTT, get_dataset; IDC's and DREAM's data.py",
         {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     ),
@@ -241,6 +241,22 @@ ROWS = [
             **augmented(DSA_ALL, ON_SYNTHETIC),
         },
     ),
+    Row(
+        "cim-.*",
+        "CIM's condense.py and argument.py",
+        {
+            "outer_steps": 1,
+            "inner_steps": 200,
+            "decode": "single",
+            **in_section("initialisation", strategy="easy", score="cross_entropy", candidates=300, crops=0),
+            **in_section("weights", feature=1, gradient=0),
+            **in_section("matching", objective="bidirectional", distance="l1_mean", pairing="anchor"),
+            "matching.augmentation": "crop_cutout_flip",
+            **in_section("pixels", lr=0.01, optimizer="adamw", weight_decay=0.01, space="unit"),
+            "source.kind": "frozen",
+        },
+    ),
+    *(Row(f"cim-.*-ipc{n}", "all tiles of a class at once", {"batch_synthetic_max": 4 * n}) for n in (1, 10, 50)),
     # IDC, DREAM, DREAM+
     Row(
         rf"{IDC_LIKE}({SMALL}|tiny-imagenet|imagenet10|imagenet100)-ipc{SIZES}",

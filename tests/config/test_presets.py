@@ -66,11 +66,12 @@ def test_the_origin_of_a_preset_is_that_of_its_weakest_value() -> None:
         **{f"{name}-cifar100-ipc50": "ours" for name in ("dc", "dsa")},
         **{f"dm-{data}-ipc{ipc}": "by rule" for data in ("fashion-mnist", "svhn") for ipc in (1, 10, 50)},
         **{f"mtt-tiny-imagenet-ipc{ipc}": "partly ours" for ipc in (1, 10)},
+        **{f"cim-{data}-ipc{ipc}": "ours" for data in ("cifar10", "tiny-imagenet") for ipc in (1, 10, 50)},
     }
 
 
 def test_the_presets_are_those_of_the_papers() -> None:
-    assert len(PRESETS) == 127
+    assert len(PRESETS) == 133
     for framework in ("dc", "dsa", "dm"):
         for data in ("mnist", "fashion-mnist", "svhn"):
             assert {f"{framework}-{data}-ipc{ipc}" for ipc in (1, 10, 50)} <= PRESETS.keys()

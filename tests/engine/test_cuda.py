@@ -84,5 +84,5 @@ def results_of_a_step(config: Config, store: Store, device: torch.device) -> dic
     return {
         "features": matcher.selector.embed(snapshot, 0),
         "loss": losses[0],
-        "gradient": state.classes[0].velocity_NCHW,
+        "gradient": state.classes[0].momenta,
     }

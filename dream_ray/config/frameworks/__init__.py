@@ -1,6 +1,7 @@
 """The frameworks by name: one file for each group, and one entry here."""
 
 from dream_ray.config.frameworks.base import Family, Framework
+from dream_ray.config.frameworks.cim import CIM
 from dream_ray.config.frameworks.dm import DM
 from dream_ray.config.frameworks.dream import DREAM, DREAM_PLUS
 from dream_ray.config.frameworks.gradient import DC, DSA
@@ -17,6 +18,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "dream": DREAM,
     "dream_plus": DREAM_PLUS,
     "mtt": MTT,
+    "cim": CIM,
 }
 """Every framework supports any `selection.strategy` and any initialisation."""
 

@@ -1,6 +1,6 @@
 """How two batches are compared, and how that moves the synthetic images."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,11 +25,18 @@ class Weights(Section):
 class Matching(Section):
     """How two batches are compared."""
 
+    later: ClassVar[tuple[str, ...]] = ("feature_layer", "pairing")
     objective: Literal["bidirectional", "trajectory"] = "bidirectional"
     """bidirectional: match features and gradients of a real and a synthetic batch, see `weights`; trajectory: match
     where a network ends that trains on the synthetic images (MTT), see `trajectory`."""
     distance: Literal["mse", "l1", "l1_mean", "cosine"] = "mse"
     """Distance between two mean features, or between the gradients of a layer."""
+    feature_layer: str | None = None
+    """Layer whose maps are the features that are matched, such as stage2 of resnet18; null: the penultimate features.
+    With several frozen models, all must have it."""
+    pairing: Literal["mean", "anchor"] = "mean"
+    """Features that are compared. mean: those of a synthetic and a real batch; anchor: those of each tile and the real
+    image that it starts from (CIM), which is then the real batch of every step, without a selection."""
     biases: bool = False
     """Match the gradients of biases and norm parameters too."""
     classifier: bool = False
@@ -44,8 +51,13 @@ class Matching(Section):
 class Pixels(Section):
     """The optimiser of the synthetic images."""
 
+    later: ClassVar[tuple[str, ...]] = ("optimizer", "weight_decay")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum; adamw: AdamW on the difference from the initial images (CIM)."""
     lr: float = Field(default=5e-3, gt=0)
     """Learning rate after the scaling (ipc / 10) * (side / base side)^2."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of adamw, towards the initial images (CIM: 0.01)."""
     momentum: float = Field(default=0.5, ge=0, lt=1)
     """Momentum of the SGD that all classes share in the published code."""
     coupling: Literal["sequential", "joint"] = "sequential"

@@ -26,6 +26,7 @@ from dream_ray.core.matching.objectives import (
     mean_signals,
     signals,
 )
+from dream_ray.core.matching.pixel_adamw import pixel_adamw
 from dream_ray.core.matching.pixel_sgd import pixel_step
 
 
@@ -34,23 +35,25 @@ class ClassInputs(NamedTuple):
 
     Attributes:
         images_NCHW: Stored synthetic images.
-        velocity_NCHW: Their momentum.
+        momenta: Their momentum, or the state of AdamW.
         real_RCHW: Real images of the class, uint8.
         view: Draw of the augmentation with P = 1, the same for real and synthetic images (Siamese).
         label: The class, a scalar int64.
         part_M: Decoded images to match, int64; None: all of them.
         weight_R: Weights of the real images, float32, with the sum 1; None: all are equal.
         weights_2: Factors of the two parts of the loss, see `matching_loss`; None: both are 1.
+        corrections_2: Of AdamW at this step, see `pixel_adamw`; None: plain SGD.
     """
 
     images_NCHW: Tensor
-    velocity_NCHW: Tensor
+    momenta: Tensor
     real_RCHW: Tensor
     view: View
     label: Tensor
     part_M: Tensor | None
     weight_R: Tensor | None = None
     weights_2: Tensor | None = None
+    corrections_2: Tensor | None = None
 
     def of_only_class(self) -> "ClassInputs":
         """Returns the inputs of a class without the first axis, along which one class is stacked."""
@@ -66,7 +69,7 @@ class ClassOutputs(NamedTuple):
     """Results of a step: the moved images, their momentum, and the loss before the move, a scalar."""
 
     images_NCHW: Tensor
-    velocity_NCHW: Tensor
+    momenta: Tensor
     loss: Tensor
 
     def unstacked(self) -> "list[ClassOutputs]":
@@ -85,6 +88,7 @@ class ClassStep:
         lr: Learning rate of the pixels.
         momentum: Momentum of the pixels.
         num_classes: Classes that share the momentum, see `pixel_step`.
+        weight_decay: Weight decay of AdamW.
     """
 
     objective: Objective
@@ -93,6 +97,7 @@ class ClassStep:
     lr: float
     momentum: float
     num_classes: int
+    weight_decay: float = 0.0
 
     def target(
         self,
@@ -152,12 +157,22 @@ class ClassStep:
         loss, gradient_NCHW = matching_gradient(
             synthetic, inputs.images_NCHW, target, self.objective, differentiate, inputs.weights_2
         )
-        moved_NCHW, velocity_NCHW = pixel_step(
-            inputs.images_NCHW,
-            inputs.velocity_NCHW,
-            gradient_NCHW,
-            lr=self.lr,
-            momentum=self.momentum,
-            num_classes=self.num_classes,
-        )
-        return ClassOutputs(moved_NCHW, velocity_NCHW, loss)
+        if inputs.corrections_2 is not None:
+            moved_NCHW, momenta = pixel_adamw(
+                inputs.images_NCHW,
+                inputs.momenta,
+                gradient_NCHW,
+                inputs.corrections_2,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+            )
+        else:
+            moved_NCHW, momenta = pixel_step(
+                inputs.images_NCHW,
+                inputs.momenta,
+                gradient_NCHW,
+                lr=self.lr,
+                momentum=self.momentum,
+                num_classes=self.num_classes,
+            )
+        return ClassOutputs(moved_NCHW, momenta, loss)

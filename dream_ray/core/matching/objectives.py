@@ -48,6 +48,8 @@ class Objective:
         distance: Key of `DISTANCES`.
         match_biases: Whether one-dimensional parameters (biases, norm scales) are matched.
         match_classifier: Whether the classification layer's weight is matched.
+        is_paired: Whether the features of each synthetic image are compared with those of one real image (CIM), instead
+            of the means over both batches.
     """
 
     feature_weight: float
@@ -55,6 +57,7 @@ class Objective:
     distance: str
     match_biases: bool
     match_classifier: bool
+    is_paired: bool = False
 
     def matched_names(self, parameters: Parameters) -> tuple[str, ...]:
         """Returns the parameters whose gradients are matched, in the network's order."""
@@ -71,13 +74,13 @@ class Signals:
     """Mean feature and gradients of a network on a batch of one class.
 
     Attributes:
-        mean_feature_D: Mean penultimate feature.
+        features_ND: Mean feature (1, D), or that of each image (N, D) if the objective pairs images.
         gradients: d CE / d parameter (mean over the batch) of the matched parameters; empty if none is needed.
 
     Both means may be weighted.
     """
 
-    mean_feature_D: Tensor
+    features_ND: Tensor
     gradients: dict[str, Tensor]
 
 
@@ -105,12 +108,14 @@ def signals(
         weight_N: Weights of the images in the means; None: 1 / N each.
     """
 
-    def mean_feature(features_ND: Tensor) -> Tensor:
-        return features_ND.mean(dim=0) if weight_N is None else weight_N @ features_ND
+    def compared(features_ND: Tensor) -> Tensor:
+        if objective.is_paired:
+            return features_ND
+        return (features_ND.mean(dim=0) if weight_N is None else weight_N @ features_ND)[None]
 
     if objective.gradient_weight == 0:
         features_ND, _ = forward(parameters, images_NCHW)
-        return Signals(mean_feature(features_ND), {})
+        return Signals(compared(features_ND), {})
 
     def cross_entropy(matched: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         features_ND, logits_NL = forward({**parameters, **matched}, images_NCHW)
@@ -119,11 +124,11 @@ def signals(
             loss = F.cross_entropy(logits_NL, labels_N)
         else:
             loss = weight_N @ F.cross_entropy(logits_NL, labels_N, reduction="none")
-        return loss, {"mean": mean_feature(features_ND)}
+        return loss, {"features": compared(features_ND)}
 
     matched = {name: parameters[name] for name in objective.matched_names(parameters)}
     gradients, (_, other) = differentiate(cross_entropy, matched, again=again)
-    return Signals(other["mean"], gradients)
+    return Signals(other["features"], gradients)
 
 
 def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> Signals:
@@ -139,10 +144,10 @@ def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> 
     first = next(chunks)
     flat = tree_sum((weight * _flatten(one) for weight, one in chain([first], chunks)), num_chunks)
     like = first[1]
-    sizes = [like.mean_feature_D.numel(), *(gradient.numel() for gradient in like.gradients.values())]
-    mean_feature, *gradients = torch.split(flat, sizes)
+    sizes = [like.features_ND.numel(), *(gradient.numel() for gradient in like.gradients.values())]
+    features, *gradients = torch.split(flat, sizes)
     return Signals(
-        mean_feature,
+        features.reshape(like.features_ND.shape),
         {
             name: values.reshape(gradient.shape)
             for (name, gradient), values in zip(like.gradients.items(), gradients, strict=True)
@@ -151,7 +156,7 @@ def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> 
 
 
 def _flatten(one: Signals) -> Tensor:
-    return torch.cat([one.mean_feature_D, *(gradient.flatten() for gradient in one.gradients.values())])
+    return torch.cat([one.features_ND.flatten(), *(gradient.flatten() for gradient in one.gradients.values())])
 
 
 def matching_loss(real: Signals, synthetic: Signals, objective: Objective, weights_2: Tensor | None = None) -> Tensor:
@@ -167,9 +172,9 @@ def matching_loss(real: Signals, synthetic: Signals, objective: Objective, weigh
     """
     distance = DISTANCES[objective.distance]
     of_feature, of_gradient = (1.0, 1.0) if weights_2 is None else weights_2
-    loss = real.mean_feature_D.new_zeros(())
+    loss = real.features_ND.new_zeros(())
     if objective.feature_weight > 0:
-        gap = distance(real.mean_feature_D[None], synthetic.mean_feature_D[None])
+        gap = distance(real.features_ND, synthetic.features_ND)
         loss = loss + objective.feature_weight * of_feature * gap
     for name, gradient in real.gradients.items():
         loss = loss + objective.gradient_weight * of_gradient * distance(gradient, synthetic.gradients[name])
@@ -183,10 +188,10 @@ def scales(real: Signals, objective: Objective) -> tuple[Tensor, Tensor]:
     and mean |feature|; with cosine, the sizes count rows.
     """
     distance = DISTANCES[objective.distance]
-    feature_1D = real.mean_feature_D[None]
+    features_ND = real.features_ND
     gradients = [distance(gradient, torch.zeros_like(gradient)) for gradient in real.gradients.values()]
-    of_gradients = torch.stack(gradients).sum() if gradients else feature_1D.new_ones(())
-    return distance(feature_1D, torch.zeros_like(feature_1D)), of_gradients
+    of_gradients = torch.stack(gradients).sum() if gradients else features_ND.new_ones(())
+    return distance(features_ND, torch.zeros_like(features_ND)), of_gradients
 
 
 def matching_gradient(

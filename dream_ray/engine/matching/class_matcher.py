@@ -20,6 +20,7 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
+from dream_ray.core.matching.pixel_adamw import corrections
 from dream_ray.core.placement import Labels
 from dream_ray.core.selection.random_batches import random_batch, successive_batches
 from dream_ray.core.transfer import to_device
@@ -42,13 +43,21 @@ def class_step(config: Config, num_classes: int) -> ClassStep:
     """Returns the constants of the steps of a run."""
     weights, matching, pixels = config.weights, config.matching, config.pixels
     return ClassStep(
-        Objective(weights.feature, weights.gradient, matching.distance, matching.biases, matching.classifier),
+        Objective(
+            weights.feature,
+            weights.gradient,
+            matching.distance,
+            matching.biases,
+            matching.classifier,
+            is_paired=matching.pairing == "anchor",
+        ),
         decoder(config, config.decode),
         PIXEL_SPACES[pixels.space],
         pixels.lr,
         pixels.momentum,
         # One joint step for all classes is a step of each alone.
         num_classes if pixels.coupling == "sequential" else 1,
+        pixels.weight_decay,
     )
 
 
@@ -62,6 +71,7 @@ def step_program(config: Config, num_classes: int, normalise: Normalise, form: P
         form,
         chunk=config.matching.real_chunk,
         frozen=config.source.kind == "frozen",
+        layer=config.matching.feature_layer,
     )
 
 
@@ -119,6 +129,9 @@ class ClassMatcher:
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
         """Returns the real images of the current step of a class, by position, int64."""
         config, num_images = self.config, len(self.selector.real[label])
+        if config.matching.pairing == "anchor":
+            part, anchors = self._synthetic_part(snapshot, label), state.indices.numpy()
+            return anchors if part is None else anchors[part]
         if config.selection.strategy != "random":
             return state.indices.numpy()
         if not config.selection.in_passes:
@@ -155,7 +168,7 @@ class ClassMatcher:
             results = take_step(inputs).unstacked() if program.size > 1 else [take_step(inputs.of_only_class())]
             for label, result in zip(group, results, strict=False):
                 class_state = state.classes[label]
-                class_state.images_NCHW, class_state.velocity_NCHW, losses[label] = result
+                class_state.images_NCHW, class_state.momenta, losses[label] = result
         return {label: losses[label] for label in labels}
 
     def _inputs(
@@ -174,16 +187,24 @@ class ClassMatcher:
         member, weights_M2 = snapshot.member, self.weights_M2
         return ClassInputs(
             images_NCHW=_stacked([one.images_NCHW for one in classes]),
-            velocity_NCHW=_stacked([one.velocity_NCHW for one in classes]),
+            momenta=_stacked([one.momenta for one in classes]),
             real_RCHW=_real_on(device, real),
             view=program.views([self._view(snapshot, label) for label in labels]),
             label=to_device(np.array(labels, dtype=np.int64), device),
             part_M=to_device(np.stack(parts), device) if parts else None,
             weight_R=_stacked(weights) if weights else None,
+            corrections_2=self._corrections(snapshot, len(labels)),
             weights_2=None
             if member is None or weights_M2 is None
             else weights_M2[member.number].expand(len(labels), 2),
         )
+
+    def _corrections(self, snapshot: Snapshot, count: int) -> Tensor | None:
+        """Returns the corrections of AdamW for some classes (count, 2); None without AdamW."""
+        if self.config.pixels.optimizer != "adamw":
+            return None
+        step = self.config.step_of(snapshot.outer, snapshot.inner)
+        return to_device(corrections(step + 1), self.selector.normalise.device, torch.float32).expand(count, 2)
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
         """Draws the augmentation of a class step, the same for its real and synthetic batch (Siamese)."""

@@ -18,6 +18,7 @@ from dream_ray.core.images.multiformation import arrange, compose
 from dream_ray.core.images.normalisation import to_unit
 from dream_ray.core.images.pixel_space import PixelSpace
 from dream_ray.core.images.random_crops import cut
+from dream_ray.core.matching.pixel_adamw import first_momenta
 from dream_ray.core.selection.anchors import Anchors
 from dream_ray.core.selection.herding import herding
 from dream_ray.core.selection.random_batches import random_batch, repeated
@@ -87,7 +88,7 @@ class InitialImages:
             initial_NCHW = self.space.from_unit(self._mosaics(anchors, images))
         return ClassState(
             initial_NCHW,
-            torch.zeros_like(initial_NCHW),
+            first_momenta(initial_NCHW) if config.pixels.optimizer == "adamw" else torch.zeros_like(initial_NCHW),
             nothing if anchors is None else torch.from_numpy(anchors.indices),
             nothing.to(device),
             boxes=None if anchors is None or anchors.boxes_n3 is None else torch.from_numpy(anchors.boxes_n3),

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dream_ray.core.images.augment import AugmentParams, View, views_of
@@ -23,6 +23,7 @@ from dream_ray.engine.networks.functional import FromFirst, apply, cast, functio
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm, compile_whole
 from dream_ray.nets import Classifier
 from dream_ray.nets.instance_norm import with_closed_norms
+from dream_ray.nets.layers import LayerFeatures
 
 
 class FeatureProgram:
@@ -89,6 +90,7 @@ class StepProgram:
         form: How the program is executed, and the classes of a group.
         chunk: Real images per forward pass; None: all at once.
         frozen: Whether the networks are frozen; they compute in evaluation mode, where batch norms couple no images.
+        layer: Layer whose maps are the features; None: the penultimate features.
     """
 
     def __init__(
@@ -101,15 +103,18 @@ class StepProgram:
         *,
         chunk: int | None = None,
         frozen: bool = False,
+        layer: str | None = None,
     ) -> None:
         self.size = form.match_batch
         self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
-        self._chunk, self._form, self._frozen = chunk, form, frozen
+        self._chunk, self._form, self._frozen, self._layer = chunk, form, frozen, layer
         self._structure = FromFirst(self._structure_of)
         self._program = FromFirst(self._build)
 
-    def _structure_of(self, network: Classifier, architecture: int) -> Classifier:
-        structure = structure_of(network, training=not self._frozen)
+    def _structure_of(self, network: Classifier, architecture: int) -> nn.Module:
+        whole = structure_of(network, training=not self._frozen)
+        with_logits = self._step.objective.gradient_weight > 0
+        structure = whole if self._layer is None else LayerFeatures(whole, self._layer, with_logits=with_logits)
         # A compiler fuses the derivatives of norms; the closed form would lose digits in bfloat16.
         is_split = self.size > 1 and self._form.backend is None and self._dtype == torch.float32
         return with_closed_norms(structure) if is_split else structure

@@ -15,7 +15,7 @@ class ClassState:
 
     Attributes:
         images_NCHW: Stored synthetic images S_c, N = ipc, float32; clamped to [0, 1] at the start of an outer step.
-        velocity_NCHW: Momentum of the images.
+        momenta: Momentum of the images, in their shape; with `pixels.optimizer` adamw see `pixel_adamw`.
         indices: Selected real images, int64, on the CPU; before the first selection those that fill the initial tiles,
             see `Anchors`, or none.
         assignment: Cluster of every real image at the last selection, int64; empty likewise, and without clusters.
@@ -24,7 +24,7 @@ class ClassState:
     """
 
     images_NCHW: "Tensor"
-    velocity_NCHW: "Tensor"
+    momenta: "Tensor"
     indices: "Tensor"
     assignment: "Tensor"
     weights: "Tensor | None" = None

@@ -85,9 +85,9 @@ class TrajectoryMatcher:
         mean = group_sum(matches, count, zero, self.world_group)
         for label, gradient_NCHW in zip(labels, mean[2:].reshape(images_LNCHW.shape), strict=True):
             class_state = state.classes[label]
-            class_state.images_NCHW, class_state.velocity_NCHW = pixel_step(
+            class_state.images_NCHW, class_state.momenta = pixel_step(
                 class_state.images_NCHW,
-                class_state.velocity_NCHW,
+                class_state.momenta,
                 gradient_NCHW,
                 lr=self.config.pixels.lr,
                 momentum=self.config.pixels.momentum,

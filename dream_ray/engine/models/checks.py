@@ -1,16 +1,10 @@
-"""Whether a model fits its use as a frozen network: classes, images, accuracy and layers."""
+"""Whether a model fits its use as a frozen network: classes, images and accuracy."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import Model
 from dream_ray.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from dream_ray.nets import Classifier
 
 _TOLERANCE = 1e-4
 _SPLITS = ("validation", "test")
@@ -92,19 +86,3 @@ def check_accuracy(model: Model, allow: str = "allow weak models") -> None:
             f"confidence; its {100 * of[split].accuracy:.3g} % on {of[split].n} {split} images may be "
             f"{100 * of[split].lowest:.3g} %. {remedy}"
         )
-
-
-def layers_of(network: "Classifier") -> tuple[str, ...]:
-    """Returns the names of the layers of a network whose maps can be matched, outer ones before those in them."""
-    return tuple(name for name, _ in network.trunk.named_modules() if name)
-
-
-def layer_named(network: "Classifier", name: str) -> "nn.Module":
-    """Returns a layer by its name; raises UsageError with the valid names."""
-    layers = layers_of(network)
-    if name not in layers:
-        outer = [layer for layer in layers if "." not in layer]
-        inner = next((layer for layer in layers if "." in layer), None)
-        within = "" if inner is None else f", or one in them such as {inner}"
-        raise UsageError(f"the layer must be one of {', '.join(outer)}{within}; got {name!r}")
-    return network.trunk.get_submodule(name)

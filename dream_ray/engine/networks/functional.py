@@ -59,7 +59,7 @@ def dtype_of(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def cast(structure: Classifier, tensors: Parameters, dtype: torch.dtype) -> dict[str, Tensor]:
+def cast(structure: nn.Module, tensors: Parameters, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns tensors of a network in a type; those of batch norms with statistics stay, which need their precision."""
     if dtype == torch.float32:
         return dict(tensors)
@@ -75,7 +75,7 @@ def cast(structure: Classifier, tensors: Parameters, dtype: torch.dtype) -> dict
     }
 
 
-def apply(structure: Classifier, tensors: Parameters, images_NCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def apply(structure: nn.Module, tensors: Parameters, images_NCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Computes features (N, D) and logits (N, K) in a type; the results have the type of the images.
 
     Args:
@@ -90,7 +90,7 @@ def apply(structure: Classifier, tensors: Parameters, images_NCHW: Tensor, dtype
 
 
 def function_of(
-    structure: Classifier, tensors: Parameters, dtype: torch.dtype = torch.float32
+    structure: nn.Module, tensors: Parameters, dtype: torch.dtype = torch.float32
 ) -> tuple[Forward, Parameters]:
     """Returns a network as a function of its parameters and images, and its parameters.
 

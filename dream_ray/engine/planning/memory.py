@@ -173,7 +173,8 @@ def plan_memory(
     # assignments as a matrix, and transposed distances are as large as the clusters are many.
     of_group = class_batch * (measured.num_features + 3 * config.selection.num_clusters)
     floats = max(counts) * (measured.num_features + of_group)
-    state = max(map(len, placement(config, counts, workers))) * config.ipc * image_bytes * 2 * _FLOAT_BYTES
+    tensors = 4 if config.pixels.optimizer == "adamw" else 2  # images and momenta
+    state = max(map(len, placement(config, counts, workers))) * config.ipc * image_bytes * tensors * _FLOAT_BYTES
     # The decoded synthetic images, class by class and gathered.
     gathered = 2 * len(counts) * training_count(config) * image_bytes if config.source.kind == "synthetic" else 0
     on_gpu = measured.peak_gpu_bytes > 0
@@ -211,7 +212,7 @@ def plan_memory(
 
 def _kept_images(config: Config, counts: Sequence[int], workers: int) -> int:
     """Returns the images of the worker with the most of them whose features it keeps, if it keeps any."""
-    embeds = config.selection.strategy != "random" or config.initialisation.strategy == "representative"
+    embeds = config.selects or config.initialisation.trains_network
     return largest_share(config, counts, workers) if embeds else 0
 
 

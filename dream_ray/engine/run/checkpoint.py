@@ -28,7 +28,7 @@ _NETWORK_FILE = "network.safetensors"
 KEEP_LAST = 2
 _FIELDS = {
     "images": "images_NCHW",
-    "velocity": "velocity_NCHW",
+    "velocity": "momenta",
     "indices": "indices",
     "assignment": "assignment",
     "weights": "weights",

@@ -12,13 +12,14 @@ from dream_ray.config.usual_rates import unusual_rates
 from dream_ray.core import rng
 from dream_ray.core.images.decode_schedule import decoded_factors, fills_every_tile
 from dream_ray.data.store.store import Store
-from dream_ray.engine.networks.from_config import build
+from dream_ray.engine.networks.from_config import build, build_named, matched_networks
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.ignored_settings import changed_in_vain
 from dream_ray.engine.run.normalisation import MOST_WHITENED_VALUES
 from dream_ray.engine.run.sets import check_start
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import foreign_code
+from dream_ray.nets.layers import check_layer
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +47,12 @@ def check_fit(config: Config, store: Store) -> None:
         )
     if config.initialisation.strategy == "set":
         check_start(config, store.manifest)
+    _warn(config, store, counts)
+    _check_networks(config, store)
+
+
+def _warn(config: Config, store: Store, counts: Sequence[int]) -> None:
+    """Logs a warning for settings that do not fit the store well, or have no effect."""
     for line in [*small_classes(config, counts, store.manifest.class_names), *unusual_rates(config)]:
         _LOG.warning("%s", line)
     if config.source.kind == "frozen":
@@ -55,6 +62,13 @@ def check_fit(config: Config, store: Store) -> None:
         _LOG.warning(
             "%s %s changed; with %s %s no effect on the synthetic set.", ", ".join(names), verb, reason, subject
         )
+
+
+def _check_networks(config: Config, store: Store) -> None:
+    """Raises UsageError if a network lacks a layer, does not fit the images, or draws at random while it is trained."""
+    if (layer := config.matching.feature_layer) is not None:
+        for named in matched_networks(config)[0]:
+            check_layer(build_named(named, store), layer)
     network = build(config, store)  # raises if the network does not fit the images
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
     with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):

@@ -159,7 +159,7 @@ def test_dc_compares_every_output_channel_of_a_convolution_and_every_class_of_th
         for a, b in zip(*(gradients[name].flatten(1).tolist() for gradients in sides), strict=True):
             dot = sum(x * y for x, y in zip(a, b, strict=True))
             total += 1 - dot / (math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b)) + 1e-6)
-    of_real, of_synthetic = (Signals(torch.zeros(8, dtype=torch.float64), gradients) for gradients in sides)
+    of_real, of_synthetic = (Signals(torch.zeros(1, 8, dtype=torch.float64), gradients) for gradients in sides)
     assert matching_loss(of_real, of_synthetic, DC).item() == pytest.approx(total, rel=1e-12)
 
 
@@ -179,7 +179,7 @@ def test_dm_compares_the_means_of_features() -> None:
 
 def test_cosine_of_features_is_that_of_the_whole_vector() -> None:
     objective = Objective(1.0, 0.0, "cosine", False, False)
-    first, longer, other = (Signals(torch.tensor(values), {}) for values in ([3.0, 4.0], [6.0, 8.0], [4.0, 3.0]))
+    first, longer, other = (Signals(torch.tensor([values]), {}) for values in ([3.0, 4.0], [6.0, 8.0], [4.0, 3.0]))
     assert matching_loss(first, longer, objective).item() == pytest.approx(0, abs=1e-6)
     assert matching_loss(first, other, objective).item() == pytest.approx(1 - 24 / 25, abs=1e-6)
 

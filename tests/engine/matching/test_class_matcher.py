@@ -89,7 +89,7 @@ def test_initial_images(strategy: str, factor: int) -> None:
     state = work.initial_images.state(snapshot(), LABEL)
     assert state.images_NCHW.shape == (2, 3, SIDE, SIDE)
     assert 0 <= float(state.images_NCHW.min()) < float(state.images_NCHW.max()) <= 1
-    assert not state.velocity_NCHW.any()
+    assert not state.momenta.any()
 
 
 def test_the_initial_images_are_real_where_nothing_is_shrunk() -> None:

@@ -62,7 +62,7 @@ def inputs(of: StepProgram, labels: Sequence[int], strategy: str = STRATEGIES[0]
     draws = [sample_params(strategy, stream, height=SIDE, width=SIDE) for stream in streams]
     return ClassInputs(
         images_NCHW=synthetic,
-        velocity_NCHW=synthetic - 0.5,
+        momenta=synthetic - 0.5,
         real_RCHW=torch.stack([images(num_real, seed=label) for label in labels]),
         view=of.views(draws),
         label=torch.tensor(labels),
@@ -78,7 +78,7 @@ def take(of: StepProgram, at: Classifier, given: ClassInputs) -> ClassOutputs:
 
 
 def doubled(of: ClassInputs) -> ClassInputs:
-    return of._replace(images_NCHW=of.images_NCHW.double(), velocity_NCHW=of.velocity_NCHW.double())
+    return of._replace(images_NCHW=of.images_NCHW.double(), momenta=of.momenta.double())
 
 
 def one_by_one(at: Classifier, labels: Sequence[int], strategy: str = STRATEGIES[0], **changed: Any) -> ClassOutputs:

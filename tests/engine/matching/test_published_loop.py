@@ -119,7 +119,7 @@ def test_losses_and_images_equal_those_of_the_published_loop(config: Config, rea
     velocity = oracle.pixel_optimizer.state[oracle.images]["momentum_buffer"]
     final = oracle.images.detach().reshape(NUM_CLASSES, config.ipc, 3, SIDE, SIDE)
     for label, class_state in state.classes.items():
-        own = class_state.velocity_NCHW
+        own = class_state.momenta
         pending = lr * own * m ** (NUM_CLASSES - label) * (1 - m**label) / (1 - m)
         expected = (final[label] - pending).clamp(0, 1)
         assert torch.allclose(class_state.images_NCHW, expected, atol=1e-4)

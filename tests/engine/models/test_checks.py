@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.data.store.store import Store
@@ -13,14 +12,10 @@ from dream_ray.engine.models.checks import (
     check_accuracy,
     check_fits_store,
     check_normalisation,
-    layer_named,
-    layers_of,
 )
 from dream_ray.engine.models.model import Model
 from dream_ray.engine.models.scores import Score
 from dream_ray.errors import UsageError
-from dream_ray.nets import build_network
-from tests.runs import CPU
 
 
 def changed(model: Model, **changes: Any) -> Model:
@@ -88,19 +83,3 @@ def test_with_two_classes_the_level_is_halfway_to_everything(trained: Model) -> 
     check_accuracy(changed(trained, class_names=("a", "b"), accuracy={"test": Score(900, 1000)}))
     with pytest.raises(UsageError, match="at least 75 %"):
         check_accuracy(changed(trained, class_names=("a", "b"), accuracy={"test": Score(760, 1000)}))
-
-
-def test_layers_are_named(trained: Model) -> None:
-    network = trained.load(CPU)
-    blocks = [f"{kind}{block}" for block in (0, 1) for kind in ("conv", "norm", "relu", "pool")]
-    assert layers_of(network) == (*blocks, "flatten")
-    assert isinstance(layer_named(network, "conv1"), torch.nn.Conv2d)
-    with pytest.raises(UsageError, match=re.escape("the layer must be one of conv0, norm0, ") + ".*; got 'layer2'"):
-        layer_named(network, "layer2")
-
-
-def test_layers_within_stages_are_named() -> None:
-    network = build_network("resnet10", num_classes=3, shape_CHW=(3, 32, 32), options={"width": 0.05})
-    assert "stage2.0" in layers_of(network)
-    with pytest.raises(UsageError, match="stem, stage1, stage2, stage3, stage4, pool, flatten, or one in them"):
-        layer_named(network, "stage5")

@@ -39,6 +39,9 @@ OTHER: dict[str, Any] = {
     "selection.rule": "any",
     "selection.restart": "warm",
     "selection.restart_steps": 0,
+    "pixels.coupling": "joint",
+    "pixels.momentum": 0.25,
+    "pixels.weight_decay": 0.5,
     "source.models": ("nowhere",),
     "source.pool_size": 2,
     "trajectory.expert_steps": 3,
@@ -79,6 +82,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("mtt", "random", {"data": {"zca": True}}),
     ("mtt", "representative", {}),
     ("dream_plus", "representative", {"source": {"kind": "frozen", "allow_weak_models": True}}),
+    ("cim", "representative", {}),
 ]
 
 
@@ -105,7 +109,7 @@ def test_ignored_settings_change_no_bit(
     case: tuple[str, str, dict[str, Any]], four_digits_store: str, out: str
 ) -> None:
     settings = settings_of(*case)
-    if settings.get("source", {}).get("kind") == "frozen":
+    if parse_config(settings).source.kind == "frozen":
         settings["source"]["models"] = [untrained(four_digits_store, f"{out}-model").path]
     before = distilled(settings, four_digits_store, f"{out}-before")
     paths = ignored(parse_config(settings))

@@ -100,7 +100,7 @@ class ClassSteps:
         """Makes the states of the classes with their first selection."""
         states = {label: self._matcher.initial_images.state(self._snapshot, label) for label in self._labels}
         self._state = RunState(classes=states)
-        if self._config.selection.strategy != "random":
+        if self._config.selects:
             first = replace(self._snapshot, inner=0)  # at inner step 0, k-means starts from scratch
             for label, chosen in zip(self._labels, self._selector.select(first, self._labels, {}), strict=True):
                 states[label].indices, states[label].weights = chosen.indices, chosen.weights
@@ -123,7 +123,7 @@ class ClassSteps:
         """Returns the times of a run, from the times of the rounds."""
         config, timer, counts = self._config, self._timer, class_counts(self._config, self._store)
         select_s = 0.0
-        if config.selection.strategy != "random":
+        if config.selects:
             num_points = min(sum(counts) // len(counts), _MOST_POINTS)
             choosing_s = _choosing_s(config, self._features_ND, num_points, timer)
             embedding_s = timer.median("embedding") / len(self._features_ND)

@@ -14,6 +14,7 @@ from dream_ray.config import Config
 from dream_ray.core import rng
 from dream_ray.core.images.augment import sample_params
 from dream_ray.core.matching.class_step import ClassInputs
+from dream_ray.core.matching.pixel_adamw import first_momenta
 from dream_ray.data.store.store import Store
 from dream_ray.engine.matching.class_matcher import step_program
 from dream_ray.engine.matching.programs import FeatureProgram
@@ -129,13 +130,17 @@ def _check_network(config: Config, store: Store) -> None:
     step = step_program(config, store.num_classes, normalise, _ONLY_TRACED)
     features = FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED.backend)
     synthetic = torch.zeros(1, 1, *store.shape_CHW)
+    is_adamw = config.pixels.optimizer == "adamw"
+    momenta, correction = (first_momenta(synthetic[0])[None], torch.ones(1, 2)) if is_adamw else (synthetic, None)
     recipe = replace(recipe_of(config), batch_size=len(real))
     update = UpdateProgram(recipe, normalise, form=_ONLY_TRACED)
     try:
         for architecture, named in enumerate(matched_networks(config)[0]):
             network = build_named(named, store)
             features.of(network, architecture)(real)
-            inputs = ClassInputs(synthetic, synthetic, real[None], step.views([draw]), label, None)
+            inputs = ClassInputs(
+                synthetic, momenta, real[None], step.views([draw]), label, None, None, None, correction
+            )
             step.of(network, architecture)(inputs.of_only_class())
             if config.source.kind != "frozen":
                 update(network, recipe.optimizer(network), real, label.expand(len(real)), rng.stream(0, "traced"))

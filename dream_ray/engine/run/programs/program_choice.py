@@ -66,7 +66,7 @@ def _can_be_batched(config: Config, store: Store) -> bool:
         function = function_of(structure_of(network, training=is_trained), tensors_of(network))
 
         def of_class(images_NCHW: Tensor, label: Tensor, function: tuple[Forward, Parameters] = function) -> Tensor:
-            return signals(*function, images_NCHW, label, objective, by_transforms).mean_feature_D
+            return signals(*function, images_NCHW, label, objective, by_transforms).features_ND
 
         try:
             with foreign_code(f"network {named.name!r} over a batch of classes"):

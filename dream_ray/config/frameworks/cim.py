@@ -1,0 +1,59 @@
+"""CIM: features of paired tiles and real images under frozen networks.
+
+Source: the published code of CIM (condense/condense.py and its arguments). Each synthetic image is a mosaic of the
+easiest images of its class; AdamW moves its difference from that start, so that the features of every tile approach
+those of the real image that it shows. CIM keeps images as float32 outside of [0, 1] and evaluates with soft labels of
+its network; here images are clamped at the end, and labels are hard.
+"""
+
+from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
+from dream_ray.config.frameworks.origins import ByScale, Layer, Origin, Scale, Settings, by_ipc
+
+_CODE = Origin("published code", "CIM, condense/condense.py")
+_OURS = Origin("ours", "CIM publishes no hard-label recipe of its own; the recipe of IDC")
+_NETWORK = Origin("ours", "the network of evaluations; CIM evaluates with the architecture of its frozen network")
+
+_CIM: Settings = {
+    "outer_steps": 1,
+    "inner_steps": 200,
+    "decode": "single",
+    "batch_synthetic_max": ByScale(lambda scale: scale.ipc * scale.factor**2, "ipc * factor^2, all tiles at once"),
+    "initialisation": {
+        "strategy": "easy",
+        "score": "cross_entropy",
+        "candidates": by_ipc({1: 300, 10: 300, 50: 300, 100: 500, 200: 1000}),
+        "crops": 0,
+    },
+    "weights": {"feature": 1.0, "gradient": 0.0},
+    "matching": {
+        "objective": "bidirectional",
+        "distance": "l1_mean",
+        "pairing": "anchor",
+        "augmentation": "crop_cutout_flip",
+    },
+    "pixels": {"lr": 0.01, "optimizer": "adamw", "weight_decay": 0.01, "space": "unit"},
+    "source": {"kind": "frozen"},
+}
+_EVALUATION: Settings = {
+    "evaluation": {
+        "epochs": 1000,
+        "batch_size": 64,
+        "lr": 0.01,
+        "cutmix_probability": 0.5,
+        "augmentation": "color_crop_flip_scale_rotate",
+    }
+}
+USUAL = Scale(10, 2)
+
+
+def _family(data: str, depth: int) -> Family:
+    return Family((Layer(_NETWORK, {"network": convnet(depth)}),), scales_of(data, (1, 10, 50), USUAL.factor))
+
+
+CIM = Framework(
+    "CIM",
+    "published code; its features are those of the last block of a ConvNet-3 or -4",
+    (Layer(_CODE, _CIM), Layer(_OURS, _EVALUATION)),
+    {"cifar10": _family("cifar10", 3), "tiny-imagenet": _family("tiny-imagenet", 4)},
+    USUAL,
+)
