@@ -22,6 +22,7 @@ from dream_ray.engine.evaluation.options import BASELINES
 from dream_ray.engine.evaluation.scores import UNKNOWN_SCORES
 from dream_ray.engine.progress.status import Progress, Status
 from dream_ray.errors import UsageError
+from dream_ray.sweeps import progress
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_the_table_of_a_sweep_outlives_a_failed_read(monkeypatch: pytest.MonkeyP
         look()
         yield
 
-    monkeypatch.setattr(trials, "_read", lambda path, study: reads.pop())
+    monkeypatch.setattr(progress, "read_rows_so_far", lambda path, study: reads.pop())
     monkeypatch.setattr(trials, "polling", polling)
     monkeypatch.setattr(trials, "console", lambda stderr: screen)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
