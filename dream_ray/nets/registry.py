@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dream_ray.errors import UsageError
+from dream_ray.errors import UsageError, did_you_mean
 from dream_ray.nets.classifier import Classifier
 from dream_ray.nets.convnet import convnet
 from dream_ray.nets.densenet import densenet121
@@ -57,7 +57,10 @@ def build_network(
     source, colon, model = name.partition(":")
     if not colon:
         valid = ", ".join(NETWORKS)
-        raise UsageError(f"network must be one of {valid}, torchvision:NAME, timm:NAME or module:factory; got {name!r}")
+        raise UsageError(
+            f"network must be one of {valid}, torchvision:NAME, timm:NAME or module:factory; got "
+            f"{name!r}{did_you_mean(name, NETWORKS)}"
+        )
     if source in LIBRARIES:
         if options:
             raise UsageError(f"options of network {name!r} must be among: none; got {sorted(options)}")

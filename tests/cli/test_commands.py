@@ -233,7 +233,7 @@ WRONG = {
         r"factor must have .* < side \(8\), .*; got 9 \(the next smaller one is 8\)",
     ),
     "depth too large": (("--set", "network.options.depth=4"), r"depth"),
-    "unknown network": (("--set", "network.name=convnot"), r"convnot"),
+    "unknown network": (("--set", "network.name=convnot"), r"got 'convnot': did you mean convnet\?"),
     "no such device": (("--device", "tpu"), r"device must be one of auto, cpu, cuda; got 'tpu'"),
     "threads": (("--cpus-per-worker", "0"), r"cpus-per-worker must be an int >= 1; got 0"),
     "workers": (("--workers", "0"), r"workers must be an int >= 1; got 0"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 2000
 """Points of a curve of losses; more cannot be told apart in a plot."""
+_MOST_CHARACTERS = 18
+"""Of a setting in a table of 80 columns with two runs."""
 
 
 @dataclass(frozen=True)
@@ -230,4 +232,6 @@ def _options(options: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """Returns a setting as text that leaves room for those of other runs; comparison.json has all of it."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."

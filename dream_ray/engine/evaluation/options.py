@@ -10,7 +10,7 @@ from dream_ray.config import Config
 from dream_ray.config.sections import Network
 from dream_ray.engine.evaluation.opening import BareSet
 from dream_ray.engine.run.directory import Run
-from dream_ray.errors import UsageError
+from dream_ray.errors import UsageError, did_you_mean
 
 PROTOCOLS, SPLITS = ("quick", "published"), ("test", "validation")
 DISTILLED, SELECTED_REAL = "distilled", "selected real"
@@ -37,9 +37,12 @@ def check_evaluation(
     """Raises UsageError if an argument of `api.evaluate` breaks a rule, or the store has no such split."""
     for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS)):
         if value not in valid:
-            raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+            raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}{did_you_mean(value, valid)}")
+    if isinstance(baselines, str):
+        raise UsageError(f"baselines must be a list of names of {', '.join(BASELINES)}, or empty; got {baselines!r}")
     if unknown := [name for name in baselines if name not in BASELINES]:
-        raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}")
+        hint = did_you_mean(unknown[0], BASELINES)
+        raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}{hint}")
     if repeats < 1:
         raise UsageError(f"repeats must be an int >= 1; got {repeats}")
     if steps:

@@ -63,7 +63,9 @@ CHECKED = {name: value for name, value in PLAN.items() if name != "networks"}
     [
         ({"protocol": "slow"}, "protocol must be one of quick, published; got 'slow'"),
         ({"split": "train"}, "split must be one of test, validation; got 'train'"),
-        ({"baselines": ["hole set"]}, "baselines must be of random real, .*; got hole set"),
+        ({"baselines": ["hole set"]}, "baselines must be of random real, .*; got hole set: did you mean whole set?"),
+        ({"baselines": "none"}, "baselines must be a list of names of random real, .*, or empty; got 'none'"),
+        ({"protocol": "quik"}, "protocol must be one of .*; got 'quik': did you mean quick?"),
         ({"repeats": 0}, "repeats must be an int >= 1; got 0"),
     ],
 )
