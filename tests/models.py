@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from dream_ray import api
+from dream_ray.config.frameworks import overlay
 from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.sections import Network
 from dream_ray.core import rng
@@ -41,3 +42,8 @@ def untrained(store: str, out: Path | str, network: Network = NETWORK, seed: int
         origin={},
     )
     return write_model(str(out), built, description)
+
+
+def at_untrained(settings: dict[str, Any], store: str, path: Path | str) -> dict[str, Any]:
+    """Returns settings of a run at a frozen network, with one that was never trained at `path`."""
+    return overlay(settings, {"source": {"kind": "frozen", "models": [untrained(store, path).path]}})

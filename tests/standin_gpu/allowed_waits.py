@@ -13,6 +13,7 @@ ALLOWED_WAITS = {
     "core/images/normalisation.py of": "mean and standard deviation are copied",
     "engine/matching/initial_images.py state": "the empty assignment is copied",
     "engine/networks/functional.py structure_of": "the stand-in takes the copy of a network on meta for one on the GPU",
+    "engine/models/model.py load": "the weights of a frozen network are copied",
     "engine/worker.py _move": "the state of a checkpoint is copied",
 }
 """By file and function of the innermost line of dream_ray."""

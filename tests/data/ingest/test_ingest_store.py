@@ -336,11 +336,11 @@ class TestTarget:
         with pytest.raises(UsageError, match="is a file"):
             ingest("digits", str(tmp_path / "s"))
 
-    def test_a_store_without_a_manifest_does_not_exist(self, tmp_path, make_folder):
+    def test_a_directory_without_a_manifest_is_no_store(self, tmp_path, make_folder):
         root = make_folder("f", {"a": {"0.png": png(0)}, "b": {"0.png": b""}})
         with pytest.raises(RunError, match="unreadable"):
             ingest(str(root), str(tmp_path / "s"))
-        with pytest.raises(UsageError, match="does not exist"):
+        with pytest.raises(UsageError, match=r"is no store: it contains no manifest\.json"):
             Store.open(str(tmp_path / "s"))
 
     def test_other_settings_on_a_half_written_store(self, tmp_path, make_folder):

@@ -15,6 +15,7 @@ from dream_ray.engine.run.directory import FIRST_OUTER_STEPS, Run, open_run
 from dream_ray.errors import UsageError
 from tests.conftest import TINY
 from tests.frameworks import tiny_run
+from tests.models import at_untrained
 from tests.runs import Killed, create_run, final_images, kill_at, run_all, work
 
 
@@ -33,13 +34,15 @@ def copied(finished: str, out: str) -> Run:
 
 def of_length(outer_steps: int, framework: str, store: str, path: Path) -> Run:
     settings = {**tiny_run(framework, "representative"), "outer_steps": outer_steps, "checkpoint_every": 3}
+    if framework == "cim":
+        settings = at_untrained(settings, store, f"{path}-model")
     run = create_run(str(path), parse_config(settings), store)
     run_all(run, 1)
     return run
 
 
 # The settings whose state at the end of an outer step is the richest, one per kind of network source.
-@pytest.mark.parametrize("framework", ["dream_plus", "dc", "dm", "mtt"])
+@pytest.mark.parametrize("framework", ["dream_plus", "dc", "dm", "mtt", "cim"])
 def test_a_lengthened_run_has_the_bits_of_a_long_one(framework: str, four_digits_store: str, tmp_path: Path) -> None:
     expected = final_images(of_length(2, framework, four_digits_store, tmp_path / "long"))
     short = of_length(1, framework, four_digits_store, tmp_path / "short")
@@ -55,7 +58,7 @@ def test_a_lengthened_run_has_the_bits_of_a_long_one(framework: str, four_digits
 
 def test_no_other_framework_has_a_source_of_its_own() -> None:
     kinds = {parse_config({"framework": name}).source.kind for name in FRAMEWORKS}
-    assert kinds == {parse_config({"framework": name}).source.kind for name in ("dream_plus", "dc", "dm", "mtt")}
+    assert kinds == {parse_config({"framework": name}).source.kind for name in ("dream_plus", "dc", "dm", "mtt", "cim")}
 
 
 def test_a_stopped_run_may_be_shortened_and_lengthened(
