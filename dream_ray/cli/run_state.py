@@ -22,6 +22,7 @@ _ADVICE = {
     "failed": "{reason}\nCorrect the cause, then run `dream-ray resume {run}`.",
     "waiting": "No worker has started: Ray starts them or waits for nodes.",
 }
+_OF_SELECTION = "It selects real images. If its process was killed, run the same `dream-ray select` command again."
 _ABOUT_LOSS = "over new networks and images, so it need not fall: compare accuracies"
 
 
@@ -115,7 +116,8 @@ def _state(status: Any) -> str:
 
 
 def _advice(run: str, status: Any) -> list[str]:
-    text = _ADVICE.get(status.state)
+    is_selecting = not status.outer_steps and status.state != "finished"
+    text = _OF_SELECTION if is_selecting else _ADVICE.get(status.state)
     return [] if text is None else [text.format(run=shlex.quote(run), reason=status.reason)]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import dream_ray
 from dream_ray import api, storage
+from dream_ray.cli import run_state
 from dream_ray.data.store.store import Store
 from dream_ray.engine.evaluation import real_sets
 from dream_ray.engine.local_backend import LocalBackend
@@ -74,7 +75,11 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_selection_continues_to_the_same_bytes(
-    trained: Model, split_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Model,
+    split_store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     given: dict[str, Any] = {"factor": 2, "settings": {"initialisation.crops": 2}}
     whole = select(split_store, tmp_path / "whole", trained, **given)
@@ -90,6 +95,8 @@ def test_a_killed_selection_continues_to_the_same_bytes(
     monkeypatch.setattr(real_sets.InitialModels, "easiest", killed_in_class_2)
     with pytest.raises(Killed):
         select(split_store, tmp_path / "killed", trained, **given)
+    run_state.show_status(str(tmp_path / "killed"), dream_ray.status(tmp_path / "killed"))
+    assert "run the same `dream-ray select` command again" in capsys.readouterr().out
     killed = select(split_store, tmp_path / "killed", trained, **given)
     assert ranked == [0, 1, 2, 2, 3]
     assert files(killed) == files(whole)
