@@ -95,8 +95,7 @@ def distill(
         RunError: If the work failed; `resume` continues it.
     """
     out, store = storage.text_path("out", out), storage.text_path("store", store)
-    chosen = with_model_paths(config_of(config, settings, more), local=local)
-    chosen = _with_start(chosen, from_set, local=local)
+    chosen = _with_start(config_of(config, settings, more), from_set, local=local)
     spec = RunSpec(
         config=chosen,
         store=store,
@@ -127,13 +126,6 @@ def distill(
         with executing(run, is_new=True), _observe(observer, run, progress=progress):
             backend.run_workers(run, spec)
     return load_synthetic(run.path)
-
-
-def with_model_paths(config: Config, *, local: bool) -> Config:
-    """Returns the settings with paths of models that are valid in this process, or on every node."""
-    start, name = config.initialisation, "initialisation.models"
-    paths = [storage.absolute(path) if local else storage.shared_path(name, path) for path in start.models]
-    return config.model_copy(update={"initialisation": start.model_copy(update={"models": tuple(paths)})})
 
 
 def _with_start(config: Config, from_set: storage.StrPath | None, *, local: bool) -> Config:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.api.evaluation import load_synthetic
-from dream_ray.api.runs import with_model_paths
 from dream_ray.config import Config
 from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.data.store.manifest import MANIFEST
@@ -89,7 +88,7 @@ def select(
         raise UsageError(f"settings must not name {given[0]}, which an argument of its own or the command sets")
     chosen = config_of(Config() if config is None else config, {**(settings or {}), **fixed}, {})
     spec = RunSpec(
-        config=with_model_paths(chosen, local=local),
+        config=chosen,
         store=store,
         out=out,
         compile="off",

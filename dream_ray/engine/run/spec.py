@@ -6,6 +6,7 @@ its memory, the number of producers) is resolved where the workers run. This mod
 
 import logging
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from dream_ray import storage
@@ -94,13 +95,11 @@ class RunSpec:
                 self._replace(name, storage.shared_path(name.replace("_", "-"), path))
         if self.snapshot_cache is not None:
             self._replace("snapshot_cache", storage.absolute(self.snapshot_cache))
-        if (source := self.config.source).models:
-            models = tuple(
-                storage.absolute(path) if self.local else storage.shared_path("source.models", path)
-                for path in source.models
-            )
-            located = source.model_copy(update={"models": models})
-            self._replace("config", self.config.model_copy(update={"source": located}))
+        for section in ("source", "initialisation"):
+            if models := getattr(self.config, section).models:
+                where = storage.absolute if self.local else partial(storage.shared_path, f"{section}.models")
+                located = getattr(self.config, section).model_copy(update={"models": tuple(map(where, models))})
+                self._replace("config", self.config.model_copy(update={section: located}))
 
     def _replace(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the instance is frozen, but not shared yet

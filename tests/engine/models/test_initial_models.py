@@ -69,3 +69,15 @@ def test_a_model_of_other_classes_is_refused(trained: Model, digits_store: str) 
 
 def test_settings_without_models_have_the_digests_that_they_had() -> None:
     assert set(parse_config({}).model_dump()["initialisation"]) == {"strategy", "warmup_epochs"}
+
+
+@pytest.mark.parametrize(
+    ("section", "used"), [("source", {"kind": "frozen"}), ("initialisation", {"strategy": "easy"})]
+)
+def test_models_are_found_from_any_directory(
+    section: str, used: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parse_config({section: {"models": ["models/a", "/models/b"], **used}})
+    located = RunSpec(config=config, store="store", out="out", local=True).config
+    assert getattr(located, section).models == (f"{tmp_path}/models/a", "/models/b")
