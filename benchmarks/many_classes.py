@@ -14,23 +14,20 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.processes import cpu_seconds_here, status_bytes
+from benchmarks.processes import watched
 from benchmarks.report import provenance, write_result
 from dream_ray.core import rng
 
 SIDE, PATTERN, NOISE = 16, 4, 40.0
 TESTED_PER_CLASS = 2
-SAMPLE_S = 0.05
+SAMPLE_S = 0.1
 MODEL = ["--net", "convnet", "--net-option", "depth=2", "--net-option", "width=16"]
 
 
@@ -51,52 +48,30 @@ def write_archive(path: Path, num_classes: int, per_class: int, purpose: str) ->
                 archive.addfile(member, content)
 
 
-@contextmanager
-def peaks() -> Iterator[dict[str, dict[str, int]]]:
-    """Yields the peaks of the processes that this one starts in the block, by kind of process."""
-    found: dict[str, dict[str, int]] = {}
-    done, before = threading.Event(), set(cpu_seconds_here())
-
-    def watch() -> None:
-        while not done.wait(SAMPLE_S):
-            for pid in set(cpu_seconds_here()) - before:
-                try:
-                    kind = _kind(pid)
-                    sizes = {"resident": status_bytes(pid, "VmHWM"), "anonymous": status_bytes(pid, "RssAnon")}
-                except (OSError, IndexError):  # it has exited
-                    continue
-                known = found.setdefault(kind, {})
-                known.update({name: max(size, known.get(name, 0)) for name, size in sizes.items()})
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        watching.join()
-
-
-def _kind(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return "command" if "dream_ray" in words else "process of the command"
-
-
 def run_stage(name: str, arguments: list[str]) -> dict[str, Any]:
     """Runs a command; returns its seconds and the peaks of its processes."""
     started = time.monotonic()
-    with peaks() as found:
+    with watched(SAMPLE_S) as watch:
         subprocess.run([sys.executable, "-m", "dream_ray", *arguments], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
-    shown = ", ".join(f"{kind} {sizes['anonymous'] / 1e6:.0f} MB" for kind, sizes in found.items())
+    resident, anonymous = (
+        {kind: size for kind, size in sizes.items() if kind != "driver"}  # this process
+        for sizes in (watch.peak_bytes, watch.peak_anonymous_bytes)
+    )
+    shown = ", ".join(f"{kind} {size / 1e6:.0f} MB" for kind, size in anonymous.items())
     print(f"{name}: {seconds:.0f} s, {shown}", flush=True)
-    return {"command": shlex.join(["dream-ray", *arguments]), "seconds": seconds, "peaks": found}
+    return {
+        "command": shlex.join(["dream-ray", *arguments]),
+        "seconds": seconds,
+        "peak_bytes": resident,
+        "peak_anonymous_bytes": anonymous,
+    }
 
 
 def stages(directory: Path, outer_steps: int) -> dict[str, list[str]]:
     """Returns the commands, by the names of their stages."""
     store, model = str(directory / "store"), str(directory / "model")
-    frozen = ["--set", "source.kind=frozen", "--set", f"source.models=[{model}]"]
+    frozen = ["--set", "source.kind=frozen", "--set", f"source.models=[{model}]", "--set", "data.normalisation=store"]
     tiny = ["--set", "ipc=1", "--set", f"outer_steps={outer_steps}", "--set", "evaluation.quick_epochs=1"]
     at = ["--store", store, "--local"]
     easy = ["--strategy", "easy", "--ipc", "1", "--factor", "2", "--model", model]
@@ -108,7 +83,7 @@ def stages(directory: Path, outer_steps: int) -> dict[str, list[str]]:
             *("distill", "--preset", "cifar10-ipc1", *tiny, *frozen, "--set", "inner_steps=2"),
             *(*at, "--out", str(directory / "frozen")),
         ],
-        "cim": ["distill", "--preset", "cim", *tiny, *frozen, *at, "--out", str(directory / "cim")],
+        "cim": ["distill", "--preset", "cim-cifar10-ipc1", *tiny, *frozen, *at, "--out", str(directory / "cim")],
         "evaluate": ["evaluate", str(directory / "frozen"), "--repeats", "1", "--baselines", "none", "--local"],
     }
 
@@ -127,10 +102,10 @@ def growth(small: dict[str, Any], large: dict[str, Any]) -> dict[str, dict[str, 
     """Returns the ratio of anonymous memory, beyond the set itself, of each process in each stage."""
     ratios: dict[str, dict[str, float]] = {}
     for name, stage in large["stages"].items():
-        before = small["stages"][name]["peaks"]
+        before = small["stages"][name]["peak_anonymous_bytes"]
         ratios[name] = {
-            kind: (sizes["anonymous"] - large["set_bytes"]) / (before[kind]["anonymous"] - small["set_bytes"])
-            for kind, sizes in stage["peaks"].items()
+            kind: (size - large["set_bytes"]) / (before[kind] - small["set_bytes"])
+            for kind, size in stage["peak_anonymous_bytes"].items()
             if kind in before
         }
     return ratios

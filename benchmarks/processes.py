@@ -22,10 +22,13 @@ class Watch:
     Attributes:
         peak_bytes: Largest resident memory of a process by its kind: "driver" (this one), "task" (Ray's task processes,
             or those of a process pool), and Ray's own by their names.
+        peak_anonymous_bytes: The same for anonymous memory (RssAnon), which leaves out the pages of mapped files; the
+            largest sample, because the system keeps no peak of it.
     """
 
     def __init__(self) -> None:
         self.peak_bytes: dict[str, int] = {}
+        self.peak_anonymous_bytes: dict[str, int] = {}
         self._cpu: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self._machine: list[tuple[float, list[float]]] = []
         self._tasks: set[int] = set()
@@ -41,12 +44,13 @@ class Watch:
 
     def _look_at(self, pid: int) -> None:
         try:
-            kind, peak = _kind(pid), status_bytes(pid, "VmHWM")
+            kind, peak, anonymous = _kind(pid), status_bytes(pid, "VmHWM"), status_bytes(pid, "RssAnon")
         except (OSError, IndexError):  # the process has exited
             return
         if kind == "task":
             self._tasks.add(pid)
         self.peak_bytes[kind] = max(self.peak_bytes.get(kind, 0), peak)
+        self.peak_anonymous_bytes[kind] = max(self.peak_anonymous_bytes.get(kind, 0), anonymous)
 
     def cores(self, start: float, end: float) -> dict[str, float]:
         """Returns the average number of cores used by each kind of process between two times (seconds since the epoch).
@@ -68,13 +72,13 @@ class Watch:
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
-    """Watches the processes until the end of the block."""
+def watched(every_s: float = SAMPLE_S) -> Iterator[Watch]:
+    """Watches the processes until the end of the block, with a sample every so many seconds."""
     watch, done = Watch(), threading.Event()
     (_PROC / "self" / "clear_refs").write_text("5")  # resets the peak memory of this process
 
     def run() -> None:
-        while not done.wait(SAMPLE_S):
+        while not done.wait(every_s):
             watch.sample()
 
     thread = threading.Thread(target=run)

@@ -15,6 +15,7 @@ from dream_ray.engine.evaluation.options import BASELINES, INITIAL, USUAL_REPEAT
 from dream_ray.engine.evaluation.result import Evaluation
 from dream_ray.engine.progress.display import describe_result, ignore, shown
 from dream_ray.engine.run.directory import Run
+from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.backend import Backend
@@ -101,6 +102,8 @@ def evaluate(
             "test images were distilled.",
             store,
         )
+    if not all(isinstance(one, Network) for one in networks):
+        raise UsageError(f"networks must be a list of dream_ray.Network; got {networks!r}")
     if not steps and not opened.is_finished:
         steps = (_newest_step(opened),)
     if baselines is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
-from dream_ray.engine.progress.display import showing
+from dream_ray.engine.progress.display import ignore, showing
 from dream_ray.errors import UsageError, check_rules
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def experiment(
         from dream_ray.distributed.experiments import run_on_ray
 
         shared = storage.shared_path("store", store), storage.shared_path("out", out)
-        with _showing(on_result, len(opened.cells()), progress=progress) as report:
+        with _showing(on_result, lambda: len(opened.cells()), progress=progress) as report:
             return run_on_ray(opened, *shared, device, max_concurrent, address, wait_s, report)
     if opened.resources.workers > 1:
         raise UsageError(
@@ -84,18 +84,23 @@ def experiment(
 
     table = Table(storage.absolute(out), storage.absolute(store), opened, resolve_device(device).type)
     begin_or_continue(table)
-    left = sum(row["networks"] for row in missing(read_points(table), opened))
+
+    def left() -> int:
+        return sum(row["networks"] for row in missing(read_points(table), opened))
+
     with _showing(on_result, left, progress=progress) as report:
         work_through(table, report)
     return write_report(table)
 
 
 @contextmanager
-def _showing(on_result: Callable[[str], None] | None, total: int, *, progress: bool) -> Iterator[Callable[[str], None]]:
-    """Yields the function of the caller, or one that shows each line and how many of all there were."""
+def _showing(
+    on_result: Callable[[str], None] | None, total: Callable[[], int], *, progress: bool
+) -> Iterator[Callable[[str], None]]:
+    """Yields the function of the caller, or one that shows each line and how many of all there were, if it is seen."""
     if on_result is not None:
         yield on_result
         return
-    counted = count(1)
     with showing("Experiment", progress=progress) as show:
-        yield lambda line: show(line, next(counted), total)
+        counted, of_all = count(1), 0 if show is ignore else total()
+        yield lambda line: show(line, next(counted), of_all)

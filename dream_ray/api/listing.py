@@ -21,10 +21,10 @@ _MOST_LEVELS = 6
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, a set of real images, a sweep or an experiment.
+    """A run, a set of real images, a sweep, an experiment or a model.
 
     Attributes:
-        kind: "run", "real images", "sweep" or "experiment".
+        kind: "run", "real images", "sweep", "experiment" or "model".
         path: Its directory.
         state: State of a run, see `Status`, with "unreadable" if its files cannot be read; numbers of trials or runs.
         preset: Preset that its settings resemble; strategy of real images; image set and ipc of an experiment; network

@@ -1,7 +1,7 @@
 """Functions that train, import and read models."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from dream_ray.data.class_lists import read_classes
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import Model, read_model
 from dream_ray.engine.models.spec import ImportSpec, TrainSpec, check_training_store
-from dream_ray.engine.progress.display import POLL_S, polling, shown
+from dream_ray.engine.progress.display import POLL_S, following
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,13 +141,11 @@ def _train(
     clean_up(spec.out)
 
 
-@contextmanager
-def _follow(path: str) -> Iterator[None]:
+def _follow(path: str) -> AbstractContextManager[None]:
     """Shows the progress of a training from its directory while the block executes it."""
     from dream_ray.engine.models.directory import read_progress
 
-    with shown("Training") as show, polling(lambda: show(*read_progress(path)), POLL_S):
-        yield
+    return following("Training", lambda: read_progress(path), POLL_S)
 
 
 def _normalisation(recipe: Mapping[str, Any]) -> Literal["store"] | ChannelStatistics | None:

@@ -1,7 +1,6 @@
 """Functions that search for settings."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ from dream_ray import storage
 from dream_ray.api.backends import DEFAULT_WAIT
 from dream_ray.config.sizes import parse_seconds
 from dream_ray.data.store.store import Store
-from dream_ray.engine.progress.display import ignore, polling, showing
+from dream_ray.engine.progress.display import following
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,14 +91,8 @@ def resume_sweep(
         return run_search(opened, context, address)
 
 
-@contextmanager
-def _following(context: "SweepContext", *, progress: bool) -> Iterator[None]:
+def _following(context: "SweepContext", *, progress: bool) -> AbstractContextManager[None]:
     """Shows the trials of a sweep from its directory while the block runs it."""
     from dream_ray.sweeps.progress import read_progress
 
-    with showing("Searching", progress=progress) as show:
-        if show is ignore:
-            yield
-            return
-        with polling(lambda: show(*read_progress(context.out, context.study)), _POLL_S):
-            yield
+    return following("Searching", lambda: read_progress(context.out, context.study), _POLL_S, progress=progress)

@@ -1,7 +1,7 @@
 """The README of an export: what the set is, how it was made and how good it is; valid for the Hugging Face Hub."""
 
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dream_ray import __version__
@@ -164,10 +164,10 @@ def _recipe(found: ImageSet, cost: Mapping[str, float]) -> Iterator[str]:
     config, environment = found.recipe.get("config"), found.recipe.get("environment")
     if not config or not environment:
         return
-    yield from ("## Recipe", "")
-    made = _selected if _is_real(found) else _distilled
+    lines, made = _selected(config, environment) if _is_real(found) else _distilled(config)
+    yield from ("## Recipe", "", *lines, "")
     rows = {
-        **(yield from made(config, environment)),
+        **made,
         "seed": config["seed"],
         "store": f"checksum {environment['store_checksum'][:16]}",
         "device": environment["device_name"],
@@ -179,26 +179,26 @@ def _recipe(found: ImageSet, cost: Mapping[str, float]) -> Iterator[str]:
     yield from ("| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items()), "")
 
 
-def _distilled(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Generator[str, None, dict[str, str]]:
-    """Yields method and command of a distillation; returns its first rows."""
+def _distilled(config: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Returns method and command of a distillation, and the first rows of its table."""
     framework = FRAMEWORKS[config["framework"]]
-    yield from (f"{framework.title}: {framework.paper}.", "")
-    yield from ("```bash", "dream-ray distill --config settings.yaml --store STORE --out RUN", "```", "")
+    command = ["```bash", "dream-ray distill --config settings.yaml --store STORE --out RUN", "```"]
     steps = config["outer_steps"] * config["inner_steps"]
-    return {
+    return [f"{framework.title}: {framework.paper}.", "", *command], {
         "network": ", ".join([config["network"]["name"], *_options(config["network"]["options"])]),
         "steps": f"{steps} ({config['outer_steps']} networks, {config['inner_steps']} steps each)",
     }
 
 
-def _selected(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Generator[str, None, dict[str, str]]:
-    """Yields what names the images of a selection; returns its first rows."""
-    yield from ("`real_images` in the recipe of the set names position, file and row of each image in the store.", "")
+def _selected(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Returns what names the images of a selection, and the first rows of its table."""
+    where = "`real_images` in the recipe of the set names position, file and row of each image in the store."
     start = config["initialisation"]
     rows = {"strategy": start["strategy"]}
     rows |= {name: str(start[name]) for name in ("score", "candidates", "crops") if name in start}
-    models = environment.get("initial_models", [])
-    return rows | ({"models": ", ".join(f"digest {digest[:16]}" for digest in models)} if models else {})
+    if models := environment.get("initial_models"):
+        rows["models"] = ", ".join(f"digest {digest[:16]}" for digest in models)
+    return [where], rows
 
 
 def _options(options: dict[str, Any]) -> list[str]:
@@ -211,9 +211,11 @@ def _accuracies(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
     for report in reports:
         network = ", ".join([report["network"]["name"], *_options(report["network"]["options"])])
+        tested = next((row["tested"] for row in report["evaluated_sets"] if row.get("tested")), None)
+        images = "" if tested is None else f" ({tested} images)"
         yield (
-            f"{network}; {report['split']} split, last epoch, protocol {report['protocol']}. Top-1 accuracy in %, mean "
-            "of n networks with its 95 % interval:"
+            f"{network}; {report['split']} split{images}, last epoch, protocol {report['protocol']}. Top-1 accuracy "
+            "in %, mean of n networks, with its 95 % interval over the networks if n > 1:"
         )
         yield from ("", "| trained on | images | epochs | accuracy | n |", "|---|---|---|---|---|")
         for row in report["evaluated_sets"]:

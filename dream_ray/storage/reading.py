@@ -15,16 +15,21 @@ from dream_ray.storage.paths import named_errors
 _HASH_BLOCK_BYTES = 1 << 20
 
 
-def open_raw(path: str) -> io.RawIOBase:
-    """Opens a file for a library that takes Python's file objects.
+def open_raw(path: str, offset: int = 0, length: int | None = None) -> io.RawIOBase:
+    """Opens a file, or a part of one, for a library that takes Python's file objects.
 
     The library's exceptions about the content stay distinct from failures of the storage: a failed read raises RunError
     as `read_bytes` does, not OSError. A read beyond the end returns no bytes.
 
+    Args:
+        path: The file.
+        offset: First byte of the part.
+        length: Number of its bytes; None: to the end of the file.
+
     Raises:
         RunError: If it is missing or cannot be read.
     """
-    return _RawFile(path, open_input(path))
+    return _RawFile(path, open_input(path), offset, length)
 
 
 @contextmanager
@@ -48,10 +53,13 @@ def sha256(path: str) -> str:
 
 
 class _RawFile(io.RawIOBase):
-    def __init__(self, path: str, file: Any) -> None:
+    def __init__(self, path: str, file: Any, offset: int, length: int | None) -> None:
         self._path = path
         self._file = file
-        self._size = file.size()
+        self._offset = offset
+        self._size = max(0, file.size() - offset)
+        if length is not None:
+            self._size = min(self._size, length)
         self._position = 0
 
     def readable(self) -> bool:
@@ -69,8 +77,8 @@ class _RawFile(io.RawIOBase):
         if self._position >= self._size:  # Arrow raises here, as for a lost connection.
             return 0
         with named_errors("read", self._path):
-            self._file.seek(self._position)
-            count = int(self._file.readinto(buffer))
+            self._file.seek(self._offset + self._position)
+            count = int(self._file.readinto(memoryview(buffer)[: self._size - self._position]))
         self._position += count
         return count
 

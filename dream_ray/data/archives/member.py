@@ -1,9 +1,12 @@
 """Archives and their files as values."""
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from dream_ray import storage
 
 # Members are copied in blocks, so that a large member that compressed well does not fill the memory.
 BLOCK_BYTES = 1 << 20
@@ -35,6 +38,10 @@ class Archive:
     def of_file(cls, path: str) -> "Archive":
         """Returns a whole file as an archive."""
         return cls(path, 0, None, path, path.rpartition("/")[2])
+
+    def open(self) -> io.RawIOBase:
+        """Opens its bytes for random access; raises RunError if the file is missing or cannot be read."""
+        return storage.open_raw(self.path, self.offset, self.length)
 
 
 @dataclass(frozen=True)

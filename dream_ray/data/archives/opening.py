@@ -12,7 +12,6 @@ from dream_ray import storage
 from dream_ray.data.archives.compression import HEAD_BYTES, is_compressed
 from dream_ray.data.archives.member import Archive, Member
 from dream_ray.data.archives.tar_members import tar_members
-from dream_ray.data.archives.window import open_window
 from dream_ray.data.archives.zip_members import is_zip, zip_members
 from dream_ray.data.file_names import is_other_file
 from dream_ray.errors import UsageError
@@ -88,7 +87,7 @@ def stem(archive: Archive) -> str:
 
 
 def _head(archive: Archive) -> bytes:
-    with open_window(archive) as file:
+    with archive.open() as file:
         return io.BufferedReader(file).read(HEAD_BYTES)
 
 

@@ -19,7 +19,6 @@ from dream_ray.data.archives.member import (
     path_parts,
     path_problem,
 )
-from dream_ray.data.archives.window import open_window
 from dream_ray.data.file_names import IMAGE_SUFFIXES, is_hidden
 from dream_ray.data.spool import append
 from dream_ray.errors import RunError, UsageError
@@ -115,7 +114,7 @@ class _Header(tarfile.TarInfo):
 
 @contextmanager
 def _opened(archive: Archive, head: bytes) -> Iterator[tarfile.TarFile]:
-    with open_window(archive) as file:
+    with archive.open() as file:
         buffered = cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES))
         mode: Any = "r|" if is_compressed(head) else "r:"
         try:

@@ -22,7 +22,6 @@ from dream_ray.data.archives.member import (
     path_parts,
     path_problem,
 )
-from dream_ray.data.archives.window import open_window
 from dream_ray.data.file_names import IMAGE_SUFFIXES, is_hidden
 from dream_ray.data.spool import append
 from dream_ray.errors import UsageError
@@ -42,7 +41,7 @@ def is_zip(head: bytes) -> bool:
 def zip_members(archive: Archive, spool: str | None, texts: tuple[str, ...]) -> Iterator[Member]:
     """Yields the files of a zip archive, see `members`."""
     earlier: set[bytes] = set()
-    with nullcontext() if spool is None else storage.atomic_output(spool) as copy, open_window(archive) as file:
+    with nullcontext() if spool is None else storage.atomic_output(spool) as copy, archive.open() as file:
         try:
             with _defects():
                 opened = zipfile.ZipFile(cast(IO[bytes], io.BufferedReader(file, _BUFFER_BYTES)))

@@ -40,8 +40,10 @@ def read_reports_of_set(path: str) -> list[dict[str, Any]]:
         return read_reports(open_run(run))
     beside = f"{path.removesuffix('.parquet')}-evaluation"
     found = [report for store in storage.list_directories(beside) for report in _read_all(storage.join(beside, store))]
-    # Another set may have had the same path.
-    return [report for report in found if report["origin"]["set"] == read_digest(path)]
+    if not found:
+        return []
+    digest = read_digest(path)  # another set may have had the same path
+    return [report for report in found if report["origin"]["set"] == digest]
 
 
 def validation_file(step: int) -> str:

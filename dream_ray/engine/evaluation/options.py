@@ -38,8 +38,9 @@ def check_evaluation(
     for name, value, valid in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS)):
         if value not in valid:
             raise UsageError(f"{name} must be one of {', '.join(valid)}; got {value!r}{did_you_mean(value, valid)}")
-    if isinstance(baselines, str):
-        raise UsageError(f"baselines must be a list of names of {', '.join(BASELINES)}, or empty; got {baselines!r}")
+    for name, given, items in (("baselines", baselines, f"names of {', '.join(BASELINES)}"), ("steps", steps, "ints")):
+        if isinstance(given, str):
+            raise UsageError(f"{name} must be a list of {items}, or empty; got {given!r}")
     if unknown := [name for name in baselines if name not in BASELINES]:
         hint = did_you_mean(unknown[0], BASELINES)
         raise UsageError(f"baselines must be of {', '.join(BASELINES)}; got {', '.join(unknown)}{hint}")

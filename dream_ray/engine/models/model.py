@@ -123,11 +123,15 @@ def is_training(path: str) -> bool:
     return storage.exists(storage.join(path, BEGUN))
 
 
-def read_model(path: str) -> Model:
+def read_model(path: str, digest: str | None = None) -> Model:
     """Reads a model and compares its files with their digests; the network is built by `Model.load`.
 
+    Args:
+        path: Its directory.
+        digest: Digest of the model that a run began with; None: any model will do.
+
     Raises:
-        UsageError: If there is no finished model, or one of another format version.
+        UsageError: If there is no finished model, one of another format version, or another one.
         RunError: If a file is missing, damaged, or belongs to another model.
     """
     if not is_model(path):
@@ -157,6 +161,11 @@ def read_model(path: str) -> Model:
         raise RunError(
             f"model {path} is damaged: {DESCRIPTION} was changed after it was written. Copy the directory again as a "
             "whole, or train the model again"
+        )
+    if digest is not None and document["digest"] != digest:
+        raise UsageError(
+            f"model {path} must be the one that the run began with (digest {digest[:12]}); its digest is "
+            f"{document['digest'][:12]}. Put it back, or begin a new run"
         )
     return Model(path, description, document["digest"])
 

@@ -1,5 +1,7 @@
 """The models of a run at frozen networks: checked before it begins, pinned by digests, and loaded by its workers."""
 
+from itertools import zip_longest
+
 import torch
 
 from dream_ray.config import Config
@@ -59,14 +61,8 @@ def read_pool(config: Config) -> list[Model]:
         UsageError: If one does not exist, or is another one than when the run began.
         RunError: If one is torn or damaged.
     """
-    models = [read_model(path) for path in config.source.models]
-    for model, before in zip(models, config.source.found or (), strict=False):
-        if model.digest != before.digest:
-            raise UsageError(
-                f"model {model.path} must be the one that the settings name (source.found, digest "
-                f"{before.digest[:12]}); its digest is {model.digest[:12]}. Put it back, or begin a new run"
-            )
-    return models
+    digests = [one.digest for one in config.source.found or ()]
+    return [read_model(path, digest) for path, digest in zip_longest(config.source.models, digests)]
 
 
 def load_pool(config: Config, device: torch.device) -> FrozenNetworks:

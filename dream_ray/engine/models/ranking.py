@@ -25,7 +25,7 @@ from dream_ray.engine.models.checks import check_accuracy, check_fits_store
 from dream_ray.engine.models.model import read_model
 from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.run.directory import INITIAL_MODELS, Run
-from dream_ray.errors import RunError, UsageError
+from dream_ray.errors import RunError
 from dream_ray.nets import Classifier
 
 
@@ -56,12 +56,7 @@ class FrozenModel:
             UsageError: If it does not exist, or has another digest.
             RunError: If it is damaged.
         """
-        model = read_model(path)
-        if digest is not None and model.digest != digest:
-            raise UsageError(
-                f"model {path} must be the one that the run began with (digest {digest[:12]}); got "
-                f"{model.digest[:12]}. Put it back, or begin a new run"
-            )
+        model = read_model(path, digest)
         return cls(path, model.load(device), model.normalise(device))
 
 

@@ -6,7 +6,7 @@ The command line shows more in a log: `cli/progress.py`.
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dream_ray.core.tables import duration
@@ -62,10 +62,28 @@ def showing(text: str, *, progress: Show | bool) -> Iterator[Show]:
 
 
 @contextmanager
-def follow_run(run: Any) -> Iterator[None]:
+def following(
+    text: str, read: Callable[[], tuple[str, int, int]], every_s: float, *, progress: bool = True
+) -> Iterator[None]:
+    """Shows the progress of work that the block waits for, if somebody watches.
+
+    Args:
+        text: Name of the work.
+        read: Returns status, number done and total number.
+        every_s: Seconds between two calls of `read`.
+        progress: As for `showing`.
+    """
+    with showing(text, progress=progress) as show:
+        if show is ignore:
+            yield
+            return
+        with polling(lambda: show(*read()), every_s):
+            yield
+
+
+def follow_run(run: Any) -> AbstractContextManager[None]:
     """Shows the progress of a run while the block executes it."""
-    with shown("Distilling") as show, polling(lambda: show(*read_progress(run)), POLL_S):
-        yield
+    return following("Distilling", lambda: read_progress(run), POLL_S)
 
 
 def describe_result(result: Any) -> str:

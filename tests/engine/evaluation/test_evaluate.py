@@ -65,6 +65,7 @@ CHECKED = {name: value for name, value in PLAN.items() if name != "networks"}
         ({"split": "train"}, "split must be one of test, validation; got 'train'"),
         ({"baselines": ["hole set"]}, "baselines must be of random real, .*; got hole set: did you mean whole set?"),
         ({"baselines": "none"}, "baselines must be a list of names of random real, .*, or empty; got 'none'"),
+        ({"steps": "1"}, "steps must be a list of ints, or empty; got '1'"),
         ({"protocol": "quik"}, "protocol must be one of .*; got 'quik': did you mean quick?"),
         ({"repeats": 0}, "repeats must be an int >= 1; got 0"),
     ],
@@ -72,6 +73,11 @@ CHECKED = {name: value for name, value in PLAN.items() if name != "networks"}
 def test_wrong_arguments(run: Run, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_evaluation(run, **{**CHECKED, **changed})
+
+
+def test_networks_are_no_names(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"networks must be a list of dream_ray\.Network; got 'convnet'"):
+        api.evaluate(run.path, networks="convnet", steps=[0], local=True)  # type: ignore[arg-type]
 
 
 def test_a_split_that_was_distilled_is_refused(run: Run) -> None:

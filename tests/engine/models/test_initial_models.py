@@ -50,7 +50,7 @@ def test_a_run_refuses_another_model_at_the_same_path(trained: Model, split_stor
     run = begin(tmp_path / "run", settings(path, allow_weak_models=True), split_store)
     storage.delete(path)
     train(split_store, path, epochs=2)
-    with pytest.raises(UsageError, match="must be the one that the run began with .*; got .*Put it back"):
+    with pytest.raises(UsageError, match="must be the one that the run began with .*; its digest is .*Put it back"):
         run_all(run, 1)
 
 

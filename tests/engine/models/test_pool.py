@@ -105,7 +105,7 @@ class TestModels:
         untrained(split_store, tmp_path / "model", seed=7)
         with pytest.raises(
             UsageError,
-            match=re.escape(f"must be the one that the settings name (source.found, digest {model.digest[:12]}"),
+            match=re.escape(f"must be the one that the run began with (digest {model.digest[:12]})"),
         ):
             work(run.path, range(4))
 
