@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS, PAGE, CURVES = "results.json", "results.md", "curves.png"
+_CPU_SECONDS = "CPU seconds of the distillation"
 
 
 class Results(ShownAsTables, dict[str, Any]):
@@ -49,8 +50,12 @@ class Results(ShownAsTables, dict[str, Any]):
                 shown = [row for row in rows if row[x] is not None]
                 means, widths = [row["mean"] for row in shown], [row["half_width"] for row in shown]
                 draw_curve(axes, [row[x] for row in shown], means, widths, label=label)
-        for axes, label in zip(panels, ("inner steps", "CPU seconds of the distillation"), strict=True):
+        for axes, x, label in zip(panels, ("step", "cpu_s"), ("inner steps", _CPU_SECONDS), strict=True):
             axes.set_xlabel(label)
+            if positive := [row[x] for row in self["summary"] if row[x]]:
+                axes.set_xscale("symlog", linthresh=min(positive))  # most of a curve's gain is in its first steps
+        if means := [100 * row["mean"] for row in self["summary"] if row["mean"] is not None]:
+            panels[0].set_ylim(min(means) - 3, max(means) + 3)  # the interval of two seeds may exceed all differences
         panels[0].set_ylabel("top-1 accuracy in %, last epoch")
         if curves:
             panels[0].legend(fontsize=7)
