@@ -131,8 +131,8 @@ def _train(
     observer: Observer,
     place: dict[str, Any],
 ) -> None:
-    from dream_ray.engine.models.directory import begin_training, clean_up
     from dream_ray.engine.models.model import is_model
+    from dream_ray.engine.models.training.directory import begin_training, clean_up
 
     begun = backend.call(begin_training, spec, **place)
     if not is_model(spec.out):
@@ -143,7 +143,7 @@ def _train(
 
 def _follow(path: str) -> AbstractContextManager[None]:
     """Shows the progress of a training from its directory while the block executes it."""
-    from dream_ray.engine.models.directory import read_progress
+    from dream_ray.engine.models.training.directory import read_progress
 
     return following("Training", lambda: read_progress(path), POLL_S)
 

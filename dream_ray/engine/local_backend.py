@@ -13,7 +13,7 @@ from typing import Any
 from dream_ray.engine.backend import Item, Producers, Result
 from dream_ray.engine.evaluation.validation import background_validation, validate_pending, validate_step
 from dream_ray.engine.models.spec import TrainSpec
-from dream_ray.engine.models.training import train
+from dream_ray.engine.models.training.worker import train
 from dream_ray.engine.networks.sources import NetworkState
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.prefetch.snapshot_queue import SnapshotQueue

@@ -85,7 +85,7 @@ def train(
 @contextmanager
 def _observe(path: str) -> Iterator[None]:
     """Shows the progress of a training from its directory."""
-    from dream_ray.engine.models.directory import read_progress
+    from dream_ray.engine.models.training.directory import read_progress
 
     with progress.following("Training", lambda: read_progress(path), 0):
         yield

@@ -19,10 +19,10 @@ from dream_ray.distributed.train.gloo import GlooConfig
 from dream_ray.distributed.train.process_group import join_world_group
 from dream_ray.distributed.train.stoppable_trainer import StoppableTrainer
 from dream_ray.distributed.train.trainer import MAX_FAILURES, WorkersDied, fitting
-from dream_ray.engine.models.directory import CHECKPOINT, FAILURE, RAY_FILES
 from dream_ray.engine.models.model import is_model
 from dream_ray.engine.models.spec import TrainSpec
-from dream_ray.engine.models.training import ALONE, TrainingContext, train
+from dream_ray.engine.models.training.directory import CHECKPOINT, FAILURE, RAY_FILES
+from dream_ray.engine.models.training.worker import ALONE, TrainingContext, train
 from dream_ray.engine.networks.tensor_file import read_metadata
 from dream_ray.engine.run.lifecycle import write_failure
 from dream_ray.errors import RunError, UsageError

@@ -1,1 +1,1 @@
-"""Networks that are trained once, or come from elsewhere: their training, their directory and their checks."""
+"""Networks that are trained once, or come from elsewhere: their directory, their checks and their uses."""

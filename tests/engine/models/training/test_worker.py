@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from dream_ray.config.training_recipe import TrainingRecipe, parse_recipe
 from dream_ray.core import rng
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models import directory, reports
-from dream_ray.engine.models.checkpoint import TrainingState
 from dream_ray.engine.models.model import Model, read_model
-from dream_ray.engine.models.training import draws_at_random, learning_rate, own_batches
+from dream_ray.engine.models.training import directory, reports
+from dream_ray.engine.models.training.checkpoint import TrainingState
+from dream_ray.engine.models.training.worker import draws_at_random, learning_rate, own_batches
 from dream_ray.engine.networks.tensor_file import read_tensors
 from dream_ray.engine.networks.update_program import mixed_cross_entropy
 from dream_ray.errors import RunError, UsageError

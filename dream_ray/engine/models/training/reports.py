@@ -8,10 +8,10 @@ import time
 
 from dream_ray import storage
 from dream_ray.config.training_recipe import TrainingRecipe
-from dream_ray.engine.models.checkpoint import TrainingState, save
-from dream_ray.engine.models.directory import CHECKPOINT, COST, METRICS, PROGRESS
 from dream_ray.engine.models.scores import Score
-from dream_ray.engine.models.throughput import synchronise
+from dream_ray.engine.models.training.checkpoint import TrainingState, save
+from dream_ray.engine.models.training.directory import CHECKPOINT, COST, METRICS, PROGRESS
+from dream_ray.engine.models.training.throughput import synchronise
 
 _LOG = logging.getLogger(__name__)
 

@@ -25,14 +25,14 @@ from dream_ray.core import rng
 from dream_ray.core.images.normalisation import Normalisation
 from dream_ray.core.process_group import SINGLE_PROCESS_GROUP, ProcessGroup
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models.checkpoint import TrainingState, restore
-from dream_ray.engine.models.directory import CHECKPOINT, identity
-from dream_ray.engine.models.logits import Logits
 from dream_ray.engine.models.measuring import measure, measure_held_out
 from dream_ray.engine.models.model import Description, is_model, write_model
-from dream_ray.engine.models.reports import TrainingReports
 from dream_ray.engine.models.spec import TrainSpec
-from dream_ray.engine.models.throughput import BareStep
+from dream_ray.engine.models.training.checkpoint import TrainingState, restore
+from dream_ray.engine.models.training.directory import CHECKPOINT, identity
+from dream_ray.engine.models.training.logits import Logits
+from dream_ray.engine.models.training.reports import TrainingReports
+from dream_ray.engine.models.training.throughput import BareStep
 from dream_ray.engine.networks.from_config import build_named
 from dream_ray.engine.networks.functional import dtype_of
 from dream_ray.engine.networks.training import RealImages

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dream_ray.core import rng
 from dream_ray.core.transfer import to_device
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models.logits import Logits
+from dream_ray.engine.models.training.logits import Logits
 from dream_ray.engine.networks.update_program import Recipe
 
 _STEPS, _MOST_ROUNDS = 3, 10

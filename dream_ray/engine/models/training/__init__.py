@@ -1,0 +1,1 @@
+"""The training of a network that is trained once: its worker, its checkpoint and what it reports."""
