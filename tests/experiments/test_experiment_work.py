@@ -28,6 +28,7 @@ from dream_ray.experiments.results import read_points, tasks_of
 from tests.experiments.tables import BASE, RANDOM, run_table, table_of
 from tests.runs import Killed, kill_at
 
+pytestmark = pytest.mark.xdist_group("a whole table")  # so that one process works through it
 COMPARISON = {"reference": "random", "targets": [0.01, 0.999]}
 
 
