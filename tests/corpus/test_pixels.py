@@ -94,6 +94,7 @@ IN_FILES: dict[str, tuple[bytes, int | None, Samples]] = {
     "white is zero, 16 bits, big-endian": (tiff(INVERTED, 0, order=">"), None, RAMP),
     "white is zero, 12 bits": (tiff((4095 - of_bits(12))[..., None], 0), 4095, RAMP),
     "12 bits by a tag": (tiff(colours(of_bits(12), 1), 1, tags={281: 4095}), None, RAMP),
+    "12 bits by the tag of samples of any type": (tiff(colours(of_bits(12), 3), 2, tags={341: 4095}), None, RAMP),
     "PGM of 12 bits": (pgm(12), None, RAMP),
     "PGM of 7 bits": (b"P5 16 16 127\n" + of_bits(7).astype(np.uint8).tobytes(), None, of_bits(7) * 255 / 127),
     "32-bit integers": (encode(Image.fromarray(of_bits(16).astype(np.int32)), "TIFF"), None, RAMP),
@@ -137,6 +138,14 @@ def test_formats_that_this_pillow_decodes(kind: str, feature: str) -> None:
     np.testing.assert_allclose(decode(data, channels=3, size=None), np.stack([RAMP] * 3), atol=3)
 
 
+def deep_jpeg2000() -> bytes:
+    """Pillow writes no colours of 12 bits, so the sizes of components are replaced."""
+    data = bytearray(encode(Image.fromarray(colours(RAMP, 3).astype(np.uint8)), "JPEG2000"))
+    first = data.find(b"\xff\x4f\xff\x51") + 42
+    data[first : first + 9 : 3] = [11] * 3
+    return bytes(data)
+
+
 REFUSED: dict[str, tuple[bytes, int | None, str]] = {
     "dark 16 bits": (png(colours(of_bits(12), 1), GREY), None, "its 16-bit pixels reach only 4095, and nothing says"),
     "above the range": (
@@ -151,6 +160,18 @@ REFUSED: dict[str, tuple[bytes, int | None, str]] = {
         r"lie in 0\.\.16711680, which is not",
     ),
     "floats": (encode(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), None, "floating-point numbers of no defined"),
+    "stated largest value of the image": (
+        tiff(colours(of_bits(12), 1), 1, tags={281: 4000}),
+        None,
+        "reach only 4095, and nothing says",
+    ),
+    "signed 8 bits": (tiff(colours(RAMP, 1), 1, tags={258: 8, 339: 2}), None, "its samples are signed integers"),
+    "signed 16 bits": (tiff(colours(of_bits(15), 1), 1, tags={339: 2}), None, "its samples are signed integers"),
+    "planes of 16 bits": (tiff(colours(of_bits(16), 3), 2, tags={284: 2}), None, "colours of 16 bits lie in planes"),
+    "CMYK of 16 bits": (tiff(colours(of_bits(16), 4), 5), None, "its CMYK colours have 16 bits"),
+    "JPEG 2000 colours of 12 bits": (deep_jpeg2000(), None, "its colours have 12 bits, whose white Pillow reads"),
+    "TIFF of 64 bits": (tiff(colours(RAMP, 1), 1, tags={258: 64}), None, "it is a TIFF file that is damaged or has un"),
+    "JPEG XL": (b"\xff\x0a" + bytes(20), None, "it is JPEG XL, for which no decoder is installed"),
 }
 
 

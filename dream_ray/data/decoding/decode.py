@@ -28,14 +28,15 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dream_ray.data.arrays import UInt8Array
-from dream_ray.data.decoding.deep import UnknownRange, deep_pixels, in_8_bits, rawmode
+from dream_ray.data.decoding.deep import UnclearPixels, deep_pixels, in_8_bits, rawmode
 from dream_ray.data.decoding.jpeg import decode_plain_jpeg, has_exif, is_damage, plain_jpeg_pixels
 
 # Other formats of Pillow start programs (EPS) or contain no photographs. Some builds of Pillow lack the last three, and
 # the package pillow-heif brings HEIF.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "ICO", "AVIF", "JPEG2000", "HEIF")
 # Begin and first bytes -> format and decoder, of formats that some machines cannot read.
-_BUILD = "install a build of Pillow that has it"
+_BUILD, _CONVERT = "install a build of Pillow that has it", "convert it to PNG"
+_TIFF = "a TIFF file that is damaged or has unusual samples"
 _DECODERS: dict[tuple[int, bytes], tuple[str, str]] = {
     **{
         (4, b"ftyp" + brand): ("HEIF", "pip install pillow-heif")
@@ -44,6 +45,8 @@ _DECODERS: dict[tuple[int, bytes], tuple[str, str]] = {
     **{(4, b"ftyp" + brand): ("AVIF", _BUILD) for brand in (b"avif", b"avis")},
     (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n"): ("JPEG 2000", _BUILD),
     (0, b"\xff\x4f\xff\x51"): ("JPEG 2000", _BUILD),
+    **dict.fromkeys(((0, b"\xff\x0a"), (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n")), ("JPEG XL", _CONVERT)),
+    **dict.fromkeys(((0, b"II*\x00"), (0, b"MM\x00*")), (_TIFF, _CONVERT)),
 }
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _MODES = {1: "L", 3: "RGB"}
@@ -100,7 +103,7 @@ def decode(data: bytes, *, channels: int, size: int | None, pixel_range: int | N
             return _finish(_plain(_load(data, pixel_range)), channels, size)
     except UnreadableImage:
         raise
-    except UnknownRange as reason:
+    except UnclearPixels as reason:
         raise UnreadableImage(str(reason)) from None
     except UnidentifiedImageError:
         raise UnreadableImage(_why_unidentified(data)) from None

@@ -19,8 +19,12 @@ RANGES = (255, 1023, 4095, 16383, 65535)
 """Largest values of 8, 10, 12, 14 and 16 bits."""
 _FULL = RANGES[-1]
 _STRIP_ROWS_OF_PIXELS = 1 << 20
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE_VALUE = 258, 262, 281
-_WHITE_IS_ZERO = 0
+_BYTE = 8
+_REMEDY = "convert it to PNG"
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_MAX_SAMPLE_VALUES = (281, 341)
+_WHITE_IS_ZERO, _CMYK, _SEPARATE, _SIGNED = 0, 5, 2, 2
+_JPEG2000_HEAD = b"\xff\x4f\xff\x51"  # the marker of the begin, and that of the sizes
 _ALPHA_CHANNELS = (2, 4)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # The order of the bytes that makes Pillow keep the lower one; 16N is that of this machine, see sys.byteorder.
@@ -29,8 +33,8 @@ _OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", _WHITE_IS_ZERO, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
-class UnknownRange(Exception):  # noqa: N818 - it names a finding about the pixels
-    """The range of the pixels is not known, or not that which was given; the message is the reason."""
+class UnclearPixels(Exception):  # noqa: N818 - it names a finding about the pixels
+    """The range of the pixels is not known or not that which was given, or Pillow misreads them; with the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,17 @@ def deep_pixels(file: ImageFile.ImageFile, data: bytes) -> DeepPixels | None:
     Args:
         file: Opened, but not loaded.
         data: Content of its file.
+
+    Raises:
+        UnclearPixels: If Pillow reads other pixels than the file has, without an error.
     """
+    tags = getattr(file, "tag_v2", {})
+    _check_tags(tags)
+    if file.format == "JPEG2000" and len(file.getbands()) > 1 and _jpeg2000_bits(data) > _BYTE:
+        raise UnclearPixels(
+            f"its colours have {_jpeg2000_bits(data)} bits, whose white Pillow reads as black: {_REMEDY}"
+        )
     if file.mode.startswith("I"):
-        tags = getattr(file, "tag_v2", {})
         white_is_zero = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         return DeepPixels(np.asarray(file)[..., None], _largest(file, tags), white_is_zero)
     if ";16" not in rawmode(file):
@@ -75,7 +87,6 @@ def deep_pixels(file: ImageFile.ImageFile, data: bytes) -> DeepPixels | None:
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as again:
         again.tile = [_with_other_order(tile) for tile in again.tile]
         samples_HWC |= np.asarray(again)
-    tags = getattr(file, "tag_v2", {})
     return DeepPixels(samples_HWC, _largest(file, tags))
 
 
@@ -87,16 +98,16 @@ def in_8_bits(pixels: DeepPixels, largest: int | None) -> Image.Image:
         largest: Largest value of their range if the tags do not say; None: 65535, for pixels that need 16 bits.
 
     Raises:
-        UnknownRange: If pixels lie outside the range, or its largest value is not known.
+        UnclearPixels: If pixels lie outside the range, or its largest value is not known.
     """
     found, lowest = pixels.largest_sample, int(pixels.samples_HWC.min())
     if lowest < 0 or found > _FULL:
-        raise UnknownRange(f"its pixels lie in {lowest}..{found}, which is not 16 bit")
+        raise UnclearPixels(f"its pixels lie in {lowest}..{found}, which is not 16 bit")
     top = pixels.largest or largest or (_FULL if found > RANGES[-2] else None)
     if top is None:
-        raise UnknownRange(f"its 16-bit pixels reach only {found}, and nothing says their range: give --pixel-range")
+        raise UnclearPixels(f"its 16-bit pixels reach only {found}, and nothing says their range: give --pixel-range")
     if found > top:
-        raise UnknownRange(f"its pixels reach {found}, above the pixel range of {top}: give a larger --pixel-range")
+        raise UnclearPixels(f"its pixels reach {found}, above the pixel range of {top}: give a larger --pixel-range")
     height, width, channels = pixels.samples_HWC.shape
     scaled_HWC: UInt8Array = np.empty((height, width, channels), dtype=np.uint8)
     tops = np.full(channels, top, dtype=np.uint32)
@@ -126,6 +137,24 @@ def _with_other_order(tile: Any) -> Any:
     return type(tile)(codec, extents, offset, (f"{mode};{_OTHER_ORDER[order]}", *others))
 
 
+def _check_tags(tags: Any) -> None:
+    """Raises UnclearPixels for the tags of TIFF files that Pillow misreads without an error."""
+    bits = max(tags.get(_BITS_PER_SAMPLE, (_BYTE,)))
+    if bits <= 2 * _BYTE and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise UnclearPixels("its samples are signed integers of no defined range: convert them to unsigned ones")
+    if bits > _BYTE and tags.get(_PLANES) == _SEPARATE and len(tags[_BITS_PER_SAMPLE]) > 1:
+        raise UnclearPixels(f"its colours of {bits} bits lie in planes: {_REMEDY}")
+    if bits > _BYTE and tags.get(_PHOTOMETRIC) == _CMYK:
+        raise UnclearPixels(f"its CMYK colours have {bits} bits: {_REMEDY}")
+
+
+def _jpeg2000_bits(data: bytes) -> int:
+    """Returns the bits of the first component of a JPEG 2000 file."""
+    # After the markers: 36 bytes of lengths and sizes, the number of components, then a byte of sign and bits - 1.
+    position = data.find(_JPEG2000_HEAD) + len(_JPEG2000_HEAD) + 38
+    return (data[position] & 0x7F) + 1
+
+
 def _png(data: bytes) -> npt.NDArray[Any]:
     import torch
     from torchvision.io import ImageReadMode, decode_png
@@ -142,6 +171,7 @@ def _largest(file: Image.Image, tags: Any) -> int | None:
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     if 8 < bits < 16:
         return int(2**bits - 1)
-    stated = tags.get(_MAX_SAMPLE_VALUE)
-    first = stated[0] if isinstance(stated, tuple) else stated
-    return first if first in RANGES else None
+    stated = (tags.get(tag) for tag in _MAX_SAMPLE_VALUES)
+    values = (value[0] if isinstance(value, tuple) else value for value in stated)
+    # Some programs write the largest value of the image there, which is no range.
+    return next((int(value) for value in values if value in RANGES), None)
