@@ -95,8 +95,11 @@ def train(
             device=device,
             threads=cpus_per_worker,
         )
-        storage.ensure_writable(importing.out)
-        with open_backend(address, wait, local=local) as backend, storage.exclusive_lock("model", importing.out):
+        with (
+            storage.writable_directory(importing.out),
+            open_backend(address, wait, local=local) as backend,
+            storage.exclusive_lock("model", importing.out),
+        ):
             from dream_ray.engine.models.importing import import_model
 
             backend.call(import_model, importing, **place)
@@ -119,8 +122,11 @@ def train(
         allow_different_bits=allow_different_bits,
     )
     check_training_store(spec.recipe, opened)
-    storage.ensure_writable(spec.out)
-    with open_backend(address, wait, local=local) as backend, storage.exclusive_lock("model", spec.out):
+    with (
+        storage.writable_directory(spec.out),
+        open_backend(address, wait, local=local) as backend,
+        storage.exclusive_lock("model", spec.out),
+    ):
         _train(backend, spec, observer or (_follow if progress else nullcontext), place)
     return read_model(spec.out)
 

@@ -53,26 +53,27 @@ _NEXT = (
 )
 
 
-def show_run(path: str, *, local: bool) -> None:
+def show_run(path: str, *, local: bool, with_cost: bool = True) -> None:
     """Prints where the products of a run are, what it cost, and the next commands, without Ray if the run had none."""
-    _show_products("synthetic set", path, _NEXT, local=local)
+    _show_products("synthetic set", path, _NEXT, local=local, with_cost=with_cost)
 
 
 def show_selection(path: str, *, local: bool) -> None:
     """Prints where a set of real images is, what it cost, and the next commands, as `show_run` does."""
-    _show_products("set of real images", path, _NEXT[:2], local=local)
+    _show_products("set of real images", path, _NEXT[:2], local=local, with_cost=True)
 
 
-def _show_products(name: str, path: str, following: Sequence[tuple[str, str]], *, local: bool) -> None:
+def _show_products(name: str, path: str, following: Sequence[tuple[str, str]], *, local: bool, with_cost: bool) -> None:
     from dream_ray import storage
 
-    cost = storage.read_json(storage.join(path, "cost.json"))
     echo(f"{name}: {storage.join(path, 'synthetic.parquet')}")
     echo(f"picture: {storage.join(path, 'grid.png')}")
-    echo(
-        f"cost: {cost['wall_s']:.1f} s wall, {cost['cpu_s']:.1f} s CPU, {cost['gpu_s']:.1f} s GPU, "
-        f"{cost['peak_rss_bytes'] / 2**20:.0f} MiB largest worker"
-    )
+    if with_cost:
+        cost = storage.read_json(storage.join(path, "cost.json"))
+        echo(
+            f"cost: {cost['wall_s']:.1f} s wall, {cost['cpu_s']:.1f} s CPU, {cost['gpu_s']:.1f} s GPU, "
+            f"{cost['peak_rss_bytes'] / 2**20:.0f} MiB largest worker"
+        )
     echo("next commands:")
     for command, what in following:
         given = command.format(run=shlex.quote(path), local=" --local" if local else "")

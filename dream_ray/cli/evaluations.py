@@ -7,7 +7,13 @@ from typing import Any
 from typer import echo
 
 from dream_ray.cli.console import number, percent, print_table
-from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells, trained_on
+from dream_ray.engine.evaluation.scores import (
+    classes_with_images,
+    compare_with,
+    describe_images,
+    score_cells,
+    trained_on,
+)
 
 _MOST_CLASSES = 20
 _NAME_CHARACTERS = 32
@@ -41,8 +47,8 @@ def _show_network(rows: list[Row], title: str) -> None:
     reference = [row for row in rows if row["evaluated_set"] == rows[0]["evaluated_set"]][-1]
     if reference["tested"] is None:
         return
-    counts = reference["images_of_classes"]
-    echo(f"{describe_images(reference['tested'], reference['majority'], images_L=counts)}.")
+    classes = classes_with_images(reference["images_of_classes"])
+    echo(f"{describe_images(reference['tested'], reference['majority'], classes=classes)}.")
     others = [(trained_on(row), row) for row in rows if row is not reference]
     if lines := compare_with(reference, others):
         echo(f"Compared with {trained_on(reference)} (95 %, over networks and test images):")

@@ -165,16 +165,31 @@ class Experiment(Section):
 
     def config_of(self, arm: str, seed: int) -> Config:
         """Returns the settings of a run; raises UsageError if they break a rule."""
-        changes = self.changes_of(arm)
         try:
-            written = read_settings(preset=self.preset_of(arm), changes=changes)
-            put(written, "network", self.network.model_dump(mode="json"))
-            for path, value in {**changes, "seed": seed}.items():
-                put(written, path, copy.deepcopy(value))
-            self._put_steps(written, arm)
-            return parse_config(written)
+            return self._config(arm, self.preset_of(arm), {**self.changes_of(arm), "seed": seed})
         except UsageError as error:
-            raise UsageError(f"arms.{arm}: {error}") from None
+            where = "all arms" if self._all_fail(str(error)) else f"arms.{arm}"
+            raise UsageError(f"{where}: {error}") from None
+
+    def _config(self, arm: str, preset: str, changes: Values) -> Config:
+        written = read_settings(preset=preset, changes=changes)
+        put(written, "network", self.network.model_dump(mode="json"))
+        for path, value in changes.items():
+            put(written, path, copy.deepcopy(value))
+        self._put_steps(written, arm)
+        return parse_config(written)
+
+    def _all_fail(self, reason: str) -> bool:
+        """Tells whether all arms fail for a reason without settings of their own: those of the file are wrong."""
+        for arm in self.arms:
+            try:
+                self._config(arm, self.preset or self.preset_of(arm), {"ipc": self.ipc, **self.settings})
+            except UsageError as error:
+                if str(error) != reason:
+                    return False
+            else:
+                return False
+        return True
 
     def _put_steps(self, written: Values, arm: str) -> None:
         """Sets the steps of a run and its checkpoints, so that it keeps the points of its curve."""

@@ -154,7 +154,8 @@ def _summary(summary: Sequence[dict[str, Any]]) -> list[str]:
 def compare_arms(results: dict[str, Any]) -> list[str]:
     """Returns a line per arm and network: its difference from the reference at the last step of both, or none.
 
-    The reference is that of equal accuracy, or the first arm with results.
+    The reference is that of equal accuracy, or the first arm with results. A last line describes the images that tested
+    the networks, if there are other lines or if classes have no images.
     """
     rows = last_rows(results["summary"])
     asked = results["experiment"].get("equal_accuracy")
@@ -164,8 +165,12 @@ def compare_arms(results: dict[str, Any]) -> list[str]:
         others = [row for row in rows if row["network"] == network and row["arm"] != reference]
         compared = compare_with(of_reference, [(row["arm"], row) for row in others])
         lines += [f"{network}, against {reference}: {line}" for line in compared]
-    if lines and (tested := rows[0]["tested"]) is not None:
-        lines.append(describe_images(tested, kind=results["experiment"]["evaluation"]["split"]))
+    if rows and (tested := rows[0]["tested"]) is not None:
+        number = results["experiment"]["set"]["classes"]
+        classes = rows[0].get("tested_classes", number), number
+        if lines or classes[0] < number:
+            split = results["experiment"]["evaluation"]["split"]
+            lines.append(describe_images(tested, kind=split, classes=classes))
     return lines
 
 

@@ -11,7 +11,7 @@ from dream_ray.core.intervals import half_width, wilson_interval
 from dream_ray.engine.evaluation.evaluate import EvaluationResult
 from dream_ray.engine.evaluation.kept_results import Libraries, read_result
 from dream_ray.engine.evaluation.options import DISTILLED
-from dream_ray.engine.evaluation.scores import summarise_scores
+from dream_ray.engine.evaluation.scores import classes_with_images, summarise_scores
 from dream_ray.engine.evaluation.tasks import EvaluationTask
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.metrics import cpu_seconds
@@ -33,6 +33,7 @@ class Point:
         cpu_s: CPU seconds of the distillation until then; None if no metrics cover it.
         balanced: Mean balanced accuracy of the networks in [0, 1]; None if their results do not count images.
         tested: Number of images that tested each network; likewise.
+        tested_classes: Number of classes that these images have; likewise.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class Point:
     cpu_s: float | None
     balanced: float | None = None
     tested: int | None = None
+    tested_classes: int | None = None
 
 
 def tasks_of(experiment: Experiment, cell: Cell, run: Run) -> list[tuple[str, EvaluationTask]]:
@@ -85,10 +87,11 @@ def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
 
 def _point(cell: Cell, network: str, step: int, results: Sequence[EvaluationResult], cpu_s: float | None) -> Point:
     accuracies = tuple(result.finite_accuracy() for result in results)
-    scores: dict[str, Any] = {"balanced": None, "tested": None}
+    scores: dict[str, Any] = {}
     if results and all(result.images_L for result in results):
         found = summarise_scores(statistics.fmean(accuracies), [r.hits_L for r in results], results[0].images_L)
-        scores = {name: found[name] for name in scores}
+        scores = {name: found[name] for name in ("balanced", "tested")}
+        scores["tested_classes"], _ = classes_with_images(results[0].images_L)
     return Point(cell.arm, cell.seed, network, step, accuracies, cpu_s, **scores)
 
 
@@ -102,7 +105,8 @@ def summarise(points: Sequence[Point], experiment: Experiment) -> list[dict[str,
 
     A row has mean and sample standard deviation of the accuracy over seeds, half the width of the 95 % interval of the
     mean, n (seeds) and mean CPU seconds of the distillation. A seed counts with the mean of its networks. It also has
-    balanced accuracy, tested (number of images) and test_interval as `summarise_scores`; None if they are not known.
+    balanced accuracy, tested (number of images), tested_classes (number of classes that these images have) and
+    test_interval as `summarise_scores`; None if they are not known.
     """
     groups: dict[tuple[str, str, int], list[Point]] = {}
     for point in whole(points, experiment):
@@ -126,6 +130,7 @@ def summarise(points: Sequence[Point], experiment: Experiment) -> list[dict[str,
                 "cpu_s": statistics.fmean(seconds) if seconds else None,
                 "balanced": statistics.fmean(balanced) if len(balanced) == len(group) else None,
                 "tested": tested,
+                "tested_classes": group[0].tested_classes,
                 "test_interval": None if tested is None else list(wilson_interval(mean, tested)),
             }
         )

@@ -16,6 +16,7 @@ from dream_ray.storage.directories import (
     list_directory,
     list_files,
     list_leaves,
+    writable_directory,
 )
 from dream_ray.storage.files import (
     atomic_output,
@@ -90,6 +91,7 @@ __all__ = [
     "sibling",
     "start_write_back",
     "text_path",
+    "writable_directory",
     "write_bytes",
     "write_json",
     "write_text",

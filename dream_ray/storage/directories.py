@@ -2,16 +2,36 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
-from dream_ray.errors import RunError
+from dream_ray.errors import RunError, UsageError
 from dream_ray.storage.claims import CLAIM
-from dream_ray.storage.files import delete, exists, is_directory, is_temporary
+from dream_ray.storage.files import delete, ensure_writable, exists, is_directory, is_temporary
 from dream_ray.storage.paths import join, named_errors, resolve
+
+
+@contextmanager
+def writable_directory(path: str) -> Iterator[None]:
+    """Creates a directory for the work of the block, unless it exists.
+
+    If the block is refused and leaves it empty, a directory that did not exist is deleted.
+
+    Raises:
+        UsageError: If the directory is not writable.
+    """
+    is_new = not exists(path)
+    ensure_writable(path)
+    try:
+        yield
+    except UsageError:
+        if is_new and not list_directory(path):
+            delete(path)
+        raise
 
 
 def list_directory(path: str) -> list[str]:

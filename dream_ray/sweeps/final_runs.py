@@ -78,8 +78,9 @@ def write_final(out: str, planned: Mapping[str, Mapping[str, Config]]) -> list[d
 
     Returns:
         The rows: name, mean, std and half width of the 95 % interval of the test accuracy in [0, 1] (None if too few
-        runs are tested), n, tested (number of images) and balanced accuracy (None in earlier versions), steps per run,
-        mean compute_s per run (CPU and GPU seconds), reasons of failed runs, and directories of the runs.
+        runs are tested), n, tested (number of images) and balanced accuracy (None in earlier versions), tested_classes
+        (number of classes that these images have, and of all), steps per run, mean compute_s per run (CPU and GPU
+        seconds), reasons of failed runs, and directories of the runs.
     """
     rows = [_row(name, runs) for name, runs in planned.items() if any(map(is_settled, runs))]
     storage.write_json(storage.join(out, _FINAL), rows, indent=2)
@@ -96,6 +97,7 @@ def _row(name: str, runs: Mapping[str, Config]) -> dict[str, Any]:
         "half_width": half_width(accuracies),
         "n": len(tested),
         "tested": tested[0].get("tested") if tested else None,
+        "tested_classes": tested[0].get("tested_classes", [0, 0]) if tested else [0, 0],
         "balanced": _mean([one.get("balanced") for one in tested]),
         "steps": next(iter(runs.values())).total_steps,
         "compute_s": statistics.mean(one["compute_s"] for one in tested) if tested else None,
@@ -112,11 +114,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def compare_final(final: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the difference between the best settings and those of the file as text, with whether it is within noise.
 
+    A last line describes the test images, if there is a difference or if classes have no test images.
+
     Args:
         final: Rows of `write_final`.
     """
     by_name = {row["name"]: row for row in final if row["mean"] is not None and row.get("tested")}
-    if by_name.keys() != NAMES.keys():
+    if "best" not in by_name:
         return []
-    lines = compare_with(by_name["base"], [(NAMES["best"], by_name["best"])])
-    return [*lines, describe_images(by_name["best"]["tested"])]
+    best, base = by_name["best"], by_name.get("base")
+    lines = [] if base is None else compare_with(base, [(NAMES["best"], best)])
+    with_images, number = classes = best.get("tested_classes", (0, 0))
+    return [*lines, describe_images(best["tested"], classes=classes)] if lines or with_images < number else []

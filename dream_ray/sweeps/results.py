@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dream_ray import storage
 from dream_ray.config import dump_config
 from dream_ray.data.store.manifest import MANIFEST, Manifest
-from dream_ray.engine.evaluation.scores import describe_images, is_within_noise
+from dream_ray.engine.evaluation.scores import classes_with_images, describe_images, is_within_noise
 from dream_ray.errors import RunError, UsageError
 from dream_ray.sweeps.directory import open_sweep, read_reason
 from dream_ray.sweeps.file import Sweep, Values
@@ -168,10 +168,11 @@ def describe_noise(rows: Iterable[Mapping[str, Any]], store: str) -> str:
     accuracies = sorted((row["accuracy"] for row in rows if row["state"] == "done"), reverse=True)
     if not accuracies or not storage.exists(storage.join(store, MANIFEST)):
         return ""
-    tested = sum(Manifest.read(store).counts["validation"])
+    images_L = Manifest.read(store).counts["validation"]
+    tested = sum(images_L)
     if not tested:
         return ""
     best, *others = ({"mean": accuracy, "half_width": None, "tested": tested} for accuracy in accuracies)
     alike = sum(is_within_noise(best, other) for other in others)
-    images = describe_images(tested, kind="validation")
+    images = describe_images(tested, kind="validation", classes=classes_with_images(images_L))
     return f"{images}; {alike} of {len(others)} other whole trials are within noise of the best one (95 %)"

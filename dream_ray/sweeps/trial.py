@@ -11,7 +11,7 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend, Producers
-from dream_ray.engine.evaluation.scores import balanced_accuracy
+from dream_ray.engine.evaluation.scores import balanced_accuracy, classes_with_images
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import validate_step
 from dream_ray.engine.planning.plan import begin_run
@@ -189,6 +189,7 @@ def run_final(path: str, config: Config, store: str, executor: TrialExecutor) ->
                 "accuracy": tested.finite_accuracy(),
                 "balanced": balanced_accuracy(tested.hits_L, tested.images_L),
                 "tested": sum(tested.images_L),
+                "tested_classes": classes_with_images(tested.images_L),
                 "epochs": tested.epochs,
                 "compute_s": _compute_s(run),
             }

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dream_ray import api, storage
+from dream_ray.cli.commands import runs
 from dream_ray.cli.progress import interruptible
 from dream_ray.config import parse_config
 from dream_ray.engine import stopping
@@ -109,6 +110,12 @@ def finished(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory) -
     LocalBackend().run_workers(run, replace(run.spec, producers=0))
     finish_run(run)
     return run
+
+
+def test_a_resume_of_a_finished_run_costs_nothing(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.resume(finished.path, local=True)
+    shown = capsys.readouterr().out
+    assert "synthetic set:" in shown and "cost:" not in shown
 
 
 def evaluated(run: Run, **options: Any) -> list[dict[str, Any]]:

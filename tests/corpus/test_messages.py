@@ -1,6 +1,7 @@
 """Messages that name the cause: what stands in the way, not what failed after it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from dream_ray.engine.progress.status import Status
 from dream_ray.engine.run.directory import check_new
 from dream_ray.engine.run.programs import compilation
 from dream_ray.errors import RunError, UsageError
+from dream_ray.experiments.file import parse_experiment
 from dream_ray.storage import files, paths
 from tests.data.samples import png, write_tar
+from tests.experiments.tables import BASE
 from tests.frameworks import tiny_run
 
 WITH_BLANKS = "/runs/a b$(c)"
@@ -187,6 +190,47 @@ def test_a_run_that_failed_in_this_process_says_why(four_digits_store: str, out:
         api.distill(parse_config(settings), store=four_digits_store, out=out, local=True, progress=False)
     status = api.status(out)
     assert status.state == "failed" and "must be finite" in status.reason
+
+
+NO_RUNS = {
+    "manifest.json": "a store, which `dream-ray distill --store` takes",
+    "model.json": "a model, whose accuracy is in its model.json; `dream-ray select` takes it",
+    "training.json": "a model that is not finished; the `dream-ray train` command that began it continues it",
+    "sweep.yaml": "a sweep; `dream-ray list '{path}'` lists its runs",
+}
+
+
+@pytest.mark.parametrize("file", NO_RUNS)
+def test_the_directory_of_something_else_than_a_run_is_named(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "a b"
+    path.mkdir()
+    (path / file).touch()
+    message = f"{path} must be the directory of a run; it is that of {NO_RUNS[file].format(path=path)}"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        api.evaluate(path)
+
+
+def test_a_refused_training_leaves_no_directory(four_digits_store: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean convnet"):
+        api.train(four_digits_store, out=tmp_path / "m", network="convnett", epochs=1, local=True)
+    assert not (tmp_path / "m").exists()
+
+
+OF_FILES: dict[str, tuple[dict[str, Any], str]] = {
+    "settings of all arms": ({"settings": {"pixels.lrr": 1}}, "all arms: pixels.lrr is not a known setting"),
+    "settings of an arm": ({"arms": {"a": {}, "b": {"settings": {"pixels.lrr": 1}}}}, "arms.b: pixels.lrr is not a"),
+    "an arm that replaces a wrong value": (
+        {"settings": {**BASE["settings"], "pixels.lr": -1}, "arms": {"a": {"settings": {"pixels.lr": 1}}, "b": {}}},
+        "all arms: pixels.lr must follow the rule",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_an_experiment_file_hears_which_part_is_wrong(name: str) -> None:
+    changed, message = OF_FILES[name]
+    with pytest.raises(UsageError, match=f"^{message}"):
+        parse_experiment({**BASE, **changed})
 
 
 WITHOUT_GUARD = """

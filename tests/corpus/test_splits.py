@@ -16,7 +16,11 @@ from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.data.ingest.equal_images import count_equal_images
 from dream_ray.data.store.manifest import Manifest
+from dream_ray.engine.evaluation.scores import classes_with_images, describe_images
 from dream_ray.errors import UsageError
+from dream_ray.experiments.report import compare_arms
+from dream_ray.sweeps.final_runs import compare_final
+from dream_ray.sweeps.results import describe_noise
 from tests.data.samples import encode, noise, png, write_tar
 
 SPLITS = ("train", "validation", "test")
@@ -107,6 +111,32 @@ def test_the_same_images_of_a_program_are_refused(tmp_path: Path) -> None:
 def test_a_source_with_test_images_may_be_named_twice(tmp_path: Path) -> None:
     one = ingest(IngestSettings(source="digits", test="digits", max_per_class=4), str(tmp_path / "s"))
     assert one.counts["test"] == (4,) * 10 and one.equal_images["test"] == 0
+
+
+TESTED = {"mean": 0.5, "half_width": None, "tested": 8, "tested_classes": (2, 6)}
+OF_ARM = {**TESTED, "network": "own", "tested_classes": 2}
+EXPERIMENT = {"set": {"classes": 6}, "evaluation": {"split": "test"}}
+WITHOUT_IMAGES: dict[str, Callable[[], str]] = {
+    "evaluation": lambda: describe_images(8, classes=classes_with_images([4, 0, 4, 0, 0, 0])),
+    "sweep": lambda: compare_final([{**TESTED, "name": "best"}, {**TESTED, "name": "base"}])[-1],
+    "sweep whose best settings are those of its file": lambda: compare_final([{**TESTED, "name": "best"}])[-1],
+    "experiment": lambda: compare_arms(
+        {"summary": [{**OF_ARM, "arm": "a"}, {**OF_ARM, "arm": "b"}], "experiment": EXPERIMENT}
+    )[-1],
+    "experiment of one arm": lambda: compare_arms({"summary": [{**OF_ARM, "arm": "a"}], "experiment": EXPERIMENT})[-1],
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_IMAGES)
+def test_results_say_that_classes_have_no_test_images(name: str) -> None:
+    assert WITHOUT_IMAGES[name]() == "8 test images of 2 of 6 classes: one image = 12 points"
+
+
+def test_a_sweep_says_that_classes_have_no_validation_images(make_folder: Make, tmp_path: Path) -> None:
+    sizes = {"a": distinct(0, 10), "b": distinct(100, 2)}
+    ingest(IngestSettings(source=str(make_folder("train", sizes)), validation=0.1), str(tmp_path / "s"))
+    noise = describe_noise([{"state": "done", "accuracy": 1.0}], str(tmp_path / "s"))
+    assert noise.startswith("1 validation images of 1 of 2 classes: one image")
 
 
 NOTES = st.lists(

@@ -75,7 +75,7 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"preset": "smok"}, r"arms\.random: preset must be the name of one; got 'smok': did you mean smoke\?"),
+        ({"preset": "smok"}, r"all arms: preset must be the name of one; got 'smok': did you mean smoke\?"),
         (
             {"arms": {"a": {"preset": "cifar-10-ipc1"}}},
             r"arms\.a: preset must be .*: did you mean cifar10-ipc1\?",
@@ -87,7 +87,7 @@ def test_a_dumped_experiment_is_read_back_equal() -> None:
             r"arms\.a\.setting is not a known setting; did you mean arms\.a\.settings\?",
         ),
         ({"evaluation": {"steps": [8], "repeat": 2}}, r"did you mean evaluation\.repeats\?"),
-        ({"settings": {"selection.num_cluster": 4}}, r"arms\.random: .*did you mean selection\.num_clusters\?"),
+        ({"settings": {"selection.num_cluster": 4}}, r"all arms: .*did you mean selection\.num_clusters\?"),
         ({"settings": {"seed": 4}}, r"settings must not name seed: the key `seeds` of the file sets it"),
         ({"arms": {"a": {"settings": {"ipc": 4}}}}, r"settings must not name ipc: the key `ipc` of the file sets it"),
         (

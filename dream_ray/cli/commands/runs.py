@@ -149,9 +149,11 @@ def resume(
     By default, it continues with the workers that it was started with. Any number of workers gives the same result.
     --outer-steps or --time-budget lengthens a run, finished or not: the result is that of a long run from the start.
     """
+    from dream_ray import storage
     from dream_ray.cli import trials
     from dream_ray.engine.models.model import is_training
     from dream_ray.experiments.file import is_experiment
+    from dream_ray.sets.set_file import SET_FILE
     from dream_ray.sweeps.directory import is_sweep
 
     if is_experiment(run):
@@ -178,6 +180,7 @@ def resume(
         trials.show_sweep(run, found)
         return
     refuse_options({"max-concurrent": max_concurrent is not None}, f"is for sweeps, and {run} is a run")
+    was_finished = storage.exists(storage.join(run, SET_FILE)) and outer_steps is None and time_budget is None
     with progress.interruptible(_resume(run)):
         dream_ray.resume(
             run,
@@ -194,7 +197,7 @@ def resume(
             store=store,
             observer=progress.progress,
         )
-    display.show_run(run, local=local)
+    display.show_run(run, local=local, with_cost=not was_finished)
 
 
 def status(

@@ -57,7 +57,10 @@ class Findings:
         of_images, of_batch = norms[0].tolist(), float(norms[1])
         for image, norm in zip(selection.indices.tolist(), of_images, strict=True):
             if not math.isfinite(norm):
-                raise RunError(f"gradients must be finite; the norm of image {image} of class {label} is {norm}")
+                raise RunError(
+                    f"gradients must be finite; the norm of image {image} of class {label} is {norm}. The network "
+                    "diverged: lower update.lr"
+                )
         self.image_norms.extend(of_images)
         self.batch_norms.append(of_batch)
         earlier = self.chosen.setdefault(label, [])

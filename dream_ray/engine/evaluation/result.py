@@ -3,7 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from dream_ray.core.tables import ShownAsTables, Table, accuracy_cell
-from dream_ray.engine.evaluation.scores import compare_with, describe_images, score_cells, trained_on
+from dream_ray.engine.evaluation.scores import (
+    classes_with_images,
+    compare_with,
+    describe_images,
+    score_cells,
+    trained_on,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +37,8 @@ class Evaluation(ShownAsTables, list[dict[str, Any]]):
         for network in dict.fromkeys(row["network"] for row in self):
             reference, *others = [row for row in self if row["network"] == network]
             if lines := compare_with(reference, [(trained_on(row), row) for row in others]):
-                images = describe_images(reference["tested"], images_L=reference.get("images_of_classes", ()))
+                classes = classes_with_images(reference.get("images_of_classes", ()))
+                images = describe_images(reference["tested"], classes=classes)
                 title = f"{network}, compared with {trained_on(reference)}; {images}"
                 tables.append(Table(title, ("difference (95 %)",), [[line] for line in lines]))
         return tables

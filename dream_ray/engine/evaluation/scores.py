@@ -99,8 +99,13 @@ def score_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def classes_with_images(images_L: CountsOfClasses) -> tuple[int, int]:
+    """Returns the number of classes with images, and that of all classes."""
+    return len(images_L) - list(images_L).count(0), len(images_L)
+
+
 def describe_images(
-    tested: int, majority: float | None = None, *, kind: str = "test", images_L: CountsOfClasses = ()
+    tested: int, majority: float | None = None, *, kind: str = "test", classes: tuple[int, int] = (0, 0)
 ) -> str:
     """Returns the number of images that tested networks, and what one of them is worth, as text.
 
@@ -108,9 +113,10 @@ def describe_images(
         tested: Number of the images.
         majority: Accuracy of always naming the largest class; None: left out.
         kind: Split of the images.
-        images_L: Images of each class, to say that some have none; empty: not known.
+        classes: See `classes_with_images`, to say that some have no images; not said if both are equal.
     """
-    of_classes = f" of {len(images_L) - images_L.count(0)} of {len(images_L)} classes" if 0 in images_L else ""
+    with_images, number = classes
+    of_classes = f" of {with_images} of {number} classes" if with_images < number else ""
     text = f"{tested} {kind} images{of_classes}: one image = {100 / tested:.2g} points"
     return text if majority is None else f"{text}; always naming the largest class gives {100 * majority:.1f} %"
 

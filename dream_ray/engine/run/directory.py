@@ -49,9 +49,10 @@ BEFORE_CONFIG = ("env.json", WHITENING_FILE, BEGUN_FILE)
 
 _OTHERS = {
     "manifest.json": "a store, which `dream-ray distill --store` takes",
-    "model.json": "a model",
-    "sweep.yaml": "a sweep",
-    "experiment.yaml": "an experiment",
+    "model.json": "a model, whose accuracy is in its model.json; `dream-ray select` takes it",
+    "training.json": "a model that is not finished; the `dream-ray train` command that began it continues it",
+    "sweep.yaml": "a sweep; `dream-ray list {path}` lists its runs",
+    "experiment.yaml": "an experiment; `dream-ray list {path}` lists its runs",
 }
 """What a directory is that has a file, if it is not a run."""
 FIRST_OUTER_STEPS = "first_outer_steps"
@@ -231,6 +232,7 @@ def _no_run(path: str) -> str:
     """Returns why a path is not that of a run, by what it holds."""
     for file, what in _OTHERS.items():
         if storage.exists(storage.join(path, file)):
+            what = what.format(path=shlex.quote(path))
             return f"{path} must be the directory of a run; it is that of {what}"
     if storage.list_directories(path):
         listing = f"`dream-ray list {shlex.quote(path)}` lists the runs below it"

@@ -8,7 +8,14 @@ import pytest
 
 from dream_ray.core.intervals import wilson_interval
 from dream_ray.engine.evaluation.evaluate import EvaluationResult, summarise
-from dream_ray.engine.evaluation.scores import balanced_accuracy, compare_with, describe_images, is_within_noise, noise
+from dream_ray.engine.evaluation.scores import (
+    balanced_accuracy,
+    classes_with_images,
+    compare_with,
+    describe_images,
+    is_within_noise,
+    noise,
+)
 
 
 def result(repeat: int, hits_L: tuple[int, ...], images_L: tuple[int, ...], network: str = "") -> EvaluationResult:
@@ -80,7 +87,10 @@ def test_a_difference_of_single_networks_is_never_beyond_all_noise() -> None:
 
 def test_one_image_has_its_worth() -> None:
     assert describe_images(66) == "66 test images: one image = 1.5 points"
-    assert describe_images(6, images_L=[3, 0, 3, 0]) == "6 test images of 2 of 4 classes: one image = 17 points"
+    assert (
+        describe_images(6, classes=classes_with_images([3, 0, 3, 0]))
+        == "6 test images of 2 of 4 classes: one image = 17 points"
+    )
     assert describe_images(200, 0.4) == (
         "200 test images: one image = 0.5 points; always naming the largest class gives 40.0 %"
     )
