@@ -26,9 +26,9 @@ def select(
     store: storage.StrPath,
     *,
     out: storage.StrPath,
-    strategy: str,
-    ipc: int,
-    factor: int = 1,
+    strategy: str | None = None,
+    ipc: int | None = None,
+    factor: int | None = None,
     models: Sequence[storage.StrPath] = (),
     config: GivenConfig | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -49,9 +49,9 @@ def select(
         store: Store that `ingest` wrote.
         out: Directory of the set, new or that of an earlier call.
         strategy: "random", "representative" (k-means), "herding" or "easy" (lowest score of models); the last three
-            need `models`.
-        ipc: Stored images per class.
-        factor: A stored image is a mosaic of factor x factor real images.
+            need `models`. None: that of `config`, if it has no outer steps, as preset imagenet1k-ipc10-easy.
+        ipc: Stored images per class; None: likewise.
+        factor: A stored image is a mosaic of factor x factor real images; None: likewise, else 1.
         models: Directories of models that `train` wrote: one, or several whose scores strategy easy averages.
         config: Settings with the recipe of evaluations, as for `distill`; None: those of the default framework.
         settings: Settings on top, as for `distill`, such as initialisation.score, .candidates and .crops.
@@ -71,6 +71,15 @@ def select(
         RunError: If the work failed; the same call continues it.
     """
     store, out = storage.text_path("store", store), storage.text_path("out", out)
+    if config is not None and (base := config_of(config, None, {})).is_selection:
+        strategy = base.initialisation.strategy if strategy is None else strategy
+        ipc, factor = base.ipc if ipc is None else ipc, base.factor if factor is None else factor
+        models = models or base.initialisation.models
+    if strategy is None or ipc is None:
+        raise UsageError(
+            "strategy and ipc must be given, with --strategy and --ipc, or a preset that selects, such as "
+            "imagenet1k-ipc10-easy"
+        )
     if strategy not in REAL_STRATEGIES:
         raise UsageError(f"strategy must be one of {', '.join(REAL_STRATEGIES)}; got {strategy!r}")
     if strategy != "random" and not models:
@@ -80,7 +89,7 @@ def select(
     fixed = {
         "outer_steps": 0,
         "ipc": ipc,
-        "factor": factor,
+        "factor": 1 if factor is None else factor,
         "initialisation.strategy": strategy,
         "initialisation.models": [storage.text_path("models", model) for model in models],
     }

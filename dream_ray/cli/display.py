@@ -19,19 +19,25 @@ def show_presets(name: str, framework: Any, presets: dict[str, Any]) -> None:
     echo(f"  matches {_matched(list(configs.values()))}")
     kinds, names = zip(*((config.source.kind, config.network.name) for config in configs.values()), strict=True)
     echo(f"  networks: {_joined(names)}, {_joined(kinds)}")
-    rows = [
-        (
-            preset,
-            presets[preset].origin,
-            str(config.factor),
-            str(config.real_batch),
-            f"{config.pixels.lr:.4g}",
-            f"{config.outer_steps} x {config.inner_steps}",
-        )
-        for preset, config in configs.items()
-    ]
-    numbers = map(number, ("factor", "real\nbatch", "pixel lr", "outer x\ninner steps"))
-    print_table(["preset", "settings", *numbers], rows)
+    for note in dict.fromkeys(one.family.note for one in presets.values()):
+        rows = [_preset_row(preset, presets[preset], config) for preset, config in configs.items()]
+        rows = [row for row in rows if presets[row["preset"]].family.note == note]
+        # Names of presets with a note leave no room for the rate.
+        columns = [name for name in rows[0] if not (note and name == "pixel lr")]
+        numbers = map(number, columns[2:])
+        print_table([*columns[:2], *numbers], [[row[name] for name in columns] for row in rows], title=note or None)
+
+
+def _preset_row(name: str, preset: Any, config: Any) -> dict[str, str]:
+    """Returns the cells of a preset by their headings."""
+    return {
+        "preset": name,
+        "settings": preset.origin,
+        "factor": str(config.factor),
+        "real\nbatch": "-" if config.is_selection else str(config.real_batch),
+        "pixel lr": f"{config.pixels.lr:.4g}",
+        "outer x\ninner": "no steps" if config.is_selection else f"{config.outer_steps} x {config.inner_steps}",
+    }
 
 
 def _joined(texts: Any) -> str:

@@ -15,6 +15,8 @@ def show_preset(name: str, preset: Any) -> None:
 
     sources = {str(one.origin): number for number, one in enumerate(_first_of_each_origin(preset.stated), 1)}
     echo(f"# {name}: {preset.framework} at ipc {preset.scale.ipc} and factor {preset.scale.factor}")
+    if preset.family.note:
+        echo(f"# {preset.family.note}")
     for line in _accuracy(preset):
         echo(f"# {line}")
     echo("# sources of the values:")

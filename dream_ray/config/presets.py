@@ -3,6 +3,7 @@
 import difflib
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 AXES = ("framework", "ipc", "factor")
 """Settings that decide which values a preset has."""
+_MOST_NAMED = 4
 _WEAKEST = ("extrapolated", "ours", "by rule", "published code", "published")
 
 
@@ -27,7 +29,7 @@ class Preset:
 
     Attributes:
         framework: Key of `FRAMEWORKS`.
-        data: Data set, a key of the families of a framework.
+        data: A key of the families of a framework: a data set, or DATA/FORM.
         family: What the preset states beyond its framework.
         scale: Scale of the synthetic set; settings are published for some scales only.
     """
@@ -40,10 +42,16 @@ class Preset:
     @property
     def name(self) -> str | None:
         """Name, such as "cifar10-ipc10" or "dm-cifar10-ipc10"; None at a scale without a preset of its own."""
-        if self.family is not FRAMEWORKS[self.framework].families.get(self.data):
+        framework = FRAMEWORKS[self.framework]
+        if self.family is not framework.families.get(self.data):
             return None
-        prefix = "" if self.framework == DEFAULT_FRAMEWORK else f"{self.framework}-"
-        return next((prefix + end for end, scale in self.family.scales.items() if scale == self.scale), None)
+        named = (name for name, scale in self.family.scales.items() if scale == self.scale)
+        return next((framework.preset_name.format(scale=name) for name in named), None)
+
+    @property
+    def images(self) -> ImageSet | None:
+        """The images that its settings were made for; None: any."""
+        return IMAGE_SETS.get(self.data.partition("/")[0])
 
     @cached_property
     def stated(self) -> dict[str, Stated]:
@@ -112,24 +120,31 @@ PRESETS: dict[str, Preset] = {
     for name in sorted(FRAMEWORKS, key=lambda one: one != DEFAULT_FRAMEWORK)
     for preset_name, preset in presets_of(name, FRAMEWORKS[name]).items()
 }
-"""The presets by name: cifar10-ipc10 for DREAM+, dm-cifar10-ipc10 for another framework such as DM."""
+"""The presets by name: cifar10-ipc10 for DREAM+, dm-cifar10-ipc10 and cifar10-ipc10-cim for other frameworks."""
 
 
 def preset_named(name: str) -> Preset:
     """Returns a preset; raises UsageError if there is none of that name, with the nearest one."""
     if name in PRESETS:
         return PRESETS[name]
-    data, _, ipc = name.rpartition("-ipc")
-    of_data = [other for other in PRESETS if other.rpartition("-ipc")[0] == (data or name)]
-    if ipc.isdigit() and int(ipc) > 0 and of_data:
-        nearest = min(of_data, key=lambda other: abs(math.log(PRESETS[other].scale.ipc / int(ipc))))
+    data, ipc, form = _parts(name)
+    of_form = [other for other in PRESETS if (_parts(other)[0], _parts(other)[2]) == (data, form)]
+    if ipc and of_form:
+        nearest = min(of_form, key=lambda other: abs(math.log(PRESETS[other].scale.ipc / ipc)))
         hint = f"use --preset {nearest} --set ipc={ipc}, whose settings follow the published rules"
-    elif of_data:
-        hint = f"did you mean {' or '.join(of_data)}?"
+    elif of_data := of_form or [other for other in PRESETS if _parts(other)[0] == data]:
+        near = of_data if len(of_data) <= _MOST_NAMED else difflib.get_close_matches(name, of_data, _MOST_NAMED, 0)
+        hint = f"did you mean {' or '.join(near)}?"
     else:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else "`dream-ray presets` lists them"
     raise UsageError(f"preset must be the name of one; got {name!r}: {hint}")
+
+
+def _parts(name: str) -> tuple[str, int | None, str]:
+    """Returns what a name has before its ipc, the ipc, and what it has after it, such as "-cim"."""
+    found = re.fullmatch(r"(.+)-ipc([1-9]\d*)?(.*)", name)
+    return (name, None, "") if found is None else (found[1], int(found[2]) if found[2] else None, found[3])
 
 
 def report_change(name: str, changes: Mapping[str, Any]) -> None:
@@ -168,7 +183,7 @@ def report_misfit(name: str, shape_CHW: tuple[int, int, int], num_classes: int) 
         shape_CHW: Shape of the images of the store.
         num_classes: Its classes.
     """
-    published = IMAGE_SETS.get(preset_named(name).data)
+    published = preset_named(name).images
     found = ImageSet(num_classes, shape_CHW[1], shape_CHW[0])
     if published not in (None, found):
         _LOG.warning(

@@ -103,7 +103,9 @@ class Config(Section):
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
             *self._rules_of_pairs(),
-            *self.initialisation.rules(self.ipc * self.factor**2, has_pool=kind == "frozen"),
+            *self.initialisation.rules(
+                self.ipc * self.factor**2, has_pool=kind == "frozen", is_selection=self.is_selection
+            ),
             (
                 self.selection.strategy != "random" and self.batch_real not in (None, picked),
                 f"batch_real must be selection.num_clusters * selection.per_cluster ({picked}) with selection.strategy "

@@ -26,6 +26,7 @@ IDC_CODE = "IDC's argument.py, --reproduce"
 DREAM_CODE = "DREAM's argument.py, --reproduce"
 SIZES = "(1|10|20|50)"
 IDC_LIKE = "(idc-|idc-i-|dream-|)"
+ON_IMAGENET = r"imagenet(10|100|1k)-ipc\d+"
 SMALL = "(cifar10|cifar100|svhn|mnist|fashion-mnist)"
 WITH_DREAM = rf"(dream-|)({SMALL}|tiny-imagenet|imagenet10|imagenet100)-ipc{SIZES}"
 CIFAR = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
@@ -50,8 +51,8 @@ PUBLISHED_MEANS: list[tuple[str, str, dict[str, list[float]]]] = [
     ),
     (rf".*fashion-mnist-ipc{SIZES}", f"{DC_CODE}, get_dataset; IDC's data.py", {"mean": [0.2861], "std": [0.3530]}),
     (
-        rf"(?!cim-).*imagenet(10|100|)-ipc{SIZES}",
-        f"{DC_CODE} and MTT, get_dataset; IDC's and DREAM's data.py",
+        rf".*(imagenet(10|100|)-ipc{SIZES}|(?<!tiny-)imagenet(10|100|1k)-ipc{SIZES}-.*)",
+        f"{DC_CODE} and MTT, get_dataset; IDC's and DREAM's data.py; CIM's and torchvision's ImageNet",
         {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     ),
 ]
@@ -75,6 +76,15 @@ PIXEL_RATES: list[tuple[str, str, float]] = [
     (f"{IDC_LIKE}imagenet10-ipc20", "3e-3 * 20 / 10, base side 224", 6e-3),
     (f"{IDC_LIKE}imagenet100-ipc10", "1e-3, base side 224", 1e-3),
     (f"{IDC_LIKE}imagenet100-ipc20", "1e-3 * 20 / 10, base side 224", 2e-3),
+    (r"imagenet(100|1k)-ipc1-dream-plus-frozen", "1e-3 * 1 / 10, base side 224, by rule on ImageNet-1K", 1e-4),
+    (r"imagenet(100|1k)-ipc10-dream-plus-frozen", "1e-3, base side 224, by rule on ImageNet-1K", 1e-3),
+    (r"imagenet(100|1k)-ipc50-dream-plus-frozen", "1e-3 * 50 / 10, base side 224, by rule on ImageNet-1K", 5e-3),
+    (r"imagenet10-ipc1-dream-plus-frozen", "3e-3 * 1 / 10, base side 224", 3e-4),
+    (r"imagenet10-ipc10-dream-plus-frozen", "3e-3, base side 224", 3e-3),
+    (r"imagenet10-ipc50-dream-plus-frozen", "3e-3 * 50 / 10, base side 224", 1.5e-2),
+    (r"tiny-imagenet-ipc1-dream-plus-frozen", "as DREAM+", 2e-3),
+    (r"tiny-imagenet-ipc10-dream-plus-frozen", "as DREAM+", 2e-2),
+    (r"tiny-imagenet-ipc50-dream-plus-frozen", "as DREAM+", 2e-5),
 ]
 CONVNET = {"name": "convnet", "options.width": 128, "options.norm": "instance"}
 DSA_ALL, DSA_DIGITS = "color|crop|cutout|flip|scale|rotate", "color|crop|cutout|scale|rotate"
@@ -138,12 +148,12 @@ ROWS = [
     ),
     *(Row(presets, source, {"pixels.lr": rate}) for presets, source, rate in PIXEL_RATES),
     Row(
-        rf".*(cifar10|cifar100|svhn|mnist)-ipc{SIZES}",
+        rf".*(cifar10|cifar100|svhn|mnist)-ipc{SIZES}(-cim)?",
         "all papers: ConvNet-3",
         in_section("network", **CONVNET, **{"options.depth": 3}),
     ),
     Row(
-        rf".*tiny-imagenet-ipc{SIZES}",
+        rf".*tiny-imagenet-ipc{SIZES}(-.*)?",
         "DM and DREAM: ConvNet-4; MTT's command for 50 images per class",
         in_section("network", **CONVNET, **{"options.depth": 4}),
     ),
@@ -242,7 +252,7 @@ ROWS = [
         },
     ),
     Row(
-        "cim-.*",
+        ".*-cim",
         "CIM's condense.py and argument.py",
         {
             "outer_steps": 1,
@@ -256,7 +266,99 @@ ROWS = [
             "source.kind": "frozen",
         },
     ),
-    *(Row(f"cim-.*-ipc{n}", "all tiles of a class at once", {"batch_synthetic_max": 4 * n}) for n in (1, 10, 50)),
+    *(Row(f".*-ipc{n}-cim", "all tiles of a class at once", {"batch_synthetic_max": 4 * n}) for n in (1, 10, 50)),
+    Row(
+        rf"{ON_IMAGENET}-cim",
+        "CIM's scripts: --depth -4 of ResNet-18 at 224 px; by rule on the subsets",
+        {"matching.feature_layer": "layer2"},
+    ),
+    # All forms at networks that were trained before
+    Row(f"{ON_IMAGENET}-.*", "CIM, RDED, FADRM: torchvision's ResNet-18", {"network.name": "torchvision:resnet18"}),
+    Row(
+        f"{ON_IMAGENET}-.*",
+        "IDC's evaluation on ImageNet",
+        {
+            **in_section("evaluation", lr_decay=0.2, lr_milestones=[2 / 3, 5 / 6], momentum=0.9),
+            **in_section("evaluation", cutmix_probability=1, augmentation="flip", random_resized_crop=True),
+            "evaluation.restart_momentum": False,
+        },
+    ),
+    Row("imagenet1k-.*", "300 epochs on ImageNet-1K: CIM, RDED, FADRM", {"evaluation.epochs": 300}),
+    *(
+        Row(f"imagenet{classes}-ipc{ipc}-.*", "IDC's epochs for 4, 40 and 200 decoded images", {"evaluation.epochs": n})
+        for classes, epochs in ((10, (2000, 1500, 1000)), (100, (1300, 1000, 600)))
+        for ipc, n in zip((1, 10, 50), epochs, strict=True)
+    ),
+    Row(
+        f"imagenet(100|1k)-ipc{SIZES}-.*",
+        "IDC's condense_mp.py",
+        in_section("evaluation", batch_size=128, lr=0.1, weight_decay=1e-4),
+    ),
+    Row(
+        f"imagenet10-ipc{SIZES}-.*",
+        IDC_CODE,
+        in_section("evaluation", batch_size=64, lr=0.01, weight_decay=5e-4),
+    ),
+    Row(
+        ".*-easy",
+        "CIM's condense.py: the lowest cross-entropy of 300 images, whole; PCA: no synthesis",
+        {
+            "outer_steps": 0,
+            **in_section("initialisation", strategy="easy", score="cross_entropy", candidates=300, crops=0),
+        },
+    ),
+    Row(
+        ".*-(dream-plus-frozen|easy)",
+        f"DREAM+'s code, and {IDC_CODE}",
+        {
+            "batch_synthetic_max": 128,
+            "decode": "single",
+            "initialisation.warmup_epochs": 1,
+            **in_section("matching", objective="bidirectional", biases=False, classifier=False),
+            "matching.augmentation": "color_crop_cutout",
+            **in_section("pixels", momentum=0.5, coupling="sequential", space="unit"),
+            **in_section("selection", strategy="representative", per_cluster=1, interval=10, in_passes=True),
+            **in_section("update", warmup_epochs=1, epochs=1, num_images=2000, batch_size=128, lr=0.01),
+            **in_section("update", momentum=0.9, weight_decay=5e-4, cutmix_probability=0.5, augmentation="color_crop"),
+            **in_section("weights", feature=1, gradient=1),
+        },
+    ),
+    Row(".*-dream-plus-frozen", "DREAM+'s code", {"initialisation.strategy": "representative"}),
+    Row(
+        f"{ON_IMAGENET}-(dream-plus-frozen|easy)",
+        f"{DREAM_CODE}: class_batch_size 128",
+        in_section("selection", num_clusters=128, rule="each"),
+    ),
+    Row(
+        ".*tiny-imagenet-.*-dream-plus-frozen",
+        "DREAM+'s code on Tiny-ImageNet",
+        {**in_section("selection", num_clusters=64, rule="any"), "matching.distance": "mse"},
+    ),
+    Row(
+        "tiny-imagenet-.*-(dream-plus-frozen|easy)",
+        f"{IDC_CODE}, evaluation up to 64 px",
+        {
+            **in_section("evaluation", epochs=1000, batch_size=64, lr=0.01, lr_decay=0.2, momentum=0.9),
+            **in_section("evaluation", lr_milestones=[2 / 3, 5 / 6], weight_decay=5e-4, cutmix_probability=0.5),
+            **in_section("evaluation", augmentation="color_crop_flip_scale_rotate", random_resized_crop=False),
+            "evaluation.restart_momentum": False,
+        },
+    ),
+    Row(
+        ".*-easy",
+        "settings of DREAM+ at its usual scale, which a selection does not use",
+        {
+            "inner_steps": 100,
+            "source.kind": "real",
+            "matching.distance": "mse",
+            **in_section("selection", num_clusters=128, rule="each"),
+        },
+    ),
+    *(
+        Row(f".*-ipc{ipc}-easy", "5e-3 * ipc / 10, which a selection does not use", {"pixels.lr": 5e-4 * ipc})
+        for ipc in (1, 10, 50)
+    ),
+    Row(f"{ON_IMAGENET}-dream-plus-frozen", f"{IDC_CODE}, ImageNet", {"matching.distance": "l1"}),
     # IDC, DREAM, DREAM+
     Row(
         rf"{IDC_LIKE}({SMALL}|tiny-imagenet|imagenet10|imagenet100)-ipc{SIZES}",

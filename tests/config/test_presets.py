@@ -14,6 +14,9 @@ from dream_ray.errors import UsageError
 from tests.config.published import ROWS, Row
 
 NAMES = [name for name in PRESETS if name != "smoke"]
+TRAINED_BEFORE = [
+    f"{data}-ipc{ipc}" for data in ("imagenet1k", "imagenet100", "imagenet10", "tiny-imagenet") for ipc in (1, 10, 50)
+]
 EXTRAPOLATED = [f"{prefix}imagenet{n}-ipc{ipc}" for prefix in ("", "dream-") for n in (10, 100) for ipc in (10, 20)]
 
 
@@ -66,12 +69,22 @@ def test_the_origin_of_a_preset_is_that_of_its_weakest_value() -> None:
         **{f"{name}-cifar100-ipc50": "ours" for name in ("dc", "dsa")},
         **{f"dm-{data}-ipc{ipc}": "by rule" for data in ("fashion-mnist", "svhn") for ipc in (1, 10, 50)},
         **{f"mtt-tiny-imagenet-ipc{ipc}": "partly ours" for ipc in (1, 10)},
-        **{f"cim-{data}-ipc{ipc}": "ours" for data in ("cifar10", "tiny-imagenet") for ipc in (1, 10, 50)},
+        **{f"cifar10-ipc{ipc}-cim": "ours" for ipc in (1, 10, 50)},
+        **{f"tiny-imagenet-ipc{ipc}-cim": "by rule" for ipc in (1, 10, 50)},
+        **{f"{of}-cim": "partly by rule" for of in TRAINED_BEFORE if not of.startswith("tiny")},
+        **{f"{of}-dream-plus-frozen": "partly ours" for of in TRAINED_BEFORE},
+        **{f"{of}-easy": "partly by rule" for of in TRAINED_BEFORE},
     }
 
 
+def test_a_preset_of_networks_that_were_trained_before_says_that_nobody_ran_it() -> None:
+    noted = {name for name, preset in PRESETS.items() if preset.family.note == "never run with published weights"}
+    assert noted == {f"{of}-{form}" for of in TRAINED_BEFORE for form in ("cim", "dream-plus-frozen", "easy")}
+    assert all(load_config(preset=name).is_selection == name.endswith("-easy") for name in noted)
+
+
 def test_the_presets_are_those_of_the_papers() -> None:
-    assert len(PRESETS) == 133
+    assert len(PRESETS) == 166
     for framework in ("dc", "dsa", "dm"):
         for data in ("mnist", "fashion-mnist", "svhn"):
             assert {f"{framework}-{data}-ipc{ipc}" for ipc in (1, 10, 50)} <= PRESETS.keys()
@@ -226,8 +239,9 @@ def test_a_preset_is_a_copy() -> None:
     assert len(PRESETS["cifar10-ipc10"].settings["evaluation"]["lr_milestones"]) == 2
 
 
-def test_presets_of_a_framework_have_its_prefix() -> None:
+def test_the_names_of_presets_have_that_of_their_framework() -> None:
     for name, framework in FRAMEWORKS.items():
-        prefix = "" if name == "dream_plus" else f"{name}-"
-        assert all(one.startswith(prefix) for one in presets_of(name, framework))
+        before = {"dream_plus": "", "cim": ""}.get(name, f"{name}-")
+        after = {"cim": "-cim"}.get(name, "")
+        assert all(one.startswith(before) and one.endswith(after) for one in presets_of(name, framework))
     assert PRESETS["dm-cifar10-ipc10"].scale == Scale(10, 1)

@@ -12,10 +12,16 @@ from dream_ray.cli.options import Address, Assignments, ConfigFile, CpusPerWorke
 def select(
     store: Annotated[str, typer.Argument(help="Store that `dream-ray ingest` wrote.")],
     *,
-    strategy: Annotated[str, typer.Option("--strategy", help="random, representative (k-means), herding or easy.")],
-    ipc: Annotated[int, typer.Option("--ipc", help="Stored images per class.")],
     out: Annotated[str, typer.Option("--out", help="Directory of the set.")],
-    factor: Annotated[int, typer.Option("--factor", help="A stored image is factor x factor real images.")] = 1,
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="random, representative (k-means), herding or easy; a preset may have it."),
+    ] = None,
+    ipc: Annotated[int | None, typer.Option("--ipc", help="Stored images per class; a preset may have it.")] = None,
+    factor: Annotated[
+        int | None,
+        typer.Option("--factor", help="A stored image is factor x factor real images. [default: by the preset, or 1]"),
+    ] = None,
     models: Annotated[
         list[str] | None,
         typer.Option("--model", help="Model that `dream-ray train` wrote; easy averages several."),

@@ -16,11 +16,14 @@ class Family:
 
     Attributes:
         layers: What it states beyond the framework.
-        scales: Scales with a preset, by the end of its name, such as "cifar10-ipc10".
+        scales: Scales with a preset, by the part of its name that `Framework.preset_name` takes, such as
+            "cifar10-ipc10".
+        note: What users of its presets must know, in a few words; empty: nothing.
     """
 
     layers: tuple[Layer, ...]
     scales: Mapping[str, Scale]
+    note: str = ""
 
     @property
     def usual_factor(self) -> int:
@@ -42,8 +45,9 @@ class Framework:
         paper: Publication.
         layers: Settings that define it; user settings override them. They include published values that equal a
             default of `schema.py`, because a setting that no layer states counts as ours.
-        families: Its published settings by data set.
+        families: Its published settings by data set; DATA/FORM if it has several forms for a set.
         usual: Scale of the framework without a preset.
+        preset_name: Form of the names of its presets, with {scale} for the key of `Family.scales`.
     """
 
     title: str
@@ -51,6 +55,7 @@ class Framework:
     layers: tuple[Layer, ...]
     families: Mapping[str, Family] = field(default_factory=dict)
     usual: Scale = Scale(10, 1)
+    preset_name: str = "{scale}"
 
     def stated_at(self, scale: Scale) -> dict[str, Stated]:
         """Returns what the framework without a data set states at a scale."""

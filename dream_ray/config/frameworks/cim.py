@@ -6,6 +6,7 @@ those of the real image that it shows. CIM keeps images as float32 outside of [0
 its network; here images are clamped at the end, and labels are hard.
 """
 
+from dream_ray.config.frameworks import frozen
 from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
 from dream_ray.config.frameworks.origins import ByScale, Layer, Origin, Scale, Settings, by_ipc
 
@@ -43,17 +44,35 @@ _EVALUATION: Settings = {
         "augmentation": "color_crop_flip_scale_rotate",
     }
 }
-USUAL = Scale(10, 2)
+USUAL = Scale(10, frozen.FACTOR)
+_LAYER2: Settings = {"matching": {"feature_layer": "layer2"}}
+_AS_ON_1K = Origin("by rule", "as on ImageNet-1K at 224 px; CIM runs its subsets at 128 px, with ConvNets")
 
 
-def _family(data: str, depth: int) -> Family:
-    return Family((Layer(_NETWORK, {"network": convnet(depth)}),), scales_of(data, (1, 10, 50), USUAL.factor))
+def _family(data: str, *layers: Layer, note: str = "") -> Family:
+    return Family(layers, scales_of(data, frozen.IPCS, frozen.FACTOR), note)
+
+
+_ON_IMAGENET = {
+    data: _family(
+        data,
+        *frozen.shared_layers(data),
+        Layer(_CODE if data == "imagenet1k" else _AS_ON_1K, _LAYER2),
+        note=frozen.NOT_RUN,
+    )
+    for data in frozen.SUBSETS
+}
 
 
 CIM = Framework(
     "CIM",
-    "published code; its features are those of the last block of a ConvNet-3 or -4",
+    "published code; features of the last block of a ConvNet-3 or -4, or of layer2 of a ResNet-18 at 224 px",
     (Layer(_CODE, _CIM), Layer(_OURS, _EVALUATION)),
-    {"cifar10": _family("cifar10", 3), "tiny-imagenet": _family("tiny-imagenet", 4)},
+    {
+        **_ON_IMAGENET,
+        "cifar10": _family("cifar10", Layer(_NETWORK, {"network": convnet(3)})),
+        "tiny-imagenet": _family("tiny-imagenet", *frozen.shared_layers("tiny-imagenet"), note=frozen.NOT_RUN),
+    },
     USUAL,
+    "{scale}-cim",
 )

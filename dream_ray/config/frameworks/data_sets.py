@@ -30,6 +30,7 @@ IMAGE_SETS = {
     "tiny-imagenet": ImageSet(200, 64, 3),
     "imagenet10": ImageSet(10, 224, 3),
     "imagenet100": ImageSet(100, 224, 3),
+    "imagenet1k": ImageSet(1000, 224, 3),
 }
 """By the names of the families. Settings of ours, such as those of smoke, are for any images."""
 
@@ -46,4 +47,4 @@ SVHN = _normalised_by([0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970])
 MNIST = _normalised_by([0.1307], [0.3081])
 FASHION_MNIST = _normalised_by([0.2861], [0.3530])
 IMAGENET = _normalised_by([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""ImageNet and Tiny-ImageNet."""
+"""ImageNet and Tiny-ImageNet; also the normalisation of torchvision's networks."""

@@ -56,4 +56,5 @@ DM = Framework(
         "fashion-mnist": _family("fashion-mnist", _SAME, data_sets.FASHION_MNIST),
         "svhn": _family("svhn", _SAME, data_sets.SVHN, _DIGITS),
     },
+    preset_name="dm-{scale}",
 )

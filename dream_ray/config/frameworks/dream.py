@@ -4,7 +4,7 @@ Sources: DREAM (Liu et al., ICCV 2023, arXiv 2302.14416), DREAM+ (arXiv 2310.150
 code, for the argument `--reproduce`. The defaults of the settings are those of DREAM+.
 """
 
-from dream_ray.config.frameworks import data_sets, idc
+from dream_ray.config.frameworks import data_sets, frozen, idc
 from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
 from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, scaled_rate
 
@@ -69,12 +69,15 @@ _SMOKE: Settings = {
     },
 }
 
+_ANY_RULE: Settings = {"selection": {"rule": "any"}}
+
 DREAM = Framework(
     "DREAM",
     "Liu et al., ICCV 2023, arXiv 2302.14416",
     (idc.LAYER, Layer(_DREAM_CODE, _DREAM)),
     _families(_DREAM_CODE, {}),
     idc.USUAL,
+    "dream-{scale}",
 )
 DREAM_PLUS = Framework(
     "DREAM+",
@@ -82,7 +85,14 @@ DREAM_PLUS = Framework(
     (*DREAM.layers, Layer(_DREAM_PLUS_CODE, _DREAM_PLUS)),
     {
         "smoke": Family((Layer(_OURS, _SMOKE),), {"smoke": Scale(1, 1)}),
-        **_families(_DREAM_PLUS_CODE, {"selection": {"rule": "any"}}),
+        **_families(_DREAM_PLUS_CODE, _ANY_RULE),
+        **frozen.dream_plus_families(
+            {
+                "selection": {**_TINY_IMAGENET["selection"], **_ANY_RULE["selection"]},
+                "pixels": _TINY_IMAGENET["pixels"],
+            }
+        ),
+        **frozen.EASY_FAMILIES,
     },
     idc.USUAL,
 )

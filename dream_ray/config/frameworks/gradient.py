@@ -67,7 +67,7 @@ _TRAINED_LONGER = {"evaluation": evaluation(epochs=1000, augmentation="crop_scal
 _NO_RUNS = {Scale(50, 1): "the authors publish no run for CIFAR-100 at 50 images per class"}
 
 
-def _framework(title: str, paper: str, settings: Settings, mnist: Settings, svhn: Settings) -> Framework:
+def _framework(name: str, title: str, paper: str, settings: Settings, mnist: Settings, svhn: Settings) -> Framework:
     """Returns a framework whose settings depend on the data set for digits only."""
     more: dict[str, tuple[Settings, ...]] = {
         "cifar10": (data_sets.CIFAR10,),
@@ -81,13 +81,15 @@ def _framework(title: str, paper: str, settings: Settings, mnist: Settings, svhn
         ours = _NO_RUNS if data == "cifar100" else {}
         layers = (Layer(DC_CODE, one, ours) for one in ({"network": convnet()}, *stated))
         families[data] = Family(tuple(layers), scales_of(data, (1, 10, 50), 1))
-    return Framework(title, paper, tuple(Layer(DC_CODE, one) for one in (_COMMON, _LOOP, settings)), families)
+    common = tuple(Layer(DC_CODE, one) for one in (_COMMON, _LOOP, settings))
+    return Framework(title, paper, common, families, preset_name=f"{name}-{{scale}}")
 
 
 DC = _framework(
-    "Dataset condensation (DC)", "Zhao et al., ICLR 2021, arXiv 2006.05929", _DC, mnist=_TRAINED_LONGER, svhn={}
+    "dc", "Dataset condensation (DC)", "Zhao et al., ICLR 2021, arXiv 2006.05929", _DC, mnist=_TRAINED_LONGER, svhn={}
 )
 DSA = _framework(
+    "dsa",
     "Differentiable Siamese augmentation (DSA)",
     "Zhao & Bilen, ICML 2021, arXiv 2102.08259",
     _DSA,

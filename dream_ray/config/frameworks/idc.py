@@ -150,6 +150,13 @@ _IMAGENET100 = overlay(
 )
 
 
+EVALUATIONS: dict[str, Settings] = {
+    "imagenet10": _IMAGENET10["evaluation"],
+    "imagenet100": _IMAGENET100["evaluation"],
+}
+"""How networks are trained on sets of ImageNet-10 and ImageNet-100."""
+
+
 def families(small: Origin, imagenet: Origin) -> dict[str, Family]:
     """Returns the settings that IDC, DREAM and DREAM+ share, by data set.
 
@@ -180,4 +187,5 @@ IDC = Framework(
     # IDC-I stores plain images.
     {**_SHARED, "cifar10": Family(_CIFAR10.layers, {**_CIFAR10.scales, **scales_of("i-cifar10", (1, 10, 50), 1)})},
     USUAL,
+    "idc-{scale}",
 )

@@ -80,4 +80,5 @@ MTT = Framework(
         "cifar100": _family("cifar100", data_sets.CIFAR10),
         "tiny-imagenet": _family("tiny-imagenet", data_sets.IMAGENET, depth=4),
     },
+    preset_name="mtt-{scale}",
 )

@@ -73,17 +73,18 @@ class Initialisation(Section):
         """Whether the features of a network that this run trains decide where the images start."""
         return self.strategy == "representative" and not self.models
 
-    def rules(self, tiles: int, *, has_pool: bool) -> list[tuple[bool, str]]:
+    def rules(self, tiles: int, *, has_pool: bool, is_selection: bool) -> list[tuple[bool, str]]:
         """Returns the rules of the strategies that use models, see `check_rules`.
 
         Args:
             tiles: Tiles of all stored images of a class, ipc * factor^2.
             has_pool: Whether the run has frozen networks, which easy and herding take if `models` is empty.
+            is_selection: Whether the run is a set of real images, whose models `dream-ray select` is given.
         """
         by_train = "directories that `dream-ray train` wrote"
         return [
             (
-                self.strategy == "easy" and not self.models and not has_pool,
+                self.strategy == "easy" and not self.models and not has_pool and not is_selection,
                 f"initialisation.models must name one model or more, {by_train}, with initialisation.strategy easy; "
                 "got none",
             ),

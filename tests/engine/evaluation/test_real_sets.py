@@ -146,6 +146,15 @@ def test_a_set_is_listed_evaluated_compared_and_exported(trained: Model, split_s
     assert len(api.load_synthetic(out)) == 8
 
 
+def test_a_preset_of_easy_images_needs_only_a_model(trained: Model, split_store: str, tmp_path: Path) -> None:
+    preset: dict[str, Any] = {"config": "tiny-imagenet-ipc1-easy", "settings": SMALL, "strategy": None, "ipc": None}
+    of_preset = select(split_store, tmp_path / "preset", trained, **preset)
+    named = select(split_store, tmp_path / "named", trained, ipc=1, factor=2, config="smoke")
+    assert recipe(of_preset) == recipe(named)
+    with pytest.raises(UsageError, match="models must be given with strategy easy"):
+        select(split_store, tmp_path / "none", None, **preset)
+
+
 def test_the_initial_images_are_no_baseline_of_a_selection(trained: Model, split_store: str, tmp_path: Path) -> None:
     out = select(split_store, tmp_path / "set", trained)
     with pytest.raises(UsageError, match="must not have initial mosaics, which are the same images"):
@@ -160,6 +169,7 @@ def test_a_run_without_steps_is_neither_distilled_nor_resumed(split_store: str, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"strategy": None}, "strategy and ipc must be given, .* or a preset that selects"),
         ({"strategy": "noise"}, "strategy must be one of random, representative, herding, easy; got 'noise'"),
         ({"ipc": 61}, "ipc must be at most the number of images of the smallest class, '0' with 60 in train and valid"),
         ({"ipc": 16, "factor": 2}, r"ipc \* factor\^2 must be at most the number .*; got 64"),
