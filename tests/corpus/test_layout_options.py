@@ -76,6 +76,19 @@ def labels_tsv(root: Path) -> None:
     put(root / "x/list.tsv", b"".join(b"deep/%d\tc%d\tmore\n" % (key, key % 2) for key in range(6)))
 
 
+def labels_of_archives(root: Path) -> None:
+    for shard in range(2):
+        files = [(f"{key}.png", png(key)) for key in range(3 * shard, 3 * shard + 3)]
+        put(root / f"x/{shard}.tar.gz", gzip.compress(tarred(files)))
+    put(root / "labels.csv", b"file,label\n" + b"".join(b"%d.png,c%d\n" % (key, key % 2) for key in range(6)))
+
+
+def columns_of_classes(root: Path) -> None:
+    put_images(root / "x", [f"{key}.png" for key in range(6)])
+    rows = "".join(f"{key},{float(key < 2)},{float(key == 2)},{float(key > 2)}\n" for key in range(6))
+    put(root / "x/truth.csv", b"image,MEL,NV,BCC\n" + rows.encode())
+
+
 def metadata_jsonl(root: Path) -> None:
     for split, count in (("train", 6), ("test", 4)):
         put_images(root / "x" / split, [f"{key}.png" for key in range(count)])
@@ -205,6 +218,15 @@ LAYOUTS = {
         labels_csv, {"labels": "labels.csv", "label_column": "species"}, ({"cod": 3, "great white": 3}, {}), "--labels"
     ),
     "labels of lines with tabs": Layout(labels_tsv, {"labels": "x/list.tsv"}, ({"c0": 3, "c1": 3}, {}), "--labels"),
+    "labels of images in several archives": Layout(
+        labels_of_archives, {"labels": "labels.csv"}, ({"c0": 3, "c1": 3}, {}), "or give --labels FILE"
+    ),
+    "a column of 0 and 1 per class": Layout(
+        columns_of_classes,
+        {"labels": "x/truth.csv", "label_column": "MEL,NV,BCC"},
+        ({"BCC": 3, "MEL": 2, "NV": 1}, {}),
+        "--labels FILE, perhaps truth.csv",
+    ),
     "metadata.jsonl in every split": Layout(
         metadata_jsonl,
         {"labels": "x/train/metadata.jsonl", "test": "x/test", "test_labels": "x/test/metadata.jsonl"},
@@ -423,6 +445,7 @@ WRONG_LABELS = {
     "an image twice": ("0.png,a\n1.png,b\n0.png,b\n", "must name an image once; '0.png' occurs twice"),
     "no names": (",a\n,b\n,a\n./\n", "must all contain a class, or a file name and a class"),
     "no label": ("0.png,a\n1.png,\n2.png,b\n", "must all contain a file name and a class; got '1.png'"),
+    "columns of 0 and 1": ("file,a,b\n0.png,0,1\n1.png,1,0\n", "give --label-column a,b for columns of 0 and 1"),
     "an index without a name": (
         "file,label\n1,0.png,a\n2,1.png,b\n",
         "as many columns as the first line, 2; got 3: 1",
@@ -441,6 +464,22 @@ def test_wrong_labels_of_training_images_are_refused(tmp_path: Path, name: str) 
     put(tmp_path / "labels", text.encode())
     with pytest.raises(UsageError, match=message):
         ingested(tmp_path / "store", source=str(tmp_path / "x"), labels=str(tmp_path / "labels"))
+
+
+def test_two_classes_of_one_image_are_refused(tmp_path: Path) -> None:
+    put_images(tmp_path / "x", [f"{key}.png" for key in range(2)])
+    put(tmp_path / "labels", b"file,a,b\n0.png,0,1\n1.png,1,1\n")
+    settings = {"labels": str(tmp_path / "labels"), "label_column": "a, b"}
+    with pytest.raises(UsageError, match="a 1 in one of the columns a, b, and 0 in the others; got 1, 1"):
+        ingested(tmp_path / "store", source=str(tmp_path / "x"), **settings)
+
+
+def test_one_name_in_two_archives_with_labels_is_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        put(tmp_path / f"x/{name}.tar", tarred([("0.png", png(0))]))
+    put(tmp_path / "labels", b"0.png,a\n")
+    with pytest.raises(UsageError, match=r"must be unique; got .*/a\.tar: 0\.png and .*/b\.tar: 0\.png"):
+        ingested(tmp_path / "store", source=str(tmp_path / "x/*.tar"), labels=str(tmp_path / "labels"))
 
 
 @pytest.mark.parametrize(

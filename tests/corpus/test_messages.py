@@ -184,6 +184,26 @@ def test_a_lost_archive_is_no_unreadable_image(tmp_path: Path, name: str) -> Non
         ingest(IngestSettings(source=str(tmp_path / "f")), str(tmp_path / "s"), progress=progress)
 
 
+ZEROS: dict[str, tuple[int | None, str]] = {
+    "whole archive": (None, "is not a complete tar archive: it ends in .* bytes of zeros, where files may have been"),
+    "content of an image": (512, r"b1\.png: its \d+ bytes are all zero, so the file, or the archive around it, is"),
+}
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_zeros_in_an_archive_are_damage(tmp_path: Path, name: str) -> None:
+    offset, message = ZEROS[name]
+    (tmp_path / "f").mkdir()
+    for label in "ab":
+        files = [(f"{label}1.png", png(ord(label))), (f"{label}2.bin", bytes(20_000))]
+        data = bytearray(write_tar(tmp_path / "f" / f"{label}.tar", files).read_bytes())
+    length = len(data) if offset is None else len(png(0))
+    data[offset or 0 : (offset or 0) + length] = bytes(length)
+    (tmp_path / "f" / "b.tar").write_bytes(data)
+    with pytest.raises((UsageError, RunError), match=message):
+        ingest(IngestSettings(source=str(tmp_path / "f"), validation=0), str(tmp_path / "s"))
+
+
 def test_a_run_that_failed_in_this_process_says_why(four_digits_store: str, out: str) -> None:
     settings = {**tiny_run("dm", "random"), "pixels": {"lr": 1e38}}
     with pytest.raises(RunError):

@@ -25,6 +25,8 @@ from dream_ray.errors import RunError, UsageError
 
 # Headers lie between the images. With a buffer, a remote archive is read in few large requests.
 _BUFFER_BYTES = 4 << 20
+# Programs pad archives to a multiple of 10 KiB, unless `tar -b` says otherwise.
+_MOST_PADDING = 1 << 20
 
 
 def tar_members(archive: Archive, head: bytes, spool: str | None, texts: tuple[str, ...]) -> Iterator[Member]:
@@ -61,7 +63,7 @@ def tar_members(archive: Archive, head: bytes, spool: str | None, texts: tuple[s
             earlier[digest] = (member.offset, member.length, member.problem)
             if member.escapes or not is_hidden(member.name):
                 yield member
-        _check_end(opened)
+        _check_end(opened, has_files=bool(earlier))
 
 
 def _content(
@@ -91,12 +93,15 @@ def _content(
     return content
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Raises ReadError if data other than zeros follow the end mark, which tarfile would ignore."""
-    rest = cast(IO[bytes], archive.fileobj)
+def _check_end(archive: tarfile.TarFile, *, has_files: bool) -> None:
+    """Raises ReadError if other data than a padding of zeros follow the end mark, which tarfile would ignore."""
+    rest, zeros = cast(IO[bytes], archive.fileobj), 0
     while block := rest.read(BLOCK_BYTES):
         if block.strip(b"\0"):
             raise tarfile.ReadError("data follow its end mark, as in concatenated archives")
+        zeros += len(block)
+    if zeros > (_MOST_PADDING if has_files else tarfile.RECORDSIZE):
+        raise tarfile.ReadError(f"it ends in {zeros} bytes of zeros, where files may have been")
 
 
 class _Header(tarfile.TarInfo):

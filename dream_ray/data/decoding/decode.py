@@ -209,7 +209,9 @@ def _load(data: bytes, pixel_range: int | None) -> Image.Image:
 
 
 def _why_unidentified(data: bytes) -> str:
-    """Returns why no decoder takes the bytes: it is missing, or there is none."""
+    """Returns why no decoder takes the bytes: they are lost, it is missing, or there is none."""
+    if not any(data):
+        return f"its {len(data)} bytes are all zero, so the file, or the archive around it, is damaged"
     for (start, first), (name, remedy) in _DECODERS.items():
         if data.startswith(first, start):
             return f"it is {name}, for which no decoder is installed: {remedy}"

@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import NoReturn
 
 import pyarrow as pa
@@ -145,14 +144,25 @@ def keep_shards(settings: IngestSettings, store: str, work: str, parts: dict[str
         return
     begun = storage.read_json(path)
     for part in sorted(begun | found):
-        pairs = zip_longest(begun.get(part, ()), found.get(part, ()), fillvalue="none")
-        for number, (before, after) in enumerate(pairs):
-            if before != after:
-                source = settings.source if part == "train" else settings.test or settings.source
-                raise UsageError(
-                    f"source {source} has changed since the ingest into {store} began: shard {number} of the {part} "
-                    f"images was {before}, and is {after}; delete the store's directory to begin again"
-                )
+        before, after = begun.get(part, []), found.get(part, [])
+        if before != after:
+            source = settings.source if part == "train" else settings.test or settings.source
+            raise UsageError(
+                f"source {source} has changed since the ingest into {store} began: {_difference(before, after)}; "
+                f"restore it, or delete {store} to begin again"
+            )
+
+
+def _difference(before: Sequence[str], after: Sequence[str]) -> str:
+    """Returns what differs between two lists of shards."""
+    lost = [name for name in before if name not in set(after)]
+    added = [name for name in after if name not in set(before)]
+    texts = [
+        f"{names[0]} {f'and {len(names) - 1} more are' if len(names) > 1 else 'is'} {what}"
+        for names, what in ((lost, "missing"), (added, "new"))
+        if names
+    ]
+    return " and ".join(texts) or "the order of the files is another one"
 
 
 def shard_jobs(work: str, parts: dict[str, Source]) -> list[ShardJob]:

@@ -85,7 +85,7 @@ def _check_classes(source: str, archives: Sequence[Archive], first: Sequence[Mem
             f"source {source} has {len(archives)} archives with running numbers ({names[0]}, {names[1]} and so on), "
             f"which may be shards of a WebDataset or classes. The first {len(first)} files of {archives[0].name} are "
             "no image and label under one key, KEY.jpg and KEY.cls or KEY.json. Choose with --layout webdataset or "
-            f"--layout archives{f', or --label-pattern {fitting}' if fitting else ''}"
+            f"--layout archives, or give {f'--label-pattern {fitting}' if fitting else '--labels FILE'}"
         )
     deep = next((member.name for member in first if len(member.parts) > 1), None)
     if deep is not None:

@@ -51,7 +51,7 @@ def images_with_labels(
     """Opens images that a file labels.
 
     Args:
-        root: Directory or archive of the images.
+        root: Directory of images or of archives, an archive, or a pattern of archives.
         labels: The label file.
         class_names: Training classes, for labels that are numbers. Empty for training images, and if only the listing
             of the training images contains them; every label is then a name.
@@ -59,8 +59,8 @@ def images_with_labels(
         parameter: "source" or "test", for errors.
     """
     option = "labels" if parameter == "source" else f"{parameter}_labels"
-    if not storage.is_directory(root) and not (storage.exists(root) and is_archive(root)):
-        raise UsageError(f"{parameter} must be a directory or an archive of images if {option} is given; got {root}")
+    if not storage.is_directory(root) and not _are_archives(storage.glob(root)):
+        raise UsageError(f"{parameter} must be a directory or archives of images if {option} is given; got {root}")
     if storage.is_directory(labels) or not storage.exists(labels):
         raise UsageError(f"{option} must be a file; got {labels}")
     if storage.is_directory(root) and look_like_splits(storage.list_directories(root)):
@@ -107,13 +107,36 @@ def _list_labelled(
 
 
 def _unlabelled_rows(root: str, labels: str, spool: str) -> dict[str, dict[str, Any]]:
-    """Returns the files by their paths in the source, without the label file."""
-    if storage.is_directory(root):
-        return {file: row for file, row in rows_below(root).items() if row["path"] != labels}
-    found = list(members(Archive.of_file(root), spool))
-    # A single directory around all files is not part of their names.
-    around = len({member.parts[:-1] for member in found}) == 1
-    return {member.parts[-1] if around else member.name: {"class": None, **member.row(None)} for member in found}
+    """Returns the files by their paths in the directory or in their archive, without the label file."""
+    if not storage.is_directory(root):
+        return _rows_of_archives(storage.glob(root), spool)
+    rows = {file: row for file, row in rows_below(root).items() if row["path"] != labels}
+    paths = [row["path"] for file, row in rows.items() if not is_other_file(file)]
+    if paths and all(path.lower().endswith(SUFFIXES) for path in paths):
+        return _rows_of_archives(paths, spool)
+    return rows
+
+
+def _rows_of_archives(paths: Sequence[str], spool: str) -> dict[str, dict[str, Any]]:
+    """Returns the files in archives; raises UsageError if two archives have a file of the same name."""
+    rows: dict[str, dict[str, Any]] = {}
+    for number, archive in enumerate(inner for path in paths for inner in with_inner(Archive.of_file(path))):
+        found = list(members(archive, f"{spool}-{number:06d}"))
+        # A single directory around all files is not part of their names.
+        around = len({member.parts[:-1] for member in found}) == 1
+        for member in found:
+            name = member.parts[-1] if around else member.name
+            if name in rows and not is_other_file(name):
+                raise UsageError(
+                    f"names of images in archives with one label file must be unique; got {rows[name]['name']} and "
+                    f"{archive.name}: {member.name}"
+                )
+            rows[name] = {"class": None, **member.row(None)}
+    return rows
+
+
+def _are_archives(paths: Sequence[str]) -> bool:
+    return bool(paths) and all(map(is_archive, paths))
 
 
 def _entries(
@@ -186,7 +209,7 @@ def _open_by_names(source: str, label_pattern: str) -> OpenedSource:
         if not directories_are_splits(names, source, None):
             return OpenedSource(_directory_by_names(source, label_pattern))
         return open_splits(names, source, lambda name: _directory_by_names(storage.join(source, name), label_pattern))
-    if not paths or not all(map(is_archive, paths)):
+    if not _are_archives(paths):
         raise UsageError(
             f"source must be a directory or archives of images if label_pattern is given; got {source}"
             f"{'' if paths else ': no such file'}"

@@ -5,7 +5,8 @@ Forms, of which the content decides:
 - lines of a file name (the extension may be missing) and a class, separated by a comma or semicolon (with CSV
   quotes), tabs or blanks; file names with blanks need one of the first three. Further columns are ignored;
 - the same with a header of column names (CSV, TSV): the column of the images is found by its values, and that of the
-  classes is `label_column`, or the only other one. Kaggle's `LOC_val_solution.csv` has this form;
+  classes is `label_column`, or the only other one. Kaggle's `LOC_val_solution.csv` has this form. A `label_column` of
+  several names with commas between them stands for columns of 0 and 1, one per class;
 - JSON lines with the same columns as fields: the `metadata.jsonl` of Hugging Face;
 - classes alone, in the order of the sorted file names.
 
@@ -17,6 +18,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -30,6 +32,7 @@ from dream_ray.errors import UsageError
 _KAGGLE_COLUMN = "PredictionString"
 # Python converts no text of thousands of digits; no list has so many lines.
 _LONGEST_NUMBER = 18
+_ONES, _ZEROS = ("1", "1.0"), ("0", "0.0")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ def class_of(labels: str, entry: Entry, class_names: Sequence[str]) -> str:
     if word in class_names or not _is_number(word):
         return word
     if int(word) >= len(class_names):
-        raise UsageError(f"labels in {labels} must be in [0, {len(class_names)}); got {word}")
+        raise UsageError(
+            f"labels in {labels} must be names or positions of training classes, in [0, {len(class_names)}); got "
+            f"{word}. The ids of ILSVRC's devkit are in another order: use Kaggle's LOC_val_solution.csv"
+        )
     return class_names[int(word)]
 
 
@@ -183,17 +189,42 @@ def _of_table(
         )
     image = max(_image_column(rows, known), 0)
     others = [number for number in range(len(header)) if number != image]
+    names = [name.strip() for name in label_column.split(",")]
+    if len(names) > 1 and set(names) <= set(header):
+        return [
+            Entry(_path(_cell(row, image), known), _marked(labels, header, names, row), is_whole=True) for row in rows
+        ]
     if label_column in header:
         label = header.index(label_column)
     elif len(others) == 1:
         [label] = others
     else:
-        columns = ", ".join(header[number] for number in others)
+        columns = [header[number] for number in others]
+        one_hot = all(_marks(header, columns, row) is not None for row in rows)
+        remedy = f" {shlex.quote(','.join(columns))} for columns of 0 and 1" if one_hot else ""
         raise UsageError(
-            f"label_column must be a column of {labels} ({columns}); got {label_column!r}: give --label-column"
+            f"label_column must be a column of {labels} ({', '.join(columns)}); got {label_column!r}: give "
+            f"--label-column{remedy}"
         )
     is_whole = header[label] != _KAGGLE_COLUMN
     return [Entry(_path(_cell(row, image), known), _cell(row, label), is_whole) for row in rows]
+
+
+def _marked(labels: str, header: Sequence[str], names: Sequence[str], row: Sequence[str]) -> str:
+    """Returns the name of the only one of some columns with a 1 in a row."""
+    if (found := _marks(header, names, row)) is None:
+        cells = ", ".join(_cell(row, header.index(name)) for name in names)
+        raise UsageError(
+            f"rows of {labels} must have a 1 in one of the columns {', '.join(names)}, and 0 in the others; got {cells}"
+        )
+    return found
+
+
+def _marks(header: Sequence[str], names: Sequence[str], row: Sequence[str]) -> str | None:
+    """Returns the name of the only column with a 1; None if there is no such one, or a cell is neither 0 nor 1."""
+    cells = [_cell(row, header.index(name)) for name in names]
+    marked = [name for name, cell in zip(names, cells, strict=True) if cell in _ONES]
+    return marked[0] if len(marked) == 1 and all(cell in _ONES or cell in _ZEROS for cell in cells) else None
 
 
 def _cell(row: Sequence[str], number: int) -> str:

@@ -196,18 +196,18 @@ class TestChangedSources:
         self.interrupt(source, store, monkeypatch, validation=0.0)
         before = content(store)
         shard(1)
-        changed = f"source {source} has changed since the ingest into {store} began: shard 1 of the train images was "
-        message = re.escape(f"{changed}{source}/train-2.tar, and is {source}/train-1.tar; delete the store's directory")
+        changed = f"source {source} has changed since the ingest into {store} began: "
+        message = re.escape(f"{changed}{source}/train-1.tar is new; restore it, or delete {store} to begin again")
         for _ in range(2):
             with pytest.raises(UsageError, match=message):
                 ingest(str(source), str(store), validation=0.0)
         assert content(store) == before, "the shards may be restored"
         (source / "train-1.tar").rename(tmp_path / "aside")
         (source / "train-2.tar").rename(source / "train-3.tar")
-        with pytest.raises(UsageError, match=r"was .*/train-2\.tar, and is .*/train-3\.tar"):
+        with pytest.raises(UsageError, match=r"train-2\.tar is missing and .*/train-3\.tar is new; restore"):
             ingest(str(source), str(store), validation=0.0)
         (source / "train-3.tar").unlink()
-        with pytest.raises(UsageError, match=r"was .*/train-2\.tar, and is none"):
+        with pytest.raises(UsageError, match=r"train-2\.tar is missing; restore"):
             ingest(str(source), str(store), validation=0.0)
         shard(2)
         assert sum(ingest(str(source), str(store), validation=0.0).counts["train"]) == 4
@@ -216,8 +216,8 @@ class TestChangedSources:
         root = make_folder("f", {"train/a": 2, "train/c": 2, "val/a": 1, "val/c": 1})
         self.interrupt(root, tmp_path / "s", monkeypatch)
         (root / "val" / "b").mkdir()
-        with pytest.raises(UsageError, match=f"source {root} has .*: shard 1 of the test images was c, and is b"):
+        with pytest.raises(UsageError, match=f"source {root} has .*: b is new; restore"):
             ingest(str(root), str(tmp_path / "s"))
         (root / "val").rename(tmp_path / "val")
-        with pytest.raises(UsageError, match="shard 0 of the test images was a, and is none"):
+        with pytest.raises(UsageError, match="began: a and 1 more are missing; restore"):
             ingest(str(root), str(tmp_path / "s"))

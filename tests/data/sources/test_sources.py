@@ -873,7 +873,7 @@ class TestFlatFolder:
             ("v0 n01\nv1 n01\nv2 n02\nv1 n02", r"labels\.txt must name an image once; 'v1' occurs twice"),
             ("v0 n01\nv1 n01\nv2 n02\nv1.png n01", r"labels\.txt must name an image once; 'v1\.png' occurs twice"),
             ("v0 n01\nv1\nv2 n02", r"lines of .*labels\.txt must all contain a file name and a class; got 'v1'"),
-            ("v0.png 3\nv1.png 1\nv2.png 2", r"must be in \[0, 3\); got 3"),
+            ("v0.png 3\nv1.png 1\nv2.png 2", r"training classes, in \[0, 3\); got 3"),
             ("v0.png,\nv1.png,n01", r"must all contain a file name and a class; got 'v0\.png'"),
             (
                 "x0 n01\nx1 n02",
@@ -919,7 +919,7 @@ class TestFlatFolder:
     def test_no_directory_and_no_archive(self, tmp_path):
         (tmp_path / "file").touch()
         for root in ("nothing", "nothing.tar", "file"):
-            with pytest.raises(UsageError, match=f"test must be a directory or an archive of images.*/{root}$"):
+            with pytest.raises(UsageError, match=f"test must be a directory or archives of images.*/{root}$"):
                 images_with_labels(str(tmp_path / root), "labels.txt", self.CLASSES)
 
     @pytest.mark.parametrize("labels", ["nothing.csv", "val"])
