@@ -31,6 +31,8 @@ Runs:
 Models:
     train           train a network once, or take its weights from elsewhere
     load_model      read a model that `train` wrote
+    train_pool      train several networks side by side, and write them as a pool
+    load_pool       read the models of a pool
 Sweeps:
     sweep           search for settings
     resume_sweep    continue a search
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         ingest,
         list_runs,
         load_model,
+        load_pool,
         load_synthetic,
         plan,
         resume,
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
         suggest,
         sweep,
         train,
+        train_pool,
     )
     from dream_ray.config import Config, load_config
     from dream_ray.config.sections import Network
@@ -85,7 +89,7 @@ else:
         **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
         **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
         **dict.fromkeys(("resume_sweep", "select", "status", "suggest", "sweep"), "dream_ray.api"),
-        **dict.fromkeys(("load_model", "train"), "dream_ray.api"),
+        **dict.fromkeys(("load_model", "load_pool", "train", "train_pool"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
         "Comparison": "dream_ray.engine.evaluation.comparison",
         "EvaluationResult": "dream_ray.engine.evaluation.evaluate",
@@ -149,6 +153,7 @@ __all__ = [
     "list_runs",
     "load_config",
     "load_model",
+    "load_pool",
     "load_synthetic",
     "plan",
     "resume",
@@ -158,4 +163,5 @@ __all__ = [
     "suggest",
     "sweep",
     "train",
+    "train_pool",
 ]

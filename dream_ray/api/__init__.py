@@ -11,6 +11,7 @@ from dream_ray.api.exports import export
 from dream_ray.api.listing import list_runs
 from dream_ray.api.models import load_model, train
 from dream_ray.api.plans import plan, suggest
+from dream_ray.api.pools import load_pool, train_pool
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.selections import select
 from dream_ray.api.stores import ingest
@@ -26,6 +27,7 @@ __all__ = [
     "ingest",
     "list_runs",
     "load_model",
+    "load_pool",
     "load_synthetic",
     "plan",
     "resume",
@@ -35,4 +37,5 @@ __all__ = [
     "suggest",
     "sweep",
     "train",
+    "train_pool",
 ]

@@ -10,9 +10,8 @@ from dream_ray.config import Config
 from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models.model import DESCRIPTION
 from dream_ray.engine.progress.display import Show, showing
-from dream_ray.engine.run.spec import RunSpec, warn_if_not_evaluable
+from dream_ray.engine.run.spec import MODEL, RunSpec, warn_if_not_evaluable
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ def select(
             need `models`. None: that of `config`, if it has no outer steps, as preset imagenet1k-ipc10-easy.
         ipc: Stored images per class; None: likewise.
         factor: A stored image is a mosaic of factor x factor real images; None: likewise, else 1.
-        models: Directories of models that `train` wrote: one, or several whose scores strategy easy averages.
+        models: Directories of models or pools that `train` and `train_pool` wrote; strategy easy averages the scores
+            of several models.
         config: Settings with the recipe of evaluations, as for `distill`; None: those of the default framework.
         settings: Settings on top, as for `distill`, such as initialisation.score, .candidates and .crops.
         local: Select one class after the other in this process, without Ray.
@@ -116,7 +116,7 @@ def select(
             backend.check_visible("store", spec.store, storage.join(spec.store, MANIFEST))
             backend.check_visible("out", run.path, run.file("config.yaml"))
             for model in run.config.initialisation.used_models:
-                backend.check_visible("models", model, storage.join(model, DESCRIPTION))
+                backend.check_visible("models", model, storage.join(model, MODEL))
             with executing(run), showing("Selecting", progress=progress) as show:
                 done, num_classes = 0, run.environment["num_classes"]
                 place = {"device": run.environment["device"], "cpus": run.threads}

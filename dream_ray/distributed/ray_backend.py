@@ -36,12 +36,12 @@ from dream_ray.distributed.train.model_training import train_on_workers
 from dream_ray.distributed.train.trainer import WorkersDied, fitting, make_trainer
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.evaluation.validation import background_validation, validate_step
-from dream_ray.engine.models.model import BEGUN, DESCRIPTION
+from dream_ray.engine.models.model import BEGUN
 from dream_ray.engine.models.spec import TrainSpec
 from dream_ray.engine.prefetch.producer import make_expert, missing_experts
 from dream_ray.engine.run.class_costs import class_counts
 from dream_ray.engine.run.directory import FAILURE, Run, open_run
-from dream_ray.engine.run.spec import RunSpec
+from dream_ray.engine.run.spec import MODEL, RunSpec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,7 +92,14 @@ class RayBackend:
         return result
 
     def map(
-        self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
+        self,
+        function: Callable[[Item, str], Result],
+        items: Iterable[Item],
+        *,
+        device: str,
+        cpus: int,
+        gpus: float | None = None,
+        at_a_time: int | None = None,
     ) -> Iterator[Result]:
         """See `Backend.map`; every call is a task.
 
@@ -101,12 +108,12 @@ class RayBackend:
             TransientError: If the first task finds no free resources, or a task died too often.
         """
         self._connect()
-        gpus = default_gpus(device)
+        gpus = default_gpus(device) if gpus is None else gpus
         wait_for_workers(Needs(cpus=cpus, gpus=gpus), self._wait_s)
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
         # Ray hides no GPU from tasks that reserve none, so any number of them would share it.
         allowed = device if gpus else "cpu"
-        yield from results(partial(remote.remote, item, allowed) for item in items)
+        yield from results((partial(remote.remote, item, allowed) for item in items), at_a_time)
 
     def check_visible(self, name: str, path: str, file: str) -> None:
         """See `Backend.check_visible`."""
@@ -192,7 +199,7 @@ def _check_paths(run: Run, spec: RunSpec) -> None:
         ("source.models", run.config.source.models if run.config.source.kind == "frozen" else ()),
     ):
         for model in models:
-            check_visible_on_all_nodes(name, model, storage.join(model, DESCRIPTION))
+            check_visible_on_all_nodes(name, model, storage.join(model, MODEL))
     if spec.snapshot_cache is not None and not storage.is_remote(spec.snapshot_cache):
         storage.ensure_writable(spec.snapshot_cache)
         check_visible_on_all_nodes("snapshot-cache", spec.snapshot_cache, spec.snapshot_cache)

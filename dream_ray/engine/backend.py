@@ -43,7 +43,14 @@ class Backend(AbstractContextManager["Backend"], Protocol):
         """
 
     def map(
-        self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
+        self,
+        function: Callable[[Item, str], Result],
+        items: Iterable[Item],
+        *,
+        device: str,
+        cpus: int,
+        gpus: float | None = None,
+        at_a_time: int | None = None,
     ) -> Iterator[Result]:
         """Calls `function(item, device)` for every item and yields the results in order of completion.
 
@@ -52,6 +59,8 @@ class Backend(AbstractContextManager["Backend"], Protocol):
             items: Plain values.
             device: Device that a call may use; `function` receives "cpu" if no GPU is available.
             cpus: CPUs of a call.
+            gpus: GPUs of a call; None: 1 if `device` allows CUDA and a GPU exists.
+            at_a_time: Most calls at a time; None: as many as there are resources for.
         """
 
     def check_visible(self, name: str, path: str, file: str) -> None:

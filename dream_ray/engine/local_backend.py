@@ -57,7 +57,14 @@ class LocalBackend(AbstractContextManager["LocalBackend"]):
         return function(*arguments)
 
     def map(
-        self, function: Callable[[Item, str], Result], items: Iterable[Item], *, device: str, cpus: int
+        self,
+        function: Callable[[Item, str], Result],
+        items: Iterable[Item],
+        *,
+        device: str,
+        cpus: int,
+        gpus: float | None = None,
+        at_a_time: int | None = None,
     ) -> Iterator[Result]:
         """See `Backend.map`; processes one item after the other."""
         return (function(item, device) for item in items)

@@ -159,7 +159,7 @@ def resume(
     if is_experiment(run):
         raise UsageError(f"{run} is an experiment; continue it with the `dream-ray experiment` command that began it")
     if is_training(run):
-        raise UsageError(f"{run} is a model; continue it with the `dream-ray train` command that began it")
+        raise UsageError(f"{run} is a model or a pool; continue it with the `dream-ray train` command that began it")
     if is_sweep(run):
         theirs = {
             "workers": workers is not None,

@@ -24,7 +24,7 @@ def select(
     ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Model that `dream-ray train` wrote; easy averages several."),
+        typer.Option("--model", help="Model or pool that `dream-ray train` wrote; easy averages several."),
     ] = None,
     config: ConfigFile = None,
     preset: Preset = None,

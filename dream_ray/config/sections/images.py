@@ -41,9 +41,9 @@ class Initialisation(Section):
     this is the first network of the run; with random, synthetic and expert an extra one. Ignored with pool and
     frozen, which use a network of theirs, by the other strategies, and with `models`."""
     models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Directories of models that `dream-ray train` wrote. easy averages their scores; herding takes the features of the
-    only one, and so does representative instead of training a network. With source.kind frozen, easy takes the networks
-    of the run if there are none here, and herding the first of them."""
+    """Directories of models that `dream-ray train` wrote; a pool stands for its members. easy averages their scores;
+    herding takes the features of the only one, and so does representative instead of training a network. With
+    source.kind frozen, easy takes the networks of the run if there are none here, and herding the first of them."""
     allow_weak_models: bool = False
     """Accept models whose accuracy may be below twice chance, or is unknown."""
     score: Literal["cross_entropy", "el2n"] = "cross_entropy"

@@ -40,8 +40,8 @@ class Source(Section):
     pool_size: int = Field(default=10, ge=1)
     """Networks of the pool."""
     models: tuple[str, ...] = ()
-    """Models of kind frozen: directories that `dream-ray train` wrote. Inner step j of outer step t is matched at
-    number (t + j) mod n of n models; images are selected once per outer step."""
+    """Models of kind frozen: directories that `dream-ray train` wrote; a pool stands for its members. Inner step j of
+    outer step t is matched at number (t + j) mod n of n models; images are selected once per outer step."""
     found: tuple[PinnedModel, ...] | None = None
     """Digest and architecture of each model, so that the run never goes on with others; `distill` sets it."""
     allow_weak_models: bool = False

@@ -16,6 +16,7 @@ from dream_ray import storage
 from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.sections import Network
 from dream_ray.engine.models.scores import Score
+from dream_ray.engine.run.spec import MODEL, POOL, member_path
 from dream_ray.errors import RunError, UsageError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import
     from dream_ray.nets import Classifier
 
 FORMAT_VERSION = 1
-DESCRIPTION, WEIGHTS, BEGUN = "model.json", "model.safetensors", "training.json"
+WEIGHTS, BEGUN = "model.safetensors", "training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +110,18 @@ def write_model(path: str, network: "Classifier", description: Description) -> M
     weights = storage.join(path, WEIGHTS)
     write_tensors(weights, network.state_dict(), {})
     document = _document(description, storage.sha256(weights))
-    storage.write_json(storage.join(path, DESCRIPTION), document, indent=1)
+    storage.write_json(storage.join(path, MODEL), document, indent=1)
     return Model(path, description, document["digest"])
 
 
 def is_model(path: str) -> bool:
     """Returns whether a directory holds a finished model."""
-    return storage.exists(storage.join(path, DESCRIPTION))
+    return storage.exists(storage.join(path, MODEL))
 
 
 def is_training(path: str) -> bool:
-    """Returns whether a directory was begun by a training, finished or not."""
-    return storage.exists(storage.join(path, BEGUN))
+    """Returns whether a directory was begun by the training of a model or a pool, finished or not."""
+    return any(storage.exists(storage.join(where, BEGUN)) for where in (path, member_path(path, 0)))
 
 
 def read_model(path: str, digest: str | None = None) -> Model:
@@ -134,12 +135,14 @@ def read_model(path: str, digest: str | None = None) -> Model:
         UsageError: If there is no finished model, one of another format version, or another one.
         RunError: If a file is missing, damaged, or belongs to another model.
     """
+    if storage.exists(storage.join(path, POOL)):
+        raise UsageError(f"model {path} must be one model; it is a pool, of models such as {member_path(path, 0)}")
     if not is_model(path):
         raise UsageError(
-            f"model {path} does not exist or is not finished: it contains no {DESCRIPTION}; the `dream-ray train` "
+            f"model {path} does not exist or is not finished: it contains no {MODEL}; the `dream-ray train` "
             "command that began it finishes it"
         )
-    file = storage.join(path, DESCRIPTION)
+    file = storage.join(path, MODEL)
     found = storage.read_json(file)
     version = found.get("format_version") if isinstance(found, dict) else None
     if version != FORMAT_VERSION:
@@ -154,12 +157,12 @@ def read_model(path: str, digest: str | None = None) -> Model:
     document = _document(description, weights)
     if found.get("weights_sha256") != weights:
         raise RunError(
-            f"model {path} is torn: {WEIGHTS} has the digest {weights[:12]}, and {DESCRIPTION} names "
+            f"model {path} is torn: {WEIGHTS} has the digest {weights[:12]}, and {MODEL} names "
             f"{str(found.get('weights_sha256'))[:12]}. Copy the directory again as a whole, or train the model again"
         )
     if found.get("digest") != document["digest"]:
         raise RunError(
-            f"model {path} is damaged: {DESCRIPTION} was changed after it was written. Copy the directory again as a "
+            f"model {path} is damaged: {MODEL} was changed after it was written. Copy the directory again as a "
             "whole, or train the model again"
         )
     if digest is not None and document["digest"] != digest:

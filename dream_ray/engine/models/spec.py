@@ -1,10 +1,10 @@
-"""The specifications of a training and of an import.
+"""The specifications of a training, of a pool of trainings, and of an import.
 
 They are complete and checked when they leave the API. The module imports neither torch nor Ray.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dream_ray import storage
@@ -13,7 +13,7 @@ from dream_ray.config.sections import Network
 from dream_ray.config.training_recipe import TrainingRecipe
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import is_model
-from dream_ray.engine.run.spec import device_rule
+from dream_ray.engine.run.spec import POOL, device_rule, member_path
 from dream_ray.errors import check_rules
 
 LIBRARIES = ("torchvision", "timm")
@@ -69,6 +69,62 @@ def _make_absolute(spec: "TrainSpec | ImportSpec", names: Sequence[str]) -> None
         path = getattr(spec, name)
         path = storage.absolute(path) if spec.local else storage.shared_path(name, path)
         object.__setattr__(spec, name, path)  # the instance is frozen, but not shared yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """Models to train side by side, each by one worker.
+
+    Attributes:
+        out: Directory of the pool.
+        members: The training of each model, in their order.
+        workers: Members that are trained at a time.
+    """
+
+    out: str
+    members: tuple[TrainSpec, ...]
+    workers: int
+
+    @classmethod
+    def of(cls, first: TrainSpec, networks: Sequence[Network], num_members: int, workers: int) -> "PoolSpec":
+        """Derives the trainings of all members from one.
+
+        Member i has the seed of `first` + i: it is a training of its own, whatever the number of members.
+
+        Args:
+            first: Recipe and resources of one worker; its `out` is the directory of the pool.
+            networks: One or more; the members take them in turn.
+            num_members: Number of members.
+            workers: Members that are trained at a time.
+
+        Raises:
+            UsageError: If a value breaks a rule.
+        """
+        check_rules(
+            (num_members < 1, f"members must be an int >= 1; got {num_members}"),
+            (
+                num_members < len(networks),
+                f"members must be at least the number of networks ({len(networks)}); got {num_members}",
+            ),
+            (workers < 1, f"workers must be an int >= 1; got {workers}"),
+            (
+                first.local and workers > 1,
+                f"workers must be 1 with local, which trains one member after the other; got {workers}",
+            ),
+            (
+                workers > num_members,
+                f"workers must be at most members ({num_members}), each of which one worker trains; got {workers}",
+            ),
+        )
+        seed = first.recipe.seed
+        recipes = [
+            first.recipe.model_copy(update={"network": networks[number % len(networks)], "seed": seed + number})
+            for number in range(num_members)
+        ]
+        members = (
+            replace(first, recipe=recipe, out=member_path(first.out, number)) for number, recipe in enumerate(recipes)
+        )
+        return cls(out=first.out, members=tuple(members), workers=workers)
 
 
 def check_training_store(recipe: TrainingRecipe, store: Store) -> None:
@@ -127,10 +183,16 @@ class ImportSpec:
     def __post_init__(self) -> None:
         """Checks the values, raising UsageError, and makes the paths absolute."""
         from_library = self.library is not None
+        is_pool = not from_library and storage.exists(storage.join(self.weights, POOL))
         is_file = not from_library and not is_model(self.weights)
         check_rules(
             device_rule(self.device),
             (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
+            (
+                is_pool,
+                f"weights must be one model; {self.weights} is a pool, of models such as "
+                f"{member_path(self.weights, 0)}",
+            ),
             (
                 not is_file and self.network is not None,
                 f"net must be left out with weights {self.weights}, which name their network",

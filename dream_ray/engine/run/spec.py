@@ -10,13 +10,16 @@ from functools import partial
 from typing import Any
 
 from dream_ray import storage
-from dream_ray.config import Config
+from dream_ray.config import Config, parse_config
+from dream_ray.config.nested import overlay
 from dream_ray.data.store.store import Store
-from dream_ray.errors import UsageError, check_rules
+from dream_ray.errors import RunError, UsageError, check_rules
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_CACHE_BYTES = 20 * 10**9
 DEVICES = ("auto", "cpu", "cuda")
+MODEL, POOL = "model.json", "pool.json"
+"""Files that complete the directory of a model, and that of a pool of models."""
 COMPILE_MODES = ("auto", "on", "off", "graphs")
 _IN_OTHER_FILES = ("config", "store", "out", "device", "threads", "compile", "class_batch", "memory_bytes")
 """Fields that `RunSpec.execution` omits; config.yaml and env.json store their resolved values."""
@@ -64,7 +67,12 @@ class RunSpec:
     feature_cache_bytes: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the values, raising UsageError, and makes the paths absolute."""
+        """Checks the values, makes the paths absolute, and replaces pools by their members.
+
+        Raises:
+            UsageError: If a value breaks a rule.
+            RunError: If a pool is torn.
+        """
         check_rules(
             device_rule(self.device),
             (
@@ -98,8 +106,13 @@ class RunSpec:
         for section in ("source", "initialisation"):
             if models := getattr(self.config, section).models:
                 where = storage.absolute if self.local else partial(storage.shared_path, f"{section}.models")
-                located = getattr(self.config, section).model_copy(update={"models": tuple(map(where, models))})
+                paths = tuple(map(where, models))
+                located = getattr(self.config, section).model_copy(update={"models": paths})
                 self._replace("config", self.config.model_copy(update={section: located}))
+                members = [member for path in paths for member in pool_members(path)]
+                if len(members) != len(paths):  # the rules of settings count models
+                    values = self.config.model_dump(mode="json")
+                    self._replace("config", parse_config(overlay(values, {section: {"models": members}})))
 
     def _replace(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the instance is frozen, but not shared yet
@@ -112,6 +125,40 @@ class RunSpec:
     def execution(self) -> dict[str, Any]:
         """Returns the fields that do not change the result, as plain values for env.json."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _IN_OTHER_FILES}
+
+
+def pool_members(path: str) -> tuple[str, ...]:
+    """Returns the models of a pool, in their order; of any other path, the path itself.
+
+    The digests of the models are compared with those that the pool was written with; `read_model` compares them with
+    the files.
+
+    Raises:
+        RunError: If a model is missing or another one, or the file of the pool is damaged.
+    """
+    file = storage.join(path, POOL)
+    if not storage.exists(file):
+        return (path,)
+    found = storage.read_json(file)
+    digests = found.get("digests") if isinstance(found, dict) else None
+    if not isinstance(digests, list) or not digests:
+        raise RunError(f"{file} is damaged: it names no members. Copy the directory again as a whole")
+    paths = tuple(member_path(path, number) for number in range(len(digests)))
+    for member, digest in zip(paths, digests, strict=True):
+        description = storage.join(member, MODEL)
+        own = storage.read_json(description).get("digest") if storage.exists(description) else None
+        if own != digest:
+            state = "is missing" if own is None else f"has the digest {own[:12]}"
+            raise RunError(
+                f"pool {path} is torn: its model {member} {state}, and {POOL} names {str(digest)[:12]}. Copy the "
+                "directory again as a whole, or repeat the `dream-ray train` command that wrote it"
+            )
+    return paths
+
+
+def member_path(pool: str, number: int) -> str:
+    """Returns the directory of a model of a pool."""
+    return storage.join(pool, f"member-{number}")
 
 
 def device_rule(device: str) -> tuple[bool, str]:

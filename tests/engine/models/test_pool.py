@@ -24,14 +24,14 @@ from dream_ray.data.store.store import Store
 from dream_ray.engine.components import make_components
 from dream_ray.engine.matching.class_selector import ClassSelector
 from dream_ray.engine.matching.state import RunState
-from dream_ray.engine.models.model import DESCRIPTION, Model
+from dream_ray.engine.models.model import Model
 from dream_ray.engine.models.pool import load_pool, with_models
 from dream_ray.engine.networks.frozen import FrozenNetworks
 from dream_ray.engine.planning.measuring.steps import measure_memory
 from dream_ray.engine.planning.memory import plan_memory
 from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.directory import Run
-from dream_ray.engine.run.spec import RunSpec, check_against_store
+from dream_ray.engine.run.spec import MODEL, RunSpec, check_against_store
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import Settings, tiny_run
 from tests.models import NETWORK, untrained
@@ -95,7 +95,7 @@ class TestModels:
     def test_a_torn_model_is_refused(self, split_store: str, tmp_path: Path) -> None:
         model = untrained(split_store, tmp_path / "model")
         untrained(split_store, tmp_path / "other", seed=5)
-        storage.write_text(f"{model.path}/{DESCRIPTION}", storage.read_text(str(tmp_path / "other" / DESCRIPTION)))
+        storage.write_text(f"{model.path}/{MODEL}", storage.read_text(str(tmp_path / "other" / MODEL)))
         with pytest.raises(RunError, match="is torn"):
             with_models(parse_config(settings([model])), Store.open(split_store))
 
