@@ -20,6 +20,12 @@ from tests.models import untrained
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+AT_FROZEN = {
+    "dream_plus": tiny_run("dream_plus", "representative"),
+    "cim": overlay(tiny_run("cim", "random"), {"initialisation": {"strategy": "easy", "candidates": 8}}),
+}
+"""Settings of runs at frozen networks, by framework."""
+
 
 def equals_one_worker(config: Config, store: str, out: str) -> bool:
     """Tells whether a run has the same result as one worker without Ray."""
@@ -36,13 +42,14 @@ def test_mtt_on_two_workers_equals_one(local_ray: None, four_digits_store: str, 
     assert [one["gathered_bytes"] for one in read_sessions(open_run(out)) if one["num_shards"] == 2] == [0, 0]
 
 
+@pytest.mark.parametrize("framework", AT_FROZEN)
 def test_frozen_networks_on_two_workers_equal_one(
-    local_ray: None, four_digits_store: str, tmp_path: Path, out: str
+    local_ray: None, four_digits_store: str, tmp_path: Path, out: str, framework: str
 ) -> None:
     """Each worker loads the models; there are neither producers nor a snapshot queue."""
     models = [untrained(four_digits_store, tmp_path / str(seed), seed=seed).path for seed in (0, 1)]
     source = {"source": {"kind": "frozen", "models": models, "allow_weak_models": True}}
-    config = parse_config(overlay(tiny_run("dream_plus", "representative"), source))
+    config = parse_config(overlay(AT_FROZEN[framework], source))
     api.distill(config, store=four_digits_store, out=out, workers=2)
     assert equals_one_worker(config, four_digits_store, out)
 
