@@ -12,7 +12,7 @@ Norm = Callable[[int], nn.Module]
 
 # A larger width is probably a channel count, the meaning of the same option of the ConvNet.
 MAX_WIDTH_MULTIPLIER = 16.0
-_GIVEN_TO_EVERY_FACTORY = ("num_classes", "shape_CHW")
+GIVEN_TO_EVERY_FACTORY = ("num_classes", "shape_CHW")
 
 
 def instance_norm(num_channels: int) -> nn.Module:
@@ -65,15 +65,12 @@ def check_options(name: str, factory: Callable[..., object], options: Mapping[st
     Raises:
         UsageError: the factory has no such option, or an option without default is missing.
     """
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError as error:
-        raise UsageError(f"network {name!r} must be a Python callable whose signature can be read") from error
+    parameters = inspect.signature(factory).parameters.values()
     known = [
         parameter
         for parameter in parameters
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.name not in _GIVEN_TO_EVERY_FACTORY
+        and parameter.name not in GIVEN_TO_EVERY_FACTORY
     ]
     valid = ", ".join(parameter.name for parameter in known) or "none"
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -11,7 +11,7 @@ from torch import nn
 
 from dream_ray.errors import UsageError
 from dream_ray.nets.classifier import Classifier, foreign_code, split_classifier
-from dream_ray.nets.options import check_options
+from dream_ray.nets.options import GIVEN_TO_EVERY_FACTORY, check_options
 
 
 def user_network(
@@ -30,6 +30,7 @@ def user_network(
         UsageError: the module or the factory cannot be found, fails, or returns something else.
     """
     factory = _import_factory(name)
+    _check_parameters(name, factory)
     check_options(name, factory, options)
     with foreign_code(f"network {name!r}"):
         network = factory(num_classes=num_classes, shape_CHW=shape_CHW, **options)
@@ -50,6 +51,24 @@ def source_digest(name: str) -> str | None:
     _import_factory(name)
     with foreign_code(f"network {name!r}: the source of {source}"):
         return hashlib.sha256(inspect.getsource(sys.modules[source]).encode()).hexdigest()[:16]
+
+
+def _check_parameters(name: str, factory: Callable[..., object]) -> None:
+    """Check that a factory was written for this purpose: a set of other people may name any callable, with options.
+
+    Raises:
+        UsageError: it lacks one of the two parameters that every factory is called with.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise UsageError(f"network {name!r} must be a Python callable whose signature can be read") from error
+    missing = [parameter for parameter in GIVEN_TO_EVERY_FACTORY if parameter not in parameters]
+    if missing:
+        raise UsageError(
+            f"network {name!r} must have the parameters {' and '.join(GIVEN_TO_EVERY_FACTORY)}; it lacks "
+            f"{' and '.join(missing)}"
+        )
 
 
 def _import_factory(name: str) -> Callable[..., object]:

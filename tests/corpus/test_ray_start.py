@@ -93,11 +93,18 @@ def test_a_directory_without_space_is_named_before_ray_tries(monkeypatch: pytest
         start(monkeypatch)
 
 
-def test_workers_do_not_start_by_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
-    start(monkeypatch)
-    assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
-    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV")
+HOOK = """
+from dream_ray.distributed.cluster import session
+from ray._private import ray_constants
+print(ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV)
+"""
+
+
+def test_workers_do_not_start_by_uv() -> None:
+    """Ray reads the variable when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
+    command = [sys.executable, "-c", HOOK]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout == "False\n"
 
 
 PATHS = {"/runs/läuf 1": "/runs/l%C3%A4uf%201", "/runs/a b": "/runs/a b", "s3://eimer/ä": "s3://eimer/%C3%A4"}

@@ -23,8 +23,8 @@ def linear(num_classes, shape_CHW, hidden=6, inplace=False):
     )
 
 
-def frozen(**keywords):
-    return linear(**keywords).eval()
+def frozen(num_classes, shape_CHW, **options):
+    return linear(num_classes, shape_CHW, **options).eval()
 
 
 def lazy(num_classes, shape_CHW):
@@ -43,7 +43,7 @@ class Nested(nn.Module):
         return self.tail["fc"](self.body(images).flatten(1))
 
 
-def no_module(**keywords):
+def no_module(num_classes, shape_CHW):
     return "a network"
 
 
@@ -55,8 +55,8 @@ def convolutional(num_classes, shape_CHW):
     return nn.Sequential(nn.Conv2d(3, num_classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def softmax(**keywords):
-    return nn.Sequential(linear(**keywords), nn.Softmax(dim=1))
+def softmax(num_classes, shape_CHW):
+    return nn.Sequential(linear(num_classes, shape_CHW), nn.Softmax(dim=1))
 
 
 def too_many(num_classes, shape_CHW):
@@ -186,6 +186,11 @@ def test_the_check_leaves_the_network_as_it_was_built(build):
         ("nets_of_a_user:", {}, "a user's network must have the form module:factory; got 'nets_of_a_user:'"),
         (".nets:net", {}, "a user's network must have the form module:factory; got '.nets:net'"),
         ("builtins:dict", {}, "must be a Python callable whose signature can be read"),
+        (
+            "torch.hub:load",
+            {"repo_or_dir": "/", "model": "x"},
+            "must have the parameters num_classes and shape_CHW",
+        ),
         ("nets_of_a_user:linear", {"hiden": 2}, "must be among: hidden, inplace; got 'hiden'"),
         ("nets_of_a_user:needs_option", {}, "needs the option 'growth'; its options are: growth"),
         ("nets_of_a_user:no_module", {}, "must return a torch.nn.Module; got str"),

@@ -26,8 +26,6 @@ _QUIET = {
     # An actor that watches for preempted nodes. Workers write checkpoints as often as the settings say.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Workers would start by `uv run` if the driver did, which fails outside of the project's directory.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 _DIRECTORY, _SHORT_DIRECTORIES = "ray", ("/tmp", "/var/tmp", "/dev/shm")
 # A socket's path has at most 107 bytes; Ray adds a session of 46 bytes and a name of 21.
