@@ -27,7 +27,8 @@ def show_evaluation(rows: Sequence[Row], *, protocol: str, split: str) -> None:
     for network, of_network in groupby(rows, key=lambda row: row["network"]):
         _show_network(list(of_network), f"{network}: {protocol} protocol, last epoch, {split} split")
     for report in dict.fromkeys(row["report"] for row in rows):
-        echo(f"results: {report}")
+        if report is not None:
+            echo(f"results: {report}")
 
 
 def _show_network(rows: list[Row], title: str) -> None:

@@ -46,6 +46,8 @@ def ensure_writable(path: str) -> None:
             file.write(b"probe")
         filesystem.delete_file(probe)
     except OSError as error:
+        with suppress(OSError):
+            filesystem.delete_file(probe)
         raise UsageError(f"{path} is not writable: {reason(error)}") from None
 
 

@@ -73,6 +73,10 @@ CAUSES: dict[str, tuple[BaseException, str]] = {
         AuthenticationError("Unauthorized:\n  token"),
         r"Unauthorized: token.* Set RAY_AUTH_MODE=token, and",
     ),
+    "wrong token": (
+        RuntimeError("Failed to connect to Ray cluster at 10.0.0.1:6379"),
+        r"6379\. If the cluster has a token, set RAY_AUTH_MODE=token, .*; versions of Ray must be equal$",
+    ),
     "lines": (RuntimeError("first\n\n  second"), r"first second$"),
     "connection": (ConnectionError("nobody answers"), r"nobody answers$"),
 }

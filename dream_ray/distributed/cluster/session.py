@@ -27,6 +27,8 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_NO_ANSWER = "Failed to connect to Ray cluster"
+_TOKEN = "RAY_AUTH_MODE=token, and give the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 _DIRECTORY, _SHORT_DIRECTORIES = "ray", ("/tmp", "/var/tmp", "/dev/shm")
 # A socket's path has at most 107 bytes; Ray adds a session of 46 bytes and a name of 21.
 _LONGEST_DIRECTORY = 107 - len("/session_2026-01-01_00-00-00_000000_0000000") - len("/sockets/plasma_store")
@@ -70,6 +72,8 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     _knock(address)
+    # Ray repeats a warning for every second that it tries to connect.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
 
 
@@ -129,8 +133,9 @@ def _cause(error: Exception) -> str:
     """Returns the reason of an error in one line; errors about tokens and the home directory say what to do."""
     reason = " ".join(str(error).split())
     if isinstance(error, AuthenticationError):
-        remedy = "Set RAY_AUTH_MODE=token, and give the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        return f"{reason} {remedy}"
+        return f"{reason} Set {_TOKEN}"
+    if reason.startswith(_NO_ANSWER):  # also for a missing or wrong token, which only the log of Ray names
+        return f"{reason}. If the cluster has a token, set {_TOKEN}; versions of Ray must be equal"
     if isinstance(error, OSError) and str(error.filename or "").startswith(os.path.expanduser("~")):
         return (
             f"{reason}: Ray keeps its token there; set HOME to a directory that is writable, or RAY_AUTH_MODE=disabled"

@@ -120,7 +120,7 @@ def write_reports(
         results: Their results.
 
     Returns:
-        The rows of `summarise`, each with the names of the classes and the path of its report.
+        The rows of `summarise`, each with the names of the classes and the path of its report; None: it is not written.
     """
     rows, class_names = [], run.open_store().manifest.class_names
     for network, of_network in _by_network(run, tasks).items():
@@ -128,11 +128,13 @@ def write_reports(
         own = summarise(result for result in results if result.network == network)
         if run.config.is_selection:
             own = [row | ({"shown_as": SELECTED_REAL} if row["evaluated_set"] == DISTILLED else {}) for row in own]
+        report: str | None = f"{path}.json"
         try:
             _write_report(path, run, of_network[0], own)
         except RunError as error:
             _LOG.warning("The report is not written: %s", error)
-        rows += [{**row, "class_names": class_names, "report": f"{path}.json"} for row in own]
+            report = None
+        rows += [{**row, "class_names": class_names, "report": report} for row in own]
     return rows
 
 
