@@ -71,6 +71,22 @@ def repeated_name(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
+def alike_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """Returns the first two names that people may take for one; None if there are none.
+
+    They differ in case, blanks, invisible characters, forms of letters such as full-width ones, or zeros before a
+    number.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        visible = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+        key = " ".join("".join(visible).casefold().split())
+        key = key.lstrip("0") or "0" if key.isdecimal() else key
+        if seen.setdefault(key, name) != name:
+            return seen[key], name
+    return None
+
+
 def possible_names(given: str) -> tuple[str, ...]:
     """Returns the class names that a line may contain, the likeliest first.
 

@@ -160,6 +160,10 @@ def splits_in_classes(root: Path) -> None:
     put_images(root / "x", [f"{name}/{split}/0.png" for split in ("train", "test") for name in "ab"])
 
 
+def folds(root: Path) -> None:
+    put_images(root / "x", [f"fold{fold}/{name}/0.png" for fold in range(3) for name in "ab"])
+
+
 def kinds_with_dots(root: Path) -> None:
     (root / "x").mkdir()
     for shard in range(2):
@@ -267,6 +271,12 @@ LAYOUTS = {
     ),
     "splits in the classes": Layout(
         splits_in_classes, {"layout": "folders"}, ({"a": 2, "b": 2}, {}), "the splits test and train.*--layout folders"
+    ),
+    "the same directories in each": Layout(
+        folds,
+        {"layout": "folders"},
+        ({"fold0": 2, "fold1": 2, "fold2": 2}, {}),
+        r"fold0 and fold1 with the same directories in them \(a, b\), .*if they are, name fold0, .*--layout folders",
     ),
     "kinds with dots": Layout(
         kinds_with_dots,
@@ -421,6 +431,8 @@ LABEL_FILES = {
     "blanks": "0.png a the first\n1.png b x\n2.png a y\n3.png b z\n",
     "lines of old Macs": "file,label\r0.png,a\r1.png,b\r2.png,a\r3.png,b\r",
     "classes alone": "a\nb\na\nb\n",
+    "a list of JSON": '[\n{"f": "0.png", "c": "a"}, {"f": "1.png", "c": "b"}, {"f": "2.png", "c": "a"},'
+    ' {"f": "3.png", "c": "b"}]',
     "classes alone, with commas": "a,\nb,\na,\nb\n",
 }
 
@@ -452,6 +464,11 @@ WRONG_LABELS = {
     ),
     "a quote that does not end": ('0.png,"a\n' + "1.png,b\n" * 20_000, "must be a table of file names and classes"),
     "deep JSON": ('{"a": ' + "[" * 200_000, "an object of JSON in every line; line 1"),
+    "one object of JSON": (
+        '{"0.png": "a",\n "1.png": "b"}',
+        "an object of JSON per image.*got one with the keys '0.png'",
+    ),
+    "a workbook": ("PK\3\4\0\0", "must be a text; it is binary, like a workbook of Excel: save it as CSV"),
     "numbers of many digits": (f"0.png {'9' * 5000}\n1.png {'8' * 5000}\n2.png 7\n", "several images the same class"),
     "other images": ("9.png,a\n8.png,b\n", "labels must name images of .*, such as 0.png; .* names none of them"),
 }
@@ -464,6 +481,34 @@ def test_wrong_labels_of_training_images_are_refused(tmp_path: Path, name: str) 
     put(tmp_path / "labels", text.encode())
     with pytest.raises(UsageError, match=message):
         ingested(tmp_path / "store", source=str(tmp_path / "x"), labels=str(tmp_path / "labels"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_label_files_of_other_encodings(tmp_path: Path, encoding: str) -> None:
+    put_images(tmp_path / "x", [f"{key}.png" for key in range(4)])
+    put(tmp_path / "labels", "".join(f"{key}.png,{'é' if key % 2 else 'b'}\r\n" for key in range(4)).encode(encoding))
+    settings = {"source": str(tmp_path / "x"), "labels": str(tmp_path / "labels")}
+    if encoding == "latin-1":
+        with pytest.raises(UsageError, match="must be UTF-8 text; got byte 0xe9 at 15: save it as UTF-8"):
+            ingested(tmp_path / "store", **settings)
+    else:
+        assert ingested(tmp_path / "store", **settings).class_names == ("b", "é")
+
+
+FILES_OF_PROGRAMS = {
+    "CIFAR": (["data_batch_1", "test_batch"], "ingest torchvision:NAME with --root DIR"),
+    "MNIST": (["train-images-idx3-ubyte.gz"], "ingest torchvision:NAME with --root DIR"),
+    "arrays": (["x.npz"], r"x\.npz contains arrays, such as y\.npy: pass them to dream_ray\.ingest in Python"),
+}
+
+
+@pytest.mark.parametrize("name", FILES_OF_PROGRAMS)
+def test_files_of_other_programs_are_named(tmp_path: Path, name: str) -> None:
+    files, message = FILES_OF_PROGRAMS[name]
+    for file in files:
+        put(tmp_path / "x" / file, zipped([("y.npy", b"")]))
+    with pytest.raises(UsageError, match=message):
+        ingested(tmp_path / "store", source=str(tmp_path / "x" / (files[0] if name == "arrays" else "")))
 
 
 def test_two_classes_of_one_image_are_refused(tmp_path: Path) -> None:

@@ -73,10 +73,6 @@ CAUSES: dict[str, tuple[BaseException, str]] = {
         AuthenticationError("Unauthorized:\n  token"),
         r"Unauthorized: token.* Set RAY_AUTH_MODE=token, and",
     ),
-    "wrong token": (
-        RuntimeError("Failed to connect to Ray cluster at 10.0.0.1:6379"),
-        r"6379\. If the cluster has a token, set RAY_AUTH_MODE=token, .*; versions of Ray must be equal$",
-    ),
     "lines": (RuntimeError("first\n\n  second"), r"first second$"),
     "connection": (ConnectionError("nobody answers"), r"nobody answers$"),
 }
@@ -89,6 +85,24 @@ def test_a_ray_that_cannot_start_says_why_in_one_line(name: str, monkeypatch: py
     with pytest.raises(RunError, match=rf"^Ray cannot start on this machine: .*{text}") as found:
         start(monkeypatch, error)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("reason", ["InvalidAuthToken: Authentication token is missing or incorrect", "timeout"])
+def test_a_cluster_with_another_token_is_named(
+    reason: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Only Ray's lines on standard error have the reason."""
+
+    def init(**options: object) -> None:
+        os.write(2, f"[W] gcs_client.cc: {reason}\n".encode() * 20)
+        raise RuntimeError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(session, "_knock", lambda address: None)
+    found = "its token is missing here or differs" if "Token" in reason else "Failed to connect"
+    with pytest.raises(RunError, match=f"^Ray at a:1 cannot be reached: {found}"), session.ray_session("a:1"):
+        pass
+    assert capfd.readouterr().err == ""
 
 
 def test_a_directory_without_space_is_named_before_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,23 @@ def test_two_names_of_one_text_are_refused(form: str, tmp_path: Path) -> None:
         ingested(tmp_path, source)
 
 
+ALIKE = {
+    "case": ("Cat", "cat"),
+    "a blank at the end": ("cat", "cat "),
+    "an invisible letter": ("cat", "\u200bcat"),
+    "full-width letters": ("cat", "\uff43at"),
+    "zeros": ("01", "1"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_names_that_look_alike_are_told(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = folder(tmp_path / "set", [*ALIKE[name], "dog"])
+    assert len(ingested(tmp_path, source).class_names) == 3
+    first, second = map(repr, sorted(ALIKE[name]))
+    assert f"The class names {first} and {second} of {source} are two classes, although they look alike." in caplog.text
+
+
 def test_a_label_file_names_images_and_classes_in_any_form(tmp_path: Path) -> None:
     source, test = folder(tmp_path / "set", [NFD, "b"]), tmp_path / "test"
     test.mkdir()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dream_ray import storage
-from dream_ray.data.class_lists import composed, possible_names, repeated_name
+from dream_ray.data.class_lists import alike_names, composed, possible_names, repeated_name
 from dream_ray.data.ingest.settings import IngestSettings
 from dream_ray.data.sources import (
     LISTING,
@@ -208,6 +208,8 @@ def class_names(name: str, source: Source, listing: pa.Table) -> tuple[str, ...]
     repeated = repeated_name(names)
     if repeated is not None:
         raise UsageError(f"class names of {name} must be unique; {repeated!r} occurs twice")
+    if alike := alike_names(names):
+        _log.warning("The class names %r and %r of %s are two classes, although they look alike.", *alike, name)
     if not names and len(listing):
         [first] = listing.slice(0, 1).to_pylist()
         raise UsageError(

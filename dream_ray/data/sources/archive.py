@@ -32,6 +32,7 @@ from dream_ray.data.sources.flat_images import with_inner
 from dream_ray.data.sources.label_patterns import fitting_pattern, ways_to_labels
 from dream_ray.data.sources.splits import (
     check_class,
+    check_nested,
     directories_are_splits,
     look_like_splits,
     open_files,
@@ -145,6 +146,7 @@ def _open_folder(archive: Archive, layout: str | None) -> OpenedSource:
     ):
         prefix += tuple(tops)
     if len(tops) < 2:
+        _check_no_arrays(archive, flat)
         what = f"contains {'the directory ' + tops[0] + ' alone' if tops else 'no directories'}"
         raise UsageError(
             f"source {archive.name} {what}; an image folder contains one per class: {ways_to_labels(flat)}"
@@ -156,6 +158,8 @@ def _open_folder(archive: Archive, layout: str | None) -> OpenedSource:
         for name in names:
             within = _names_below(directories, (*around, name))
             check_class(f"{archive.name}: {'/'.join((*around, name))}", within, layout)
+        if layout is None:
+            check_nested(archive.name, names, lambda name: _names_below(directories, (*around, name)))
         class_names = names_of(names, archive.name)
         list_shard = partial(_list_folder, archive, around)
         return Source(class_names=class_names, shards=(archive.name,), list_shard=list_shard)
@@ -163,6 +167,15 @@ def _open_folder(archive: Archive, layout: str | None) -> OpenedSource:
     if directories_are_splits(tops, archive.name, layout):
         return open_splits(tops, archive.name, open_part)
     return OpenedSource(open_part())
+
+
+def _check_no_arrays(archive: Archive, files: Sequence[str]) -> None:
+    """Raises UsageError if all files are arrays: NumPy's .npz files are zip archives."""
+    if files and all(name.endswith(".npy") for name in files):
+        raise UsageError(
+            f"source {archive.name} contains arrays, such as {files[0]}: pass them to dream_ray.ingest in Python as "
+            "(images, labels)"
+        )
 
 
 def _list_folder(archive: Archive, prefix: tuple[str, ...], number: int, spool: str) -> pa.Table:

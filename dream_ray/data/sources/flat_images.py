@@ -152,8 +152,8 @@ def _entries(
     if not any(entry.name in ways[way] for entry in entries):
         raise UsageError(
             f"{option} must name images of {root}, which contains {len(images)}"
-            f"{f', such as {images[0]}' if images else ''}; {labels} names none of them, its first line is for "
-            f"{entries[0].name!r}"
+            f"{f', such as {images[0]}' if images else ''}; {labels} names none of them, but for example "
+            f"{entries[min(1, len(entries) - 1)].name!r}"
         )
     check_labels(labels, entries, class_names)
     classes = {class_of(labels, entry, ()) for entry in entries}

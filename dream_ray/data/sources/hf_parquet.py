@@ -166,7 +166,8 @@ def _batches(
 def _check_columns(path: str, schema: pa.Schema, image_column: str, label_column: str) -> None:
     for option, column in (("image_column", image_column), ("label_column", label_column)):
         if column not in schema.names:
-            raise UsageError(f"{option} must be a column of {path} ({', '.join(schema.names)}); got {column!r}")
+            columns, flag = ", ".join(schema.names), f"--{option.replace('_', '-')}"
+            raise UsageError(f"{option} must be a column of {path} ({columns}); got {column!r}: give {flag}")
         if schema.names.count(column) > 1:
             raise UsageError(
                 f"{option} must be one column of {path}; {schema.names.count(column)} have the name {column!r}"

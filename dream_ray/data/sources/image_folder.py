@@ -8,6 +8,7 @@ Every file in a class directory is listed, at any depth, except hidden ones (".n
 `file_names.py`. Unreadable images become rejects. Links are followed, except those to a parent directory.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -27,8 +28,11 @@ from dream_ray.data.sources.base import (
     rows_below,
 )
 from dream_ray.data.sources.label_patterns import image_names, ways_to_labels
-from dream_ray.data.sources.splits import check_class, directories_are_splits, open_splits
+from dream_ray.data.sources.splits import check_class, check_nested, directories_are_splits, open_splits
 from dream_ray.errors import RunError, UsageError
+
+_TORCHVISION_FILES = r"(data|test)_batch(_\d)?(\.bin)?|(train|test)(\.bin)?|.*-ubyte(\.gz)?"
+"""Names of the files that CIFAR and MNIST consist of."""
 
 
 def open_image_folder(source: str, options: SourceOptions) -> OpenedSource:
@@ -49,6 +53,8 @@ def _check_classes(source: str, names: Sequence[str]) -> None:
     if not names:
         files = storage.list_directory(source)
         ways = f": {ways_to_labels(files)}" if image_names(files) else ""
+        if any(re.fullmatch(_TORCHVISION_FILES, name) for name in files):
+            ways = ": for the files of CIFAR and MNIST, ingest torchvision:NAME with --root DIR"
         raise UsageError(f"source {source} has no subdirectories; an image folder contains one per class{ways}")
     if len(names) == 1 and (files := storage.glob(storage.join(source, names[0]), ".parquet", *SUFFIXES)):
         raise UsageError(
@@ -62,6 +68,8 @@ def _open_folder(root: str, only: Collection[str] | None, layout: str | None) ->
     names = _subdirectories(root)
     if not names:
         _check_classes(root, names)
+    if layout is None:
+        check_nested(root, names, lambda name: _visible_directories(storage.join(root, name)))
     shards = tuple(name for name in names if only is None or composed(name) in only)
     list_shard = partial(_list_class, root, shards, layout)
     return Source(class_names=names_of(names, root), shards=shards, list_shard=list_shard)
@@ -89,6 +97,10 @@ def _subdirectories(root: str) -> list[str]:
             f"links in source {root} must lead to an existing target; got {lost[0]}, a link to nothing: restore its "
             "target, or delete the link"
         )
+    return _visible_directories(root)
+
+
+def _visible_directories(root: str) -> list[str]:
     return [name for name in storage.list_directories(root) if not is_hidden(name)]
 
 

@@ -7,13 +7,14 @@ Forms, of which the content decides:
 - the same with a header of column names (CSV, TSV): the column of the images is found by its values, and that of the
   classes is `label_column`, or the only other one. Kaggle's `LOC_val_solution.csv` has this form. A `label_column` of
   several names with commas between them stands for columns of 0 and 1, one per class;
-- JSON lines with the same columns as fields: the `metadata.jsonl` of Hugging Face;
+- JSON lines, or a list, with the same columns as fields: the `metadata.jsonl` of Hugging Face;
 - classes alone, in the order of the sorted file names.
 
 A class is the name of a training class if those are known; else its first word is a name, or a number: the position in
 the order of the training classes. Numbers that run with the lines are no classes: the lists of ILSVRC have them.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -68,8 +69,7 @@ def read_labels(
     Raises:
         UsageError: If it has the wrong form.
     """
-    # Windows editors begin a file with a byte order mark, which is not part of the first name.
-    text = composed(storage.read_text(labels).removeprefix("\ufeff"))
+    text = composed(_text(labels))
     try:
         ways = [_entries(labels, text, known, class_names, label_column) for known in names]
     except csv.Error as error:
@@ -78,6 +78,24 @@ def read_labels(
         if any(entry.name in known for entry in entries):
             return number, entries
     return 0, ways[0]
+
+
+def _text(labels: str) -> str:
+    """Returns the text of a file, without the byte order mark that Windows editors begin it with."""
+    data = storage.read_bytes(labels)
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if b"\0" not in data:
+            byte = data[error.start]
+            raise UsageError(
+                f"{labels} must be UTF-8 text; got byte {byte:#x} at {error.start}: save it as UTF-8"
+            ) from None
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"{labels} must be a text; it is binary, like a workbook of Excel: save it as CSV")
+    return text
 
 
 def class_of(labels: str, entry: Entry, class_names: Sequence[str]) -> str:
@@ -127,8 +145,7 @@ def _entries(
 ) -> list[Entry]:
     """Returns the entries of a file whose names of images are in `known`."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and lines[0].startswith("{"):
-        records = [_record(labels, number, line) for number, line in enumerate(lines, 1)]
+    if records := _records(labels, text, lines, known):
         header = list(dict.fromkeys(chain.from_iterable(records)))
         return _of_table(
             labels, header, [[record.get(name, "") for name in header] for record in records], known, label_column
@@ -153,16 +170,43 @@ def _is_header(line: str, cells: Sequence[str], known: frozenset[str]) -> bool:
     return len(cells) > 1 and known.isdisjoint(cells) and _of_line(line, known).name not in known
 
 
+def _records(labels: str, text: str, lines: Sequence[str], known: frozenset[str]) -> list[dict[str, str]]:
+    """Returns the fields of the objects of JSON, which are lines or a list; nothing for other texts."""
+    if not lines or lines[0][0] not in "{[":
+        return []
+    try:
+        whole: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        whole = None
+    if isinstance(whole, list) and all(isinstance(one, dict) for one in whole):
+        return [_plain(one) for one in whole]
+    if isinstance(whole, dict) and (
+        len(lines) > 1
+        or not known.isdisjoint(whole)
+        or any(isinstance(value, (dict, list)) for value in whole.values())
+    ):
+        raise UsageError(
+            f"{labels} must contain an object of JSON per image, with its file name and its class; got one with the "
+            f"keys {', '.join(map(repr, list(whole)[:5]))}: write a line per image, as JSON or CSV"
+        )
+    is_lines = lines[0].startswith("{")
+    return [_record(labels, number, line) for number, line in enumerate(lines, 1)] if is_lines else []
+
+
 def _record(labels: str, number: int, line: str) -> dict[str, str]:
-    """Returns the fields of a JSON line that are texts or whole numbers."""
     try:
         fields: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{labels} must contain an object of JSON in every line; line {number}: {error}") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{labels} must contain an object of JSON in every line; got {line!r} in line {number}")
-    plain = {name: value for name, value in fields.items() if isinstance(value, (str, int)) and value is not True}
-    return {name: composed(str(value)) for name, value in plain.items() if value is not False}
+    return _plain(fields)
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, str]:
+    """Returns the fields of an object that are texts or whole numbers."""
+    plain = {name: value for name, value in fields.items() if isinstance(value, (str, int))}
+    return {name: composed(str(value)) for name, value in plain.items() if not isinstance(value, bool)}
 
 
 def _image_column(rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:

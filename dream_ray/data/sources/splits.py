@@ -77,6 +77,24 @@ def check_class(directory: str, inner: Collection[str], layout: str | None) -> N
         )
 
 
+def check_nested(source: str, names: Sequence[str], inner_of: Callable[[str], Iterable[str]]) -> None:
+    """Raises UsageError if the first two class directories contain the same directories, which may be the classes.
+
+    Args:
+        source: What contains the class directories, for messages.
+        names: Their names.
+        inner_of: Returns the names of the directories in one of them.
+    """
+    first, second = (set(inner_of(name)) for name in names[:2]) if len(names) > 1 else (set(), set())
+    if len(first) > 1 and first == second and not look_like_splits(first):
+        inner = ", ".join(sorted(first)[:3])
+        raise UsageError(
+            f"source {source} must contain class directories; got {names[0]} and {names[1]} with the same directories "
+            f"in them ({inner}), which may be the classes: if they are, name {names[0]}, and another one with --test; "
+            f"if {names[0]} is a class, give --layout folders"
+        )
+
+
 def split_pair(names: Sequence[str]) -> tuple[str, str] | None:
     """Returns the names of training and other images, such as seg_train and seg_test, if names are those of splits.
 

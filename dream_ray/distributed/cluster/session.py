@@ -27,7 +27,7 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_NO_ANSWER = "Failed to connect to Ray cluster"
+_STANDARD_ERROR, _WRONG_TOKEN = 2, "InvalidAuthToken"
 _TOKEN = "RAY_AUTH_MODE=token, and give the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 _DIRECTORY, _SHORT_DIRECTORIES = "ray", ("/tmp", "/var/tmp", "/dev/shm")
 # A socket's path has at most 107 bytes; Ray adds a session of 46 bytes and a name of 21.
@@ -72,9 +72,31 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     _knock(address)
-    # Ray repeats a warning for every second that it tries to connect.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    written: list[str] = []
+    try:
+        with _standard_error(written):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except RuntimeError:
+        if any(_WRONG_TOKEN in line for line in written):  # the error itself says only that it failed to connect
+            raise RuntimeError(f"its token is missing here or differs. Set {_TOKEN}") from None
+        raise
+    sys.stderr.writelines(written)
+
+
+@contextmanager
+def _standard_error(lines: list[str]) -> Iterator[None]:
+    """Keeps the lines that the block writes to standard error, where Ray repeats the reason of a failure 20 times."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        kept = os.dup(_STANDARD_ERROR)
+        os.dup2(file.fileno(), _STANDARD_ERROR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STANDARD_ERROR)
+            os.close(kept)
+            file.seek(0)
+            lines.extend(file)
 
 
 def _start(directory: str) -> None:
@@ -134,8 +156,6 @@ def _cause(error: Exception) -> str:
     reason = " ".join(str(error).split())
     if isinstance(error, AuthenticationError):
         return f"{reason} Set {_TOKEN}"
-    if reason.startswith(_NO_ANSWER):  # also for a missing or wrong token, which only the log of Ray names
-        return f"{reason}. If the cluster has a token, set {_TOKEN}; versions of Ray must be equal"
     if isinstance(error, OSError) and str(error.filename or "").startswith(os.path.expanduser("~")):
         return (
             f"{reason}: Ray keeps its token there; set HOME to a directory that is writable, or RAY_AUTH_MODE=disabled"

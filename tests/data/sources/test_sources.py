@@ -877,7 +877,7 @@ class TestFlatFolder:
             ("v0.png,\nv1.png,n01", r"must all contain a file name and a class; got 'v0\.png'"),
             (
                 "x0 n01\nx1 n02",
-                r"test_labels must name images of .*val, which contains 3, such as v0.png; .* first line is for 'x0'",
+                r"test_labels must name images of .*val, which contains 3, such as v0.png; .* but for example 'x1'",
             ),
         ],
     )
