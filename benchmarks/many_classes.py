@@ -83,7 +83,7 @@ def stages(directory: Path, outer_steps: int) -> dict[str, list[str]]:
             *("distill", "--preset", "cifar10-ipc1", *tiny, *frozen, "--set", "inner_steps=2"),
             *(*at, "--out", str(directory / "frozen")),
         ],
-        "cim": ["distill", "--preset", "cim-cifar10-ipc1", *tiny, *frozen, *at, "--out", str(directory / "cim")],
+        "cim": ["distill", "--preset", "cifar10-ipc1-cim", *tiny, *frozen, *at, "--out", str(directory / "cim")],
         "evaluate": ["evaluate", str(directory / "frozen"), "--repeats", "1", "--baselines", "none", "--local"],
     }
 
