@@ -80,7 +80,7 @@ def _dream_plus_settings(has_cifar10: bool) -> dict[str, Any]:
 def _cim_settings(has_cifar10: bool) -> dict[str, Any]:
     if not has_cifar10:
         raise SystemExit("--framework cim needs DREAM_RAY_DATA: tiles of the digits have 4 x 4 pixels")
-    shared = read_settings(preset="cim-cifar10-ipc10")
+    shared = read_settings(preset="cifar10-ipc10-cim")
     shared["network"]["options"]["width"] = 16
     # The clamp follows the last step, so the step before it is the last one of the preset.
     return {**shared, "inner_steps": _CIM_STEPS + 1, "checkpoint_every": _CIM_STEPS}
