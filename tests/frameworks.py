@@ -27,6 +27,12 @@ TINY: dict[str, Settings] = {
     "dream": {},
     "dream_plus": {},
     "cim": {"pixels": {"lr": 0.01}, "source": {"allow_weak_models": True}},
+    "statistics": {
+        "outer_steps": 8,
+        "inner_steps": 1,
+        "network": {"options": {"norm": "batch"}},
+        "source": {"allow_weak_models": True},
+    },
     "mtt": {
         "update": {"num_images": None},
         "pixels": {"lr": 0.01},

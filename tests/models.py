@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from dream_ray import api
+from dream_ray.config import parse_config
 from dream_ray.config.frameworks import overlay
 from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.sections import Network
@@ -44,6 +45,14 @@ def untrained(store: str, out: Path | str, network: Network = NETWORK, seed: int
     return write_model(str(out), built, description)
 
 
-def at_untrained(settings: dict[str, Any], store: str, path: Path | str) -> dict[str, Any]:
-    """Returns settings of a run at a frozen network, with one that was never trained at `path`."""
-    return overlay(settings, {"source": {"kind": "frozen", "models": [untrained(store, path).path]}})
+def with_untrained(settings: dict[str, Any], store: str, path: Path | str) -> dict[str, Any]:
+    """Returns settings; those of a run at frozen networks with one that was never trained, at `path`.
+
+    Its norm is that of the network of the settings, because some frameworks need batch norms.
+    """
+    config = parse_config(settings)
+    if config.source.kind != "frozen":
+        return settings
+    norm = {key: value for key, value in config.network.options.items() if key == "norm"}
+    network = Network(name=NETWORK.name, options={**NETWORK.options, **norm})
+    return overlay(settings, {"source": {"models": [untrained(store, path, network).path]}})

@@ -37,7 +37,7 @@ class Config(Section):
     version: int = CONFIG_VERSION
     """Version of this schema."""
     framework: str = DEFAULT_FRAMEWORK
-    """dc, dsa, dm, idc, dream, dream_plus, mtt or cim: sets defaults, which all other settings override."""
+    """dc, dsa, dm, idc, dream, dream_plus, mtt, cim or statistics: sets defaults, which all other settings override."""
     seed: int = Field(default=0, ge=0)
     """Seed of every random stream."""
     ipc: int = Field(default=10, ge=1)
@@ -103,6 +103,7 @@ class Config(Section):
         picked = self.selection.num_clusters * self.selection.per_cluster
         return [
             *self._rules_of_pairs(),
+            *self._rules_of_statistics(),
             *self.initialisation.rules(
                 self.ipc * self.factor**2, has_pool=kind == "frozen", is_selection=self.is_selection
             ),
@@ -171,7 +172,8 @@ class Config(Section):
 
     def _rules_of_pairs(self) -> list[tuple[bool, str]]:
         """Returns the rules of matching.pairing anchor and of a feature layer, see `_rules`."""
-        is_paired, start = self.matching.pairing == "anchor", self.initialisation.strategy
+        pairing, start = self.matching.pairing, self.initialisation.strategy
+        is_paired = pairing == "anchor"
         follows = self.matching.objective == "trajectory"
         return [
             (
@@ -193,10 +195,33 @@ class Config(Section):
                 f"matching.real_chunk must be null with matching.pairing anchor; got {self.matching.real_chunk}",
             ),
             (
-                follows and (is_paired or self.matching.feature_layer is not None or self.pixels.optimizer != "sgd"),
+                follows
+                and (pairing != "mean" or self.matching.feature_layer is not None or self.pixels.optimizer != "sgd"),
                 "matching.pairing, matching.feature_layer and pixels.optimizer must be mean, null and sgd with "
                 f"matching.objective trajectory; got {self.matching.pairing}, {self.matching.feature_layer} and "
                 f"{self.pixels.optimizer}",
+            ),
+        ]
+
+    def _rules_of_statistics(self) -> list[tuple[bool, str]]:
+        """Returns the rules of matching.pairing statistics, see `_rules`."""
+        is_chosen, matching = self.matching.pairing == "statistics", self.matching
+        given = f"{self.weights.feature:g} and {self.weights.gradient:g}"
+        return [
+            (
+                is_chosen and self.source.kind != "frozen",
+                "source.kind must be frozen with matching.pairing statistics, which are those of a network that stays; "
+                f"got {self.source.kind}",
+            ),
+            (
+                is_chosen and (self.weights.feature == 0 or self.weights.gradient > 0),
+                "weights.feature must be > 0 and weights.gradient 0 with matching.pairing statistics, which takes no "
+                f"real batch; got {given}",
+            ),
+            (
+                is_chosen and (matching.feature_layer is not None or matching.real_chunk is not None),
+                "matching.feature_layer and matching.real_chunk must be null with matching.pairing statistics; got "
+                f"{matching.feature_layer} and {matching.real_chunk}",
             ),
         ]
 
@@ -208,6 +233,8 @@ class Config(Section):
     @property
     def real_batch(self) -> int:
         """Number of real images per class and step."""
+        if self.matching.pairing == "statistics":
+            return 0
         if self.matching.pairing == "anchor":
             return min(self.ipc * self.factor**2, self.batch_synthetic_max)
         return self.batch_real or self.selection.num_clusters * self.selection.per_cluster
@@ -227,8 +254,8 @@ class Config(Section):
     @property
     def selects(self) -> bool:
         """Whether real batches are selected by their features."""
-        is_paired = self.matching.pairing == "anchor"
-        return self.matching.objective != "trajectory" and self.selection.strategy != "random" and not is_paired
+        takes_batches = self.matching.objective != "trajectory" and self.matching.pairing == "mean"
+        return takes_batches and self.selection.strategy != "random"
 
     def selects_at(self, inner: int) -> bool:
         """Tells whether images are selected by their features before an inner step."""

@@ -148,7 +148,7 @@ ROWS = [
     ),
     *(Row(presets, source, {"pixels.lr": rate}) for presets, source, rate in PIXEL_RATES),
     Row(
-        rf".*(cifar10|cifar100|svhn|mnist)-ipc{SIZES}(-cim)?",
+        rf".*(cifar10|cifar100|svhn|mnist)-ipc{SIZES}(-cim|-statistics)?",
         "all papers: ConvNet-3",
         in_section("network", **CONVNET, **{"options.depth": 3}),
     ),
@@ -272,6 +272,21 @@ ROWS = [
         "CIM's scripts: --depth -4 of ResNet-18 at 224 px; by rule on the subsets",
         {"matching.feature_layer": "layer2"},
     ),
+    Row(
+        ".*-statistics",
+        "LPLD's recover/data_synthesis_class.py and its scripts; RDED's crops of 300 images",
+        {
+            **{"outer_steps": 4000, "inner_steps": 1},
+            "decode": "single",
+            **in_section("initialisation", strategy="easy", score="cross_entropy", candidates=300, crops=5),
+            **in_section("weights", feature=0.01, gradient=0, label=1),
+            **in_section("matching", objective="bidirectional", pairing="statistics", augmentation="flip_resize"),
+            **in_section("pixels", optimizer="adamw", weight_decay=0, betas=[0.5, 0.9], schedule="cosine"),
+            **{"pixels.space": "unit", "pixels.lr": 0.25 * 0.226},
+            "source.kind": "frozen",
+        },
+    ),
+    *(Row(f".*-ipc{n}-statistics", "all images of a class at once", {"batch_synthetic_max": n}) for n in (1, 10, 50)),
     # All forms at networks that were trained before
     Row(f"{ON_IMAGENET}-.*", "CIM, RDED, FADRM: torchvision's ResNet-18", {"network.name": "torchvision:resnet18"}),
     Row(

@@ -235,6 +235,7 @@ LOOPS = {
     "dream_plus": (2000, 100, 1),
     "mtt": (50, 100, 1),
     "cim": (1, 200, 1),
+    "statistics": (4000, 1, 1),
 }
 
 
@@ -272,7 +273,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
     ("section", "setting", "known"),
     [
         (Config, "decode", DECODE_MODES),
-        (Matching, "distance", tuple(DISTANCES)),
+        (Matching, "distance", tuple(name for name in DISTANCES if name != "statistics")),
         (Selection, "rule", tuple(PICKS)),
         (Selection, "strategy", (*STRATEGIES, "random")),
     ],

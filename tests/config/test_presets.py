@@ -69,9 +69,10 @@ def test_the_origin_of_a_preset_is_that_of_its_weakest_value() -> None:
         **{f"{name}-cifar100-ipc50": "ours" for name in ("dc", "dsa")},
         **{f"dm-{data}-ipc{ipc}": "by rule" for data in ("fashion-mnist", "svhn") for ipc in (1, 10, 50)},
         **{f"mtt-tiny-imagenet-ipc{ipc}": "partly ours" for ipc in (1, 10)},
-        **{f"cifar10-ipc{ipc}-cim": "ours" for ipc in (1, 10, 50)},
+        **{f"cifar10-ipc{ipc}-{form}": "ours" for ipc in (1, 10, 50) for form in ("cim", "statistics")},
         **{f"tiny-imagenet-ipc{ipc}-cim": "by rule" for ipc in (1, 10, 50)},
         **{f"{of}-cim": "partly by rule" for of in TRAINED_BEFORE if not of.startswith("tiny")},
+        **{f"{of}-statistics": "partly by rule" for of in TRAINED_BEFORE},
         **{f"{of}-dream-plus-frozen": "partly ours" for of in TRAINED_BEFORE},
         **{f"{of}-easy": "partly by rule" for of in TRAINED_BEFORE},
     }
@@ -79,12 +80,13 @@ def test_the_origin_of_a_preset_is_that_of_its_weakest_value() -> None:
 
 def test_a_preset_of_networks_that_were_trained_before_says_that_nobody_ran_it() -> None:
     noted = {name for name, preset in PRESETS.items() if preset.family.note == "never run with published weights"}
-    assert noted == {f"{of}-{form}" for of in TRAINED_BEFORE for form in ("cim", "dream-plus-frozen", "easy")}
+    forms = "cim", "statistics", "dream-plus-frozen", "easy"
+    assert noted == {f"{of}-{form}" for of in TRAINED_BEFORE for form in forms}
     assert all(load_config(preset=name).is_selection == name.endswith("-easy") for name in noted)
 
 
 def test_the_presets_are_those_of_the_papers() -> None:
-    assert len(PRESETS) == 166
+    assert len(PRESETS) == 181
     for framework in ("dc", "dsa", "dm"):
         for data in ("mnist", "fashion-mnist", "svhn"):
             assert {f"{framework}-{data}-ipc{ipc}" for ipc in (1, 10, 50)} <= PRESETS.keys()
@@ -241,7 +243,7 @@ def test_a_preset_is_a_copy() -> None:
 
 def test_the_names_of_presets_have_that_of_their_framework() -> None:
     for name, framework in FRAMEWORKS.items():
-        before = {"dream_plus": "", "cim": ""}.get(name, f"{name}-")
-        after = {"cim": "-cim"}.get(name, "")
+        before = "" if name in ("dream_plus", "cim", "statistics") else f"{name}-"
+        after = f"-{name}" if name in ("cim", "statistics") else ""
         assert all(one.startswith(before) and one.endswith(after) for one in presets_of(name, framework))
     assert PRESETS["dm-cifar10-ipc10"].scale == Scale(10, 1)

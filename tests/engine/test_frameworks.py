@@ -48,7 +48,7 @@ from dream_ray.engine.run.spec import RunSpec, check_against_store
 from dream_ray.engine.stopping import LocalAgreement, Stopped, Stopping
 from dream_ray.errors import RunError, UsageError
 from tests.frameworks import tiny_run
-from tests.models import at_untrained
+from tests.models import with_untrained
 from tests.runs import Killed, create_run, work
 from tests.thread_group import run_group
 
@@ -86,9 +86,7 @@ def runs(store: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tupl
 
 
 def begin(path: str, store: str, case: tuple[str, str]) -> Run:
-    settings = tiny_run(*case)
-    if case[0] == "cim":
-        settings = at_untrained(settings, store, f"{path}-model")
+    settings = with_untrained(tiny_run(*case), store, f"{path}-model")
     return create_run(path, parse_config(settings), store, device=CPU, threads=1)
 
 

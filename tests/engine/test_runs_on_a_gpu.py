@@ -26,7 +26,7 @@ from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
 from tests.frameworks import Settings, tiny_run
-from tests.models import at_untrained
+from tests.models import with_untrained
 from tests.runs import TRIAL_OPTIONS, Killed, kill_at
 from tests.standin_gpu.allowed_waits import ALLOWED_WAITS
 from tests.standin_gpu.gpu import NAME, PEAK_BYTES, standin_gpu
@@ -58,6 +58,7 @@ CASES = {
     "dream_plus": Case(tiny_run("dream_plus", "representative"), producers=1),
     "mtt": Case(tiny_run("mtt", "representative")),
     "cim": Case(tiny_run("cim", "representative")),
+    "statistics": Case(tiny_run("statistics", "representative")),
     "stratified": Case(tiny_run("dream_plus", "stratified"), producers=1),
     "central": Case(tiny_run("dream_plus", "central")),
     "boundary": Case(tiny_run("dream_plus", "boundary"), producers=1),
@@ -113,9 +114,7 @@ def on_gpu(four_digits_store: str, tmp_path_factory: pytest.TempPathFactory, wai
 
 
 def distill(name: str, store: str, out: str, **options: Any) -> None:
-    settings = CASES[name].settings
-    if name == "cim":
-        settings = at_untrained(settings, store, f"{out}-model")
+    settings = with_untrained(CASES[name].settings, store, f"{out}-model")
     api.distill(parse_config(settings), store=store, out=out, local=True, compile="off", **options)
 
 

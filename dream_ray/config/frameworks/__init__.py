@@ -8,6 +8,7 @@ from dream_ray.config.frameworks.gradient import DC, DSA
 from dream_ray.config.frameworks.idc import IDC
 from dream_ray.config.frameworks.mtt import MTT
 from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, Stated
+from dream_ray.config.frameworks.statistics import STATISTICS
 from dream_ray.config.nested import overlay
 
 FRAMEWORKS: dict[str, Framework] = {
@@ -19,6 +20,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "dream_plus": DREAM_PLUS,
     "mtt": MTT,
     "cim": CIM,
+    "statistics": STATISTICS,
 }
 """Every framework supports any `selection.strategy` and any initialisation."""
 

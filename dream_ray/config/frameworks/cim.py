@@ -8,7 +8,7 @@ its network; here images are clamped at the end, and labels are hard.
 
 from dream_ray.config.frameworks import frozen
 from dream_ray.config.frameworks.base import Family, Framework, convnet, scales_of
-from dream_ray.config.frameworks.origins import ByScale, Layer, Origin, Scale, Settings, by_ipc
+from dream_ray.config.frameworks.origins import Layer, Origin, Scale, Settings, by_ipc
 
 _CODE = Origin("published code", "CIM, condense/condense.py")
 _OURS = Origin("ours", "CIM publishes no hard-label recipe of its own; the recipe of IDC")
@@ -18,7 +18,7 @@ _CIM: Settings = {
     "outer_steps": 1,
     "inner_steps": 200,
     "decode": "single",
-    "batch_synthetic_max": ByScale(lambda scale: scale.ipc * scale.factor**2, "ipc * factor^2, all tiles at once"),
+    "batch_synthetic_max": frozen.ALL_TILES,
     "initialisation": {
         "strategy": "easy",
         "score": "cross_entropy",
@@ -34,15 +34,6 @@ _CIM: Settings = {
     },
     "pixels": {"lr": 0.01, "optimizer": "adamw", "weight_decay": 0.01, "space": "unit"},
     "source": {"kind": "frozen"},
-}
-_EVALUATION: Settings = {
-    "evaluation": {
-        "epochs": 1000,
-        "batch_size": 64,
-        "lr": 0.01,
-        "cutmix_probability": 0.5,
-        "augmentation": "color_crop_flip_scale_rotate",
-    }
 }
 USUAL = Scale(10, frozen.FACTOR)
 _LAYER2: Settings = {"matching": {"feature_layer": "layer2"}}
@@ -67,7 +58,7 @@ _ON_IMAGENET = {
 CIM = Framework(
     "CIM",
     "published code; features of the last block of a ConvNet-3 or -4, or of layer2 of a ResNet-18 at 224 px",
-    (Layer(_CODE, _CIM), Layer(_OURS, _EVALUATION)),
+    (Layer(_CODE, _CIM), Layer(_OURS, frozen.HARD_LABELS)),
     {
         **_ON_IMAGENET,
         "cifar10": _family("cifar10", Layer(_NETWORK, {"network": convnet(3)})),

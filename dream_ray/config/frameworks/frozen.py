@@ -6,13 +6,25 @@ has run these presets with its published weights yet.
 
 from dream_ray.config.frameworks import data_sets, idc
 from dream_ray.config.frameworks.base import Family, convnet, scales_of
-from dream_ray.config.frameworks.origins import Layer, Origin, Settings, scaled_rate
+from dream_ray.config.frameworks.origins import ByScale, Layer, Origin, Settings, scaled_rate
 
 NOT_RUN = "never run with published weights"
 IPCS = (1, 10, 50)
 FACTOR = 2
 SUBSETS = ("imagenet1k", "imagenet100", "imagenet10")
 """ImageNet-1K and its subsets at 224 px."""
+
+ALL_TILES = ByScale(lambda scale: scale.ipc * scale.factor**2, "ipc * factor^2, all tiles at once")
+HARD_LABELS: Settings = {
+    "evaluation": {
+        "epochs": 1000,
+        "batch_size": 64,
+        "lr": 0.01,
+        "cutmix_probability": 0.5,
+        "augmentation": "color_crop_flip_scale_rotate",
+    }
+}
+"""IDC's recipe on CIFAR-10, for methods that publish none for hard labels."""
 
 _NETWORK = Origin("published code", "the ResNet-18 of torchvision, as in CIM, RDED and FADRM, with its normalisation")
 _AS_AT_64_PX = Origin("by rule", "ConvNet-4, as DM and DREAM on Tiny-ImageNet")

@@ -1,6 +1,6 @@
 """How two batches are compared, and how that moves the synthetic images."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,10 +10,13 @@ from dream_ray.config.section import Section
 class Weights(Section):
     """Weights of the bidirectional objective."""
 
+    later: ClassVar[tuple[str, ...]] = ("label",)
     feature: float = Field(default=1.0, ge=0)
     """Weight of mean feature matching ("forward"); 0 switches it off."""
     gradient: float = Field(default=1.0, ge=0)
     """Weight of gradient matching ("backward"); 0 switches it off."""
+    label: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of the synthetic images at their class (SRe2L, LPLD: 1)."""
 
     @model_validator(mode="after")
     def _something_is_matched(self) -> "Weights":
@@ -34,9 +37,11 @@ class Matching(Section):
     feature_layer: str | None = None
     """Layer whose maps are the features that are matched, such as stage2 of resnet18; null: the penultimate features.
     With several frozen models, all must have it."""
-    pairing: Literal["mean", "anchor"] = "mean"
+    pairing: Literal["mean", "anchor", "statistics"] = "mean"
     """Features that are compared. mean: those of a synthetic and a real batch; anchor: those of each tile and the real
-    image that it starts from (CIM), which is then the real batch of every step, without a selection."""
+    image that it starts from (CIM), which is then the real batch of every step, without a selection; statistics: mean
+    and variance before each batch norm of a frozen network, of the synthetic batch and of all real images of the class
+    (LPLD), by their Euclidean distance, without a selection."""
     biases: bool = False
     """Match the gradients of biases and norm parameters too."""
     classifier: bool = False
@@ -51,13 +56,18 @@ class Matching(Section):
 class Pixels(Section):
     """The optimiser of the synthetic images."""
 
-    later: ClassVar[tuple[str, ...]] = ("optimizer", "weight_decay")
+    later: ClassVar[tuple[str, ...]] = ("optimizer", "weight_decay", "betas", "schedule")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd: with momentum; adamw: AdamW on the difference from the initial images (CIM)."""
+    """sgd: with momentum; adamw: AdamW on the difference from the initial images (CIM), and Adam if weight_decay is 0
+    (SRe2L, LPLD)."""
     lr: float = Field(default=5e-3, gt=0)
     """Learning rate after the scaling (ipc / 10) * (side / base side)^2."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of adamw, towards the initial images (CIM: 0.01)."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the two moments of adamw (SRe2L, LPLD: 0.5 and 0.9)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate of adamw over the run. cosine: falls to 0 at the last step, so the run cannot be lengthened."""
     momentum: float = Field(default=0.5, ge=0, lt=1)
     """Momentum of the SGD that all classes share in the published code."""
     coupling: Literal["sequential", "joint"] = "sequential"

@@ -6,10 +6,12 @@ that reads no value on the host, so a compiler or `torch.func.vmap` can take it 
 Source: DSA (Zhao & Bilen, ICML 2021, arXiv 2102.08259), which draws one of its operations ("color|crop|cutout"), and
 IDC's variant (arXiv 2205.14959), which applies several ("color_crop_cutout"): flip, then colour (brightness,
 saturation, contrast), then one operation drawn from those of {crop, scale, rotate} that the strategy lists, then
-cutout. Images are normalised before. L classes, N images, C channels, H, W; P = 1 (one draw for the whole batch, so
-that real and synthetic images of a class step see the same) or P = N (one draw per image).
+cutout. SRe2L (arXiv 2306.13092) augments by random resized crops (resize). Images are normalised before. L classes, N
+images, C channels, H, W; P = 1 (one draw for the whole batch, so that real and synthetic images of a class step see the
+same) or P = N (one draw per image).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -31,6 +33,8 @@ CROP_FRACTION = 0.125
 SCALE_MAX = 1.2
 ROTATE_MAX_DEGREES = 15.0
 CUTOUT_FRACTION = 0.5
+RESIZED_AREA = (0.08, 1.0)
+RESIZED_RATIO = (3 / 4, 4 / 3)
 
 
 AugmentParams = Mapping[str, np.ndarray]
@@ -38,7 +42,8 @@ AugmentParams = Mapping[str, np.ndarray]
 
 flip: (P,) bool, mirror left-right. brightness, saturation, contrast: (P,) u in [0, 1). crop: (P, 2) int, shift of rows
 and columns in pixels. scale: (P, 2) zoom factors of x and y. rotate: (P,) angle in radians. cutout: (P, 2) int, centre
-row and column of the square that is set to zero.
+row and column of the square that is set to zero. resize: (P, 4) width, height, and position of the centre in x and y
+of the part that is enlarged to the whole, where the image spans [-1, 1] and has width and height 1.
 """
 
 
@@ -60,6 +65,8 @@ def sample_params(
     drawn: dict[str, np.ndarray] = {}
     if "flip" in names:
         drawn["flip"] = rng.random(num_draws) < FLIP_PROBABILITY
+    if "resize" in names:
+        drawn["resize"] = _sample_resize(rng, num_draws)
     if "color" in names:
         for colour in _COLOURS:
             drawn[colour] = rng.random(num_draws)
@@ -78,6 +85,17 @@ def sample_params(
 def _sample_crop(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
     limits = np.array([int(height * CROP_FRACTION + 0.5), int(width * CROP_FRACTION + 0.5)])
     return rng.integers(-limits, limits + 1, size=(num_draws, 2))
+
+
+def _sample_resize(rng: np.random.Generator, num_draws: int) -> np.ndarray:
+    """Draws area, ratio and position as torchvision's RandomResizedCrop, of real numbers.
+
+    A side beyond the image is cut; torchvision draws again.
+    """
+    area = rng.uniform(*RESIZED_AREA, num_draws)
+    ratio = np.exp(rng.uniform(math.log(RESIZED_RATIO[0]), math.log(RESIZED_RATIO[1]), num_draws))
+    sides = np.minimum(np.sqrt(np.stack([area * ratio, area / ratio], axis=1)), 1)
+    return np.concatenate([sides, (1 - sides) * rng.uniform(-1, 1, (num_draws, 2))], axis=1)
 
 
 def scale_factor(u: np.ndarray) -> np.ndarray:
@@ -100,8 +118,8 @@ _SAMPLERS: dict[str, Callable[[np.random.Generator, int, int, int], np.ndarray]]
 View = dict[str, Tensor]
 """A draw on the device: the parameters of every operation, in the order of their application.
 
-flip, brightness, saturation, contrast: (P, 1). crop, cutout: (P, 2), as in `AugmentParams`. scale: (P, 2). rotate:
-(P, 2), cosine and sine. One more column tells whether the operation is applied, if some draws lack it.
+flip, brightness, saturation, contrast: (P, 1). crop, cutout: (P, 2), and resize: (P, 4), as in `AugmentParams`. scale:
+(P, 2). rotate: (P, 2), cosine and sine. One more column tells whether the operation is applied, if some draws lack it.
 """
 
 
@@ -141,7 +159,7 @@ def _possible(strategy: str) -> list[frozenset[str]]:
     """Returns every set of operations that a strategy can draw."""
     possible: list[frozenset[str]] = []
     for names in parse_strategy(strategy):
-        fixed = (names & {"flip", "cutout"}) | frozenset(_COLOURS if "color" in names else ())
+        fixed = (names & {"flip", "resize", "cutout"}) | frozenset(_COLOURS if "color" in names else ())
         possible += [fixed | {chosen} for chosen in _ONE_OF if chosen in names] or [fixed]
     return possible
 
@@ -214,6 +232,12 @@ def _crop(x: Tensor, shifts: Tensor) -> Tensor:
     return padded.gather(2, rows).gather(3, columns)
 
 
+def _resize(x: Tensor, parts: Tensor) -> Tensor:
+    width, height, right, down = parts.unbind(dim=1)
+    zeros = torch.zeros_like(width)
+    return warp(x, _matrices([width, zeros, right], [zeros, height, down]))
+
+
 def _scale(x: Tensor, factors: Tensor) -> Tensor:
     horizontal, vertical = factors.unbind(dim=1)
     zeros = torch.zeros_like(horizontal)
@@ -262,6 +286,7 @@ def _cutout(x: Tensor, centres: Tensor) -> Tensor:
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "flip": _flip,
+    "resize": _resize,
     "brightness": _brightness,
     "saturation": _saturation,
     "contrast": _contrast,
@@ -270,4 +295,4 @@ _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rotate": _rotate,
     "cutout": _cutout,
 }
-_WIDTHS = dict.fromkeys(_OPERATIONS, 1) | {"crop": 2, "scale": 2, "rotate": 2, "cutout": 2}
+_WIDTHS = dict.fromkeys(_OPERATIONS, 1) | {"crop": 2, "scale": 2, "rotate": 2, "cutout": 2, "resize": 4}

@@ -2,7 +2,7 @@
 
 from dream_ray.errors import UsageError
 
-OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout")
+OPERATIONS = ("flip", "color", "crop", "scale", "rotate", "cutout", "resize")
 
 
 def parse_strategy(strategy: str) -> tuple[frozenset[str], ...]:

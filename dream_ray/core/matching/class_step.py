@@ -36,13 +36,14 @@ class ClassInputs(NamedTuple):
     Attributes:
         images_NCHW: Stored synthetic images.
         momenta: Their momentum, or the state of AdamW.
-        real_RCHW: Real images of the class, uint8.
+        real_RCHW: Real images of the class, uint8; none if the target is given.
         view: Draw of the augmentation with P = 1, the same for real and synthetic images (Siamese).
         label: The class, a scalar int64.
         part_M: Decoded images to match, int64; None: all of them.
         weight_R: Weights of the real images, float32, with the sum 1; None: all are equal.
         weights_2: Factors of the two parts of the loss, see `matching_loss`; None: both are 1.
-        corrections_2: Of AdamW at this step, see `pixel_adamw`; None: plain SGD.
+        adamw_4: Constants of AdamW at this step, see `adamw_constants`; None: SGD.
+        target_SD: Features to match, which are independent of the step; None: those of the real images.
     """
 
     images_NCHW: Tensor
@@ -53,7 +54,8 @@ class ClassInputs(NamedTuple):
     part_M: Tensor | None
     weight_R: Tensor | None = None
     weights_2: Tensor | None = None
-    corrections_2: Tensor | None = None
+    adamw_4: Tensor | None = None
+    target_SD: Tensor | None = None
 
     def of_only_class(self) -> "ClassInputs":
         """Returns the inputs of a class without the first axis, along which one class is stacked."""
@@ -88,7 +90,7 @@ class ClassStep:
         lr: Learning rate of the pixels.
         momentum: Momentum of the pixels.
         num_classes: Classes that share the momentum, see `pixel_step`.
-        weight_decay: Weight decay of AdamW.
+        betas: Of the moments of AdamW.
     """
 
     objective: Objective
@@ -97,7 +99,7 @@ class ClassStep:
     lr: float
     momentum: float
     num_classes: int
-    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def target(
         self,
@@ -109,6 +111,8 @@ class ClassStep:
         chunk: int | None,
     ) -> Signals:
         """Returns the signals of the real images, constants of the matching loss; arguments as for `__call__`."""
+        if inputs.target_SD is not None:
+            return Signals(inputs.target_SD, {})
 
         def of_chunk(real_RCHW: Tensor, weight_R: Tensor | None) -> Signals:
             images_RCHW = augment(normalise(unit(real_RCHW)), inputs.view)
@@ -157,14 +161,9 @@ class ClassStep:
         loss, gradient_NCHW = matching_gradient(
             synthetic, inputs.images_NCHW, target, self.objective, differentiate, inputs.weights_2
         )
-        if inputs.corrections_2 is not None:
+        if inputs.adamw_4 is not None:
             moved_NCHW, momenta = pixel_adamw(
-                inputs.images_NCHW,
-                inputs.momenta,
-                gradient_NCHW,
-                inputs.corrections_2,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
+                inputs.images_NCHW, inputs.momenta, gradient_NCHW, inputs.adamw_4, self.betas
             )
         else:
             moved_NCHW, momenta = pixel_step(

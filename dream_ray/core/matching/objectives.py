@@ -1,6 +1,7 @@
-"""Matching objectives: gradients (DC, IDC), mean features (DM) and both at once (DREAM+).
+"""Matching objectives: gradients (DC, IDC), mean features (DM), both at once (DREAM+), and batch-norm statistics.
 
-Sources: DC (ICLR 2021), IDC (arXiv 2205.14959), DM (arXiv 2110.04181), DREAM+ (arXiv 2310.15052), section 3.
+Sources: DC (ICLR 2021), IDC (arXiv 2205.14959), DM (arXiv 2110.04181), DREAM+ (arXiv 2310.15052), section 3; SRe2L
+(arXiv 2306.13092), whose code weights the first batch norm ten-fold, and LPLD (arXiv 2410.15919) for the statistics.
 All functions are pure: a forward function, parameters and images -> tensors.
 N images, C channels, H, W, D features.
 """
@@ -27,15 +28,26 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.sum(1 - (a * b).sum(dim=1) / (norms + 1e-6))
 
 
+FIRST_BATCH_NORM = 10.0
+"""Weight of the statistics of the first batch norm; the others have 1 (SRe2L's code, `first_bn_multiplier`)."""
+
+
+def _of_statistics(a_SD: Tensor, b_SD: Tensor) -> Tensor:
+    norms_S = torch.linalg.vector_norm(a_SD - b_SD, dim=1)
+    return torch.sum(norms_S) + (FIRST_BATCH_NORM - 1) * torch.sum(norms_S[:2])
+
+
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda a, b: torch.sum((a - b).square()),
     "l1": lambda a, b: torch.sum((a - b).abs()),
     "l1_mean": lambda a, b: torch.sum((a - b).abs().reshape(len(a), -1).mean(dim=1)),
     "cosine": _cosine,
+    "statistics": _of_statistics,
 }
 """Distance of two tensors of one shape: mse and l1 are sums; l1_mean and cosine sum over the rows of the first axis. As
 in the published code, every entry of a one-dimensional parameter is a row. A mean feature is one row, because the
-cosine of single numbers depends on their signs only."""
+cosine of single numbers depends on their signs only. statistics sums the Euclidean norms of the rows of
+`BatchStatistics`."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,9 @@ class Objective:
         distance: Key of `DISTANCES`.
         match_biases: Whether one-dimensional parameters (biases, norm scales) are matched.
         match_classifier: Whether the classification layer's weight is matched.
-        is_paired: Whether the features of each synthetic image are compared with those of one real image (CIM), instead
-            of the means over both batches.
+        is_averaged: Whether the mean features of both batches are compared; false: all rows of the features, which are
+            those of paired images (CIM) or statistics of a batch.
+        label_weight: Weight of the cross-entropy of the synthetic images at their class, >= 0.
     """
 
     feature_weight: float
@@ -57,7 +70,8 @@ class Objective:
     distance: str
     match_biases: bool
     match_classifier: bool
-    is_paired: bool = False
+    is_averaged: bool = True
+    label_weight: float = 0.0
 
     def matched_names(self, parameters: Parameters) -> tuple[str, ...]:
         """Returns the parameters whose gradients are matched, in the network's order."""
@@ -74,14 +88,16 @@ class Signals:
     """Mean feature and gradients of a network on a batch of one class.
 
     Attributes:
-        features_ND: Mean feature (1, D), or that of each image (N, D) if the objective pairs images.
+        features_ND: Mean feature (1, D), or all rows of the features if the objective does not average them.
         gradients: d CE / d parameter (mean over the batch) of the matched parameters; empty if none is needed.
+        cross_entropy: CE (mean over the batch), a scalar; None if it is not needed.
 
-    Both means may be weighted.
+    All means may be weighted.
     """
 
     features_ND: Tensor
     gradients: dict[str, Tensor]
+    cross_entropy: Tensor | None = None
 
 
 def signals(
@@ -109,11 +125,11 @@ def signals(
     """
 
     def compared(features_ND: Tensor) -> Tensor:
-        if objective.is_paired:
+        if not objective.is_averaged:
             return features_ND
         return (features_ND.mean(dim=0) if weight_N is None else weight_N @ features_ND)[None]
 
-    if objective.gradient_weight == 0:
+    if objective.gradient_weight == objective.label_weight == 0:
         features_ND, _ = forward(parameters, images_NCHW)
         return Signals(compared(features_ND), {})
 
@@ -126,9 +142,12 @@ def signals(
             loss = weight_N @ F.cross_entropy(logits_NL, labels_N, reduction="none")
         return loss, {"features": compared(features_ND)}
 
+    if objective.gradient_weight == 0:
+        loss, other = cross_entropy({})
+        return Signals(other["features"], {}, loss)
     matched = {name: parameters[name] for name in objective.matched_names(parameters)}
-    gradients, (_, other) = differentiate(cross_entropy, matched, again=again)
-    return Signals(other["features"], gradients)
+    gradients, (loss, other) = differentiate(cross_entropy, matched, again=again)
+    return Signals(other["features"], gradients, loss)
 
 
 def mean_signals(weighted: Iterable[tuple[float, Signals]], num_chunks: int) -> Signals:
@@ -160,9 +179,10 @@ def _flatten(one: Signals) -> Tensor:
 
 
 def matching_loss(real: Signals, synthetic: Signals, objective: Objective, weights_2: Tensor | None = None) -> Tensor:
-    """Returns w_feature * dist(mean features) + w_gradient * sum over layers of dist(gradients), a scalar.
+    """Returns w_feature * dist(features) + w_gradient * sum over layers of dist(gradients) + w_label * CE, a scalar.
 
-    Source: DREAM+, equations of the bidirectional matching; with one weight at 0 it is DM's or IDC's loss.
+    Source: DREAM+, equations of the bidirectional matching; with one weight at 0 it is DM's or IDC's loss. The CE of
+    the synthetic images has no real counterpart (SRe2L).
 
     Args:
         real: Signals of the real batch.
@@ -178,6 +198,9 @@ def matching_loss(real: Signals, synthetic: Signals, objective: Objective, weigh
         loss = loss + objective.feature_weight * of_feature * gap
     for name, gradient in real.gradients.items():
         loss = loss + objective.gradient_weight * of_gradient * distance(gradient, synthetic.gradients[name])
+    if objective.label_weight > 0:
+        assert synthetic.cross_entropy is not None
+        loss = loss + objective.label_weight * synthetic.cross_entropy
     return loss
 
 

@@ -20,12 +20,13 @@ from dream_ray.core.images.normalisation import Normalise
 from dream_ray.core.images.pixel_space import PIXEL_SPACES, PixelSpace
 from dream_ray.core.matching.class_step import ClassInputs, ClassStep
 from dream_ray.core.matching.objectives import Objective
-from dream_ray.core.matching.pixel_adamw import corrections
+from dream_ray.core.matching.pixel_adamw import adamw_constants, cosine_factor
 from dream_ray.core.placement import Labels
 from dream_ray.core.selection.random_batches import random_batch, successive_batches
 from dream_ray.core.transfer import to_device
 from dream_ray.data.arrays import Float32Array
 from dream_ray.engine.matching.class_selector import ClassSelector
+from dream_ray.engine.matching.class_statistics import ClassStatistics
 from dream_ray.engine.matching.initial_images import InitialImages, RankingModels
 from dream_ray.engine.matching.programs import StepProgram
 from dream_ray.engine.matching.state import ClassState, RunState
@@ -46,10 +47,11 @@ def class_step(config: Config, num_classes: int) -> ClassStep:
         Objective(
             weights.feature,
             weights.gradient,
-            matching.distance,
+            "statistics" if matching.pairing == "statistics" else matching.distance,
             matching.biases,
             matching.classifier,
-            is_paired=matching.pairing == "anchor",
+            is_averaged=matching.pairing == "mean",
+            label_weight=weights.label,
         ),
         decoder(config, config.decode),
         PIXEL_SPACES[pixels.space],
@@ -57,7 +59,7 @@ def class_step(config: Config, num_classes: int) -> ClassStep:
         pixels.momentum,
         # One joint step for all classes is a step of each alone.
         num_classes if pixels.coupling == "sequential" else 1,
-        pixels.weight_decay,
+        pixels.betas,
     )
 
 
@@ -72,6 +74,7 @@ def step_program(config: Config, num_classes: int, normalise: Normalise, form: P
         chunk=config.matching.real_chunk,
         frozen=config.source.kind == "frozen",
         layer=config.matching.feature_layer,
+        statistics=config.matching.pairing == "statistics",
     )
 
 
@@ -109,6 +112,11 @@ class ClassMatcher:
         return PIXEL_SPACES[self.config.pixels.space](self.selector.normalise)
 
     @cached_property
+    def statistics(self) -> ClassStatistics:
+        """Batch-norm statistics of the classes, which matching.pairing statistics matches."""
+        return ClassStatistics(self.selector.real, self._program, self.config.selection.embedding_batch)
+
+    @cached_property
     def _program(self) -> StepProgram:
         """The program of groups of classes with a full real batch."""
         return self._step_program(self.selector.form)
@@ -129,6 +137,8 @@ class ClassMatcher:
     def real_indices(self, snapshot: Snapshot, label: int, state: ClassState) -> np.ndarray:
         """Returns the real images of the current step of a class, by position, int64."""
         config, num_images = self.config, len(self.selector.real[label])
+        if config.matching.pairing == "statistics":
+            return np.empty(0, dtype=np.int64)
         if config.matching.pairing == "anchor":
             part, anchors = self._synthetic_part(snapshot, label), state.indices.numpy()
             return anchors if part is None else anchors[part]
@@ -193,18 +203,25 @@ class ClassMatcher:
             label=to_device(np.array(labels, dtype=np.int64), device),
             part_M=to_device(np.stack(parts), device) if parts else None,
             weight_R=_stacked(weights) if weights else None,
-            corrections_2=self._corrections(snapshot, len(labels)),
+            adamw_4=self._adamw(snapshot, len(labels)),
             weights_2=None
             if member is None or weights_M2 is None
             else weights_M2[member.number].expand(len(labels), 2),
+            target_SD=_stacked([self.statistics.of(snapshot, label) for label in labels])
+            if self.config.matching.pairing == "statistics"
+            else None,
         )
 
-    def _corrections(self, snapshot: Snapshot, count: int) -> Tensor | None:
-        """Returns the corrections of AdamW for some classes (count, 2); None without AdamW."""
-        if self.config.pixels.optimizer != "adamw":
+    def _adamw(self, snapshot: Snapshot, count: int) -> Tensor | None:
+        """Returns the constants of AdamW for some classes (count, 4); None without AdamW."""
+        pixels = self.config.pixels
+        if pixels.optimizer != "adamw":
             return None
-        step = self.config.step_of(snapshot.outer, snapshot.inner)
-        return to_device(corrections(step + 1), self.selector.normalise.device, torch.float32).expand(count, 2)
+        step, lr = self.config.step_of(snapshot.outer, snapshot.inner), pixels.lr
+        if pixels.schedule == "cosine":
+            lr *= cosine_factor(step, self.config.total_steps)
+        constants_4 = adamw_constants(step + 1, lr=lr, weight_decay=pixels.weight_decay, betas=pixels.betas)
+        return to_device(constants_4, self.selector.normalise.device, torch.float32).expand(count, 4)
 
     def _view(self, snapshot: Snapshot, label: int) -> AugmentParams:
         """Draws the augmentation of a class step, the same for its real and synthetic batch (Siamese)."""

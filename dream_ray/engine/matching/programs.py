@@ -22,6 +22,7 @@ from dream_ray.core.matching.objectives import Forward, Parameters
 from dream_ray.engine.networks.functional import FromFirst, apply, cast, function_of, structure_of, tensors_of
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm, compile_whole
 from dream_ray.nets import Classifier
+from dream_ray.nets.batch_statistics import BatchStatistics
 from dream_ray.nets.instance_norm import with_closed_norms
 from dream_ray.nets.layers import LayerFeatures
 
@@ -91,6 +92,7 @@ class StepProgram:
         chunk: Real images per forward pass; None: all at once.
         frozen: Whether the networks are frozen; they compute in evaluation mode, where batch norms couple no images.
         layer: Layer whose maps are the features; None: the penultimate features.
+        statistics: Whether the features are the statistics of batch norms, see `BatchStatistics`.
     """
 
     def __init__(
@@ -104,8 +106,9 @@ class StepProgram:
         chunk: int | None = None,
         frozen: bool = False,
         layer: str | None = None,
+        statistics: bool = False,
     ) -> None:
-        self.size = form.match_batch
+        self.size, self._has_statistics = form.match_batch, statistics
         self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
         self._chunk, self._form, self._frozen, self._layer = chunk, form, frozen, layer
         self._structure = FromFirst(self._structure_of)
@@ -113,8 +116,13 @@ class StepProgram:
 
     def _structure_of(self, network: Classifier, architecture: int) -> nn.Module:
         whole = structure_of(network, training=not self._frozen)
-        with_logits = self._step.objective.gradient_weight > 0
-        structure = whole if self._layer is None else LayerFeatures(whole, self._layer, with_logits=with_logits)
+        objective = self._step.objective
+        structure: nn.Module = whole
+        if self._has_statistics:
+            structure = BatchStatistics(whole)
+        elif self._layer is not None:
+            with_logits = objective.gradient_weight > 0 or objective.label_weight > 0
+            structure = LayerFeatures(whole, self._layer, with_logits=with_logits)
         # A compiler fuses the derivatives of norms; the closed form would lose digits in bfloat16.
         is_split = self.size > 1 and self._form.backend is None and self._dtype == torch.float32
         return with_closed_norms(structure) if is_split else structure
@@ -152,6 +160,11 @@ class StepProgram:
     def function_of(self, network: Classifier, architecture: int = 0) -> tuple[Forward, Parameters]:
         """Returns a network as steps use it, as a function, and its parameters."""
         return function_of(self._structure(network, architecture), tensors_of(network), self._dtype)
+
+    @property
+    def normalise(self) -> Normalise:
+        """Maps images to network inputs."""
+        return self._normalise
 
     def views(self, draws: Sequence[AugmentParams]) -> View:
         """Moves the draws of a group to the device; a compiled program needs the same shapes for all."""

@@ -18,6 +18,7 @@ from dream_ray.engine.run.ignored_settings import changed_in_vain
 from dream_ray.engine.run.normalisation import MOST_WHITENED_VALUES
 from dream_ray.engine.run.sets import check_start
 from dream_ray.errors import UsageError
+from dream_ray.nets.batch_statistics import check_batch_norms
 from dream_ray.nets.classifier import foreign_code
 from dream_ray.nets.layers import check_layer
 
@@ -69,6 +70,9 @@ def _check_networks(config: Config, store: Store) -> None:
     if (layer := config.matching.feature_layer) is not None:
         for named in matched_networks(config)[0]:
             check_layer(build_named(named, store), layer)
+    if config.matching.pairing == "statistics":
+        for named in matched_networks(config)[0]:
+            check_batch_norms(build_named(named, store), named.name)
     network = build(config, store)  # raises if the network does not fit the images
     probe_NCHW = torch.zeros(2, *store.shape_CHW)
     with torch.no_grad(), foreign_code(f"network {config.network.name!r} in training"):

@@ -62,8 +62,9 @@ TABLE = (
     Row({"data.zca": (True,)}, ("data.normalisation",)),
     Row({"weights.gradient": (0.0,)}, ("matching.biases", "matching.classifier")),
     Row({"matching.objective": ("bidirectional",)}, ("trajectory",)),
-    Row({"matching.pairing": ("anchor",)}, ("selection.interval", *_RESTART, "selection.in_passes")),
-    Row({"pixels.optimizer": ("sgd",)}, ("pixels.weight_decay",)),
+    Row({"matching.pairing": ("anchor", "statistics")}, ("selection.interval", *_RESTART, "selection.in_passes")),
+    Row({"matching.pairing": ("statistics",)}, ("matching.distance",)),
+    Row({"pixels.optimizer": ("sgd",)}, ("pixels.weight_decay", "pixels.betas", "pixels.schedule")),
     Row({"pixels.optimizer": ("adamw",)}, ("pixels.momentum", "pixels.coupling")),
     # The training images of an expert are selected from scratch for every update.
     Row(

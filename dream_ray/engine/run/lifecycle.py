@@ -140,13 +140,13 @@ def _forget(path: str) -> None:
 def change_length(run: Run, outer_steps: int) -> Run:
     """Gives a finished or stopped run another number of outer steps.
 
-    It then goes on to the bits that it would have had with this number from the start: no setting has a schedule that
-    depends on the number, and the last checkpoint of a finished run holds its whole state. The set of a finished run
-    stays, under the name of the set of a checkpoint.
+    It then goes on to the bits that it would have had with this number from the start: no setting but a schedule of the
+    pixels depends on the number, and the last checkpoint of a finished run holds its whole state. The set of a finished
+    run stays, under the name of the set of a checkpoint.
 
     Raises:
-        UsageError: If the number is below the steps done, the state at the end of a finished run is gone, or another
-            process executes the run.
+        UsageError: If the number is below the steps done, `pixels.schedule` depends on it, the state at the end of a
+            finished run is gone, or another process executes the run.
     """
     run = as_begun(run)
     inner_steps = run.config.inner_steps
@@ -158,6 +158,12 @@ def change_length(run: Run, outer_steps: int) -> Run:
             raise UsageError(
                 f"outer-steps must be at least {fewest}, because run {run.path} has done {done} steps of {inner_steps} "
                 f"per outer step; got {outer_steps}"
+            )
+        if run.config.pixels.schedule == "cosine" and outer_steps != run.config.outer_steps:
+            raise UsageError(
+                f"outer-steps must be {run.config.outer_steps} with pixels.schedule cosine, whose learning rate falls "
+                f"to 0 at the last step of run {run.path}; got {outer_steps}. Start a new run from its images with "
+                f"`dream-ray distill --from {run.path}`"
             )
         if run.is_finished:
             if outer_steps == run.config.outer_steps:

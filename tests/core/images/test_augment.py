@@ -85,7 +85,9 @@ def test_the_shapes_of_views_depend_on_the_strategy_only() -> None:
         {name: values.shape for name, values in views_of([draw], CPU, ALL).items()} for draw in draws(ALL, count=20)
     ]
     assert all(one == shapes[0] for one in shapes)
-    assert list(shapes[0]) == ["flip", "brightness", "saturation", "contrast", "crop", "scale", "rotate", "cutout"]
+    assert list(shapes[0]) == [
+        *("flip", "resize", "brightness", "saturation", "contrast", "crop", "scale", "rotate", "cutout")
+    ]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

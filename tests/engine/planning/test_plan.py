@@ -25,7 +25,7 @@ from dream_ray.engine.run.programs import program_choice
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.errors import UsageError
 from tests.frameworks import tiny_run
-from tests.models import at_untrained
+from tests.models import with_untrained
 
 HERE: dict[str, Any] = {"threads": 1, "device": torch.device("cpu")}
 
@@ -69,13 +69,11 @@ def test_costs_of_a_run_follow_from_measured_steps(tiny: dict[str, Any], digits_
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_steps_of_every_framework_are_timed(framework: str, digits_store: str, tmp_path: Path) -> None:
-    settings = tiny_run(framework, "representative")
-    if framework == "cim":
-        settings = at_untrained(settings, digits_store, tmp_path / "model")
+    settings = with_untrained(tiny_run(framework, "representative"), digits_store, tmp_path / "model")
     config = with_models(parse_config(settings), Store.open(digits_store))
     costs = measure_costs(config, Store.open(digits_store), **HERE)
     assert costs.match_s > 0
-    if framework == "cim":  # its networks are never trained, and its real images are those that the tiles start from
+    if config.source.kind == "frozen":  # its networks are never trained, and its frameworks select nothing
         assert costs.first_warm_up_s == costs.update_s == costs.select_s == 0
         return
     assert costs.first_warm_up_s > 0 and costs.snapshot_bytes > 0

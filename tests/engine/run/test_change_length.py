@@ -15,7 +15,7 @@ from dream_ray.engine.run.directory import FIRST_OUTER_STEPS, Run, open_run
 from dream_ray.errors import UsageError
 from tests.conftest import TINY
 from tests.frameworks import tiny_run
-from tests.models import at_untrained
+from tests.models import with_untrained
 from tests.runs import Killed, create_run, final_images, kill_at, run_all, work
 
 
@@ -34,8 +34,7 @@ def copied(finished: str, out: str) -> Run:
 
 def of_length(outer_steps: int, framework: str, store: str, path: Path) -> Run:
     settings = {**tiny_run(framework, "representative"), "outer_steps": outer_steps, "checkpoint_every": 3}
-    if framework == "cim":
-        settings = at_untrained(settings, store, f"{path}-model")
+    settings = with_untrained(settings, store, f"{path}-model")
     run = create_run(str(path), parse_config(settings), store)
     run_all(run, 1)
     return run

@@ -16,7 +16,7 @@ from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.checks import check_fit
 from dream_ray.engine.run.ignored_settings import TABLE, Row, changed_in_vain, ignored
 from tests.frameworks import tiny_run
-from tests.models import untrained
+from tests.models import with_untrained
 
 # Another value for every setting that is ignored somewhere; switches are turned.
 OTHER: dict[str, Any] = {
@@ -39,8 +39,10 @@ OTHER: dict[str, Any] = {
     "selection.rule": "any",
     "selection.restart": "warm",
     "selection.restart_steps": 0,
+    "pixels.betas": (0.5, 0.5),
     "pixels.coupling": "joint",
     "pixels.momentum": 0.25,
+    "pixels.schedule": "cosine",
     "pixels.weight_decay": 0.5,
     "source.models": ("nowhere",),
     "source.pool_size": 2,
@@ -83,6 +85,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("mtt", "representative", {}),
     ("dream_plus", "representative", {"source": {"kind": "frozen", "allow_weak_models": True}}),
     ("cim", "representative", {}),
+    ("statistics", "representative", {}),
 ]
 
 
@@ -109,8 +112,7 @@ def test_ignored_settings_change_no_bit(
     case: tuple[str, str, dict[str, Any]], four_digits_store: str, out: str
 ) -> None:
     settings = settings_of(*case)
-    if parse_config(settings).source.kind == "frozen":
-        settings["source"]["models"] = [untrained(four_digits_store, f"{out}-model").path]
+    settings = with_untrained(settings, four_digits_store, f"{out}-model")
     before = distilled(settings, four_digits_store, f"{out}-before")
     paths = ignored(parse_config(settings))
     for path in paths:

@@ -131,15 +131,19 @@ def _check_network(config: Config, store: Store) -> None:
     features = FeatureProgram(normalise, batch=len(real), backend=_ONLY_TRACED.backend)
     synthetic = torch.zeros(1, 1, *store.shape_CHW)
     is_adamw = config.pixels.optimizer == "adamw"
-    momenta, correction = (first_momenta(synthetic[0])[None], torch.ones(1, 2)) if is_adamw else (synthetic, None)
+    momenta, adamw = (first_momenta(synthetic[0])[None], torch.ones(1, 4)) if is_adamw else (synthetic, None)
     recipe = replace(recipe_of(config), batch_size=len(real))
     update = UpdateProgram(recipe, normalise, form=_ONLY_TRACED)
     try:
         for architecture, named in enumerate(matched_networks(config)[0]):
             network = build_named(named, store)
             features.of(network, architecture)(real)
+            target = None
+            if config.matching.pairing == "statistics":
+                forward, parameters = step.function_of(network, architecture)
+                target = forward(parameters, synthetic[0])[0][None]
             inputs = ClassInputs(
-                synthetic, momenta, real[None], step.views([draw]), label, None, None, None, correction
+                *(synthetic, momenta, real[None], step.views([draw]), label, None, None, None, adamw, target)
             )
             step.of(network, architecture)(inputs.of_only_class())
             if config.source.kind != "frozen":
