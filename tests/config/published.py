@@ -281,7 +281,7 @@ ROWS = [
             **in_section("initialisation", strategy="easy", score="cross_entropy", candidates=300, crops=5),
             **in_section("weights", feature=0.01, gradient=0, label=1),
             **in_section("matching", objective="bidirectional", pairing="statistics", augmentation="flip_resize"),
-            **in_section("pixels", optimizer="adamw", weight_decay=0, betas=[0.5, 0.9], schedule="cosine"),
+            **in_section("pixels", optimizer="adamw", betas=[0.5, 0.9], schedule="cosine"),
             **{"pixels.space": "unit", "pixels.lr": 0.25 * 0.226},
             "source.kind": "frozen",
         },

@@ -31,7 +31,7 @@ def test_the_page_lists_every_setting_with_its_values() -> None:
     of_others = ["path", "digest", "models", "allow_weak_models", "score", "candidates", "crops"]
     of_frozen = ["models", "found", "allow_weak_models"]
     left_out = {"initialisation": of_others, "source": of_frozen, "matching": ["feature_layer", "pairing"]}
-    left_out["pixels"] = ["optimizer", "weight_decay"]
+    left_out |= {"pixels": ["optimizer", "weight_decay", "betas", "schedule"], "weights": ["label"]}
     shown = list(flat(Config().model_dump(mode="json")))
     shown += [f"{section}.{name}" for section, names in left_out.items() for name in names]
     assert sorted(paths) == sorted(shown)

@@ -72,7 +72,8 @@ def test_the_origin_of_a_preset_is_that_of_its_weakest_value() -> None:
         **{f"cifar10-ipc{ipc}-{form}": "ours" for ipc in (1, 10, 50) for form in ("cim", "statistics")},
         **{f"tiny-imagenet-ipc{ipc}-cim": "by rule" for ipc in (1, 10, 50)},
         **{f"{of}-cim": "partly by rule" for of in TRAINED_BEFORE if not of.startswith("tiny")},
-        **{f"{of}-statistics": "partly by rule" for of in TRAINED_BEFORE},
+        **{f"tiny-imagenet-ipc{ipc}-statistics": "by rule" for ipc in (1, 10, 50)},
+        **{f"{of}-statistics": "partly by rule" for of in TRAINED_BEFORE if not of.startswith("tiny")},
         **{f"{of}-dream-plus-frozen": "partly ours" for of in TRAINED_BEFORE},
         **{f"{of}-easy": "partly by rule" for of in TRAINED_BEFORE},
     }

@@ -26,7 +26,6 @@ _STATISTICS: Settings = {
     "matching": {"objective": "bidirectional", "pairing": "statistics", "augmentation": "flip_resize"},
     "pixels": {
         "optimizer": "adamw",
-        "weight_decay": 0.0,
         "betas": [0.5, 0.9],
         "schedule": "cosine",
         "space": "unit",
