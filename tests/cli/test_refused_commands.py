@@ -71,7 +71,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         (f"{DISTILL} --set selection.num_cluster=3", "did you mean selection.num_clusters?"),
         (
             f"{DISTILL} --set framework=x",
-            "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt, cim; got 'x'",
+            "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt, cim, statistics; got 'x'",
         ),
         (f"{DISTILL} --set matching.distance=x", "matching.distance must follow the rule: input should be 'mse'"),
         (f"{DISTILL} --set update.augmentation=x", "augmentation must be 'none' or operations of flip, color"),
@@ -129,7 +129,7 @@ DISTILL = "distill --preset smoke --store store --out new"
         ("experiment equal_accuracy --store store --out new --wait soon", "wait must be a time"),
         ("experiment equal_accuracy --store store --out new --local --max-concurrent 2", "must be 1 with local; got 2"),
         ("status nowhere", "there is no config.yaml in it"),
-        ("presets --framework x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt, cim"),
+        ("presets --framework x", "framework must be one of dc, dsa, dm, idc, dream, dream_plus, mtt, cim, statistics"),
         ("quickstart --out run", "out must be a new directory or one that quickstart wrote"),
         ("distil", "No such command 'distil'"),
     ],

@@ -141,6 +141,9 @@ def mtt_row(data: str, row: tuple[Any, ...]) -> Row:
     return Row(f"mtt-{data}-ipc{ipc}", source, {**trajectory, "pixels.lr": pixel_lr, "data.zca": zca})
 
 
+IDC_EPOCHS = {1: 3000, 4: 2000, 10: 2000, 40: 1500, 50: 1500, 200: 1000}
+"""IDC's epochs on ImageNet-10 by decoded images of a class; ImageNet-100 has two thirds, in hundreds."""
+
 ROWS = [
     *(
         Row(presets, source, {f"data.normalisation.{name}": value for name, value in numbers.items()})
@@ -300,9 +303,13 @@ ROWS = [
     ),
     Row("imagenet1k-.*", "300 epochs on ImageNet-1K: CIM, RDED, FADRM", {"evaluation.epochs": 300}),
     *(
-        Row(f"imagenet{classes}-ipc{ipc}-.*", "IDC's epochs for 4, 40 and 200 decoded images", {"evaluation.epochs": n})
-        for classes, epochs in ((10, (2000, 1500, 1000)), (100, (1300, 1000, 600)))
-        for ipc, n in zip((1, 10, 50), epochs, strict=True)
+        Row(
+            f"imagenet{classes}-ipc{ipc}-{form}", f"IDC's epochs for {decoded} decoded images", {"evaluation.epochs": n}
+        )
+        for form, factor in (("(cim|dream-plus-frozen|easy)", 2), ("statistics", 1))
+        for classes, epochs in ((10, IDC_EPOCHS), (100, {of: n * 2 // 300 * 100 for of, n in IDC_EPOCHS.items()}))
+        for ipc in (1, 10, 50)
+        for decoded, n in ((ipc * factor**2, epochs[ipc * factor**2]),)
     ),
     Row(
         f"imagenet(100|1k)-ipc{SIZES}-.*",
