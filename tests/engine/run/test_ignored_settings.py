@@ -67,6 +67,7 @@ OTHER: dict[str, Any] = {
     "update.weight_decay": 0.125,
     "weights.feature": 3.0,
     "weights.gradient": 2.0,
+    "weights.label": 2.0,
 }
 
 # Framework, selection, and what else; together they meet the condition of every row.
