@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from dream_ray.cli import app
-from dream_ray.config import Config, load_config
+from dream_ray.config import PRESETS, Config, load_config
 from dream_ray.config.given import config_of
 from dream_ray.config.load import read_assignments
 from dream_ray.config.section import paths_of
@@ -99,3 +99,10 @@ def test_inline_commands_options_and_settings_exist(page: Path) -> None:
 
 
 SETTINGS = set(paths_of(Config))
+
+
+def test_benchmarks_name_presets_that_exist() -> None:
+    text = "".join(file.read_text() for file in ROOT.glob("benchmarks/**/*.py"))
+    names = set(re.findall(r'"([\w-]+-ipc\d+[\w-]*)"', text))
+    assert names
+    assert names <= PRESETS.keys()
