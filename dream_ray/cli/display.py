@@ -48,6 +48,8 @@ def _matched(configs: list[Any]) -> str:
     """Returns in a few words what the presets of a framework match."""
     if configs[0].matching.objective == "trajectory":
         return "trajectories"
+    if configs[0].matching.pairing == "statistics":
+        return "batch-norm statistics, and labels by cross-entropy"
     kinds = (kind for kind in ("feature", "gradient") if getattr(configs[0].weights, kind) > 0)
     return f"{' and '.join(f'{kind}s' for kind in kinds)} by {_joined(one.matching.distance for one in configs)}"
 

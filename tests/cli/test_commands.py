@@ -154,6 +154,8 @@ def test_presets_are_listed(call: Callable[..., Answer]) -> None:
     assert re.search(r"^dm-svhn-ipc1 +by rule ", text, re.M)
     code, text, _ = call("presets", "--framework", "dream")
     assert len(re.findall(r"^dream-imagenet10+-ipc\d+ +extrapolated ", text, re.M)) == 4
+    code, text, _ = call("presets", "--framework", "statistics")
+    assert "  matches batch-norm statistics, and labels by cross-entropy\n" in text
 
 
 def test_a_preset_is_printed_as_a_file_with_the_source_of_its_values(
