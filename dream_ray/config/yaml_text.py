@@ -145,9 +145,9 @@ def parse_assignment(assignment: str, option: str, form: str) -> tuple[str, Any]
         UsageError: If it is not an assignment, or its value is not YAML.
     """
     key, separator, text = assignment.partition("=")
-    if not separator or not key:
+    if not separator or not key.strip():
         raise UsageError(f"{option} must look like {form}; got {assignment!r}")
-    return key, parse_yaml(text, f"{option} {assignment!r}: the value")
+    return key.strip(), parse_yaml(text, f"{option} {assignment!r}: the value")
 
 
 def read_yaml_mapping(path: str, what: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ PyTorch releases the GIL while it computes, so threads use several cores.
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from dream_ray.engine.progress.heartbeat import Report, discard_report
 from dream_ray.engine.run.class_costs import class_counts, placement
 from dream_ray.engine.run.directory import Run
 from dream_ray.engine.run.environment import resolve_device
+from dream_ray.engine.run.process_memory import spawned_process
 from dream_ray.engine.run.spec import RunSpec
 from dream_ray.engine.stopping import (
     LocalAgreement,
@@ -175,8 +176,7 @@ def _other_workers(
 def _validation_beside(run: Run, spec: RunSpec) -> Iterator[None]:
     """Validates checkpoints in another process while the block runs."""
     at_ctrl_c = ignore_first_ctrl_c if spec.workers > 1 else end_at_ctrl_c
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=at_ctrl_c) as pool:
+    with spawned_process("evaluation.every", "validates", at_ctrl_c) as pool:
 
         def validate(path: str, step: int) -> None:
             with ctrl_c_held_back():

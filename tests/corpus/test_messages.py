@@ -15,6 +15,7 @@ from dream_ray import api, storage
 from dream_ray.cli import run_state
 from dream_ray.cli.commands import runs
 from dream_ray.config import parse_config
+from dream_ray.config.frameworks import overlay
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.engine.progress.status import Status
 from dream_ray.engine.run.directory import check_new
@@ -253,14 +254,18 @@ def test_an_experiment_file_hears_which_part_is_wrong(name: str) -> None:
         parse_experiment({**BASE, **changed})
 
 
-WITHOUT_GUARD = """
-import dream_ray
-dream_ray.plan(dream_ray.load_config(preset="smoke"), store={store!r})
-"""
+WITHOUT_GUARD = {
+    "plan": 'dream_ray.plan(dream_ray.load_config(preset="smoke"), store={store!r})',
+    "validation": "dream_ray.distill(parse_config({settings!r}), store={store!r}, out={out!r}, local=True)",
+}
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_is_told_of_it(four_digits_store: str, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(WITHOUT_GUARD.format(store=four_digits_store))
+@pytest.mark.parametrize("name", WITHOUT_GUARD)
+def test_a_script_without_a_guard_is_told_of_it(name: str, four_digits_store: str, tmp_path: Path) -> None:
+    changes = {"evaluation": {"every": 2, "quick_epochs": 1}, "data": {"include_validation": False}}
+    settings = overlay(tiny_run("dm", "random"), changes)
+    call = WITHOUT_GUARD[name].format(store=four_digits_store, settings=settings, out=str(tmp_path / "run"))
+    (tmp_path / "script.py").write_text(f"import dream_ray\nfrom dream_ray.config import parse_config\n{call}\n")
     done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True)
     assert 'call it below `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]

@@ -72,6 +72,10 @@ def test_yaml_has_one_meaning(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_blanks_around_the_key_of_an_assignment_are_no_part_of_it() -> None:
+    assert parse_assignment("pixels.lr = 0.1", "--set", "key=value") == ("pixels.lr", 0.1)
+
+
 NO_NUMBERS = {
     "yes": "ipc=yes",
     "true": "pixels.lr=true",

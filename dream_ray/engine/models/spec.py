@@ -12,7 +12,7 @@ from dream_ray.config.normalisation import ChannelStatistics
 from dream_ray.config.sections import Network
 from dream_ray.config.training_recipe import TrainingRecipe
 from dream_ray.data.store.store import Store
-from dream_ray.engine.models.model import is_model
+from dream_ray.engine.models.model import BEGUN, is_model
 from dream_ray.engine.run.spec import POOL, device_rule, member_path
 from dream_ray.errors import check_rules
 
@@ -188,6 +188,11 @@ class ImportSpec:
         check_rules(
             device_rule(self.device),
             (self.threads < 1, f"cpus-per-worker must be an int >= 1; got {self.threads}"),
+            (
+                not is_model(self.weights) and storage.exists(storage.join(self.weights, BEGUN)),
+                f"weights must be a finished model; {self.weights} is not: the `dream-ray train` command that began it "
+                "finishes it",
+            ),
             (
                 is_pool,
                 f"weights must be one model; {self.weights} is a pool, of models such as "

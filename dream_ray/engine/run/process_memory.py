@@ -1,12 +1,16 @@
-"""The memory of a process: settings of the allocator, and one error if memory runs out."""
+"""The memory of a process: settings of the allocator, one error if memory runs out, and a process of its own."""
 
 import ctypes
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Event
 
 import torch
 
-from dream_ray.errors import TransientError
+from dream_ray.errors import TransientError, UsageError
 
 # Parameters of mallopt(3) in the GNU C library.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -57,3 +61,36 @@ def memory_errors() -> Iterator[None]:
             raise
         head, found, _ = text.partition(_END_OF_NUMBERS)
         raise out_of_memory(" ".join((head + found).split()).removesuffix(".")) from None
+
+
+@contextmanager
+def spawned_process(what: str, work: str, begin: Callable[[], object] | None = None) -> Iterator[Executor]:
+    """Yields an executor of one process, which starts with the first call and ends with the block.
+
+    Args:
+        what: What needs the process, such as "plan", for the error.
+        work: What the process does, such as "ran the steps", likewise.
+        begin: Called in the process before anything else.
+
+    Raises:
+        OutOfMemory: If the process is killed.
+        UsageError: If it cannot import the script that called.
+    """
+    context = multiprocessing.get_context("spawn")
+    has_begun = context.Event()
+    with ProcessPoolExecutor(1, context, initializer=_begin, initargs=(has_begun, begin)) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool:
+            if not has_begun.is_set():
+                raise UsageError(
+                    f'{what} needs a process of its own, which imports the script: call it below `if __name__ == "'
+                    '__main__":`'
+                ) from None
+            raise out_of_memory(f"the process that {work} was killed, as Linux does if memory ends") from None
+
+
+def _begin(has_begun: Event, begin: Callable[[], object] | None) -> None:
+    if begin is not None:
+        begin()
+    has_begun.set()

@@ -4,13 +4,9 @@ The steps run on random images of the store's shape, so only the manifest of the
 """
 
 import math
-import multiprocessing
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -25,8 +21,7 @@ from dream_ray.engine.planning.measuring.round_timer import MOST_ROUNDS, RoundTi
 from dream_ray.engine.planning.measuring.student_steps import StudentSteps
 from dream_ray.engine.run.environment import CostMeter, fixed_arithmetic
 from dream_ray.engine.run.normalisation import channel_normalisation
-from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, out_of_memory
-from dream_ray.errors import UsageError
+from dream_ray.engine.run.process_memory import keep_freed_memory, memory_errors, spawned_process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,22 +74,9 @@ def in_new_process(measure: Callable[P, T], *arguments: P.args, **keywords: P.kw
         OutOfMemory: If the memory of the GPU or the host does not suffice.
         UsageError: If the new process cannot import the script that called.
     """
-    context = multiprocessing.get_context("spawn")
-    has_begun = context.Event()
-    with ProcessPoolExecutor(1, context, initializer=_begin, initargs=(has_begun,)) as pool, memory_errors():
-        try:
-            return pool.submit(measure, *arguments, **keywords).result()
-        except BrokenProcessPool:
-            if not has_begun.is_set():
-                raise UsageError(
-                    'plan measures in a process of its own, which imports the script: call it below `if __name__ == "'
-                    '__main__":`'
-                ) from None
-            raise out_of_memory("the process that ran the steps was killed, as Linux does if memory ends") from None
-
-
-def _begin(has_begun: Event) -> None:
-    has_begun.set()
+    with spawned_process("plan", "ran the steps") as pool, memory_errors():
+        result: T = pool.submit(measure, *arguments, **keywords).result()
+        return result
 
 
 def free_gpu_bytes(device: torch.device) -> int:
