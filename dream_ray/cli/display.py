@@ -63,7 +63,11 @@ _NEXT = (
 
 def show_run(path: str, *, local: bool, with_cost: bool = True) -> None:
     """Prints where the products of a run are, what it cost, and the next commands, without Ray if the run had none."""
-    _show_products("synthetic set", path, _NEXT, local=local, with_cost=with_cost)
+    from dream_ray import storage
+    from dream_ray.config.load import load_config
+
+    ends = load_config(file=storage.join(path, "config.yaml")).pixels.schedule == "cosine"  # it cannot be lengthened
+    _show_products("synthetic set", path, _NEXT[:2] if ends else _NEXT, local=local, with_cost=with_cost)
 
 
 def show_selection(path: str, *, local: bool) -> None:
