@@ -8,6 +8,7 @@ from dream_ray.api.backends import DEFAULT_WAIT, open_backend
 from dream_ray.api.evaluation import load_synthetic
 from dream_ray.config import Config
 from dream_ray.config.given import GivenConfig, config_of
+from dream_ray.config.sections import REAL_STRATEGIES
 from dream_ray.data.store.manifest import MANIFEST
 from dream_ray.data.store.store import Store
 from dream_ray.engine.progress.display import Show, showing
@@ -16,9 +17,6 @@ from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from dream_ray.engine.run.dataset import SyntheticDataset
-
-REAL_STRATEGIES = ("random", "representative", "herding", "easy")
-"""Strategies of `initialisation` that take real images."""
 
 
 def select(

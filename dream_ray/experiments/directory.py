@@ -20,13 +20,13 @@ import torch
 
 from dream_ray import storage
 from dream_ray.config import Config, parse_config
-from dream_ray.config.sections import Network
 from dream_ray.data.store.store import Store
-from dream_ray.engine.run.directory import Run, open_run, read_sessions
+from dream_ray.engine.run.directory import INITIAL_MODELS, Run, open_run, read_sessions
 from dream_ray.engine.run.environment import NUMERICS, CostMeter, differences, library_versions, total_cost
+from dream_ray.engine.run.spec import model_paths
 from dream_ray.errors import UsageError
+from dream_ray.experiments.checks import check_networks, check_set, with_checked_models
 from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment, dump_experiment, read_experiment
-from dream_ray.nets import build_network
 from dream_ray.sweeps.directory import cached_failure
 
 _TABLE, _RUNS, _SESSIONS = "table.json", "runs", "sessions"
@@ -65,7 +65,11 @@ class Table:
         environment = run.environment
         # The settings that the table began with: a later version of the package may resolve a preset to others. It may
         # also have more settings, whose defaults both sides get.
-        expected = {**shared["origin"], "settings": _settings(parse_config(shared["settings"][cell.arm]))}
+        expected = {
+            **shared["origin"],
+            "settings": _settings(parse_config(shared["settings"][cell.arm])),
+            "models": shared.get(INITIAL_MODELS, {}).get(cell.arm, []),
+        }
         found = {
             "store": environment["store_checksum"],
             "device": environment["device"],
@@ -74,9 +78,24 @@ class Table:
             "numerics": environment["numerics"],
             "versions": {name: environment["versions"].get(name) for name in expected["versions"]},
             "settings": _settings(run.config),
+            "models": environment.get(INITIAL_MODELS, []),
         }
         _refuse(path, differences(expected, found))
         return run
+
+    def config_of(self, cell: Cell) -> Config:
+        """Returns the settings of a run as the table began with them: with the digests and full paths of its models."""
+        settings = storage.read_json(storage.join(self.out, _TABLE))["settings"][cell.arm]
+        return parse_config({**settings, "seed": cell.seed})
+
+    def models(self) -> list[str]:
+        """Returns the full paths of the models of all arms, each once."""
+        resolved = storage.read_json(storage.join(self.out, _TABLE))["settings"].values()
+        return list(
+            dict.fromkeys(
+                path for one in map(parse_config, resolved) for paths in model_paths(one).values() for path in paths
+            )
+        )
 
     def failure_of(self, cell: Cell) -> str | None:
         """Returns the reason why a run can never succeed, if one is known."""
@@ -165,8 +184,10 @@ def begin_or_continue(table: Table) -> None:
     """
     experiment, store = table.experiment, Store.open(table.store)
     dumped = experiment.model_dump(mode="json", include={"evaluation", "equal_accuracy"})
-    _check_set(experiment, store)
-    _check_networks(experiment, store)
+    check_set(experiment, store)
+    check_networks(experiment, store)
+    resolved = {name: with_checked_models(name, experiment.config_of(name, 0), store) for name in experiment.arms}
+    models = {name: digests for name, (_, digests) in resolved.items() if digests}
     current = {
         "origin": {
             "store": store.manifest.checksum,
@@ -178,7 +199,8 @@ def begin_or_continue(table: Table) -> None:
         },
         "evaluation": dumped["evaluation"],
         "equal_accuracy": dumped["equal_accuracy"],
-        "settings": {name: _settings(experiment.config_of(name, 0)) for name in experiment.arms},
+        "settings": {name: _settings(config) for name, (config, _) in resolved.items()},
+        **({INITIAL_MODELS: models} if models else {}),
     }
     path = storage.join(table.out, _TABLE)
     if storage.exists(path):
@@ -214,42 +236,6 @@ def open_table(out: str) -> Table:
     shared = storage.read_json(storage.join(out, _TABLE))
     experiment = read_experiment(storage.join(out, EXPERIMENT))
     return Table(storage.absolute(out), "", experiment, shared["origin"]["device"])
-
-
-def _check_set(experiment: Experiment, store: Store) -> None:
-    """Raises UsageError if a store does not hold the image set of a file."""
-    wanted, split = experiment.set, experiment.evaluation.split
-    splits = experiment.config_of(next(iter(experiment.arms)), 0).splits
-    found = {
-        "classes": store.num_classes,
-        "shape": store.shape_CHW,
-        "train": sum(store.count(one, label) for one in splits for label in range(store.num_classes)),
-        "test": sum(store.count(split, label) for label in range(store.num_classes)),
-    }
-    for name, value in found.items():
-        if getattr(wanted, name) != value:
-            of = f" ({' and '.join(splits)})" if name == "train" else ""
-            raise UsageError(
-                f"store must hold {wanted.name} with set.{name} {getattr(wanted, name)}; got {value}{of}. Use a store "
-                "of that set, or correct `set` in the file"
-            )
-
-
-def _check_networks(experiment: Experiment, store: Store) -> None:
-    """Raises UsageError if a network of the file is unknown, or its options or the images do not fit it."""
-    configs = {arm: experiment.config_of(arm, 0) for arm in experiment.arms}
-    checked: list[Network] = []
-    for arm, config in configs.items():
-        for name, network in {"network": config.network, **experiment.networks(config)}.items():
-            if network in checked:
-                continue
-            try:
-                build_network(
-                    network.name, num_classes=store.num_classes, shape_CHW=store.shape_CHW, options=network.options
-                )
-            except UsageError as error:
-                raise UsageError(f"arms.{arm}: network {name}: {error}") from None
-            checked.append(network)
 
 
 def _settings(config: Config) -> dict[str, Any]:

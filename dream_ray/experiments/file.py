@@ -58,8 +58,8 @@ class Arm(Section):
     """Preset that the arm begins with; null: those of the file."""
     settings: Values = Field(default_factory=dict)
     """Settings, by path, on top of those of the file."""
-    steps: int | None = Field(default=None, ge=1)
-    """Inner steps of a run; null: those of the file."""
+    steps: int | None = Field(default=None, ge=0)
+    """Inner steps of a run; null: those of the file. 0: a set of real images, as `dream-ray select` writes it."""
     seeds: int | None = Field(default=None, ge=1)
     """Runs, each with its own seed; null: those of the file."""
 
@@ -143,7 +143,8 @@ class Experiment(Section):
 
     def steps_of(self, arm: str) -> int:
         """Returns the inner steps of a run of an arm."""
-        return self.arms[arm].steps or self.steps
+        steps = self.arms[arm].steps
+        return self.steps if steps is None else steps
 
     def points_of(self, arm: str) -> tuple[int, ...]:
         """Returns the steps after which an arm is evaluated."""

@@ -1,5 +1,6 @@
 """The report of an experiment: everything that it ran, as JSON, as a page and as curves."""
 
+import math
 import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ def page(results: dict[str, Any]) -> list[str]:
         "",
         f"Set: {experiment['set']['name']}. {experiment['ipc']} images per class. Accuracy in % on the "
         f"{measured['split']} split, last epoch, protocol {measured['protocol']}. A seed counts with the mean of "
-        f"{measured['repeats']} fresh networks; n is the number of seeds; intervals are 95 % (Student's t).",
+        f"{measured['repeats']} fresh networks; n is the number of seeds; intervals are 95 % (Student's t). The "
+        f"images of a set take {_set_bytes(experiment):,} bytes at 8 bits per channel.",
         "",
         f"CPU: {', '.join(results['cpus'])}. CPU hours: {results['cpu_hours']:.2f} of {experiment['cpu_hours']:g}. "
         f"Commits: {', '.join(sorted({str(one['commit']) for one in results['sessions']}))}.",
@@ -123,6 +125,11 @@ def page(results: dict[str, Any]) -> list[str]:
         lines += ["", "Missing:", ""]
         lines += [f"- {one}" for one in describe_missing(results["missing"])]
     return lines
+
+
+def _set_bytes(experiment: dict[str, Any]) -> int:
+    """Returns the bytes of the stored images of a set, uint8."""
+    return int(experiment["ipc"] * experiment["set"]["classes"] * math.prod(experiment["set"]["shape"]))
 
 
 def describe_missing(rows: Sequence[dict[str, Any]]) -> list[str]:

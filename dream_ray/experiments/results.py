@@ -13,7 +13,8 @@ from dream_ray.engine.evaluation.kept_results import Libraries, read_result
 from dream_ray.engine.evaluation.options import DISTILLED
 from dream_ray.engine.evaluation.scores import classes_with_images, summarise_scores
 from dream_ray.engine.evaluation.tasks import EvaluationTask
-from dream_ray.engine.run.directory import Run
+from dream_ray.engine.run.directory import Run, read_sessions
+from dream_ray.engine.run.environment import total_cost
 from dream_ray.engine.run.metrics import cpu_seconds
 from dream_ray.experiments.directory import Table
 from dream_ray.experiments.equal_accuracy import Curves, compare, gain_of_last_third
@@ -30,7 +31,8 @@ class Point:
         network: Name of the evaluated network.
         step: Finished inner steps.
         accuracies: Accuracy of each network in [0, 1]; fewer than `evaluation.repeats` if some are missing.
-        cpu_s: CPU seconds of the distillation until then; None if no metrics cover it.
+        cpu_s: CPU seconds of the distillation until then, or of the selection of a set of real images; None if no
+            metrics cover it. Neither the initial images of a distillation nor the training of models count.
         balanced: Mean balanced accuracy of the networks in [0, 1]; None if their results do not count images.
         tested: Number of images that tested each network; likewise.
         tested_classes: Number of classes that these images have; likewise.
@@ -76,7 +78,9 @@ def _points_of(table: Table, cell: Cell, libraries: Libraries) -> list[Point]:
     found: dict[tuple[int, str], list[EvaluationResult]] = {(step, name): [] for step in steps for name in networks}
     spent: dict[int, float] = {}
     if run is not None:
-        spent = cpu_seconds(run, steps)
+        # A set of real images has no steps; its seconds are those of the selection.
+        is_selection = cell.config.is_selection
+        spent = {0: total_cost(read_sessions(run))["cpu_s"]} if is_selection else cpu_seconds(run, steps)
         for name, task in tasks_of(table.experiment, cell, run):
             result = read_result(task, run, libraries)
             if result is not None and result.accuracy is not None:

@@ -64,7 +64,7 @@ def work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session,
 
 
 def _work_on(table: Table, cell: Cell, executor: TrialExecutor, session: Session, report: Report) -> None:
-    run = executor.begin(table.run_path(cell), cell.config, table.store)
+    run = executor.begin(table.run_path(cell), table.config_of(cell), table.store)
     evaluations = _Evaluations(table, cell, run, _left(table, cell, run), session, report)
     evaluations.check_ceiling()
     executor.finish(run, evaluations.evaluate_due)

@@ -15,6 +15,7 @@ from dream_ray.config.load import explain
 from dream_ray.config.presets import AXES, report_change
 from dream_ray.config.section import Section
 from dream_ray.config.yaml_text import dump_yaml, read_yaml_mapping
+from dream_ray.engine.run.spec import model_paths
 from dream_ray.errors import UsageError
 from dream_ray.sweeps.space import Parameter, check_space, is_varied, ordered, value_at
 
@@ -157,11 +158,13 @@ class Sweep(Section):
         return written
 
     def self_contained(self) -> "Sweep":
-        """Returns the same sweep with its settings written out, unless the space decides which a preset has."""
-        changed: Values = {"earlier": tuple(map(storage.absolute, self.earlier))}
-        if self.preset is None or self.space.keys().isdisjoint((PRESET, *AXES)):
-            changed |= {"preset": None, "config": self._written({}), "settings": {}}
-        return self.model_copy(update=changed)
+        """Returns the same sweep for any working directory; its settings written out, unless the space has a preset."""
+        settings = {**self.settings, **model_paths(self.base())}
+        changed: Values = {"earlier": tuple(map(storage.absolute, self.earlier)), "settings": settings}
+        sweep = self.model_copy(update=changed)
+        if self.preset is not None and not self.space.keys().isdisjoint((PRESET, *AXES)):
+            return sweep
+        return sweep.model_copy(update={"preset": None, "config": sweep._written({}), "settings": {}})
 
     def configs_of(self, values: Mapping[str, Any]) -> list[Config]:
         """Returns the settings of a trial's runs, one per seed."""

@@ -11,6 +11,7 @@ import torch
 from dream_ray import storage
 from dream_ray.config import Config
 from dream_ray.engine.backend import Backend, Producers
+from dream_ray.engine.evaluation.real_sets import begin_real_set, real_set_tasks, select_images
 from dream_ray.engine.evaluation.scores import balanced_accuracy, classes_with_images
 from dream_ray.engine.evaluation.tasks import distilled_task, run_task
 from dream_ray.engine.evaluation.validation import validate_step
@@ -69,7 +70,8 @@ class TrialExecutor:
                 raise TransientError(str(error)) from None  # another machine has a GPU
             return run
         storage.delete(path)  # a killed process left an incomplete run
-        return begin_run(RunSpec(config=config, store=store, out=path, **self.options), Producers())
+        spec = RunSpec(config=config, store=store, out=path, **self.options)
+        return begin_real_set(spec) if config.is_selection else begin_run(spec, Producers())
 
     def finish(self, run: Run, look: Callable[[], None] | None = None) -> None:
         """Runs the workers of a run to its last step and writes its products, unless they exist.
@@ -78,9 +80,15 @@ class TrialExecutor:
             run: The run.
             look: Called when there may be new validation accuracies; None: validation runs in the background.
         """
-        if not run.is_finished:
+        if run.is_finished:
+            return
+        if run.config.is_selection:
+            place = {"device": run.environment["device"], "cpus": run.threads}
+            for _ in self.backend.map(select_images, real_set_tasks(run), **place):
+                pass
+        else:
             self.backend.run_workers(run, run.spec, look=look)
-            finish_run(run)
+        finish_run(run)
 
 
 def run_trial(

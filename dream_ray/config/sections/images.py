@@ -7,6 +7,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from dream_ray.config.normalisation import NormalisationChoice
 from dream_ray.config.section import Section
 
+REAL_STRATEGIES = ("random", "representative", "herding", "easy")
+"""Strategies of `initialisation` that take real images, of which a set can be made."""
+
 
 class Data(Section):
     """Which real images are used, and how they become network inputs."""

@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -27,7 +27,10 @@ from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
+from dream_ray.engine.models.model import DESCRIPTION
+from dream_ray.engine.models.ranking import check_models
 from dream_ray.engine.run.checks import check_fit
+from dream_ray.engine.run.spec import model_paths
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
 from dream_ray.sweeps.file import Sweep
@@ -107,11 +110,14 @@ def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str
     check_final_seeds(sweep, store)
     for config in sweep.bases().values():
         check_fit(config, store)
+        check_models(config, store)
     # Both raise UsageError if a package is missing.
     make_sampler(sweep, 0)
     loggers_of(sweep)
     with ray_session(address):
         _check_cluster(sweep, context)  # before files are written, so that the user can change the request
+        for model in chain.from_iterable(model_paths(sweep.base()).values()):
+            check_visible_on_all_nodes("models", model, storage.join(model, DESCRIPTION))
         create_sweep(sweep, context)
         written, _ = open_sweep(context.out, context.study)
         return run_search(written, context, address)

@@ -23,6 +23,7 @@ from dream_ray.core.selection.random_batches import random_batch
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.checks import check_accuracy, check_fits_store
 from dream_ray.engine.models.model import read_model
+from dream_ray.engine.models.pool import with_models
 from dream_ray.engine.networks.device_images import RealPixels
 from dream_ray.engine.run.directory import INITIAL_MODELS, Run
 from dream_ray.errors import RunError
@@ -208,6 +209,17 @@ class InitialModels:
         if not features_ND.isfinite().all():
             raise RunError(f"features must be finite; those of {model.path} of class {label} are not. Train it again")
         return features_ND
+
+
+def check_models(config: Config, store: Store) -> tuple[Config, list[str]]:
+    """Returns settings with the models of a frozen pool, and the digests of the models of the initialisation.
+
+    Raises:
+        UsageError: If a model does not exist, does not fit, or may be too weak, see `with_models`.
+        RunError: If one is damaged.
+    """
+    pinned = with_models(config, store)
+    return pinned, check_initial_models(pinned, store)
 
 
 def check_initial_models(config: Config, store: Store) -> list[str]:

@@ -13,7 +13,7 @@ from dream_ray.core.tables import counted
 from dream_ray.data.store.store import Store
 from dream_ray.engine.backend import Producers
 from dream_ray.engine.models.pool import with_models
-from dream_ray.engine.models.ranking import check_initial_models
+from dream_ray.engine.models.ranking import check_models
 from dream_ray.engine.networks.device_images import MEGABYTE
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.planning.measuring.steps import free_gpu_bytes, in_new_process, measure_costs, measure_memory
@@ -70,10 +70,11 @@ def begin_run(spec: RunSpec, producers: Producers) -> Run:
         UsageError: If the run is refused, see `create_run` and `fit_memory`.
     """
     device = resolve_device(spec.device)
-    spec = replace(spec, config=with_models(spec.config, Store.open(spec.store)))
+    config, digests = check_models(spec.config, Store.open(spec.store))
+    spec = replace(spec, config=config)
     if spec.memory_bytes is not None:
         spec, _ = fit_memory(spec, producers, device)
-    return create_run(spec, device, check_initial_models(spec.config, Store.open(spec.store)))
+    return create_run(spec, device, digests)
 
 
 def fit_memory(spec: RunSpec, producers: Producers, device: torch.device) -> tuple[RunSpec, MemoryPlan]:

@@ -103,16 +103,7 @@ class RunSpec:
                 self._replace(name, storage.shared_path(name.replace("_", "-"), path))
         if self.snapshot_cache is not None:
             self._replace("snapshot_cache", storage.absolute(self.snapshot_cache))
-        for section in ("source", "initialisation"):
-            if models := getattr(self.config, section).models:
-                where = storage.absolute if self.local else partial(storage.shared_path, f"{section}.models")
-                paths = tuple(map(where, models))
-                located = getattr(self.config, section).model_copy(update={"models": paths})
-                self._replace("config", self.config.model_copy(update={section: located}))
-                members = [member for path in paths for member in pool_members(path)]
-                if len(members) != len(paths):  # the rules of settings count models
-                    values = self.config.model_dump(mode="json")
-                    self._replace("config", parse_config(overlay(values, {section: {"models": members}})))
+        self._replace("config", with_model_paths(self.config, local=self.local))
 
     def _replace(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the instance is frozen, but not shared yet
@@ -159,6 +150,39 @@ def pool_members(path: str) -> tuple[str, ...]:
 def member_path(pool: str, number: int) -> str:
     """Returns the directory of a model of a pool."""
     return storage.join(pool, f"member-{number}")
+
+
+def model_paths(config: Config, *, local: bool = False) -> dict[str, list[str]]:
+    """Returns the models of settings, of pools their members, by setting and independent of the working directory.
+
+    Args:
+        config: Settings; their relative paths begin at the working directory of the command.
+        local: Whether only this process reads them.
+
+    Raises:
+        UsageError: If a path is relative in a submitted job, and workers read it too.
+        RunError: If a pool is torn.
+    """
+    found = {}
+    for name, models in (
+        ("source.models", config.source.models),
+        ("initialisation.models", config.initialisation.models),
+    ):
+        where = storage.absolute if local else partial(storage.shared_path, name)
+        if models:
+            found[name] = [member for path in map(where, models) for member in pool_members(path)]
+    return found
+
+
+def with_model_paths(config: Config, *, local: bool = False) -> Config:
+    """Returns settings with the paths of `model_paths`."""
+    for name, models in model_paths(config, local=local).items():
+        section = name.partition(".")[0]
+        if len(models) != len(getattr(config, section).models):  # the rules of settings count models
+            config = parse_config(overlay(config.model_dump(mode="json"), {section: {"models": models}}))
+        located = getattr(config, section).model_copy(update={"models": tuple(models)})
+        config = config.model_copy(update={section: located})
+    return config
 
 
 def device_rule(device: str) -> tuple[bool, str]:

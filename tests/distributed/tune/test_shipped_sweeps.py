@@ -3,8 +3,10 @@
 Ray Tune runs those of the file with two metrics; a loop stands in for it with the others.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,13 @@ from dream_ray import api
 from dream_ray.data.ingest import IngestSettings, ingest
 from dream_ray.distributed.tune import search
 from dream_ray.engine.local_backend import LocalBackend
-from dream_ray.sweeps.directory import SweepContext
+from dream_ray.errors import UsageError
+from dream_ray.sweeps.directory import SweepContext, open_sweep
 from dream_ray.sweeps.file import Sweep, read_sweep
 from dream_ray.sweeps.space import suggest
 from dream_ray.sweeps.study import RUNG
 from dream_ray.sweeps.trial import Rung, TrialExecutor, run_trial
+from tests.models import untrained
 from tests.runs import TRIAL_OPTIONS
 
 SWEEPS = sorted((Path(__file__).resolve().parents[3] / "sweeps").glob("*.yaml"))
@@ -54,8 +58,8 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def test_four_sweep_files_are_shipped() -> None:
-    assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "pareto", "smoke"]
+def test_five_sweep_files_are_shipped() -> None:
+    assert [path.stem for path in SWEEPS] == ["dream_plus", "imagenet", "imagenet1k", "pareto", "smoke"]
 
 
 def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, address: str | None) -> None:
@@ -68,7 +72,7 @@ def sweep_in_a_loop(sweep: Sweep, context: SweepContext, study: optuna.Study, ad
         rungs: list[Rung] = []
         run_trial(context.out, sweep.configs_of(values), context.store, executor, rungs.append)
         trial.set_user_attr(RUNG, rungs[-1].number)
-        study.tell(trial, rungs[-1].accuracy)
+        study.tell(trial, [getattr(rungs[-1], metric) for metric in sweep.metrics])
 
 
 @pytest.fixture
@@ -84,17 +88,32 @@ def test_a_shipped_sweep_runs_two_trials(name: str, without_ray: None, colours: 
     run_two_trials(name, colours, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_shipped_sweep_at_frozen_networks_takes_a_relative_model(
+    without_ray: None, colours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search, "check_visible_on_all_nodes", lambda name, path, file: None)
+    at_model = {"data.normalisation": "store", "source.allow_weak_models": True}
+    at_model |= {"outer_steps": 1, "evaluation.every": 50, "checkpoint_every": 50, "selection.max_steps": 2}
+    with pytest.raises(UsageError, match="model .*models/torchvision does not exist"):
+        run_two_trials("imagenet1k", colours, tmp_path, at_model)
+    untrained(colours, tmp_path / "models" / "torchvision")
+    run_two_trials("imagenet1k", colours, tmp_path, at_model)
+    assert open_sweep(str(tmp_path / "sweep"))[0].base().source.models == (str(tmp_path / "models" / "torchvision"),)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_shipped_sweep_with_two_metrics_runs_on_ray(local_ray: None, colours: str, tmp_path: Path) -> None:
     run_two_trials("pareto", colours, tmp_path)
 
 
-def run_two_trials(name: str, store: str, directory: Path) -> None:
+def run_two_trials(name: str, store: str, directory: Path, more: Mapping[str, Any] = MappingProxyType({})) -> None:
     [path] = [path for path in SWEEPS if path.stem == name]
     whole = read_sweep(str(path))
     scaled = yaml.safe_load(path.read_text())
-    scaled["settings"] |= SMALL
+    scaled["settings"] |= {path: value for path, value in SMALL.items() if path not in whole.space} | more
     scaled |= {"budget": {"trials": 2}, "final_seeds": 0, "resources": {}}
     file, out = directory / path.name, directory / "sweep"
     file.write_text(yaml.safe_dump(scaled))
