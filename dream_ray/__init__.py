@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         load_pool,
         load_synthetic,
         plan,
+        project,
         resume,
         resume_sweep,
         select,
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         **dict.fromkeys(("compare", "diagnose", "distill", "evaluate", "experiment", "export"), "dream_ray.api"),
-        **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "resume"), "dream_ray.api"),
+        **dict.fromkeys(("ingest", "list_runs", "load_synthetic", "plan", "project", "resume"), "dream_ray.api"),
         **dict.fromkeys(("resume_sweep", "select", "status", "suggest", "sweep"), "dream_ray.api"),
         **dict.fromkeys(("load_model", "load_pool", "train", "train_pool"), "dream_ray.api"),
         **dict.fromkeys(("Config", "load_config"), "dream_ray.config"),
@@ -156,6 +157,7 @@ __all__ = [
     "load_pool",
     "load_synthetic",
     "plan",
+    "project",
     "resume",
     "resume_sweep",
     "select",

@@ -10,7 +10,7 @@ from dream_ray.api.experiments import experiment
 from dream_ray.api.exports import export
 from dream_ray.api.listing import list_runs
 from dream_ray.api.models import load_model, train
-from dream_ray.api.plans import plan, suggest
+from dream_ray.api.plans import plan, project, suggest
 from dream_ray.api.pools import load_pool, train_pool
 from dream_ray.api.runs import distill, resume, status
 from dream_ray.api.selections import select
@@ -30,6 +30,7 @@ __all__ = [
     "load_pool",
     "load_synthetic",
     "plan",
+    "project",
     "resume",
     "resume_sweep",
     "select",

@@ -9,6 +9,7 @@ from dream_ray.config import parse_config
 from dream_ray.config.given import GivenConfig, config_of
 from dream_ray.config.load import read_assignments
 from dream_ray.config.nested import nested
+from dream_ray.config.presets import preset_named
 from dream_ray.config.sizes import parse_bytes, parse_seconds
 from dream_ray.data.store.store import Store
 from dream_ray.engine.progress.display import Show, showing
@@ -16,6 +17,7 @@ from dream_ray.engine.run.spec import RunSpec, check_against_store, warn_if_not_
 from dream_ray.errors import UsageError
 
 if TYPE_CHECKING:
+    from dream_ray.engine.planning.projection import Projection
     from dream_ray.engine.planning.run_plan import RunPlan
     from dream_ray.engine.planning.suggest import Suggestion
 
@@ -73,6 +75,25 @@ def plan(
     with showing(_WORK, progress=progress), open_backend(address, wait, local=local) as backend:
         resources: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
         return backend.call(plan_run, spec, backend.producers(spec), backend.cores(), **resources)
+
+
+def project(preset: str, *, settings: Mapping[str, Any] | None = None, **more: Any) -> "Projection":
+    """Projects the time of a preset at frozen networks on GPUs that are not at hand, without a store.
+
+    The operations of the real programs are counted and divided by a stated share of published peaks; decoding is added.
+
+    Args:
+        preset: A preset of ImageNet-1K or its subsets, such as imagenet1k-ipc10-cim.
+        settings: Settings on top, as for `distill`.
+        **more: Further settings.
+
+    Raises:
+        UsageError: If the preset trains networks, or is for other images.
+    """
+    config, data = config_of(preset, settings, more), preset_named(preset).data.partition("/")[0]
+    from dream_ray.engine.planning.projection import project
+
+    return project(config, data)
 
 
 def suggest(

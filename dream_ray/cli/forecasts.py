@@ -1,5 +1,6 @@
 """The output of `dream-ray plan`: memory, time, traffic and cost of a run that has not begun."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,6 +132,30 @@ def show_scale(plan: Any, worker_counts: Sequence[int], price_per_hour: float | 
         echo(f"each with {counted(plan.producers, 'producer')}")
     elif plan.config.source.kind != "frozen":
         echo(f"all workers train the same networks: at most {first.inline_limit:.1f} times as fast as one worker")
+
+
+def show_projection(name: str, found: Any, *, as_json: bool) -> None:
+    """Prints the projected times of a preset on GPUs that are not at hand, and what they assume."""
+    values = found.to_json()
+    if as_json:
+        echo(json.dumps({"preset": name, **values}, indent=1))
+        return
+    rows = [
+        (f"{row.count} x {row.device}", *map(duration, (row.ingest_s, row.decoding_s, row.computing_s, row.total_s)))
+        for row in found.rows
+    ]
+    columns = map(number, ("ingest", "decoding", "computing", "total"))
+    print_table(["projection, not measured", *columns], rows, title=f"{name}, in h min, or min:s")
+    work, assumed = found.operations, values["assumed"]
+    peaks = ", ".join(f"{device} {peak:g}" for device, peak in assumed["peak_tflops"].items())
+    echo(f"counted for a class: {work.flop / 1e12:,.1f} TFLOP and {work.decoded_images:,} decoded images")
+    echo(f"times {found.num_classes:,} classes; ingest of {found.train_images:,} photographs, once per store")
+    echo(f"at {100 * assumed['share_of_peak']:g} % of the peak in {found.precision}: {peaks} TFLOP/s")
+    echo(
+        f"{assumed['cores_per_device']} cores per device; a core decodes {assumed['decoded_per_core_and_s']:,.0f} and "
+        f"ingests {assumed['ingested_per_core_and_s']:,.0f} images/s"
+    )
+    echo("nothing overlaps; start-up, checkpoints and evaluation are left out; untested on a GPU")
 
 
 def _percent(share: float) -> str:

@@ -19,16 +19,19 @@ from dream_ray.cli.options import (
     Memory,
     Preset,
     Producers,
-    Store,
     Wait,
     Workers,
+    refuse_options,
 )
+from dream_ray.config.load import read_assignments
 from dream_ray.errors import UsageError
 
 
 def plan(
     *,
-    store: Store,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Store that `dream-ray ingest` wrote; none: a projection.")
+    ] = None,
     config: ConfigFile = None,
     preset: Preset = None,
     assignments: Assignments = None,
@@ -50,14 +53,28 @@ def plan(
     scale: Annotated[
         str | None, typer.Option("--scale", help="Numbers of workers to compare, such as 1,2,4,8.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the projection as JSON.")] = False,
 ) -> None:
     """Predict memory, time and traffic of a run.
 
     Memory and the time of each step are measured where the workers would run. The time of the run is a prediction.
+    Without a store, the time of a preset at frozen networks is projected to GPUs that are not at hand.
     """
     from dream_ray.cli import forecasts
     from dream_ray.config.sizes import parse_counts
 
+    if store is None:
+        refuse_options(
+            {"memory": memory is not None, "scale": scale is not None}, "needs --store, whose steps it measures"
+        )
+        if preset is None or config is not None:
+            raise UsageError(
+                "store must be given, or a preset at frozen networks, such as imagenet1k-ipc10-cim, for a projection"
+            )
+        found = dream_ray.project(preset, settings=read_assignments(assignments or ()))
+        forecasts.show_projection(preset, found, as_json=as_json)
+        return
+    refuse_options({"json": as_json}, "is for a projection, without --store")
     worker_counts = [] if scale is None else parse_counts(scale)
     settings = given_settings.read_settings(store, preset, config, assignments)
     with progress.showing("Measuring the steps") as show:

@@ -34,6 +34,9 @@ IMAGE_SETS = {
 }
 """By the names of the families. Settings of ours, such as those of smoke, are for any images."""
 
+TRAIN_IMAGES = {"imagenet1k": 1_281_167, "imagenet100": 128_100, "imagenet10": 12_810}
+"""Training images of ImageNet-1K, and about as many per class of its subsets."""
+
 
 def _normalised_by(mean: list[float], std: list[float]) -> Settings:
     return {"data": {"normalisation": {"mean": mean, "std": std}}}
