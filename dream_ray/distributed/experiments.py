@@ -11,7 +11,7 @@ from dream_ray.distributed.cluster.driver_placement import check_visible_on_all_
 from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
-from dream_ray.engine.models.model import DESCRIPTION
+from dream_ray.engine.run.spec import MODEL
 from dream_ray.experiments.directory import Session, Table, begin_or_continue
 from dream_ray.experiments.file import EXPERIMENT, Cell, Experiment
 from dream_ray.experiments.report import Results, write_report
@@ -36,7 +36,7 @@ def run_on_ray(
         begin_or_continue(table)
         check_visible_on_all_nodes("out", out, storage.join(out, EXPERIMENT))
         for model in table.models():
-            check_visible_on_all_nodes("models", model, storage.join(model, DESCRIPTION))
+            check_visible_on_all_nodes("models", model, storage.join(model, MODEL))
         # A new process for each run: the workers of a run that the ceiling stopped end with its process.
         options: dict[str, Any] = {"max_retries": 1, "max_calls": 1}
         options |= {f"num_{kind}s": count for kind, count in resources_of(needs).items()}

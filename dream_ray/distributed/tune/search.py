@@ -27,10 +27,9 @@ from dream_ray.distributed.cluster.session import ray_session
 from dream_ray.distributed.cluster.tasks import results
 from dream_ray.distributed.tune.executors import at_a_time, check_cluster, executor_of, resources_of, use_some_gpu
 from dream_ray.distributed.tune.tuner import NodesWatch, Search, Spending, fit, loggers_of, scheduler_of
-from dream_ray.engine.models.model import DESCRIPTION
 from dream_ray.engine.models.ranking import check_models
 from dream_ray.engine.run.checks import check_fit
-from dream_ray.engine.run.spec import model_paths
+from dream_ray.engine.run.spec import MODEL, model_paths
 from dream_ray.errors import TransientError
 from dream_ray.sweeps.directory import SWEEP, SweepContext, create_sweep, is_worth_a_try, open_sweep
 from dream_ray.sweeps.file import Sweep
@@ -117,7 +116,7 @@ def begin_search(sweep: Sweep, context: SweepContext, store: Store, address: str
     with ray_session(address):
         _check_cluster(sweep, context)  # before files are written, so that the user can change the request
         for model in chain.from_iterable(model_paths(sweep.base()).values()):
-            check_visible_on_all_nodes("models", model, storage.join(model, DESCRIPTION))
+            check_visible_on_all_nodes("models", model, storage.join(model, MODEL))
         create_sweep(sweep, context)
         written, _ = open_sweep(context.out, context.study)
         return run_search(written, context, address)
