@@ -148,6 +148,8 @@ def project(config: Config, data: str) -> Projection:
             f"store must be given for settings that train networks (source.kind {config.source.kind}), whose steps are "
             "measured; a projection is for presets such as imagenet1k-ipc10-cim"
         )
+    if config.matching.pairing == "statistics":
+        raise UsageError("store must be given with matching.pairing statistics, whose steps are not counted")
     if data not in TRAIN_IMAGES:
         raise UsageError(
             f"store must be given, or a preset of {', '.join(TRAIN_IMAGES)} for a projection; got one of {data}"
@@ -239,7 +241,7 @@ def _flop_of_step(config: Config, network: Classifier, num_classes: int, shape_C
         view={operation: values[0].to(_META) for operation, values in view.items()},
         label=torch.empty((), dtype=torch.int64, device=_META),
         part_M=empty(config.batch_synthetic_max, dtype=torch.int64) if is_part else None,
-        corrections_2=empty(2) if is_adamw else None,
+        adamw_4=empty(4) if is_adamw else None,
     )
     with FlopCounterMode(display=False) as counter:
         program.of(network)(inputs)
