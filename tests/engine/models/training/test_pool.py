@@ -80,7 +80,7 @@ def spec_of(store: str, **settings: Any) -> RunSpec:
     return RunSpec(config=parse_config(settings), store=store, out=None, local=True)
 
 
-def test_a_run_takes_a_pool_for_its_members(pool: str, trained: Model, split_store: str) -> None:
+def test_a_run_takes_a_pool_for_its_members(pool: str, trained: Model, split_store: str, tmp_path: Path) -> None:
     members = (f"{pool}/member-0", f"{pool}/member-1")
     spec = spec_of(split_store, source={"kind": "frozen", "models": [pool, trained.path]})
     assert spec.config.source.models == (*members, trained.path)
@@ -88,6 +88,10 @@ def test_a_run_takes_a_pool_for_its_members(pool: str, trained: Model, split_sto
     assert easy.config.initialisation.models == members
     with pytest.raises(UsageError, match=r"initialisation.models must name one model, .* herding; got 2"):
         spec_of(split_store, initialisation={"strategy": "herding", "models": [pool]})
+    shutil.copytree(pool, tmp_path / "one")
+    (tmp_path / "one" / "pool.json").write_text(json.dumps({"digests": [trained.digest]}))
+    one = spec_of(split_store, source={"kind": "frozen", "models": [str(tmp_path / "one")]})
+    assert one.config.source.models == (f"{tmp_path}/one/member-0",)
 
 
 @pytest.mark.parametrize("torn", ["missing", "another", "damaged"])
