@@ -12,6 +12,7 @@ import torch
 from dream_ray import api
 from dream_ray.config import Config, parse_config
 from dream_ray.config.frameworks import overlay
+from dream_ray.config.sections import Network
 from dream_ray.engine.progress.status import WORKER
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import open_run, read_sessions
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 AT_FROZEN = {
     "dream_plus": tiny_run("dream_plus", "representative"),
     "cim": overlay(tiny_run("cim", "random"), {"initialisation": {"strategy": "easy", "candidates": 8}}),
+    "statistics": overlay(tiny_run("statistics", "random"), {"initialisation": {"strategy": "easy", "candidates": 8}}),
 }
 """Settings of runs at frozen networks, by framework."""
 
@@ -47,7 +49,9 @@ def test_frozen_networks_on_two_workers_equal_one(
     local_ray: None, four_digits_store: str, tmp_path: Path, out: str, framework: str
 ) -> None:
     """Each worker loads the models; there are neither producers nor a snapshot queue."""
-    models = [untrained(four_digits_store, tmp_path / str(seed), seed=seed).path for seed in (0, 1)]
+    norm = AT_FROZEN[framework]["network"]["options"].get("norm", "instance")
+    network = Network(name="convnet", options={"depth": 2, "width": 8, "norm": norm})
+    models = [untrained(four_digits_store, tmp_path / str(seed), network, seed).path for seed in (0, 1)]
     source = {"source": {"kind": "frozen", "models": models, "allow_weak_models": True}}
     config = parse_config(overlay(AT_FROZEN[framework], source))
     api.distill(config, store=four_digits_store, out=out, workers=2)
