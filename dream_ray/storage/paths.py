@@ -141,16 +141,26 @@ def resolve(path: str) -> tuple[Any, str]:
         return _LOCAL, os.path.abspath("/" + name.lstrip("/"))
     try:
         with named_errors("reach", path):
-            if scheme in _OBJECT_STORES and not _OPTIONS.search(path):
+            if scheme in _OBJECT_STORES:
                 names = [name for name in sorted(os.environ) if name.startswith(("AWS_", "GOOGLE_"))]
                 environment = tuple((name, os.environ[name]) for name in names)
-                filesystem, bucket = _bucket(f"{scheme}://{authority}", environment)
+                name, options = _without_options(name)
+                filesystem, bucket = _bucket(f"{scheme}://{authority}{options}", environment)
                 target = bucket + slash + name
             else:
                 filesystem, target = FileSystem.from_uri(path)
     except pa.ArrowInvalid as error:
         raise UsageError(f"path {path} is of a kind that pyarrow cannot open: {error}") from None
     return filesystem, target.rstrip("/") or target
+
+
+def _without_options(name: str) -> tuple[str, str]:
+    """Returns a name without the options of its file system, and them; names that were joined to it follow them."""
+    found = _OPTIONS.search(name)
+    if found is None:
+        return name, ""
+    options, slash, below = name[found.start() :].partition("/")
+    return name[: found.start()] + slash + below, options
 
 
 def is_object_store(filesystem: Any) -> bool:

@@ -232,6 +232,7 @@ IN_BUCKETS = {
     "an unknown option": ("s3://bucket/a?regoin=1", "bucket/a?regoin=1"),
     "a percent sign": ("s3://bucket/a%20b?v=2", "bucket/a%20b?v=2"),
     "an option": ("s3://bucket/a?region=eu-west-1", "bucket/a"),
+    "names below an option": ("s3://bucket/a?region=eu-west-1&scheme=http/run/x.json", "bucket/a/run/x.json"),
 }
 
 
