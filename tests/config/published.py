@@ -279,15 +279,31 @@ ROWS = [
         ".*-statistics",
         "LPLD's recover/data_synthesis_class.py and its scripts; RDED's crops of 300 images",
         {
-            **{"outer_steps": 4000, "inner_steps": 1},
+            "inner_steps": 1,
             "decode": "single",
             **in_section("initialisation", strategy="easy", score="cross_entropy", candidates=300, crops=5),
-            **in_section("weights", feature=0.01, gradient=0, label=1),
-            **in_section("matching", objective="bidirectional", pairing="statistics", augmentation="flip_resize"),
-            **in_section("pixels", optimizer="adamw", betas=[0.5, 0.9], schedule="cosine"),
-            **{"pixels.space": "unit", "pixels.lr": 0.25 * 0.226},
+            **in_section("weights", gradient=0, label=1),
+            **in_section("matching", objective="bidirectional", pairing="statistics"),
+            **in_section("pixels", optimizer="adamw", betas=[0.5, 0.9], schedule="cosine", space="unit"),
             "source.kind": "frozen",
         },
+    ),
+    *(
+        Row(
+            f"{data}-ipc{SIZES}-statistics",
+            source,
+            {
+                "outer_steps": steps,
+                "matching.augmentation": augmentation,
+                "weights.feature": weight,
+                "pixels.lr": rate * 0.226,
+            },
+        )
+        for data, source, steps, augmentation, weight, rate in (
+            ("imagenet(10|100|1k)", "LPLD's scripts/imagenet1k_recover.sh", 4000, "flip_resize", 0.01, 0.25),
+            ("tiny-imagenet", "LPLD's scripts/tiny_recover.sh", 4000, "flip_resize", 0.05, 0.1),
+            ("cifar10", "SRe2L's recover_cifar.sh for CIFAR-100; shifts by up to 4 px", 1000, "crop", 0.01, 0.25),
+        )
     ),
     *(Row(f".*-ipc{n}-statistics", "all images of a class at once", {"batch_synthetic_max": n}) for n in (1, 10, 50)),
     # All forms at networks that were trained before

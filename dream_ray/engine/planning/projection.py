@@ -60,7 +60,7 @@ class Operations:
 
     Attributes:
         starting_flop: Scores or features of the images that decide where synthetic images start.
-        selecting_flop: Features of all images and k-means, for the real batches of all outer steps.
+        selecting_flop: Features of all images and k-means for all outer steps, or their statistics.
         matching_flop: Matching steps.
         decoded_images: Reads of a JPEG file of the store, if no decoded images are kept.
     """
@@ -148,8 +148,6 @@ def project(config: Config, data: str) -> Projection:
             f"store must be given for settings that train networks (source.kind {config.source.kind}), whose steps are "
             "measured; a projection is for presets such as imagenet1k-ipc10-cim"
         )
-    if config.matching.pairing == "statistics":
-        raise UsageError("store must be given with matching.pairing statistics, whose steps are not counted")
     if data not in TRAIN_IMAGES:
         raise UsageError(
             f"store must be given, or a preset of {', '.join(TRAIN_IMAGES)} for a projection; got one of {data}"
@@ -204,12 +202,11 @@ def count_operations(
         starting, decoded = candidates * views * num_models * image_flop, candidates
     elif start.strategy in ("representative", "herding"):
         starting, decoded = class_size * image_flop + lloyd_flop, class_size
-    selecting = 0.0
-    if config.selects and config.total_steps:
-        # Features are kept: each network embeds a class once.
-        selecting = class_size * num_models * image_flop + config.outer_steps * lloyd_flop
+    selecting, steps = 0.0, config.total_steps
+    if steps and (config.selects or config.matching.pairing == "statistics"):
+        # Features and statistics are kept: each network takes a class once.
+        selecting = class_size * num_models * image_flop + config.outer_steps * lloyd_flop * config.selects
         decoded += class_size * num_models
-    steps = config.total_steps
     matching = steps * _flop_of_step(config, network, num_classes, shape_CHW) if steps else 0.0
     return Operations(starting, selecting, matching, decoded + steps * config.real_batch)
 
@@ -234,6 +231,10 @@ def _flop_of_step(config: Config, network: Classifier, num_classes: int, shape_C
     decoded = config.ipc * config.factor**2
     is_part, is_adamw = decoded > config.batch_synthetic_max, config.pixels.optimizer == "adamw"
     images = (config.ipc, *shape_CHW)
+    target = None
+    if config.matching.pairing == "statistics":
+        forward, parameters = program.function_of(network)
+        target, _ = forward(parameters, empty(*images))
     inputs = ClassInputs(
         images_NCHW=empty(*images),
         momenta=empty(_ADAM_STATES, *images) if is_adamw else empty(*images),
@@ -242,6 +243,7 @@ def _flop_of_step(config: Config, network: Classifier, num_classes: int, shape_C
         label=torch.empty((), dtype=torch.int64, device=_META),
         part_M=empty(config.batch_synthetic_max, dtype=torch.int64) if is_part else None,
         adamw_4=empty(4) if is_adamw else None,
+        target_SD=target,
     )
     with FlopCounterMode(display=False) as counter:
         program.of(network)(inputs)

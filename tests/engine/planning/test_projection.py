@@ -42,6 +42,18 @@ def test_the_operations_of_cim_are_those_counted_by_hand() -> None:
     assert found.selecting_flop == 0
 
 
+def test_the_operations_of_statistics_are_those_counted_by_hand() -> None:
+    """Every image of the class passes forwards once; then no real image takes part."""
+    network = {"name": "convnet", "options": {"depth": 2, "width": 4, "norm": "batch"}}
+    start = {"candidates": CANDIDATES, "crops": 3}
+    found = counted(framework="statistics", outer_steps=STEPS, network=network, initialisation=start)
+    tiles, of_image = IPC * FACTOR**2, trunk_flop() + 2 * 5 * 4 * 2 * 2
+    assert found.matching_flop == STEPS * tiles * 2 * of_image
+    assert found.starting_flop == 3 * CANDIDATES * of_image
+    assert found.selecting_flop == CLASS_SIZE * of_image
+    assert found.decoded_images == CANDIDATES + CLASS_SIZE
+
+
 def test_frozen_networks_embed_every_class_once_for_each_model() -> None:
     frozen = {"source": {"kind": "frozen", "models": ["a", "b"]}, "selection": {"num_clusters": 3}}
     one, three = (counted(**frozen, outer_steps=steps, inner_steps=1) for steps in (1, 3))
