@@ -229,9 +229,11 @@ def test_a_task_reserves_a_gpu_if_the_device_allows_it_and_ray_has_any(
     monkeypatch.setattr(ray_backend, "default_gpus", {"auto": there, "cpu": 0.0}.__getitem__)
     monkeypatch.setattr(ray_backend, "wait_for_workers", lambda needs, wait_s: asked.append(needs))
     monkeypatch.setattr(ray_backend.ray, "remote", remote)
-    monkeypatch.setattr(ray_backend, "results", lambda calls: (call() for call in calls))
-    assert list(backend.map(max, ["task"], device=wanted, cpus=2)) == [("task", device)]
-    assert asked == [Needs(1, 2, gpus), {"num_cpus": 2, "num_gpus": gpus}]
+    monkeypatch.setattr(
+        ray_backend, "results", lambda calls, at_a_time: asked.append(at_a_time) or (call() for call in calls)
+    )
+    assert list(backend.map(max, ["task"], device=wanted, cpus=2, at_a_time=3)) == [("task", device)]
+    assert asked == [Needs(1, 2, gpus), {"num_cpus": 2, "num_gpus": gpus}, 3]
 
 
 @pytest.mark.slow
