@@ -18,6 +18,7 @@ Stores and settings:
     suggest         suggest settings for a store and a time budget
 Runs:
     plan            predict memory, time and traffic of a run
+    project         project the time of a preset to GPUs that are not at hand
     distill         distil a store into a synthetic set
     resume          continue a run from its last checkpoint
     status          read the state of a run from its directory

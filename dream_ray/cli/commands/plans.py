@@ -23,7 +23,6 @@ from dream_ray.cli.options import (
     Workers,
     refuse_options,
 )
-from dream_ray.config.load import read_assignments
 from dream_ray.errors import UsageError
 
 
@@ -71,6 +70,8 @@ def plan(
             raise UsageError(
                 "store must be given, or a preset at frozen networks, such as imagenet1k-ipc10-cim, for a projection"
             )
+        from dream_ray.config.load import read_assignments  # pydantic and pyarrow: not for --help
+
         found = dream_ray.project(preset, settings=read_assignments(assignments or ()))
         forecasts.show_projection(preset, found, as_json=as_json)
         return

@@ -70,7 +70,7 @@ def _check_networks(config: Config, store: Store) -> None:
     if (layer := config.matching.feature_layer) is not None:
         for named in matched_networks(config)[0]:
             check_layer(build_named(named, store), layer)
-    if config.matching.pairing == "statistics":
+    if config.matching.pairing == "statistics" and config.source.found:
         for named in matched_networks(config)[0]:
             check_batch_norms(build_named(named, store), named.name)
     network = build(config, store)  # raises if the network does not fit the images
