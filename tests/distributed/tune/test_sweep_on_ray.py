@@ -106,7 +106,7 @@ def _run(out: str, row: dict[str, Any]) -> str:
     return run_directory(out, config)
 
 
-def dying(num_classes: int, shape_CHW: tuple[int, int, int], *, deaths: str) -> Any:
+def dying(num_classes: int, shape_CHW: tuple[int, int, int], *, deaths: str, **options: Any) -> Any:
     """A user's network that kills its process."""
     with open(deaths, "a") as file:
         file.write("again\n")
