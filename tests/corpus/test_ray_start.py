@@ -95,7 +95,7 @@ def test_a_cluster_with_another_token_is_named(
 
     def init(**options: object) -> None:
         os.write(2, f"[W] gcs_client.cc: {reason}\n".encode() * 20)
-        raise RuntimeError("Failed to connect to Ray cluster")
+        raise ConnectionError("Failed to connect to Ray cluster")
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(session, "_knock", lambda address: None)

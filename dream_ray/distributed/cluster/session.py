@@ -76,7 +76,7 @@ def _join(address: str) -> None:
     try:
         with _standard_error(written):
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except RuntimeError:
+    except (ConnectionError, RuntimeError):
         if any(_WRONG_TOKEN in line for line in written):  # the error itself says only that it failed to connect
             raise RuntimeError(f"its token is missing here or differs. Set {_TOKEN}") from None
         raise
