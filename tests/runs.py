@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from dream_ray.engine import worker
 from dream_ray.engine.local_backend import LocalBackend
 from dream_ray.engine.models.pool import with_models
 from dream_ray.engine.models.ranking import check_initial_models
-from dream_ray.engine.progress.heartbeat import Report, discard_report
+from dream_ray.engine.progress.heartbeat import Heartbeat, Report, discard_report
 from dream_ray.engine.run import lifecycle as run_module
 from dream_ray.engine.run.artefacts import read_synthetic
 from dream_ray.engine.run.directory import Run
@@ -71,6 +72,20 @@ def run_all(run: Run, num_shards: int) -> None:
     """Runs workers that share the classes of a run, one after the other."""
     for shard, labels in enumerate(place_classes([1.0] * run.environment["num_classes"], num_shards)):
         work(run.path, labels, shard=shard, num_shards=num_shards)
+
+
+def assert_same_bits_by_workers_and_after_a_kill(create: Callable[[str], Run], killed_at: int) -> list[Run]:
+    """Distils a run of four classes by one worker, by two, and by one that is killed and then two; returns the runs."""
+    runs = [create(name) for name in ("one", "two", "killed")]
+    run_all(runs[0], 1)
+    run_all(runs[1], 2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Heartbeat, "on_step", kill_at(killed_at))
+        work(runs[2].path, range(4))
+    run_all(runs[2], 2)
+    one, *others = map(final_images, runs)
+    assert all(torch.equal(other, one) for other in others)
+    return runs
 
 
 def kill_at(last: int) -> Callable[[Any, int, dict[int, float]], None]:

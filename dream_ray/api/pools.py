@@ -90,9 +90,12 @@ def train_pool(
     )
     spec = PoolSpec.of(first, named, len(named) if members is None else members, workers)
     check_training_store(first.recipe, Store.open(first.store))
-    storage.ensure_writable(spec.out)
     place: dict[str, Any] = {"device": device, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
-    with open_backend(address, wait, local=local) as backend, storage.exclusive_lock("pool", spec.out):
+    with (
+        storage.writable_directory(spec.out),
+        open_backend(address, wait, local=local) as backend,
+        storage.exclusive_lock("pool", spec.out),
+    ):
         _train(backend, spec, observer or (_follow if progress else nullcontext), place)
     return load_pool(spec.out)
 

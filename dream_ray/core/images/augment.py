@@ -11,7 +11,6 @@ images, C channels, H, W; P = 1 (one draw for the whole batch, so that real and 
 same) or P = N (one draw per image).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dream_ray.core.images.augmentation_strategy import parse_strategy
+from dream_ray.core.images.random_crops import sample_crops
 from dream_ray.core.transfer import to_device
 
 _ONE_OF = ("crop", "scale", "rotate")
@@ -33,8 +33,6 @@ CROP_FRACTION = 0.125
 SCALE_MAX = 1.2
 ROTATE_MAX_DEGREES = 15.0
 CUTOUT_FRACTION = 0.5
-RESIZED_AREA = (0.08, 1.0)
-RESIZED_RATIO = (3 / 4, 4 / 3)
 
 
 AugmentParams = Mapping[str, np.ndarray]
@@ -42,8 +40,7 @@ AugmentParams = Mapping[str, np.ndarray]
 
 flip: (P,) bool, mirror left-right. brightness, saturation, contrast: (P,) u in [0, 1). crop: (P, 2) int, shift of rows
 and columns in pixels. scale: (P, 2) zoom factors of x and y. rotate: (P,) angle in radians. cutout: (P, 2) int, centre
-row and column of the square that is set to zero. resize: (P, 4) width, height, and position of the centre in x and y
-of the part that is enlarged to the whole, where the image spans [-1, 1] and has width and height 1.
+row and column of the square that is set to zero. resize: (P, 2, 3) matrices of `sample_crops`.
 """
 
 
@@ -66,7 +63,7 @@ def sample_params(
     if "flip" in names:
         drawn["flip"] = rng.random(num_draws) < FLIP_PROBABILITY
     if "resize" in names:
-        drawn["resize"] = _sample_resize(rng, num_draws)
+        drawn["resize"] = sample_crops(num_draws, rng)
     if "color" in names:
         for colour in _COLOURS:
             drawn[colour] = rng.random(num_draws)
@@ -85,17 +82,6 @@ def sample_params(
 def _sample_crop(rng: np.random.Generator, height: int, width: int, num_draws: int) -> np.ndarray:
     limits = np.array([int(height * CROP_FRACTION + 0.5), int(width * CROP_FRACTION + 0.5)])
     return rng.integers(-limits, limits + 1, size=(num_draws, 2))
-
-
-def _sample_resize(rng: np.random.Generator, num_draws: int) -> np.ndarray:
-    """Draws area, ratio and position as torchvision's RandomResizedCrop, of real numbers.
-
-    A side beyond the image is cut; torchvision draws again.
-    """
-    area = rng.uniform(*RESIZED_AREA, num_draws)
-    ratio = np.exp(rng.uniform(math.log(RESIZED_RATIO[0]), math.log(RESIZED_RATIO[1]), num_draws))
-    sides = np.minimum(np.sqrt(np.stack([area * ratio, area / ratio], axis=1)), 1)
-    return np.concatenate([sides, (1 - sides) * rng.uniform(-1, 1, (num_draws, 2))], axis=1)
 
 
 def scale_factor(u: np.ndarray) -> np.ndarray:
@@ -118,8 +104,9 @@ _SAMPLERS: dict[str, Callable[[np.random.Generator, int, int, int], np.ndarray]]
 View = dict[str, Tensor]
 """A draw on the device: the parameters of every operation, in the order of their application.
 
-flip, brightness, saturation, contrast: (P, 1). crop, cutout: (P, 2), and resize: (P, 4), as in `AugmentParams`. scale:
-(P, 2). rotate: (P, 2), cosine and sine. One more column tells whether the operation is applied, if some draws lack it.
+flip, brightness, saturation, contrast: (P, 1). crop, cutout: (P, 2), as in `AugmentParams`. scale: (P, 2). rotate:
+(P, 2), cosine and sine. resize: (P, 6), a matrix. One more column tells whether the operation is applied, if some draws
+lack it.
 """
 
 
@@ -232,10 +219,8 @@ def _crop(x: Tensor, shifts: Tensor) -> Tensor:
     return padded.gather(2, rows).gather(3, columns)
 
 
-def _resize(x: Tensor, parts: Tensor) -> Tensor:
-    width, height, right, down = parts.unbind(dim=1)
-    zeros = torch.zeros_like(width)
-    return warp(x, _matrices([width, zeros, right], [zeros, height, down]))
+def _resize(x: Tensor, matrices: Tensor) -> Tensor:
+    return warp(x, matrices.reshape(-1, 2, 3), padding_mode="reflection")
 
 
 def _scale(x: Tensor, factors: Tensor) -> Tensor:
@@ -295,4 +280,4 @@ _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rotate": _rotate,
     "cutout": _cutout,
 }
-_WIDTHS = dict.fromkeys(_OPERATIONS, 1) | {"crop": 2, "scale": 2, "rotate": 2, "cutout": 2, "resize": 4}
+_WIDTHS = dict.fromkeys(_OPERATIONS, 1) | {"crop": 2, "scale": 2, "rotate": 2, "cutout": 2, "resize": 6}

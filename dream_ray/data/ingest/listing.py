@@ -155,8 +155,8 @@ def keep_shards(settings: IngestSettings, store: str, work: str, parts: dict[str
 
 def _difference(before: Sequence[str], after: Sequence[str]) -> str:
     """Returns what differs between two lists of shards."""
-    lost = [name for name in before if name not in set(after)]
-    added = [name for name in after if name not in set(before)]
+    earlier, later = set(before), set(after)
+    lost, added = [name for name in before if name not in later], [name for name in after if name not in earlier]
     texts = [
         f"{names[0]} {f'and {len(names) - 1} more are' if len(names) > 1 else 'is'} {what}"
         for names, what in ((lost, "missing"), (added, "new"))

@@ -109,7 +109,7 @@ class StepProgram:
         statistics: bool = False,
     ) -> None:
         self.size, self._has_statistics = form.match_batch, statistics
-        self._step, self._strategy, self._normalise, self._dtype = step, strategy, normalise, dtype
+        self._step, self._strategy, self.normalise, self._dtype = step, strategy, normalise, dtype
         self._chunk, self._form, self._frozen, self._layer = chunk, form, frozen, layer
         self._structure = FromFirst(self._structure_of)
         self._program = FromFirst(self._build)
@@ -152,20 +152,15 @@ class StepProgram:
         there is no such axis.
         """
         if self.size > 1 or self._form.is_fixed:
-            return partial(self._program(network, architecture), tensors_of(network), self._normalise)
+            return partial(self._program(network, architecture), tensors_of(network), self.normalise)
         forward, parameters = self.function_of(network, architecture)
         chunk = self._chunk_of(network)
-        return partial(self._step, forward, parameters, self._normalise, differentiate=by_autograd, chunk=chunk)
+        return partial(self._step, forward, parameters, self.normalise, differentiate=by_autograd, chunk=chunk)
 
     def function_of(self, network: Classifier, architecture: int = 0) -> tuple[Forward, Parameters]:
         """Returns a network as steps use it, as a function, and its parameters."""
         return function_of(self._structure(network, architecture), tensors_of(network), self._dtype)
 
-    @property
-    def normalise(self) -> Normalise:
-        """Maps images to network inputs."""
-        return self._normalise
-
     def views(self, draws: Sequence[AugmentParams]) -> View:
         """Moves the draws of a group to the device; a compiled program needs the same shapes for all."""
-        return views_of(draws, self._normalise.device, self._strategy if self._form.is_fixed else None)
+        return views_of(draws, self.normalise.device, self._strategy if self._form.is_fixed else None)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from dream_ray.core.images.augment import View, augment, sample_params, view_of, warp
 from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.core.images.normalisation import Normalise, unit
+from dream_ray.core.images.random_crops import sample_crops
 from dream_ray.core.matching.derivatives import Differentiate, by_autograd, by_transforms
 from dream_ray.core.matching.objectives import Parameters
 from dream_ray.core.transfer import to_device
@@ -25,9 +26,7 @@ from dream_ray.engine.networks.functional import FromFirst, apply, cast, structu
 from dream_ray.engine.networks.program_form import EAGER, ProgramForm
 from dream_ray.nets import Classifier
 
-_CROP_AREA = (0.5, 1.0)
-_CROP_RATIO = (3 / 4, 4 / 3)
-_CROP_TRIES = 10
+_SMALLEST_CROP = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Recipe:
         weight_decay: Weight decay.
         cutmix_probability: Probability that a batch is mixed.
         augmentation: DSA operations, see `parse_strategy`, one draw per image.
-        random_resized_crop: Crop a random part of every image and resize it before the augmentation.
+        random_resized_crop: Crop a random part of every image, of half its area or more, and resize it before the
+            augmentation.
         sam_radius: Radius of sharpness-aware minimisation, see `sam_gradients`; 0: plain SGD.
     """
 
@@ -83,32 +83,12 @@ def draw_inputs(recipe: Recipe, images_NCHW: Tensor, labels_N: Tensor, rng: np.r
     """Draws augmentation and mixing of a batch."""
     count, _, height, width = images_NCHW.shape
     device = images_NCHW.device
-    crop_N23 = to_device(sample_crops(count, rng), device, torch.float32) if recipe.random_resized_crop else None
+    crop_N23 = None
+    if recipe.random_resized_crop:
+        crop_N23 = to_device(sample_crops(count, rng, _SMALLEST_CROP), device, torch.float32)
     params = sample_params(recipe.augmentation, rng, height=height, width=width, num_draws=count)
     mix = sample_cutmix(rng, num_images=count, height=height, width=width, probability=recipe.cutmix_probability)
     return UpdateInputs(images_NCHW, labels_N, view_of(params, device), mix_of(mix, count, device), crop_N23)
-
-
-def sample_crops(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws random resized crops: parts of 50-100 % of the area with an aspect ratio of 3:4 to 4:3.
-
-    As in torchvision, area and ratio of a part that does not fit are drawn again. After ten tries, it is the whole
-    image.
-
-    Returns:
-        Matrices (N, 2, 3), float64, see `warp`.
-    """
-    area_TN = rng.uniform(*_CROP_AREA, size=(_CROP_TRIES, count))
-    ratio_TN = np.exp(rng.uniform(np.log(_CROP_RATIO[0]), np.log(_CROP_RATIO[1]), size=(_CROP_TRIES, count)))
-    sides_2TN = np.sqrt([area_TN * ratio_TN, area_TN / ratio_TN])
-    fits_TN = (sides_2TN <= 1).all(axis=0)
-    first_that_fits_2N = sides_2TN[:, fits_TN.argmax(axis=0), np.arange(count)]
-    sides_2N = np.where(fits_TN.any(axis=0), first_that_fits_2N, 1.0)
-    matrices_N23 = np.zeros((count, 2, 3))
-    for axis, side_N in enumerate(sides_2N):
-        matrices_N23[:, axis, axis] = side_N
-        matrices_N23[:, axis, 2] = rng.uniform(-1, 1, size=count) * (1 - side_N)
-    return matrices_N23
 
 
 def training_images(normalise: Normalise, inputs: UpdateInputs) -> Tensor:

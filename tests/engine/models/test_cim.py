@@ -16,10 +16,9 @@ from dream_ray.core import rng
 from dream_ray.core.images.augment import augment, sample_params, view_of
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import Model
-from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.errors import UsageError
 from tests.models import untrained
-from tests.runs import CPU, Killed, create_run, final_images, kill_at, run_all, work
+from tests.runs import CPU, assert_same_bits_by_workers_and_after_a_kill, create_run, final_images, run_all
 
 SIDE, STEPS = 8, 6
 RESNET = Network(name="resnet10", options={"width": 0.05})
@@ -116,19 +115,10 @@ def test_the_run_is_the_loop_of_the_published_code(model: Model, split_store: st
         assert (expected - start).abs().max() > 0.02
 
 
-def test_neither_workers_nor_a_kill_change_a_bit(
-    model: Model, split_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [create_run(str(tmp_path / name), settings(model, None), split_store) for name in ("one", "two", "killed")]
-    run_all(runs[0], 1)
-    run_all(runs[1], 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Heartbeat, "on_step", kill_at(4))
-        with pytest.raises(Killed):
-            work(runs[2].path, range(4))
-    run_all(runs[2], 2)
-    one, *others = map(final_images, runs)
-    assert all(torch.equal(other, one) for other in others)
+def test_neither_workers_nor_a_kill_change_a_bit(model: Model, split_store: str, tmp_path: Path) -> None:
+    assert_same_bits_by_workers_and_after_a_kill(
+        lambda name: create_run(str(tmp_path / name), settings(model, None), split_store), killed_at=4
+    )
 
 
 def test_a_part_of_the_tiles_is_paired_with_its_anchors(model: Model, split_store: str, tmp_path: Path) -> None:

@@ -17,11 +17,10 @@ from dream_ray.core import rng
 from dream_ray.core.images.augment import augment, sample_params, view_of
 from dream_ray.data.store.store import Store
 from dream_ray.engine.models.model import Model
-from dream_ray.engine.progress.heartbeat import Heartbeat
 from dream_ray.engine.run.lifecycle import change_length
 from dream_ray.errors import UsageError
 from tests.models import NETWORK, untrained
-from tests.runs import CPU, Killed, create_run, final_images, kill_at, run_all, work
+from tests.runs import CPU, assert_same_bits_by_workers_and_after_a_kill, create_run, final_images, run_all
 
 SIDE, STEPS, RATE = 8, 6, 0.05
 BATCH = 8  # images per forward pass of the real images; classes have more, and no multiple of it
@@ -118,21 +117,12 @@ def test_the_run_is_the_loop_of_the_published_code(
         assert (expected - start).abs().max() > 0.1
 
 
-def test_neither_workers_nor_a_kill_change_a_bit(
-    models: list[Model], split_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [create_run(str(tmp_path / name), settings(models), split_store) for name in ("one", "two", "killed")]
-    run_all(runs[0], 1)
-    run_all(runs[1], 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Heartbeat, "on_step", kill_at(4))
-        with pytest.raises(Killed):
-            work(runs[2].path, range(4))
-    run_all(runs[2], 2)
-    one, *others = map(final_images, runs)
-    assert all(torch.equal(other, one) for other in others)
+def test_neither_workers_nor_a_kill_change_a_bit(models: list[Model], split_store: str, tmp_path: Path) -> None:
+    one, *_ = assert_same_bits_by_workers_and_after_a_kill(
+        lambda name: create_run(str(tmp_path / name), settings(models), split_store), killed_at=4
+    )
     with pytest.raises(UsageError, match=r"outer-steps must be 6 with pixels.schedule cosine.* got 8"):
-        change_length(runs[0], 8)
+        change_length(one, 8)
 
 
 def test_a_model_without_batch_norm_is_refused(split_store: str, tmp_path: Path) -> None:

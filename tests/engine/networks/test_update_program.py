@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from dream_ray.core import rng
 from dream_ray.core.images.cutmix import cutmix, mix_of, sample_cutmix
 from dream_ray.core.images.normalisation import Normalisation
+from dream_ray.core.images.random_crops import sample_crops
 from dream_ray.engine.networks.program_form import ProgramForm
 from dream_ray.engine.networks.sources import Snapshot
 from dream_ray.engine.networks.update_program import (
     Recipe,
     UpdateProgram,
     draw_inputs,
-    sample_crops,
     training_images,
 )
 from dream_ray.nets import Classifier, build_network
@@ -212,7 +212,7 @@ def crop_by_a_loop(generator: np.random.Generator) -> tuple[float, float]:
 
 def test_random_resized_crops_are_distributed_as_those_of_a_loop_that_draws_again() -> None:
     """The mean area is 0.69; if sides were clipped, it would be 0.74."""
-    drawn = sample_crops(20_000, stream())
+    drawn = sample_crops(20_000, stream(), 0.5)
     found_N2, generator = drawn[:, [0, 1], [0, 1]], rng.stream(1, "x")
     expected_N2 = np.array([crop_by_a_loop(generator) for _ in range(20_000)])
     assert found_N2.max() <= 1
@@ -249,7 +249,7 @@ def test_a_crop_that_does_not_fit_is_drawn_again(
     area: list[float], log_ratio: list[float], sides: tuple[float, float]
 ) -> None:
     drawn: Any = Fixed(area, log_ratio)
-    [matrix_23] = sample_crops(1, drawn)
+    [matrix_23] = sample_crops(1, drawn, 0.5)
     assert (matrix_23[0, 0], matrix_23[1, 1]) == pytest.approx(sides)
 
 
